@@ -1,0 +1,26 @@
+//! The Kubernetes API as data and pure functions: the table of kinds, the object model, quantities,
+//! selectors, schemas, patches, and the typed structs the other rooms work with.
+//!
+//! Pure: no I/O, no tokio, no clock. Start reading at [`kinds`]: almost everything that other
+//! implementations write once per kind is derived from that table.
+
+pub mod kinds;
+mod object;
+pub mod patch;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod validate;
+
+pub use k8s_openapi as k8s;
+pub use k8s_openapi::api::{
+    apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
+    batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
+    discovery::v1 as discovery, networking::v1 as networking, policy::v1 as policy, rbac::v1 as rbac,
+    scheduling::v1 as scheduling, storage::v1 as storage,
+};
+pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+pub use object::{Object, Scope, controller_of, owner_reference};

@@ -1,0 +1,36 @@
+//! Time, from one place, so that tests can hold it still.
+//!
+//! Monotonic time is tokio's, which `tokio::time::pause` stops. Wall-clock time follows it once
+//! [`follow_tokio`] was called, which tests of time-dependent plans do.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+pub use tokio::time::Instant;
+
+static ANCHOR: OnceLock<(jiff::Timestamp, Instant)> = OnceLock::new();
+
+/// The wall clock.
+#[expect(clippy::disallowed_methods, reason = "this is the function that the ban points to")]
+pub fn now() -> jiff::Timestamp {
+    match ANCHOR.get() {
+        Some((wall, instant)) => *wall + instant.elapsed(),
+        None => jiff::Timestamp::now(),
+    }
+}
+
+/// The monotonic clock.
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
+/// Makes [`now`] advance with tokio's clock, from this moment on and for the whole process.
+#[expect(clippy::disallowed_methods, reason = "the anchor is a real time")]
+pub fn follow_tokio() {
+    ANCHOR.get_or_init(|| (jiff::Timestamp::now(), Instant::now()));
+}
+
+/// Waits; in a paused test the time passes at once.
+pub async fn sleep(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}

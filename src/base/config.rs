@@ -1,0 +1,262 @@
+//! Layered configuration: a file, the files of a folder beside it in their names' order, the
+//! environment, then flags; the later wins. The same names everywhere: `--tls-san`, `KNARR_TLS_SAN`
+//! and `tls-san:` are one setting. A mistake is reported with its file (or variable), key and reason.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A mistake in the configuration. To be reported to the person who wrote it; nothing retries.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is no YAML mapping.
+    #[error("{}: {reason}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line where the parser knows it.
+        reason: String,
+    },
+    /// A key nobody knows.
+    #[error("{origin}: unknown setting {key:?}{hint}")]
+    Unknown {
+        /// The file or variable.
+        origin: String,
+        /// The key as written.
+        key: String,
+        /// A similar known key, as a ready phrase, or nothing.
+        hint: String,
+    },
+    /// A value of the wrong type.
+    #[error("{origin}: setting {key:?}: {reason}")]
+    IllTyped {
+        /// The file or variable.
+        origin: String,
+        /// The key as written.
+        key: String,
+        /// What was expected.
+        reason: String,
+    },
+}
+
+/// How a setting takes its values from text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// true or false.
+    Flag,
+    /// One text.
+    Text,
+    /// A whole number.
+    Number,
+    /// Several texts; in the environment and in flags separated by commas; a `key+` in a file appends.
+    List,
+}
+
+/// The settings that exist: name as in the file, and shape.
+pub type Known = BTreeMap<&'static str, Shape>;
+
+/// Values by setting name, each with where it came from.
+#[derive(Debug, Default)]
+pub struct Layers {
+    values: BTreeMap<String, (String, Value)>,
+}
+
+impl Layers {
+    /// Reads `file` and the `*.yaml` files of the folder `<file>.d`; a missing file is empty.
+    pub fn read_files(&mut self, known: &Known, file: &Path) -> Result<(), Error> {
+        let mut paths = vec![file.to_owned()];
+        let folder = PathBuf::from(format!("{}.d", file.display()));
+        if let Ok(entries) = std::fs::read_dir(&folder) {
+            let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            found.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+            found.sort();
+            paths.extend(found);
+        }
+        paths.iter().try_for_each(|path| self.read_file(known, path))
+    }
+
+    fn read_file(&mut self, known: &Known, path: &Path) -> Result<(), Error> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
+        };
+        let syntax = |reason: String| Error::Syntax { path: path.to_owned(), reason };
+        let value: Value = serde_yaml::from_str(&text).map_err(|error| syntax(error.to_string()))?;
+        let settings = match value {
+            Value::Null => Map::new(),
+            Value::Object(map) => map,
+            _ => return Err(syntax("must be a mapping of setting names to values".to_owned())),
+        };
+        for (key, value) in settings {
+            self.set(known, &path.display().to_string(), &key, value)?;
+        }
+        Ok(())
+    }
+
+    /// Takes every `PREFIX_NAME` variable whose name is known; others with the prefix are left alone,
+    /// as installers use the prefix too.
+    pub fn read_environment(
+        &mut self,
+        known: &Known,
+        prefix: &str,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<(), Error> {
+        for (name, text) in variables {
+            let Some(rest) = name.strip_prefix(prefix) else { continue };
+            let key = rest.to_ascii_lowercase().replace('_', "-");
+            if known.contains_key(key.as_str()) {
+                self.set(known, &format!("environment variable {name}"), &key, Value::String(text))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets one value from a flag.
+    pub fn set_flag(&mut self, known: &Known, key: &str, value: Value) -> Result<(), Error> {
+        self.set(known, &format!("flag --{key}"), key, value)
+    }
+
+    fn set(&mut self, known: &Known, origin: &str, key: &str, value: Value) -> Result<(), Error> {
+        let name = key.strip_suffix('+').unwrap_or(key);
+        let Some(shape) = known.get(name) else {
+            let hint = nearest(known, name).map(|near| format!(" (did you mean {near:?}?)"));
+            return Err(Error::Unknown {
+                origin: origin.to_owned(),
+                key: key.to_owned(),
+                hint: hint.unwrap_or_default(),
+            });
+        };
+        let ill_typed = |reason| Error::IllTyped { origin: origin.to_owned(), key: key.to_owned(), reason };
+        let mut value = shaped(*shape, value).map_err(ill_typed)?;
+        if key.ends_with('+')
+            && let (Some((_, Value::Array(before))), Value::Array(more)) = (self.values.get(name), &mut value)
+        {
+            more.splice(0..0, before.iter().cloned());
+        }
+        self.values.insert(name.to_owned(), (origin.to_owned(), value));
+        Ok(())
+    }
+
+    /// The merged settings as a typed struct with kebab-case field names.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let merged: Map<String, Value> =
+            self.values.iter().map(|(key, (_, value))| (key.clone(), value.clone())).collect();
+        serde_json::from_value(Value::Object(merged)).map_err(|error| self.blame(&error.to_string()))
+    }
+
+    /// Finds whose value the typed struct refused, by decoding's own message where it names the key.
+    fn blame(&self, reason: &str) -> Error {
+        let guilty = self.values.iter().find(|(key, (_, value))| {
+            reason.contains(key.as_str()) || value.as_str().is_some_and(|text| reason.contains(text))
+        });
+        let (key, origin) = match guilty {
+            Some((key, (origin, _))) => (key.clone(), origin.clone()),
+            None => (String::new(), "configuration".to_owned()),
+        };
+        Error::IllTyped { origin, key, reason: reason.to_owned() }
+    }
+}
+
+fn shaped(shape: Shape, value: Value) -> Result<Value, String> {
+    match (shape, value) {
+        (Shape::Flag, Value::Bool(flag)) => Ok(Value::Bool(flag)),
+        (Shape::Flag, Value::String(text)) => match text.as_str() {
+            "true" | "1" => Ok(Value::Bool(true)),
+            "false" | "0" | "" => Ok(Value::Bool(false)),
+            _ => Err(format!("{text:?} is neither true nor false")),
+        },
+        (Shape::Flag, other) => Err(format!("{other} is neither true nor false")),
+        (Shape::Number, Value::Number(number)) if number.is_u64() => Ok(Value::Number(number)),
+        (Shape::Number, Value::String(text)) => {
+            text.parse::<u64>().map(Value::from).map_err(|_| format!("{text:?} is not a whole number"))
+        }
+        (Shape::Number, other) => Err(format!("{other} is not a whole number")),
+        (Shape::Text, Value::String(text)) => Ok(Value::String(text)),
+        (Shape::Text, Value::Number(number)) => Ok(Value::String(number.to_string())),
+        (Shape::Text, Value::Bool(flag)) => Ok(Value::String(flag.to_string())),
+        (Shape::Text, other) => Err(format!("{other} is not a text")),
+        (Shape::List, Value::String(text)) => {
+            Ok(text.split(',').filter(|part| !part.is_empty()).map(|part| Value::from(part.trim())).collect())
+        }
+        (Shape::List, Value::Array(items)) => items
+            .into_iter()
+            .map(|item| shaped(Shape::Text, item))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Value::Array),
+        (Shape::List, other) => Err(format!("{other} is not a list of texts")),
+    }
+}
+
+/// The known name with the fewest edits to `name`, if that is at most a third of its length.
+fn nearest(known: &Known, name: &str) -> Option<&'static str> {
+    let best = known.keys().map(|key| (edits(key, name), *key)).min()?;
+    (best.0 <= name.len().div_ceil(3)).then_some(best.1)
+}
+
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn known() -> Known {
+        Known::from([
+            ("tls-san", Shape::List),
+            ("write-kubeconfig-mode", Shape::Text),
+            ("debug", Shape::Flag),
+        ])
+    }
+
+    #[test]
+    fn later_layers_win_and_plus_appends() {
+        let folder = std::env::temp_dir().join(format!("knarr-config-{}", std::process::id()));
+        let file = folder.join("config.yaml");
+        std::fs::create_dir_all(folder.join("config.yaml.d")).unwrap();
+        std::fs::write(&file, "tls-san: [a]\nwrite-kubeconfig-mode: 600\n").unwrap();
+        std::fs::write(folder.join("config.yaml.d/1.yaml"), "tls-san+: [b]\n").unwrap();
+        let mut layers = Layers::default();
+        layers.read_files(&known(), &file).unwrap();
+        let variables =
+            [("KNARR_DEBUG".to_owned(), "true".to_owned()), ("KNARR_OTHER".to_owned(), "x".to_owned())];
+        layers.read_environment(&known(), "KNARR_", variables.into_iter()).unwrap();
+        let value: Value = layers.decode().unwrap();
+        assert_eq!(value, json!({"tls-san": ["a", "b"], "write-kubeconfig-mode": "600", "debug": true}));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn mistakes_name_origin_key_and_reason() {
+        let mut layers = Layers::default();
+        let error = layers.set(&known(), "/etc/knarr/config.yaml", "tls-sans", json!(["x"])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#"/etc/knarr/config.yaml: unknown setting "tls-sans" (did you mean "tls-san"?)"#
+        );
+        let error = layers.set_flag(&known(), "debug", json!("maybe")).unwrap_err();
+        assert_eq!(error.to_string(), r#"flag --debug: setting "debug": "maybe" is neither true nor false"#);
+    }
+}

@@ -1,0 +1,16 @@
+//! What every room stands on: supervised tasks and orderly shutdown, backoff, the clock, layered
+//! configuration, logging, and the one door through which processes are started.
+//!
+//! Nothing here knows a Kubernetes word. Start reading at [`Supervisor`].
+
+pub mod backoff;
+mod body;
+pub mod clock;
+pub mod config;
+pub mod log;
+pub mod process;
+mod supervise;
+
+pub use backoff::Backoff;
+pub use body::{Body, BodyError, CollectError, collect, full_body};
+pub use supervise::{Drained, Exit, Phase, Restart, Shutdown, Supervisor};

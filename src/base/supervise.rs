@@ -1,0 +1,307 @@
+//! Supervised tasks: each has a name, is restarted with backoff or ends the process by name, and is
+//! stopped in the order of its [`Phase`].
+
+use crate::{Backoff, clock};
+use futures_util::FutureExt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The order of a drain: what takes new work stops first, what others stand on stops last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Takes work from outside: listeners.
+    Front,
+    /// Works on it: controllers, the kubelet, the proxy.
+    Work,
+    /// Is stood on by the others: the API server, the store.
+    Ground,
+}
+
+const PHASES: [Phase; 3] = [Phase::Front, Phase::Work, Phase::Ground];
+
+/// How long one phase may take to stop before its tasks are aborted.
+const PHASE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What happens when a task returns or panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// It is started again with backoff after an error or panic; a return of `Ok` ends it.
+    OnFailure,
+    /// The process cannot go on without it.
+    Fatal,
+}
+
+/// Why the process has to stop.
+#[derive(Clone, Debug)]
+pub enum Exit {
+    /// Asked to.
+    Requested,
+    /// A task marked [`Restart::Fatal`] ended: its name, and why.
+    Task(String, String),
+}
+
+/// Tells a task that it should stop.
+#[derive(Clone, Debug)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+impl Shutdown {
+    /// Completes when the task should stop.
+    pub async fn requested(&self) {
+        let mut receiver = self.0.clone();
+        if receiver.wait_for(|stop| *stop).await.is_err() {
+            tracing::debug!("the supervisor is gone: stopping");
+        }
+    }
+
+    /// Whether the task should stop, without waiting.
+    pub fn is_requested(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// A shutdown that is never requested, for tests and one-shot commands.
+    pub fn never() -> Self {
+        let (sender, receiver) = watch::channel(false);
+        // Kept alive for the process: dropping the sender would read as a request to stop.
+        std::mem::forget(sender);
+        Self(receiver)
+    }
+}
+
+/// Whether every task ended by itself within its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// All did.
+    Cleanly,
+    /// So many had to be aborted.
+    Aborted(usize),
+}
+
+struct Task {
+    name: String,
+    phase: Phase,
+    handle: JoinHandle<()>,
+}
+
+struct Inner {
+    phases: Vec<watch::Sender<bool>>,
+    tasks: Mutex<Vec<Task>>,
+    exit: watch::Sender<Option<Exit>>,
+}
+
+/// Owns the process' tasks. Cheap to clone; every clone is the same supervisor.
+#[derive(Clone)]
+pub struct Supervisor(Arc<Inner>);
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Supervisor {
+    /// A supervisor with no tasks.
+    pub fn new() -> Self {
+        let phases = PHASES.iter().map(|_| watch::channel(false).0).collect();
+        Self(Arc::new(Inner { phases, tasks: Mutex::default(), exit: watch::channel(None).0 }))
+    }
+
+    /// The signal that tasks of this phase watch.
+    pub fn shutdown(&self, phase: Phase) -> Shutdown {
+        Shutdown(self.0.phases[phase as usize].subscribe())
+    }
+
+    /// Runs `task` under `name` until it returns `Ok` or its phase is drained. `task` is called anew
+    /// for each restart and should return soon after its [`Shutdown`] is requested.
+    pub fn run<F, Fut, E>(&self, name: &str, phase: Phase, restart: Restart, task: F)
+    where
+        F: FnMut(Shutdown) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::fmt::Display + 'static,
+    {
+        let handle =
+            spawn(supervise(name.to_owned(), self.shutdown(phase), restart, self.0.exit.clone(), task));
+        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|task| !task.handle.is_finished());
+        tasks.push(Task { name: name.to_owned(), phase, handle });
+    }
+
+    /// Runs a short-lived piece of work, such as one connection; a panic in it is logged by name.
+    /// It is dropped when its phase is drained.
+    pub fn detached<Fut>(&self, name: &'static str, phase: Phase, work: Fut) -> tokio::task::AbortHandle
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let shutdown = self.shutdown(phase);
+        let handle = spawn(async move {
+            tokio::select! {
+                result = AssertUnwindSafe(work).catch_unwind() => {
+                    if let Err(panic) = result {
+                        tracing::error!(task = name, panic = panic_text(&*panic), "task panicked");
+                    }
+                }
+                () = shutdown.requested() => {}
+            }
+        });
+        handle.abort_handle()
+    }
+
+    /// Asks the process to stop.
+    pub fn stop(&self) {
+        self.0.exit.send_if_modified(|exit| {
+            let first = exit.is_none();
+            exit.get_or_insert(Exit::Requested);
+            first
+        });
+    }
+
+    /// Completes when the process has to stop, and says why.
+    pub async fn ended(&self) -> Exit {
+        let mut receiver = self.0.exit.subscribe();
+        match receiver.wait_for(Option::is_some).await {
+            Ok(exit) => exit.clone().unwrap_or(Exit::Requested),
+            Err(_) => Exit::Requested,
+        }
+    }
+
+    /// Stops all tasks, phase by phase, and aborts those that overstay a phase's deadline.
+    pub async fn drain(&self) -> Drained {
+        let mut aborted = 0;
+        for phase in PHASES {
+            self.0.phases[phase as usize].send_replace(true);
+            aborted += self.drain_phase(phase).await;
+        }
+        if aborted == 0 { Drained::Cleanly } else { Drained::Aborted(aborted) }
+    }
+
+    async fn drain_phase(&self, phase: Phase) -> usize {
+        let deadline = clock::instant() + PHASE_DEADLINE;
+        let tasks: Vec<Task> = {
+            let mut all = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extract_if(.., |task| task.phase == phase).collect()
+        };
+        let mut aborted = 0;
+        for mut task in tasks {
+            if tokio::time::timeout_at(deadline, &mut task.handle).await.is_err() {
+                tracing::warn!(task = task.name, "did not stop in time; aborting it");
+                task.handle.abort();
+                aborted += 1;
+            }
+        }
+        aborted
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the supervisor is where tasks may be spawned")]
+fn spawn(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(work)
+}
+
+async fn supervise<F, Fut, E>(
+    name: String,
+    shutdown: Shutdown,
+    restart: Restart,
+    exit: watch::Sender<Option<Exit>>,
+    mut task: F,
+) where
+    F: FnMut(Shutdown) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), E>> + Send,
+    E: std::fmt::Display,
+{
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+    loop {
+        let started = clock::instant();
+        let why = match AssertUnwindSafe(task(shutdown.clone())).catch_unwind().await {
+            Ok(Ok(())) if restart == Restart::OnFailure || shutdown.is_requested() => return,
+            Ok(Ok(())) => "it returned".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic_text(&*panic),
+        };
+        if shutdown.is_requested() {
+            return;
+        }
+        if restart == Restart::Fatal {
+            tracing::error!(task = name, error = why, "ended; the process cannot go on without it");
+            exit.send_if_modified(|exit| {
+                let first = exit.is_none();
+                exit.get_or_insert(Exit::Task(name, why));
+                first
+            });
+            return;
+        }
+        if started.elapsed() > Duration::from_secs(60) {
+            backoff.reset();
+        }
+        let delay = backoff.next_delay();
+        tracing::warn!(task = name, error = why, ?delay, "task failed; starting it again");
+        tokio::select! {
+            () = clock::sleep(delay) => {}
+            () = shutdown.requested() => return,
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_task_is_started_again() {
+        let supervisor = Supervisor::new();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let (done, finished) = tokio::sync::oneshot::channel();
+        let mut done = Some(done);
+        let counter = runs.clone();
+        supervisor.run("flaky", Phase::Work, Restart::OnFailure, move |_| {
+            let run = counter.fetch_add(1, Ordering::SeqCst);
+            let done = if run == 2 { done.take() } else { None };
+            async move {
+                match (run, done) {
+                    (0, _) => Err("first".to_owned()),
+                    (1, _) => panic!("second"),
+                    (_, Some(done)) => done.send(()).map_err(|()| "nobody waits".to_owned()),
+                    _ => Ok(()),
+                }
+            }
+        });
+        finished.await.unwrap();
+        assert_eq!(runs.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fatal_task_ends_the_process_by_name() {
+        let supervisor = Supervisor::new();
+        supervisor.run("store", Phase::Ground, Restart::Fatal, |_| async { Err("disk is gone") });
+        assert!(
+            matches!(supervisor.ended().await, Exit::Task(name, why) if name == "store" && why == "disk is gone")
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_stops_front_before_ground() {
+        let supervisor = Supervisor::new();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        for phase in [Phase::Ground, Phase::Front, Phase::Work] {
+            let order = order.clone();
+            supervisor.run("task", phase, Restart::Fatal, move |shutdown| {
+                let order = order.clone();
+                async move {
+                    shutdown.requested().await;
+                    order.lock().unwrap().push(phase);
+                    Ok::<(), String>(())
+                }
+            });
+        }
+        assert_eq!(supervisor.drain().await, Drained::Cleanly);
+        assert_eq!(*order.lock().unwrap(), PHASES);
+    }
+}

@@ -1,0 +1,277 @@
+//! A decoded copy of one kind, kept current by a watch, read without a lock.
+
+use api::Object;
+use arc_swap::ArcSwap;
+use imbl::OrdMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long [`Cache::reached`] waits at the most: a watch that is being renewed takes less.
+const REACHED_LIMIT: Duration = Duration::from_secs(10);
+
+/// What happened to one object: `old` is absent when it is new, `new` when it is gone.
+#[derive(Debug)]
+pub struct Change<T> {
+    /// The object before.
+    pub old: Option<Arc<T>>,
+    /// The object now.
+    pub new: Option<Arc<T>>,
+}
+
+impl<T> Change<T> {
+    /// The object now, or as it last was.
+    ///
+    /// # Panics
+    /// Never for a change that came from a cache: those have at least one side.
+    pub fn object(&self) -> &Arc<T> {
+        self.new.as_ref().or(self.old.as_ref()).expect("a change has an object on one side")
+    }
+}
+
+type Handler<T> = Box<dyn Fn(&Change<T>) + Send + Sync>;
+
+/// All objects of a kind at one revision.
+pub struct Snapshot<T> {
+    objects: OrdMap<Box<str>, Arc<T>>,
+    revision: u64,
+}
+
+impl<T: Object> Snapshot<T> {
+    /// One object.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
+        self.objects.get(key(namespace, name).as_ref())
+    }
+
+    /// All objects, ordered by namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.objects.values()
+    }
+
+    /// All objects of one namespace, ordered by name.
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<T>> {
+        let start = format!("{namespace}/").into_boxed_str();
+        let end = format!("{namespace}0").into_boxed_str();
+        self.objects.range(start..end).map(|(_, object)| object)
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// The revision up to which everything is in.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+}
+
+struct Inner<T> {
+    snapshot: ArcSwap<Snapshot<T>>,
+    handlers: Mutex<Vec<Handler<T>>>,
+    /// The revision of the snapshot; 0 before the first list.
+    seen: watch::Sender<u64>,
+    /// Counts the changes.
+    changes: watch::Sender<u64>,
+}
+
+/// A decoded copy of one kind. Cheap to clone; every clone is the same cache.
+pub struct Cache<T>(Arc<Inner<T>>);
+
+impl<T> Clone for Cache<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+fn key(namespace: &str, name: &str) -> Box<str> {
+    format!("{namespace}/{name}").into_boxed_str()
+}
+
+impl<T: Object> Cache<T> {
+    pub(crate) fn empty() -> Self {
+        let nothing = Snapshot { objects: OrdMap::new(), revision: 0 };
+        Self(Arc::new(Inner {
+            snapshot: ArcSwap::from_pointee(nothing),
+            handlers: Mutex::default(),
+            seen: watch::channel(0).0,
+            changes: watch::channel(0).0,
+        }))
+    }
+
+    /// One object.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
+        self.0.snapshot.load().get(namespace, name).cloned()
+    }
+
+    /// Everything, as of now.
+    pub fn snapshot(&self) -> Arc<Snapshot<T>> {
+        self.0.snapshot.load_full()
+    }
+
+    /// Completes once the first list is in.
+    pub async fn synced(&self) {
+        self.seen(1).await;
+    }
+
+    /// Completes once this cache has seen everything of its kind up to this resourceVersion. Called
+    /// after a write, so that a controller never acts on a cache older than its own writes. Gives up
+    /// waiting after ten seconds, when the watch must be broken.
+    pub async fn reached(&self, revision: u64) {
+        if tokio::time::timeout(REACHED_LIMIT, self.seen(revision)).await.is_err() {
+            tracing::warn!(kind = T::KIND, revision, "the watch lags behind a write; going on without it");
+        }
+    }
+
+    async fn seen(&self, revision: u64) {
+        let mut seen = self.0.seen.subscribe();
+        // The sender lives in this very cache, so that waiting cannot fail.
+        if seen.wait_for(|now| *now >= revision).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Calls `handler` for every object already there and then for every change, in order, from the
+    /// reflector: it must not block.
+    pub fn on_change(&self, handler: impl Fn(&Change<T>) + Send + Sync + 'static) {
+        let mut handlers = self.0.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        for object in self.snapshot().iter() {
+            handler(&Change { old: None, new: Some(object.clone()) });
+        }
+        handlers.push(Box::new(handler));
+    }
+
+    /// Wakes after any change later than this call; several changes may wake once.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<T> {
+        let mut changes = self.0.changes.subscribe();
+        async move {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Takes one object from the watch.
+    pub(crate) fn apply(&self, object: T) {
+        let revision = object.revision();
+        self.swap(revision, |objects| {
+            let new = Arc::new(object);
+            let old = objects.insert(key(new.namespace(), new.name()), new.clone());
+            vec![Change { old, new: Some(new) }]
+        });
+    }
+
+    /// Takes one deletion from the watch.
+    pub(crate) fn remove(&self, last: &T) {
+        self.swap(last.revision(), |objects| {
+            let old = objects.remove(key(last.namespace(), last.name()).as_ref());
+            old.into_iter().map(|old| Change { old: Some(old), new: None }).collect()
+        });
+    }
+
+    /// Takes a whole list; what is no longer in it is gone.
+    pub(crate) fn replace(&self, items: Vec<T>, revision: u64) {
+        self.swap(revision, |objects| {
+            let before = std::mem::take(objects);
+            let mut changes = Vec::new();
+            for item in items {
+                let key = key(item.namespace(), item.name());
+                let old = before.get(&key).cloned();
+                let same = old.as_ref().filter(|old| old.revision() == item.revision()).cloned();
+                let unchanged = same.is_some();
+                let new = same.unwrap_or_else(|| Arc::new(item));
+                objects.insert(key, new.clone());
+                if !unchanged {
+                    changes.push(Change { old, new: Some(new) });
+                }
+            }
+            let gone = before.iter().filter(|(key, _)| !objects.contains_key(*key));
+            changes.extend(gone.map(|(_, old)| Change { old: Some(old.clone()), new: None }));
+            changes
+        });
+    }
+
+    /// Notes that everything up to `revision` was seen.
+    pub(crate) fn progress(&self, revision: u64) {
+        self.swap(revision, |_| Vec::new());
+    }
+
+    fn swap(&self, revision: u64, edit: impl FnOnce(&mut OrdMap<Box<str>, Arc<T>>) -> Vec<Change<T>>) {
+        let handlers = self.0.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.0.snapshot.load_full();
+        let mut objects = now.objects.clone();
+        let changes = edit(&mut objects);
+        self.0.snapshot.store(Arc::new(Snapshot { objects, revision: revision.max(now.revision) }));
+        for change in &changes {
+            handlers.iter().for_each(|handler| handler(change));
+        }
+        if !changes.is_empty() {
+            self.0.changes.send_modify(|count| *count += 1);
+        }
+        self.0.seen.send_modify(|seen| *seen = revision.max(*seen));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::core::ConfigMap;
+
+    fn object(name: &str, revision: u64) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        object.metadata.namespace = Some("ns".into());
+        object.metadata.name = Some(name.into());
+        object.metadata.resource_version = Some(revision.to_string());
+        object
+    }
+
+    fn recorded(cache: &Cache<ConfigMap>) -> Arc<Mutex<Vec<String>>> {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let writer = log.clone();
+        cache.on_change(move |change| {
+            let side =
+                |object: &Option<Arc<ConfigMap>>| object.as_ref().map_or(0, |object| object.revision());
+            let line = format!("{} {}->{}", change.object().name(), side(&change.old), side(&change.new));
+            writer.lock().unwrap().push(line);
+        });
+        log
+    }
+
+    #[test]
+    fn a_late_handler_hears_of_what_is_there() {
+        let cache = Cache::empty();
+        cache.apply(object("a", 3));
+        let log = recorded(&cache);
+        cache.apply(object("a", 4));
+        cache.remove(&object("a", 5));
+        assert_eq!(*log.lock().unwrap(), ["a 0->3", "a 3->4", "a 4->0"]);
+        assert_eq!(cache.snapshot().revision(), 5);
+    }
+
+    #[test]
+    fn a_new_list_tells_only_differences() {
+        let cache = Cache::empty();
+        cache.replace(vec![object("a", 1), object("b", 2)], 2);
+        let log = recorded(&cache);
+        log.lock().unwrap().clear();
+        cache.replace(vec![object("b", 2), object("c", 7)], 9);
+        assert_eq!(*log.lock().unwrap(), ["c 0->7", "a 1->0"]);
+        let names: Vec<String> = cache.snapshot().in_namespace("ns").map(|o| o.name().to_owned()).collect();
+        assert_eq!(names, ["b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn reached_waits_for_the_write_to_come_back() {
+        let cache = Cache::<ConfigMap>::empty();
+        let waiting = cache.reached(4);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        cache.apply(object("a", 4));
+        waiting.await;
+    }
+}

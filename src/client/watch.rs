@@ -1,0 +1,113 @@
+//! A watch as a stream of typed events.
+
+use crate::request::{Client, Error, ListSelector, accepted, path_of, request};
+use api::Object;
+use api::meta::Status;
+use base::Body;
+use bytes::{Buf, Bytes, BytesMut};
+use http::Method;
+use http_body_util::BodyExt;
+use serde_json::value::RawValue;
+
+/// The longest line of a watch: an object at its size limit, with room for its envelope.
+const LINE_BYTES: usize = 8 << 20;
+
+/// One event of a watch.
+#[derive(Debug)]
+pub enum Event<T> {
+    /// The object is there in this form now: added or modified.
+    Applied(T),
+    /// The object is gone; its last form.
+    Deleted(T),
+    /// Everything up to this revision was sent.
+    Bookmark(u64),
+}
+
+/// A running watch.
+pub struct Watch<T> {
+    body: Body,
+    pending: BytesMut,
+    kind: std::marker::PhantomData<fn() -> T>,
+}
+
+#[derive(serde::Deserialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(serde::Deserialize)]
+struct Marked {
+    metadata: api::meta::ObjectMeta,
+}
+
+impl Client {
+    /// Watches a kind from just after `revision`.
+    pub async fn watch<T: Object>(
+        &self,
+        namespace: &str,
+        selector: &ListSelector,
+        revision: &str,
+    ) -> Result<Watch<T>, Error> {
+        let path = format!(
+            "{}?watch=1&allowWatchBookmarks=true&resourceVersion={revision}&{}",
+            path_of::<T>(namespace),
+            selector.query()
+        );
+        let answer = self.raw(request(Method::GET, &path, "application/json", Bytes::new())?).await?;
+        Ok(Watch::new(accepted(answer).await?.into_body()))
+    }
+}
+
+impl<T: Object> Watch<T> {
+    fn new(body: Body) -> Self {
+        Self { body, pending: BytesMut::new(), kind: std::marker::PhantomData }
+    }
+
+    /// The next event; `None` when the server ended the watch, which it does from time to time.
+    pub async fn next(&mut self) -> Result<Option<Event<T>>, Error> {
+        loop {
+            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+                let line = self.pending.split_to(end);
+                self.pending.advance(1);
+                return event(&line).map(Some);
+            }
+            if self.pending.len() > LINE_BYTES {
+                return Err(Error::Decode("a watch event is larger than any object may be".to_owned()));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(Error::Transport(error.to_string())),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.pending.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn event<T: Object>(line: &[u8]) -> Result<Event<T>, Error> {
+    let unreadable = |error: serde_json::Error| Error::Decode(error.to_string());
+    let line: Line<'_> = serde_json::from_slice(line).map_err(unreadable)?;
+    let object = line.object.get();
+    match line.kind {
+        "ADDED" | "MODIFIED" => serde_json::from_str(object).map(Event::Applied).map_err(unreadable),
+        "DELETED" => serde_json::from_str(object).map(Event::Deleted).map_err(unreadable),
+        "BOOKMARK" => {
+            let marked: Marked = serde_json::from_str(object).map_err(unreadable)?;
+            let revision = marked.metadata.resource_version.and_then(|version| version.parse().ok());
+            revision
+                .map(Event::Bookmark)
+                .ok_or_else(|| Error::Decode("a bookmark without a revision".to_owned()))
+        }
+        "ERROR" => {
+            let status: Status = serde_json::from_str(object).map_err(unreadable)?;
+            Err(Error::Api(Box::new(status)))
+        }
+        other => Err(Error::Decode(format!("unknown watch event {other:?}"))),
+    }
+}

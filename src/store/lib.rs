@@ -1,0 +1,263 @@
+//! Owns the cluster's state: revisions over (key, bytes), durable in an SQLite log and whole in
+//! memory.
+//!
+//! Memory answers, disk remembers: reads and watches never touch the disk; a write is answered after
+//! its fsync, and the event is published by the commit itself. It must never know a kind, an object's
+//! format or HTTP, and nothing but the server may open it. Start reading at [`Store`]; the one writer
+//! is in `writer.rs`, the database in `log.rs`.
+
+pub mod bench;
+mod error;
+mod history;
+mod log;
+mod record;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use error::{Error, ReadError, WatchError, WriteError};
+pub use history::{Event, Watch};
+pub use record::{Record, Snapshot, Template};
+
+use arc_swap::ArcSwap;
+use base::{Phase, Restart, Supervisor, clock};
+use history::History;
+use record::State;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How long a snapshot stays pinned: what a client takes between two pages of a list.
+const PIN_AGE: Duration = Duration::from_secs(300);
+/// How many snapshots stay pinned; each shares all but its changes with the current state.
+const PINS: usize = 64;
+/// How many writes wait before callers are held back.
+const WRITE_QUEUE: usize = 1024;
+
+/// Where the database is and what it may take.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The database file; its folder is made if it is missing.
+    pub path: PathBuf,
+    /// How much memory the watch history may hold.
+    pub history_bytes: usize,
+    /// How often volatile writes are flushed and superseded rows removed.
+    pub upkeep_interval: Duration,
+    /// The largest the database file may become; 0 for no limit.
+    pub max_bytes: u64,
+}
+
+impl Config {
+    /// The usual configuration for a database at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            history_bytes: 16 << 20,
+            upkeep_interval: Duration::from_secs(180),
+            max_bytes: 0,
+        }
+    }
+}
+
+/// Computes what is kept beside a value, when the database is read at start.
+pub type Indexer<I> = fn(key: &str, value: &[u8]) -> I;
+
+/// What a write expects of the key's current state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The key does not exist.
+    Absent,
+    /// The key exists at exactly this revision.
+    Revision(u64),
+}
+
+/// What a write does.
+#[derive(Clone, Debug)]
+pub enum Change<I> {
+    /// Stores this value.
+    Put(Template, I),
+    /// Removes the key; the value is its last state, as watchers see it.
+    Delete(Template, I),
+}
+
+/// When a write is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After its fsync.
+    Durable,
+    /// At once; a crash may lose it, an orderly stop does not.
+    Volatile,
+}
+
+/// One conditional change of one key.
+#[derive(Clone, Debug)]
+pub struct Write<I> {
+    /// The key.
+    pub key: String,
+    /// What it must find.
+    pub expect: Expect,
+    /// What it does.
+    pub change: Change<I>,
+    /// When it is answered.
+    pub durability: Durability,
+}
+
+/// A write that took place.
+#[derive(Debug)]
+pub struct Written<I> {
+    /// The new state; of a deletion, the last one.
+    pub record: Arc<Record<I>>,
+    /// The state before.
+    pub previous: Option<Arc<Record<I>>>,
+}
+
+/// What readers and the writer share.
+struct Shared<I> {
+    state: ArcSwap<State<I>>,
+    history: History<I>,
+    pins: Mutex<VecDeque<(clock::Instant, Snapshot<I>)>>,
+}
+
+/// The store. Cheap to clone; every clone is the same store.
+pub struct Store<I> {
+    shared: Arc<Shared<I>>,
+    writes: mpsc::Sender<writer::Message<I>>,
+    published: watch::Receiver<u64>,
+    path: Arc<PathBuf>,
+    indexer: Indexer<I>,
+}
+
+impl<I> Clone for Store<I> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            writes: self.writes.clone(),
+            published: self.published.clone(),
+            path: self.path.clone(),
+            indexer: self.indexer,
+        }
+    }
+}
+
+impl<I: Send + Sync + 'static> Store<I> {
+    /// Opens the database, making it if it is missing, reads the current state into memory and starts
+    /// the writer under `supervisor`.
+    pub async fn open(config: Config, indexer: Indexer<I>, supervisor: &Supervisor) -> Result<Self, Error> {
+        let path = Arc::new(config.path.clone());
+        let interval = config.upkeep_interval;
+        let history_bytes = config.history_bytes;
+        let opening = tokio::task::spawn_blocking(move || {
+            let mut log = log::Log::open(&config)?;
+            let state = log.load(indexer)?;
+            Ok((log, state))
+        });
+        let (log, state) = opening.await.map_err(|join| Error::Database {
+            path: path.to_path_buf(),
+            reason: join.to_string(),
+        })??;
+        let (published, receiver) = watch::channel(state.revision);
+        let shared = Arc::new(Shared {
+            history: History::new(history_bytes, state.revision),
+            state: ArcSwap::from_pointee(state),
+            pins: Mutex::default(),
+        });
+        let (writes, queue) = mpsc::channel(WRITE_QUEUE);
+        let stopped = writer::start(log, shared.clone(), published, queue);
+        supervise(supervisor, writes.clone(), stopped, interval);
+        Ok(Self { shared, writes, published: receiver, path, indexer })
+    }
+
+    /// The revision of the current state.
+    pub fn revision(&self) -> u64 {
+        self.shared.state.load().revision
+    }
+
+    /// The current state, without a lock or a copy.
+    pub fn snapshot(&self) -> Snapshot<I> {
+        Snapshot(self.shared.state.load_full())
+    }
+
+    /// The exact state at a recent revision: pinned, rebuilt from the watch history, or read from the
+    /// log (which does not know what was volatile).
+    pub async fn snapshot_at(&self, revision: u64) -> Result<Snapshot<I>, ReadError> {
+        let current = self.snapshot();
+        if current.revision() == revision {
+            return Ok(current);
+        }
+        if current.revision() < revision {
+            return Err(ReadError::Future { current: current.revision() });
+        }
+        if let Some(pinned) = self.pinned(revision) {
+            return Ok(pinned);
+        }
+        if let Some(snapshot) = self.shared.history.undo(&self.shared.state, revision) {
+            return Ok(snapshot);
+        }
+        let (path, indexer) = (self.path.clone(), self.indexer);
+        let reading = tokio::task::spawn_blocking(move || log::read_at(&path, revision, indexer));
+        reading.await.map_err(|join| ReadError::Io(join.to_string()))?
+    }
+
+    /// Keeps a snapshot for [`Self::snapshot_at`], for some minutes and as one of a bounded number.
+    pub fn pin(&self, snapshot: &Snapshot<I>) {
+        let now = clock::instant();
+        let mut pins = self.shared.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        pins.retain(|(at, pin)| now - *at < PIN_AGE && pin.revision() != snapshot.revision());
+        if pins.len() == PINS {
+            pins.pop_front();
+        }
+        pins.push_back((now, snapshot.clone()));
+    }
+
+    fn pinned(&self, revision: u64) -> Option<Snapshot<I>> {
+        let pins = self.shared.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        pins.iter().find(|(_, pin)| pin.revision() == revision).map(|(_, pin)| pin.clone())
+    }
+
+    /// Makes one change, and returns once it is as durable as it asks and visible to readers.
+    pub async fn write(&self, write: Write<I>) -> Result<Written<I>, WriteError<I>> {
+        let (reply, answer) = oneshot::channel();
+        let request = writer::Request { write, reply };
+        self.writes.send(writer::Message::Write(request)).await.map_err(|_| WriteError::Closed)?;
+        answer.await.map_err(|_| WriteError::Closed)?
+    }
+
+    /// The changes of keys that start with `prefix`, after revision `after`.
+    pub fn watch(&self, prefix: &str, after: u64) -> Result<Watch<I>, WatchError> {
+        Watch::new(self.shared.clone(), self.published.clone(), prefix, after)
+    }
+
+    #[cfg(test)]
+    async fn upkeep(&self) {
+        assert!(self.writes.send(writer::Message::Upkeep).await.is_ok(), "the writer is running");
+    }
+}
+
+/// Runs the upkeep's timer and, at the end, has the writer flush and close the database.
+fn supervise<I: Send + Sync + 'static>(
+    supervisor: &Supervisor,
+    writes: mpsc::Sender<writer::Message<I>>,
+    stopped: oneshot::Receiver<()>,
+    interval: Duration,
+) {
+    let mut stopped = Some(stopped);
+    supervisor.run("store", Phase::Ground, Restart::Fatal, move |shutdown| {
+        let writes = writes.clone();
+        let stopped = stopped.take();
+        async move {
+            let Some(mut stopped) = stopped else { return Err("the writer cannot be started again") };
+            loop {
+                let message = tokio::select! {
+                    _ = &mut stopped => return Err("the database's writer ended"),
+                    () = shutdown.requested() => break,
+                    () = clock::sleep(interval) => writer::Message::Upkeep,
+                };
+                writes.send(message).await.map_err(|_| "the database's writer ended")?;
+            }
+            writes.send(writer::Message::Close).await.map_err(|_| "the database's writer ended early")?;
+            stopped.await.map_err(|_| "the database was not closed cleanly")
+        }
+    });
+}

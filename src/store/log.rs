@@ -1,0 +1,282 @@
+//! The database: opening, migrating, loading, appending, compacting, and exact reads of the past.
+
+use crate::record::{Map, Snapshot, State};
+use crate::{Config, Error, Indexer, ReadError, Record};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// "knrr": tells our databases from other programs'.
+const APPLICATION_ID: u32 = 0x6b6e_7272;
+/// Forward only, one transaction each; a database's `user_version` is how many it has seen.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_log.sql")];
+/// Once the write-ahead log has so many pages, it is copied into the database and overwritten.
+const CHECKPOINT_PAGES: u64 = 1000;
+const PAGE_BYTES: u64 = 4096;
+/// A frame of the write-ahead log is a page and its header.
+const WAL_BYTES: u64 = 32 + (CHECKPOINT_PAGES + 24) * (PAGE_BYTES + 24);
+
+/// A row to append.
+pub(crate) struct Row<'a> {
+    pub(crate) revision: u64,
+    pub(crate) key: &'a str,
+    /// The revision it supersedes; `None` asks the log.
+    pub(crate) prev_revision: Option<u64>,
+    pub(crate) create_revision: u64,
+    /// `None`: the key is deleted.
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+pub(crate) struct Log {
+    connection: Connection,
+    path: PathBuf,
+    pub(crate) compacted: u64,
+    pub(crate) reserved: u64,
+    /// Held for as long as the database is open; last, so that it is released last.
+    _lock: File,
+}
+
+impl Log {
+    pub(crate) fn open(config: &Config) -> Result<Self, Error> {
+        let path = &config.path;
+        let lock = lock(path)?;
+        create_private(path).map_err(|error| from_io(path, error))?;
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
+        let mut connection = connection.map_err(|error| from_sqlite(path, &error))?;
+        migrate(&mut connection, path)?;
+        configure(&connection, config).map_err(|error| from_sqlite(path, &error))?;
+        preallocate(path).map_err(|error| from_io(path, error))?;
+        let meta = |name| meta(&connection, name).map_err(|error| from_sqlite(path, &error));
+        let (compacted, reserved) = (meta("compacted")?, meta("reserved")?);
+        Ok(Self { path: path.clone(), compacted, reserved, connection, _lock: lock })
+    }
+
+    /// Reads the current state. Revisions start where none was ever handed out before.
+    pub(crate) fn load<I>(&mut self, indexer: Indexer<I>) -> Result<State<I>, Error> {
+        let (map, newest) = read_map(&self.connection, u64::MAX, indexer)
+            .map_err(|error| from_sqlite(&self.path, &error))?;
+        Ok(State { revision: newest.max(self.reserved), map })
+    }
+
+    /// Runs `work` in one transaction and makes it durable.
+    pub(crate) fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let transaction = self.connection.transaction()?;
+        let result = work(&transaction)?;
+        transaction.commit()?;
+        Ok(result)
+    }
+}
+
+/// The lock is the process's: a second knarr must not have the database open at the same time.
+fn lock(path: &Path) -> Result<File, Error> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| from_io(path, error))?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name);
+    let file = file.map_err(|error| from_io(path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(from_io(path, error)),
+    }
+}
+
+/// SQLite gives its other files the mode of the database.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path).map(drop)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
+    let run = |connection: &mut Connection| -> rusqlite::Result<Result<(), Error>> {
+        let tables: u32 = connection.query_one("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        let id: u32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if id != APPLICATION_ID && (tables > 0 || id != 0) {
+            return Ok(Err(Error::Foreign { path: path.to_owned() }));
+        }
+        let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+        if version > known {
+            return Ok(Err(Error::Newer { path: path.to_owned(), found: version, known }));
+        }
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        for (migration, version) in MIGRATIONS.iter().zip(1..).filter(|(_, of)| *of > version) {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(migration)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", version)?;
+            transaction.commit()?;
+        }
+        Ok(Ok(()))
+    };
+    run(connection).map_err(|error| from_sqlite(path, &error))?
+}
+
+fn configure(connection: &Connection, config: &Config) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    // No limit: the file keeps its blocks, and syncing what overwrites them costs a twentieth.
+    connection.pragma_update(None, "journal_size_limit", -1)?;
+    connection.pragma_update(None, "cache_size", -2048)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    if config.max_bytes > 0 {
+        let pages = config.max_bytes.div_ceil(PAGE_BYTES);
+        connection.pragma_query(None, &format!("max_page_count = {pages}"), |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+/// Gives the write-ahead log its blocks before the first commit. SQLite ends its recovery at the first
+/// frame whose checksum is wrong, and zeros are.
+fn preallocate(path: &Path) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    let mut file = OpenOptions::new().write(true).open(name)?;
+    let mut at = file.seek(SeekFrom::End(0))?;
+    let zeros = vec![0; 1 << 20];
+    while at < WAL_BYTES {
+        let some = usize::try_from(WAL_BYTES - at).unwrap_or(zeros.len()).min(zeros.len());
+        match file.write(&zeros[..some]) {
+            Ok(written) => at += written as u64,
+            // Merely slower: a full disk must not keep the cluster from being read.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+            Err(error) => return Err(error),
+        }
+    }
+    file.sync_data()
+}
+
+fn meta(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
+    connection.query_one("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
+}
+
+pub(crate) fn set_meta(transaction: &Transaction<'_>, name: &str, value: u64) -> rusqlite::Result<()> {
+    let mut set = transaction.prepare_cached("UPDATE meta SET value = ?2 WHERE name = ?1")?;
+    set.execute(params![name, value]).map(drop)
+}
+
+pub(crate) fn append(transaction: &Transaction<'_>, row: &Row<'_>) -> rusqlite::Result<()> {
+    let prev_revision = match row.prev_revision {
+        Some(revision) => revision,
+        None => last_revision(transaction, row.key)?,
+    };
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO log (revision, key, prev_revision, create_revision, deleted, value)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    let value = row.value.unwrap_or_default();
+    let deleted = row.value.is_none();
+    insert.execute(params![row.revision, row.key, prev_revision, row.create_revision, deleted, value])?;
+    Ok(())
+}
+
+/// The newest row of a key: a deletion, where a key is created again.
+fn last_revision(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<u64> {
+    let mut last = transaction.prepare_cached(
+        "SELECT revision FROM log WHERE key = ?1 ORDER BY prev_revision DESC LIMIT 1",
+    )?;
+    Ok(last.query_one([key], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+/// Removes rows that were superseded at or before `target`, looking at no more than `rows` rows.
+/// Returns how far it got.
+pub(crate) fn compact(
+    transaction: &Transaction<'_>,
+    from: u64,
+    target: u64,
+    rows: usize,
+) -> rusqlite::Result<u64> {
+    let mut nth = transaction.prepare_cached(
+        "SELECT revision FROM log WHERE revision > ?1 AND revision <= ?2
+         ORDER BY revision LIMIT 1 OFFSET ?3",
+    )?;
+    let to = nth.query_one(params![from, target, rows], |row| row.get(0)).optional()?.unwrap_or(target);
+    let superseded = "DELETE FROM log WHERE revision IN
+         (SELECT prev_revision FROM log WHERE revision > ?1 AND revision <= ?2)";
+    transaction.prepare_cached(superseded)?.execute(params![from, to])?;
+    let deletions = "DELETE FROM log WHERE revision > ?1 AND revision <= ?2 AND deleted = 1";
+    transaction.prepare_cached(deletions)?.execute(params![from, to])?;
+    set_meta(transaction, "compacted", to)?;
+    Ok(to)
+}
+
+/// The state at `revision`, and the newest revision read.
+fn read_map<I>(
+    connection: &Connection,
+    revision: u64,
+    indexer: Indexer<I>,
+) -> rusqlite::Result<(Map<I>, u64)> {
+    let mut map = Map::new();
+    let mut newest = 0;
+    let mut all = connection.prepare(
+        "SELECT revision, key, create_revision, deleted, value FROM log
+         WHERE revision <= ?1 ORDER BY revision",
+    )?;
+    let mut rows = all.query([i64::try_from(revision).unwrap_or(i64::MAX)])?;
+    while let Some(row) = rows.next()? {
+        newest = row.get(0)?;
+        let key: &str = row.get_ref(1)?.as_str()?;
+        if row.get(3)? {
+            map.remove(key);
+            continue;
+        }
+        let value = row.get_ref(4)?.as_blob()?;
+        let index = indexer(key, value);
+        let (key, value) = (Arc::<str>::from(key), bytes::Bytes::copy_from_slice(value));
+        let record =
+            Record { key: key.clone(), value, revision: newest, create_revision: row.get(2)?, index };
+        map.insert(key, Arc::new(record));
+    }
+    Ok((map, newest))
+}
+
+/// The state at an earlier revision, as far as it was durable.
+pub(crate) fn read_at<I>(
+    path: &Path,
+    revision: u64,
+    indexer: Indexer<I>,
+) -> Result<Snapshot<I>, ReadError> {
+    let run = || -> rusqlite::Result<Result<Map<I>, u64>> {
+        let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        // One transaction: the writer must not compact between the question and the answer.
+        let transaction = connection.transaction()?;
+        let compacted = meta(&transaction, "compacted")?;
+        if revision < compacted {
+            return Ok(Err(compacted));
+        }
+        Ok(Ok(read_map(&transaction, revision, indexer)?.0))
+    };
+    match run() {
+        Ok(Ok(map)) => Ok(Snapshot(Arc::new(State { revision, map }))),
+        Ok(Err(oldest)) => Err(ReadError::Compacted { oldest }),
+        Err(error) => Err(ReadError::Io(error.to_string())),
+    }
+}
+
+fn from_io(path: &Path, source: std::io::Error) -> Error {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull => Error::Full { path: path.to_owned() },
+        _ => Error::Unreadable { path: path.to_owned(), source },
+    }
+}
+
+fn from_sqlite(path: &Path, error: &rusqlite::Error) -> Error {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => Error::Foreign { path },
+        Some(ErrorCode::DatabaseCorrupt) => Error::Damaged { path, reason },
+        Some(ErrorCode::DiskFull) => Error::Full { path },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Locked { path },
+        _ => Error::Database { path, reason },
+    }
+}
