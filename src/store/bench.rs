@@ -7,7 +7,12 @@ use tokio::sync::mpsc;
 
 /// Makes `creates` durable records of `bytes` bytes with `writers` concurrent writers in a new database
 /// at `path`, and returns how many were acknowledged per second.
-pub async fn durable_creates(path: &Path, writers: usize, creates: usize, bytes: usize) -> Result<f64, Error> {
+pub async fn durable_creates(
+    path: &Path,
+    writers: usize,
+    creates: usize,
+    bytes: usize,
+) -> Result<f64, Error> {
     let supervisor = Supervisor::new();
     let store = Store::<()>::open(Config::new(path), |_, _| (), &supervisor).await?;
     let (done, mut all_done) = mpsc::channel::<usize>(1);

@@ -7,6 +7,8 @@
 //! is in `writer.rs`, the database in `log.rs`.
 
 pub mod bench;
+#[cfg(test)]
+mod crash_tests;
 mod error;
 mod history;
 mod log;
@@ -153,10 +155,9 @@ impl<I: Send + Sync + 'static> Store<I> {
             let state = log.load(indexer)?;
             Ok((log, state))
         });
-        let (log, state) = opening.await.map_err(|join| Error::Database {
-            path: path.to_path_buf(),
-            reason: join.to_string(),
-        })??;
+        let (log, state) = opening
+            .await
+            .map_err(|join| Error::Database { path: path.to_path_buf(), reason: join.to_string() })??;
         let (published, receiver) = watch::channel(state.revision);
         let shared = Arc::new(Shared {
             history: History::new(history_bytes, state.revision),

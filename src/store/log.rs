@@ -56,8 +56,8 @@ impl Log {
 
     /// Reads the current state. Revisions start where none was ever handed out before.
     pub(crate) fn load<I>(&mut self, indexer: Indexer<I>) -> Result<State<I>, Error> {
-        let (map, newest) = read_map(&self.connection, u64::MAX, indexer)
-            .map_err(|error| from_sqlite(&self.path, &error))?;
+        let (map, newest) =
+            read_map(&self.connection, u64::MAX, indexer).map_err(|error| from_sqlite(&self.path, &error))?;
         Ok(State { revision: newest.max(self.reserved), map })
     }
 
@@ -131,7 +131,7 @@ fn configure(connection: &Connection, config: &Config) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "memory")?;
     if config.max_bytes > 0 {
         let pages = config.max_bytes.div_ceil(PAGE_BYTES);
-        connection.pragma_query(None, &format!("max_page_count = {pages}"), |_| Ok(()))?;
+        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
     }
     Ok(())
 }
@@ -182,9 +182,8 @@ pub(crate) fn append(transaction: &Transaction<'_>, row: &Row<'_>) -> rusqlite::
 
 /// The newest row of a key: a deletion, where a key is created again.
 fn last_revision(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<u64> {
-    let mut last = transaction.prepare_cached(
-        "SELECT revision FROM log WHERE key = ?1 ORDER BY prev_revision DESC LIMIT 1",
-    )?;
+    let mut last = transaction
+        .prepare_cached("SELECT revision FROM log WHERE key = ?1 ORDER BY prev_revision DESC LIMIT 1")?;
     Ok(last.query_one([key], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
@@ -241,11 +240,7 @@ fn read_map<I>(
 }
 
 /// The state at an earlier revision, as far as it was durable.
-pub(crate) fn read_at<I>(
-    path: &Path,
-    revision: u64,
-    indexer: Indexer<I>,
-) -> Result<Snapshot<I>, ReadError> {
+pub(crate) fn read_at<I>(path: &Path, revision: u64, indexer: Indexer<I>) -> Result<Snapshot<I>, ReadError> {
     let run = || -> rusqlite::Result<Result<Map<I>, u64>> {
         let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         // One transaction: the writer must not compact between the question and the answer.

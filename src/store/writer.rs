@@ -17,6 +17,9 @@ const RESERVATION: u64 = 10_000;
 /// How many rows one step of compaction looks at: bounds how long it holds up a write.
 const COMPACT_ROWS: usize = 512;
 
+/// By key: the last volatile change, and the record unless that was a deletion.
+type Unflushed<I> = OrdMap<Arc<str>, (u64, Option<Arc<Record<I>>>)>;
+type Outcome<I> = Result<Event<I>, WriteError<I>>;
 type Reply<I> = oneshot::Sender<Result<Written<I>, WriteError<I>>>;
 
 pub(crate) struct Request<I> {
@@ -35,7 +38,7 @@ struct Working<I> {
     revision: u64,
     map: Map<I>,
     /// Volatile changes that the log does not have yet; `None` is a deletion.
-    unflushed: OrdMap<Arc<str>, (u64, Option<Arc<Record<I>>>)>,
+    unflushed: Unflushed<I>,
 }
 
 impl<I> Clone for Working<I> {
@@ -122,14 +125,12 @@ impl<I: Send + Sync + 'static> Writer<I> {
     /// One step of compaction with nothing else to do. It gives up until the next upkeep on failure.
     fn compact_idle(&mut self) -> bool {
         let (from, target) = (self.log.compacted, self.compact_target);
-        match self.log.transact(|transaction| log::compact(transaction, from, target, COMPACT_ROWS)) {
-            Ok(to) => self.log.compacted = to,
-            Err(error) => {
-                tracing::warn!(%error, "cannot compact the log; trying again later");
-                self.compact_target = from;
-            }
+        let step = self.log.transact(|transaction| log::compact(transaction, from, target, COMPACT_ROWS));
+        match &step {
+            Ok(to) => self.log.compacted = *to,
+            Err(error) => tracing::warn!(%error, "cannot compact the log; trying again later"),
         }
-        self.log.compacted == target || self.compact_target == target
+        step.is_ok()
     }
 
     /// Flushes what is volatile, and lets what was superseded before the last upkeep be compacted.
@@ -208,7 +209,8 @@ impl<I: Send + Sync + 'static> Writer<I> {
         let (replies, writes): (Vec<_>, Vec<_>) = batch.into_iter().map(|r| (r.reply, r.write)).unzip();
         let results: Vec<_> = writes.into_iter().map(|write| working.apply(write)).collect();
         let reserved = self.log.reserved;
-        let reserve = (reserved < working.revision + RESERVATION / 2).then_some(working.revision + RESERVATION);
+        let reserve =
+            (reserved < working.revision + RESERVATION / 2).then_some(working.revision + RESERVATION);
         let (from, target) = (self.log.compacted, self.compact_target);
         let compact_rows = COMPACT_ROWS.min(16 + 2 * results.len());
         let committed = self.log.transact(|transaction| {
@@ -249,7 +251,7 @@ impl<I: Send + Sync + 'static> Writer<I> {
     }
 
     /// Makes results visible, then answers.
-    fn publish(&mut self, done: Vec<(Reply<I>, Result<Event<I>, WriteError<I>>)>) {
+    fn publish(&mut self, done: Vec<(Reply<I>, Outcome<I>)>) {
         let events: Vec<_> = done.iter().filter_map(|(_, result)| result.as_ref().ok().cloned()).collect();
         if let Some(last) = events.last() {
             let state = State { revision: last.revision(), map: self.working.map.clone() };
@@ -265,7 +267,7 @@ impl<I: Send + Sync + 'static> Writer<I> {
 
 impl<I> Working<I> {
     /// Applies one write if the key is as it expects.
-    fn apply(&mut self, write: Write<I>) -> Result<Event<I>, WriteError<I>> {
+    fn apply(&mut self, write: Write<I>) -> Outcome<I> {
         let previous = self.map.get(write.key.as_str()).cloned();
         let expected = match write.expect {
             Expect::Absent => previous.is_none(),
@@ -311,14 +313,14 @@ fn append_event<I>(transaction: &Transaction<'_>, event: &Event<I>) -> rusqlite:
 }
 
 /// Writes the last state of what is volatile; the revisions in between are never in the log.
-fn flush<I>(
-    transaction: &Transaction<'_>,
-    unflushed: &OrdMap<Arc<str>, (u64, Option<Arc<Record<I>>>)>,
-) -> rusqlite::Result<()> {
+fn flush<I>(transaction: &Transaction<'_>, unflushed: &Unflushed<I>) -> rusqlite::Result<()> {
     for (key, (revision, record)) in unflushed {
         let create_revision = record.as_ref().map_or(*revision, |record| record.create_revision);
         let value = record.as_ref().map(|record| &*record.value);
-        log::append(transaction, &Row { revision: *revision, key, prev_revision: None, create_revision, value })?;
+        log::append(
+            transaction,
+            &Row { revision: *revision, key, prev_revision: None, create_revision, value },
+        )?;
     }
     Ok(())
 }
