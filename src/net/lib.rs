@@ -1,1 +1,60 @@
-//! net
+//! The machine's network: links, addresses and routes over netlink, nftables as rendered text,
+//! address pools, and the CNI verbs by which containerd attaches pods. No Kubernetes word in it.
+//!
+//! Everything it adds to the machine carries the name `knarr` (links, tables) or the routing protocol
+//! number [`ROUTE_PROTOCOL`], so that [`teardown`] finds all of it. It must never touch what others
+//! made, and never leave a pod or service address to the machine's default route.
+//!
+//! Each pod has a veth pair of its own and a host route; there is no bridge between pods, because a
+//! bridged answer passes the host by and with it the connection tracking that translated the request.
+//! The device `knarr0` has no ports: it holds the node's own addresses. Start reading at [`setup`].
+
+mod cidr;
+pub mod cni;
+mod namespace;
+mod netlink;
+pub mod nft;
+mod node;
+mod pool;
+mod sysctl;
+
+pub use cidr::Cidr;
+pub use netlink::ROUTE_PROTOCOL;
+pub use node::{
+    DEVICE, MASQUERADE_MARK, Node, add_local_address, contain, default_mtu, local_addresses, setup, teardown,
+};
+pub use pool::{Pool, PoolError};
+
+/// Why the network could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused a netlink request. Retry when the state it names has changed.
+    #[error("{what}: {reason}")]
+    Netlink {
+        /// What was asked for.
+        what: String,
+        /// The kernel's answer.
+        reason: String,
+    },
+    /// A file of the kernel's or of the state directory. Report; a retry helps when the disk was full.
+    #[error("{what}: {source}")]
+    Io {
+        /// The file and what was done with it.
+        what: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The `nft` program is missing or refused a transaction, of which then nothing was applied.
+    #[error("nftables: {0}")]
+    Nft(#[from] base::process::Error),
+    /// The address pool; see there.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+impl Error {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}

@@ -1,0 +1,163 @@
+//! The verbs: a pod gets a veth pair whose node end is a routed link of its own.
+
+use super::message::{Attachment, Call, Ends, Failure, Network, code, link_of, result};
+use crate::netlink::{Link, Netlink};
+use crate::{Cidr, DEVICE, Error, Pool, namespace, netlink, sysctl};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// A pod's address and the gateway it is reached by.
+type Addressed = (IpAddr, IpAddr);
+
+fn pools(network: &Network) -> impl Iterator<Item = (Cidr, Pool)> {
+    network.pod_cidrs.iter().map(|block| {
+        let family = if block.is_ipv4() { "ip" } else { "ip6" };
+        (*block, Pool::new(*block, &network.state_dir.join(family)))
+    })
+}
+
+/// ADD: undone whole if a step fails, so that the runtime may try again.
+pub(super) async fn add(call: &Call) -> Result<Value, Failure> {
+    let network = call.usable_network()?;
+    let added = attach(call, network).await;
+    if added.is_err()
+        && let Err(error) = detach(&call.attachment, network).await
+    {
+        tracing::warn!(error = %error.to_json(""), "undoing a failed attachment");
+    }
+    Ok(result(call, &added?))
+}
+
+async fn attach(call: &Call, network: &Network) -> Result<Ends, Failure> {
+    let (name, ifname) = (call.attachment.link(), call.attachment.ifname.as_str());
+    let gone = || Failure::new(code::ENVIRONMENT, format!("{}: no such namespace", call.namespace.display()));
+    let pod = namespace::open(&call.namespace)?.ok_or_else(gone)?;
+    let mut addresses = Vec::new();
+    for (block, pool) in pools(network) {
+        addresses.push((pool.take(&call.attachment.owner())?, block.gateway()));
+    }
+    let here = namespace::current()?;
+    // Left over from a call that was killed half way.
+    netlink::with(None, async |netlink| netlink.remove_link(&name).await).await?;
+    let inside = netlink::with(Some(&pod), async |netlink| {
+        netlink.add_veth((ifname, &name), &here, network.mtu).await?;
+        netlink.set_up("lo").await?;
+        netlink.known_link(ifname).await
+    })
+    .await?;
+    let host = netlink::with(None, |netlink| node_end(netlink, &name, &addresses)).await?;
+    netlink::with(Some(&pod), |netlink| pod_end(netlink, &inside, &addresses)).await?;
+    Ok(Ends { host: (name, host.mac), pod: (ifname.to_owned(), inside.mac), addresses })
+}
+
+async fn node_end(netlink: Netlink, name: &str, addresses: &[Addressed]) -> Result<Link, Error> {
+    let link = netlink.known_link(name).await?;
+    // Answers to connections from 127.0.0.1 to node ports come back on this link.
+    sysctl::try_set(&format!("ipv4/conf/{name}/route_localnet"), "1");
+    netlink.set_up(name).await?;
+    for (address, gateway) in addresses {
+        netlink.route_to_link(Cidr::single(*address), &link, Some(*gateway)).await?;
+    }
+    Ok(link)
+}
+
+async fn pod_end(netlink: Netlink, link: &Link, addresses: &[Addressed]) -> Result<(), Error> {
+    for (address, _) in addresses {
+        netlink.add_address(link, *address).await?;
+    }
+    netlink.set_up(&link.name).await?;
+    for (_, gateway) in addresses {
+        netlink.route_to_link(Cidr::single(*gateway), link, None).await?;
+        netlink.default_route(*gateway, link).await?;
+    }
+    Ok(())
+}
+
+/// DEL: the same whether the pod, its namespace or its link are still there or not.
+pub(super) async fn del(call: &Call) -> Result<(), Failure> {
+    detach(&call.attachment, call.network()).await
+}
+
+async fn detach(attachment: &Attachment, network: &Network) -> Result<(), Failure> {
+    let name = attachment.link();
+    // The link goes first: its address is not given to another pod while a route still leads here.
+    netlink::with(None, async |netlink| netlink.remove_link(&name).await).await?;
+    for (_, pool) in pools(network) {
+        pool.give_back(&attachment.owner())?;
+    }
+    Ok(())
+}
+
+/// CHECK: the addresses are the pod's, and its two ends are as ADD made them.
+pub(super) async fn check(call: &Call) -> Result<(), Failure> {
+    let network = call.usable_network()?;
+    let broken = |what: String| Failure::new(code::BROKEN, what);
+    let pod = namespace::open(&call.namespace)?.ok_or_else(|| broken("the namespace is gone".into()))?;
+    let (name, ifname) = (call.attachment.link(), &call.attachment.ifname);
+    netlink::with(None, async |netlink| netlink.known_link(&name).await).await?;
+    let addresses = netlink::with(Some(&pod), async |netlink| {
+        let link = netlink.known_link(ifname).await?;
+        netlink.addresses(Some(&link)).await
+    })
+    .await?;
+    for (_, pool) in pools(network) {
+        let held = pool.held_by(&call.attachment.owner())?;
+        let held = held.ok_or_else(|| broken(format!("{} has no address", call.attachment.owner())))?;
+        if !addresses.contains(&held) {
+            return Err(broken(format!("{ifname} lacks its address {held}")));
+        }
+        if let Some(previous) = call.previous_result()
+            && !previous["ips"].to_string().contains(&format!("\"{held}/"))
+        {
+            return Err(broken(format!("the address is {held}, not that of prevResult")));
+        }
+    }
+    Ok(())
+}
+
+/// GC: frees what belongs to no attachment that the runtime still knows.
+pub(super) async fn collect(call: &Call) -> Result<(), Failure> {
+    let valid: HashSet<String> = call.valid_attachments().iter().map(Attachment::owner).collect();
+    let mut gone = Vec::new();
+    for (_, pool) in pools(call.usable_network()?) {
+        gone.extend(pool.retain(|owner| valid.contains(owner))?);
+    }
+    netlink::with(None, async |netlink| {
+        for owner in &gone {
+            netlink.remove_link(&link_of(owner)).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+/// STATUS: whether ADD can work.
+pub(super) async fn status(call: &Call) -> Result<(), Failure> {
+    let unavailable = |what: String| Failure::new(code::NOT_AVAILABLE, what);
+    let device = netlink::with(None, async |netlink| netlink.link(DEVICE).await).await?;
+    device.ok_or_else(|| unavailable(format!("{DEVICE} is not there: knarr is not running")))?;
+    for (block, pool) in pools(call.usable_network()?) {
+        if !pool.has_room()? {
+            return Err(unavailable(format!("all addresses of {block} are taken")));
+        }
+    }
+    Ok(())
+}
+
+/// The `loopback` plugin's ADD.
+pub(super) async fn loopback(call: &Call) -> Result<Value, Failure> {
+    let missing = || Failure::new(code::ENVIRONMENT, "no such namespace");
+    let pod: File = namespace::open(Path::new(&call.namespace))?.ok_or_else(missing)?;
+    netlink::with(Some(&pod), async |netlink| netlink.set_up("lo").await).await?;
+    let mut ip = json!({"interface": 0, "address": "127.0.0.1/8"});
+    if call.version().starts_with("0.") {
+        ip["version"] = json!("4");
+    }
+    let interface = json!({"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": call.namespace});
+    let own = json!({"cniVersion": call.version(), "interfaces": [interface], "ips": [ip], "dns": {}});
+    Ok(call.previous_result().cloned().unwrap_or(own))
+}

@@ -1,0 +1,86 @@
+//! Puts the plugin where containerd looks for it.
+
+use super::message::{NEWEST, Network};
+use super::{NAMES, message};
+use crate::Error;
+use crate::pool::write_whole;
+use serde_json::json;
+use std::path::Path;
+
+/// The configuration's file name: the first in its folder's order is the one containerd takes.
+const FILE: &str = "10-knarr.conflist";
+
+/// The newest version of the protocol that containerd 1.6 understands; newer ones accept it as well.
+const SAFE_VERSION: &str = "1.0.0";
+
+/// What the plugin is installed with.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// The network, as the plugin is told.
+    pub network: Network,
+    /// Whether the runtime speaks version 1.1 of the protocol (containerd from 2.0 on).
+    pub newest: bool,
+}
+
+/// Links the plugin's names to `executable` and writes the configuration, which is what makes the
+/// runtime ready: call it when the network is set up. Done again it changes nothing.
+pub fn install(bin_dir: &Path, conf_dir: &Path, params: &Params, executable: &Path) -> Result<(), Error> {
+    for folder in [bin_dir, conf_dir, &params.network.state_dir] {
+        let made = std::fs::create_dir_all(folder);
+        made.map_err(Error::io(format!("creating {}", folder.display())))?;
+    }
+    for name in NAMES {
+        let link = bin_dir.join(name);
+        if std::fs::read_link(&link).is_ok_and(|target| target == executable) {
+            continue;
+        }
+        let new = bin_dir.join(format!(".{name}.new"));
+        let replaced = match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => std::os::unix::fs::symlink(executable, &new).and_then(|()| std::fs::rename(&new, &link)),
+        };
+        replaced.map_err(Error::io(format!("linking {}", link.display())))?;
+    }
+    let path = conf_dir.join(FILE);
+    let text = format!("{:#}\n", configuration(params));
+    if std::fs::read_to_string(&path).is_ok_and(|current| current == text) {
+        return Ok(());
+    }
+    write_whole(&path, text.as_bytes()).map_err(Error::io(format!("writing {}", path.display())))
+}
+
+fn configuration(params: &Params) -> serde_json::Value {
+    let message::Network { pod_cidrs, mtu, state_dir } = &params.network;
+    json!({
+        "cniVersion": if params.newest { NEWEST } else { SAFE_VERSION },
+        "name": "knarr",
+        "plugins": [{"type": NAMES[0], "podCidrs": pod_cidrs, "mtu": mtu, "stateDir": state_dir}],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn installs_links_and_configuration_and_does_so_again() {
+        let folder = std::env::temp_dir().join(format!("knarr-cni-{}", std::process::id()));
+        let network = Network {
+            pod_cidrs: vec!["10.42.0.0/24".parse().unwrap()],
+            mtu: 1_400,
+            state_dir: folder.join("state"),
+        };
+        let params = Params { network: network.clone(), newest: false };
+        let (bin, conf) = (folder.join("bin"), folder.join("conf"));
+        install(&bin, &conf, &params, Path::new("/old/knarr")).unwrap();
+        install(&bin, &conf, &params, Path::new("/usr/local/bin/knarr")).unwrap();
+        let target = std::fs::read_link(bin.join("knarr-cni")).unwrap();
+        assert_eq!(target, Path::new("/usr/local/bin/knarr"));
+        let text = std::fs::read(conf.join(FILE)).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(written["cniVersion"], "1.0.0");
+        let read: Network = serde_json::from_value(written["plugins"][0].clone()).unwrap();
+        assert_eq!(read, network);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

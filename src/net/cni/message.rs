@@ -1,0 +1,277 @@
+//! What comes in and goes out, in every version of the protocol from 0.3.1 to 1.1.0.
+
+use crate::{Cidr, Error, PoolError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// The protocol's versions spoken here.
+pub(super) const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", NEWEST];
+pub(super) const NEWEST: &str = "1.1.0";
+
+/// A configuration is small; more than this on standard input is a mistake.
+const INPUT_LIMIT: u64 = 1 << 20;
+
+/// The protocol's error codes.
+pub(super) mod code {
+    pub(crate) const VERSION: u32 = 1;
+    pub(crate) const ENVIRONMENT: u32 = 4;
+    pub(crate) const IO: u32 = 5;
+    pub(crate) const DECODING: u32 = 6;
+    pub(crate) const NETWORK: u32 = 7;
+    pub(crate) const TRY_AGAIN: u32 = 11;
+    pub(crate) const NOT_AVAILABLE: u32 = 50;
+    pub(crate) const NETLINK: u32 = 100;
+    pub(crate) const BROKEN: u32 = 101;
+}
+
+/// An error as the protocol writes it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: u32,
+    text: String,
+}
+
+impl Failure {
+    pub(super) fn new(code: u32, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    pub(super) fn to_json(&self, version: &str) -> Value {
+        json!({"cniVersion": version, "code": self.code, "msg": self.text})
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::Pool(PoolError::Exhausted(_)) => code::TRY_AGAIN,
+            Error::Io { .. } | Error::Pool(_) => code::IO,
+            Error::Netlink { .. } | Error::Nft(_) => code::NETLINK,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<PoolError> for Failure {
+    fn from(error: PoolError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+/// What the plugin is told about the network, in its configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Network {
+    /// The blocks that this node's pods get their addresses from.
+    pub pod_cidrs: Vec<Cidr>,
+    /// What fits into one packet.
+    pub mtu: u32,
+    /// Where the state of the address pools is kept; emptied by a restart of the machine.
+    pub state_dir: PathBuf,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Input {
+    cni_version: String,
+    prev_result: Option<Value>,
+    #[serde(rename = "cni.dev/valid-attachments", alias = "cni.dev/attachments")]
+    valid_attachments: Vec<Attachment>,
+    #[serde(flatten)]
+    network: Network,
+}
+
+/// One pod's end of the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Attachment {
+    #[serde(rename = "containerID")]
+    pub(super) container_id: String,
+    pub(super) ifname: String,
+}
+
+impl Attachment {
+    /// Its name in the address pool.
+    pub(super) fn owner(&self) -> String {
+        format!("{}/{}", self.container_id, self.ifname)
+    }
+
+    /// The name of the node's end of its veth pair: fixed, and at most 15 bytes.
+    pub(super) fn link(&self) -> String {
+        link_of(&self.owner())
+    }
+}
+
+/// FNV-1a: the name must be the same in every version of knarr, which the standard library's hash
+/// does not promise.
+pub(super) fn link_of(owner: &str) -> String {
+    let hash = owner.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{}{:010x}", crate::node::LINK_PREFIX, hash >> 24)
+}
+
+/// One call of the plugin.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) command: String,
+    pub(super) attachment: Attachment,
+    pub(super) namespace: PathBuf,
+    input: Input,
+}
+
+impl Call {
+    pub(super) fn read(
+        environment: impl Iterator<Item = (String, String)>,
+        input: impl Read,
+    ) -> Result<Self, Failure> {
+        let mut call = Self {
+            command: String::new(),
+            attachment: Attachment::default(),
+            namespace: PathBuf::new(),
+            input: Input::default(),
+        };
+        for (name, value) in environment {
+            match name.as_str() {
+                "CNI_COMMAND" => call.command = value,
+                "CNI_CONTAINERID" => call.attachment.container_id = value,
+                "CNI_IFNAME" => call.attachment.ifname = value,
+                "CNI_NETNS" => call.namespace = value.into(),
+                _ => {}
+            }
+        }
+        let mut text = String::new();
+        let read = input.take(INPUT_LIMIT).read_to_string(&mut text);
+        read.map_err(|error| Failure::new(code::IO, format!("reading the configuration: {error}")))?;
+        call.input = serde_json::from_str(&text)
+            .map_err(|error| Failure::new(code::DECODING, format!("the configuration: {error}")))?;
+        call.checked()
+    }
+
+    fn checked(self) -> Result<Self, Failure> {
+        if !VERSIONS.contains(&self.version()) && self.command != "VERSION" {
+            return Err(Failure::new(
+                code::VERSION,
+                format!("cniVersion {:?} is not spoken", self.version()),
+            ));
+        }
+        let per_pod = matches!(self.command.as_str(), "ADD" | "DEL" | "CHECK");
+        if per_pod && (self.attachment.container_id.is_empty() || self.attachment.ifname.is_empty()) {
+            return Err(Failure::new(code::ENVIRONMENT, "CNI_CONTAINERID and CNI_IFNAME must be set"));
+        }
+        if matches!(self.command.as_str(), "ADD" | "CHECK") && self.namespace.as_os_str().is_empty() {
+            return Err(Failure::new(code::ENVIRONMENT, "CNI_NETNS must be set"));
+        }
+        Ok(self)
+    }
+
+    pub(super) fn version(&self) -> &str {
+        &self.input.cni_version
+    }
+
+    pub(super) fn network(&self) -> &Network {
+        &self.input.network
+    }
+
+    pub(super) fn previous_result(&self) -> Option<&Value> {
+        self.input.prev_result.as_ref()
+    }
+
+    pub(super) fn valid_attachments(&self) -> &[Attachment] {
+        &self.input.valid_attachments
+    }
+
+    /// The network, complete enough to attach a pod to it.
+    pub(super) fn usable_network(&self) -> Result<&Network, Failure> {
+        let network = self.network();
+        if network.pod_cidrs.is_empty() || network.state_dir.as_os_str().is_empty() {
+            return Err(Failure::new(code::NETWORK, "podCidrs and stateDir must be set"));
+        }
+        Ok(network)
+    }
+}
+
+/// The answer to VERSION.
+pub(super) fn versions(version: &str) -> Value {
+    let version = if version.is_empty() { NEWEST } else { version };
+    json!({"cniVersion": version, "supportedVersions": VERSIONS})
+}
+
+/// The two ends of an attachment, for its result.
+pub(super) struct Ends {
+    pub(super) host: (String, String),
+    pub(super) pod: (String, String),
+    pub(super) addresses: Vec<(IpAddr, IpAddr)>,
+}
+
+/// The answer to ADD.
+pub(super) fn result(call: &Call, ends: &Ends) -> Value {
+    let old = call.version().starts_with("0.");
+    let address = |(address, gateway): &(IpAddr, IpAddr)| {
+        let mut ip = json!({"interface": 1, "address": Cidr::single(*address), "gateway": gateway});
+        if old {
+            ip["version"] = json!(if address.is_ipv4() { "4" } else { "6" });
+        }
+        ip
+    };
+    let route = |(_, gateway): &(IpAddr, IpAddr)| json!({"dst": if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "gw": gateway});
+    json!({
+        "cniVersion": call.version(),
+        "interfaces": [
+            {"name": ends.host.0, "mac": ends.host.1},
+            {"name": ends.pod.0, "mac": ends.pod.1, "sandbox": call.namespace},
+        ],
+        "ips": ends.addresses.iter().map(address).collect::<Vec<_>>(),
+        "routes": ends.addresses.iter().map(route).collect::<Vec<_>>(),
+        "dns": {},
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(command: &str, input: &str) -> Result<Call, Failure> {
+        let environment = [
+            ("CNI_COMMAND", command),
+            ("CNI_CONTAINERID", "c1"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_NETNS", "/run/netns/x"),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Call::read(environment.into_iter(), input.as_bytes())
+    }
+
+    #[test]
+    fn results_follow_the_callers_version() {
+        let ends = Ends {
+            host: ("knarr0011223344".into(), "aa:aa:aa:aa:aa:aa".into()),
+            pod: ("eth0".into(), "bb:bb:bb:bb:bb:bb".into()),
+            addresses: vec![("10.42.0.2".parse().unwrap(), "10.42.0.1".parse().unwrap())],
+        };
+        let new = result(&call("ADD", r#"{"cniVersion":"1.1.0"}"#).unwrap(), &ends);
+        assert_eq!(new["ips"], json!([{"interface": 1, "address": "10.42.0.2/32", "gateway": "10.42.0.1"}]));
+        assert_eq!(new["interfaces"][1]["sandbox"], "/run/netns/x");
+        let old = result(&call("ADD", r#"{"cniVersion":"0.3.1"}"#).unwrap(), &ends);
+        assert_eq!((&old["ips"][0]["version"], &old["cniVersion"]), (&json!("4"), &json!("0.3.1")));
+    }
+
+    #[test]
+    fn bad_calls_are_refused_with_the_protocols_codes() {
+        let refused = |command, input| call(command, input).unwrap_err().to_json("1.1.0")["code"].clone();
+        assert_eq!(refused("ADD", r#"{"cniVersion":"0.1.0"}"#), 1);
+        assert_eq!(refused("ADD", "{"), 6);
+        let nameless =
+            Call::read([("CNI_COMMAND".to_owned(), "ADD".to_owned())].into_iter(), "{}".as_bytes());
+        assert!(nameless.is_err());
+    }
+
+    #[test]
+    fn links_have_short_fixed_names() {
+        let name = link_of("0123456789abcdef0123456789abcdef/eth0");
+        assert!(name.len() == 15 && name.starts_with("knarr"), "{name}");
+        assert_eq!(link_of("c1/eth0"), "knarr9e27a0abdb");
+    }
+}

@@ -1,0 +1,260 @@
+//! Links, addresses and routes. A netlink socket belongs to the namespace that it was made in.
+
+use crate::{Cidr, Error, namespace};
+use futures_util::TryStreamExt;
+use nix::errno::Errno;
+use rtnetlink::packet_core::ErrorMessage;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::packet_route::{AddressFamily, address::AddressAttribute};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+/// The routing protocol number that marks knarr's routes ("k"); `ip route` shows it as `proto 107`.
+pub const ROUTE_PROTOCOL: u8 = 107;
+
+/// The metric of containing routes: any more specific or deliberate route wins over them.
+const LAST_RESORT_METRIC: u32 = 1 << 30;
+
+/// A netlink socket while [`with`] runs.
+#[derive(Clone)]
+pub(crate) struct Netlink(Handle);
+
+/// A link as far as knarr looks at it.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) mac: String,
+    pub(crate) mtu: u32,
+}
+
+/// Runs `work` with a netlink socket of the given namespace, the caller's own if none.
+pub(crate) async fn with<T, Fut>(
+    namespace: Option<&File>,
+    work: impl FnOnce(Netlink) -> Fut,
+) -> Result<T, Error>
+where
+    Fut: Future<Output = Result<T, Error>>,
+{
+    let open = || new_connection().map_err(Error::io("opening a netlink socket"));
+    let (connection, handle, _messages) = match namespace {
+        None => open()?,
+        Some(namespace) => {
+            let runtime = tokio::runtime::Handle::current();
+            namespace::within(namespace, move || {
+                let _entered = runtime.enter();
+                open()
+            })?
+        }
+    };
+    tokio::select! {
+        result = work(Netlink(handle)) => result,
+        () = connection => Err(Error::Netlink { what: "netlink".into(), reason: "the socket was closed".into() }),
+    }
+}
+
+fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
+    let what = what.into();
+    move |error| {
+        let reason = match &error {
+            rtnetlink::Error::NetlinkError(message) => message.to_io().to_string(),
+            other => other.to_string(),
+        };
+        Error::Netlink { what, reason }
+    }
+}
+
+fn errno(error: &rtnetlink::Error) -> i32 {
+    let rtnetlink::Error::NetlinkError(ErrorMessage { code: Some(code), .. }) = error else { return 0 };
+    -code.get()
+}
+
+/// Turns the given refusals into success: what was asked for is so already.
+fn unless(result: Result<(), rtnetlink::Error>, fine: &[Errno]) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(error) if fine.iter().any(|fine| *fine as i32 == errno(&error)) => Ok(()),
+        other => other,
+    }
+}
+
+impl Netlink {
+    /// The link of that name.
+    pub(crate) async fn link(&self, name: &str) -> Result<Option<Link>, Error> {
+        let found = self.0.link().get().match_name(name).execute().try_next().await;
+        match found {
+            Ok(message) => Ok(message.as_ref().map(link_of)),
+            Err(error) if errno(&error) == Errno::ENODEV as i32 => Ok(None),
+            Err(error) => Err(refused(format!("looking for link {name}"))(error)),
+        }
+    }
+
+    /// All links.
+    pub(crate) async fn links(&self) -> Result<Vec<Link>, Error> {
+        let all = self.0.link().get().execute().try_collect::<Vec<_>>().await;
+        Ok(all.map_err(refused("listing links"))?.iter().map(link_of).collect())
+    }
+
+    /// A bridge without ports, up; made if it is not there.
+    pub(crate) async fn ensure_bridge(&self, name: &str, mtu: u32) -> Result<Link, Error> {
+        let message = LinkBridge::new(name).build();
+        let made = self.0.link().add(message).execute().await;
+        unless(made, &[Errno::EEXIST]).map_err(refused(format!("adding bridge {name}")))?;
+        let settings = LinkUnspec::new_with_name(name).mtu(mtu).up().build();
+        let set = self.0.link().set(settings).execute().await;
+        set.map_err(refused(format!("setting up bridge {name}")))?;
+        self.known_link(name).await
+    }
+
+    /// A veth pair: `name` here, `peer` in the namespace `there`, neither up.
+    pub(crate) async fn add_veth(
+        &self,
+        (name, peer): (&str, &str),
+        there: &File,
+        mtu: u32,
+    ) -> Result<(), Error> {
+        let other_end = LinkUnspec::new_with_name(peer).mtu(mtu).setns_by_fd(there.as_raw_fd()).build();
+        let veth = LinkVeth::new(name, peer).set_info_data(InfoData::Veth(InfoVeth::Peer(other_end)));
+        let made = self.0.link().add(veth.mtu(mtu).build()).execute().await;
+        made.map_err(refused(format!("adding veth pair {name}, {peer}")))
+    }
+
+    /// Sets a link up.
+    pub(crate) async fn set_up(&self, name: &str) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_name(name).up().build();
+        self.0.link().set(message).execute().await.map_err(refused(format!("setting link {name} up")))
+    }
+
+    /// The link, which has to be there.
+    pub(crate) async fn known_link(&self, name: &str) -> Result<Link, Error> {
+        let missing = || Error::Netlink { what: format!("link {name}"), reason: "it does not exist".into() };
+        self.link(name).await?.ok_or_else(missing)
+    }
+
+    /// Removes a link, and with a veth its other end; nothing if it is gone.
+    pub(crate) async fn remove_link(&self, name: &str) -> Result<(), Error> {
+        let Some(link) = self.link(name).await? else { return Ok(()) };
+        let removed = self.0.link().del(link.index).execute().await;
+        unless(removed, &[Errno::ENODEV]).map_err(refused(format!("removing link {name}")))
+    }
+
+    /// Gives a link an address, without a block around it; nothing if it has it.
+    pub(crate) async fn add_address(&self, link: &Link, address: IpAddr) -> Result<(), Error> {
+        let prefix = Cidr::single(address).prefix();
+        let added = self.0.address().add(link.index, address, prefix).execute().await;
+        let what = format!("giving {} the address {address}/{prefix}", link.name);
+        unless(added, &[Errno::EEXIST]).map_err(refused(what))
+    }
+
+    /// All addresses of a link, or of all links.
+    pub(crate) async fn addresses(&self, link: Option<&Link>) -> Result<Vec<IpAddr>, Error> {
+        let mut request = self.0.address().get();
+        if let Some(link) = link {
+            request = request.set_link_index_filter(link.index);
+        }
+        let messages =
+            request.execute().try_collect::<Vec<_>>().await.map_err(refused("listing addresses"))?;
+        let attributes = messages.into_iter().flat_map(|message| message.attributes);
+        // Point-to-point links name the far end in IFA_ADDRESS; the own address is IFA_LOCAL, which
+        // IPv6 leaves out.
+        let mut found: Vec<IpAddr> = attributes
+            .filter_map(|attribute| match attribute {
+                AddressAttribute::Local(address) => Some(address),
+                AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(address),
+                _ => None,
+            })
+            .collect();
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// A route to a block through a link, with the source address of what the machine itself sends.
+    pub(crate) async fn route_to_link(
+        &self,
+        to: Cidr,
+        link: &Link,
+        source: Option<IpAddr>,
+    ) -> Result<(), Error> {
+        let mut message = base_route(to).output_interface(link.index).scope(RouteScope::Link).build();
+        message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(route_address(source))));
+        self.replace_route(message, format!("routing {to} to {}", link.name)).await
+    }
+
+    /// A route to a block through a link that yields to any other.
+    pub(crate) async fn last_resort_route(
+        &self,
+        to: Cidr,
+        link: &Link,
+        source: Option<IpAddr>,
+    ) -> Result<(), Error> {
+        let route = base_route(to).output_interface(link.index).scope(RouteScope::Link);
+        let mut message = route.priority(LAST_RESORT_METRIC).build();
+        message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(route_address(source))));
+        self.replace_route(message, format!("routing {to} to {}", link.name)).await
+    }
+
+    /// Refuses what no more specific route takes.
+    pub(crate) async fn unreachable_route(&self, to: Cidr) -> Result<(), Error> {
+        let message = base_route(to).kind(RouteType::Unreachable).priority(LAST_RESORT_METRIC).build();
+        self.replace_route(message, format!("making {to} unreachable")).await
+    }
+
+    /// The default route of a pod, through a gateway that is reached by the link alone.
+    pub(crate) async fn default_route(&self, gateway: IpAddr, link: &Link) -> Result<(), Error> {
+        let everything = Cidr::new(if gateway.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, 0);
+        let mut route = base_route(everything.expect("a prefix of 0 fits")).output_interface(link.index);
+        route.get_mut().attributes.push(RouteAttribute::Gateway(route_address(gateway)));
+        let route = route.scope(RouteScope::Universe).protocol(RouteProtocol::Boot).onlink();
+        self.replace_route(route.build(), format!("routing by way of {gateway}")).await
+    }
+
+    async fn replace_route(&self, message: RouteMessage, what: String) -> Result<(), Error> {
+        self.0.route().add(message).replace().execute().await.map_err(refused(what))
+    }
+
+    /// All routes of one family.
+    pub(crate) async fn routes(&self, ipv4: bool) -> Result<Vec<RouteMessage>, Error> {
+        let mut filter = RouteMessage::default();
+        filter.header.address_family = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        self.0.route().get(filter).execute().try_collect().await.map_err(refused("listing routes"))
+    }
+
+    /// Removes a route as listed; nothing if it is gone.
+    pub(crate) async fn remove_route(&self, route: RouteMessage) -> Result<(), Error> {
+        let removed = self.0.route().del(route).execute().await;
+        unless(removed, &[Errno::ESRCH]).map_err(refused("removing a route"))
+    }
+}
+
+fn base_route(to: Cidr) -> RouteMessageBuilder<IpAddr> {
+    let route = RouteMessageBuilder::<IpAddr>::new().protocol(RouteProtocol::Other(ROUTE_PROTOCOL));
+    route.destination_prefix(to.address(), to.prefix()).expect("a Cidr's prefix fits its address")
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(v4) => RouteAddress::Inet(v4),
+        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+    }
+}
+
+fn link_of(message: &LinkMessage) -> Link {
+    let mut link = Link { index: message.header.index, name: String::new(), mac: String::new(), mtu: 0 };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(mac) => {
+                let bytes: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+                link.mac = bytes.join(":");
+            }
+            _ => {}
+        }
+    }
+    link
+}

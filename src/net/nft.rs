@@ -1,0 +1,244 @@
+//! nftables: a small model rendered as text and applied as one transaction.
+
+use crate::Error;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// How long one transaction may take: ten thousand services load in half a second.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// So many elements go into one command, to keep its line within the program's buffers.
+const ELEMENTS_A_COMMAND: usize = 1_000;
+
+/// A table: everything in it belongs to knarr.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// `ip` or `ip6`.
+    pub family: &'static str,
+    /// Its name, which begins with `knarr`.
+    pub name: &'static str,
+    /// Its sets and maps.
+    pub sets: Vec<Set>,
+    /// Its chains.
+    pub chains: Vec<Chain>,
+}
+
+/// A set or a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// `set` or `map`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Its type, flags and size, a statement each.
+    pub declaration: Vec<String>,
+    /// What is in it at first.
+    pub elements: Vec<String>,
+}
+
+/// A chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// For a base chain what it hooks into: `type nat hook prerouting priority -100`.
+    pub hook: Option<&'static str>,
+    /// Its rules.
+    pub rules: Vec<String>,
+}
+
+impl Chain {
+    /// A chain that a hook of the kernel's calls.
+    pub fn base<R: Into<String>>(name: &str, hook: &'static str, rules: impl IntoIterator<Item = R>) -> Self {
+        let rules = rules.into_iter().map(Into::into).collect();
+        Self { name: name.to_owned(), hook: Some(hook), rules }
+    }
+
+    /// A chain that other chains jump to.
+    pub fn plain<R: Into<String>>(name: &str, rules: impl IntoIterator<Item = R>) -> Self {
+        Self { name: name.to_owned(), hook: None, rules: rules.into_iter().map(Into::into).collect() }
+    }
+
+    /// As a block inside its table. Every statement stands on a line of its own: a `;` before a `}`
+    /// is a syntax error to nft.
+    fn render(&self, text: &mut String) {
+        write_line(text, 1, &format!("chain {} {{", self.name));
+        if let Some(hook) = self.hook {
+            write_line(text, 2, &format!("{hook}; policy accept;"));
+        }
+        self.rules.iter().for_each(|rule| write_line(text, 2, rule));
+        write_line(text, 1, "}");
+    }
+}
+
+impl Set {
+    fn render(&self, text: &mut String) {
+        write_line(text, 1, &format!("{} {} {{", self.kind, self.name));
+        self.declaration.iter().for_each(|line| write_line(text, 2, line));
+        write_line(text, 1, "}");
+    }
+}
+
+fn write_line(text: &mut String, depth: usize, line: &str) {
+    text.extend(std::iter::repeat_n('\t', depth));
+    text.push_str(line);
+    text.push('\n');
+}
+
+/// Commands that are applied together or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction(String);
+
+impl Transaction {
+    /// Puts a table in place of the one of its name, if there is one.
+    pub fn replace_table(&mut self, table: &Table) {
+        let mut text = String::new();
+        write_line(&mut text, 0, &format!("table {} {} {{", table.family, table.name));
+        table.sets.iter().for_each(|set| set.render(&mut text));
+        table.chains.iter().for_each(|chain| chain.render(&mut text));
+        write_line(&mut text, 0, "}");
+        self.remove_table(table.family, table.name);
+        self.0.push_str(&text);
+        for set in &table.sets {
+            self.add_elements(table, set.name, set.elements.iter().cloned());
+        }
+    }
+
+    /// Removes a table, also one that is not there: adding it first makes that no error.
+    pub fn remove_table(&mut self, family: &str, name: &str) {
+        write_line(&mut self.0, 0, &format!("add table {family} {name}"));
+        write_line(&mut self.0, 0, &format!("delete table {family} {name}"));
+    }
+
+    /// Adds elements to a set or map.
+    pub fn add_elements(&mut self, table: &Table, set: &str, elements: impl Iterator<Item = String>) {
+        self.elements("add", table, set, elements);
+    }
+
+    /// Deletes elements of a set or map, which have to be there.
+    pub fn delete_elements(&mut self, table: &Table, set: &str, elements: impl Iterator<Item = String>) {
+        self.elements("delete", table, set, elements);
+    }
+
+    fn elements(&mut self, verb: &str, table: &Table, set: &str, elements: impl Iterator<Item = String>) {
+        let mut elements = elements.peekable();
+        while elements.peek().is_some() {
+            let some: Vec<String> = elements.by_ref().take(ELEMENTS_A_COMMAND).collect();
+            let line =
+                format!("{verb} element {} {} {set} {{ {} }}", table.family, table.name, some.join(", "));
+            write_line(&mut self.0, 0, &line);
+        }
+    }
+
+    /// Adds a chain that is not there yet.
+    pub fn add_chain(&mut self, table: &Table, chain: &Chain) {
+        write_line(&mut self.0, 0, &format!("table {} {} {{", table.family, table.name));
+        chain.render(&mut self.0);
+        write_line(&mut self.0, 0, "}");
+    }
+
+    /// Removes a chain to which nothing leads any more.
+    pub fn remove_chain(&mut self, table: &Table, chain: &str) {
+        let (family, name) = (table.family, table.name);
+        write!(self.0, "flush chain {family} {name} {chain}\ndelete chain {family} {name} {chain}\n")
+            .expect("writing to a string cannot fail");
+    }
+
+    /// The commands as text, which is what tests read.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Applies a transaction, whole or not at all.
+pub async fn apply(transaction: &Transaction) -> Result<(), Error> {
+    if transaction.is_empty() {
+        return Ok(());
+    }
+    let mut command = base::process::command("nft");
+    command.args(["-f", "-"]);
+    base::process::check(command, transaction.text().as_bytes(), LIMIT).await?;
+    Ok(())
+}
+
+/// What a map or set holds now, as `nft --json` tells it; for maps that packets write to.
+pub async fn list_set(table: &Table, set: &Set) -> Result<serde_json::Value, Error> {
+    let mut command = base::process::command("nft");
+    command.args(["--json", "--numeric", "list", set.kind, table.family, table.name, set.name]);
+    let output = base::process::check(command, b"", LIMIT).await?;
+    Ok(serde_json::from_slice(&output).unwrap_or_default())
+}
+
+/// The tables of knarr's that exist: family and name.
+pub(crate) async fn own_tables() -> Result<Vec<(String, String)>, Error> {
+    let mut command = base::process::command("nft");
+    command.args(["list", "tables"]);
+    let output = base::process::check(command, b"", LIMIT).await?;
+    Ok(own_among(&String::from_utf8_lossy(&output)))
+}
+
+fn own_among(tables: &str) -> Vec<(String, String)> {
+    let words = tables.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let own = words.filter_map(|words| match words[..] {
+        ["table", family, name] if name == "knarr" || name.starts_with("knarr-") => {
+            Some((family.to_owned(), name.to_owned()))
+        }
+        _ => None,
+    });
+    own.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        Table {
+            family: "ip",
+            name: "knarr-test",
+            sets: vec![Set {
+                kind: "set",
+                name: "blocks",
+                declaration: vec!["type ipv4_addr".into(), "flags interval".into()],
+                elements: vec!["10.42.0.0/16".into(), "10.43.0.0/16".into()],
+            }],
+            chains: vec![
+                Chain::base("post", "type nat hook postrouting priority 100", ["masquerade"]),
+                Chain::plain("other", ["accept"]),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_table_renders_as_one_transaction() {
+        let mut transaction = Transaction::default();
+        transaction.replace_table(&table());
+        let expected = "add table ip knarr-test\ndelete table ip knarr-test\ntable ip knarr-test {\n\
+            \tset blocks {\n\t\ttype ipv4_addr\n\t\tflags interval\n\t}\n\
+            \tchain post {\n\t\ttype nat hook postrouting priority 100; policy accept;\n\t\tmasquerade\n\t}\n\
+            \tchain other {\n\t\taccept\n\t}\n}\n\
+            add element ip knarr-test blocks { 10.42.0.0/16, 10.43.0.0/16 }\n";
+        assert_eq!(transaction.text(), expected);
+    }
+
+    #[test]
+    fn deltas_are_cut_into_commands_of_bounded_length() {
+        let mut transaction = Transaction::default();
+        transaction.delete_elements(&table(), "blocks", (0..1_001).map(|i| i.to_string()));
+        transaction.add_elements(&table(), "blocks", std::iter::empty());
+        assert_eq!(transaction.text().lines().count(), 2);
+        assert!(transaction.text().ends_with("delete element ip knarr-test blocks { 1000 }\n"));
+    }
+
+    #[test]
+    fn only_own_tables_are_found() {
+        let tables = "table ip nat\ntable ip knarr-net\ntable inet knarrel\ntable ip6 knarr-proxy\n";
+        let own = own_among(tables);
+        assert_eq!(own, [("ip".into(), "knarr-net".into()), ("ip6".into(), "knarr-proxy".into())]);
+    }
+}

@@ -1,0 +1,211 @@
+//! The machine's part: the device that holds its own addresses, routes that keep pod and service
+//! addresses inside, masquerading of what leaves, and the removal of all of it.
+
+use crate::netlink::{self, Netlink};
+use crate::nft::{self, Chain, Set, Table, Transaction};
+use crate::{Cidr, Error, ROUTE_PROTOCOL, sysctl};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
+use std::net::IpAddr;
+
+/// The portless device that holds the node's own addresses in the cluster.
+pub const DEVICE: &str = "knarr0";
+
+/// What the names of all of knarr's links begin with.
+pub(crate) const LINK_PREFIX: &str = "knarr";
+
+/// A packet with this mark gets the node's address as its source when it leaves (the bit that
+/// Kubernetes' own proxy uses, so that the two never disagree about what it means).
+pub const MASQUERADE_MARK: u32 = 0x4000;
+
+/// What most links carry, where no default route tells better.
+const USUAL_MTU: u32 = 1_500;
+
+/// What a node's network is made from.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The blocks that this node's pods get their addresses from.
+    pub pod_cidrs: Vec<Cidr>,
+    /// The blocks of all nodes' pods.
+    pub cluster_cidrs: Vec<Cidr>,
+    /// The blocks of service addresses.
+    pub service_cidrs: Vec<Cidr>,
+    /// What fits into one packet; see [`default_mtu`].
+    pub mtu: u32,
+}
+
+/// Keeps pod and service addresses from leaving by the default route. Done before anything else.
+///
+/// Pod addresses are unreachable until a pod's route says otherwise. Service addresses are routed to
+/// the portless device, where they end: an unreachable route would refuse what the machine itself
+/// sends to a service before it can be translated, and without any route a machine without a default
+/// route could not reach its services at all.
+pub async fn contain(cluster_cidrs: &[Cidr], service_cidrs: &[Cidr]) -> Result<(), Error> {
+    netlink::with(None, async |netlink| {
+        let device = netlink.ensure_bridge(DEVICE, USUAL_MTU).await?;
+        for block in cluster_cidrs {
+            netlink.unreachable_route(*block).await?;
+        }
+        for block in service_cidrs {
+            netlink.last_resort_route(*block, &device, None).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Makes the machine a node: contains the blocks, takes the gateway addresses, forwards, masquerades.
+/// Done again it changes nothing.
+pub async fn setup(node: &Node) -> Result<(), Error> {
+    contain(&node.cluster_cidrs, &node.service_cidrs).await?;
+    netlink::with(None, async |netlink| {
+        let device = netlink.ensure_bridge(DEVICE, node.mtu).await?;
+        for block in &node.pod_cidrs {
+            netlink.add_address(&device, block.gateway()).await?;
+        }
+        for block in &node.service_cidrs {
+            // What the machine itself sends to a service comes from its address among the pods.
+            let source = node.pod_cidrs.iter().find(|pods| pods.is_ipv4() == block.is_ipv4());
+            netlink.last_resort_route(*block, &device, source.map(Cidr::gateway)).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    sysctl::set("ipv4/ip_forward", "1")?;
+    if node.pod_cidrs.iter().any(|block| !block.is_ipv4()) {
+        sysctl::set("ipv6/conf/all/forwarding", "1")?;
+    }
+    let mut transaction = Transaction::default();
+    transaction.replace_table(&table(node));
+    nft::apply(&transaction).await
+}
+
+/// Gives the machine an address of the cluster's, for a server of this process. Needs [`contain`].
+pub async fn add_local_address(address: IpAddr) -> Result<(), Error> {
+    netlink::with(None, async |netlink| {
+        let device = netlink.known_link(DEVICE).await?;
+        netlink.add_address(&device, address).await
+    })
+    .await
+}
+
+/// All addresses that the machine has now.
+pub async fn local_addresses() -> Result<Vec<IpAddr>, Error> {
+    netlink::with(None, async |netlink| netlink.addresses(None).await).await
+}
+
+/// What fits into one packet on the link of the default route.
+pub async fn default_mtu() -> Result<u32, Error> {
+    netlink::with(None, async |netlink| {
+        let routes = netlink.routes(true).await?;
+        let default = routes.iter().filter(|route| route.header.destination_prefix_length == 0);
+        let Some(index) = default.filter_map(out_link).next() else { return Ok(USUAL_MTU) };
+        let links = netlink.links().await?;
+        Ok(links.iter().find(|link| link.index == index).map_or(USUAL_MTU, |link| link.mtu))
+    })
+    .await
+}
+
+fn out_link(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// Removes everything of knarr's: tables, links with their addresses, routes. Goes on after an error
+/// and returns all of them.
+pub async fn teardown() -> Result<(), Vec<Error>> {
+    let mut errors = Vec::new();
+    errors.extend(remove_tables().await.err());
+    match netlink::with(None, async |netlink| Ok(remove_links_and_routes(&netlink).await)).await {
+        Ok(more) => errors.extend(more),
+        Err(error) => errors.push(error),
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+async fn remove_links_and_routes(netlink: &Netlink) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for link in collected(netlink.links().await, &mut errors) {
+        if link.name.starts_with(LINK_PREFIX) {
+            errors.extend(netlink.remove_link(&link.name).await.err());
+        }
+    }
+    for ipv4 in [true, false] {
+        for route in collected(netlink.routes(ipv4).await, &mut errors) {
+            if route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL) {
+                errors.extend(netlink.remove_route(route).await.err());
+            }
+        }
+    }
+    errors
+}
+
+fn collected<T>(found: Result<Vec<T>, Error>, errors: &mut Vec<Error>) -> Vec<T> {
+    found.unwrap_or_else(|error| {
+        errors.push(error);
+        Vec::new()
+    })
+}
+
+async fn remove_tables() -> Result<(), Error> {
+    let mut transaction = Transaction::default();
+    for (family, name) in nft::own_tables().await? {
+        transaction.remove_table(&family, &name);
+    }
+    nft::apply(&transaction).await
+}
+
+/// Masquerading. What the proxy marked leaves with the node's address: towards this node's pods that
+/// is the gateway's, by name, as their links have no address the kernel could choose.
+fn table(node: &Node) -> Table {
+    let v4 = |blocks: &[Cidr]| -> Vec<String> {
+        blocks.iter().filter(|block| block.is_ipv4()).map(Cidr::to_string).collect()
+    };
+    let inside = [v4(&node.cluster_cidrs), v4(&node.service_cidrs)].concat();
+    let keep = !MASQUERADE_MARK;
+    let marked = format!("meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark & {keep:#x}");
+    let gateway = node.pod_cidrs.iter().find(|block| block.is_ipv4()).map(Cidr::gateway);
+    let mut rules: Vec<String> = gateway
+        .map(|gateway| format!("oifname \"{LINK_PREFIX}*\" {marked} snat to {gateway} fully-random"))
+        .into_iter()
+        .collect();
+    rules.push(format!("{marked} masquerade fully-random"));
+    rules.push(format!("oifname != \"{LINK_PREFIX}*\" ip saddr @pods ip daddr != @cluster ip daddr != 224.0.0.0/4 masquerade fully-random"));
+    let blocks = |name, elements| Set {
+        kind: "set",
+        name,
+        declaration: vec!["type ipv4_addr".into(), "flags interval".into(), "auto-merge".into()],
+        elements,
+    };
+    // Pods' links accept 127.0.0.0/8 so that node ports work on localhost; strangers may not use that.
+    let guard = "iifname != \"lo\" ip daddr 127.0.0.0/8 drop";
+    Table {
+        family: "ip",
+        name: "knarr-net",
+        sets: vec![blocks("pods", v4(&node.cluster_cidrs)), blocks("cluster", inside)],
+        chains: vec![
+            Chain::base("localhost", "type filter hook prerouting priority -300", [guard]),
+            Chain::base("postrouting", "type nat hook postrouting priority 100", rules),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_masquerades_what_leaves_and_what_is_marked() {
+        let block = |text: &str| vec![text.parse::<Cidr>().unwrap()];
+        let node = Node {
+            pod_cidrs: block("10.42.7.0/24"),
+            cluster_cidrs: block("10.42.0.0/16"),
+            service_cidrs: block("10.43.0.0/16"),
+            mtu: 1_500,
+        };
+        let mut transaction = Transaction::default();
+        transaction.replace_table(&table(&node));
+        assert_eq!(transaction.text(), include_str!("testdata/node.nft"));
+    }
+}

@@ -1,0 +1,191 @@
+//! Addresses handed out on this machine: one small file, changed under a lock, replaced whole.
+
+use crate::Cidr;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Why no address was given or returned.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// Every address is taken. Retry when pods have ended.
+    #[error("all addresses of {0} are taken")]
+    Exhausted(Cidr),
+    /// The state directory cannot be used. Report.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was done.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct State {
+    /// The owner of each address.
+    taken: BTreeMap<IpAddr, String>,
+    /// The last one handed out: the search goes on behind it, so that an address rests before reuse.
+    last: Option<IpAddr>,
+}
+
+/// The addresses of one block.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    block: Cidr,
+    folder: PathBuf,
+}
+
+impl Pool {
+    /// The pool of `block` whose state is kept in `folder`.
+    pub fn new(block: Cidr, folder: &Path) -> Self {
+        Self { block, folder: folder.to_owned() }
+    }
+
+    /// The owner's address: the one it has, or a new one.
+    pub fn take(&self, owner: &str) -> Result<IpAddr, PoolError> {
+        self.change(|state| take(self.block, state, owner).ok_or(PoolError::Exhausted(self.block)))
+    }
+
+    /// Gives the owner's addresses back; fine if it has none.
+    pub fn give_back(&self, owner: &str) -> Result<(), PoolError> {
+        self.change(|state| {
+            state.taken.retain(|_, other| other != owner);
+            Ok(())
+        })
+    }
+
+    /// Gives back what belongs to owners that are no longer; returns those owners.
+    pub fn retain(&self, alive: impl Fn(&str) -> bool) -> Result<Vec<String>, PoolError> {
+        self.change(|state| {
+            let gone = state.taken.extract_if(.., |_, owner| !alive(owner)).map(|(_, owner)| owner);
+            Ok(gone.collect())
+        })
+    }
+
+    /// The owner's address, if it has one.
+    pub fn held_by(&self, owner: &str) -> Result<Option<IpAddr>, PoolError> {
+        let state = self.read()?;
+        Ok(state.taken.iter().find(|(_, other)| *other == owner).map(|(address, _)| *address))
+    }
+
+    /// Whether an address is left.
+    pub fn has_room(&self) -> Result<bool, PoolError> {
+        Ok(free(self.block, &self.read()?).is_some())
+    }
+
+    fn change<T>(&self, edit: impl FnOnce(&mut State) -> Result<T, PoolError>) -> Result<T, PoolError> {
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| PoolError::Io { what, path, source }
+        };
+        std::fs::create_dir_all(&self.folder).map_err(failed("creating", &self.folder))?;
+        let lock_path = self.folder.join("lock");
+        let lock = File::create(&lock_path).map_err(failed("creating", &lock_path))?;
+        let _locked = Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| failed("locking", &lock_path)(errno.into()))?;
+        let mut state = self.read()?;
+        let answer = edit(&mut state)?;
+        write_whole(&self.path(), &serde_json::to_vec(&state).unwrap_or_default())
+            .map_err(failed("writing", &self.path()))?;
+        Ok(answer)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join("addresses.json")
+    }
+
+    /// The state; one that cannot be read as such was written by no version of knarr and is left alone.
+    fn read(&self) -> Result<State, PoolError> {
+        let failed = |source| PoolError::Io { what: "reading", path: self.path(), source };
+        match std::fs::read(self.path()) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.into())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// Replaces a file so that a crash leaves the old or the new one.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = folder.join(name);
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    File::open(folder)?.sync_all()
+}
+
+fn take(block: Cidr, state: &mut State, owner: &str) -> Option<IpAddr> {
+    if let Some((address, _)) = state.taken.iter().find(|(_, other)| *other == owner) {
+        return Some(*address);
+    }
+    let address = free(block, state)?;
+    state.taken.insert(address, owner.to_owned());
+    state.last = Some(address);
+    Some(address)
+}
+
+/// The next free address behind the last one; never the block's name, its gateway or its broadcast.
+fn free(block: Cidr, state: &State) -> Option<IpAddr> {
+    let (first, end) = (2, block.size().saturating_sub(1));
+    let start = state.last.and_then(|last| block.offset_of(last)).map_or(first, |last| last + 1).max(first);
+    let offsets = (start..end).chain(first..start.min(end));
+    offsets.filter_map(|offset| block.nth(offset)).find(|address| !state.taken.contains_key(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(name: &str) -> Pool {
+        let folder = std::env::temp_dir().join(format!("knarr-pool-{}-{name}", std::process::id()));
+        Pool::new("10.42.0.0/29".parse().unwrap(), &folder)
+    }
+
+    #[test]
+    fn hands_out_each_address_once_and_rests_returned_ones() {
+        let pool = pool("order");
+        let taken: Vec<String> =
+            ["a", "b", "c"].iter().map(|owner| pool.take(owner).unwrap().to_string()).collect();
+        assert_eq!(taken, ["10.42.0.2", "10.42.0.3", "10.42.0.4"]);
+        assert_eq!(pool.take("b").unwrap().to_string(), "10.42.0.3", "asking again gives the same");
+        pool.give_back("a").unwrap();
+        pool.give_back("a").unwrap();
+        assert_eq!(pool.take("d").unwrap().to_string(), "10.42.0.5");
+        assert_eq!(pool.take("e").unwrap().to_string(), "10.42.0.6");
+        assert_eq!(pool.take("f").unwrap().to_string(), "10.42.0.2");
+        assert!(!pool.has_room().unwrap());
+        assert!(matches!(pool.take("g"), Err(PoolError::Exhausted(_))));
+        assert_eq!(pool.retain(|owner| owner == "d").unwrap(), ["f", "b", "c", "e"]);
+        assert_eq!(pool.held_by("d").unwrap().unwrap().to_string(), "10.42.0.5");
+        std::fs::remove_dir_all(&pool.folder).unwrap();
+    }
+
+    #[test]
+    fn many_at_once_never_share_an_address() {
+        let folder = std::env::temp_dir().join(format!("knarr-pool-{}-many", std::process::id()));
+        let pool = Pool::new("10.42.0.0/24".parse().unwrap(), &folder);
+        let taken = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16)
+                .map(|i| {
+                    let pool = &pool;
+                    scope.spawn(move || pool.take(&i.to_string()).unwrap())
+                })
+                .collect();
+            let all = threads.into_iter().map(|thread| thread.join().unwrap());
+            all.collect::<std::collections::BTreeSet<_>>()
+        });
+        assert_eq!(taken.len(), 16);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
