@@ -1,1 +1,164 @@
-//! status
+//! The answers of refusal: `meta/v1 Status` with Kubernetes' reasons, codes and messages.
+
+use crate::kinds::Kind;
+use crate::validate::{Error as FieldError, aggregate};
+use serde_json::{Value, json};
+
+/// A refusal on its way to the client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// The HTTP status code.
+    pub code: u16,
+    /// Such as `NotFound`; "" where Kubernetes gives none.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// `details`, or null.
+    pub details: Value,
+}
+
+impl Refusal {
+    /// A refusal without details.
+    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: Value::Null }
+    }
+
+    fn about(mut self, kind: &Kind, name: &str) -> Self {
+        self.details = details(kind, name);
+        self
+    }
+
+    /// 404: no object of this name.
+    pub fn not_found(kind: &Kind, name: &str) -> Self {
+        Self::new(404, "NotFound", format!("{} {name:?} not found", kind.resource())).about(kind, name)
+    }
+
+    /// 404: no such path.
+    pub fn no_such_resource() -> Self {
+        let mut refusal = Self::new(404, "NotFound", "the server could not find the requested resource");
+        refusal.details = json!({});
+        refusal
+    }
+
+    /// 409: the name is taken.
+    pub fn already_exists(kind: &Kind, name: &str) -> Self {
+        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", kind.resource()))
+            .about(kind, name)
+    }
+
+    /// 409: somebody else wrote first, or a precondition does not hold.
+    pub fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.resource());
+        Self::new(409, "Conflict", message).about(kind, name)
+    }
+
+    /// 409 with the words for a stale resourceVersion.
+    pub fn stale(kind: &Kind, name: &str) -> Self {
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(kind, name, why)
+    }
+
+    /// 422: fields are wrong.
+    pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
+        let qualified = if kind.group.is_empty() {
+            kind.kind.to_owned()
+        } else {
+            format!("{}.{}", kind.kind, kind.group)
+        };
+        let mut refusal =
+            Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {}", aggregate(errors)));
+        let causes = errors
+            .iter()
+            .map(|error| json!({"reason": error.cause(), "message": error.body(), "field": error.field()}));
+        refusal.details = details(kind, name);
+        refusal.details["kind"] = Value::from(kind.kind);
+        refusal.details["causes"] = causes.collect();
+        refusal
+    }
+
+    /// 400.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    /// 401.
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// 403 about an object or (with "") a collection.
+    pub fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
+        let subject = if name.is_empty() { kind.resource() } else { format!("{} {name:?}", kind.resource()) };
+        Self::new(403, "Forbidden", format!("{subject} is forbidden: {why}")).about(kind, name)
+    }
+
+    /// 405.
+    pub fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        let mut refusal = Self::new(405, "MethodNotAllowed", message);
+        refusal.details = json!({});
+        refusal
+    }
+
+    /// 410: the revision asked for is compacted.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    /// 413.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
+    /// 415.
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    /// 500.
+    pub fn internal(message: impl std::fmt::Display) -> Self {
+        let mut refusal = Self::new(500, "InternalError", format!("Internal error occurred: {message}"));
+        refusal.details = json!({"causes": [{"message": message.to_string()}]});
+        refusal
+    }
+
+    /// 503.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
+    /// The body of the answer.
+    pub fn to_value(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "code": self.code,
+        });
+        if !self.reason.is_empty() {
+            status["reason"] = Value::from(self.reason);
+        }
+        if !self.details.is_null() {
+            status["details"] = self.details.clone();
+        }
+        status
+    }
+}
+
+fn details(kind: &Kind, name: &str) -> Value {
+    let mut details = json!({"kind": kind.plural});
+    if !kind.group.is_empty() {
+        details["group"] = Value::from(kind.group);
+    }
+    if !name.is_empty() {
+        details["name"] = Value::from(name);
+    }
+    details
+}
+
+/// The answer to a deletion that is done.
+pub fn deleted(kind: &Kind, name: &str, uid: &str) -> Value {
+    let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    status["details"] = details(kind, name);
+    status["details"]["uid"] = Value::from(uid);
+    status
+}

@@ -1,1 +1,59 @@
-//! kinds
+//! The table of kinds, from which routes, discovery, OpenAPI, printed tables, short names,
+//! garbage-collection edges and default roles are derived. A new kind is one row in `table.rs`.
+
+mod cells;
+pub mod columns;
+mod row;
+mod table;
+
+pub use row::{Kind, Subresource};
+pub use table::KINDS;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// The row that serves a group, version and resource.
+pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+    static INDEX: LazyLock<HashMap<(&str, &str, &str), &'static Kind>> =
+        LazyLock::new(|| KINDS.iter().map(|row| ((row.group, row.version, row.plural), row)).collect());
+    INDEX.get(&(group, version, plural)).copied()
+}
+
+/// The row of an `apiVersion` and `kind`.
+pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
+    static INDEX: LazyLock<HashMap<(String, &str), &'static Kind>> =
+        LazyLock::new(|| KINDS.iter().map(|row| ((row.api_version(), row.kind), row)).collect());
+    INDEX.get(&(api_version.to_owned(), kind)).copied()
+}
+
+/// Group versions in the order of discovery: the core group first, then as in the table.
+pub fn group_versions() -> Vec<(&'static str, &'static str)> {
+    let mut seen = Vec::new();
+    for row in KINDS {
+        if !seen.contains(&(row.group, row.version)) {
+            seen.push((row.group, row.version));
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_by_resource_and_by_kind() {
+        let deployments = by_resource("apps", "v1", "deployments").unwrap();
+        assert_eq!(deployments.resource(), "deployments.apps");
+        assert_eq!(deployments.path("web"), "/apis/apps/v1/namespaces/web/deployments");
+        assert_eq!(by_kind("v1", "Node").unwrap().storage_key("", "a"), "nodes/a");
+        assert_eq!(deployments.storage_key("web", "a"), "deployments.apps/web/a");
+    }
+
+    #[test]
+    fn both_groups_of_events_share_one_store() {
+        let prefixes =
+            ["", "events.k8s.io"].map(|group| by_resource(group, "v1", "events").unwrap().storage_prefix());
+        assert_eq!(prefixes[0], prefixes[1]);
+    }
+}

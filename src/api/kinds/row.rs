@@ -1,0 +1,215 @@
+//! A row of the table of kinds, and the few words it is written in.
+
+use super::columns::{self, Column};
+
+/// A subresource: a door into an object beside the object itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Subresource {
+    /// The path segment.
+    pub name: &'static str,
+    /// What is read and written through it; empty where that is the object's own kind.
+    pub kind: &'static str,
+    /// The group of that kind, where it is another one than the object's.
+    pub group: &'static str,
+    /// The version of that kind, likewise.
+    pub version: &'static str,
+    /// What can be done with it.
+    pub verbs: &'static [&'static str],
+}
+
+const READ_WRITE: &[&str] = &["get", "patch", "update"];
+const ALL_METHODS: &[&str] = &["create", "delete", "get", "patch", "update"];
+const OPENED: &[&str] = &["create", "get"];
+const CREATED: &[&str] = &["create"];
+
+const fn sub(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
+    Subresource { name, kind, group: "", version: "", verbs }
+}
+
+const fn foreign(
+    name: &'static str,
+    group: &'static str,
+    kind: &'static str,
+    verbs: &'static [&'static str],
+) -> Subresource {
+    Subresource { name, kind, group, version: "v1", verbs }
+}
+
+pub(super) const APPROVAL: Subresource = sub("approval", "", READ_WRITE);
+pub(super) const ATTACH: Subresource = sub("attach", "PodAttachOptions", OPENED);
+pub(super) const BINDING: Subresource = sub("binding", "Binding", CREATED);
+pub(super) const EPHEMERAL_CONTAINERS: Subresource = sub("ephemeralcontainers", "", READ_WRITE);
+pub(super) const EVICTION: Subresource = foreign("eviction", "policy", "Eviction", CREATED);
+pub(super) const EXEC: Subresource = sub("exec", "PodExecOptions", OPENED);
+pub(super) const FINALIZE: Subresource = sub("finalize", "", &["update"]);
+pub(super) const LOG: Subresource = sub("log", "", &["get"]);
+pub(super) const PORT_FORWARD: Subresource = sub("portforward", "PodPortForwardOptions", OPENED);
+/// The kind is the options' of the object's own kind, such as `PodProxyOptions`.
+pub(super) const PROXY: Subresource = sub("proxy", "*ProxyOptions", ALL_METHODS);
+pub(super) const RESIZE: Subresource = sub("resize", "", READ_WRITE);
+pub(super) const SCALE: Subresource = foreign("scale", "autoscaling", "Scale", READ_WRITE);
+pub(super) const STATUS: Subresource = sub("status", "", READ_WRITE);
+pub(super) const TOKEN: Subresource = foreign("token", "authentication.k8s.io", "TokenRequest", CREATED);
+
+/// All verbs of a stored kind, in discovery's order.
+pub(super) const FULL: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// One row of the table: everything that other implementations write out per kind.
+#[derive(Debug)]
+pub struct Kind {
+    /// The API group, "" for the core group.
+    pub group: &'static str,
+    /// The version served.
+    pub version: &'static str,
+    /// Such as `Pod`.
+    pub kind: &'static str,
+    /// Such as `pods`: the resource in paths.
+    pub plural: &'static str,
+    /// `singularName` where it is not the kind in lower case.
+    singular: &'static str,
+    /// What people type instead, such as `po`.
+    pub short_names: &'static [&'static str],
+    /// Groups of kinds people ask for at once, such as `all`.
+    pub category: &'static str,
+    /// Objects live in namespaces.
+    pub namespaced: bool,
+    /// What can be done with objects.
+    pub verbs: &'static [&'static str],
+    /// Doors beside the object.
+    pub subresources: &'static [Subresource],
+    /// What `kubectl get` prints.
+    pub columns: &'static [Column],
+    /// Fields a field selector may name, besides `metadata.name` and `metadata.namespace`.
+    pub selectable_fields: &'static [&'static str],
+    /// The group under which objects are stored: two groups may serve one store of objects.
+    pub storage_group: &'static str,
+}
+
+pub(super) const fn kind(
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+) -> Kind {
+    Kind {
+        group,
+        version,
+        kind,
+        plural,
+        singular: "",
+        short_names: &[],
+        category: "",
+        namespaced: false,
+        verbs: FULL,
+        subresources: &[],
+        columns: columns::DEFAULT,
+        selectable_fields: &[],
+        storage_group: group,
+    }
+}
+
+impl Kind {
+    pub(super) const fn namespaced(mut self) -> Self {
+        self.namespaced = true;
+        self
+    }
+
+    pub(super) const fn short(mut self, names: &'static [&'static str]) -> Self {
+        self.short_names = names;
+        self
+    }
+
+    pub(super) const fn category(mut self, category: &'static str) -> Self {
+        self.category = category;
+        self
+    }
+
+    pub(super) const fn create_only(mut self) -> Self {
+        self.verbs = CREATED;
+        self
+    }
+
+    pub(super) const fn read_only(mut self) -> Self {
+        self.verbs = &["get", "list"];
+        self
+    }
+
+    pub(super) const fn verbs(mut self, verbs: &'static [&'static str]) -> Self {
+        self.verbs = verbs;
+        self
+    }
+
+    pub(super) const fn subresources(mut self, subresources: &'static [Subresource]) -> Self {
+        self.subresources = subresources;
+        self
+    }
+
+    pub(super) const fn columns(mut self, columns: &'static [Column]) -> Self {
+        self.columns = columns;
+        self
+    }
+
+    pub(super) const fn fields(mut self, fields: &'static [&'static str]) -> Self {
+        self.selectable_fields = fields;
+        self
+    }
+
+    pub(super) const fn shares_storage_of(mut self, group: &'static str) -> Self {
+        self.storage_group = group;
+        self
+    }
+
+    /// `apiVersion` of its objects.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `singularName`.
+    pub fn singular(&self) -> String {
+        if self.singular.is_empty() { self.kind.to_ascii_lowercase() } else { self.singular.to_owned() }
+    }
+
+    /// The resource as people and error messages name it: `pods`, `deployments.apps`.
+    pub fn resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// Objects are kept in the store, rather than made up for each request.
+    pub fn stored(&self) -> bool {
+        self.verbs.contains(&"watch")
+    }
+
+    /// One of its subresources.
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|subresource| subresource.name == name)
+    }
+
+    /// The store's prefix of its objects: `plural.group/`.
+    pub fn storage_prefix(&self) -> String {
+        match self.storage_group {
+            "" => format!("{}/", self.plural),
+            group => format!("{}.{group}/", self.plural),
+        }
+    }
+
+    /// The store's key of one object; `namespace` is "" for kinds outside namespaces.
+    pub fn storage_key(&self, namespace: &str, name: &str) -> String {
+        if self.namespaced {
+            format!("{}{namespace}/{name}", self.storage_prefix())
+        } else {
+            format!("{}{name}", self.storage_prefix())
+        }
+    }
+
+    /// The path of its collection, in one namespace or (with "") in all.
+    pub fn path(&self, namespace: &str) -> String {
+        let root = if self.group.is_empty() { "/api" } else { "/apis" };
+        let place = if namespace.is_empty() { String::new() } else { format!("namespaces/{namespace}/") };
+        format!("{root}/{}/{place}{}", self.api_version(), self.plural)
+    }
+}

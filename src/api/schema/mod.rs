@@ -1,0 +1,264 @@
+//! The published field tables of Kubernetes 1.36: every type's fields, their types, which are
+//! required, and how lists and maps merge. Facts of the OpenAPI document in a compact form of our
+//! own (`v1.36.txt`), from which unknown fields are found, patches are merged and documents published.
+//!
+//! One line a type: `name [@group/version/Kind] [atomic]`; below it one tabbed line a field:
+//! `name[!] type [map=keys|set|atomic|granular] [patch=strategy] [key=merge key]`, `!` marking
+//! required fields. Types: `[]T` list, `{}T` map, scalars by name, or another type's name.
+
+mod check;
+
+pub use check::{Findings, check};
+
+use crate::kinds::Kind;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+const TEXT: &str = include_str!("v1.36.txt");
+
+/// The type of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Text.
+    String,
+    /// A whole number of 32 bits.
+    Int32,
+    /// A whole number of 64 bits.
+    Int64,
+    /// A number with a fraction.
+    Double,
+    /// true or false.
+    Bool,
+    /// Bytes, as base64.
+    Bytes,
+    /// RFC 3339.
+    Time,
+    /// RFC 3339 with microseconds.
+    MicroTime,
+    /// A `Quantity`: text, or a number.
+    Quantity,
+    /// A whole number or text.
+    IntOrString,
+    /// Anything.
+    Any,
+    /// A list.
+    List(Box<Type>),
+    /// A map of texts to values.
+    Map(Box<Type>),
+    /// Another type of the table.
+    Ref(TypeId),
+}
+
+/// A type's place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TypeId(u16);
+
+/// How a list or map is merged by server-side apply (`x-kubernetes-list-type`, `-map-type`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// Not said: maps are merged by key, lists replaced.
+    Unsaid,
+    /// Replaced whole.
+    Atomic,
+    /// A set of scalars.
+    Set,
+    /// A list of objects told apart by these keys.
+    Keyed(Vec<&'static str>),
+    /// A map merged by key.
+    Granular,
+}
+
+/// One field.
+#[derive(Debug)]
+pub struct Field {
+    /// Its JSON name.
+    pub name: &'static str,
+    /// Its type.
+    pub ty: Type,
+    /// It must be there.
+    pub required: bool,
+    /// How apply merges it.
+    pub merge: Merge,
+    /// `x-kubernetes-patch-strategy`, "" if none.
+    pub patch_strategy: &'static str,
+    /// `x-kubernetes-patch-merge-key`, "" if none.
+    pub patch_key: &'static str,
+}
+
+/// One type.
+#[derive(Debug)]
+pub struct TypeDef {
+    /// Its name in the published document, without `io.k8s.`.
+    pub name: &'static str,
+    /// `group/version/Kind`, for types that are kinds.
+    pub gvk: Option<(&'static str, &'static str, &'static str)>,
+    /// Objects of this type are replaced whole by apply.
+    pub atomic: bool,
+    /// Its fields, ordered by name.
+    pub fields: Vec<Field>,
+}
+
+impl TypeDef {
+    /// A field by its JSON name.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.binary_search_by(|field| field.name.cmp(name)).ok().map(|index| &self.fields[index])
+    }
+}
+
+/// All types.
+pub struct Schema {
+    types: Vec<TypeDef>,
+    by_name: HashMap<&'static str, TypeId>,
+    by_gvk: HashMap<(&'static str, &'static str, &'static str), TypeId>,
+}
+
+/// The table, read when first used.
+pub fn schema() -> &'static Schema {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::parse);
+    &SCHEMA
+}
+
+impl Schema {
+    /// A type by its place.
+    pub fn get(&self, id: TypeId) -> &TypeDef {
+        &self.types[usize::from(id.0)]
+    }
+
+    /// A type by its published name, without `io.k8s.`.
+    pub fn by_name(&self, name: &str) -> Option<TypeId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The type of a group, version and kind.
+    pub fn by_gvk(&self, group: &'static str, version: &'static str, kind: &'static str) -> Option<TypeId> {
+        self.by_gvk.get(&(group, version, kind)).copied()
+    }
+
+    /// The type of a kind's objects.
+    pub fn of(&self, kind: &Kind) -> Option<TypeId> {
+        self.by_gvk(kind.group, kind.version, kind.kind)
+    }
+
+    /// All types, ordered by name.
+    pub fn types(&self) -> &[TypeDef] {
+        &self.types
+    }
+
+    fn parse() -> Self {
+        let heads = TEXT.lines().filter(|line| !line.starts_with('\t'));
+        let names = heads.clone().filter_map(|line| line.split(' ').next());
+        let ids = (0u16..).map(TypeId);
+        let by_name: HashMap<&'static str, TypeId> = names.zip(ids.clone()).collect();
+        let mut types: Vec<TypeDef> = heads.map(head).collect();
+        let mut current = types.iter_mut();
+        let mut def = None;
+        for line in TEXT.lines() {
+            match (line.strip_prefix('\t'), &mut def) {
+                (None, _) => def = current.next(),
+                (Some(text), Some(def)) => def.fields.push(field(text, &by_name)),
+                (Some(_), None) => {}
+            }
+        }
+        types.iter_mut().for_each(|def| def.fields.sort_by_key(|field| field.name));
+        let by_gvk = types.iter().zip(ids).filter_map(|(def, id)| Some((def.gvk?, id))).collect();
+        Self { types, by_name, by_gvk }
+    }
+}
+
+fn head(line: &'static str) -> TypeDef {
+    let mut words = line.split(' ');
+    let name = words.next().unwrap_or_default();
+    let (mut gvk, mut atomic) = (None, false);
+    for word in words {
+        match word.strip_prefix('@') {
+            Some(text) => {
+                let mut parts = text.split('/');
+                gvk = parts.next().zip(parts.next()).zip(parts.next()).map(|((g, v), k)| (g, v, k));
+            }
+            None => atomic = word == "atomic",
+        }
+    }
+    TypeDef { name, gvk, atomic, fields: Vec::new() }
+}
+
+fn field(line: &'static str, types: &HashMap<&'static str, TypeId>) -> Field {
+    let mut words = line.split(' ');
+    let name = words.next().unwrap_or_default();
+    let required = name.ends_with('!');
+    let ty = type_of(words.next().unwrap_or_default(), types);
+    let mut field = Field {
+        name: name.trim_end_matches('!'),
+        ty,
+        required,
+        merge: Merge::Unsaid,
+        patch_strategy: "",
+        patch_key: "",
+    };
+    for word in words {
+        match word.split_once('=') {
+            Some(("map", keys)) => field.merge = Merge::Keyed(keys.split(',').collect()),
+            Some(("patch", strategy)) => field.patch_strategy = strategy,
+            Some(("key", key)) => field.patch_key = key,
+            _ => {
+                field.merge = match word {
+                    "set" => Merge::Set,
+                    "granular" => Merge::Granular,
+                    _ => Merge::Atomic,
+                }
+            }
+        }
+    }
+    field
+}
+
+fn type_of(text: &'static str, types: &HashMap<&'static str, TypeId>) -> Type {
+    if let Some(item) = text.strip_prefix("[]") {
+        return Type::List(Box::new(type_of(item, types)));
+    }
+    if let Some(item) = text.strip_prefix("{}") {
+        return Type::Map(Box::new(type_of(item, types)));
+    }
+    match text {
+        "string" => Type::String,
+        "int32" => Type::Int32,
+        "int64" => Type::Int64,
+        "double" => Type::Double,
+        "bool" => Type::Bool,
+        "bytes" => Type::Bytes,
+        "time" => Type::Time,
+        "microtime" => Type::MicroTime,
+        "quantity" => Type::Quantity,
+        "intorstring" => Type::IntOrString,
+        name => types.get(name).map_or(Type::Any, |id| Type::Ref(*id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::KINDS;
+
+    #[test]
+    fn every_kind_has_a_type_and_every_reference_resolves() {
+        for kind in KINDS {
+            assert!(schema().of(kind).is_some(), "{} has no schema", kind.kind);
+        }
+        let dangling =
+            TEXT.lines().filter(|line| line.starts_with('\t')).filter_map(|line| line.split(' ').nth(1));
+        let named = dangling
+            .map(|ty| ty.trim_start_matches("[]").trim_start_matches("{}"))
+            .filter(|ty| ty.contains('.'));
+        named.for_each(|name| assert!(schema().by_name(name).is_some(), "{name}"));
+    }
+
+    #[test]
+    fn a_container_merges_by_name() {
+        let spec = schema().get(schema().by_name("api.core.v1.PodSpec").unwrap());
+        let containers = spec.field("containers").unwrap();
+        assert_eq!(
+            (containers.patch_strategy, containers.patch_key, containers.required),
+            ("merge", "name", true)
+        );
+        assert_eq!(containers.merge, Merge::Keyed(vec!["name"]));
+    }
+}
