@@ -1,1 +1,46 @@
-//! controllers
+//! The controllers: each watches what is, compares it with what is wanted, and writes the difference.
+//!
+//! One file per controller: a pure `plan` over what the shared caches hold, and a thin runner that
+//! carries it out through the client. They must never read the store, list the world in a loop, or act
+//! on a cache that is older than their own writes. Start reading at [`start`], then `replicaset.rs`,
+//! the plainest of them.
+
+mod backends;
+mod common;
+mod deployment;
+mod deployment_status;
+#[cfg(test)]
+mod deployment_tests;
+mod endpoints;
+mod namespace;
+mod pods;
+mod replicaset;
+mod rollout;
+mod service_account;
+mod slices;
+mod template;
+
+use base::Supervisor;
+use client::{Caches, Client};
+use common::Room;
+
+/// What the controllers need to know of the cluster.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The ranges pods get their addresses from, one per address family, such as `10.42.0.0/16`. Each
+    /// node gets a /24 or /64 of each.
+    pub cluster_cidrs: Vec<String>,
+    /// The authority that signed the API server's certificate, for `kube-root-ca.crt`.
+    pub root_ca_pem: String,
+}
+
+/// Starts all controllers under `supervisor` and returns.
+pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Supervisor) {
+    let room = Room { client, caches, supervisor: supervisor.clone() };
+    namespace::start(&room);
+    service_account::start(&room, config.root_ca_pem);
+    replicaset::start(&room);
+    deployment::start(&room);
+    endpoints::start(&room);
+    slices::start(&room);
+}

@@ -1,0 +1,388 @@
+//! Keeps as many pods of a ReplicaSet as it asks for.
+
+use crate::common::{self, Claim, Key, Room, claim, count, nonzero, now};
+use crate::pods;
+use crate::rollout::{replicas, set_spec};
+use api::apps::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use api::core::Pod;
+use api::selector::Labels;
+use api::{Object, owner_reference};
+use client::{Cache, Client, Error, Next, Queue, Recorder};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How many pods one look creates or deletes at most; the rest follows at the next.
+const BURST: usize = 500;
+/// The first batch of creations; each that succeeds doubles the next, so that a quota that refuses all
+/// costs one request and not hundreds.
+const FIRST_BATCH: usize = 1;
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+#[derive(Clone)]
+struct ReplicaSets {
+    client: Client,
+    sets: Cache<ReplicaSet>,
+    pods: Cache<Pod>,
+    recorder: Recorder,
+}
+
+pub(crate) fn start(room: &Room) {
+    let controller = ReplicaSets {
+        client: room.client.clone(),
+        sets: room.caches.of(),
+        pods: room.caches.of(),
+        recorder: room.recorder("replicaset-controller"),
+    };
+    let queue = Queue::new("replicaset");
+    common::watch_self(&controller.sets, &queue);
+    let sets = controller.sets.clone();
+    common::watch_children(&controller.pods, &queue, "ReplicaSet", move |pod: &Pod| {
+        let sets = sets.snapshot();
+        common::adopters(
+            sets.in_namespace(pod.namespace()),
+            |set| Some(&set_spec(set).selector),
+            pod.labels(),
+        )
+    });
+    room.work("replicaset controller", &queue, 8, move |key| controller.clone().sync(key));
+}
+
+/// What to do about a ReplicaSet's pods.
+#[derive(Debug, Default, PartialEq)]
+struct Plan {
+    create: usize,
+    /// In the order in which they matter least.
+    delete: Vec<Arc<Pod>>,
+    status: ReplicaSetStatus,
+    /// When a ready pod will count as available.
+    look_again_s: Option<u64>,
+}
+
+/// Compares the pods a set owns with what it asks for. `related` are all pods of the set's owner.
+fn plan(set: &ReplicaSet, owned: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Plan {
+    let active: Vec<_> = owned.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
+    let wanted = usize::try_from(replicas(set)).unwrap_or(0);
+    let mut plan = Plan { status: status(set, owned, &active, now), ..Plan::default() };
+    let min_ready_s = set_spec(set).min_ready_seconds.unwrap_or(0);
+    plan.look_again_s = seconds_to_availability(&active, min_ready_s, now);
+    if set.is_deleting() {
+        return plan;
+    }
+    plan.create = wanted.saturating_sub(active.len()).min(BURST);
+    let surplus = active.len().saturating_sub(wanted).min(BURST);
+    if surplus > 0 {
+        plan.delete = least_needed(active, related, now);
+        plan.delete.truncate(surplus);
+    }
+    plan
+}
+
+fn status(set: &ReplicaSet, owned: &[Arc<Pod>], active: &[Arc<Pod>], now: Timestamp) -> ReplicaSetStatus {
+    let template = set_spec(set).template.as_ref().and_then(|template| template.metadata.as_ref());
+    let labels = template.and_then(|meta| meta.labels.clone()).unwrap_or_default();
+    let fully = |pod: &&Arc<Pod>| labels.iter().all(|(key, value)| pod.labels().get(key) == Some(value));
+    let min_ready_s = set_spec(set).min_ready_seconds.unwrap_or(0);
+    let terminating = owned.iter().filter(|pod| pod.is_deleting() && !pods::is_finished(pod)).count();
+    let ready = active.iter().filter(|pod| pods::is_ready(pod)).count();
+    let available = active.iter().filter(|pod| pods::is_available(pod, min_ready_s, now)).count();
+    ReplicaSetStatus {
+        replicas: count(active.len()),
+        fully_labeled_replicas: nonzero(active.iter().filter(fully).count()),
+        ready_replicas: nonzero(ready),
+        available_replicas: nonzero(available),
+        terminating_replicas: Some(count(terminating)),
+        observed_generation: set.metadata.generation,
+        conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
+    }
+}
+
+fn seconds_to_availability(active: &[Arc<Pod>], min_ready_s: i32, now: Timestamp) -> Option<u64> {
+    let left = active.iter().filter_map(|pod| {
+        let ready_s = common::seconds_between(pods::ready_since(pod)?, now);
+        u64::try_from(i64::from(min_ready_s) - ready_s).ok().filter(|left| *left > 0)
+    });
+    left.min()
+}
+
+/// Orders pods by how little they are needed: unscheduled, pending, unready, cheap to delete, crowded
+/// on their node, ready for a short time, restarted often, young.
+fn least_needed(mut active: Vec<Arc<Pod>>, related: &[Arc<Pod>], now: Timestamp) -> Vec<Arc<Pod>> {
+    let mut on_node: HashMap<&str, usize> = HashMap::new();
+    for pod in related.iter().filter(|pod| pods::is_active(pod)) {
+        *on_node.entry(pods::node_name(pod)).or_default() += 1;
+    }
+    active.sort_by_cached_key(|pod| {
+        let phase = match pods::phase(pod) {
+            "Pending" => 0,
+            "Unknown" => 1,
+            _ => 2,
+        };
+        let cost: i32 = pod.annotations().get(DELETION_COST).and_then(|cost| cost.parse().ok()).unwrap_or(0);
+        let crowd = on_node.get(pods::node_name(pod)).copied().unwrap_or(0);
+        let ready_for = pods::ready_since(pod).map(|since| magnitude(since, now));
+        let age = magnitude(common::created(&pod.metadata), now);
+        (
+            !pods::node_name(pod).is_empty(),
+            phase,
+            pods::is_ready(pod),
+            cost,
+            Reverse(crowd),
+            ready_for,
+            (Reverse(restarts(pod)), age, pod.uid().to_owned()),
+        )
+    });
+    active
+}
+
+/// Times are compared by their magnitude, so that among pods of a similar age chance decides.
+fn magnitude(since: Timestamp, now: Timestamp) -> u32 {
+    u64::try_from(common::seconds_between(since, now)).unwrap_or(0).checked_ilog2().map_or(0, |log| log + 1)
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
+    statuses.unwrap_or_default().iter().map(|container| container.restart_count).max().unwrap_or(0)
+}
+
+impl ReplicaSets {
+    async fn sync(self, key: Key) -> Result<Next, Error> {
+        self.pods.synced().await;
+        let Some(set) = self.sets.get(&key.namespace, &key.name) else { return Ok(Next::Done) };
+        let owned = self.claim(&set).await?;
+        let related = self.related(&set);
+        let plan = plan(&set, &owned, &related, common::now().0);
+        let looked_at = plan.look_again_s;
+        let outcome = match plan.create {
+            0 => self.delete(&set, plan.delete).await,
+            wanted => self.create(&set, wanted).await,
+        };
+        self.write_status(&set, plan.status, outcome.as_ref().err()).await?;
+        outcome?;
+        Ok(looked_at.map_or(Next::Done, |seconds| Next::After(Duration::from_secs(seconds))))
+    }
+
+    /// The pods this set owns, after taking what matches and letting go what no longer does.
+    async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Error> {
+        let snapshot = self.pods.snapshot();
+        let selector = Labels::of(Some(&set_spec(set).selector));
+        let mut owned = Vec::new();
+        for pod in snapshot.in_namespace(set.namespace()) {
+            match claim(set, &selector, &**pod) {
+                Claim::Owned => owned.push(pod.clone()),
+                Claim::Adopt if pods::is_active(pod) => {
+                    owned.push(Arc::new(common::adopt(&self.client, &owner_reference(set), &**pod).await?));
+                }
+                Claim::Release => drop(common::release(&self.client, set.uid(), &**pod).await?),
+                Claim::Adopt | Claim::Foreign => {}
+            }
+        }
+        Ok(owned)
+    }
+
+    /// The pods of all sets of the same owner: they compete for places on nodes.
+    fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+        let owner = api::controller_of(&set.metadata).map(|owner| owner.uid.clone());
+        let sets = self.sets.snapshot();
+        let of_owner = |uid: &str| {
+            let same = |other: &&Arc<ReplicaSet>| {
+                api::controller_of(&other.metadata).is_some_and(|it| it.uid == uid)
+            };
+            sets.in_namespace(set.namespace()).filter(same).map(|other| other.uid().to_owned()).collect()
+        };
+        let uids: Vec<String> = owner.map_or_else(|| vec![set.uid().to_owned()], |uid| of_owner(&uid));
+        let snapshot = self.pods.snapshot();
+        let related = snapshot
+            .in_namespace(set.namespace())
+            .filter(|pod| api::controller_of(&pod.metadata).is_some_and(|owner| uids.contains(&owner.uid)));
+        related.cloned().collect()
+    }
+
+    /// Creates pods in batches that double, and stops at the first batch that is refused.
+    async fn create(&self, set: &ReplicaSet, wanted: usize) -> Result<(), Error> {
+        let (mut left, mut batch, mut revision) = (wanted, FIRST_BATCH, 0);
+        let mut refused = None;
+        while left > 0 && refused.is_none() {
+            let size = batch.min(left);
+            for created in join_all((0..size).map(|_| self.create_one(set))).await {
+                match created {
+                    Ok(pod) => revision = revision.max(pod.revision()),
+                    Err(error) => refused = Some(error),
+                }
+            }
+            left -= size;
+            batch *= 2;
+        }
+        self.pods.reached(revision).await;
+        refused.map_or(Ok(()), Err)
+    }
+
+    async fn create_one(&self, set: &ReplicaSet) -> Result<Pod, Error> {
+        let template = set_spec(set).template.clone().unwrap_or_default();
+        let pod = pods::from_template(&template, set.namespace(), set.name(), owner_reference(set));
+        let created = self.client.create(&pod).await;
+        match &created {
+            Ok(pod) => {
+                self.recorder.normal(set, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
+            }
+            Err(error) => self.recorder.warning(set, "FailedCreate", format!("Error creating: {error}")),
+        }
+        created
+    }
+
+    async fn delete(&self, set: &ReplicaSet, surplus: Vec<Arc<Pod>>) -> Result<(), Error> {
+        let results = join_all(surplus.iter().map(|pod| self.delete_one(set, pod))).await;
+        results.into_iter().collect()
+    }
+
+    async fn delete_one(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), Error> {
+        let deleted = self.client.delete::<Pod>(pod.namespace(), pod.name(), &Default::default()).await;
+        match common::unless_gone(deleted) {
+            Ok(()) => {
+                self.recorder.normal(set, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
+                common::deletion_seen(&self.pods, &Key::of(pod), pod.uid()).await;
+                Ok(())
+            }
+            Err(error) => {
+                self.recorder.warning(set, "FailedDelete", format!("Error deleting: {error}"));
+                Err(error)
+            }
+        }
+    }
+
+    async fn write_status(
+        &self,
+        set: &ReplicaSet,
+        mut status: ReplicaSetStatus,
+        failure: Option<&Error>,
+    ) -> Result<(), Error> {
+        status.conditions = with_failure(status.conditions, status.replicas < replicas(set), failure);
+        if set.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let changed = ReplicaSet { status: Some(status), ..set.clone() };
+        match self.client.update_status(&changed).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => {
+                self.sets.reached(other?.revision()).await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Sets or removes the `ReplicaFailure` condition.
+fn with_failure(
+    conditions: Option<Vec<ReplicaSetCondition>>,
+    too_few: bool,
+    failure: Option<&Error>,
+) -> Option<Vec<ReplicaSetCondition>> {
+    let mut conditions = conditions.unwrap_or_default();
+    let old = conditions.iter().position(|condition| condition.type_ == "ReplicaFailure");
+    match (failure, old) {
+        (Some(error), None) => conditions.push(ReplicaSetCondition {
+            type_: "ReplicaFailure".to_owned(),
+            status: "True".to_owned(),
+            reason: Some(if too_few { "FailedCreate" } else { "FailedDelete" }.to_owned()),
+            message: Some(error.to_string()),
+            last_transition_time: Some(now()),
+        }),
+        (None, Some(at)) => drop(conditions.remove(at)),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    Some(conditions).filter(|conditions| !conditions.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn set(replicas: i32) -> ReplicaSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "ns", "uid": "set", "generation": 3},
+            "spec": {"replicas": replicas, "minReadySeconds": 10, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"metadata": {"labels": {"app": "web", "v": "1"}}}}
+        }))
+        .unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).unwrap()
+    }
+
+    /// `name phase node ready-since(or -)`.
+    fn pod(text: &str) -> Arc<Pod> {
+        let [name, phase, node, ready] = text.split(' ').collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let ready: Option<i64> = ready.parse().ok();
+        let node = (node != "-").then_some(node);
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web", "v": "1"},
+                    "creationTimestamp": at(0).to_string()},
+                "spec": {"nodeName": node, "containers": []},
+                "status": {"phase": phase, "conditions": [{"type": "Ready",
+                    "status": if ready.is_some() { "True" } else { "False" },
+                    "lastTransitionTime": at(ready.unwrap_or(0)).to_string()}]}
+            }))
+            .unwrap(),
+        )
+    }
+
+    fn golden(replicas: i32, pods: &[&str]) -> String {
+        let pods: Vec<_> = pods.iter().map(|text| pod(text)).collect();
+        let plan = plan(&set(replicas), &pods, &pods, at(100));
+        let names: Vec<_> = plan.delete.iter().map(|pod| pod.name()).collect();
+        let status = &plan.status;
+        let look = plan.look_again_s.map_or(String::new(), |seconds| format!(" look again in {seconds} s"));
+        format!(
+            "create {} delete {names:?} replicas {} ready {:?} available {:?}{look}",
+            plan.create, status.replicas, status.ready_replicas, status.available_replicas
+        )
+    }
+
+    #[test]
+    fn too_few_pods_are_made_up_for_and_finished_ones_replaced() {
+        assert_eq!(
+            golden(3, &["a Running n1 50", "b Failed n1 -", "c Running n1 95"]),
+            "create 1 delete [] replicas 2 ready Some(2) available Some(1) look again in 5 s"
+        );
+    }
+
+    #[test]
+    fn the_least_needed_go_first() {
+        assert_eq!(
+            golden(
+                1,
+                &[
+                    "ready Running n1 2",
+                    "new Running n1 60",
+                    "unready Running n2 -",
+                    "pending Pending n2 -",
+                    "nowhere Pending - -"
+                ]
+            ),
+            "create 0 delete [\"nowhere\", \"pending\", \"unready\", \"new\"] replicas 5 ready Some(2) available Some(2)"
+        );
+    }
+
+    #[test]
+    fn crowded_nodes_are_relieved_first() {
+        assert_eq!(
+            golden(2, &["a Running n1 2", "b Running n2 2", "c Running n2 2"]),
+            "create 0 delete [\"b\"] replicas 3 ready Some(3) available Some(3)"
+        );
+    }
+
+    #[test]
+    fn failure_is_a_condition_while_it_lasts() {
+        let error = Error::Transport("gone".to_owned());
+        let failed = with_failure(None, true, Some(&error));
+        assert_eq!(failed.as_ref().unwrap()[0].reason.as_deref(), Some("FailedCreate"));
+        assert_eq!(with_failure(failed.clone(), true, Some(&error)), failed);
+        assert_eq!(with_failure(failed, true, None), None);
+    }
+}
