@@ -11,6 +11,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod taints;
 pub mod validate;
 
 pub use k8s_openapi as k8s;

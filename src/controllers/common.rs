@@ -1,5 +1,6 @@
 //! What the controllers share: running a queue, claiming children, waiting for the own writes.
 
+use api::core::Pod;
 use api::meta::{LabelSelector, ObjectMeta, OwnerReference, Time};
 use api::selector::Labels;
 use api::{Object, controller_of};
@@ -156,6 +157,24 @@ pub(crate) async fn deletion_seen<T: Object>(cache: &Cache<T>, key: &Key, uid: &
     if tokio::time::timeout(DELETION_SEEN_LIMIT, seen).await.is_err() {
         tracing::warn!(kind = T::KIND, ?key, "the watch lags behind a deletion; going on without it");
     }
+}
+
+/// Notes in a pod's status why the cluster, not its owner, ends it (`DisruptionTarget`).
+pub(crate) async fn disrupt(
+    client: &Client,
+    pod: &Pod,
+    reason: &str,
+    message: &str,
+    phase: Option<&str>,
+) -> Result<(), Error> {
+    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+        "lastTransitionTime": now()});
+    let mut status = json!({"conditions": [condition]});
+    if let Some(phase) = phase {
+        status["phase"] = json!(phase);
+    }
+    let patch = Patch::Strategic(json!({"status": status}));
+    unless_gone(client.patch_status::<Pod>(pod.namespace(), pod.name(), &patch).await.map(drop))
 }
 
 /// An answer that what was to be removed is gone already is as good.

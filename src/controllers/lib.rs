@@ -12,7 +12,11 @@ mod deployment_status;
 #[cfg(test)]
 mod deployment_tests;
 mod endpoints;
+mod eviction;
 mod namespace;
+mod node;
+mod node_ranges;
+mod pod_garbage;
 mod pods;
 mod replicaset;
 mod rollout;
@@ -43,4 +47,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     deployment::start(&room);
     endpoints::start(&room);
     slices::start(&room);
+    node::start(&room, &config.cluster_cidrs);
+    eviction::start(&room);
+    pod_garbage::start(&room);
 }
