@@ -35,7 +35,9 @@ async fn call<T>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(limit, answer).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(Error::Runtime { verb, code: status.code(), message: status.message().to_owned() }),
+        Ok(Err(status)) => {
+            Err(Error::Runtime { verb, code: status.code(), message: status.message().to_owned() })
+        }
         Err(_) => Err(Error::Runtime {
             verb,
             code: Code::DeadlineExceeded,
@@ -44,20 +46,12 @@ async fn call<T>(
     }
 }
 
-macro_rules! verbs {
-    ($($client:ident . $verb:ident($request:ident) -> $answer:ty, $limit:expr;)*) => {
-        $(pub(crate) async fn $verb(&self, request: cri::$request) -> Result<$answer, Error> {
-            let mut client = self.$client.clone();
-            call(stringify!($verb), $limit, client.$verb(request)).await
-        })*
-    };
-}
-
 impl Runtime {
     /// A connection that is made on first use.
     pub(crate) fn new(socket: &Path) -> Result<Self, Error> {
-        let endpoint = Endpoint::try_from(format!("unix://{}", socket.display()))
-            .map_err(|error| Error::Setup(format!("container runtime endpoint {}: {error}", socket.display())))?;
+        let endpoint = Endpoint::try_from(format!("unix://{}", socket.display())).map_err(|error| {
+            Error::Setup(format!("container runtime endpoint {}: {error}", socket.display()))
+        })?;
         let channel = endpoint.connect_lazy();
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES),
@@ -71,28 +65,133 @@ impl Runtime {
         self.channel.clone()
     }
 
-    verbs! {
-        runtime.version(VersionRequest) -> cri::VersionResponse, LOOK;
-        runtime.status(StatusRequest) -> cri::StatusResponse, LOOK;
-        runtime.run_pod_sandbox(RunPodSandboxRequest) -> cri::RunPodSandboxResponse, ACT * 2;
-        runtime.stop_pod_sandbox(StopPodSandboxRequest) -> cri::Empty, ACT;
-        runtime.remove_pod_sandbox(RemovePodSandboxRequest) -> cri::Empty, ACT;
-        runtime.pod_sandbox_status(PodSandboxStatusRequest) -> cri::PodSandboxStatusResponse, LOOK;
-        runtime.list_pod_sandbox(ListPodSandboxRequest) -> cri::ListPodSandboxResponse, LOOK;
-        runtime.create_container(CreateContainerRequest) -> cri::CreateContainerResponse, ACT;
-        runtime.start_container(StartContainerRequest) -> cri::Empty, ACT;
-        runtime.remove_container(RemoveContainerRequest) -> cri::Empty, ACT;
-        runtime.list_containers(ListContainersRequest) -> cri::ListContainersResponse, LOOK;
-        runtime.container_status(ContainerStatusRequest) -> cri::ContainerStatusResponse, LOOK;
-        runtime.reopen_container_log(ReopenContainerLogRequest) -> cri::Empty, LOOK;
-        runtime.exec(ExecRequest) -> cri::UrlResponse, LOOK;
-        runtime.attach(AttachRequest) -> cri::UrlResponse, LOOK;
-        runtime.port_forward(PortForwardRequest) -> cri::UrlResponse, LOOK;
-        runtime.list_container_stats(ListContainerStatsRequest) -> cri::ListContainerStatsResponse, LOOK;
-        images.list_images(ListImagesRequest) -> cri::ListImagesResponse, LOOK;
-        images.image_status(ImageStatusRequest) -> cri::ImageStatusResponse, LOOK;
-        images.remove_image(RemoveImageRequest) -> cri::Empty, ACT;
-        images.image_fs_info(Empty) -> cri::ImageFsInfoResponse, LOOK;
+    pub(crate) async fn version(&self, request: cri::VersionRequest) -> Result<cri::VersionResponse, Error> {
+        call("version", LOOK, self.runtime.clone().version(request)).await
+    }
+
+    pub(crate) async fn status(&self, request: cri::StatusRequest) -> Result<cri::StatusResponse, Error> {
+        call("status", LOOK, self.runtime.clone().status(request)).await
+    }
+
+    pub(crate) async fn run_pod_sandbox(
+        &self,
+        request: cri::RunPodSandboxRequest,
+    ) -> Result<cri::RunPodSandboxResponse, Error> {
+        call("run_pod_sandbox", ACT * 2, self.runtime.clone().run_pod_sandbox(request)).await
+    }
+
+    pub(crate) async fn stop_pod_sandbox(
+        &self,
+        request: cri::StopPodSandboxRequest,
+    ) -> Result<cri::Empty, Error> {
+        call("stop_pod_sandbox", ACT, self.runtime.clone().stop_pod_sandbox(request)).await
+    }
+
+    pub(crate) async fn remove_pod_sandbox(
+        &self,
+        request: cri::RemovePodSandboxRequest,
+    ) -> Result<cri::Empty, Error> {
+        call("remove_pod_sandbox", ACT, self.runtime.clone().remove_pod_sandbox(request)).await
+    }
+
+    pub(crate) async fn pod_sandbox_status(
+        &self,
+        request: cri::PodSandboxStatusRequest,
+    ) -> Result<cri::PodSandboxStatusResponse, Error> {
+        call("pod_sandbox_status", LOOK, self.runtime.clone().pod_sandbox_status(request)).await
+    }
+
+    pub(crate) async fn list_pod_sandbox(
+        &self,
+        request: cri::ListPodSandboxRequest,
+    ) -> Result<cri::ListPodSandboxResponse, Error> {
+        call("list_pod_sandbox", LOOK, self.runtime.clone().list_pod_sandbox(request)).await
+    }
+
+    pub(crate) async fn create_container(
+        &self,
+        request: cri::CreateContainerRequest,
+    ) -> Result<cri::CreateContainerResponse, Error> {
+        call("create_container", ACT, self.runtime.clone().create_container(request)).await
+    }
+
+    pub(crate) async fn start_container(
+        &self,
+        request: cri::StartContainerRequest,
+    ) -> Result<cri::Empty, Error> {
+        call("start_container", ACT, self.runtime.clone().start_container(request)).await
+    }
+
+    pub(crate) async fn remove_container(
+        &self,
+        request: cri::RemoveContainerRequest,
+    ) -> Result<cri::Empty, Error> {
+        call("remove_container", ACT, self.runtime.clone().remove_container(request)).await
+    }
+
+    pub(crate) async fn list_containers(
+        &self,
+        request: cri::ListContainersRequest,
+    ) -> Result<cri::ListContainersResponse, Error> {
+        call("list_containers", LOOK, self.runtime.clone().list_containers(request)).await
+    }
+
+    pub(crate) async fn container_status(
+        &self,
+        request: cri::ContainerStatusRequest,
+    ) -> Result<cri::ContainerStatusResponse, Error> {
+        call("container_status", LOOK, self.runtime.clone().container_status(request)).await
+    }
+
+    pub(crate) async fn reopen_container_log(
+        &self,
+        request: cri::ReopenContainerLogRequest,
+    ) -> Result<cri::Empty, Error> {
+        call("reopen_container_log", LOOK, self.runtime.clone().reopen_container_log(request)).await
+    }
+
+    pub(crate) async fn exec(&self, request: cri::ExecRequest) -> Result<cri::UrlResponse, Error> {
+        call("exec", LOOK, self.runtime.clone().exec(request)).await
+    }
+
+    pub(crate) async fn attach(&self, request: cri::AttachRequest) -> Result<cri::UrlResponse, Error> {
+        call("attach", LOOK, self.runtime.clone().attach(request)).await
+    }
+
+    pub(crate) async fn port_forward(
+        &self,
+        request: cri::PortForwardRequest,
+    ) -> Result<cri::UrlResponse, Error> {
+        call("port_forward", LOOK, self.runtime.clone().port_forward(request)).await
+    }
+
+    pub(crate) async fn list_container_stats(
+        &self,
+        request: cri::ListContainerStatsRequest,
+    ) -> Result<cri::ListContainerStatsResponse, Error> {
+        call("list_container_stats", LOOK, self.runtime.clone().list_container_stats(request)).await
+    }
+
+    pub(crate) async fn list_images(
+        &self,
+        request: cri::ListImagesRequest,
+    ) -> Result<cri::ListImagesResponse, Error> {
+        call("list_images", LOOK, self.images.clone().list_images(request)).await
+    }
+
+    pub(crate) async fn image_status(
+        &self,
+        request: cri::ImageStatusRequest,
+    ) -> Result<cri::ImageStatusResponse, Error> {
+        call("image_status", LOOK, self.images.clone().image_status(request)).await
+    }
+
+    pub(crate) async fn remove_image(&self, request: cri::RemoveImageRequest) -> Result<cri::Empty, Error> {
+        call("remove_image", ACT, self.images.clone().remove_image(request)).await
+    }
+
+    pub(crate) async fn image_fs_info(&self, request: cri::Empty) -> Result<cri::ImageFsInfoResponse, Error> {
+        call("image_fs_info", LOOK, self.images.clone().image_fs_info(request)).await
     }
 
     /// Pulls an image, for as long as that takes: the runtime itself gives up when nothing arrives.

@@ -1,1 +1,141 @@
-//! node
+//! The kubelet: registers this machine as a Node, keeps its pods as the API server wants them over
+//! CRI, reports what they do, and serves their logs, terminals and ports.
+//!
+//! It must never write what the API server does not let it, nor keep state of its own that a restart
+//! would lose: everything is read back from the runtime's labels and annotations. Start reading at
+//! [`start`], then `pods::plan`, which decides, and `pods::worker`, which carries out.
+
+mod amount;
+mod cgroups;
+mod config;
+mod containerd;
+mod context;
+mod cri;
+mod error;
+mod files;
+mod logs;
+mod machine;
+mod pods;
+mod protocols {
+    #![allow(
+        clippy::all,
+        missing_docs,
+        unreachable_pub,
+        dead_code,
+        clippy::cast_possible_truncation,
+        clippy::let_underscore_must_use,
+        reason = "generated from proto/"
+    )]
+    include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
+}
+mod registration;
+mod volumes;
+mod watch_folder;
+
+pub use config::{Config, Tls};
+pub use error::Error;
+
+use api::core::{Node, Pod};
+use base::{Phase, Restart, Supervisor};
+use client::{Caches, Client};
+use context::{Context, Machine};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// A running kubelet.
+#[derive(Clone)]
+pub struct Handle {
+    ready: watch::Receiver<bool>,
+}
+
+impl Handle {
+    /// Completes when the Node's Ready condition was written as True.
+    pub async fn ready(&self) {
+        let mut ready = self.ready.clone();
+        if ready.wait_for(|ready| *ready).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Starts the kubelet: its tasks run under `supervisor` when this returns. Fails at once where the
+/// machine lacks something that only a person can give it.
+pub async fn start(
+    config: Config,
+    client: Client,
+    caches: Caches,
+    supervisor: &Supervisor,
+) -> Result<Handle, Error> {
+    let machine = Machine::detect(&config)?;
+    let runtime = start_runtime(&config, supervisor).await?;
+    let images = config.data_dir.join("agent/images");
+    let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
+    let (sender, ready) = watch::channel(false);
+    let of = context.clone();
+    supervisor.run("node registration", Phase::Work, Restart::OnFailure, move |shutdown| {
+        registration::run(of.clone(), sender.clone(), shutdown)
+    });
+    let nodes = own_node(&context);
+    let of = context.clone();
+    supervisor.run("node network", Phase::Work, Restart::OnFailure, move |shutdown| {
+        registration::run_network(of.clone(), nodes.clone(), shutdown)
+    });
+    let runtime = context.runtime.clone();
+    supervisor.run("image archives", Phase::Work, Restart::OnFailure, move |shutdown| {
+        let (folder, runtime) = (images.clone(), runtime.clone());
+        async move { containerd::images::run(&folder, &runtime, shutdown).await }
+    });
+    let runtime = context.runtime.clone();
+    supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
+        logs::run_rotation(runtime.clone(), shutdown)
+    });
+    start_pods(&context);
+    Ok(Handle { ready })
+}
+
+/// The runtime's connection; knarr's own containerd is started first where none is named.
+async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::Runtime, Error> {
+    if let Some(endpoint) = &config.container_runtime_endpoint {
+        let socket = PathBuf::from(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
+        let runtime = cri::Runtime::new(&socket)?;
+        containerd::answering(&runtime).await.map_err(|error| {
+            Error::Setup(format!("no container runtime answers at {}: {error}", socket.display()))
+        })?;
+        return Ok(runtime);
+    }
+    let daemon = Arc::new(containerd::Containerd::prepare(config).await?);
+    let runtime = cri::Runtime::new(&daemon.socket())?;
+    let of = runtime.clone();
+    supervisor.run("containerd", Phase::Ground, Restart::OnFailure, move |shutdown| {
+        let (daemon, runtime) = (daemon.clone(), of.clone());
+        async move { daemon.run(&runtime, shutdown).await }
+    });
+    containerd::answering(&runtime).await?;
+    containerd::images::ensure_pause(&runtime).await?;
+    Ok(runtime)
+}
+
+fn own_node(context: &Context) -> client::Cache<Node> {
+    let selector = format!("metadata.name={}", context.config.node_name);
+    if context.config.shared_caches {
+        context.caches.of::<Node>()
+    } else {
+        context.caches.selected::<Node>("", &selector)
+    }
+}
+
+fn start_pods(context: &Arc<Context>) -> pods::Pods {
+    let selector = format!("spec.nodeName={}", context.config.node_name);
+    let cache = if context.config.shared_caches {
+        context.caches.of::<Pod>()
+    } else {
+        context.caches.selected::<Pod>("", &selector)
+    };
+    let pods = pods::Pods::default();
+    let (of, registry) = (context.clone(), pods.clone());
+    context.supervisor.run("pods", Phase::Work, Restart::OnFailure, move |shutdown| {
+        pods::run(of.clone(), registry.clone(), cache.clone(), shutdown)
+    });
+    pods
+}

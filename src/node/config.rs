@@ -1,0 +1,98 @@
+//! What the room is started with.
+
+use api::core::Taint;
+use rustls::server::ResolvesServerCert;
+use rustls::server::danger::ClientCertVerifier;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Kubernetes' version that the node reports.
+const VERSION: &str = "v1.36.2+knarr";
+
+/// The serving side of the kubelet's HTTPS. Both are looked up per connection, so that certificates
+/// can be renewed while running.
+#[derive(Clone)]
+pub struct Tls {
+    /// The serving certificate.
+    pub certificate: Arc<dyn ResolvesServerCert>,
+    /// Verifies client certificates by the cluster's authority.
+    pub clients: Arc<dyn ClientCertVerifier>,
+    /// The common name that the API server's client certificate carries; the group `system:masters`
+    /// is let in as well.
+    pub api_server: String,
+}
+
+/// The kubelet's settings. Start from [`Config::new`].
+#[derive(Clone)]
+pub struct Config {
+    /// The Node's name.
+    pub node_name: String,
+    /// knarr's data, `/var/lib/knarr`.
+    pub data_dir: PathBuf,
+    /// What is lost when the machine restarts, `/run/knarr`.
+    pub run_dir: PathBuf,
+    /// Pods' volumes and files, `/var/lib/kubelet` as everywhere, because storage plugins look there.
+    pub kubelet_dir: PathBuf,
+    /// Container logs, `/var/log/pods`.
+    pub log_dir: PathBuf,
+    /// Links to them, `/var/log/containers`.
+    pub container_log_dir: PathBuf,
+    /// A runtime that runs already (`unix:///…`); none to run a containerd of our own.
+    pub container_runtime_endpoint: Option<String>,
+    /// The node's addresses; none to take that of the default route.
+    pub node_ips: Vec<IpAddr>,
+    /// Labels that the node registers with.
+    pub labels: BTreeMap<String, String>,
+    /// Taints that the node registers with.
+    pub taints: Vec<Taint>,
+    /// The cluster's name servers.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's domain.
+    pub cluster_domain: String,
+    /// The addresses of all pods.
+    pub cluster_cidrs: Vec<net::Cidr>,
+    /// The addresses of all services.
+    pub service_cidrs: Vec<net::Cidr>,
+    /// The cgroup below which the pods' begin, "" for the top.
+    pub cgroup_root: String,
+    /// How many pods the node takes.
+    pub max_pods: u32,
+    /// Where the kubelet's HTTPS listens.
+    pub bind: SocketAddr,
+    /// Certificates for it; none to serve nothing.
+    pub tls: Option<Tls>,
+    /// This process holds caches of all pods and nodes anyway, as a server does: share them.
+    pub shared_caches: bool,
+    /// The version that the node reports.
+    pub version: String,
+}
+
+impl Config {
+    /// The defaults for a node of this name with its data in this folder.
+    pub fn new(node_name: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            node_name: node_name.into(),
+            data_dir: data_dir.into(),
+            run_dir: "/run/knarr".into(),
+            kubelet_dir: "/var/lib/kubelet".into(),
+            log_dir: "/var/log/pods".into(),
+            container_log_dir: "/var/log/containers".into(),
+            container_runtime_endpoint: None,
+            node_ips: Vec::new(),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".to_owned(),
+            cluster_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            cgroup_root: String::new(),
+            max_pods: 110,
+            bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10250)),
+            tls: None,
+            shared_caches: false,
+            version: VERSION.to_owned(),
+        }
+    }
+}

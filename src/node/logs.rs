@@ -1,0 +1,312 @@
+//! Container log files: reading them for `kubectl logs`, and keeping them small.
+
+use crate::cri::Runtime;
+use crate::protocols::runtime::v1 as cri;
+use crate::watch_folder::Changes;
+use crate::{Error, files};
+use base::{Shutdown, clock};
+use jiff::Timestamp;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc::Sender;
+
+/// A log file is set aside at this size, and this many files are kept (Kubernetes' defaults).
+const FILE_BYTES: u64 = 10 << 20;
+const FILES: usize = 5;
+/// How often sizes are looked at.
+const LOOK: Duration = Duration::from_secs(30);
+/// A line is sent in pieces of at most this size.
+const PIECE_BYTES: usize = 1 << 20;
+/// How much of a file's end is searched at a time for its last lines.
+const TAIL_STEP: u64 = 64 << 10;
+
+/// What a reader asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) follow: bool,
+    pub(crate) tail: Option<usize>,
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) timestamps: bool,
+    pub(crate) limit_bytes: Option<usize>,
+    /// Only lines of this stream.
+    pub(crate) stream: Option<&'static str>,
+}
+
+/// One entry of a log file: `<time> <stream> <P or F> <text>`.
+struct Entry<'a> {
+    time: &'a str,
+    stream: &'a str,
+    partial: bool,
+    text: &'a [u8],
+}
+
+fn parse(line: &[u8]) -> Option<Entry<'_>> {
+    let mut parts = line.splitn(4, |byte| *byte == b' ');
+    let time = std::str::from_utf8(parts.next()?).ok()?;
+    let stream = std::str::from_utf8(parts.next()?).ok()?;
+    let partial = parts.next()?.first() == Some(&b'P');
+    Some(Entry { time, stream, partial, text: parts.next().unwrap_or_default() })
+}
+
+/// Turns entries into what a reader gets.
+struct Renderer {
+    options: Options,
+    left: usize,
+    /// The last entry did not end its line.
+    open: bool,
+}
+
+impl Renderer {
+    fn new(options: Options) -> Self {
+        Self { left: options.limit_bytes.unwrap_or(usize::MAX), options, open: false }
+    }
+
+    fn is_done(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The bytes for one entry, which ends in a newline in the file.
+    fn render(&mut self, line: &[u8]) -> Vec<u8> {
+        let Some(entry) = parse(line.strip_suffix(b"\n").unwrap_or(line)) else { return Vec::new() };
+        if self.options.stream.is_some_and(|wanted| wanted != entry.stream) {
+            return Vec::new();
+        }
+        let time = || entry.time.parse::<Timestamp>().ok();
+        if self.options.since.is_some_and(|since| time().is_some_and(|time| time < since)) {
+            return Vec::new();
+        }
+        let mut bytes = Vec::with_capacity(line.len());
+        if self.options.timestamps && !self.open {
+            bytes.extend_from_slice(entry.time.as_bytes());
+            bytes.push(b' ');
+        }
+        bytes.extend_from_slice(entry.text);
+        if !entry.partial {
+            bytes.push(b'\n');
+        }
+        self.open = entry.partial;
+        bytes.truncate(self.left);
+        self.left -= bytes.len();
+        bytes
+    }
+}
+
+/// The offset from which the last `lines` lines of a file follow.
+fn tail_offset(file: &mut File, lines: usize) -> std::io::Result<u64> {
+    let end = file.seek(SeekFrom::End(0))?;
+    if lines == 0 {
+        return Ok(end);
+    }
+    let (mut at, mut found) = (end, 0);
+    while at > 0 {
+        let from = at.saturating_sub(TAIL_STEP);
+        let mut block = Vec::new();
+        file.seek(SeekFrom::Start(from))?;
+        Read::by_ref(file).take(at - from).read_to_end(&mut block)?;
+        for (i, byte) in block.iter().enumerate().rev() {
+            let position = from + i as u64;
+            // The newline that ends the file ends its last line; it does not begin another.
+            if *byte == b'\n' && position + 1 < end {
+                found += 1;
+                if found == lines {
+                    return Ok(position + 1);
+                }
+            }
+        }
+        at = from;
+    }
+    Ok(0)
+}
+
+/// The text of the last lines of a log, for a termination message.
+pub(crate) fn last_lines(path: &Path, lines: usize, bytes: u64) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let at = tail_offset(&mut file, lines)?;
+        file.seek(SeekFrom::Start(at))?;
+        let mut renderer = Renderer::new(Options::default());
+        let mut text = Vec::new();
+        for line in BufReader::new(file).split(b'\n') {
+            text.extend(renderer.render(&line?));
+        }
+        let excess = text.len().saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
+        Ok(text.split_off(excess))
+    };
+    read().map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+}
+
+/// Sends a log to `into` until its end, or while following until `ended` says that the container has
+/// ended and everything was read. A reader that went away ends it too.
+pub(crate) async fn send(
+    path: &Path,
+    options: Options,
+    into: Sender<Vec<u8>>,
+    ended: impl AsyncFn() -> bool,
+) -> Result<(), Error> {
+    let mut file = File::open(path).map_err(files::at(path))?;
+    let start = options.tail.map_or(Ok(0), |lines| tail_offset(&mut file, lines)).map_err(files::at(path))?;
+    file.seek(SeekFrom::Start(start)).map_err(files::at(path))?;
+    let follow = options.follow;
+    let mut renderer = Renderer::new(options);
+    let mut changes = if follow { Some(watch(path)?) } else { None };
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    loop {
+        // Asked before reading: what was written before the end is read after it.
+        let over = match &changes {
+            Some(_) => ended().await,
+            None => true,
+        };
+        loop {
+            let read = read_line(&mut reader, &mut line).map_err(files::at(path))?;
+            if !line.ends_with(b"\n") && !(over && read == 0 && !line.is_empty()) {
+                break;
+            }
+            let bytes = renderer.render(&line);
+            line.clear();
+            if !bytes.is_empty() && into.send(bytes).await.is_err() || renderer.is_done() {
+                return Ok(());
+            }
+        }
+        let rotated = was_replaced(reader.get_ref(), path);
+        if rotated && let Ok(fresh) = File::open(path) {
+            reader = BufReader::new(fresh);
+            changes = changes.map(|_| watch(path)).transpose()?;
+            continue;
+        }
+        if over {
+            return Ok(());
+        }
+        wait(changes.as_mut(), &into).await?;
+    }
+}
+
+/// How often a follower asks whether the container has ended, if nothing is written.
+const ASK: Duration = Duration::from_secs(5);
+
+async fn wait(changes: Option<&mut Changes>, into: &Sender<Vec<u8>>) -> Result<(), Error> {
+    let Some(changes) = changes else { return Ok(()) };
+    tokio::select! {
+        changed = changes.next() => changed,
+        () = into.closed() => Ok(()),
+        () = clock::sleep(ASK) => Ok(()),
+    }
+}
+
+fn watch(path: &Path) -> Result<Changes, Error> {
+    let changes = Changes::of(path)?;
+    changes.also(path.parent().unwrap_or(path))?;
+    Ok(changes)
+}
+
+/// Adds to `line` up to its newline, or what there is of it.
+fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> std::io::Result<usize> {
+    reader.by_ref().take(PIECE_BYTES as u64).read_until(b'\n', line)
+}
+
+fn was_replaced(open: &File, path: &Path) -> bool {
+    let ours = open.metadata().map(|metadata| metadata.ino());
+    let theirs = std::fs::metadata(path).map(|metadata| metadata.ino());
+    matches!((ours, theirs), (Ok(ours), Ok(theirs)) if ours != theirs)
+}
+
+/// Removes a log with those set aside.
+pub(crate) fn remove_all(path: &Path) -> Result<(), Error> {
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    files::remove(path)?;
+    set_aside(path).iter().try_for_each(|old| files::remove(old))
+}
+
+/// The files that were set aside for a log, the oldest first.
+fn set_aside(path: &Path) -> Vec<PathBuf> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
+    let prefix = format!("{}.", name.to_string_lossy());
+    let entries =
+        std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut old: Vec<PathBuf> = entries
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
+        .collect();
+    old.sort();
+    old
+}
+
+/// Keeps the logs of running containers small, until asked to stop.
+pub(crate) async fn run_rotation(runtime: Runtime, shutdown: Shutdown) -> Result<(), Error> {
+    loop {
+        tokio::select! {
+            () = clock::sleep(LOOK) => {}
+            () = shutdown.requested() => return Ok(()),
+        }
+        for container in runtime.list_containers(cri::ListContainersRequest::default()).await?.containers {
+            if container.state() == cri::ContainerState::ContainerRunning
+                && let Err(error) = rotate_if_big(&runtime, &container).await
+            {
+                tracing::warn!(container = container.id, %error, "cannot set the log aside");
+            }
+        }
+    }
+}
+
+async fn rotate_if_big(runtime: &Runtime, container: &cri::Container) -> Result<(), Error> {
+    use crate::pods::observe::names;
+    // The path is only in the detailed state, which is not asked for containers without a small log.
+    let request = cri::ContainerStatusRequest { container_id: container.id.clone(), verbose: false };
+    let status = runtime.container_status(request).await?.status.unwrap_or_default();
+    let path = PathBuf::from(&status.log_path);
+    if !status.labels.contains_key(names::UID)
+        || std::fs::metadata(&path).is_ok_and(|file| file.len() <= FILE_BYTES)
+    {
+        return Ok(());
+    }
+    let stamp = clock::now().strftime("%Y%m%d-%H%M%S").to_string();
+    let aside = PathBuf::from(format!("{}.{stamp}", path.display()));
+    std::fs::rename(&path, &aside).map_err(files::at(&path))?;
+    runtime
+        .reopen_container_log(cri::ReopenContainerLogRequest { container_id: container.id.clone() })
+        .await?;
+    let old = set_aside(&path);
+    let excess = (old.len() + 1).saturating_sub(FILES);
+    old.iter().take(excess).try_for_each(|path| files::remove(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "2026-01-01T00:00:00.1Z stdout F one\n2026-01-01T00:00:01.1Z stderr P tw\n\
+                       2026-01-01T00:00:01.2Z stderr F o\n2026-01-01T00:00:02.1Z stdout F three\n";
+
+    fn rendered(options: Options) -> String {
+        let mut renderer = Renderer::new(options);
+        let bytes: Vec<u8> =
+            LOG.split_inclusive('\n').flat_map(|line| renderer.render(line.as_bytes())).collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn entries_become_lines() {
+        assert_eq!(rendered(Options::default()), "one\ntwo\nthree\n");
+        let since = Some("2026-01-01T00:00:02Z".parse().unwrap());
+        let options = Options { since, timestamps: true, ..Default::default() };
+        assert_eq!(rendered(options), "2026-01-01T00:00:02.1Z three\n");
+        assert_eq!(rendered(Options { limit_bytes: Some(5), ..Default::default() }), "one\nt");
+        assert_eq!(rendered(Options { stream: Some("stderr"), ..Default::default() }), "two\n");
+    }
+
+    #[test]
+    fn the_tail_is_found_from_the_end() {
+        let path = std::env::temp_dir().join(format!("knarr-tail-{}", std::process::id()));
+        std::fs::write(&path, LOG).unwrap();
+        let mut file = File::open(&path).unwrap();
+        assert_eq!(tail_offset(&mut file, 0).unwrap(), LOG.len() as u64);
+        assert_eq!(tail_offset(&mut file, 1).unwrap(), LOG.rfind("2026").unwrap() as u64);
+        assert_eq!(tail_offset(&mut file, 9).unwrap(), 0);
+        assert_eq!(last_lines(&path, 1, 3), "ee\n");
+        std::fs::remove_file(path).unwrap();
+    }
+}

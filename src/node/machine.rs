@@ -1,0 +1,130 @@
+//! What the machine is: its size, its names, its pressures.
+
+use crate::context::Machine;
+use crate::{Config, Error};
+use api::Quantity;
+use api::core::NodeSystemInfo;
+use nix::sys::statvfs::statvfs;
+use nix::sys::utsname::uname;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+
+fn line_of(path: &str) -> String {
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// A number of KiB in /proc/meminfo, in bytes.
+fn memory(field: &str) -> i64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<i64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// Size and free space of the file system under a folder, in bytes.
+pub(crate) fn disk(folder: &Path) -> (i64, i64) {
+    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let Ok(stat) = statvfs(existing) else { return (0, 0) };
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.fragment_size())).unwrap_or(i64::MAX);
+    (bytes(stat.blocks()), bytes(stat.blocks_available()))
+}
+
+/// The address that packets to the world would carry; nothing is sent to find out.
+fn outgoing_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // An address reserved for documentation: only the route to it is looked up.
+    socket.connect(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9))).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+/// The machine's capacity by resource name.
+pub(crate) fn capacity(config: &Config) -> BTreeMap<String, Quantity> {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let kib = |bytes: i64| format!("{}Ki", bytes / 1024);
+    let all = [
+        ("cpu", cpus.to_string()),
+        ("memory", kib(memory("MemTotal"))),
+        ("ephemeral-storage", kib(disk(&config.kubelet_dir).0)),
+        ("pods", config.max_pods.to_string()),
+        ("hugepages-2Mi", "0".to_owned()),
+    ];
+    all.map(|(name, amount)| (name.to_owned(), Quantity(amount))).into()
+}
+
+impl Machine {
+    /// Looks at the machine.
+    pub(crate) fn detect(config: &Config) -> Result<Self, Error> {
+        let own = config.node_ips.clone();
+        let addresses = if own.is_empty() { outgoing_address().into_iter().collect() } else { own };
+        if addresses.is_empty() {
+            return Err(Error::Setup(
+                "this machine has no address to be reached at: name one with --node-ip".to_owned(),
+            ));
+        }
+        Ok(Self { addresses, memory: memory("MemTotal"), allocatable: capacity(config) })
+    }
+}
+
+/// Names and versions, as `kubectl describe node` shows them.
+pub(crate) fn system_info(runtime: &str, version: &str) -> NodeSystemInfo {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let kernel = uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
+    NodeSystemInfo {
+        architecture: architecture().to_owned(),
+        boot_id: line_of("/proc/sys/kernel/random/boot_id"),
+        container_runtime_version: runtime.to_owned(),
+        kernel_version: kernel,
+        kube_proxy_version: String::new(),
+        kubelet_version: version.to_owned(),
+        machine_id: line_of("/etc/machine-id"),
+        operating_system: "linux".to_owned(),
+        os_image: name.map_or("Linux", |name| name.trim_matches('"')).to_owned(),
+        system_uuid: Some(line_of("/sys/class/dmi/id/product_uuid"))
+            .filter(|uuid| !uuid.is_empty())
+            .unwrap_or_else(|| line_of("/etc/machine-id")),
+        swap: None,
+    }
+}
+
+/// Kubernetes' name of this machine's architecture.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// What the machine is short of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pressure {
+    pub(crate) memory: bool,
+    pub(crate) disk: bool,
+    pub(crate) pids: bool,
+}
+
+/// Kubernetes' default eviction threshold for memory.
+const LEAST_MEMORY: i64 = 100 << 20;
+/// The least free share of the disk, in percent; below it a node takes no more pods.
+const LEAST_DISK_PERCENT: i64 = 5;
+/// The least number of processes that can still be started.
+const LEAST_PIDS: i64 = 512;
+
+impl Pressure {
+    /// Looks at the machine.
+    pub(crate) fn detect(config: &Config) -> Self {
+        let (size, free) = disk(&config.kubelet_dir);
+        let number = |path: &str| line_of(path).parse::<i64>().ok();
+        let running = line_of("/proc/loadavg");
+        let running =
+            running.split_whitespace().nth(3).and_then(|text| text.split_once('/')?.1.parse::<i64>().ok());
+        let pids = number("/proc/sys/kernel/pid_max").zip(running).map(|(most, now)| most - now);
+        Self {
+            memory: memory("MemAvailable") < LEAST_MEMORY,
+            disk: size > 0 && free * 100 / size < LEAST_DISK_PERCENT,
+            pids: pids.is_some_and(|left| left < LEAST_PIDS),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The pods of this node: a worker for each, told of changes in the API, in the runtime, and in what
+//! volumes are made from.
+
+pub(crate) mod checks;
+mod container;
+pub(crate) mod env;
+mod hooks;
+pub(crate) mod images;
+pub(crate) mod observe;
+pub(crate) mod plan;
+mod probes;
+mod report;
+mod restarts;
+pub(crate) mod sandbox;
+pub(crate) mod spec;
+mod start;
+mod state;
+mod status;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub(crate) use status::seconds as status_seconds;
+
+use crate::containerd::events::Events;
+use crate::protocols::runtime::v1 as cri;
+use crate::{Context, Error, volumes};
+use api::Object;
+use api::core::{ConfigMap, Pod, Secret};
+use api::meta::ObjectMeta;
+use base::{Phase, Shutdown, clock};
+use client::{Cache, Change};
+use observe::{Observed, names};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use worker::{Inbox, Wanted, Worker};
+
+/// Without an event stream the runtime is asked this often, while pods run.
+const RELIST: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+struct Registry {
+    inboxes: HashMap<String, Arc<Inbox>>,
+    /// Which pod a container or sandbox belongs to.
+    owners: HashMap<String, String>,
+    /// Objects that are watched for volumes already: kind, namespace, name.
+    watched: HashSet<(&'static str, String, String)>,
+}
+
+/// The workers. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Pods(Arc<Mutex<Registry>>);
+
+impl Pods {
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a pod of this node, and starts its worker if it has none.
+    fn tell(&self, context: &Arc<Context>, pod: &Arc<Pod>, exists: bool) {
+        let mut registry = self.lock();
+        if let Some(inbox) = registry.inboxes.get(pod.uid()) {
+            let before = inbox.wanted.borrow().pod.clone();
+            if before.metadata.labels != pod.metadata.labels
+                || before.metadata.annotations != pod.metadata.annotations
+            {
+                inbox.stale.store(true, std::sync::atomic::Ordering::SeqCst);
+            }
+            inbox.wanted.send_replace(Wanted { pod: pod.clone(), exists });
+            inbox.wake.notify_one();
+            return;
+        }
+        if !exists {
+            return;
+        }
+        self.spawn(&mut registry, context, Wanted { pod: pod.clone(), exists });
+    }
+
+    fn spawn(&self, registry: &mut Registry, context: &Arc<Context>, wanted: Wanted) {
+        let uid = wanted.pod.uid().to_owned();
+        let inbox = Arc::new(Inbox::new(wanted));
+        registry.inboxes.insert(uid, inbox.clone());
+        let worker = Worker::new(context.clone(), self.clone(), inbox);
+        context.supervisor.detached("pod", Phase::Work, worker.run());
+    }
+
+    /// Lets go of a pod whose worker is done.
+    fn forget(&self, uid: &str, inbox: &Arc<Inbox>) {
+        let mut registry = self.lock();
+        if registry.inboxes.get(uid).is_some_and(|known| Arc::ptr_eq(known, inbox)) {
+            registry.inboxes.remove(uid);
+        }
+        registry.owners.retain(|_, owner| owner != uid);
+    }
+
+    /// Notes which containers and sandboxes are a pod's.
+    fn own(&self, uid: &str, observed: &Observed) {
+        let mut registry = self.lock();
+        registry.owners.retain(|_, owner| owner != uid);
+        let ids = observed.sandboxes.iter().map(|sandbox| &sandbox.id);
+        let ids = ids.chain(observed.containers.iter().map(|container| &container.id));
+        registry.owners.extend(ids.map(|id| (id.clone(), uid.to_owned())));
+    }
+
+    fn owner(&self, id: &str) -> Option<Arc<Inbox>> {
+        let registry = self.lock();
+        registry.inboxes.get(registry.owners.get(id)?).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Inbox>> {
+        self.lock().inboxes.values().cloned().collect()
+    }
+
+    /// The pods that have workers.
+    pub(crate) fn list(&self) -> Vec<Arc<Pod>> {
+        self.all().iter().map(|inbox| inbox.wanted.borrow().pod.clone()).collect()
+    }
+
+    /// The pod of this name.
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let all = self.list();
+        let mut fits = all.into_iter().filter(|pod| pod.namespace() == namespace && pod.name() == name);
+        fits.next()
+    }
+
+    /// Watches the ConfigMaps and Secrets that a pod's volumes are made from.
+    fn watch_sources(&self, context: &Arc<Context>, pod: &Pod) {
+        let (config_maps, secrets) = volumes::watched(pod);
+        self.watch_kind::<ConfigMap>(context, "ConfigMap", pod.namespace(), config_maps);
+        self.watch_kind::<Secret>(context, "Secret", pod.namespace(), secrets);
+    }
+
+    fn watch_kind<T: Object>(
+        &self,
+        context: &Arc<Context>,
+        kind: &'static str,
+        namespace: &str,
+        wanted: BTreeSet<String>,
+    ) {
+        for name in wanted {
+            if !self.lock().watched.insert((kind, namespace.to_owned(), name.clone())) {
+                continue;
+            }
+            let cache = context.caches.selected::<T>(namespace, &format!("metadata.name={name}"));
+            let (pods, of) = (self.clone(), namespace.to_owned());
+            cache.on_change(move |_| pods.source_changed(kind, &of, &name));
+        }
+    }
+
+    fn source_changed(&self, kind: &str, namespace: &str, name: &str) {
+        for inbox in self.all() {
+            let pod = inbox.wanted.borrow().pod.clone();
+            let (config_maps, secrets) = volumes::watched(&pod);
+            let uses = if kind == "Secret" { secrets.contains(name) } else { config_maps.contains(name) };
+            if pod.namespace() == namespace && uses {
+                inbox.volumes_changed();
+            }
+        }
+    }
+}
+
+fn is_mine(pod: &Pod, node: &str) -> bool {
+    spec::spec(pod).node_name.as_deref() == Some(node)
+}
+
+/// Follows the pods of this node in the cache, after what an earlier life left behind was taken over.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    pods: Pods,
+    cache: Cache<Pod>,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    cache.synced().await;
+    take_over(&context, &pods, &cache).await?;
+    let (following, registry) = (context.clone(), pods.clone());
+    let node = context.config.node_name.clone();
+    cache.on_change(move |change: &Change<Pod>| {
+        let pod = change.object();
+        if is_mine(pod, &node) {
+            registry.tell(&following, pod, change.new.is_some());
+        }
+    });
+    loop {
+        tokio::select! {
+            ended = follow_runtime(&context, &pods) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "no event stream from the runtime");
+                }
+            }
+            () = shutdown.requested() => return Ok(()),
+        }
+        // Events may have been missed while there was no stream.
+        pods.all().iter().for_each(|inbox| inbox.runtime_changed());
+        tokio::select! {
+            () = clock::sleep(RELIST) => {}
+            () = shutdown.requested() => return Ok(()),
+        }
+    }
+}
+
+/// Wakes the workers of containers that end, for as long as the runtime tells.
+async fn follow_runtime(context: &Arc<Context>, pods: &Pods) -> Result<(), Error> {
+    let mut events = Events::subscribe(&context.runtime).await?;
+    pods.all().iter().for_each(|inbox| inbox.runtime_changed());
+    loop {
+        let ended = events.next().await?;
+        let Some(inbox) = pods.owner(&ended.id) else { continue };
+        let context_of_task = context.clone();
+        context.supervisor.detached("container end", Phase::Work, async move {
+            Worker::settle(&context_of_task, &ended.id).await;
+            inbox.runtime_changed();
+        });
+    }
+}
+
+/// Gives workers to pods that the runtime has and the API server has not, so that they are stopped and
+/// removed; removes cgroups and folders of pods that neither has.
+async fn take_over(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) -> Result<(), Error> {
+    let snapshot = cache.snapshot();
+    let known: HashSet<&str> = snapshot.iter().map(|pod| pod.uid()).collect();
+    let sandboxes = context.runtime.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await?.items;
+    let mut running: HashSet<String> = HashSet::new();
+    for sandbox in &sandboxes {
+        let Some(pod) = from_sandbox(sandbox) else { continue };
+        running.insert(pod.uid().to_owned());
+        if !known.contains(pod.uid()) && !pods.lock().inboxes.contains_key(pod.uid()) {
+            tracing::info!(
+                pod = spec::described(&pod),
+                "stopping a pod that was deleted while this node was away"
+            );
+            pods.spawn(&mut pods.lock(), context, Wanted { pod: Arc::new(pod), exists: false });
+        }
+    }
+    let folders = std::fs::read_dir(context.config.kubelet_dir.join("pods"));
+    let folders =
+        folders.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    for uid in folders.chain(context.cgroups.uids()) {
+        if !known.contains(uid.as_str()) && !running.contains(&uid) {
+            volumes::take_down(context, &uid)?;
+            context.cgroups.remove(&uid)?;
+        }
+    }
+    Ok(())
+}
+
+/// As much of a pod as its sandbox' labels tell.
+fn from_sandbox(sandbox: &cri::PodSandbox) -> Option<Pod> {
+    let label = |name: &str| sandbox.labels.get(name).cloned();
+    let grace = sandbox.annotations.get(names::GRACE).and_then(|text| text.parse().ok());
+    Some(Pod {
+        metadata: ObjectMeta {
+            name: Some(label(names::POD)?),
+            namespace: Some(label(names::NAMESPACE)?),
+            uid: Some(label(names::UID)?),
+            ..Default::default()
+        },
+        spec: Some(api::core::PodSpec { termination_grace_period_seconds: grace, ..Default::default() }),
+        status: None,
+    })
+}

@@ -1,0 +1,101 @@
+//! Writing a pod's status: a patch with what changed, and nothing if nothing did.
+
+use api::core::{Pod, PodStatus};
+use serde_json::{Map, Value, json};
+
+/// Fields that others write and that a patch of ours must leave alone.
+const FOREIGN: [&str; 6] = [
+    "nominatedNodeName",
+    "resourceClaimStatuses",
+    "extendedResourceClaimStatus",
+    "nodeAllocatableResourceClaimStatuses",
+    "resize",
+    "allocatedResources",
+];
+
+/// The strategic merge patch from the stored status to the rendered one, for this very pod.
+pub(crate) fn patch(pod: &Pod, status: &PodStatus) -> Option<Value> {
+    let as_map = |status: &PodStatus| match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    let old = as_map(&pod.status.clone().unwrap_or_default());
+    let new = as_map(status);
+    let mut changes = Map::new();
+    for (name, value) in &new {
+        if name != "conditions" && old.get(name) != Some(value) {
+            changes.insert(name.clone(), replaced(name, value));
+        }
+    }
+    for name in old.keys() {
+        if !new.contains_key(name) && !FOREIGN.contains(&name.as_str()) {
+            changes.insert(name.clone(), Value::Null);
+        }
+    }
+    let conditions = changed_conditions(&old, &new);
+    if !conditions.is_empty() {
+        changes.insert("conditions".to_owned(), Value::Array(conditions));
+    }
+    (!changes.is_empty()).then(|| json!({"metadata": {"uid": pod.metadata.uid}, "status": changes}))
+}
+
+/// Lists of addresses would be merged by address; they are replaced.
+fn replaced(name: &str, value: &Value) -> Value {
+    let mut value = value.clone();
+    if let ("podIPs" | "hostIPs", Some(list)) = (name, value.as_array_mut()) {
+        list.push(json!({"$patch": "replace"}));
+    }
+    value
+}
+
+fn changed_conditions(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<Value> {
+    fn list(map: &Map<String, Value>) -> &[Value] {
+        map.get("conditions").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+    let before = |kind: &Value| list(old).iter().find(|condition| condition["type"] == *kind);
+    let changed = list(new).iter().filter(|condition| before(&condition["type"]) != Some(*condition));
+    let with_removals = changed.map(|condition| {
+        let mut condition = condition.clone();
+        let gone: Vec<String> = before(&condition["type"])
+            .and_then(Value::as_object)
+            .map(|before| {
+                before.keys().filter(|key| condition.get(key.as_str()).is_none()).cloned().collect()
+            })
+            .unwrap_or_default();
+        for key in gone {
+            condition[key] = Value::Null;
+        }
+        condition
+    });
+    with_removals.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::core::PodCondition;
+
+    #[test]
+    fn only_what_changed_is_sent() {
+        let condition = |status: &str, reason: Option<&str>| PodCondition {
+            type_: "Ready".to_owned(),
+            status: status.to_owned(),
+            reason: reason.map(str::to_owned),
+            ..Default::default()
+        };
+        let old = PodStatus {
+            phase: Some("Pending".to_owned()),
+            reason: Some("Old".to_owned()),
+            conditions: Some(vec![condition("False", Some("ContainersNotReady"))]),
+            ..Default::default()
+        };
+        let pod = Pod { status: Some(old.clone()), ..Default::default() };
+        assert_eq!(patch(&pod, &old), None);
+        let new = PodStatus { reason: None, conditions: Some(vec![condition("True", None)]), ..old };
+        let status = patch(&pod, &new).unwrap()["status"].clone();
+        assert_eq!(
+            status,
+            json!({"reason": null, "conditions": [{"type": "Ready", "status": "True", "reason": null}]})
+        );
+    }
+}

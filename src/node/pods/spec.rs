@@ -1,0 +1,135 @@
+//! Questions about a pod's specification that several places ask.
+
+use api::Object;
+use api::core::{Container, EphemeralContainer, Pod, PodSpec};
+
+/// The list a container stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Init,
+    Main,
+    Ephemeral,
+}
+
+/// What a failed or finished container's restart follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restart {
+    Always,
+    OnFailure,
+    Never,
+}
+
+static NO_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+
+/// The pod's specification; the API server lets no pod without one in.
+pub(crate) fn spec(pod: &Pod) -> &PodSpec {
+    pod.spec.as_ref().unwrap_or(&NO_SPEC)
+}
+
+/// The init containers.
+pub(crate) fn init_containers(pod: &Pod) -> &[Container] {
+    spec(pod).init_containers.as_deref().unwrap_or_default()
+}
+
+/// Ephemeral containers as ordinary ones.
+pub(crate) fn ephemeral_containers(pod: &Pod) -> Vec<Container> {
+    spec(pod).ephemeral_containers.as_deref().unwrap_or_default().iter().map(ordinary).collect()
+}
+
+fn ordinary(container: &EphemeralContainer) -> Container {
+    Container {
+        name: container.name.clone(),
+        image: container.image.clone(),
+        image_pull_policy: container.image_pull_policy.clone(),
+        command: container.command.clone(),
+        args: container.args.clone(),
+        env: container.env.clone(),
+        env_from: container.env_from.clone(),
+        working_dir: container.working_dir.clone(),
+        security_context: container.security_context.clone(),
+        stdin: container.stdin,
+        stdin_once: container.stdin_once,
+        tty: container.tty,
+        termination_message_path: container.termination_message_path.clone(),
+        termination_message_policy: container.termination_message_policy.clone(),
+        volume_mounts: container.volume_mounts.clone(),
+        ..Default::default()
+    }
+}
+
+/// All containers with the list they stand in, in the order they are started.
+pub(crate) fn containers(pod: &Pod) -> Vec<(Kind, Container)> {
+    let init = init_containers(pod).iter().map(|container| (Kind::Init, container.clone()));
+    let main = spec(pod).containers.iter().map(|container| (Kind::Main, container.clone()));
+    let ephemeral = ephemeral_containers(pod).into_iter().map(|container| (Kind::Ephemeral, container));
+    init.chain(main).chain(ephemeral).collect()
+}
+
+/// The container of this name.
+pub(crate) fn container(pod: &Pod, name: &str) -> Option<(Kind, Container)> {
+    containers(pod).into_iter().find(|(_, container)| container.name == name)
+}
+
+/// KEP-753: an init container that keeps running beside the main ones.
+pub(crate) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// The restart policy that holds for a container: its own, or the pod's. A plain init container that
+/// finished is never run again, so Always means OnFailure for it.
+pub(crate) fn restart_policy(pod: &Pod, kind: Kind, container: &Container) -> Restart {
+    let own = container.restart_policy.as_deref();
+    let policy = own.or(spec(pod).restart_policy.as_deref()).unwrap_or("Always");
+    match (policy, kind) {
+        (_, Kind::Ephemeral) | ("Never", _) => Restart::Never,
+        ("OnFailure", _) => Restart::OnFailure,
+        (_, Kind::Init) if !is_sidecar(container) => Restart::OnFailure,
+        _ => Restart::Always,
+    }
+}
+
+impl Restart {
+    /// Whether a container that ended with this code is started again.
+    pub(crate) fn after(self, exit_code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => exit_code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// `name_namespace(uid)`, as messages name a pod.
+pub(crate) fn described(pod: &Pod) -> String {
+    format!("{}_{}({})", pod.name(), pod.namespace(), pod.uid())
+}
+
+/// The event's `fieldPath` of a container.
+pub(crate) fn field_path(kind: Kind, name: &str) -> String {
+    let list = match kind {
+        Kind::Init => "initContainers",
+        Kind::Main => "containers",
+        Kind::Ephemeral => "ephemeralContainers",
+    };
+    format!("spec.{list}{{{name}}}")
+}
+
+/// Changes when a container must be replaced: of a running pod, only its image may change.
+pub(crate) fn hash(container: &Container) -> String {
+    let text = format!("{}\0{}", container.name, container.image.as_deref().unwrap_or_default());
+    let hash =
+        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{hash:x}")
+}
+
+/// The grace that the pod's deletion or specification gives, in seconds.
+pub(crate) fn grace_s(pod: &Pod) -> i64 {
+    let asked =
+        pod.metadata.deletion_grace_period_seconds.filter(|_| pod.metadata.deletion_timestamp.is_some());
+    asked.or(spec(pod).termination_grace_period_seconds).unwrap_or(30).max(0)
+}
+
+/// Whether the pod shares the host's network.
+pub(crate) fn host_network(pod: &Pod) -> bool {
+    spec(pod).host_network.unwrap_or(false)
+}

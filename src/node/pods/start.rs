@@ -1,0 +1,218 @@
+//! Starting a container: image, environment, mounts, the runtime's verbs, and the postStart hook.
+
+use super::checks::Target;
+use super::container::{self, Ingredients};
+use super::env::{self, Sources};
+use super::sandbox;
+use super::spec::{self, Kind};
+use super::{hooks, observe::Observed};
+use crate::protocols::runtime::v1 as cri;
+use crate::volumes::{self, Volumes};
+use crate::{Context, Error, files};
+use api::Object;
+use api::core::{ConfigMap, Container, Pod, Secret};
+use base::clock;
+use std::collections::HashMap;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// postStart has no limit in the API; one that never ends must not hold the pod forever.
+const POST_START: Duration = Duration::from_secs(30 * 60);
+
+/// What a start needs to know.
+pub(crate) struct Start<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) pod: &'a Pod,
+    pub(crate) kind: Kind,
+    pub(crate) container: &'a Container,
+    pub(crate) restarts: u32,
+    pub(crate) observed: &'a Observed,
+    pub(crate) volumes: &'a Volumes,
+}
+
+impl Start<'_> {
+    /// Creates and starts the container; the error is its waiting reason and message.
+    pub(crate) async fn run(&self) -> Result<(), Error> {
+        let image = self.context.images.ensure(self.context, self.pod, self.kind, self.container).await?;
+        let id = self.create(&image).await.inspect_err(|error| self.warn_failed(error))?;
+        self.tell("Created", "Container created");
+        let start = cri::StartContainerRequest { container_id: id.clone() };
+        if let Err(error) = self.context.runtime.start_container(start).await {
+            let error = Error::Container("RunContainerError", error.to_string());
+            self.warn_failed(&error);
+            return Err(error);
+        }
+        self.tell("Started", "Container started");
+        self.link_log(&id)?;
+        self.post_start(&id).await
+    }
+
+    fn tell(&self, reason: &str, message: &str) {
+        self.context.tell_container(self.pod, self.kind, &self.container.name, reason, message.to_owned());
+    }
+
+    fn warn_failed(&self, error: &Error) {
+        let message = format!("Error: {error}");
+        self.context.warn_container(self.pod, self.kind, &self.container.name, "Failed", message);
+    }
+
+    /// The pod's addresses as its containers are told.
+    fn ips(&self) -> Vec<String> {
+        if spec::host_network(self.pod) {
+            return self.context.machine.addresses.iter().map(ToString::to_string).collect();
+        }
+        self.observed.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default()
+    }
+
+    async fn create(&self, image: &cri::Image) -> Result<String, Error> {
+        let sandbox = self.observed.sandbox().ok_or_else(|| {
+            Error::Container("CreateContainerError", "the pod's sandbox is gone".to_owned())
+        })?;
+        let environment = env::resolve(self.pod, self.container, &self.sources().await?)?;
+        let known: HashMap<String, String> = environment.iter().cloned().collect();
+        let termination_file = self.termination_file()?;
+        let mut mounts = self.volumes.mounts(self.context, self.pod, self.container, &known)?;
+        self.add_own_mounts(&mut mounts, &termination_file)?;
+        let target = spec::spec(self.pod).ephemeral_containers.iter().flatten();
+        let target = target.filter(|c| self.kind == Kind::Ephemeral && c.name == self.container.name);
+        let target = target.filter_map(|c| self.observed.latest(c.target_container_name.as_deref()?)).next();
+        let from = Ingredients {
+            kind: self.kind,
+            container: self.container,
+            restarts: self.restarts,
+            environment,
+            mounts,
+            image,
+            termination_file: &termination_file,
+            node_memory: self.context.machine.memory,
+            kubelet_dir: &self.context.config.kubelet_dir,
+            target_id: target.map(|record| record.id.clone()),
+            unified: self.context.cgroups.is_unified(),
+        };
+        let config = container::config(self.pod, from)?;
+        let parent = self.context.cgroups.parent(self.pod);
+        let sandbox_config = sandbox::config(self.pod, &self.context.config, sandbox.attempt, parent);
+        files::make_folder(&PathBuf::from(&sandbox_config.log_directory).join(&self.container.name), 0o755)?;
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox.id.clone(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config),
+        };
+        let created = self.context.runtime.create_container(request).await;
+        created
+            .map(|answer| answer.container_id)
+            .map_err(|error| Error::Container("CreateContainerError", error.to_string()))
+    }
+
+    /// Fetches what the environment refers to. Missing objects are left out, and missed by name later.
+    async fn sources(&self) -> Result<Sources, Error> {
+        let (config_maps, secrets) = env::references(self.container);
+        let mut sources = Sources {
+            services: self.context.services_for(self.pod),
+            facts: self.context.facts(&self.ips()),
+            ..Default::default()
+        };
+        for name in config_maps {
+            match self.context.client.get::<ConfigMap>(self.pod.namespace(), &name).await {
+                Ok(found) => drop(sources.config_maps.insert(name, found)),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(Error::Container("CreateContainerConfigError", error.to_string())),
+            }
+        }
+        for name in secrets {
+            match self.context.client.get::<Secret>(self.pod.namespace(), &name).await {
+                Ok(found) => drop(sources.secrets.insert(name, found)),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(Error::Container("CreateContainerConfigError", error.to_string())),
+            }
+        }
+        Ok(sources)
+    }
+
+    fn folder(&self) -> PathBuf {
+        volumes::pod_folder(self.context, self.pod.uid())
+    }
+
+    /// An empty file that the container may write why it ends.
+    fn termination_file(&self) -> Result<PathBuf, Error> {
+        let folder = self.folder().join("containers").join(&self.container.name);
+        files::make_folder(&folder, 0o750)?;
+        let file = folder.join(format!("{:08x}", clock::now().subsec_nanosecond()));
+        files::write(&file, b"", 0o666)?;
+        Ok(file)
+    }
+
+    fn add_own_mounts(
+        &self,
+        mounts: &mut Vec<cri::Mount>,
+        termination_file: &std::path::Path,
+    ) -> Result<(), Error> {
+        let taken = |path: &str| mounts.iter().any(|mount| mount.container_path == path);
+        let mut own = Vec::new();
+        if !taken("/etc/hosts") {
+            let host = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+            let text = sandbox::hosts_file(self.pod, &self.context.config, &self.ips(), &host);
+            let file = self.folder().join("etc-hosts");
+            // Written in place: running containers have this very file mounted.
+            std::fs::write(&file, text).map_err(files::at(&file))?;
+            own.push(("/etc/hosts", file));
+        }
+        let path = container::termination_path(self.container);
+        if !taken(path) {
+            own.push((path, termination_file.to_owned()));
+        }
+        mounts.extend(own.into_iter().map(|(path, file)| cri::Mount {
+            container_path: path.to_owned(),
+            host_path: file.display().to_string(),
+            ..Default::default()
+        }));
+        Ok(())
+    }
+
+    /// The link by which log collectors find the file.
+    fn link_log(&self, id: &str) -> Result<(), Error> {
+        let root = &self.context.config.log_dir;
+        let folder = sandbox::log_folder(root, self.pod.namespace(), self.pod.name(), self.pod.uid());
+        let file = folder.join(container::log_path(&self.container.name, self.restarts));
+        let links = &self.context.config.container_log_dir;
+        files::make_folder(links, 0o755)?;
+        let name = format!("{}_{}_{}-{id}.log", self.pod.name(), self.pod.namespace(), self.container.name);
+        let link = links.join(name);
+        files::remove(&link)?;
+        symlink(&file, &link).map_err(files::at(&link))
+    }
+
+    /// Runs the postStart hook. A container whose hook fails is stopped.
+    async fn post_start(&self, id: &str) -> Result<(), Error> {
+        let Some(hook) = self.container.lifecycle.as_ref().and_then(|hooks| hooks.post_start.as_ref()) else {
+            return Ok(());
+        };
+        let ips = self.ips();
+        let target = Target {
+            runtime: &self.context.runtime,
+            container: self.container,
+            id,
+            ip: ips.first().map_or("", String::as_str),
+        };
+        let Err(reason) = hooks::run(hook, &target, POST_START).await else { return Ok(()) };
+        let warning = "PostStartHook failed".to_owned();
+        self.context.warn_container(
+            self.pod,
+            self.kind,
+            &self.container.name,
+            "FailedPostStartHook",
+            warning,
+        );
+        tracing::warn!(
+            pod = spec::described(self.pod),
+            container = self.container.name,
+            reason,
+            "postStart hook failed"
+        );
+        self.tell("Killing", "FailedPostStartHook");
+        let grace = Duration::from_secs(spec::grace_s(self.pod).unsigned_abs());
+        self.context.runtime.stop_container(id, grace).await?;
+        Err(Error::Container("PostStartHookError", reason))
+    }
+}

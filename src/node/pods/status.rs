@@ -1,0 +1,477 @@
+//! A pod's status from what the runtime has. Pure.
+
+use super::observe::{Container as Record, Life, Observed};
+use super::plan::from_ns;
+use super::probes::Results;
+use super::spec::{self, Kind};
+use crate::amount::Qos;
+use api::core::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus,
+    VolumeMountStatus,
+};
+use api::meta::Time;
+use jiff::Timestamp;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// Why a container could not be started, by name: the waiting reason and message.
+pub(crate) type Failures = HashMap<String, (String, String)>;
+
+/// A phase that was decided elsewhere, with `status.reason` and `status.message`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+/// Everything a status is made from.
+pub(crate) struct Input<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) observed: &'a Observed,
+    pub(crate) probes: &'a Results,
+    pub(crate) failures: &'a Failures,
+    /// The pod failed as a whole, as by its deadline.
+    pub(crate) verdict: Option<&'a Verdict>,
+    /// Nothing of it will be started again.
+    pub(crate) ending: bool,
+    pub(crate) host_ips: &'a [IpAddr],
+    pub(crate) now: Timestamp,
+}
+
+/// A time as the API carries it, in whole seconds.
+pub(crate) fn seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+fn time(ns: i64) -> Option<Time> {
+    (ns > 0).then(|| seconds(from_ns(ns)))
+}
+
+/// The whole status.
+pub(crate) fn render(input: &Input) -> PodStatus {
+    let pod = input.pod;
+    let old = pod.status.clone().unwrap_or_default();
+    let init =
+        statuses(input, Kind::Init, spec::init_containers(pod), old.init_container_statuses.as_deref());
+    let main = statuses(input, Kind::Main, &spec::spec(pod).containers, old.container_statuses.as_deref());
+    let ephemeral = spec::ephemeral_containers(pod);
+    let ephemeral = statuses(input, Kind::Ephemeral, &ephemeral, old.ephemeral_container_statuses.as_deref());
+    let phase = final_phase(input, &old, &init, &main);
+    let same = old.phase.as_deref() == Some(phase);
+    let verdict = input.verdict.filter(|_| phase == "Failed");
+    let host_ips: Vec<String> = input.host_ips.iter().map(IpAddr::to_string).collect();
+    let pod_ips = pod_ips(input, &old, &host_ips);
+    PodStatus {
+        phase: Some(phase.to_owned()),
+        reason: verdict.map(|v| v.reason.clone()).or(old.reason.clone().filter(|_| same)),
+        message: verdict.map(|v| v.message.clone()).or(old.message.clone().filter(|_| same)),
+        conditions: Some(conditions(input, &old, phase, (&init, &main))),
+        host_ip: host_ips.first().cloned(),
+        host_ips: Some(host_ips.into_iter().map(|ip| HostIP { ip }).collect()),
+        pod_ip: pod_ips.first().cloned(),
+        pod_ips: (!pod_ips.is_empty()).then(|| pod_ips.into_iter().map(|ip| PodIP { ip }).collect()),
+        start_time: old.start_time.clone().or_else(|| Some(seconds(input.now))),
+        qos_class: Some(old.qos_class.clone().unwrap_or_else(|| Qos::of(pod).name().to_owned())),
+        observed_generation: pod.metadata.generation,
+        init_container_statuses: some(init),
+        container_statuses: some(main),
+        ephemeral_container_statuses: some(ephemeral),
+        ..old
+    }
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// The pod's addresses; a pod that ended keeps the last it had.
+fn pod_ips(input: &Input, old: &PodStatus, host_ips: &[String]) -> Vec<String> {
+    if spec::host_network(input.pod) {
+        return host_ips.to_vec();
+    }
+    match input.observed.sandbox() {
+        Some(sandbox) if !sandbox.ips.is_empty() => sandbox.ips.clone(),
+        _ => old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect(),
+    }
+}
+
+fn statuses(
+    input: &Input,
+    kind: Kind,
+    containers: &[Container],
+    old: Option<&[ContainerStatus]>,
+) -> Vec<ContainerStatus> {
+    let find = |name: &str| old.unwrap_or_default().iter().find(|status| status.name == name);
+    let mut statuses: Vec<ContainerStatus> =
+        containers.iter().map(|container| status(input, kind, container, find(&container.name))).collect();
+    if kind == Kind::Main {
+        statuses.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    statuses
+}
+
+fn status(
+    input: &Input,
+    kind: Kind,
+    container: &Container,
+    old: Option<&ContainerStatus>,
+) -> ContainerStatus {
+    let mut records = input.observed.all(&container.name);
+    let mut status = match records.next() {
+        Some(record) => ContainerStatus {
+            last_state: records.next().map(|previous| state(previous)).or_else(|| {
+                let id = container_id(record);
+                let before =
+                    old.filter(|old| old.container_id.as_deref() != Some(&id) || old.last_state.is_some());
+                before.and_then(|old| match &old.state {
+                    Some(state) if state.terminated.is_some() && old.container_id.as_deref() != Some(&id) => {
+                        Some(state.clone())
+                    }
+                    _ => old.last_state.clone(),
+                })
+            }),
+            ..of_record(input, container, record)
+        },
+        None => unseen(input, container, old),
+    };
+    wait_if_failed(input, kind, container, &mut status);
+    status.volume_mounts = mounts(container);
+    if status.last_state.is_none() {
+        status.last_state = Some(ContainerState::default());
+    }
+    status
+}
+
+fn container_id(record: &Record) -> String {
+    format!("containerd://{}", record.id)
+}
+
+fn of_record(input: &Input, container: &Container, record: &Record) -> ContainerStatus {
+    let running = record.life == Life::Running;
+    let started = running && input.probes.started(container, record);
+    let finished = record.life == Life::Exited && record.exit_code == 0;
+    let is_init =
+        spec::init_containers(input.pod).iter().any(|c| c.name == container.name && !spec::is_sidecar(c));
+    let ready =
+        if is_init { finished } else { started && !input.ending && input.probes.ready(container, record) };
+    let user = record.user.as_ref().map(|(uid, gid, groups)| ContainerUser {
+        linux: Some(LinuxContainerUser { uid: *uid, gid: *gid, supplemental_groups: some(groups.clone()) }),
+    });
+    ContainerStatus {
+        name: container.name.clone(),
+        container_id: Some(container_id(record)),
+        image: record.image.clone(),
+        image_id: record.image_id.clone(),
+        restart_count: record.restarts.cast_signed(),
+        ready,
+        started: Some(started),
+        state: Some(state(record)),
+        resources: container.resources.clone(),
+        allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
+        user,
+        ..Default::default()
+    }
+}
+
+fn state(record: &Record) -> ContainerState {
+    match record.life {
+        Life::Running => ContainerState {
+            running: Some(ContainerStateRunning { started_at: time(record.started_ns) }),
+            ..Default::default()
+        },
+        Life::Exited => ContainerState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: record.exit_code,
+                reason: Some(exit_reason(record)),
+                message: Some(record.message.clone()).filter(|message| !message.is_empty()),
+                started_at: time(record.started_ns),
+                finished_at: time(record.finished_ns),
+                container_id: Some(container_id(record)),
+                signal: None,
+            }),
+            ..Default::default()
+        },
+        Life::Created | Life::Unknown => waiting("ContainerCreating", ""),
+    }
+}
+
+fn exit_reason(record: &Record) -> String {
+    match (record.reason.as_str(), record.exit_code) {
+        ("", 0) => "Completed".to_owned(),
+        ("", _) => "Error".to_owned(),
+        (reason, _) => reason.to_owned(),
+    }
+}
+
+fn waiting(reason: &str, message: &str) -> ContainerState {
+    let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    ContainerState {
+        waiting: Some(ContainerStateWaiting { reason: text(reason), message: text(message) }),
+        ..Default::default()
+    }
+}
+
+/// A container that the runtime has no record of: not created yet, or forgotten after it ended.
+fn unseen(input: &Input, container: &Container, old: Option<&ContainerStatus>) -> ContainerStatus {
+    let has_init = !spec::init_containers(input.pod).is_empty();
+    let default = waiting(if has_init { "PodInitializing" } else { "ContainerCreating" }, "");
+    let mut status = ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        started: Some(false),
+        state: Some(default),
+        ..Default::default()
+    };
+    let Some(old) = old else { return status };
+    let old_state = old.state.clone().unwrap_or_default();
+    if old_state.terminated.is_some() {
+        return ContainerStatus {
+            ready: old.ready && old.started != Some(true),
+            started: Some(false),
+            ..old.clone()
+        };
+    }
+    status.restart_count = old.restart_count;
+    status.last_state = old.last_state.clone();
+    if old_state.running.is_some() {
+        let lost = ContainerState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: 137,
+                reason: Some("ContainerStatusUnknown".to_owned()),
+                message: Some("The container could not be located when the pod was terminated".to_owned()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        if input.ending {
+            status.state = Some(lost);
+            status.container_id.clone_from(&old.container_id);
+        } else {
+            status.last_state = Some(lost);
+        }
+    }
+    status
+}
+
+/// A container that should run and cannot is waiting, whatever it was before.
+fn wait_if_failed(input: &Input, kind: Kind, container: &Container, status: &mut ContainerStatus) {
+    let Some((reason, message)) = input.failures.get(&container.name).filter(|_| !input.ending) else {
+        return;
+    };
+    let state = status.state.clone().unwrap_or_default();
+    let policy = spec::restart_policy(input.pod, kind, container);
+    if state.running.is_some() || state.terminated.as_ref().is_some_and(|end| !policy.after(end.exit_code)) {
+        return;
+    }
+    if state.terminated.is_some() {
+        status.last_state = Some(state);
+    }
+    status.state = Some(waiting(reason, message));
+    status.ready = false;
+    status.started = Some(false);
+}
+
+fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = container.volume_mounts.as_ref()?;
+    let status = |mount: &api::core::VolumeMount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only.filter(|read_only| *read_only),
+        recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
+        ..Default::default()
+    };
+    Some(mounts.iter().map(status).collect())
+}
+
+fn final_phase(
+    input: &Input,
+    old: &PodStatus,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+) -> &'static str {
+    match old.phase.as_deref() {
+        Some("Succeeded") => return "Succeeded",
+        Some("Failed") => return "Failed",
+        _ if input.verdict.is_some() => return "Failed",
+        _ => {}
+    }
+    phase(input, init, main)
+}
+
+/// Where one container stands, as far as the pod's phase asks.
+enum Stand {
+    Waiting,
+    Running,
+    /// It ended, with this code.
+    Ended(i32),
+}
+
+fn stand(status: Option<&ContainerStatus>) -> Stand {
+    let state = status.and_then(|status| status.state.as_ref());
+    let last =
+        status.and_then(|status| status.last_state.as_ref()).and_then(|state| state.terminated.as_ref());
+    match state {
+        Some(state) if state.running.is_some() => Stand::Running,
+        Some(ContainerState { terminated: Some(end), .. }) => Stand::Ended(end.exit_code),
+        _ => last.map_or(Stand::Waiting, |end| Stand::Ended(end.exit_code)),
+    }
+}
+
+fn phase(input: &Input, init: &[ContainerStatus], main: &[ContainerStatus]) -> &'static str {
+    let pod = input.pod;
+    let find = |list: &'_ [ContainerStatus], name: &str| list.iter().position(|status| status.name == name);
+    let containers = &spec::spec(pod).containers;
+    let initialized = containers.iter().any(|c| input.observed.latest(&c.name).is_some());
+    let mut pending = false;
+    let mut running = 0;
+    for container in spec::init_containers(pod) {
+        let status = find(init, &container.name).map(|at| &init[at]);
+        let policy = spec::restart_policy(pod, Kind::Init, container);
+        match (stand(status), spec::is_sidecar(container)) {
+            (Stand::Running, true) => {
+                running += 1;
+                pending |= !initialized && status.is_none_or(|status| status.started != Some(true));
+            }
+            (Stand::Waiting, _) | (Stand::Running, false) => pending |= !initialized,
+            (Stand::Ended(code), false) if code != 0 && !policy.after(code) => return "Failed",
+            (Stand::Ended(code), false) if code != 0 => pending |= !initialized,
+            (Stand::Ended(_), _) => {}
+        }
+    }
+    let (mut stopped, mut succeeded, mut final_stops, mut waits) = (0, 0, 0, 0);
+    for container in containers {
+        match stand(find(main, &container.name).map(|at| &main[at])) {
+            Stand::Running => running += 1,
+            Stand::Waiting => waits += 1,
+            Stand::Ended(code) => {
+                stopped += 1;
+                succeeded += usize::from(code == 0);
+                final_stops += usize::from(!spec::restart_policy(pod, Kind::Main, container).after(code));
+            }
+        }
+    }
+    match () {
+        () if pending || waits > 0 => "Pending",
+        () if running > 0 => "Running",
+        () if stopped == 0 => "Pending",
+        () if !input.ending && final_stops != stopped => "Running",
+        () if stopped == succeeded => "Succeeded",
+        () => "Failed",
+    }
+}
+
+/// A condition's status, reason and message.
+type Finding = (bool, &'static str, String);
+
+fn conditions(
+    input: &Input,
+    old: &PodStatus,
+    phase: &str,
+    (init, main): (&[ContainerStatus], &[ContainerStatus]),
+) -> Vec<PodCondition> {
+    let containers = containers_ready(input.pod, phase, init, main);
+    let ready = ready(input.pod, old, &containers);
+    let sandbox =
+        (input.observed.sandbox().is_some_and(|s| !s.ips.is_empty() || s.host_network), "", String::new());
+    let found = [
+        ("PodReadyToStartContainers", sandbox),
+        ("Initialized", initialized(input.pod, phase, init, main)),
+        ("Ready", ready),
+        ("ContainersReady", containers),
+        ("PodScheduled", (true, "", String::new())),
+    ];
+    let mut all: Vec<PodCondition> = old.conditions.clone().unwrap_or_default();
+    all.retain(|condition| found.iter().all(|(name, _)| condition.type_ != *name));
+    all.extend(found.map(|(name, finding)| condition(input, old, name, finding)));
+    all
+}
+
+fn condition(input: &Input, old: &PodStatus, name: &str, (status, reason, message): Finding) -> PodCondition {
+    let status = if status { "True" } else { "False" };
+    let before = old.conditions.iter().flatten().find(|condition| condition.type_ == name);
+    let since = before
+        .filter(|before| before.status == status)
+        .and_then(|before| before.last_transition_time.clone());
+    PodCondition {
+        type_: name.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
+        message: Some(message).filter(|message| !message.is_empty()),
+        last_transition_time: Some(since.unwrap_or_else(|| seconds(input.now))),
+        last_probe_time: None,
+        observed_generation: input.pod.metadata.generation,
+    }
+}
+
+/// Names as Go prints a list: `[a b]`.
+fn listed(what: &str, names: &[&str]) -> Option<String> {
+    (!names.is_empty()).then(|| format!("containers with {what} status: [{}]", names.join(" ")))
+}
+
+fn containers_ready(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Finding {
+    match phase {
+        "Succeeded" => return (false, "PodCompleted", String::new()),
+        "Failed" => return (false, "PodFailed", String::new()),
+        _ => {}
+    }
+    let sidecars = spec::init_containers(pod).iter().filter(|container| spec::is_sidecar(container));
+    let wanted = sidecars.chain(&spec::spec(pod).containers);
+    let ready = |name: &str| init.iter().chain(main).any(|status| status.name == name && status.ready);
+    let unready: Vec<&str> = wanted.map(|c| c.name.as_str()).filter(|name| !ready(name)).collect();
+    match listed("unready", &unready) {
+        Some(message) => (false, "ContainersNotReady", message),
+        None => (true, "", String::new()),
+    }
+}
+
+fn ready(pod: &Pod, old: &PodStatus, containers: &Finding) -> Finding {
+    if !containers.0 {
+        return containers.clone();
+    }
+    let gates = spec::spec(pod).readiness_gates.as_deref().unwrap_or_default();
+    let missing = gates.iter().filter_map(|gate| {
+        let gate = gate.condition_type.as_str();
+        match old.conditions.iter().flatten().find(|condition| condition.type_ == gate) {
+            None => Some(format!("corresponding condition of pod readiness gate {gate:?} does not exist.")),
+            Some(condition) if condition.status != "True" => Some(format!(
+                "the status of pod readiness gate {gate:?} is not \"True\", but {}",
+                condition.status
+            )),
+            Some(_) => None,
+        }
+    });
+    let missing: Vec<String> = missing.collect();
+    if missing.is_empty() {
+        (true, "", String::new())
+    } else {
+        (false, "ReadinessGatesNotReady", missing.join(", "))
+    }
+}
+
+fn initialized(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Finding {
+    if phase == "Succeeded" {
+        return (true, "PodCompleted", String::new());
+    }
+    let started = |status: &ContainerStatus| {
+        let ran = |state: &Option<ContainerState>| {
+            state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+        };
+        ran(&status.state) || ran(&status.last_state)
+    };
+    if main.iter().any(started) {
+        return (true, "", String::new());
+    }
+    let incomplete = spec::init_containers(pod).iter().filter(|container| {
+        let status = init.iter().find(|status| status.name == container.name);
+        let done = |status: &ContainerStatus| {
+            if spec::is_sidecar(container) { status.started == Some(true) } else { status.ready }
+        };
+        !status.is_some_and(done)
+    });
+    let incomplete: Vec<&str> = incomplete.map(|container| container.name.as_str()).collect();
+    match listed("incomplete", &incomplete) {
+        Some(message) => (false, "ContainersNotInitialized", message),
+        None => (true, "", String::new()),
+    }
+}

@@ -1,0 +1,1 @@
+//! Golden tests of the plan and of the status.

@@ -1,0 +1,362 @@
+//! The Node object: made once, its status kept true, its Lease renewed.
+
+use crate::containerd;
+use crate::machine::{self, Pressure};
+use crate::pods::status_seconds;
+use crate::protocols::runtime::v1 as cri;
+use crate::{Context, Error};
+use api::Object;
+use api::coordination::{Lease, LeaseSpec};
+use api::core::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+    NodeStatus,
+};
+use api::meta::{MicroTime, ObjectMeta, OwnerReference};
+use base::{Backoff, Shutdown, clock};
+use client::{Cache, Patch};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The namespace of the nodes' leases.
+const LEASES: &str = "kube-node-lease";
+/// How long a lease holds, and how often it is renewed.
+const LEASE_S: i32 = 40;
+const RENEW: Duration = Duration::from_secs(10);
+/// A status without a change is written this often all the same.
+const REPORT: SignedDuration = SignedDuration::from_mins(5);
+/// Images in the status, as Kubernetes limits them.
+const IMAGES: usize = 50;
+/// Images are listed anew this often.
+const LIST_IMAGES: SignedDuration = SignedDuration::from_mins(1);
+
+/// The object as it is registered.
+fn object(context: &Context, status: NodeStatus) -> Node {
+    let config = &context.config;
+    let mut labels = config.labels.clone();
+    let own = [
+        ("kubernetes.io/hostname", config.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", machine::architecture()),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", machine::architecture()),
+        ("node.kubernetes.io/instance-type", "knarr"),
+    ];
+    for (name, value) in own {
+        labels.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
+    Node {
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels),
+            ..Default::default()
+        },
+        spec: Some(NodeSpec {
+            taints: Some(config.taints.clone()).filter(|taints| !taints.is_empty()),
+            provider_id: Some(format!("knarr://{}", config.node_name)),
+            ..Default::default()
+        }),
+        status: Some(status),
+    }
+}
+
+/// Makes the object, or adds to an existing one the labels that every node has.
+async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> {
+    let wanted = object(context, status);
+    match context.client.create(&wanted).await {
+        Err(error) if error.is_already_exists() => {}
+        other => return Ok(other?),
+    }
+    let labels = wanted.metadata.labels.unwrap_or_default();
+    let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
+    Ok(context.client.patch::<Node>("", &context.config.node_name, &patch).await?)
+}
+
+/// What is asked of the runtime, not of the machine.
+struct Runtime {
+    version: String,
+    images: Vec<ContainerImage>,
+    images_at: Option<Timestamp>,
+}
+
+impl Runtime {
+    /// Why the node is not ready; none if it is.
+    async fn trouble(&self, context: &Context) -> Option<String> {
+        let status = match context.runtime.status(cri::StatusRequest { verbose: false }).await {
+            Ok(answer) => answer.status.unwrap_or_default(),
+            Err(error) => return Some(format!("container runtime is down: {error}")),
+        };
+        let bad: Vec<String> = ["RuntimeReady", "NetworkReady"]
+            .into_iter()
+            .filter_map(|name| {
+                let found = status.conditions.iter().find(|condition| condition.r#type == name);
+                let what =
+                    if name == "RuntimeReady" { "container runtime" } else { "container runtime network" };
+                match found {
+                    Some(condition) if condition.status => None,
+                    Some(c) => Some(format!(
+                        "{what} not ready: {name}=false reason:{} message:{}",
+                        c.reason, c.message
+                    )),
+                    None => Some(format!("{what} not ready: {name} is not known")),
+                }
+            })
+            .collect();
+        (!bad.is_empty()).then(|| bad.join(", "))
+    }
+
+    async fn list_images(&mut self, context: &Context) {
+        let now = clock::now();
+        if self.images_at.is_some_and(|at| now.duration_since(at) < LIST_IMAGES) {
+            return;
+        }
+        let Ok(answer) = context.runtime.list_images(cri::ListImagesRequest {}).await else { return };
+        let mut images = answer.images;
+        images.sort_by_key(|image| std::cmp::Reverse(image.size));
+        images.truncate(IMAGES);
+        self.images_at = Some(now);
+        self.images = images
+            .into_iter()
+            .map(|image| ContainerImage {
+                names: Some([image.repo_digests, image.repo_tags].concat()),
+                size_bytes: i64::try_from(image.size).ok(),
+            })
+            .collect();
+    }
+}
+
+fn condition(
+    old: &[NodeCondition],
+    kind: &str,
+    (status, reason, message): (bool, &str, &str),
+) -> NodeCondition {
+    let status = if status { "True" } else { "False" };
+    let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
+    let now = status_seconds(clock::now());
+    NodeCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: Some(now.clone()),
+        last_transition_time: before.and_then(|before| before.last_transition_time.clone()).or(Some(now)),
+    }
+}
+
+fn conditions(old: &[NodeCondition], pressure: Pressure, trouble: Option<&str>) -> Vec<NodeCondition> {
+    let memory = if pressure.memory {
+        (true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
+    } else {
+        (false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+    };
+    let disk = if pressure.disk {
+        (true, "KubeletHasDiskPressure", "kubelet has disk pressure")
+    } else {
+        (false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+    };
+    let pids = if pressure.pids {
+        (true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
+    } else {
+        (false, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+    };
+    let ready = match trouble {
+        Some(trouble) => (false, "KubeletNotReady", trouble),
+        None => (true, "KubeletReady", "kubelet is posting ready status"),
+    };
+    let all = [("MemoryPressure", memory), ("DiskPressure", disk), ("PIDPressure", pids), ("Ready", ready)];
+    all.map(|(kind, finding)| condition(old, kind, finding)).into()
+}
+
+fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: Option<&str>) -> NodeStatus {
+    let capacity = machine::capacity(&context.config);
+    let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
+    let internal = context.machine.addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
+    let addresses = internal.chain([address("Hostname", context.config.node_name.clone())]).collect();
+    NodeStatus {
+        addresses: Some(addresses),
+        allocatable: Some(capacity.clone()),
+        capacity: Some(capacity),
+        conditions: Some(conditions(old, Pressure::detect(&context.config), trouble)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: context.config.bind.port().into() }),
+        }),
+        images: Some(runtime.images.clone()),
+        node_info: Some(machine::system_info(&runtime.version, &context.config.version)),
+        ..Default::default()
+    }
+}
+
+/// A status without its times, to see whether it changed.
+fn essence(status: &NodeStatus) -> Value {
+    let mut status = status.clone();
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_heartbeat_time = None;
+    }
+    serde_json::to_value(status).unwrap_or_default()
+}
+
+/// Registers the node, then keeps its lease and status until asked to stop. `ready` follows the Ready
+/// condition as it is written.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    ready: watch::Sender<bool>,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let version = containerd::answering(&context.runtime).await?;
+    let version = format!("{}://{}", version.runtime_name, version.runtime_version);
+    let mut runtime = Runtime { version, images: Vec::new(), images_at: None };
+    runtime.list_images(&context).await;
+    let trouble = runtime.trouble(&context).await;
+    let node = register(&context, status(&context, &[], &runtime, trouble.as_deref())).await?;
+    context.recorder.normal(&node, "Starting", "Starting kubelet.".to_owned());
+    let mut reporter = Reporter { context: context.clone(), node, runtime, written: None };
+    // While it is not ready, it is looked at often: users wait for this.
+    let mut haste = Backoff::new(Duration::from_millis(50), RENEW);
+    let mut renewed: Option<clock::Instant> = None;
+    loop {
+        if renewed.is_none_or(|at| at.elapsed() >= RENEW) {
+            renew_lease(&context, &reporter.node).await?;
+            renewed = Some(clock::instant());
+        }
+        let is_ready = reporter.report().await?;
+        if ready.send_replace(is_ready) != is_ready {
+            tracing::info!(node = context.config.node_name, ready = is_ready, "node");
+            haste.reset();
+        }
+        let pause = if is_ready { RENEW } else { haste.next_delay() };
+        tokio::select! {
+            () = clock::sleep(pause) => {}
+            () = shutdown.requested() => return Ok(()),
+        }
+    }
+}
+
+struct Reporter {
+    context: Arc<Context>,
+    node: Node,
+    runtime: Runtime,
+    /// What was written last, and when.
+    written: Option<(Value, Timestamp)>,
+}
+
+impl Reporter {
+    /// Writes the status if it changed or is old; returns whether the node is ready.
+    async fn report(&mut self) -> Result<bool, Error> {
+        self.runtime.list_images(&self.context).await;
+        let trouble = self.runtime.trouble(&self.context).await;
+        let old = self.node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        let status = status(&self.context, &old, &self.runtime, trouble.as_deref());
+        let (essence, now) = (essence(&status), clock::now());
+        let fresh =
+            |(written, at): &(Value, Timestamp)| *written == essence && now.duration_since(*at) < REPORT;
+        if !self.written.as_ref().is_some_and(fresh) {
+            let patch = Patch::Strategic(json!({"status": status}));
+            self.node = self.context.client.patch_status("", &self.context.config.node_name, &patch).await?;
+            self.tell_changes(&old, &status);
+            self.written = Some((essence, now));
+        }
+        Ok(trouble.is_none())
+    }
+
+    /// Events for conditions that changed, as Kubernetes words them.
+    fn tell_changes(&self, old: &[NodeCondition], status: &NodeStatus) {
+        for condition in status.conditions.iter().flatten() {
+            let before = old.iter().find(|before| before.type_ == condition.type_);
+            if before.is_some_and(|before| before.status == condition.status) {
+                continue;
+            }
+            let reason = match (condition.type_.as_str(), condition.status.as_str()) {
+                ("Ready", "True") => "NodeReady",
+                ("Ready", _) => "NodeNotReady",
+                _ => condition.reason.as_deref().unwrap_or_default(),
+            };
+            let message = format!("Node {} status is now: {reason}", self.context.config.node_name);
+            self.context.recorder.normal(&self.node, reason, message);
+        }
+    }
+}
+
+/// Renews the node's lease, or makes it.
+async fn renew_lease(context: &Context, node: &Node) -> Result<(), Error> {
+    let name = &context.config.node_name;
+    let now = MicroTime(clock::now());
+    let patch = Patch::Merge(json!({"spec": {
+        "holderIdentity": name, "leaseDurationSeconds": LEASE_S, "renewTime": now,
+    }}));
+    match context.client.patch::<Lease>(LEASES, name, &patch).await {
+        Err(error) if error.is_not_found() => {}
+        other => return Ok(other.map(drop)?),
+    }
+    let owner = OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: name.clone(),
+        uid: node.uid().to_owned(),
+        ..Default::default()
+    };
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(LEASES.to_owned()),
+            owner_references: Some(vec![owner]),
+            ..Default::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(name.clone()),
+            lease_duration_seconds: Some(LEASE_S),
+            renew_time: Some(now),
+            ..Default::default()
+        }),
+    };
+    match context.client.create(&lease).await {
+        // The namespace may not be there yet, or somebody else was faster: the next renewal will tell.
+        Err(error) if error.is_not_found() || error.is_already_exists() => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+/// Sets up the pods' network once the node has its blocks, and again when they change.
+pub(crate) async fn run_network(
+    context: Arc<Context>,
+    nodes: Cache<Node>,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let mut installed: Vec<String> = Vec::new();
+    loop {
+        let changed = nodes.changed();
+        let node = nodes.get("", &context.config.node_name);
+        let blocks = node.and_then(|node| node.spec.as_ref()?.pod_cidrs.clone()).unwrap_or_default();
+        if !blocks.is_empty() && blocks != installed {
+            install_network(&context, &blocks).await?;
+            installed = blocks;
+        }
+        tokio::select! {
+            () = changed => {}
+            () = shutdown.requested() => return Ok(()),
+        }
+    }
+}
+
+async fn install_network(context: &Context, blocks: &[String]) -> Result<(), Error> {
+    let unusable = |what: &str| Error::Setup(format!("the node's podCIDRs {what} cannot be used"));
+    let pod_cidrs = blocks
+        .iter()
+        .map(|block| block.parse().map_err(|_| unusable(block)))
+        .collect::<Result<Vec<net::Cidr>, _>>()?;
+    let fault = |error: net::Error| Error::Setup(format!("setting up the pods' network: {error}"));
+    let mtu = net::default_mtu().await.map_err(fault)?;
+    let node = net::Node {
+        pod_cidrs: pod_cidrs.clone(),
+        cluster_cidrs: context.config.cluster_cidrs.clone(),
+        service_cidrs: context.config.service_cidrs.clone(),
+        mtu,
+    };
+    net::setup(&node).await.map_err(fault)?;
+    let agent = context.config.data_dir.join("agent");
+    let state_dir = context.config.run_dir.join("cni");
+    let params = net::cni::Params { network: net::cni::Network { pod_cidrs, mtu, state_dir }, newest: false };
+    let executable = std::env::current_exe().map_err(crate::files::at("/proc/self/exe".as_ref()))?;
+    net::cni::install(&agent.join("bin"), &agent.join("etc/cni/net.d"), &params, &executable).map_err(fault)
+}

@@ -1,0 +1,65 @@
+//! Waiting for a file or folder to change, by inotify.
+
+use crate::Error;
+use crate::files;
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
+use tokio::io::unix::AsyncFd;
+
+/// What tokio's readiness asks of a file descriptor.
+struct Descriptor(Inotify);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Changes of one or more paths, coalesced.
+pub(crate) struct Changes(AsyncFd<Descriptor>);
+
+impl Changes {
+    /// Changes of a folder's entries (complete writes and renames), or of a file's content.
+    pub(crate) fn of(path: &Path) -> Result<Self, Error> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
+        let inotify = inotify.map_err(|errno| files::at(path)(errno.into()))?;
+        #[expect(unsafe_code, reason = "tokio offers no other way to wait for a descriptor")]
+        // SAFETY: the inotify instance owns its open descriptor, lives as long as the registration that
+        // owns it in turn, and nothing here replaces or closes it before.
+        let registered = unsafe { AsyncFd::register(Descriptor(inotify)) };
+        let changes = Self(registered.map_err(|error| files::at(path)(error.into()))?);
+        changes.also(path)?;
+        Ok(changes)
+    }
+
+    /// Watches one more path.
+    pub(crate) fn also(&self, path: &Path) -> Result<(), Error> {
+        let flags = if path.is_dir() {
+            AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE
+        } else {
+            AddWatchFlags::IN_MODIFY
+        };
+        let added = self.0.get_ref().0.add_watch(path, flags);
+        added.map(drop).map_err(|errno| files::at(path)(errno.into()))
+    }
+
+    /// Returns after at least one change since the last call.
+    pub(crate) async fn next(&mut self) -> Result<(), Error> {
+        loop {
+            let mut ready = self.0.readable().await.map_err(|error| Error::Setup(error.to_string()))?;
+            match ready.get_inner().0.read_events() {
+                Ok(_) => return Ok(()),
+                Err(Errno::EAGAIN) => ready.clear_ready(),
+                Err(errno) => return Err(Error::Setup(format!("inotify: {errno}"))),
+            }
+        }
+    }
+}
