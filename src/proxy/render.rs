@@ -115,7 +115,8 @@ fn base_chains() -> Vec<Chain> {
     ];
     let new = ["ct state new jump refused"];
     vec![
-        Chain::plain("refuse", ["reject"]),
+        // A reset waits for a client that is still within connect(); an ICMP error then is lost.
+        Chain::plain("refuse", ["meta l4proto tcp reject with tcp reset", "reject"]),
         Chain::plain("refused", refused),
         Chain::plain("remember", remember),
         Chain::plain("translate", translate),
