@@ -308,3 +308,66 @@ fn encode(query: &Message, mut answer: Message, limit: usize) -> Vec<u8> {
         failure(query, ResponseCode::ServFail).to_vec().unwrap_or_default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_proto::rr::RecordType;
+    use hickory_proto::rr::rdata::A;
+
+    fn query(edns: Option<Edns>) -> Message {
+        let mut query = Message::query();
+        query.add_query(Query::query(Name::from_ascii("a.cluster.local.").unwrap(), RecordType::A));
+        query.edns = edns;
+        query
+    }
+
+    fn long_answer(query: &Message) -> Message {
+        let mut answer = response_to(query);
+        let name = query.queries[0].name().clone();
+        answer.add_answers((0..100).map(|i| owned(&name, RData::A(A::new(10, 42, 0, i)))));
+        answer
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_and_marked() {
+        let query = query(None);
+        let cut = encode(&query, long_answer(&query), usize::from(PLAIN_UDP_PAYLOAD));
+        let cut = Message::from_vec(&cut).unwrap();
+        assert!(cut.metadata.truncation && cut.answers.is_empty() && cut.edns.is_none());
+        assert_eq!((cut.metadata.id, &cut.queries), (query.metadata.id, &query.queries));
+        let whole = encode(&query, long_answer(&query), usize::from(u16::MAX));
+        assert_eq!(Message::from_vec(&whole).unwrap().answers.len(), 100);
+    }
+
+    #[test]
+    fn extended_queries_get_extended_answers() {
+        let mut edns = Edns::new();
+        edns.set_max_payload(4_096).set_version(1);
+        let newer = query(Some(edns));
+        assert_eq!(checked(&newer).unwrap_err(), ResponseCode::BADVERS);
+        let refused = encode(&newer, failure(&newer, ResponseCode::BADVERS), usize::from(UDP_PAYLOAD));
+        let refused = Message::from_vec(&refused).unwrap();
+        // BADVERS and BADSIG are one number, told apart by context.
+        assert_eq!(u16::from(refused.metadata.response_code), u16::from(ResponseCode::BADVERS));
+        assert_eq!(refused.edns.unwrap().max_payload(), UDP_PAYLOAD);
+    }
+
+    #[test]
+    fn only_queries_with_one_question_are_answered() {
+        let mut two = query(None);
+        two.queries.push(two.queries[0].clone());
+        assert_eq!(checked(&two).unwrap_err(), ResponseCode::FormErr);
+        let answer = response_to(&query(None)).to_vec().unwrap();
+        assert!(parse(&answer).is_none() && parse(b"noise").is_none());
+    }
+
+    #[test]
+    fn reverse_names_of_the_clusters_blocks_are_known() {
+        let block = ("10.42.0.0".parse().unwrap(), 15);
+        let inside = |text: &str| within(text.parse().unwrap(), block.0, block.1);
+        assert!(inside("10.42.0.1") && inside("10.43.255.255"));
+        assert!(!inside("10.44.0.0") && !inside("::1"));
+        assert!(within("192.0.2.1".parse().unwrap(), "0.0.0.0".parse().unwrap(), 0));
+    }
+}

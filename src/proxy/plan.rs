@@ -11,6 +11,9 @@ use std::net::IpAddr;
 /// `kubernetes.io/service-name`: the label that ties a slice to its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// Labels by which a service says that another proxy serves it, or none has to.
+const NOT_OURS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where it is not set.
 const AFFINITY_S: u32 = 10_800;
 
@@ -49,6 +52,7 @@ fn plan_service(config: &Config, service: &Service, slices: &[&EndpointSlice], m
     let Some(spec) = &service.spec else { return };
     let addresses = cluster_addresses(spec);
     if spec.type_.as_deref() == Some("ExternalName")
+        || NOT_OURS.iter().any(|label| service.labels().contains_key(*label))
         || addresses.is_empty()
         || addresses.iter().any(|address| config.answered_here.contains(address))
     {

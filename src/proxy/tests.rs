@@ -149,7 +149,11 @@ fn local_policies_keep_to_this_node() {
 #[test]
 fn headless_external_and_own_services_are_left_alone() {
     let port = json!([{"port": 53}]);
+    let mut elsewhere = service("elsewhere", json!({"clusterIP": "10.43.0.11", "ports": port}));
+    let label = ("service.kubernetes.io/service-proxy-name".to_owned(), "other".to_owned());
+    elsewhere.metadata.labels = Some([label].into());
     let services = [
+        elsewhere,
         service("headless", json!({"clusterIP": "None", "ports": port})),
         service("outside", json!({"type": "ExternalName", "externalName": "example.org"})),
         service("dns", json!({"clusterIP": "10.43.0.10", "ports": port})),

@@ -186,8 +186,8 @@ impl Call {
     /// The network, complete enough to attach a pod to it.
     pub(super) fn usable_network(&self) -> Result<&Network, Failure> {
         let network = self.network();
-        if network.pod_cidrs.is_empty() || network.state_dir.as_os_str().is_empty() {
-            return Err(Failure::new(code::NETWORK, "podCidrs and stateDir must be set"));
+        if network.pod_cidrs.is_empty() || network.state_dir.as_os_str().is_empty() || network.mtu == 0 {
+            return Err(Failure::new(code::NETWORK, "podCidrs, mtu and stateDir must be set"));
         }
         Ok(network)
     }
