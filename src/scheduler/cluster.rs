@@ -1,0 +1,134 @@
+//! The picture of the cluster that decisions are made from, kept current change by change.
+
+use crate::resources::Resources;
+use crate::wanted::{Key, Wanted};
+use api::Object;
+use api::core::{Node, Pod, Taint};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// A node, and the pods that are on it or about to be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    /// `None` while only pods of the node are known.
+    pub(crate) node: Option<Arc<Node>>,
+    pub(crate) allocatable: Resources,
+    pub(crate) requested: Resources,
+    pub(crate) guessed: Resources,
+    pub(crate) pods: BTreeMap<Key, Arc<Wanted>>,
+}
+
+impl Place {
+    pub(crate) fn taints(&self) -> &[Taint] {
+        let spec = self.node.as_ref().and_then(|node| node.spec.as_ref());
+        spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
+    }
+
+    /// The node's value of a topology key.
+    pub(crate) fn domain(&self, key: &str) -> Option<&str> {
+        self.node.as_ref()?.labels().get(key).map(String::as_str)
+    }
+
+    pub(crate) fn add(&mut self, key: Key, wanted: Arc<Wanted>) {
+        self.remove(&key);
+        self.requested.add(&wanted.requests);
+        self.guessed.add(&wanted.guessed);
+        self.pods.insert(key, wanted);
+    }
+
+    pub(crate) fn remove(&mut self, key: &Key) -> bool {
+        let Some(wanted) = self.pods.remove(key) else { return false };
+        self.requested.subtract(&wanted.requests);
+        self.guessed.subtract(&wanted.guessed);
+        true
+    }
+}
+
+/// All nodes with their pods, and the labels of namespaces.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    places: BTreeMap<String, Place>,
+    /// Where each pod is.
+    at: HashMap<Key, String>,
+    namespaces: HashMap<String, BTreeMap<String, String>>,
+}
+
+impl Cluster {
+    /// The nodes that exist.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&str, &Place)> {
+        self.places
+            .iter()
+            .filter(|(_, place)| place.node.is_some())
+            .map(|(name, place)| (name.as_str(), place))
+    }
+
+    pub(crate) fn place(&self, node: &str) -> Option<&Place> {
+        self.places.get(node)
+    }
+
+    pub(crate) fn namespace(&self, name: &str) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.namespaces.get(name).unwrap_or(&NONE)
+    }
+
+    /// The same cluster with one node's pods otherwise, to see what that would change.
+    pub(crate) fn with_place(&self, place: &Place) -> Self {
+        let mut other =
+            Self { places: self.places.clone(), at: HashMap::new(), namespaces: self.namespaces.clone() };
+        if let Some(name) = place.node.as_ref().map(|node| node.name().to_owned()) {
+            other.places.insert(name, place.clone());
+        }
+        other
+    }
+
+    pub(crate) fn put_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
+        match labels {
+            Some(labels) => drop(self.namespaces.insert(name.to_owned(), labels)),
+            None => drop(self.namespaces.remove(name)),
+        }
+    }
+
+    pub(crate) fn put_node(&mut self, node: Arc<Node>) {
+        let place = self.places.entry(node.name().to_owned()).or_default();
+        place.allocatable =
+            Resources::of(node.status.as_ref().and_then(|status| status.allocatable.as_ref()));
+        place.node = Some(node);
+    }
+
+    /// Pods may outlive the node they are on for a while.
+    pub(crate) fn remove_node(&mut self, name: &str) {
+        if let Some(place) = self.places.get_mut(name) {
+            place.node = None;
+            if place.pods.is_empty() {
+                self.places.remove(name);
+            }
+        }
+    }
+
+    /// A pod is on a node, or is assumed to be while it is being bound.
+    pub(crate) fn put_pod(&mut self, node: &str, wanted: Arc<Wanted>) {
+        let key = Key::of(&wanted.pod);
+        if self.at.get(&key).is_some_and(|at| at != node) {
+            self.remove_pod(&key);
+        }
+        self.at.insert(key.clone(), node.to_owned());
+        self.places.entry(node.to_owned()).or_default().add(key, wanted);
+    }
+
+    /// Whether the pod was on a node.
+    pub(crate) fn remove_pod(&mut self, key: &Key) -> bool {
+        let Some(node) = self.at.remove(key) else { return false };
+        let Some(place) = self.places.get_mut(&node) else { return false };
+        let removed = place.remove(key);
+        if place.node.is_none() && place.pods.is_empty() {
+            self.places.remove(&node);
+        }
+        removed
+    }
+
+    /// The pod that is known on a node, to see whether a change matters.
+    pub(crate) fn pod(&self, key: &Key) -> Option<&Arc<Pod>> {
+        let place = self.places.get(self.at.get(key)?)?;
+        place.pods.get(key).map(|wanted| &wanted.pod)
+    }
+}
