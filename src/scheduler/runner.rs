@@ -26,6 +26,12 @@ struct State {
     turn: usize,
 }
 
+/// What becomes of a pod for now.
+enum Decision {
+    Bind(String),
+    GiveUp(Unfit, Option<Preemption>),
+}
+
 struct Scheduler {
     config: Config,
     client: Client,
@@ -188,21 +194,21 @@ impl Scheduler {
         let scheduler = self.clone();
         self.supervisor.detached("binding a pod", Phase::Work, async move {
             match decision {
-                Ok(node) => scheduler.bind(wanted, node).await,
-                Err((unfit, preemption)) => scheduler.give_up(&wanted, unfit, preemption).await,
+                Decision::Bind(node) => scheduler.bind(wanted, node).await,
+                Decision::GiveUp(unfit, preemption) => scheduler.give_up(&wanted, unfit, preemption).await,
             }
             drop(permit);
         });
     }
 
     /// Chooses a node and takes its room at once: the next decision must not give it away again.
-    fn decide(&self, wanted: &Arc<Wanted>) -> Result<String, (Unfit, Option<Preemption>)> {
+    fn decide(&self, wanted: &Arc<Wanted>) -> Decision {
         let mut state = self.state();
         state.turn = state.turn.wrapping_add(1);
         match plan::plan(wanted, &state.cluster, state.turn) {
             Ok(node) => {
                 state.cluster.put_pod(&node, wanted.clone());
-                Ok(node)
+                Decision::Bind(node)
             }
             Err(mut unfit) => {
                 let preemption = match preemption::plan(wanted, &state.cluster, &unfit) {
@@ -215,7 +221,7 @@ impl Scheduler {
                 };
                 let helped_by = std::mem::take(&mut unfit.helped_by);
                 state.queue.unschedulable(&Key::of(&wanted.pod), helped_by, clock::instant());
-                Err((unfit, preemption))
+                Decision::GiveUp(unfit, preemption)
             }
         }
     }
