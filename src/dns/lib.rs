@@ -2,7 +2,7 @@
 //! the machine's resolvers, with a bounded cache.
 //!
 //! It follows the Kubernetes DNS specification 1.1.0. It must never ask itself, never block a query
-//! on the API, and never answer for a cluster name from outside. Start reading at [`zone::Zone`],
+//! on the API, and never ask others about a name of the cluster. Start reading at [`zone::Zone`],
 //! which is pure; `server` speaks the protocol, `forward` asks others.
 
 mod forward;

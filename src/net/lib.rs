@@ -18,12 +18,14 @@ mod node;
 mod pool;
 mod sysctl;
 
+pub(crate) use pool::Pool;
+
 pub use cidr::Cidr;
 pub use netlink::ROUTE_PROTOCOL;
 pub use node::{
     DEVICE, MASQUERADE_MARK, Node, add_local_address, contain, default_mtu, local_addresses, setup, teardown,
 };
-pub use pool::{Pool, PoolError};
+pub use pool::PoolError;
 
 /// Why the network could not be changed.
 #[derive(Debug, thiserror::Error)]

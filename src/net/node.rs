@@ -163,6 +163,7 @@ fn table(node: &Node) -> Table {
         blocks.iter().filter(|block| block.is_ipv4()).map(Cidr::to_string).collect()
     };
     let inside = [v4(&node.cluster_cidrs), v4(&node.service_cidrs)].concat();
+    let foreign = format!("iifname != \"lo\" iifname != \"{LINK_PREFIX}*\"");
     let keep = !MASQUERADE_MARK;
     let marked = format!("meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark & {keep:#x}");
     let gateway = node.pod_cidrs.iter().find(|block| block.is_ipv4()).map(Cidr::gateway);
@@ -183,8 +184,19 @@ fn table(node: &Node) -> Table {
     Table {
         family: "ip",
         name: "knarr-net",
-        sets: vec![blocks("pods", v4(&node.cluster_cidrs)), blocks("cluster", inside)],
+        sets: vec![
+            blocks("pods", v4(&node.cluster_cidrs)),
+            blocks("services", v4(&node.service_cidrs)),
+            blocks("cluster", inside),
+        ],
         chains: vec![
+            // A service address that still is one here is a server of this process, such as DNS: for the
+            // cluster alone, or it would be an open resolver.
+            Chain::base(
+                "input",
+                "type filter hook input priority 0",
+                [format!("{foreign} ip daddr @services drop")],
+            ),
             Chain::base("localhost", "type filter hook prerouting priority -300", [guard]),
             Chain::base("postrouting", "type nat hook postrouting priority 100", rules),
         ],

@@ -37,24 +37,24 @@ struct State {
 
 /// The addresses of one block.
 #[derive(Clone, Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     block: Cidr,
     folder: PathBuf,
 }
 
 impl Pool {
     /// The pool of `block` whose state is kept in `folder`.
-    pub fn new(block: Cidr, folder: &Path) -> Self {
+    pub(crate) fn new(block: Cidr, folder: &Path) -> Self {
         Self { block, folder: folder.to_owned() }
     }
 
     /// The owner's address: the one it has, or a new one.
-    pub fn take(&self, owner: &str) -> Result<IpAddr, PoolError> {
+    pub(crate) fn take(&self, owner: &str) -> Result<IpAddr, PoolError> {
         self.change(|state| take(self.block, state, owner).ok_or(PoolError::Exhausted(self.block)))
     }
 
     /// Gives the owner's addresses back; fine if it has none.
-    pub fn give_back(&self, owner: &str) -> Result<(), PoolError> {
+    pub(crate) fn give_back(&self, owner: &str) -> Result<(), PoolError> {
         self.change(|state| {
             state.taken.retain(|_, other| other != owner);
             Ok(())
@@ -62,7 +62,7 @@ impl Pool {
     }
 
     /// Gives back what belongs to owners that are no longer; returns those owners.
-    pub fn retain(&self, alive: impl Fn(&str) -> bool) -> Result<Vec<String>, PoolError> {
+    pub(crate) fn retain(&self, alive: impl Fn(&str) -> bool) -> Result<Vec<String>, PoolError> {
         self.change(|state| {
             let gone = state.taken.extract_if(.., |_, owner| !alive(owner)).map(|(_, owner)| owner);
             Ok(gone.collect())
@@ -70,13 +70,13 @@ impl Pool {
     }
 
     /// The owner's address, if it has one.
-    pub fn held_by(&self, owner: &str) -> Result<Option<IpAddr>, PoolError> {
+    pub(crate) fn held_by(&self, owner: &str) -> Result<Option<IpAddr>, PoolError> {
         let state = self.read()?;
         Ok(state.taken.iter().find(|(_, other)| *other == owner).map(|(address, _)| *address))
     }
 
     /// Whether an address is left.
-    pub fn has_room(&self) -> Result<bool, PoolError> {
+    pub(crate) fn has_room(&self) -> Result<bool, PoolError> {
         Ok(free(self.block, &self.read()?).is_some())
     }
 
