@@ -13,6 +13,8 @@ mod deployment_status;
 mod deployment_tests;
 mod endpoints;
 mod eviction;
+mod garbage;
+mod garbage_runner;
 mod namespace;
 mod node;
 mod node_ranges;
@@ -50,4 +52,5 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     node::start(&room, &config.cluster_cidrs);
     eviction::start(&room);
     pod_garbage::start(&room);
+    garbage_runner::start(&room);
 }
