@@ -5,6 +5,7 @@
 //! there. A packet's cost does not depend on the number of services: there is no chain per service,
 //! only one per number of endpoints. Start reading at [`plan::plan`], then [`model::Model::diff`].
 
+mod flows;
 mod model;
 mod plan;
 mod render;

@@ -113,6 +113,16 @@ pub(crate) struct Difference {
 }
 
 impl Difference {
+    /// Whether it changes where connections of a protocol lead.
+    pub(crate) fn touches(&self, protocol: Protocol) -> bool {
+        let keys = self.delete.iter().chain(self.add.iter().map(|(key, _)| key));
+        let mut fronts = keys.filter_map(|key| match key {
+            Key::Service(front) | Key::Endpoint(front, _) | Key::Refused(front) => Some(front),
+            Key::Sticky(_) | Key::Hairpin(_) => None,
+        });
+        fronts.any(|front| front.protocol() == protocol)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.delete.is_empty() && self.add.is_empty()
     }
@@ -147,7 +157,7 @@ impl Model {
         values.filter_map(|value| if let Value::Remember(s) = value { Some(*s) } else { None }).collect()
     }
 
-    fn has_endpoint(&self, front: Front, endpoint: Endpoint) -> bool {
+    pub(crate) fn has_endpoint(&self, front: Front, endpoint: Endpoint) -> bool {
         let all = self.0.range(Key::Endpoint(front, 0)..=Key::Endpoint(front, u16::MAX));
         all.into_iter().any(|(_, value)| *value == Value::Endpoint(endpoint))
     }

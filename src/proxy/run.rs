@@ -2,7 +2,7 @@
 
 use crate::model::{Difference, Endpoint, Front, Model, Protocol};
 use crate::plan::{Snapshot, has_host_ports, plan};
-use crate::{Config, Error, render};
+use crate::{Config, Error, flows, render};
 use api::core::{Pod, Service};
 use api::discovery::EndpointSlice;
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
@@ -19,9 +19,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Chains for so many endpoints are made ahead; a service with more costs one full load.
 const USUAL_ENDPOINTS: u16 = 16;
-
-/// Deleting connection tracking entries walks the whole table.
-const CONNTRACK_LIMIT: Duration = Duration::from_secs(10);
 
 /// Tells whether services work.
 #[derive(Clone, Debug)]
@@ -120,6 +117,7 @@ impl Held {
         let capacity = model.widest().max(USUAL_ENDPOINTS).checked_next_power_of_two().unwrap_or(u16::MAX);
         let table = render::table(config, capacity);
         nft::apply(&render::everything(&table, &model)).await?;
+        forget(&table, &model, &model.diff(&Model::default())).await;
         Ok(Self { table, capacity, model })
     }
 
@@ -128,52 +126,31 @@ impl Held {
         if difference.is_empty() {
             return Ok(self);
         }
-        let held = if model.widest() > self.capacity {
-            Self::load(config, model).await?
-        } else {
-            let mut transaction = Transaction::default();
-            render::change(&self.table, &difference, &mut transaction);
-            nft::apply(&transaction).await?;
-            Self { model, ..self }
-        };
-        forget(&held.table, &held.model, &difference).await;
-        Ok(held)
+        if model.widest() > self.capacity {
+            return Self::load(config, model).await;
+        }
+        let mut transaction = Transaction::default();
+        render::change(&self.table, &difference, &mut transaction);
+        nft::apply(&transaction).await?;
+        forget(&self.table, &model, &difference).await;
+        Ok(Self { model, ..self })
     }
 }
 
 /// Makes clients of endpoints that are gone choose anew. Failing to is not worth a full resync: the
 /// entries expire.
 async fn forget(table: &Table, model: &Model, difference: &Difference) {
-    for (front, endpoint) in &difference.gone {
-        if front.protocol() == Protocol::Udp
-            && let Err(error) = forget_flows(*front, *endpoint).await
-        {
-            tracing::warn!(%error, "UDP flows to an endpoint that is gone live on until they expire");
-        }
+    if difference.touches(Protocol::Udp)
+        && let Err(error) = flows::forget_stale(model).await
+    {
+        tracing::warn!(%error, "UDP flows may lead to endpoints that are gone until they expire");
     }
-    let remembered = !difference.remove_timeouts.is_empty() || !model.timeouts().is_empty();
     if !difference.gone.is_empty()
-        && remembered
+        && !model.timeouts().is_empty()
         && let Err(error) = forget_clients(table, &difference.gone).await
     {
         tracing::warn!(%error, "clients stay with an endpoint that is gone until their affinity expires");
     }
-}
-
-/// A UDP flow has no end: its translation stays while the client goes on sending.
-async fn forget_flows(front: Front, endpoint: Endpoint) -> Result<(), base::process::Error> {
-    let mut command = base::process::command("conntrack");
-    command.args(["-D", "-p", "udp", "--dst-nat", &endpoint.address.to_string()]);
-    match front {
-        Front::Address(address, _, port) => {
-            command.args(["--orig-dst", &address.to_string(), "--orig-port-dst", &port.to_string()]);
-        }
-        Front::Port(_, port) => {
-            command.args(["--orig-port-dst", &port.to_string()]);
-        }
-    }
-    // It ends with a failure when there was no such flow.
-    base::process::run(command, b"", CONNTRACK_LIMIT).await.map(|_| ())
 }
 
 async fn forget_clients(table: &Table, gone: &BTreeSet<(Front, Endpoint)>) -> Result<(), net::Error> {
