@@ -231,22 +231,35 @@ impl Cgroups {
         }
         name.strip_prefix("pod").map(str::to_owned)
     }
+}
 
-    /// The folder in which a pod's usage is counted by `controller`.
-    pub(crate) fn counting(&self, controller: &str, pod: &Pod) -> Option<PathBuf> {
-        let path = self.path(Qos::of(pod), pod.uid());
-        match &self.hierarchy {
-            Hierarchy::V2(root) => Some(root.join(path)),
-            Hierarchy::V1(roots) => {
-                let holds = |root: &&PathBuf| {
-                    let name =
-                        root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                    name.split(',').any(|part| part == controller)
-                };
-                roots.iter().find(holds).map(|root| root.join(path))
-            }
-        }
-    }
+/// What the whole machine uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) cpu_ns: u64,
+    pub(crate) working_set: u64,
+    pub(crate) available: u64,
+}
+
+/// The kernel's clock of CPU time ticks a hundred times a second for programs, whatever it does inside.
+const TICK_NS: u64 = 10_000_000;
+
+/// Reads the machine's use from /proc.
+pub(crate) fn usage_of_machine() -> Usage {
+    let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let stat = text("/proc/stat");
+    let times = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let times: Vec<u64> = times.filter_map(|word| word.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal
+    let busy: u64 =
+        times.iter().enumerate().filter(|(i, _)| ![3, 4].contains(i) && *i < 8).map(|(_, time)| time).sum();
+    let memory = text("/proc/meminfo");
+    let bytes = |name: &str| {
+        let line = memory.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    };
+    let available = bytes("MemAvailable:");
+    Usage { cpu_ns: busy * TICK_NS, working_set: bytes("MemTotal:").saturating_sub(available), available }
 }
 
 /// Removes a cgroup with those below it. Files in it are the kernel's and cannot be removed.

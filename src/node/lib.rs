@@ -29,6 +29,8 @@ mod protocols {
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 }
 mod registration;
+mod spdy;
+mod streaming;
 mod volumes;
 mod watch_folder;
 
@@ -90,7 +92,13 @@ pub async fn start(
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
         logs::run_rotation(runtime.clone(), shutdown)
     });
-    start_pods(&context);
+    let pods = start_pods(&context);
+    if let Some(tls) = context.config.tls.clone() {
+        let service = streaming::Service { context: context.clone(), pods };
+        supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
+            streaming::run(service.clone(), tls.clone(), shutdown)
+        });
+    }
     Ok(Handle { ready })
 }
 

@@ -4,7 +4,7 @@ use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;
 use crate::watch_folder::Changes;
 use crate::{Error, files};
-use base::{Shutdown, clock};
+use base::{Backoff, Shutdown, clock};
 use jiff::Timestamp;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -138,63 +138,75 @@ pub(crate) fn last_lines(path: &Path, lines: usize, bytes: u64) -> String {
     read().map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
 }
 
-/// Sends a log to `into` until its end, or while following until `ended` says that the container has
-/// ended and everything was read. A reader that went away ends it too.
-pub(crate) async fn send(
-    path: &Path,
-    options: Options,
-    into: Sender<Vec<u8>>,
-    ended: impl AsyncFn() -> bool,
-) -> Result<(), Error> {
-    let mut file = File::open(path).map_err(files::at(path))?;
-    let start = options.tail.map_or(Ok(0), |lines| tail_offset(&mut file, lines)).map_err(files::at(path))?;
-    file.seek(SeekFrom::Start(start)).map_err(files::at(path))?;
-    let follow = options.follow;
-    let mut renderer = Renderer::new(options);
-    let mut changes = if follow { Some(watch(path)?) } else { None };
-    let mut reader = BufReader::new(file);
-    let mut line = Vec::new();
-    loop {
+/// A container's log.
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) runtime: Runtime,
+    /// The runtime's id of the container.
+    pub(crate) container: String,
+}
+
+impl Source {
+    /// Sends the log to `into` until its end, or while following until the container has ended and
+    /// everything was read. A reader that went away ends it too.
+    pub(crate) async fn send(&self, options: Options, into: Sender<Vec<u8>>) -> Result<(), Error> {
+        let path = self.path.as_path();
+        let mut file = File::open(path).map_err(files::at(path))?;
+        let start =
+            options.tail.map_or(Ok(0), |lines| tail_offset(&mut file, lines)).map_err(files::at(path))?;
+        file.seek(SeekFrom::Start(start)).map_err(files::at(path))?;
+        let mut changes = if options.follow { Some(watch(path)?) } else { None };
+        let mut renderer = Renderer::new(options);
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
         // Asked before reading: what was written before the end is read after it.
-        let over = match &changes {
-            Some(_) => ended().await,
-            None => true,
-        };
+        let mut over = changes.is_none() || self.has_ended().await;
         loop {
-            let read = read_line(&mut reader, &mut line).map_err(files::at(path))?;
-            if !line.ends_with(b"\n") && !(over && read == 0 && !line.is_empty()) {
-                break;
+            while read_line(&mut reader, &mut line, over).map_err(files::at(path))? {
+                let bytes = renderer.render(&line);
+                line.clear();
+                if !bytes.is_empty() && into.send(bytes).await.is_err() || renderer.is_done() {
+                    return Ok(());
+                }
             }
-            let bytes = renderer.render(&line);
-            line.clear();
-            if !bytes.is_empty() && into.send(bytes).await.is_err() || renderer.is_done() {
-                return Ok(());
+            if was_replaced(reader.get_ref(), path)
+                && let Ok(fresh) = File::open(path)
+            {
+                reader = BufReader::new(fresh);
+                changes = changes.map(|_| watch(path)).transpose()?;
+                continue;
             }
+            let Some(changes) = changes.as_mut().filter(|_| !over) else { return Ok(()) };
+            let ask = tokio::select! {
+                closed = changes.next() => closed?,
+                () = into.closed() => return Ok(()),
+                () = clock::sleep(ASK) => true,
+            };
+            over = ask && self.has_settled().await;
         }
-        let rotated = was_replaced(reader.get_ref(), path);
-        if rotated && let Ok(fresh) = File::open(path) {
-            reader = BufReader::new(fresh);
-            changes = changes.map(|_| watch(path)).transpose()?;
-            continue;
+    }
+
+    async fn has_ended(&self) -> bool {
+        let request = cri::ContainerStatusRequest { container_id: self.container.clone(), verbose: false };
+        let status = self.runtime.container_status(request).await.ok().and_then(|answer| answer.status);
+        status.is_none_or(|status| status.state() != cri::ContainerState::ContainerRunning)
+    }
+
+    /// The runtime closes a log a moment before it says that the container has ended.
+    async fn has_settled(&self) -> bool {
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
+        while backoff.failures() < 6 {
+            if self.has_ended().await {
+                return true;
+            }
+            clock::sleep(backoff.next_delay()).await;
         }
-        if over {
-            return Ok(());
-        }
-        wait(changes.as_mut(), &into).await?;
+        false
     }
 }
 
-/// How often a follower asks whether the container has ended, if nothing is written.
-const ASK: Duration = Duration::from_secs(5);
-
-async fn wait(changes: Option<&mut Changes>, into: &Sender<Vec<u8>>) -> Result<(), Error> {
-    let Some(changes) = changes else { return Ok(()) };
-    tokio::select! {
-        changed = changes.next() => changed,
-        () = into.closed() => Ok(()),
-        () = clock::sleep(ASK) => Ok(()),
-    }
-}
+/// How often a follower asks whether the container has ended, if nothing tells it.
+const ASK: Duration = Duration::from_secs(30);
 
 fn watch(path: &Path) -> Result<Changes, Error> {
     let changes = Changes::of(path)?;
@@ -202,9 +214,11 @@ fn watch(path: &Path) -> Result<Changes, Error> {
     Ok(changes)
 }
 
-/// Adds to `line` up to its newline, or what there is of it.
-fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> std::io::Result<usize> {
-    reader.by_ref().take(PIECE_BYTES as u64).read_until(b'\n', line)
+/// Adds to `line` up to its newline; whether it is to be rendered: whole, or the last of a log that is
+/// over.
+fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>, over: bool) -> std::io::Result<bool> {
+    let read = reader.by_ref().take(PIECE_BYTES as u64).read_until(b'\n', line)?;
+    Ok(line.ends_with(b"\n") || over && read == 0 && !line.is_empty())
 }
 
 fn was_replaced(open: &File, path: &Path) -> bool {

@@ -45,18 +45,20 @@ impl Changes {
         let flags = if path.is_dir() {
             AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE
         } else {
-            AddWatchFlags::IN_MODIFY
+            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE
         };
         let added = self.0.get_ref().0.add_watch(path, flags);
         added.map(drop).map_err(|errno| files::at(path)(errno.into()))
     }
 
-    /// Returns after at least one change since the last call.
-    pub(crate) async fn next(&mut self) -> Result<(), Error> {
+    /// Returns after at least one change since the last call: whether a writer closed a file.
+    pub(crate) async fn next(&mut self) -> Result<bool, Error> {
         loop {
             let mut ready = self.0.readable().await.map_err(|error| Error::Setup(error.to_string()))?;
             match ready.get_inner().0.read_events() {
-                Ok(_) => return Ok(()),
+                Ok(events) => {
+                    return Ok(events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE)));
+                }
                 Err(Errno::EAGAIN) => ready.clear_ready(),
                 Err(errno) => return Err(Error::Setup(format!("inotify: {errno}"))),
             }

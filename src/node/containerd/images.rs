@@ -61,7 +61,7 @@ pub(crate) async fn run(folder: &Path, runtime: &Runtime, shutdown: Shutdown) ->
             }
         }
         tokio::select! {
-            changed = changes.next() => changed?,
+            changed = changes.next() => drop(changed?),
             () = shutdown.requested() => return Ok(()),
         }
     }

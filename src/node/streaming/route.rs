@@ -1,0 +1,182 @@
+//! The kubelet's paths and their parameters.
+
+use crate::logs::Options;
+use base::clock;
+use jiff::{SignedDuration, Timestamp};
+
+/// A container named in a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Of {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) container: String,
+}
+
+/// The streams that a caller wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Streams {
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+    pub(crate) tty: bool,
+}
+
+/// A command with its streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exec {
+    pub(crate) command: Vec<String>,
+    pub(crate) streams: Streams,
+}
+
+/// Which of a container's logs, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Logs {
+    pub(crate) previous: bool,
+    pub(crate) options: Options,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Logs(Of, Logs),
+    Exec(Of, Exec),
+    Attach(Of, Streams),
+    PortForward { namespace: String, pod: String },
+    Run(Of, Vec<String>),
+    Pods,
+    Health,
+    Summary,
+    Metrics,
+    ResourceMetrics,
+}
+
+/// A query's pairs, decoded.
+struct Query(Vec<(String, String)>);
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let mut ahead = rest.clone();
+        match (byte, ahead.next().and_then(hex), ahead.next().and_then(hex)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(high << 4 | low);
+                rest = ahead;
+            }
+            (b'+', ..) => bytes.push(b' '),
+            (byte, ..) => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Query {
+    fn parse(query: &str) -> Self {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        Self(pairs.map(|(name, value)| (decoded(name), decoded(value))).collect())
+    }
+
+    fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone()).collect()
+    }
+
+    fn first(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn flag(&self, names: [&str; 2]) -> bool {
+        names.iter().any(|name| self.first(name).is_some_and(|value| value == "1" || value == "true"))
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+        self.first(name)?.parse().ok()
+    }
+
+    /// The API's names are taken as well as the kubelet's.
+    fn streams(&self) -> Streams {
+        Streams {
+            stdin: self.flag(["input", "stdin"]),
+            stdout: self.flag(["output", "stdout"]),
+            stderr: self.flag(["error", "stderr"]),
+            tty: self.flag(["tty", "tty"]),
+        }
+    }
+
+    fn logs(&self) -> Logs {
+        let seconds: Option<i64> = self.number("sinceSeconds");
+        let since = seconds.map(|seconds| clock::now() - SignedDuration::from_secs(seconds));
+        let stream = match self.first("stream") {
+            Some("Stdout") => Some("stdout"),
+            Some("Stderr") => Some("stderr"),
+            _ => None,
+        };
+        let options = Options {
+            follow: self.flag(["follow", "follow"]),
+            tail: self.number("tailLines"),
+            since: since.or_else(|| self.number::<Timestamp>("sinceTime")),
+            timestamps: self.flag(["timestamps", "timestamps"]),
+            limit_bytes: self.number("limitBytes"),
+            stream,
+        };
+        Logs { previous: self.flag(["previous", "previous"]), options }
+    }
+}
+
+impl Route {
+    /// Reads a path and its query.
+    pub(crate) fn parse(path: &str, query: &str) -> Option<Self> {
+        let query = Query::parse(query);
+        let parts: Vec<String> = path.trim_matches('/').split('/').map(decoded).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let of = |namespace: &str, pod: &str, container: &str| Of {
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            container: container.to_owned(),
+        };
+        Some(match parts.as_slice() {
+            ["containerLogs", ns, pod, container] => Self::Logs(of(ns, pod, container), query.logs()),
+            ["exec", ns, pod, container] | ["exec", ns, pod, _, container] => {
+                let exec = Exec { command: query.all("command"), streams: query.streams() };
+                Self::Exec(of(ns, pod, container), exec)
+            }
+            ["attach", ns, pod, container] | ["attach", ns, pod, _, container] => {
+                Self::Attach(of(ns, pod, container), query.streams())
+            }
+            ["portForward", ns, pod] | ["portForward", ns, pod, _] => {
+                Self::PortForward { namespace: (*ns).to_owned(), pod: (*pod).to_owned() }
+            }
+            ["run", ns, pod, container] | ["run", ns, pod, _, container] => {
+                let command = query.first("cmd").unwrap_or_default();
+                Self::Run(of(ns, pod, container), command.split_whitespace().map(str::to_owned).collect())
+            }
+            ["pods"] => Self::Pods,
+            ["healthz"] | ["healthz", "ping"] => Self::Health,
+            ["stats", "summary"] => Self::Summary,
+            ["metrics"] => Self::Metrics,
+            ["metrics", "resource"] => Self::ResourceMetrics,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_queries_are_read() {
+        let of = || Of { namespace: "n".into(), pod: "p".into(), container: "c".into() };
+        let streams = Streams { stdin: true, stdout: true, ..Default::default() };
+        let command = vec!["sh".to_owned(), "-c".to_owned(), "echo a&b".to_owned()];
+        assert_eq!(
+            Route::parse("/exec/n/p/c", "command=sh&command=-c&command=echo%20a%26b&input=1&stdout=true"),
+            Some(Route::Exec(of(), Exec { command, streams }))
+        );
+        let options = Options { follow: true, tail: Some(3), ..Default::default() };
+        let logs = Route::parse("/containerLogs/n/p/c", "follow=true&tailLines=3&previous=false");
+        assert_eq!(logs, Some(Route::Logs(of(), Logs { previous: false, options })));
+        assert_eq!(Route::parse("/etc/passwd", ""), None);
+    }
+}
