@@ -15,6 +15,9 @@ mod endpoints;
 mod eviction;
 mod garbage;
 mod garbage_runner;
+mod indexes;
+mod job;
+mod job_runner;
 mod namespace;
 mod node;
 mod node_ranges;
@@ -47,6 +50,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     service_account::start(&room, config.root_ca_pem);
     replicaset::start(&room);
     deployment::start(&room);
+    job_runner::start(&room);
     endpoints::start(&room);
     slices::start(&room);
     node::start(&room, &config.cluster_cidrs);

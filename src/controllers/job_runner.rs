@@ -1,0 +1,234 @@
+//! Carries out what `job.rs` plans, and deletes Jobs some time after they ended.
+
+use crate::common::{self, Claim, Key, Room, claim, now, seconds_between, unless_gone};
+use crate::job::{self, FINALIZER, INDEX, Plan, is_indexed, is_tracked, spec};
+use crate::pods;
+use api::batch::{Job, JobStatus};
+use api::core::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
+use api::meta::{DeleteOptions, LabelSelector, Preconditions};
+use api::selector::Labels;
+use api::{Object, controller_of, owner_reference};
+use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
+use futures_util::future::join_all;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
+
+#[derive(Clone)]
+struct Jobs {
+    client: Client,
+    jobs: Cache<Job>,
+    pods: Cache<Pod>,
+    recorder: Recorder,
+}
+
+pub(crate) fn start(room: &Room) {
+    let controller = Jobs {
+        client: room.client.clone(),
+        jobs: room.caches.of(),
+        pods: room.caches.of(),
+        recorder: room.recorder("job-controller"),
+    };
+    let queue = Queue::new("job");
+    common::watch_self(&controller.jobs, &queue);
+    let jobs = controller.jobs.clone();
+    common::watch_children(&controller.pods, &queue, "Job", move |pod: &Pod| {
+        let jobs = jobs.snapshot();
+        common::adopters(jobs.in_namespace(pod.namespace()), |job| spec(job).selector.as_ref(), pod.labels())
+    });
+    room.work("job controller", &queue, 8, move |key| controller.clone().sync(key));
+}
+
+/// The pods that are this Job's: its selector, or the label the server gives its pods.
+fn selector(job: &Job) -> Labels {
+    let own = BTreeMap::from([("batch.kubernetes.io/controller-uid".to_owned(), job.uid().to_owned())]);
+    let own = LabelSelector { match_labels: Some(own), ..LabelSelector::default() };
+    Labels::of(Some(spec(job).selector.as_ref().unwrap_or(&own)))
+}
+
+impl Jobs {
+    async fn sync(self, key: Key) -> Result<Next, Error> {
+        self.pods.synced().await;
+        self.jobs.synced().await;
+        let Some(job) = self.jobs.get(&key.namespace, &key.name) else {
+            return self.let_go(&key, None).await.map(|()| Next::Done);
+        };
+        if spec(&job).managed_by.as_deref().is_some_and(|by| by != "kubernetes.io/job-controller") {
+            return Ok(Next::Done);
+        }
+        // Pods of an earlier Job of this name.
+        self.let_go(&key, Some(job.uid())).await?;
+        if let Some(ended) = job::finished_at(&job) {
+            return self.expire(&job, ended).await;
+        }
+        let owned = self.claim(&job).await?;
+        let plan = job::plan(&job, &owned, now().0);
+        let look_again_s = plan.look_again_s;
+        self.carry_out(&job, plan).await?;
+        let seconds = look_again_s.and_then(|seconds| u64::try_from(seconds).ok());
+        Ok(seconds.map_or(Next::Done, |seconds| Next::After(Duration::from_secs(seconds))))
+    }
+
+    async fn claim(&self, job: &Job) -> Result<Vec<Arc<Pod>>, Error> {
+        let (snapshot, selector) = (self.pods.snapshot(), selector(job));
+        let mut owned = Vec::new();
+        for pod in snapshot.in_namespace(job.namespace()) {
+            match claim(job, &selector, &**pod) {
+                Claim::Owned => owned.push(pod.clone()),
+                Claim::Adopt if pods::is_active(pod) => {
+                    let patch = json!({"metadata": {"uid": pod.uid(), "finalizers": [FINALIZER],
+                        "ownerReferences": [owner_reference(job)]}});
+                    let adopted =
+                        self.client.patch(pod.namespace(), pod.name(), &Patch::Strategic(patch)).await?;
+                    owned.push(Arc::new(adopted));
+                }
+                Claim::Release => {
+                    self.untrack(pod).await?;
+                    drop(common::release(&self.client, job.uid(), &**pod).await?);
+                }
+                Claim::Adopt | Claim::Foreign => {}
+            }
+        }
+        Ok(owned)
+    }
+
+    async fn carry_out(&self, job: &Job, plan: Plan) -> Result<(), Error> {
+        let deleted = join_all(plan.delete.iter().map(|pod| self.delete(job, pod))).await;
+        let created = join_all(plan.create.iter().map(|index| self.create(job, *index))).await;
+        let revision = created.iter().flatten().map(Object::revision).max().unwrap_or(0);
+        self.pods.reached(revision).await;
+        self.write_status(job, plan.status).await?;
+        for (warning, reason, message) in plan.events {
+            match warning {
+                true => self.recorder.warning(job, &reason, message),
+                false => self.recorder.normal(job, &reason, message),
+            }
+        }
+        let untracked = join_all(plan.untrack.iter().map(|pod| self.untrack(pod))).await;
+        deleted.into_iter().chain(untracked).collect::<Result<(), Error>>()?;
+        created.into_iter().collect::<Result<Vec<_>, Error>>().map(drop)
+    }
+
+    async fn create(&self, job: &Job, index: Option<i32>) -> Result<Pod, Error> {
+        let created = self.client.create(&new_pod(job, index)).await;
+        match &created {
+            Ok(pod) => {
+                self.recorder.normal(job, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
+            }
+            Err(error) => self.recorder.warning(job, "FailedCreate", format!("Error creating: {error}")),
+        }
+        created
+    }
+
+    /// The finalizer stays until the pod is counted.
+    async fn delete(&self, job: &Job, pod: &Pod) -> Result<(), Error> {
+        let deleted = self.client.delete::<Pod>(pod.namespace(), pod.name(), &Default::default()).await;
+        if let Err(error) = unless_gone(deleted) {
+            self.recorder.warning(job, "FailedDelete", format!("Error deleting: {error}"));
+            return Err(error);
+        }
+        self.recorder.normal(job, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
+        common::deletion_seen(&self.pods, &Key::of(pod), pod.uid()).await;
+        Ok(())
+    }
+
+    async fn untrack(&self, pod: &Pod) -> Result<(), Error> {
+        if !is_tracked(pod) {
+            return Ok(());
+        }
+        let kept: Vec<_> = pod.metadata.finalizers.iter().flatten().filter(|one| *one != FINALIZER).collect();
+        let patch = json!({"metadata": {"uid": pod.uid(), "resourceVersion": pod.metadata.resource_version,
+            "finalizers": kept}});
+        match self.client.patch::<Pod>(pod.namespace(), pod.name(), &Patch::Merge(patch)).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn write_status(&self, job: &Job, status: JobStatus) -> Result<(), Error> {
+        if job.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let changed = Job { status: Some(status), ..job.clone() };
+        let written = self.client.update_status(&changed).await?;
+        self.jobs.reached(written.revision()).await;
+        Ok(())
+    }
+
+    /// Takes the finalizer from pods whose Job, by this name but not this uid, is gone.
+    async fn let_go(&self, key: &Key, uid: Option<&str>) -> Result<(), Error> {
+        let snapshot = self.pods.snapshot();
+        let lost = snapshot.in_namespace(&key.namespace).filter(|pod| {
+            let owner =
+                controller_of(&pod.metadata).filter(|owner| owner.kind == "Job" && owner.name == key.name);
+            is_tracked(pod) && owner.is_some_and(|owner| Some(owner.uid.as_str()) != uid)
+        });
+        for pod in lost {
+            self.untrack(pod).await?;
+        }
+        Ok(())
+    }
+
+    /// A Job that has ended goes after its `ttlSecondsAfterFinished`.
+    async fn expire(&self, job: &Job, ended: jiff::Timestamp) -> Result<Next, Error> {
+        let snapshot = self.pods.snapshot();
+        let own = |pod: &&Arc<Pod>| controller_of(&pod.metadata).is_some_and(|owner| owner.uid == job.uid());
+        for pod in snapshot.in_namespace(job.namespace()).filter(own) {
+            self.untrack(pod).await?;
+        }
+        let Some(ttl_s) = spec(job).ttl_seconds_after_finished.filter(|_| !job.is_deleting()) else {
+            return Ok(Next::Done);
+        };
+        let left_s = i64::from(ttl_s) - seconds_between(ended, now().0);
+        if let Some(left_s) = u64::try_from(left_s).ok().filter(|left_s| *left_s > 0) {
+            return Ok(Next::After(Duration::from_secs(left_s)));
+        }
+        let options = DeleteOptions {
+            propagation_policy: Some("Foreground".to_owned()),
+            preconditions: Some(Preconditions { uid: job.metadata.uid.clone(), ..Preconditions::default() }),
+            ..DeleteOptions::default()
+        };
+        unless_gone(self.client.delete::<Job>(job.namespace(), job.name(), &options).await)?;
+        Ok(Next::Done)
+    }
+}
+
+fn new_pod(job: &Job, index: Option<i32>) -> Pod {
+    let parent = index.map_or_else(|| job.name().to_owned(), |index| format!("{}-{index}", job.name()));
+    let mut pod = pods::from_template(&spec(job).template, job.namespace(), &parent, owner_reference(job));
+    let labels = pod.metadata.labels.get_or_insert_default();
+    for prefix in ["batch.kubernetes.io/", ""] {
+        labels.insert(format!("{prefix}controller-uid"), job.uid().to_owned());
+        labels.insert(format!("{prefix}job-name"), job.name().to_owned());
+    }
+    pod.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
+    if let Some(index) = index.filter(|_| is_indexed(job)) {
+        pod.metadata.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
+        pod.metadata.annotations.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
+        if let Some(spec) = &mut pod.spec {
+            spec.hostname.get_or_insert(parent);
+            spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(tell_index);
+        }
+    }
+    pod
+}
+
+/// Gives a container its index in its environment.
+fn tell_index(container: &mut Container) {
+    let variables = container.env.get_or_insert_default();
+    if variables.iter().any(|variable| variable.name == INDEX_VARIABLE) {
+        return;
+    }
+    let field = ObjectFieldSelector {
+        field_path: format!("metadata.annotations['{INDEX}']"),
+        ..ObjectFieldSelector::default()
+    };
+    variables.push(EnvVar {
+        name: INDEX_VARIABLE.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() }),
+    });
+}
