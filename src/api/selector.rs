@@ -133,7 +133,8 @@ fn requirement(text: &str) -> Result<Requirement, Error> {
         };
         return Ok(Requirement { key, test });
     }
-    let operators: [(&str, fn(String) -> Option<Test>); 5] = [
+    type Build = fn(String) -> Option<Test>;
+    let operators: [(&str, Build); 5] = [
         ("!=", |value| Some(Test::NotIn(vec![value]))),
         ("==", |value| Some(Test::In(vec![value]))),
         ("=", |value| Some(Test::In(vec![value]))),

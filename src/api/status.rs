@@ -15,12 +15,14 @@ pub struct Refusal {
     pub message: String,
     /// `details`, or null.
     pub details: Value,
+    /// `metadata.continue`: how a list may go on in spite of the refusal.
+    pub continuation: Option<String>,
 }
 
 impl Refusal {
     /// A refusal without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null }
+        Self { code, reason, message: message.into(), details: Value::Null, continuation: None }
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Self {
@@ -134,6 +136,9 @@ impl Refusal {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code,
         });
+        if let Some(token) = &self.continuation {
+            status["metadata"]["continue"] = Value::from(token.as_str());
+        }
         if !self.reason.is_empty() {
             status["reason"] = Value::from(self.reason);
         }

@@ -15,8 +15,12 @@ pub fn covers(toleration: &Toleration, taint: &Taint) -> bool {
     match toleration.operator.as_deref().unwrap_or("Equal") {
         "Exists" => true,
         "Equal" | "" => !key.is_empty() && value(&toleration.value) == value(&taint.value),
-        "Lt" => number(&taint.value).zip(number(&toleration.value)).is_some_and(|(taint, limit)| taint < limit),
-        "Gt" => number(&taint.value).zip(number(&toleration.value)).is_some_and(|(taint, limit)| taint > limit),
+        "Lt" => {
+            number(&taint.value).zip(number(&toleration.value)).is_some_and(|(taint, limit)| taint < limit)
+        }
+        "Gt" => {
+            number(&taint.value).zip(number(&toleration.value)).is_some_and(|(taint, limit)| taint > limit)
+        }
         _ => false,
     }
 }
@@ -43,7 +47,8 @@ mod tests {
 
     #[test]
     fn empty_fields_cover_everything() {
-        let taint = Taint { key: "k".into(), value: Some("v".into()), effect: "NoSchedule".into(), time_added: None };
+        let taint =
+            Taint { key: "k".into(), value: Some("v".into()), effect: "NoSchedule".into(), time_added: None };
         let covered = [
             toleration("", "Exists", "", ""),
             toleration("k", "Exists", "", "NoSchedule"),

@@ -1,1 +1,128 @@
-//! server
+//! Owns the API: every read and write of the cluster's state goes through this room's pipeline —
+//! authenticate, authorize, admit, validate, store — whether it comes over TLS or from within the
+//! process. Nothing else opens the store.
+//!
+//! It must never do a controller's work: it answers requests and keeps no loops about objects. Start
+//! reading at [`Server::handle`], then `registry/`, whose verbs serve every kind of the table.
+
+mod auth;
+mod documents;
+mod http;
+mod metrics;
+mod registry;
+mod strategies;
+mod streams;
+
+pub use auth::{ServiceAccountKeys, User};
+pub use http::tls::ServingCertificate;
+pub use strategies::AddressPool;
+
+use ::http::{Request, Response};
+use auth::Identity;
+use base::{Body, Phase, Restart, Supervisor};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What the API server needs to know.
+pub struct Config {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// The database.
+    pub database: PathBuf,
+    /// The certificate it shows, which may be renewed while it runs.
+    pub certificate: ServingCertificate,
+    /// The authorities that client certificates are verified against.
+    pub client_authorities: Vec<rustls::pki_types::CertificateDer<'static>>,
+    /// Signs and verifies service account tokens.
+    pub service_account_keys: ServiceAccountKeys,
+    /// How kubelets are reached.
+    pub kubelet_client: Arc<rustls::ClientConfig>,
+    /// Where cluster addresses of services come from.
+    pub service_addresses: AddressPool,
+    /// Where node ports of services come from.
+    pub node_ports: std::ops::RangeInclusive<u16>,
+    /// `gitVersion` of `/version`.
+    pub version: String,
+}
+
+/// Why the API server does not start. To be told to the person who started it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", hint(source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The certificates do not fit each other.
+    #[error("the API server's certificates cannot be used: {0}")]
+    Tls(String),
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another process uses the port: stop it (`ss -ltnp` shows which), or choose another with --https-listen-port"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "; the machine has no such address: see --bind-address",
+        _ => "",
+    }
+}
+
+/// A running API server. Cheap to clone; every clone is the same server.
+#[derive(Clone)]
+pub struct Server(Arc<Inner>);
+
+struct Inner {
+    authenticator: auth::Authenticator,
+    authorizer: Arc<auth::Authorizer>,
+    registry: registry::Registry,
+    kubelets: streams::Kubelets,
+    documents: documents::Documents,
+    metrics: metrics::Metrics,
+}
+
+impl Server {
+    /// Opens the store and starts to listen.
+    pub async fn start(config: Config, supervisor: &Supervisor) -> Result<Self, Error> {
+        let mut listeners = Vec::new();
+        for address in &config.listen {
+            let listener = tokio::net::TcpListener::bind(address).await;
+            listeners.push(listener.map_err(|source| Error::Listen { address: *address, source })?);
+        }
+        let tls = http::tls::server_config(&config.certificate).map_err(Error::Tls)?;
+        let certificates =
+            auth::CertificateAuthenticator::new(&config.client_authorities).map_err(Error::Tls)?;
+        let records = registry::Records::open(store::Config::new(config.database), supervisor).await?;
+        let keys = Arc::new(config.service_account_keys);
+        let strategies = strategies::Strategies::new(&records, config.service_addresses, config.node_ports);
+        let authorizer = Arc::new(auth::Authorizer::new(records.clone()));
+        let expiring = records.clone();
+        supervisor.run("event expiry", Phase::Work, Restart::OnFailure, move |shutdown| {
+            registry::expiry::run(expiring.clone(), shutdown)
+        });
+        let server = Self(Arc::new(Inner {
+            authenticator: auth::Authenticator::new(certificates, keys.clone(), records.clone()),
+            authorizer: authorizer.clone(),
+            registry: registry::Registry::new(records, strategies, keys, authorizer),
+            kubelets: streams::Kubelets::new(config.kubelet_client, supervisor.clone()),
+            documents: documents::Documents::new(config.version),
+            metrics: metrics::Metrics::default(),
+        }));
+        for listener in listeners {
+            http::listen::serve(server.clone(), listener, tls.clone(), supervisor);
+        }
+        Ok(server)
+    }
+
+    /// Answers one request from within the process, as this user.
+    pub async fn call(&self, user: &User, request: Request<Body>) -> Response<Body> {
+        self.handle(Identity::Trusted(user.clone()), request).await
+    }
+}

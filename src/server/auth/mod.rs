@@ -1,0 +1,242 @@
+//! Who is asking, and may they: authentication by client certificate or service account token,
+//! impersonation, and authorization by RBAC and the Node authorizer.
+
+mod certificates;
+pub(crate) mod escalation;
+mod node;
+mod rbac;
+pub(crate) mod reviews;
+mod tokens;
+
+pub(crate) use certificates::CertificateAuthenticator;
+pub(crate) use node::node_of;
+pub use tokens::ServiceAccountKeys;
+pub(crate) use tokens::{BoundObject, TokenRequest};
+
+use crate::http::path::ResourcePath;
+use crate::registry::Records;
+use api::status::Refusal;
+use http::{HeaderMap, header};
+use rustls::pki_types::CertificateDer;
+use std::sync::Arc;
+
+/// A user of the API, as authenticated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// Such as `system:serviceaccount:default:web`.
+    pub name: String,
+    /// Set for service accounts.
+    pub uid: String,
+    /// Such as `system:authenticated`.
+    pub groups: Vec<String>,
+    /// What tokens and certificates say besides.
+    pub extra: Vec<(String, Vec<String>)>,
+}
+
+impl User {
+    /// A user in these groups, and in `system:authenticated`.
+    pub fn new(name: &str, groups: &[&str]) -> Self {
+        let groups =
+            groups.iter().chain(&["system:authenticated"]).map(|group| (*group).to_owned()).collect();
+        Self { name: name.to_owned(), groups, ..Self::default() }
+    }
+
+    fn anonymous() -> Self {
+        Self {
+            name: "system:anonymous".to_owned(),
+            groups: vec!["system:unauthenticated".to_owned()],
+            ..Self::default()
+        }
+    }
+
+    /// Whether the user is in a group.
+    pub(crate) fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|own| own == group)
+    }
+
+    /// `userInfo`, as reviews and admission show it.
+    pub(crate) fn to_value(&self) -> serde_json::Value {
+        let mut value = serde_json::json!({"username": self.name, "groups": self.groups});
+        if !self.uid.is_empty() {
+            value["uid"] = self.uid.as_str().into();
+        }
+        if !self.extra.is_empty() {
+            value["extra"] =
+                self.extra.iter().map(|(key, values)| (key.clone(), serde_json::json!(values))).collect();
+        }
+        value
+    }
+}
+
+/// How a request came in.
+#[derive(Clone, Debug)]
+pub(crate) enum Identity {
+    /// From within the process.
+    Trusted(User),
+    /// Over TLS, with the client's certificate chain, which may be empty and is not verified yet.
+    Certificates(Arc<Vec<CertificateDer<'static>>>),
+}
+
+/// Finds out who is asking.
+pub(crate) struct Authenticator {
+    certificates: CertificateAuthenticator,
+    tokens: tokens::TokenAuthenticator,
+}
+
+impl Authenticator {
+    pub(crate) fn new(
+        certificates: CertificateAuthenticator,
+        keys: Arc<ServiceAccountKeys>,
+        records: Records,
+    ) -> Self {
+        Self { certificates, tokens: tokens::TokenAuthenticator::new(keys, records) }
+    }
+
+    /// The user behind a request, or 401.
+    pub(crate) fn authenticate(&self, identity: &Identity, headers: &HeaderMap) -> Result<User, Refusal> {
+        let chain = match identity {
+            Identity::Trusted(user) => return Ok(user.clone()),
+            Identity::Certificates(chain) => chain,
+        };
+        if let Some(value) = headers.get(header::AUTHORIZATION) {
+            let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+            let user = token.and_then(|token| self.tokens.authenticate(token.trim(), &[]));
+            return user.ok_or_else(Refusal::unauthorized);
+        }
+        match chain.as_slice() {
+            [] => Ok(User::anonymous()),
+            chain => self.certificates.authenticate(chain).ok_or_else(Refusal::unauthorized),
+        }
+    }
+
+    /// The user of a token for one of these audiences, as a TokenReview asks; `[]` for the API's own.
+    pub(crate) fn review(&self, token: &str, audiences: &[String]) -> Option<User> {
+        self.tokens.authenticate(token, audiences)
+    }
+}
+
+/// What is to be authorized.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attributes<'a> {
+    pub(crate) verb: &'a str,
+    pub(crate) group: &'a str,
+    pub(crate) resource: &'a str,
+    pub(crate) subresource: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    /// Set for requests that are about no resource.
+    pub(crate) path: &'a str,
+}
+
+impl<'a> Attributes<'a> {
+    pub(crate) fn of(path: &'a ResourcePath) -> Self {
+        Self {
+            verb: path.verb,
+            group: &path.group,
+            resource: &path.resource,
+            subresource: &path.subresource,
+            namespace: &path.namespace,
+            name: &path.name,
+            path: "",
+        }
+    }
+
+    /// Why it is refused, in Kubernetes' words.
+    pub(crate) fn denial(&self, user: &User) -> String {
+        if !self.path.is_empty() {
+            return format!("User {:?} cannot {} path {:?}", user.name, self.verb, self.path);
+        }
+        let resource = match self.subresource {
+            "" => self.resource.to_owned(),
+            subresource => format!("{}/{subresource}", self.resource),
+        };
+        let place = match self.namespace {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace {namespace:?}"),
+        };
+        format!(
+            "User {:?} cannot {} resource {resource:?} in API group {:?} {place}",
+            user.name, self.verb, self.group
+        )
+    }
+
+    /// The refusal of a request that is not allowed.
+    pub(crate) fn refusal(&self, user: &User) -> Refusal {
+        let why = self.denial(user);
+        match api::kinds::KINDS.iter().find(|kind| kind.group == self.group && kind.plural == self.resource) {
+            Some(kind) => Refusal::forbidden(kind, self.name, &why),
+            None => Refusal::new(403, "Forbidden", format!("forbidden: {why}")),
+        }
+    }
+}
+
+/// Decides what users may do.
+pub(crate) struct Authorizer {
+    rbac: rbac::Rbac,
+    node: node::NodeAuthorizer,
+}
+
+impl Authorizer {
+    pub(crate) fn new(records: Records) -> Self {
+        Self { rbac: rbac::Rbac::new(records.clone()), node: node::NodeAuthorizer::new(records) }
+    }
+
+    /// Whether the user may do this.
+    pub(crate) fn allows(&self, user: &User, attributes: &Attributes<'_>) -> bool {
+        user.is_in("system:masters")
+            || self.node.allows(user, attributes)
+            || self.rbac.allows(user, attributes)
+    }
+
+    /// What a user may do in a namespace, as rules.
+    pub(crate) fn rules(&self, user: &User, namespace: &str) -> Vec<api::rbac::PolicyRule> {
+        self.rbac.rules(user, namespace)
+    }
+
+    /// The user whom a request wants to be treated as, if the asking user may do that.
+    pub(crate) fn impersonated(&self, user: User, headers: &HeaderMap) -> Result<User, Refusal> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let name = text("impersonate-user");
+        let all = |name: &str| {
+            headers.get_all(name).iter().filter_map(|value| value.to_str().ok().map(str::to_owned))
+        };
+        let mut groups: Vec<String> = all("impersonate-group").collect();
+        if name.is_empty() {
+            let asks = !groups.is_empty() || !text("impersonate-uid").is_empty();
+            let message = "requested [] without impersonating a user";
+            return if asks { Err(Refusal::internal(message)) } else { Ok(user) };
+        }
+        let service_account =
+            name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+        let mut wanted = vec![match service_account {
+            Some((namespace, name)) => Attributes {
+                verb: "impersonate",
+                resource: "serviceaccounts",
+                namespace,
+                name,
+                ..Attributes::default()
+            },
+            None => Attributes { verb: "impersonate", resource: "users", name, ..Attributes::default() },
+        }];
+        wanted.extend(groups.iter().map(|group| Attributes {
+            verb: "impersonate",
+            resource: "groups",
+            name: group,
+            ..Attributes::default()
+        }));
+        if let Some(denied) = wanted.iter().find(|attributes| !self.allows(&user, attributes)) {
+            return Err(denied.refusal(&user));
+        }
+        if groups.is_empty()
+            && let Some((namespace, _)) = service_account
+        {
+            groups = tokens::service_account_groups(namespace);
+        }
+        let standing =
+            if name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
+        if !groups.iter().any(|group| group == standing) {
+            groups.push(standing.to_owned());
+        }
+        Ok(User { name: name.to_owned(), groups, ..User::default() })
+    }
+}

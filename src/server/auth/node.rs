@@ -1,0 +1,128 @@
+//! The Node authorizer: what a kubelet may read and write, by what runs on its node.
+
+use super::{Attributes, User};
+use crate::registry::Records;
+use serde_json::Value;
+
+const GROUP: &str = "system:nodes";
+const PREFIX: &str = "system:node:";
+
+/// What kubelets may do with whole kinds: group, resource, verbs. What is narrower than a kind is in
+/// [`NodeAuthorizer::allows`]; what a kubelet may change is narrowed again by NodeRestriction.
+const ALLOWED: &[(&str, &str, &[&str])] = &[
+    ("", "services", &["get", "list", "watch"]),
+    ("", "nodes", &["create", "get", "list", "watch", "update", "patch"]),
+    ("", "nodes/status", &["update", "patch"]),
+    ("", "pods", &["get", "list", "watch", "create", "delete"]),
+    ("", "pods/status", &["update", "patch"]),
+    ("", "pods/eviction", &["create"]),
+    ("", "events", &["create", "update", "patch"]),
+    ("discovery.k8s.io", "endpointslices", &["get", "list", "watch"]),
+    ("coordination.k8s.io", "leases", &["create", "get", "update", "patch", "delete"]),
+    ("node.k8s.io", "runtimeclasses", &["get", "list", "watch"]),
+    ("storage.k8s.io", "csidrivers", &["get", "list", "watch"]),
+    ("storage.k8s.io", "csinodes", &["create", "get", "update", "patch", "delete"]),
+    ("certificates.k8s.io", "certificatesigningrequests", &["create", "get", "list", "watch"]),
+    ("authentication.k8s.io", "tokenreviews", &["create"]),
+    ("authorization.k8s.io", "subjectaccessreviews", &["create"]),
+];
+
+/// Answers for users that are nodes.
+pub(super) struct NodeAuthorizer {
+    records: Records,
+}
+
+/// The node that a user is.
+pub(crate) fn node_of(user: &User) -> Option<&str> {
+    user.name.strip_prefix(PREFIX).filter(|name| !name.is_empty() && user.is_in(GROUP))
+}
+
+impl NodeAuthorizer {
+    pub(super) fn new(records: Records) -> Self {
+        Self { records }
+    }
+
+    pub(super) fn allows(&self, user: &User, attributes: &Attributes<'_>) -> bool {
+        let Some(node) = node_of(user).filter(|_| attributes.path.is_empty()) else { return false };
+        let reads = matches!(attributes.verb, "get" | "list" | "watch") && attributes.subresource.is_empty();
+        match (attributes.group, attributes.resource) {
+            ("", "secrets" | "configmaps" | "persistentvolumeclaims") if reads => {
+                !attributes.name.is_empty() && self.is_used(node, attributes)
+            }
+            ("", "serviceaccounts") => {
+                attributes.subresource == "token"
+                    && attributes.verb == "create"
+                    && self.is_used(node, attributes)
+            }
+            (group, resource) => {
+                let resource = match attributes.subresource {
+                    "" => resource.to_owned(),
+                    subresource => format!("{resource}/{subresource}"),
+                };
+                let row = ALLOWED.iter().find(|row| row.0 == group && row.1 == resource);
+                row.is_some_and(|row| row.2.contains(&attributes.verb))
+            }
+        }
+    }
+
+    /// Whether a pod on the node refers to the object.
+    fn is_used(&self, node: &str, attributes: &Attributes<'_>) -> bool {
+        let snapshot = self.records.snapshot();
+        let prefix = format!("pods/{}/", attributes.namespace);
+        let mut own =
+            snapshot.range(&prefix, None).filter(|record| record.index.field("spec.nodeName") == node);
+        own.any(|record| {
+            let pod: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+            refers(&pod["spec"], attributes.resource, attributes.name)
+        })
+    }
+}
+
+/// Whether a pod's spec names the object anywhere in the fields that refer to its kind.
+fn refers(spec: &Value, resource: &str, name: &str) -> bool {
+    let keys: &[&str] = match resource {
+        "secrets" => {
+            &["secretName", "secretRef", "secretKeyRef", "secret", "imagePullSecrets", "nodePublishSecretRef"]
+        }
+        "configmaps" => &["configMap", "configMapRef", "configMapKeyRef"],
+        "persistentvolumeclaims" => &["claimName"],
+        _ => &["serviceAccountName"],
+    };
+    mentions(spec, keys, name)
+}
+
+fn mentions(value: &Value, keys: &[&str], name: &str) -> bool {
+    match value {
+        Value::Object(map) => map.iter().any(|(key, value)| {
+            let named = |value: &Value| value == name || value["name"] == name || value["secretName"] == name;
+            let hit = keys.contains(&key.as_str())
+                && (named(value) || value.as_array().is_some_and(|items| items.iter().any(named)));
+            hit || mentions(value, keys, name)
+        }),
+        Value::Array(items) => items.iter().any(|item| mentions(item, keys, name)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn references_are_found_where_pods_have_them() {
+        let spec = json!({
+            "serviceAccountName": "web",
+            "imagePullSecrets": [{"name": "pull"}],
+            "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "env", "key": "k"}}}], "envFrom": [{"configMapRef": {"name": "all"}}]}],
+            "volumes": [{"secret": {"secretName": "files"}}, {"projected": {"sources": [{"secret": {"name": "projected"}}]}}],
+        });
+        for name in ["pull", "env", "files", "projected"] {
+            assert!(refers(&spec, "secrets", name), "{name}");
+        }
+        assert!(refers(&spec, "configmaps", "all"));
+        assert!(refers(&spec, "serviceaccounts", "web"));
+        assert!(!refers(&spec, "secrets", "all"));
+        assert!(!refers(&spec, "configmaps", "web"));
+    }
+}

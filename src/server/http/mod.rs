@@ -1,0 +1,8 @@
+//! Requests in, answers out: paths and queries taken apart, TLS, connections.
+
+pub(crate) mod answer;
+pub(crate) mod listen;
+pub(crate) mod path;
+mod pipeline;
+pub(crate) mod query;
+pub(crate) mod tls;

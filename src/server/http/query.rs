@@ -1,0 +1,69 @@
+//! Query parameters.
+
+use api::status::Refusal;
+
+/// The decoded parameters of a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+/// Undoes percent-encoding; what is no encoding stays as it is.
+pub(crate) fn unescape(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut index = 0;
+    while index < bytes.len() {
+        let digits = bytes.get(index + 1..index + 3).filter(|_| bytes[index] == b'%');
+        let decoded = digits.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        out.push(decoded.unwrap_or(bytes[index]));
+        index += if decoded.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+impl Query {
+    /// Reads a query string.
+    pub(crate) fn parse(text: &str) -> Self {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (unescape(&name.replace('+', " ")), unescape(&value.replace('+', " ")))
+        });
+        Self(pairs.collect())
+    }
+
+    /// The first value of a parameter, or "".
+    pub(crate) fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    }
+
+    /// Whether a parameter is set to true.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        matches!(self.get(name), "1" | "true" | "True" | "TRUE" | "t")
+    }
+
+    /// A parameter as a number, if it is given.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        match self.get(name) {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| {
+                Refusal::bad_request(format!(
+                    "invalid value for query parameter {name}: {text:?} is not a number"
+                ))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded() {
+        let query = Query::parse("labelSelector=a%3Db%2Cc&command=sh&command=-c+x&watch=true&bad=%zz");
+        assert_eq!(query.get("labelSelector"), "a=b,c");
+        assert_eq!(Query::parse("command=-c+x").get("command"), "-c x");
+        assert!(query.flag("watch"));
+        assert_eq!(query.get("bad"), "%zz");
+        assert!(query.number("labelSelector").is_err());
+    }
+}

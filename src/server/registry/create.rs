@@ -1,0 +1,79 @@
+//! Creating objects.
+
+use super::{Context, Index, Outcome, Registry, decode_checked, encode, meta, store_refusal};
+use api::kinds::Kind;
+use api::status::Refusal;
+use serde_json::Value;
+use store::{Change, Expect, Write, WriteError};
+
+/// How often a generated name that is taken is drawn again (Kubernetes' number).
+const NAME_ATTEMPTS: usize = 8;
+
+impl Registry {
+    /// Creates an object in a namespace ("" for kinds outside them).
+    pub(crate) async fn create(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        body: Value,
+        context: &Context,
+    ) -> Result<Outcome, Refusal> {
+        let (object, warnings) = decode_checked(body, kind, context.validation)?;
+        let given = object["metadata"]["name"].as_str().unwrap_or_default();
+        let attempts = if given.is_empty() { NAME_ATTEMPTS } else { 1 };
+        let mut refusal = Refusal::internal("no name was tried");
+        for _ in 0..attempts {
+            match self.create_once(kind, namespace, object.clone(), context).await {
+                Err(taken) if taken.reason == "AlreadyExists" => refusal = taken,
+                Err(other) => return Err(other),
+                Ok(mut outcome) => {
+                    outcome.warnings.splice(0..0, warnings);
+                    return Ok(outcome);
+                }
+            }
+        }
+        Err(refusal)
+    }
+
+    async fn create_once(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        mut object: Value,
+        context: &Context,
+    ) -> Result<Outcome, Refusal> {
+        let strategy = self.strategies.of(kind);
+        meta::place(&mut object, kind, namespace)?;
+        meta::stamp(&mut object, strategy.generation);
+        if kind.subresource("status").is_some() && !strategy.status_at_creation {
+            object.as_object_mut().and_then(|fields| fields.remove("status"));
+        }
+        (strategy.default)(&mut object);
+        (strategy.prepare_create)(&mut object);
+        let warnings = self.admit_create(kind, namespace, &mut object, context)?;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let allocation = self.strategies.allocate(kind, &mut object, None)?;
+        let mut errors = Vec::new();
+        meta::validate(&object, kind, strategy.name_rule, &mut errors);
+        (strategy.validate)(&object, &mut errors);
+        if !errors.is_empty() {
+            return Err(Refusal::invalid(kind, &name, &errors));
+        }
+        let key = kind.storage_key(namespace, &name);
+        if context.dry_run {
+            let taken = self.records.snapshot().get(&key).is_some();
+            let answer = Outcome { object: object.to_string().into(), created: true, warnings };
+            return if taken { Err(Refusal::already_exists(kind, &name)) } else { Ok(answer) };
+        }
+        let change = Change::Put(encode::template(&object), Index::of(Some(kind), &object));
+        let durability = super::durability(&key);
+        match self.records.write(Write { key, expect: Expect::Absent, change, durability }).await {
+            Ok(written) => {
+                allocation.keep();
+                Ok(Outcome { object: written.record.value.clone(), created: true, warnings })
+            }
+            Err(WriteError::Conflict(_)) => Err(Refusal::already_exists(kind, &name)),
+            Err(error) => Err(store_refusal(&error)),
+        }
+    }
+}

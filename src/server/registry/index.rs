@@ -1,0 +1,134 @@
+//! What is kept beside an object's bytes: what selectors ask for, so that a LIST or watch decodes
+//! nothing.
+
+use api::kinds::{KINDS, Kind};
+use api::selector::{Fields, Labels};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+pub(crate) type Record = store::Record<Index>;
+
+/// Labels, selectable fields and identity of one object.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) uid: Box<str>,
+    labels: Box<[(Box<str>, Box<str>)]>,
+    /// Values in the order of the kind's `selectable_fields`.
+    fields: Box<[Box<str>]>,
+    kind: Option<&'static Kind>,
+}
+
+/// The kind that a store key belongs to.
+pub(crate) fn kind_of_key(key: &str) -> Option<&'static Kind> {
+    static PREFIXES: LazyLock<HashMap<String, &'static Kind>> = LazyLock::new(|| {
+        // Of the groups that share a store, the one that gives it its name says what is stored.
+        let owners = KINDS.iter().filter(|kind| kind.stored() && kind.group == kind.storage_group);
+        owners.map(|kind| (kind.storage_prefix(), kind)).collect()
+    });
+    let end = key.find('/')? + 1;
+    PREFIXES.get(&key[..end]).copied()
+}
+
+/// The indexer the store calls when it reads the database.
+pub(crate) fn index(key: &str, bytes: &[u8]) -> Index {
+    let object = serde_json::from_slice(bytes).unwrap_or_default();
+    Index::of(kind_of_key(key), &object)
+}
+
+fn boxed(text: &str) -> Box<str> {
+    text.into()
+}
+
+impl Index {
+    /// The index of an object.
+    pub(crate) fn of(kind: Option<&'static Kind>, object: &Value) -> Self {
+        let meta = &object["metadata"];
+        let labels = meta["labels"].as_object().into_iter().flatten();
+        let labels =
+            labels.map(|(key, value)| (boxed(key), boxed(value.as_str().unwrap_or_default()))).collect();
+        let names = kind.map_or(&[][..], |kind| kind.selectable_fields);
+        let fields = names.iter().map(|path| field_text(object, path)).collect();
+        Self { uid: boxed(meta["uid"].as_str().unwrap_or_default()), labels, fields, kind }
+    }
+
+    /// A label's value.
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(own, _)| **own == *key).map(|(_, value)| &**value)
+    }
+
+    /// A selectable field's value, or "".
+    pub(crate) fn field(&self, path: &str) -> &str {
+        let names = self.kind.map_or(&[][..], |kind| kind.selectable_fields);
+        names.iter().position(|name| *name == path).map_or("", |place| &self.fields[place])
+    }
+}
+
+/// A field as a field selector sees it: flags and numbers as text, flags that are absent as false.
+fn field_text(object: &Value, path: &str) -> Box<str> {
+    let value = path.split('.').fold(object, |value, part| &value[part]);
+    match value {
+        Value::String(text) => boxed(text),
+        Value::Null if matches!(path, "spec.unschedulable" | "spec.hostNetwork") => boxed("false"),
+        Value::Null if matches!(path, "status.replicas" | "status.successful") => boxed("0"),
+        Value::Null => boxed(""),
+        other => boxed(&other.to_string()),
+    }
+}
+
+/// Namespace and name in a store key.
+pub(crate) fn place_of(record: &Record) -> (&str, &str) {
+    let (_, place) = record.key.split_once('/').unwrap_or(("", &record.key));
+    place.rsplit_once('/').unwrap_or(("", place))
+}
+
+/// What a list or watch is narrowed by.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    pub(crate) labels: Labels,
+    pub(crate) fields: Fields,
+}
+
+impl Selection {
+    /// Whether a record is selected.
+    pub(crate) fn matches(&self, record: &Record) -> bool {
+        if !self.labels.matches_with(|key| record.index.label(key)) {
+            return false;
+        }
+        let (namespace, name) = place_of(record);
+        self.fields.is_everything()
+            || self.fields.matches_with(|field| match field {
+                "metadata.name" => name,
+                "metadata.namespace" => namespace,
+                field => record.index.field(field),
+            })
+    }
+
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn keys_tell_their_kind() {
+        assert_eq!(kind_of_key("pods/a/b").unwrap().kind, "Pod");
+        assert_eq!(kind_of_key("deployments.apps/a/b").unwrap().kind, "Deployment");
+        assert_eq!(kind_of_key("events/a/b").unwrap().group, "");
+    }
+
+    #[test]
+    fn fields_are_texts() {
+        let pod = json!({"metadata": {"uid": "u", "labels": {"a": "b"}}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}});
+        let index = Index::of(kind_of_key("pods/x/y"), &pod);
+        assert_eq!(
+            (index.field("spec.nodeName"), index.field("status.phase"), index.field("spec.hostNetwork")),
+            ("n", "Running", "false")
+        );
+        assert_eq!((index.label("a"), index.label("c")), (Some("b"), None));
+    }
+}

@@ -1,0 +1,127 @@
+//! The generic registry: create, read, update, patch, delete, list and watch, once for all kinds.
+//!
+//! Objects are bytes here. They are decoded to be changed, and by nobody to be read.
+
+mod admission;
+mod body;
+mod create;
+mod delete;
+mod encode;
+pub(crate) mod expiry;
+mod index;
+mod list;
+mod meta;
+mod records;
+mod render;
+mod subresources;
+mod update;
+mod watching;
+
+pub(crate) use body::{FieldValidation, decode_checked, decode_plain};
+pub(crate) use delete::DeleteOptions;
+pub(crate) use index::{Index, Record, Selection, place_of};
+pub(crate) use list::ListOptions;
+pub(crate) use meta::{new_uid, random, timestamp};
+pub(crate) use records::Records;
+pub(crate) use render::Rendering;
+pub(crate) use subresources::Reply;
+pub(crate) use update::{Change, Part};
+pub(crate) use watching::WatchOptions;
+
+use crate::auth::{Authorizer, ServiceAccountKeys, User};
+use crate::strategies::Strategies;
+use api::kinds::Kind;
+use api::status::Refusal;
+use bytes::Bytes;
+use serde_json::Value;
+use std::sync::Arc;
+use store::{Durability, WriteError};
+
+/// All objects, and what may be done with them.
+pub(crate) struct Registry {
+    records: Records,
+    strategies: Strategies,
+    keys: Arc<ServiceAccountKeys>,
+    authorizer: Arc<Authorizer>,
+}
+
+/// Who writes, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(crate) user: User,
+    pub(crate) dry_run: bool,
+    pub(crate) validation: FieldValidation,
+}
+
+/// Where an object is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) kind: &'static Kind,
+    /// "" for kinds outside namespaces.
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl Place<'_> {
+    fn key(&self) -> String {
+        self.kind.storage_key(self.namespace, self.name)
+    }
+}
+
+/// The outcome of a write: the object's bytes, and what to warn its writer of.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) object: Bytes,
+    pub(crate) created: bool,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        records: Records,
+        strategies: Strategies,
+        keys: Arc<ServiceAccountKeys>,
+        authorizer: Arc<Authorizer>,
+    ) -> Self {
+        Self { records, strategies, keys, authorizer }
+    }
+
+    pub(crate) fn records(&self) -> &Records {
+        &self.records
+    }
+
+    pub(crate) fn keys(&self) -> &ServiceAccountKeys {
+        &self.keys
+    }
+
+    /// The record of an object, or 404.
+    pub(crate) fn find(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Record>, Refusal> {
+        let snapshot = self.records.snapshot();
+        let record = snapshot.get(&kind.storage_key(namespace, name)).cloned();
+        record.ok_or_else(|| Refusal::not_found(kind, name))
+    }
+}
+
+/// Decodes stored bytes.
+pub(crate) fn decoded(record: &Record) -> Result<Value, Refusal> {
+    serde_json::from_slice(&record.value)
+        .map_err(|error| Refusal::internal(format!("stored object {}: {error}", record.key)))
+}
+
+/// How durable a write has to be: heartbeats are worthless after a crash and must not wear the disk.
+fn durability(key: &str) -> Durability {
+    if key.starts_with("leases.coordination.k8s.io/kube-node-lease/") {
+        Durability::Volatile
+    } else {
+        Durability::Durable
+    }
+}
+
+/// A store's refusal that is no conflict.
+fn store_refusal(error: &WriteError<Index>) -> Refusal {
+    match error {
+        WriteError::Full => Refusal::new(507, "InsufficientStorage", error.to_string()),
+        WriteError::Closed => Refusal::unavailable("the server is shutting down"),
+        WriteError::Io(_) | WriteError::Conflict(_) => Refusal::internal(error),
+    }
+}

@@ -1,0 +1,276 @@
+//! Changing objects: replacing and patching, whole or in one part.
+
+use super::{
+    Context, Index, Outcome, Place, Record, Registry, decode_checked, decoded, encode, store_refusal,
+};
+use api::kinds::Kind;
+use api::patch;
+use api::schema::schema;
+use api::status::Refusal;
+use api::validate::{Error as FieldError, Path};
+use bytes::Bytes;
+use serde_json::Value;
+use std::sync::Arc;
+use store::{Change as StoreChange, Expect, Write, WriteError};
+
+/// How often a change that does not name a resourceVersion is tried again when somebody else was
+/// faster.
+const ATTEMPTS: usize = 64;
+
+/// What an object is changed to.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// All of it.
+    Replace(Value),
+    /// By RFC 6902.
+    Json(Bytes),
+    /// By RFC 7386.
+    Merge(Value),
+    /// By strategic merge.
+    Strategic(Value),
+}
+
+impl Change {
+    /// The changed form of an object of a kind.
+    pub(crate) fn apply(&self, old: &Value, kind: &Kind) -> Result<Value, Refusal> {
+        let mut object = old.clone();
+        let result = match self {
+            Self::Replace(new) => return Ok(new.clone()),
+            Self::Json(patch) => patch::json(&mut object, patch),
+            Self::Merge(patch) => patch::merge(&mut object, patch),
+            Self::Strategic(patch) => match schema().of(kind) {
+                Some(ty) => patch::strategic(&mut object, patch, ty),
+                None => patch::merge(&mut object, patch),
+            },
+        };
+        match result {
+            Ok(()) => Ok(object),
+            Err(patch::Error::Malformed(why)) => Err(Refusal::bad_request(why)),
+            Err(patch::Error::Unfit(why)) => Err(Refusal::new(
+                422,
+                "Invalid",
+                format!("the server rejected our request due to an error in our request: {why}"),
+            )),
+            Err(error @ patch::Error::TooLarge(_)) => Err(Refusal::too_large(error.to_string())),
+        }
+    }
+
+    /// The resourceVersion that the writer has seen, where the change names one.
+    fn seen<'a>(&'a self, new: &'a Value, old: &Value) -> Option<&'a str> {
+        let stated = new["metadata"]["resourceVersion"].as_str().filter(|version| !version.is_empty())?;
+        let changed = old["metadata"]["resourceVersion"] != *stated;
+        // A patch that does not touch the version carries the old one along.
+        match self {
+            Self::Replace(_) => Some(stated),
+            _ => changed.then_some(stated),
+        }
+    }
+}
+
+/// Which part of an object is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All but the status.
+    Main,
+    /// The status, and little of the metadata.
+    Status,
+    /// What the server itself changes through a subresource; rules of users do not apply.
+    Trusted,
+}
+
+impl Registry {
+    /// Changes an object, or its status.
+    pub(crate) async fn change(
+        &self,
+        place: Place<'_>,
+        change: &Change,
+        part: Part,
+        context: &Context,
+    ) -> Result<Outcome, Refusal> {
+        let Place { kind, namespace, name } = place;
+        let key = place.key();
+        for _ in 0..ATTEMPTS {
+            let record = self.find(kind, namespace, name)?;
+            let old = decoded(&record)?;
+            let new = change.apply(&old, kind)?;
+            let (mut new, warnings) = decode_checked(new, kind, context.validation)?;
+            let seen = change.seen(&new, &old).map(str::to_owned);
+            check_identity(place, (&new, &old), seen.as_deref())?;
+            self.prepare(kind, (&mut new, &old), part, context)?;
+            if new == old {
+                return Ok(Outcome { object: record.value.clone(), created: false, warnings });
+            }
+            if context.dry_run {
+                return Ok(Outcome { object: new.to_string().into(), created: false, warnings });
+            }
+            match self.put(kind, &key, &record, &new).await {
+                Ok(object) => return Ok(Outcome { object, created: false, warnings }),
+                Err(WriteError::Conflict(None)) => return Err(Refusal::not_found(kind, name)),
+                Err(WriteError::Conflict(Some(_))) if seen.is_some() => {
+                    return Err(Refusal::stale(kind, name));
+                }
+                Err(WriteError::Conflict(Some(_))) => {}
+                Err(error) => return Err(store_refusal(&error)),
+            }
+        }
+        Err(Refusal::stale(kind, name))
+    }
+
+    /// Writes the new form of a record; an object whose deletion only waited for this is removed.
+    pub(super) async fn put(
+        &self,
+        kind: &'static Kind,
+        key: &str,
+        record: &Arc<Record>,
+        new: &Value,
+    ) -> Result<Bytes, WriteError<Index>> {
+        let gone = super::delete::is_finished(kind, new);
+        let (template, index) = (encode::template(new), Index::of(Some(kind), new));
+        let change =
+            if gone { StoreChange::Delete(template, index) } else { StoreChange::Put(template, index) };
+        let write = Write {
+            key: key.to_owned(),
+            expect: Expect::Revision(record.revision),
+            change,
+            durability: super::durability(key),
+        };
+        let written = self.records.write(write).await?;
+        if gone {
+            self.strategies.released(kind, new);
+        }
+        Ok(written.record.value.clone())
+    }
+
+    /// Brings the new form into the shape in which it is stored, and checks it.
+    fn prepare(
+        &self,
+        kind: &'static Kind,
+        (new, old): (&mut Value, &Value),
+        part: Part,
+        context: &Context,
+    ) -> Result<(), Refusal> {
+        let strategy = self.strategies.of(kind);
+        let name = old["metadata"]["name"].as_str().unwrap_or_default();
+        let mut errors = Vec::new();
+        keep_owned(new, old);
+        match part {
+            Part::Status => only_status(new, old, strategy.status_labels),
+            Part::Main if kind.subresource("status").is_some() => copy(new, old, "status"),
+            Part::Main | Part::Trusted => {}
+        }
+        (strategy.default)(new);
+        if part == Part::Main {
+            (strategy.prepare_update)(new, old);
+            self.admit_update(kind, new, old, context)?;
+            self.strategies.allocate(kind, new, Some(old))?.keep();
+        }
+        if strategy.generation && part != Part::Status && desire(new) != desire(old) {
+            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+            new["metadata"]["generation"] = Value::from(generation);
+        }
+        super::meta::validate(new, kind, |_| Vec::new(), &mut errors);
+        no_new_finalizers(new, old, &mut errors);
+        if part == Part::Main {
+            (strategy.validate)(new, &mut errors);
+            (strategy.validate_update)(new, old, &mut errors);
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Refusal::invalid(kind, name, &errors)) }
+    }
+}
+
+fn check_identity(
+    Place { kind, namespace, name }: Place<'_>,
+    (new, old): (&Value, &Value),
+    seen: Option<&str>,
+) -> Result<(), Refusal> {
+    let meta = &new["metadata"];
+    let stated = meta["name"].as_str().unwrap_or_default();
+    if stated != name {
+        let message =
+            format!("the name of the object ({stated}) does not match the name on the URL ({name})");
+        return Err(Refusal::bad_request(message));
+    }
+    if kind.namespaced && meta["namespace"].as_str().is_some_and(|stated| stated != namespace) {
+        return Err(Refusal::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let uid = meta["uid"].as_str().unwrap_or_default();
+    if !uid.is_empty() && old["metadata"]["uid"] != uid {
+        let own = old["metadata"]["uid"].as_str().unwrap_or_default();
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+        return Err(Refusal::conflict(kind, name, &why));
+    }
+    match seen {
+        Some(seen) if old["metadata"]["resourceVersion"] != seen => Err(Refusal::stale(kind, name)),
+        _ => Ok(()),
+    }
+}
+
+/// Metadata that writers cannot change.
+fn keep_owned(new: &mut Value, old: &Value) {
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+        "namespace",
+        "generateName",
+        "selfLink",
+    ] {
+        match &old["metadata"][field] {
+            Value::Null => drop(new["metadata"].as_object_mut().and_then(|meta| meta.remove(field))),
+            value => new["metadata"][field] = value.clone(),
+        }
+    }
+    if let Some(meta) = new["metadata"].as_object_mut() {
+        meta.remove("managedFields");
+    }
+}
+
+fn copy(new: &mut Value, old: &Value, field: &str) {
+    match &old[field] {
+        Value::Null => drop(new.as_object_mut().and_then(|fields| fields.remove(field))),
+        value => new[field] = value.clone(),
+    }
+}
+
+/// The old object with the new status; labels, annotations and finalizers where the kind lets a
+/// status writer change them.
+fn only_status(new: &mut Value, old: &Value, labels: bool) {
+    let mut result = old.clone();
+    copy(&mut result, new, "status");
+    if labels {
+        for field in ["labels", "annotations"] {
+            let (mut own, other) = (result["metadata"].take(), &new["metadata"]);
+            copy(&mut own, other, field);
+            result["metadata"] = own;
+        }
+    }
+    *new = result;
+}
+
+/// What of an object is desire: everything but metadata and status.
+fn desire(object: &Value) -> Vec<(&String, &Value)> {
+    let fields = object.as_object().into_iter().flatten();
+    fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status")).collect()
+}
+
+fn no_new_finalizers(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    if old["metadata"]["deletionTimestamp"].is_null() {
+        return;
+    }
+    let list = |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    let before = list(old);
+    let added: Vec<String> =
+        list(new).iter().filter(|one| !before.contains(one)).map(ToString::to_string).collect();
+    if !added.is_empty() {
+        let detail = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            added.join(", ")
+        );
+        errors.push(FieldError::forbidden(&Path::new("metadata").child("finalizers"), detail));
+    }
+}
