@@ -78,12 +78,24 @@ impl Context {
     }
 
     /// An event about a container.
-    pub(crate) fn tell_container(&self, pod: &Pod, kind: Kind, name: &str, reason: &str, message: String) {
+    pub(crate) fn tell_container(
+        &self,
+        pod: &Pod,
+        (kind, name): (Kind, &str),
+        reason: &str,
+        message: String,
+    ) {
         self.recorder.container_normal(pod, &field_path(kind, name), reason, message);
     }
 
     /// A warning about a container.
-    pub(crate) fn warn_container(&self, pod: &Pod, kind: Kind, name: &str, reason: &str, message: String) {
+    pub(crate) fn warn_container(
+        &self,
+        pod: &Pod,
+        (kind, name): (Kind, &str),
+        reason: &str,
+        message: String,
+    ) {
         self.recorder.container_warning(pod, &field_path(kind, name), reason, message);
     }
 

@@ -186,14 +186,6 @@ impl Runtime {
         call("image_status", LOOK, self.images.clone().image_status(request)).await
     }
 
-    pub(crate) async fn remove_image(&self, request: cri::RemoveImageRequest) -> Result<cri::Empty, Error> {
-        call("remove_image", ACT, self.images.clone().remove_image(request)).await
-    }
-
-    pub(crate) async fn image_fs_info(&self, request: cri::Empty) -> Result<cri::ImageFsInfoResponse, Error> {
-        call("image_fs_info", LOOK, self.images.clone().image_fs_info(request)).await
-    }
-
     /// Pulls an image, for as long as that takes: the runtime itself gives up when nothing arrives.
     pub(crate) async fn pull_image(&self, request: cri::PullImageRequest) -> Result<String, Error> {
         let mut client = self.images.clone();

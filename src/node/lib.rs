@@ -24,6 +24,7 @@ mod protocols {
         dead_code,
         clippy::cast_possible_truncation,
         clippy::let_underscore_must_use,
+        clippy::allow_attributes_without_reason,
         reason = "generated from proto/"
     )]
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));

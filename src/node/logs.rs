@@ -210,7 +210,7 @@ const ASK: Duration = Duration::from_secs(30);
 
 fn watch(path: &Path) -> Result<Changes, Error> {
     let changes = Changes::of(path)?;
-    changes.also(path.parent().unwrap_or(path))?;
+    changes.and_new_in(path.parent().unwrap_or(path))?;
     Ok(changes)
 }
 

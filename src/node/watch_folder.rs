@@ -36,17 +36,21 @@ impl Changes {
         // owns it in turn, and nothing here replaces or closes it before.
         let registered = unsafe { AsyncFd::register(Descriptor(inotify)) };
         let changes = Self(registered.map_err(|error| files::at(path)(error.into()))?);
-        changes.also(path)?;
-        Ok(changes)
-    }
-
-    /// Watches one more path.
-    pub(crate) fn also(&self, path: &Path) -> Result<(), Error> {
         let flags = if path.is_dir() {
-            AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE
+            AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO
         } else {
             AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE
         };
+        changes.add(path, flags)?;
+        Ok(changes)
+    }
+
+    /// Adds what appears in a folder, as soon as it does and before it is written.
+    pub(crate) fn and_new_in(&self, folder: &Path) -> Result<(), Error> {
+        self.add(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)
+    }
+
+    fn add(&self, path: &Path, flags: AddWatchFlags) -> Result<(), Error> {
         let added = self.0.get_ref().0.add_watch(path, flags);
         added.map(drop).map_err(|errno| files::at(path)(errno.into()))
     }

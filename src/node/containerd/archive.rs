@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
 
 const BLOCK: u64 = 512;
+/// The same, for buffers.
+const BLOCK_BYTES: usize = 512;
 /// Members of an image archive; an image has at most a few hundred blobs.
 const MEMBERS: usize = 10_000;
 /// Manifests and configurations are small; anything bigger is no image.
@@ -48,7 +50,7 @@ pub(crate) fn digest_of(reader: &mut dyn Read) -> Result<String> {
 
 /// A tar archive with one regular file owned by root.
 pub(crate) fn tar_with_file(name: &str, mode: u32, content: &[u8]) -> Vec<u8> {
-    let mut header = [0u8; BLOCK as usize];
+    let mut header = [0u8; BLOCK_BYTES];
     let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, name);
     put(100, &format!("{mode:07o}"));
@@ -63,7 +65,7 @@ pub(crate) fn tar_with_file(name: &str, mode: u32, content: &[u8]) -> Vec<u8> {
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let mut tar = header.to_vec();
     tar.extend_from_slice(content);
-    tar.resize(tar.len().next_multiple_of(BLOCK as usize) + 2 * BLOCK as usize, 0);
+    tar.resize(tar.len().next_multiple_of(BLOCK_BYTES) + 2 * BLOCK_BYTES, 0);
     tar
 }
 
@@ -121,7 +123,7 @@ impl Index {
         let mut at = 0;
         while at + BLOCK <= end && members.len() < MEMBERS {
             file.seek(SeekFrom::Start(at))?;
-            let mut header = [0u8; BLOCK as usize];
+            let mut header = [0u8; BLOCK_BYTES];
             file.read_exact(&mut header)?;
             if header.iter().all(|byte| *byte == 0) {
                 break;

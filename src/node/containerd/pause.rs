@@ -120,9 +120,10 @@ mod tests {
     #[test]
     fn references_arrive_at_the_mask_and_the_loops() {
         let code = x86_64();
-        let mask = code.len() as i32 - 8;
-        let rel32 = |at: usize| at as i32 + 4 + i32::from_le_bytes(code[at..at + 4].try_into().unwrap());
-        let rel8 = |at: usize| at as i32 + 1 + i32::from(code[at].cast_signed());
+        let mask = i32::try_from(code.len()).unwrap() - 8;
+        let at32 = |at: usize| i32::try_from(at).unwrap();
+        let rel32 = |at: usize| at32(at) + 4 + i32::from_le_bytes(code[at..at + 4].try_into().unwrap());
+        let rel8 = |at: usize| at32(at) + 1 + i32::from(code[at].cast_signed());
         assert_eq!((rel32(10), rel32(32)), (mask, mask));
         let (wait, reap) = (24, 66);
         assert_eq!((rel8(52), rel8(56), rel8(93), rel8(95)), (reap, wait, reap, wait));

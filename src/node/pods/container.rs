@@ -3,7 +3,7 @@
 use super::env::expand;
 use super::observe::names;
 use super::sandbox::{labels, namespaces, seccomp};
-use super::spec::{self, Kind};
+use super::spec;
 use crate::Error;
 use crate::amount::{Qos, Resources};
 use crate::cgroups;
@@ -15,7 +15,6 @@ use std::path::Path;
 
 /// Everything a container is made from besides its pod.
 pub(crate) struct Ingredients<'a> {
-    pub(crate) kind: Kind,
     pub(crate) container: &'a Container,
     pub(crate) restarts: u32,
     pub(crate) environment: Vec<(String, String)>,
@@ -27,7 +26,7 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) kubelet_dir: &'a Path,
     /// The container whose process namespace an ephemeral container joins.
     pub(crate) target_id: Option<String>,
-    /// Groups that own the pod's volumes.
+    /// cgroups are v2.
     pub(crate) unified: bool,
 }
 
@@ -228,7 +227,6 @@ mod tests {
         .unwrap();
         let container = &spec::spec(&pod).containers[0];
         let from = Ingredients {
-            kind: Kind::Main,
             container,
             restarts: 2,
             environment: vec![("A".to_owned(), "1".to_owned())],

@@ -61,12 +61,12 @@ impl Images {
             let text = format!(
                 "Container image {image:?} already present on machine and can be accessed by the pod"
             );
-            context.tell_container(pod, kind, &container.name, "Pulled", text);
+            context.tell_container(pod, (kind, &container.name), "Pulled", text);
             return Ok(found);
         }
         if policy == "Never" {
             let text = format!("Container image {image:?} is not present with pull policy of Never");
-            context.warn_container(pod, kind, &container.name, "ErrImageNeverPull", text.clone());
+            context.warn_container(pod, (kind, &container.name), "ErrImageNeverPull", text.clone());
             return Err(Error::Container("ErrImageNeverPull", text));
         }
         self.check_backoff(context, pod, (kind, container))?;
@@ -88,9 +88,11 @@ impl Images {
         self.lock().retain(|(of, _), _| of != uid);
     }
 
-    /// When the next pull of an image for this pod is due.
+    /// When the next pull of an image for this pod is due, if one is still waited for.
     pub(crate) fn due(&self, uid: &str) -> Option<Instant> {
-        self.lock().iter().filter(|((of, _), _)| of == uid).map(|(_, waiting)| waiting.until).min()
+        let waiting = self.lock();
+        let until = waiting.iter().filter(|((of, _), _)| of == uid).map(|(_, waiting)| waiting.until);
+        until.filter(|until| *until > clock::instant()).min()
     }
 
     fn check_backoff(
@@ -105,8 +107,8 @@ impl Images {
             return Ok(());
         };
         let text = format!("Back-off pulling image {image:?}");
-        context.tell_container(pod, kind, &container.name, "BackOff", text.clone());
-        context.warn_container(pod, kind, &container.name, "Failed", "Error: ImagePullBackOff".to_owned());
+        context.tell_container(pod, (kind, &container.name), "BackOff", text.clone());
+        context.warn_container(pod, (kind, &container.name), "Failed", "Error: ImagePullBackOff".to_owned());
         Err(Error::Container("ImagePullBackOff", format!("{text}: {}", entry.last)))
     }
 
@@ -119,8 +121,8 @@ impl Images {
     ) -> Error {
         let image = container.image.as_deref().unwrap_or_default();
         let text = format!("Failed to pull image {image:?}: {error}");
-        context.warn_container(pod, kind, &container.name, "Failed", text);
-        context.warn_container(pod, kind, &container.name, "Failed", "Error: ErrImagePull".to_owned());
+        context.warn_container(pod, (kind, &container.name), "Failed", text);
+        context.warn_container(pod, (kind, &container.name), "Failed", "Error: ErrImagePull".to_owned());
         let mut waiting = self.lock();
         let entry = waiting.entry(key(pod, image)).or_insert_with(|| Waiting {
             backoff: Backoff::new(Duration::from_secs(10), Duration::from_secs(300)),
@@ -142,7 +144,7 @@ impl Images {
         let image = container.image.as_deref().unwrap_or_default();
         let asked = clock::instant();
         let turn = self.pulls.acquire().await.map_err(|error| Error::Setup(error.to_string()))?;
-        context.tell_container(pod, kind, &container.name, "Pulling", format!("Pulling image {image:?}"));
+        context.tell_container(pod, (kind, &container.name), "Pulling", format!("Pulling image {image:?}"));
         let began = clock::instant();
         let credentials = credentials(context, pod, full).await;
         let spec = || Some(cri::ImageSpec { image: full.to_owned(), ..Default::default() });
@@ -157,7 +159,7 @@ impl Images {
             "Successfully pulled image {image:?} in {took} ({waited} including waiting). Image size: {} bytes.",
             found.size
         );
-        context.tell_container(pod, kind, &container.name, "Pulled", text);
+        context.tell_container(pod, (kind, &container.name), "Pulled", text);
         Ok(found)
     }
 }

@@ -146,7 +146,7 @@ impl Probes {
                 && let Some((kind, container)) = spec::container(pod, &record.name)
                 && (kind == Kind::Main || spec::is_sidecar(&container))
             {
-                let tasks = self.start(context, pod, (kind, container), record, ip);
+                let tasks = self.start(context, pod, (kind, container), (record, ip));
                 self.tasks.insert(record.id.clone(), tasks);
             }
         }
@@ -162,8 +162,7 @@ impl Probes {
         context: &Arc<Context>,
         pod: &Arc<Pod>,
         (kind, container): (Kind, Container),
-        record: &Record,
-        ip: &str,
+        (record, ip): (&Record, &str),
     ) -> Vec<AbortHandle> {
         let reported = reported(pod, record);
         self.results.lock().unwrap_or_else(PoisonError::into_inner).0.insert(record.id.clone(), reported);
@@ -278,7 +277,7 @@ impl Runner {
             Found::Warning(text) => ("ProbeWarning", format!("{title} probe warning: {text}")),
             Found::Failure(text) => ("Unhealthy", format!("{title} probe failed: {text}")),
         };
-        self.context.warn_container(&self.pod, self.kind, &self.container.name, reason, message);
+        self.context.warn_container(&self.pod, (self.kind, &self.container.name), reason, message);
         matches!(found, Found::Warning(_))
     }
 }

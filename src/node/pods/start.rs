@@ -49,12 +49,12 @@ impl Start<'_> {
     }
 
     fn tell(&self, reason: &str, message: &str) {
-        self.context.tell_container(self.pod, self.kind, &self.container.name, reason, message.to_owned());
+        self.context.tell_container(self.pod, (self.kind, &self.container.name), reason, message.to_owned());
     }
 
     fn warn_failed(&self, error: &Error) {
         let message = format!("Error: {error}");
-        self.context.warn_container(self.pod, self.kind, &self.container.name, "Failed", message);
+        self.context.warn_container(self.pod, (self.kind, &self.container.name), "Failed", message);
     }
 
     /// The pod's addresses as its containers are told.
@@ -78,7 +78,6 @@ impl Start<'_> {
         let target = target.filter(|c| self.kind == Kind::Ephemeral && c.name == self.container.name);
         let target = target.filter_map(|c| self.observed.latest(c.target_container_name.as_deref()?)).next();
         let from = Ingredients {
-            kind: self.kind,
             container: self.container,
             restarts: self.restarts,
             environment,
@@ -199,8 +198,7 @@ impl Start<'_> {
         let warning = "PostStartHook failed".to_owned();
         self.context.warn_container(
             self.pod,
-            self.kind,
-            &self.container.name,
+            (self.kind, &self.container.name),
             "FailedPostStartHook",
             warning,
         );

@@ -120,7 +120,7 @@ fn status(
     let mut records = input.observed.all(&container.name);
     let mut status = match records.next() {
         Some(record) => ContainerStatus {
-            last_state: records.next().map(|previous| state(previous)).or_else(|| {
+            last_state: records.next().map(state).or_else(|| {
                 let id = container_id(record);
                 let before =
                     old.filter(|old| old.container_id.as_deref() != Some(&id) || old.last_state.is_some());
@@ -153,8 +153,7 @@ fn of_record(input: &Input, container: &Container, record: &Record) -> Container
     let finished = record.life == Life::Exited && record.exit_code == 0;
     let is_init =
         spec::init_containers(input.pod).iter().any(|c| c.name == container.name && !spec::is_sidecar(c));
-    let ready =
-        if is_init { finished } else { started && !input.ending && input.probes.ready(container, record) };
+    let ready = if is_init { finished } else { started && input.probes.ready(container, record) };
     let user = record.user.as_ref().map(|(uid, gid, groups)| ContainerUser {
         linux: Some(LinuxContainerUser { uid: *uid, gid: *gid, supplemental_groups: some(groups.clone()) }),
     });

@@ -23,7 +23,7 @@ pub(crate) async fn container(
     record: &Record,
     (grace, message, ip): (Duration, String, &str),
 ) -> Result<(), Error> {
-    context.tell_container(pod, kind, &record.name, "Killing", message);
+    context.tell_container(pod, (kind, &record.name), "Killing", message);
     let began = clock::instant();
     if let Some(hook) =
         container.lifecycle.as_ref().and_then(|hooks| hooks.pre_stop.as_ref()).filter(|_| !grace.is_zero())
@@ -32,7 +32,7 @@ pub(crate) async fn container(
         let ran = tokio::time::timeout(grace, hooks::run(hook, &target, grace)).await;
         if matches!(ran, Ok(Err(_))) {
             let warning = "PreStopHook failed".to_owned();
-            context.warn_container(pod, kind, &record.name, "FailedPreStopHook", warning);
+            context.warn_container(pod, (kind, &record.name), "FailedPreStopHook", warning);
         }
     }
     let left = grace.saturating_sub(began.elapsed());

@@ -239,15 +239,14 @@ impl Worker {
     /// Does what a running pod needs next.
     async fn sync(&mut self) -> Result<Turn, Error> {
         self.retry_at = None;
+        // What was ready before a restart of knarr is known before it is reported.
+        self.follow_probes();
         self.report().await?;
         if !self.update_volumes().await {
             return Ok(Turn::Wait(self.wake(None)));
         }
         for _ in 0..ROUNDS {
-            let ip =
-                self.observed.sandbox().and_then(|sandbox| sandbox.ips.first().cloned()).unwrap_or_default();
-            let ip = if spec::host_network(&self.pod) { self.host_ip() } else { ip };
-            self.probes.follow(&self.context, &self.pod, &self.observed.containers, &ip);
+            self.follow_probes();
             let results = self.probes.results();
             let plan = plan::plan(&View {
                 pod: &self.pod,
@@ -278,6 +277,13 @@ impl Worker {
             }
         }
         Ok(Turn::Again)
+    }
+
+    /// Starts and stops probes as containers come and go.
+    fn follow_probes(&mut self) {
+        let ip = self.observed.sandbox().and_then(|sandbox| sandbox.ips.first().cloned()).unwrap_or_default();
+        let ip = if spec::host_network(&self.pod) { self.host_ip() } else { ip };
+        self.probes.follow(&self.context, &self.pod, &self.observed.containers, &ip);
     }
 
     fn host_ip(&self) -> String {
@@ -331,9 +337,16 @@ impl Worker {
 
     async fn act(&mut self, actions: &[Action]) -> Result<Acted, Error> {
         let mut acted = Acted::Nothing;
-        for action in actions {
-            if self.one(action).await? {
-                acted = Acted::Something;
+        for (i, action) in actions.iter().enumerate() {
+            if !self.one(action).await? {
+                continue;
+            }
+            acted = Acted::Something;
+            // The next may have to pull an image: what has started is not kept secret until then.
+            if matches!(action, Action::Start { .. }) && i + 1 < actions.len() {
+                self.look().await?;
+                self.follow_probes();
+                self.report().await?;
             }
         }
         Ok(acted)
@@ -366,7 +379,7 @@ impl Worker {
                         "Back-off restarting failed container {name} in pod {}",
                         spec::described(&self.pod)
                     );
-                    self.context.warn_container(&self.pod, *kind, name, "BackOff", text);
+                    self.context.warn_container(&self.pod, (*kind, name), "BackOff", text);
                 }
                 return Ok(false);
             }
@@ -437,8 +450,22 @@ impl Worker {
                 let reason =
                     if let Error::Container(reason, _) = &error { reason } else { "RunContainerError" };
                 self.failures.insert(name.to_owned(), (reason.to_owned(), error.to_string()));
-                self.retry_at = Some(clock::now() + RETRY);
+                let retry = clock::now() + self.retry_after(reason);
+                self.retry_at = Some(self.retry_at.map_or(retry, |at| at.min(retry)));
             }
+        }
+    }
+
+    /// A failed pull is soon looked at again, to say that it is waited for, and then when it is due.
+    fn retry_after(&self, reason: &str) -> SignedDuration {
+        match reason {
+            "ErrImagePull" => SignedDuration::from_secs(1),
+            "ImagePullBackOff" => {
+                let due = self.context.images.due(self.pod.uid());
+                let left = due.map(|due| due.saturating_duration_since(clock::instant()));
+                left.and_then(|left| SignedDuration::try_from(left).ok()).unwrap_or(RETRY)
+            }
+            _ => RETRY,
         }
     }
 

@@ -57,13 +57,8 @@ fn number(bytes: &[u8], at: usize) -> Result<u32> {
 }
 
 /// Packs frames; headers share one compression stream.
+#[derive(Default)]
 pub(crate) struct Encoder(Option<Compress>);
-
-impl Default for Encoder {
-    fn default() -> Self {
-        Self(None)
-    }
-}
 
 impl Encoder {
     /// The frame's bytes.
@@ -151,7 +146,7 @@ impl Decoder {
         let frame = if head & 0x8000_0000 == 0 {
             Frame::Data { stream: head, bytes: body.to_vec(), fin }
         } else {
-            self.control(head as u16, fin, body)?
+            self.control(u16::from_be_bytes([buffer[2], buffer[3]]), fin, body)?
         };
         Ok(Some((frame, 8 + size)))
     }

@@ -131,13 +131,14 @@ async fn usages(service: &Service) -> Result<Vec<Usage>, Refusal> {
     let usage = |stats: cri::ContainerStats| {
         let labels = stats.attributes?.labels;
         let label = |name: &str| labels.get(name).cloned();
-        let memory = stats.memory.unwrap_or_default();
+        // Containers that ended have none.
+        let (cpu, memory) = (stats.cpu?, stats.memory?);
         Some(Usage {
             namespace: label(names::NAMESPACE)?,
             pod: label(names::POD)?,
             uid: label(names::UID)?,
             container: label(names::CONTAINER)?,
-            cpu_ns: value(stats.cpu.and_then(|cpu| cpu.usage_core_nano_seconds)),
+            cpu_ns: value(cpu.usage_core_nano_seconds),
             working_set: value(memory.working_set_bytes),
             rss: value(memory.rss_bytes),
             usage: value(memory.usage_bytes),
