@@ -177,6 +177,13 @@ pub(crate) async fn disrupt(
     unless_gone(client.patch_status::<Pod>(pod.namespace(), pod.name(), &patch).await.map(drop))
 }
 
+/// The namespace is going: what is refused there is no longer needed.
+pub(crate) fn is_namespace_going(error: &Error) -> bool {
+    let Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
+    causes.into_iter().any(|cause| cause.reason.as_deref() == Some("NamespaceTerminating"))
+}
+
 /// An answer that what was to be removed is gone already is as good.
 pub(crate) fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {
     match result {

@@ -78,9 +78,7 @@ fn counts(view: &View<'_>, new: Option<&Arc<ReplicaSet>>, before: &DeploymentSta
         updated_replicas: some(updated),
         ready_replicas: some(sum(|status| status.ready_replicas.unwrap_or(0))),
         available_replicas: some(available),
-        unavailable_replicas: some(
-            view.sets.iter().map(|set| replicas(set)).sum::<i32>().max(total) - available,
-        ),
+        unavailable_replicas: some(view.sets.iter().map(|set| replicas(set)).sum::<i32>() - available),
         terminating_replicas: Some(sum(|status| status.terminating_replicas.unwrap_or(0))),
         collision_count: before.collision_count,
         conditions: None,

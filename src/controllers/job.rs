@@ -8,7 +8,7 @@ use crate::common::{count, seconds_between};
 use crate::indexes::{self, Indexes};
 use crate::pods;
 use api::Object;
-use api::batch::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
+use api::batch::{Job, JobCondition, JobSpec, JobStatus};
 use api::core::Pod;
 use api::meta::Time;
 use jiff::Timestamp;
@@ -153,7 +153,7 @@ fn uncounted(status: &JobStatus) -> Vec<&String> {
 
 fn tally(job: &Job, owned: &[Arc<Pod>], status: &JobStatus) -> Tally {
     let length = |list: Option<&Vec<String>>| list.map_or(0, Vec::len);
-    let lists = status.uncounted_terminated_pods.clone().unwrap_or(UncountedTerminatedPods::default());
+    let lists = status.uncounted_terminated_pods.clone().unwrap_or_default();
     let counted = |number: Option<i32>| usize::try_from(number.unwrap_or(0)).unwrap_or(0);
     let completions = spec(job).completions.unwrap_or(0);
     let not_yet = if is_indexed(job) { 0 } else { length(lists.succeeded.as_ref()) };

@@ -118,6 +118,7 @@ impl Jobs {
             Ok(pod) => {
                 self.recorder.normal(job, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
             }
+            Err(error) if common::is_namespace_going(error) => {}
             Err(error) => self.recorder.warning(job, "FailedCreate", format!("Error creating: {error}")),
         }
         created

@@ -210,6 +210,7 @@ impl ReplicaSets {
             for created in join_all((0..size).map(|_| self.create_one(set))).await {
                 match created {
                     Ok(pod) => revision = revision.max(pod.revision()),
+                    Err(error) if common::is_namespace_going(&error) => return Ok(()),
                     Err(error) => refused = Some(error),
                 }
             }
@@ -228,6 +229,7 @@ impl ReplicaSets {
             Ok(pod) => {
                 self.recorder.normal(set, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
             }
+            Err(error) if common::is_namespace_going(error) => {}
             Err(error) => self.recorder.warning(set, "FailedCreate", format!("Error creating: {error}")),
         }
         created

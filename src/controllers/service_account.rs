@@ -1,6 +1,6 @@
 //! Gives every namespace its `default` service account and the cluster's root certificate.
 
-use crate::common::Room;
+use crate::common::{Room, is_namespace_going};
 use api::Object;
 use api::core::{ConfigMap, Namespace, ServiceAccount};
 use api::meta::ObjectMeta;
@@ -87,7 +87,9 @@ fn meta(namespace: &str, name: &str) -> ObjectMeta {
 /// Somebody else made it, or the namespace has begun to go: both leave nothing to do.
 fn settled<T>(result: Result<T, Error>) -> Result<(), Error> {
     match result {
-        Err(error) if error.is_already_exists() || error.is_not_found() || error.code() == 403 => Ok(()),
+        Err(error) if error.is_already_exists() || error.is_not_found() || is_namespace_going(&error) => {
+            Ok(())
+        }
         other => other.map(drop),
     }
 }

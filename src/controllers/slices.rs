@@ -264,8 +264,7 @@ impl Keeper {
             }
         };
         match written {
-            // The namespace is going: there is nothing to keep any more.
-            Err(error) if error.code() == 403 => {}
+            Err(error) if common::is_namespace_going(&error) => {}
             other => self.slices.reached(other?.revision()).await,
         }
         Ok(())

@@ -4,7 +4,7 @@ use crate::resources::Resources;
 use crate::wanted::{Key, Wanted};
 use api::Object;
 use api::core::{Node, Pod, Taint};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// A node, and the pods that are on it or about to be.
@@ -45,11 +45,15 @@ impl Place {
 }
 
 /// All nodes with their pods, and the labels of namespaces.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cluster {
     places: BTreeMap<String, Place>,
     /// Where each pod is.
     at: HashMap<Key, String>,
+    /// The pods with wishes about other pods: few, and the only ones a new pod must be compared with.
+    social: HashSet<Key>,
+    /// Per controller's uid, how many of its pods are on which node.
+    siblings: HashMap<String, HashMap<String, i64>>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
 }
 
@@ -73,8 +77,7 @@ impl Cluster {
 
     /// The same cluster with one node's pods otherwise, to see what that would change.
     pub(crate) fn with_place(&self, place: &Place) -> Self {
-        let mut other =
-            Self { places: self.places.clone(), at: HashMap::new(), namespaces: self.namespaces.clone() };
+        let mut other = self.clone();
         if let Some(name) = place.node.as_ref().map(|node| node.name().to_owned()) {
             other.places.insert(name, place.clone());
         }
@@ -108,22 +111,57 @@ impl Cluster {
     /// A pod is on a node, or is assumed to be while it is being bound.
     pub(crate) fn put_pod(&mut self, node: &str, wanted: Arc<Wanted>) {
         let key = Key::of(&wanted.pod);
-        if self.at.get(&key).is_some_and(|at| at != node) {
-            self.remove_pod(&key);
-        }
+        self.remove_pod(&key);
         self.at.insert(key.clone(), node.to_owned());
+        if wanted.is_social() {
+            self.social.insert(key.clone());
+        }
+        if let Some(owner) = api::controller_of(&wanted.pod.metadata) {
+            let nodes = self.siblings.entry(owner.uid.clone()).or_default();
+            *nodes.entry(node.to_owned()).or_default() += 1;
+        }
         self.places.entry(node.to_owned()).or_default().add(key, wanted);
     }
 
     /// Whether the pod was on a node.
     pub(crate) fn remove_pod(&mut self, key: &Key) -> bool {
         let Some(node) = self.at.remove(key) else { return false };
+        self.social.remove(key);
         let Some(place) = self.places.get_mut(&node) else { return false };
+        let owner = place.pods.get(key).and_then(|wanted| api::controller_of(&wanted.pod.metadata));
+        if let Some(owner) = owner
+            && let Some(nodes) = self.siblings.get_mut(&owner.uid)
+        {
+            let left = nodes.get_mut(&node).map(|count| {
+                *count -= 1;
+                *count
+            });
+            if left == Some(0) {
+                nodes.remove(&node);
+            }
+            if nodes.is_empty() {
+                let uid = owner.uid.clone();
+                self.siblings.remove(&uid);
+            }
+        }
         let removed = place.remove(key);
         if place.node.is_none() && place.pods.is_empty() {
             self.places.remove(&node);
         }
         removed
+    }
+
+    /// The pods with wishes about other pods, and where they are.
+    pub(crate) fn social(&self) -> impl Iterator<Item = (&Wanted, &Place)> {
+        self.social.iter().filter_map(|key| {
+            let place = self.places.get(self.at.get(key)?)?;
+            Some((&**place.pods.get(key)?, place))
+        })
+    }
+
+    /// On which nodes how many pods of a controller are.
+    pub(crate) fn siblings(&self, controller_uid: &str) -> Option<&HashMap<String, i64>> {
+        self.siblings.get(controller_uid)
     }
 
     /// The pod that is known on a node, to see whether a change matters.

@@ -5,6 +5,7 @@ use crate::filters::Question;
 use crate::plan::{Unfit, message, refuse};
 use crate::topology::Counts;
 use crate::wanted::{Key, Wanted};
+use api::Object;
 use api::core::Pod;
 use std::sync::Arc;
 
@@ -16,6 +17,11 @@ const CANDIDATES: usize = 100;
 pub(crate) struct Preemption {
     pub(crate) node: String,
     pub(crate) victims: Vec<Arc<Pod>>,
+}
+
+/// Pods that were asked to make room on this node are still leaving it.
+pub(crate) fn is_making_room(wanted: &Wanted, place: &Place) -> bool {
+    place.pods.values().any(|other| other.priority < wanted.priority && other.pod.is_deleting())
 }
 
 /// The node where the least important and fewest pods have to go; otherwise what to add to the message.
@@ -55,8 +61,9 @@ pub(crate) fn plan(wanted: &Wanted, cluster: &Cluster, unfit: &Unfit) -> Result<
 /// important first.
 fn victims(wanted: &Wanted, world: (&Cluster, &Counts), place: &Place) -> Option<Vec<Arc<Wanted>>> {
     let mut without = place.clone();
-    let mut lower: Vec<_> =
-        place.pods.values().filter(|other| other.priority < wanted.priority).cloned().collect();
+    // What is only reserved for a pod, or being bound, is not a victim yet.
+    let is_lower = |other: &&Arc<Wanted>| other.priority < wanted.priority && other.is_bound();
+    let mut lower: Vec<_> = place.pods.values().filter(is_lower).cloned().collect();
     if lower.is_empty() {
         return None;
     }

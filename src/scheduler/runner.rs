@@ -12,6 +12,7 @@ use api::core::{Namespace, Node, Pod};
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches, Change, Client, Error, Patch, Recorder};
 use serde_json::json;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore};
 
@@ -22,6 +23,8 @@ const BINDINGS: usize = 64;
 struct State {
     cluster: Cluster,
     queue: Queue,
+    /// Where room is being made for which pod: its place there is kept from less important ones.
+    nominated: HashMap<Key, String>,
     /// Where the search for a node starts: it moves on with every pod.
     turn: usize,
 }
@@ -122,6 +125,7 @@ impl Scheduler {
         match node_of(pod).filter(|_| there) {
             Some(node) => {
                 state.queue.remove(&key);
+                state.nominated.remove(&key);
                 let known = state.cluster.pod(&key);
                 let same =
                     known.is_some_and(|known| known.spec == pod.spec && known.labels() == pod.labels());
@@ -141,6 +145,7 @@ impl Scheduler {
             }
             None => {
                 state.queue.remove(&key);
+                state.nominated.remove(&key);
                 if state.cluster.remove_pod(&key) {
                     state.queue.happened(Happening::PodGone, clock::instant());
                 }
@@ -204,26 +209,35 @@ impl Scheduler {
     /// Chooses a node and takes its room at once: the next decision must not give it away again.
     fn decide(&self, wanted: &Arc<Wanted>) -> Decision {
         let mut state = self.state();
+        let key = Key::of(&wanted.pod);
         state.turn = state.turn.wrapping_add(1);
-        match plan::plan(wanted, &state.cluster, state.turn) {
+        let nominated = state.nominated.remove(&key);
+        if nominated.is_some() {
+            state.cluster.remove_pod(&key);
+        }
+        let mut unfit = match plan::plan(wanted, &state.cluster, state.turn) {
             Ok(node) => {
                 state.cluster.put_pod(&node, wanted.clone());
-                Decision::Bind(node)
+                return Decision::Bind(node);
             }
-            Err(mut unfit) => {
-                let preemption = match preemption::plan(wanted, &state.cluster, &unfit) {
-                    _ if unfit.nodes == 0 => None,
-                    Ok(preemption) => Some(preemption),
-                    Err(why_not) => {
-                        unfit.message = format!("{} {why_not}", unfit.message);
-                        None
-                    }
-                };
-                let helped_by = std::mem::take(&mut unfit.helped_by);
-                state.queue.unschedulable(&Key::of(&wanted.pod), helped_by, clock::instant());
-                Decision::GiveUp(unfit, preemption)
+            Err(unfit) => unfit,
+        };
+        let preemption = make_room(wanted, &state.cluster, nominated.as_deref(), &unfit);
+        let reserved = match &preemption {
+            Ok(preemption) => Some(preemption.node.clone()),
+            Err(why_not) => {
+                unfit.message = format!("{} {why_not}", unfit.message).trim_end().to_owned();
+                // Still leaving: the place stays reserved.
+                nominated.filter(|node| still_leaving(wanted, &state.cluster, node))
             }
+        };
+        if let Some(node) = reserved {
+            state.cluster.put_pod(&node, wanted.clone());
+            state.nominated.insert(key.clone(), node);
         }
+        let helped_by = std::mem::take(&mut unfit.helped_by);
+        state.queue.unschedulable(&key, helped_by, clock::instant());
+        Decision::GiveUp(unfit, preemption.ok())
     }
 
     async fn bind(&self, wanted: Arc<Wanted>, node: String) {
@@ -294,13 +308,39 @@ impl Scheduler {
                 "message": format!("{}: preempting to accommodate a higher priority pod", self.config.scheduler_name),
                 "lastTransitionTime": now()});
             let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
-            self.client.patch_status::<Pod>(victim.namespace(), victim.name(), &patch).await?;
-            self.client.delete::<Pod>(victim.namespace(), victim.name(), &Default::default()).await?;
+            let noted =
+                self.client.patch_status::<Pod>(victim.namespace(), victim.name(), &patch).await.map(drop);
+            let delete = self.client.delete::<Pod>(victim.namespace(), victim.name(), &Default::default());
+            match noted.and(delete.await) {
+                // It left by itself.
+                Err(error) if error.is_not_found() => continue,
+                other => other?,
+            }
             let message = format!("Preempted by pod {} on node {}", pod.uid(), preemption.node);
             self.recorder.normal(&**victim, "Preempted", message);
         }
         Ok(())
     }
+}
+
+fn still_leaving(wanted: &Wanted, cluster: &Cluster, node: &str) -> bool {
+    cluster.place(node).is_some_and(|place| preemption::is_making_room(wanted, place))
+}
+
+/// Where less important pods can make room, or what to add to the message.
+fn make_room(
+    wanted: &Wanted,
+    cluster: &Cluster,
+    nominated: Option<&str>,
+    unfit: &Unfit,
+) -> Result<Preemption, String> {
+    if unfit.nodes == 0 {
+        return Err(String::new());
+    }
+    if nominated.is_some_and(|node| still_leaving(wanted, cluster, node)) {
+        return Err("preemption: not eligible due to a terminating pod on the nominated node.".to_owned());
+    }
+    preemption::plan(wanted, cluster, unfit)
 }
 
 /// The time in whole seconds, as the API has it.

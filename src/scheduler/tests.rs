@@ -35,7 +35,11 @@ fn wanted(name: &str, cpu: &str, spec: Value) -> Arc<Wanted> {
 fn cluster(nodes: &[Arc<Node>], pods: &[(&str, Arc<Wanted>)]) -> Cluster {
     let mut cluster = Cluster::default();
     nodes.iter().for_each(|node| cluster.put_node(node.clone()));
-    pods.iter().for_each(|(node, pod)| cluster.put_pod(node, pod.clone()));
+    for (node, wanted) in pods {
+        let mut pod = Pod::clone(&wanted.pod);
+        pod.spec.as_mut().unwrap().node_name = Some((*node).to_owned());
+        cluster.put_pod(node, Arc::new(Wanted::new(Arc::new(pod))));
+    }
     cluster
 }
 

@@ -36,18 +36,17 @@ impl Counts {
             anti_affinity: vec![Domains::new(); wanted.anti_affinity.len()],
             ..Self::default()
         };
-        let owner = api::controller_of(&wanted.pod.metadata).map(|owner| owner.uid.as_str());
-        for (name, place) in cluster.places() {
-            counts.count_spread(wanted, place);
-            counts.count_terms(wanted, place, cluster);
-            if let Some(owner) = owner {
-                let same = |other: &&std::sync::Arc<Wanted>| {
-                    api::controller_of(&other.pod.metadata).is_some_and(|it| it.uid == owner)
-                };
-                let siblings = place.pods.values().filter(same).count();
-                counts.siblings.insert(name.to_owned(), i64::try_from(siblings).unwrap_or(i64::MAX));
+        if wanted.is_social() || !wanted.spread.is_empty() {
+            for (_, place) in cluster.places() {
+                counts.count_spread(wanted, place);
+                counts.count_terms(wanted, place, cluster);
             }
         }
+        for (other, place) in cluster.social() {
+            counts.count_existing(wanted, other, place, cluster);
+        }
+        let owner = api::controller_of(&wanted.pod.metadata);
+        counts.siblings = owner.and_then(|owner| cluster.siblings(&owner.uid)).cloned().unwrap_or_default();
         let labels = cluster.namespace(wanted.pod.namespace());
         counts.first_of_its_kind = counts.affinity.iter().all(HashMap::is_empty)
             && wanted.affinity.iter().all(|term| term.means(&wanted.pod, labels));
@@ -85,7 +84,6 @@ impl Counts {
             for (weight, term) in &wanted.preferred_pods {
                 self.prefer(*weight, term, &other.pod, (place, cluster));
             }
-            self.count_existing(wanted, other, place, cluster);
         }
     }
 

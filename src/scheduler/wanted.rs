@@ -164,6 +164,16 @@ impl Wanted {
         }
     }
 
+    /// It has its node for good.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| !node.is_empty())
+    }
+
+    /// Its being somewhere matters to pods that come later.
+    pub(crate) fn is_social(&self) -> bool {
+        !(self.affinity.is_empty() && self.anti_affinity.is_empty() && self.preferred_pods.is_empty())
+    }
+
     pub(crate) fn tolerations(&self) -> &[Toleration] {
         self.pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
     }
