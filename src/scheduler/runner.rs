@@ -308,10 +308,10 @@ impl Scheduler {
                 "message": format!("{}: preempting to accommodate a higher priority pod", self.config.scheduler_name),
                 "lastTransitionTime": now()});
             let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
-            let noted =
-                self.client.patch_status::<Pod>(victim.namespace(), victim.name(), &patch).await.map(drop);
-            let delete = self.client.delete::<Pod>(victim.namespace(), victim.name(), &Default::default());
-            match noted.and(delete.await) {
+            let place = (victim.namespace(), victim.name());
+            let noted = self.client.patch_status::<Pod>(place.0, place.1, &patch).await.map(drop);
+            let deleted = self.client.delete::<Pod>(place.0, place.1, &Default::default()).await;
+            match noted.and(deleted) {
                 // It left by itself.
                 Err(error) if error.is_not_found() => continue,
                 other => other?,
