@@ -14,6 +14,9 @@ const LEAST_QUOTA_US: i64 = 1000;
 const LEAST_SHARES: i64 = 2;
 const MOST_SHARES: i64 = 262_144;
 
+/// What of v2's controllers works on pods.
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
+
 /// CPU as cgroups count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cpu {
@@ -155,11 +158,10 @@ impl Cgroups {
         if !self.is_unified() {
             return Ok(());
         }
-        let offered = std::fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
-        for controller in offered
-            .split_whitespace()
-            .filter(|name| ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"].contains(name))
-        {
+        let words = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+        let (offered, given) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
+        let missing = offered.split_whitespace().filter(|name| !given.split_whitespace().any(|have| have == *name));
+        for controller in missing.filter(|name| CONTROLLERS.contains(name)) {
             let file = folder.join("cgroup.subtree_control");
             std::fs::write(&file, format!("+{controller}")).map_err(files::at(&file))?;
         }

@@ -89,9 +89,9 @@ pub async fn start(
         let (folder, runtime) = (images.clone(), runtime.clone());
         async move { containerd::images::run(&folder, &runtime, shutdown).await }
     });
-    let runtime = context.runtime.clone();
+    let (runtime, logs) = (context.runtime.clone(), context.config.log_dir.clone());
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
-        logs::run_rotation(runtime.clone(), shutdown)
+        logs::run_rotation(runtime.clone(), logs.clone(), shutdown)
     });
     let pods = start_pods(&context);
     if let Some(tls) = context.config.tls.clone() {

@@ -1,6 +1,8 @@
 //! Container log files: reading them for `kubectl logs`, and keeping them small.
 
 use crate::cri::Runtime;
+use crate::pods::observe::names;
+use crate::pods::{log_path, sandbox};
 use crate::protocols::runtime::v1 as cri;
 use crate::watch_folder::Changes;
 use crate::{Error, files};
@@ -250,7 +252,7 @@ fn set_aside(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Keeps the logs of running containers small, until asked to stop.
-pub(crate) async fn run_rotation(runtime: Runtime, shutdown: Shutdown) -> Result<(), Error> {
+pub(crate) async fn run_rotation(runtime: Runtime, root: PathBuf, shutdown: Shutdown) -> Result<(), Error> {
     loop {
         tokio::select! {
             () = clock::sleep(LOOK) => {}
@@ -258,7 +260,7 @@ pub(crate) async fn run_rotation(runtime: Runtime, shutdown: Shutdown) -> Result
         }
         for container in runtime.list_containers(cri::ListContainersRequest::default()).await?.containers {
             if container.state() == cri::ContainerState::ContainerRunning
-                && let Err(error) = rotate_if_big(&runtime, &container).await
+                && let Err(error) = rotate_if_big(&runtime, &root, &container).await
             {
                 tracing::warn!(container = container.id, %error, "cannot set the log aside");
             }
@@ -266,15 +268,9 @@ pub(crate) async fn run_rotation(runtime: Runtime, shutdown: Shutdown) -> Result
     }
 }
 
-async fn rotate_if_big(runtime: &Runtime, container: &cri::Container) -> Result<(), Error> {
-    use crate::pods::observe::names;
-    // The path is only in the detailed state, which is not asked for containers without a small log.
-    let request = cri::ContainerStatusRequest { container_id: container.id.clone(), verbose: false };
-    let status = runtime.container_status(request).await?.status.unwrap_or_default();
-    let path = PathBuf::from(&status.log_path);
-    if !status.labels.contains_key(names::UID)
-        || std::fs::metadata(&path).is_ok_and(|file| file.len() <= FILE_BYTES)
-    {
+async fn rotate_if_big(runtime: &Runtime, root: &Path, container: &cri::Container) -> Result<(), Error> {
+    let Some(path) = path_of(root, container) else { return Ok(()) };
+    if std::fs::metadata(&path).is_ok_and(|file| file.len() <= FILE_BYTES) {
         return Ok(());
     }
     let stamp = clock::now().strftime("%Y%m%d-%H%M%S").to_string();
@@ -286,6 +282,14 @@ async fn rotate_if_big(runtime: &Runtime, container: &cri::Container) -> Result<
     let old = set_aside(&path);
     let excess = (old.len() + 1).saturating_sub(FILES);
     old.iter().take(excess).try_for_each(|path| files::remove(path))
+}
+
+/// Where the runtime was told to write a container's log; none for containers that are not a pod's.
+fn path_of(root: &Path, container: &cri::Container) -> Option<PathBuf> {
+    let label = |name: &str| container.labels.get(name);
+    let folder = sandbox::log_folder(root, label(names::NAMESPACE)?, label(names::POD)?, label(names::UID)?);
+    let attempt = container.metadata.as_ref()?.attempt;
+    Some(folder.join(log_path(label(names::CONTAINER)?, attempt)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::env::expand;
 use super::observe::names;
-use super::sandbox::{labels, namespaces, seccomp};
+use super::sandbox::{apparmor, labels, namespaces, seccomp};
 use super::spec;
 use crate::Error;
 use crate::amount::{Qos, Resources};
@@ -179,7 +179,7 @@ fn security(pod: &Pod, from: &Ingredients) -> Result<cri::LinuxContainerSecurity
         masked_paths: list(&MASKED),
         readonly_paths: list(&READ_ONLY),
         seccomp: Some(seccomp(profile, from.kubelet_dir)),
-        apparmor: None,
+        apparmor: apparmor(own.app_armor_profile.as_ref().or(of_pod.app_armor_profile.as_ref())),
     })
 }
 

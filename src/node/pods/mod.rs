@@ -21,6 +21,7 @@ mod stop;
 mod tests;
 mod worker;
 
+pub(crate) use container::log_path;
 pub(crate) use status::seconds as status_seconds;
 
 use crate::containerd::events::Events;

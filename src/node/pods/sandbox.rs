@@ -5,7 +5,7 @@ use super::spec;
 use crate::Config;
 use crate::protocols::runtime::v1 as cri;
 use api::Object;
-use api::core::{Pod, SeccompProfile};
+use api::core::{AppArmorProfile, Pod, SeccompProfile};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -174,6 +174,19 @@ pub(crate) fn seccomp(profile: Option<&SeccompProfile>, kubelet_dir: &Path) -> c
     cri::SecurityProfile { profile_type: kind.into(), localhost_ref: reference }
 }
 
+/// An AppArmor profile; none leaves it to the runtime, which uses its own where the kernel has AppArmor.
+pub(crate) fn apparmor(profile: Option<&AppArmorProfile>) -> Option<cri::SecurityProfile> {
+    use cri::security_profile::ProfileType;
+    let profile = profile?;
+    let kind = match profile.type_.as_str() {
+        "RuntimeDefault" => ProfileType::RuntimeDefault,
+        "Localhost" => ProfileType::Localhost,
+        _ => ProfileType::Unconfined,
+    };
+    let localhost_ref = profile.localhost_profile.clone().unwrap_or_default();
+    Some(cri::SecurityProfile { profile_type: kind.into(), localhost_ref })
+}
+
 /// The labels by which a pod's sandboxes and containers are found again.
 pub(crate) fn labels(pod: &Pod) -> HashMap<String, String> {
     let own = [(names::POD, pod.name()), (names::NAMESPACE, pod.namespace()), (names::UID, pod.uid())];
@@ -268,7 +281,7 @@ fn security(pod: &Pod, kubelet_dir: &Path) -> cri::LinuxSandboxSecurityContext {
             .collect(),
         privileged,
         seccomp: Some(seccomp(context.seccomp_profile.as_ref(), kubelet_dir)),
-        apparmor: None,
+        apparmor: apparmor(context.app_armor_profile.as_ref()),
     }
 }
 

@@ -420,13 +420,30 @@ impl Worker {
         let parent = self.context.cgroups.parent(&self.pod);
         let config = sandbox::config(&self.pod, &self.context.config, attempt, parent);
         files::make_folder(config.log_directory.as_ref(), 0o755)?;
-        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
-        if let Err(error) = self.context.runtime.run_pod_sandbox(request).await {
+        let ran = match self.runtime_handler().await {
+            Ok(runtime_handler) => {
+                let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler };
+                self.context.runtime.run_pod_sandbox(request).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ran {
             let message = format!("Failed to create pod sandbox: {error}");
             self.context.recorder.warning(&*self.pod, "FailedCreatePodSandBox", message);
             return Err(error);
         }
         Ok(())
+    }
+
+    /// The runtime's name of the pod's RuntimeClass; "" for its default.
+    async fn runtime_handler(&self) -> Result<String, Error> {
+        if spec::spec(&self.pod).host_users == Some(false) {
+            let text = "hostUsers: false needs user namespaces, which this node does not offer";
+            return Err(Error::Container("CreatePodSandboxError", text.to_owned()));
+        }
+        let Some(name) = &spec::spec(&self.pod).runtime_class_name else { return Ok(String::new()) };
+        let class = self.context.client.get::<api::k8s::api::node::v1::RuntimeClass>("", name).await?;
+        Ok(class.handler)
     }
 
     async fn start(&mut self, kind: spec::Kind, name: &str, restarts: u32, after: Option<Timestamp>) {

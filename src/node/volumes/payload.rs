@@ -111,7 +111,7 @@ pub(crate) async fn collect(context: &Context, pod: &Pod, source: &Source<'_>) -
     for part in &source.parts {
         match part {
             Part::ConfigMap { name, items, optional } => {
-                let map = found(context.client.get::<ConfigMap>(pod.namespace(), name).await, *optional)?;
+                let map = found(context.client.get::<ConfigMap>(pod.namespace(), name).await, *optional, ("configmap", name))?;
                 let text =
                     map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
                 let binary =
@@ -120,7 +120,7 @@ pub(crate) async fn collect(context: &Context, pod: &Pod, source: &Source<'_>) -
                 payload.add(&data, (items, *optional), source.mode, "configmap")?;
             }
             Part::Secret { name, items, optional } => {
-                let secret = found(context.client.get::<Secret>(pod.namespace(), name).await, *optional)?;
+                let secret = found(context.client.get::<Secret>(pod.namespace(), name).await, *optional, ("secret", name))?;
                 let data =
                     secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
                 payload.add(&data, (items, *optional), source.mode, "secret")?;
@@ -133,9 +133,14 @@ pub(crate) async fn collect(context: &Context, pod: &Pod, source: &Source<'_>) -
 }
 
 /// A missing object is an empty one where it is optional.
-fn found<T: Default>(result: Result<T, client::Error>, optional: bool) -> Result<T, Error> {
+fn found<T: Default>(
+    result: Result<T, client::Error>,
+    optional: bool,
+    (kind, name): (&str, &str),
+) -> Result<T, Error> {
     match result {
         Err(error) if optional && error.is_not_found() => Ok(T::default()),
+        Err(error) if error.is_not_found() => Err(Error::Volume(format!("{kind} {name:?} not found"))),
         other => Ok(other?),
     }
 }
