@@ -1,0 +1,200 @@
+//! Issues certificates, and judges whether one that is there will still do.
+
+use crate::Error;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long authorities live.
+const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3650);
+/// How long other certificates live.
+const LEAF_LIFE: Duration = DAY.saturating_mul(365);
+/// A certificate with less left is renewed: time enough to notice where renewing fails.
+pub(crate) const RENEWAL: Duration = DAY.saturating_mul(120);
+/// Authorities are valid from before they were made, because small machines' clocks go back.
+const CLOCK_SLACK: Duration = DAY;
+
+/// What a certificate proves, and to whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Subject {
+    /// The common name: to the API server, the user.
+    pub(crate) name: String,
+    /// The organisation: to the API server, the group.
+    pub(crate) group: Option<String>,
+    /// The names and addresses it is shown under; none for clients.
+    pub(crate) alternatives: Vec<String>,
+}
+
+/// A certificate and its key, as PEM.
+pub(crate) struct Issued {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+pub(crate) fn wall_clock() -> SystemTime {
+    base::clock::now().into()
+}
+
+fn key() -> Result<KeyPair, rcgen::Error> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+}
+
+/// A new authority.
+pub(crate) fn issue_authority(name: &str) -> Result<Issued, rcgen::Error> {
+    let key = key()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.remove(DnType::CommonName);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages =
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = (wall_clock() - CLOCK_SLACK).into();
+    params.not_after = (wall_clock() + AUTHORITY_LIFE).into();
+    let certificate = params.self_signed(&key)?;
+    Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// A new certificate by this authority, whose PEM follows in the chain.
+pub(crate) fn issue(subject: &Subject, authority: &Issued) -> Result<Issued, rcgen::Error> {
+    let issuer_key = KeyPair::from_pem(&authority.key)?;
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, issuer_key)?;
+    let key = key()?;
+    let certificate: Certificate = params(subject)?.signed_by(&key, &issuer)?;
+    let chain = format!("{}{}", certificate.pem(), authority.certificate);
+    Ok(Issued { certificate: chain, key: key.serialize_pem() })
+}
+
+fn params(subject: &Subject) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.remove(DnType::CommonName);
+    params.distinguished_name.push(DnType::CommonName, subject.name.as_str());
+    if let Some(group) = &subject.group {
+        params.distinguished_name.push(DnType::OrganizationName, group.as_str());
+    }
+    for name in &subject.alternatives {
+        params.subject_alt_names.push(match name.parse::<IpAddr>() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.as_str().try_into()?),
+        });
+    }
+    let serving = !subject.alternatives.is_empty();
+    params.extended_key_usages =
+        vec![if serving { ExtendedKeyUsagePurpose::ServerAuth } else { ExtendedKeyUsagePurpose::ClientAuth }];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    params.not_before = (wall_clock() - CLOCK_SLACK).into();
+    params.not_after = (wall_clock() + LEAF_LIFE).into();
+    Ok(params)
+}
+
+/// Why a certificate that is there has to be issued again, or none if it will do.
+pub(crate) fn stale(present: &Issued, subject: &Subject, authority: &Issued) -> Option<&'static str> {
+    let facts = Facts::of(&present.certificate);
+    let (Ok(facts), Ok(issuer)) = (facts, Facts::of(&authority.certificate)) else {
+        return Some("it cannot be read");
+    };
+    let mut wanted: Vec<String> = subject.alternatives.iter().map(|name| name.to_lowercase()).collect();
+    wanted.sort();
+    wanted.dedup();
+    match KeyPair::from_pem(&present.key) {
+        Err(_) => return Some("its key cannot be read"),
+        Ok(key) if key.public_key_raw() != facts.public_key => return Some("its key is another one"),
+        Ok(_) => {}
+    }
+    if facts.authority_key != issuer.own_key {
+        return Some("the authority changed");
+    }
+    if facts.names != wanted || facts.subject != subject.name {
+        return Some("its names changed");
+    }
+    (facts.expires < wall_clock() + RENEWAL).then_some("it expires soon")
+}
+
+/// When the certificate ends.
+pub(crate) fn expires(pem: &str) -> Result<SystemTime, String> {
+    Ok(Facts::of(pem)?.expires)
+}
+
+/// What is compared.
+struct Facts {
+    subject: String,
+    names: Vec<String>,
+    expires: SystemTime,
+    public_key: Vec<u8>,
+    own_key: Option<Vec<u8>>,
+    authority_key: Option<Vec<u8>>,
+}
+
+impl Facts {
+    /// Of the first certificate of a PEM text.
+    fn of(pem: &str) -> Result<Self, String> {
+        let (_, block) =
+            x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| error.to_string())?;
+        let (_, certificate) =
+            X509Certificate::from_der(&block.contents).map_err(|error| error.to_string())?;
+        let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+        let mut facts = Self {
+            subject: certificate
+                .subject()
+                .iter_common_name()
+                .next()
+                .and_then(|name| name.as_str().ok())
+                .unwrap_or_default()
+                .to_owned(),
+            names: Vec::new(),
+            expires: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+            public_key: certificate.public_key().subject_public_key.data.to_vec(),
+            own_key: None,
+            authority_key: None,
+        };
+        for extension in certificate.extensions() {
+            facts.take(extension.parsed_extension());
+        }
+        facts.names.sort();
+        facts.names.dedup();
+        Ok(facts)
+    }
+
+    fn take(&mut self, extension: &ParsedExtension<'_>) {
+        match extension {
+            ParsedExtension::SubjectKeyIdentifier(key) => self.own_key = Some(key.0.to_vec()),
+            ParsedExtension::AuthorityKeyIdentifier(key) => {
+                self.authority_key = key.key_identifier.as_ref().map(|key| key.0.to_vec());
+            }
+            ParsedExtension::SubjectAlternativeName(names) => {
+                self.names.extend(names.general_names.iter().filter_map(name_of));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn name_of(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some(name.to_lowercase()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => Some(IpAddr::from(<[u8; 4]>::try_from(*bytes).ok()?).to_string()),
+            16 => Some(IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Refuses names that no certificate can carry, before anything is made.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'*'))
+    };
+    if name.parse::<IpAddr>().is_ok() || (name.len() <= 253 && name.split('.').all(label)) {
+        return Ok(());
+    }
+    Err(Error::Setting(format!("{name:?} is neither a DNS name nor an address (--tls-san)")))
+}

@@ -1,0 +1,58 @@
+//! Files that must never be half written nor readable by others.
+
+use crate::Error;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// The mode of everything that holds a secret.
+pub(crate) const PRIVATE: u32 = 0o600;
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { action, path, source }
+}
+
+/// Makes a folder that only its owner may enter.
+pub(crate) fn private_folder(path: &Path) -> Result<(), Error> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the folder", path))?;
+    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed("protect the folder", path))
+}
+
+/// The file's text, or none where there is no such file.
+pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", path)(error)),
+    }
+}
+
+/// Replaces the file as a whole, also across a crash: a reader sees the old text or the new.
+pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+    let draft = path.with_extension("new");
+    let write = || {
+        if let Err(error) = fs::remove_file(&draft)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
+        // The mode given at creation is narrowed by the umask.
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, path)?;
+        match path.parent() {
+            Some(folder) => fs::File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(failed("write", path))
+}
+
+/// Gives an existing file this mode.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode of", path))
+}

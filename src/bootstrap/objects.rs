@@ -1,0 +1,208 @@
+//! The objects that every cluster has, made through the API.
+
+use crate::{Config, Error, Pki, rbac};
+use client::Client;
+use futures_util::stream::{self, TryStreamExt};
+use http::Method;
+use serde_json::{Value, json};
+use std::net::IpAddr;
+
+/// How many objects are on their way at once, so that they share the store's fsyncs.
+const AT_ONCE: usize = 32;
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+/// Makes what is missing: namespaces, default roles and bindings, priority classes, the services
+/// `kubernetes` and `kube-dns`. `client` has to be a cluster administrator's.
+pub async fn apply(client: &Client, config: &Config, pki: &Pki) -> Result<(), Error> {
+    ensure(client, "/api/v1/namespaces", namespaces(), as_it_is).await?;
+    let defaults = rbac::defaults().map_err(Error::Setting)?;
+    let system = "/api/v1/namespaces/kube-system";
+    let roles = |namespace: &str, kind: &str| format!("{RBAC}/namespaces/{namespace}/{kind}");
+    ensure(client, &format!("{RBAC}/clusterroles"), defaults.cluster_roles, rbac::reconciled).await?;
+    ensure(client, &format!("{RBAC}/clusterrolebindings"), defaults.cluster_role_bindings, rbac::reconciled)
+        .await?;
+    for namespace in ["kube-system", "kube-public"] {
+        let of = |objects: &[Value]| -> Vec<Value> {
+            objects.iter().filter(|object| object["metadata"]["namespace"] == namespace).cloned().collect()
+        };
+        ensure(client, &roles(namespace, "roles"), of(&defaults.roles), rbac::reconciled).await?;
+        ensure(client, &roles(namespace, "rolebindings"), of(&defaults.role_bindings), rbac::reconciled)
+            .await?;
+    }
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    ensure(client, classes, priority_classes(), as_it_is).await?;
+    ensure(client, "/apis/networking.k8s.io/v1/servicecidrs", vec![service_cidr(config)], as_it_is).await?;
+    ensure(client, &format!("{system}/configmaps"), vec![authentication(pki)], with_data).await?;
+    ensure(client, &format!("{system}/services"), vec![dns_service(config)], as_it_is).await?;
+    ensure(client, "/api/v1/namespaces/default/services", vec![api_service(config)], as_it_is).await
+}
+
+/// Keeps the Service `kubernetes` pointing at these addresses of the API server.
+pub async fn publish_endpoint(client: &Client, addresses: &[IpAddr], port: u16) -> Result<(), Error> {
+    let metadata = json!({"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
+    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    let entries: Vec<Value> = texts.iter().map(|address| json!({"ip": address})).collect();
+    let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints", "metadata": metadata,
+        "subsets": [{"addresses": entries, "ports": ports}],
+    });
+    let replaced = |fields: &'static [&'static str], existing: &Value, wanted: &Value| {
+        let mut merged = existing.clone();
+        fields.iter().for_each(|field| merged[*field] = wanted[*field].clone());
+        (merged != *existing).then_some(merged)
+    };
+    let of_endpoints = |existing: &Value, wanted: &Value| replaced(&["subsets"], existing, wanted);
+    ensure(client, "/api/v1/namespaces/default/endpoints", vec![endpoints], of_endpoints).await?;
+    let slices: Vec<Value> = [("IPv4", "kubernetes"), ("IPv6", "kubernetes-ipv6")]
+        .into_iter()
+        .filter_map(|(family, name)| {
+            let of_family = |address: &&IpAddr| address.is_ipv4() == (family == "IPv4");
+            let texts: Vec<String> = addresses.iter().filter(of_family).map(IpAddr::to_string).collect();
+            (!texts.is_empty()).then(|| {
+                json!({
+                    "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+                    "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+                    "endpoints": [{"addresses": texts, "conditions": {"ready": true}}], "ports": ports,
+                })
+            })
+        })
+        .collect();
+    let of_slices = |existing: &Value, wanted: &Value| replaced(&["endpoints", "ports"], existing, wanted);
+    ensure(client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slices, of_slices).await
+}
+
+/// Creates those of `wanted` that are missing below `path`, and updates the others as `reconcile` says.
+async fn ensure(
+    client: &Client,
+    path: &str,
+    wanted: Vec<Value>,
+    reconcile: impl Fn(&Value, &Value) -> Option<Value>,
+) -> Result<(), Error> {
+    let listed = client.send(Method::GET, path, None).await;
+    let listed = listed.map_err(|source| Error::Object { what: path.to_owned(), source })?;
+    let list: Value = serde_json::from_slice(&listed).unwrap_or_default();
+    let find = |name: &Value| {
+        list["items"].as_array()?.iter().find(|existing| existing["metadata"]["name"] == *name)
+    };
+    let writes = wanted.iter().filter_map(|object| {
+        let name = &object["metadata"]["name"];
+        match find(name) {
+            None => Some((Method::POST, path.to_owned(), object.clone())),
+            Some(existing) => {
+                let path = format!("{path}/{}", name.as_str().unwrap_or_default());
+                reconcile(existing, object).map(|merged| (Method::PUT, path, merged))
+            }
+        }
+    });
+    let writes: Vec<(Method, String, Value)> = writes.collect();
+    stream::iter(writes.into_iter().map(Ok))
+        .try_for_each_concurrent(AT_ONCE, |(method, path, object)| write(client, method, path, object))
+        .await
+}
+
+async fn write(client: &Client, method: Method, path: String, object: Value) -> Result<(), Error> {
+    match client.send(method, &path, Some(&object)).await {
+        Ok(_) => Ok(()),
+        // Another server of the same cluster was faster.
+        Err(error) if error.is_already_exists() || error.is_conflict() => Ok(()),
+        Err(source) => {
+            let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+            let what = format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]));
+            Err(Error::Object { what, source })
+        }
+    }
+}
+
+/// What is there belongs to the cluster's administrator.
+fn as_it_is(_: &Value, _: &Value) -> Option<Value> {
+    None
+}
+
+/// `data` follows this server.
+fn with_data(existing: &Value, wanted: &Value) -> Option<Value> {
+    (existing["data"] != wanted["data"]).then(|| {
+        let mut merged = existing.clone();
+        merged["data"] = wanted["data"].clone();
+        merged
+    })
+}
+
+fn namespaces() -> Vec<Value> {
+    ["default", "kube-system", "kube-public", "kube-node-lease"]
+        .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+        .into()
+}
+
+fn priority_classes() -> Vec<Value> {
+    let class = |name: &str, value: i64, description: &str| {
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description,
+        })
+    };
+    let node = "Used for system critical pods that must not be moved from their current node.";
+    let cluster = "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.";
+    vec![
+        class("system-node-critical", 2_000_001_000, node),
+        class("system-cluster-critical", 2_000_000_000, cluster),
+    ]
+}
+
+fn service_cidr(config: &Config) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [config.service_cidr]},
+    })
+}
+
+/// How extension API servers verify who is passed on to them.
+fn authentication(pki: &Pki) -> Value {
+    let metadata = json!({"name": "extension-apiserver-authentication", "namespace": "kube-system"});
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata,
+        "data": {
+            "client-ca-file": pki.client_ca_pem(),
+            "requestheader-client-ca-file": pki.request_header_ca_pem(),
+            "requestheader-allowed-names": "[\"system:auth-proxy\"]",
+            "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
+            "requestheader-group-headers": "[\"X-Remote-Group\"]",
+            "requestheader-username-headers": "[\"X-Remote-User\"]",
+        },
+    })
+}
+
+fn api_service(config: &Config) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": config.service_ip, "clusterIPs": [config.service_ip],
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": config.api_port}],
+        },
+    })
+}
+
+/// The name server's address. It has no selector: knarr answers it on every node itself.
+fn dns_service(config: &Config) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kube-dns", "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "KubeDNS",
+            },
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": config.dns_ip, "clusterIPs": [config.dns_ip],
+            "ports": [
+                {"name": "dns", "protocol": "UDP", "port": 53, "targetPort": 53},
+                {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": 53},
+            ],
+        },
+    })
+}
