@@ -57,11 +57,17 @@ pub(crate) fn start(room: &Room, cluster_cidrs: &[String]) {
     };
     let queue = Queue::new("node");
     let changed = queue.clone();
-    controller.nodes.on_change(move |change| changed.add(change.object().name().to_owned()));
+    let ranges = controller.ranges.clone();
+    controller.nodes.on_change(move |change| {
+        match &change.new {
+            Some(node) => ranges.note(parts_of(node)),
+            None => ranges.release(parts_of(change.object())),
+        }
+        changed.add(change.object().name().to_owned());
+    });
     let renewed = queue.clone();
     controller.leases.on_change(move |change| renewed.add(change.object().name().to_owned()));
-    // One at a time: two nodes must not be given the same range.
-    room.work("node controller", &queue, 1, move |name| controller.clone().sync(name));
+    room.work("node controller", &queue, 8, move |name| controller.clone().sync(name));
 }
 
 impl Nodes {
@@ -98,9 +104,7 @@ impl Nodes {
         if node.spec.as_ref().is_some_and(|spec| spec.pod_cidr.is_some()) || node.is_deleting() {
             return Ok(node);
         }
-        let snapshot = self.nodes.snapshot();
-        let used = snapshot.iter().filter_map(|node| node.spec.as_ref()?.pod_cidrs.as_deref()).flatten();
-        let Some(ranges) = self.ranges.free(used.map(String::as_str)) else {
+        let Some(parts) = self.ranges.take() else {
             self.recorder.warning(
                 &*node,
                 "CIDRNotAvailable",
@@ -108,8 +112,9 @@ impl Nodes {
             );
             return Ok(node);
         };
-        let patch = json!({"spec": {"podCIDR": ranges.first(), "podCIDRs": ranges}});
-        let node: Node = self.client.patch("", node.name(), &Patch::Strategic(patch)).await?;
+        let patch = Patch::Strategic(json!({"spec": {"podCIDR": parts.first(), "podCIDRs": parts}}));
+        let patched = self.client.patch("", node.name(), &patch).await;
+        let node: Node = patched.inspect_err(|_| self.ranges.release(&parts))?;
         self.nodes.reached(node.revision()).await;
         Ok(Arc::new(node))
     }
@@ -144,6 +149,11 @@ impl Nodes {
         }
         Ok(())
     }
+}
+
+/// The ranges a node has.
+fn parts_of(node: &Node) -> &[String] {
+    node.spec.as_ref().and_then(|spec| spec.pod_cidrs.as_deref()).unwrap_or_default()
 }
 
 fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {

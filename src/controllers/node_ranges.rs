@@ -1,6 +1,8 @@
 //! Divides the cluster's pod ranges among nodes.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What one node gets (kube-controller-manager's `--node-cidr-mask-size-ipv4` and `-ipv6`).
 const NODE_BITS_V4: u8 = 24;
@@ -15,23 +17,44 @@ struct Range {
     v4: bool,
 }
 
-/// The cluster's ranges.
-pub(crate) struct Ranges(Vec<Range>);
+/// The cluster's ranges, and which parts of them nodes have.
+pub(crate) struct Ranges {
+    ranges: Vec<Range>,
+    used: Mutex<HashSet<String>>,
+}
 
 impl Ranges {
     /// Ranges that do not parse are left out: the configuration has been checked before.
     pub(crate) fn new(cidrs: &[String]) -> Self {
-        Self(cidrs.iter().filter_map(|cidr| Range::parse(cidr)).collect())
+        let ranges = cidrs.iter().filter_map(|cidr| Range::parse(cidr)).collect();
+        Self { ranges, used: Mutex::default() }
     }
 
-    /// The first free part of each range, or nothing if one is exhausted.
-    pub(crate) fn free<'a>(&self, used: impl Iterator<Item = &'a str>) -> Option<Vec<String>> {
-        let used: std::collections::HashSet<&str> = used.collect();
-        let free = |range: &Range| {
-            (0..range.size).map(|at| range.part(at)).find(|part| !used.contains(part.as_str()))
-        };
-        let parts: Vec<_> = self.0.iter().map_while(free).collect();
-        (parts.len() == self.0.len() && !parts.is_empty()).then_some(parts)
+    fn used(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A node has these parts.
+    pub(crate) fn note(&self, parts: &[String]) {
+        self.used().extend(parts.iter().cloned());
+    }
+
+    /// A node that had these parts is gone, or did not get them.
+    pub(crate) fn release(&self, parts: &[String]) {
+        let mut used = self.used();
+        parts.iter().for_each(|part| drop(used.take(part)));
+    }
+
+    /// Takes the first free part of each range, or nothing if one is exhausted.
+    pub(crate) fn take(&self) -> Option<Vec<String>> {
+        let mut used = self.used();
+        let free = |range: &Range| (0..range.size).map(|at| range.part(at)).find(|part| !used.contains(part));
+        let parts: Vec<_> = self.ranges.iter().map_while(free).collect();
+        if parts.len() < self.ranges.len() || parts.is_empty() {
+            return None;
+        }
+        used.extend(parts.iter().cloned());
+        Some(parts)
     }
 }
 
@@ -64,12 +87,13 @@ mod tests {
     #[test]
     fn nodes_get_parts_nobody_has() {
         let ranges = Ranges::new(&["10.42.0.0/16".to_owned(), "fd00:42::/56".to_owned()]);
-        assert_eq!(
-            ranges.free(["10.42.0.0/24", "10.42.2.0/24"].into_iter()).unwrap(),
-            ["10.42.1.0/24", "fd00:42::/64"]
-        );
+        ranges.note(&["10.42.0.0/24".to_owned(), "10.42.2.0/24".to_owned()]);
+        assert_eq!(ranges.take().unwrap(), ["10.42.1.0/24", "fd00:42::/64"]);
+        assert_eq!(ranges.take().unwrap(), ["10.42.3.0/24", "fd00:42:0:1::/64"]);
         let small = Ranges::new(&["10.42.0.0/24".to_owned()]);
-        assert_eq!(small.free([].into_iter()).unwrap(), ["10.42.0.0/24"]);
-        assert_eq!(small.free(["10.42.0.0/24"].into_iter()), None);
+        let taken = small.take().unwrap();
+        assert_eq!((taken[0].as_str(), small.take()), ("10.42.0.0/24", None));
+        small.release(&taken);
+        assert_eq!(small.take(), Some(taken));
     }
 }
