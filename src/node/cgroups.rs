@@ -160,7 +160,8 @@ impl Cgroups {
         }
         let words = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
         let (offered, given) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
-        let missing = offered.split_whitespace().filter(|name| !given.split_whitespace().any(|have| have == *name));
+        let missing =
+            offered.split_whitespace().filter(|name| !given.split_whitespace().any(|have| have == *name));
         for controller in missing.filter(|name| CONTROLLERS.contains(name)) {
             let file = folder.join("cgroup.subtree_control");
             std::fs::write(&file, format!("+{controller}")).map_err(files::at(&file))?;

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use route::Route;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -119,15 +120,33 @@ pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Response<Body
     response
 }
 
+/// A refusal as the API's Status, which the API server hands on to whoever asked.
+fn refused((code, message): Refusal) -> Response<Body> {
+    let reason = match code {
+        StatusCode::BAD_REQUEST => "BadRequest",
+        StatusCode::UNAUTHORIZED => "Unauthorized",
+        StatusCode::FORBIDDEN => "Forbidden",
+        StatusCode::NOT_FOUND => "NotFound",
+        _ => "InternalError",
+    };
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code.as_u16(),
+    });
+    let mut response = Response::new(full_body(status.to_string()));
+    *response.status_mut() = code;
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    response
+}
+
 async fn answer(service: &Service, caller: &Caller, request: Request<Incoming>) -> Response<Body> {
     match caller {
         Caller::Trusted => {}
-        Caller::Nobody => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
+        Caller::Nobody => return refused((StatusCode::UNAUTHORIZED, "Unauthorized".to_owned())),
         Caller::Stranger(name) => {
-            return text(
-                StatusCode::FORBIDDEN,
-                format!("Forbidden (user={name}, verb=get, resource=nodes, subresource=proxy)"),
-            );
+            let text = format!("Forbidden (user={name}, verb=get, resource=nodes, subresource=proxy)");
+            return refused((StatusCode::FORBIDDEN, text));
         }
     }
     let route = Route::parse(request.uri().path(), request.uri().query().unwrap_or_default());
@@ -146,5 +165,5 @@ async fn answer(service: &Service, caller: &Caller, request: Request<Incoming>) 
         Some(Route::ResourceMetrics) => read::resource_metrics(service).await,
         None => Err((StatusCode::NOT_FOUND, "404 page not found".to_owned())),
     };
-    answered.unwrap_or_else(|(status, reason)| text(status, reason))
+    answered.unwrap_or_else(refused)
 }

@@ -111,7 +111,11 @@ pub(crate) async fn collect(context: &Context, pod: &Pod, source: &Source<'_>) -
     for part in &source.parts {
         match part {
             Part::ConfigMap { name, items, optional } => {
-                let map = found(context.client.get::<ConfigMap>(pod.namespace(), name).await, *optional, ("configmap", name))?;
+                let map = found(
+                    context.client.get::<ConfigMap>(pod.namespace(), name).await,
+                    *optional,
+                    ("configmap", name),
+                )?;
                 let text =
                     map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
                 let binary =
@@ -120,7 +124,11 @@ pub(crate) async fn collect(context: &Context, pod: &Pod, source: &Source<'_>) -
                 payload.add(&data, (items, *optional), source.mode, "configmap")?;
             }
             Part::Secret { name, items, optional } => {
-                let secret = found(context.client.get::<Secret>(pod.namespace(), name).await, *optional, ("secret", name))?;
+                let secret = found(
+                    context.client.get::<Secret>(pod.namespace(), name).await,
+                    *optional,
+                    ("secret", name),
+                )?;
                 let data =
                     secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
                 payload.add(&data, (items, *optional), source.mode, "secret")?;
