@@ -1,1 +1,56 @@
-fn main() {}
+//! knarr: Kubernetes as one executable. The name it is called by and its first argument decide what
+//! runs; the rooms do the work.
+
+mod cluster;
+mod options;
+mod ready;
+mod screen;
+
+use clap::Command;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let called = arguments.next().unwrap_or_default();
+    let name = called.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
+    if net::cni::NAMES.contains(&name.as_str()) {
+        return net::cni::main(&name);
+    }
+    let rest: Vec<OsString> = arguments.collect();
+    match (name.as_str(), rest.first().and_then(|first| first.to_str())) {
+        ("kubectl", _) => kubectl::main(rest.into_iter()),
+        (_, Some("kubectl" | "k")) => kubectl::main(rest.into_iter().skip(1)),
+        _ => run(called, rest),
+    }
+}
+
+fn command_line() -> Command {
+    Command::new("knarr")
+        .about("Kubernetes as one small executable")
+        .version(screen::VERSION)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(options::command())
+        .subcommand(Command::new("kubectl").about("Talk to a cluster").disable_help_flag(true))
+        .subcommand(
+            Command::new("teardown")
+                .about("Remove knarr's tables, links and routes from this machine")
+                .hide(true),
+        )
+}
+
+fn run(called: OsString, rest: Vec<OsString>) -> ExitCode {
+    let matches = command_line().get_matches_from(std::iter::once(called).chain(rest));
+    match matches.subcommand() {
+        Some(("server", matches)) => match options::read(matches) {
+            Ok(options) => cluster::main(options),
+            Err(error) => screen::failed(&error),
+        },
+        Some(("teardown", _)) => cluster::teardown(),
+        _ => ExitCode::FAILURE,
+    }
+}

@@ -181,7 +181,7 @@ impl Dialect {
                         "update" => "put",
                         verb => verb,
                     };
-                    (method.to_owned(), self.operation(kind, verb, "get"))
+                    (method.to_owned(), self.operation(kind, verb, method))
                 })
                 .collect();
             paths.insert(format!("{base}/{{name}}/{}", subresource.name), Value::Object(methods));

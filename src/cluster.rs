@@ -1,0 +1,361 @@
+//! `knarr server`: builds the rooms, starts them in order, waits, drains.
+
+use crate::options::Options;
+use crate::{ready, screen};
+use base::{Body, Drained, Exit, Supervisor, clock};
+use client::{Caches, Client, Transport};
+use http::{Request, Response};
+use net::Cidr;
+use server::{Server, ServingCertificate, User};
+use std::error::Error as StdError;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Failures on the way up are sentences for the person who started knarr.
+type Failure = Box<dyn StdError + Send + Sync>;
+
+/// Threads that carry the tasks: the work is short and mostly waiting.
+const WORKERS: usize = 2;
+
+/// Calls the server within the process, as one user.
+struct InProcess {
+    server: Server,
+    user: User,
+}
+
+impl Transport for InProcess {
+    fn call(
+        &self,
+        request: Request<Body>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Body>, client::Error>> + Send>> {
+        let (server, user) = (self.server.clone(), self.user.clone());
+        Box::pin(async move { Ok(server.call(&user, request).await) })
+    }
+}
+
+fn client_of(server: &Server, name: &str, groups: &[&str]) -> Client {
+    Client::new(Arc::new(InProcess { server: server.clone(), user: User::new(name, groups) }))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
+}
+
+/// Runs a server until it is stopped.
+pub(crate) fn main(options: Options) -> ExitCode {
+    base::log::start(options.log_format, u8::from(options.debug));
+    let installed = rustls::crypto::ring::default_provider().install_default();
+    if installed.is_err() {
+        return screen::failed(&"the TLS provider was installed twice");
+    }
+    match runtime() {
+        Ok(runtime) => runtime.block_on(run(options)),
+        Err(error) => screen::failed(&format!("cannot start threads: {error}")),
+    }
+}
+
+/// Removes knarr's tables, links and routes.
+pub(crate) fn teardown() -> ExitCode {
+    let removed = runtime().map_err(|error| error.to_string()).and_then(|runtime| {
+        runtime
+            .block_on(net::teardown())
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    });
+    match removed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => screen::failed(&error),
+    }
+}
+
+async fn run(options: Options) -> ExitCode {
+    let supervisor = Supervisor::new();
+    let code = tokio::select! {
+        failure = start(&options, &supervisor) => match failure {
+            Ok(()) => wait(&supervisor).await,
+            Err(failure) => screen::failed(&failure),
+        },
+        signal = stopped() => signal,
+    };
+    ready::notify("STOPPING=1");
+    if let Drained::Aborted(tasks) = supervisor.drain().await {
+        tracing::warn!(tasks, "some tasks did not stop in time");
+    }
+    code
+}
+
+async fn wait(supervisor: &Supervisor) -> ExitCode {
+    match supervisor.ended().await {
+        Exit::Requested => ExitCode::SUCCESS,
+        Exit::Task(name, why) => screen::failed(&format!("{name} ended: {why}")),
+    }
+}
+
+/// Completes on SIGINT or SIGTERM.
+async fn stopped() -> ExitCode {
+    let both = signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)));
+    let (mut interrupt, mut terminate) = match both {
+        Ok(both) => both,
+        Err(error) => return screen::failed(&format!("cannot listen for signals: {error}")),
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    screen::say(&"Stopping; pods keep running.");
+    ExitCode::SUCCESS
+}
+
+/// What is known of the network once the settings are read.
+struct Network {
+    cluster: Cidr,
+    services: Cidr,
+    service_network: Ipv4Addr,
+    dns: Ipv4Addr,
+    node_ports: RangeInclusive<u16>,
+    node_ips: Vec<IpAddr>,
+}
+
+impl Network {
+    fn of(options: &Options) -> Result<Self, Failure> {
+        let block = |flag: &str, text: &str| -> Result<Cidr, Failure> {
+            text.parse().map_err(|_| {
+                Failure::from(format!("--{flag} {text:?} is no block of addresses such as 10.42.0.0/16"))
+            })
+        };
+        let cluster = block("cluster-cidr", &options.cluster_cidr)?;
+        let services = block("service-cidr", &options.service_cidr)?;
+        let IpAddr::V4(service_network) = services.address() else {
+            return Err("--service-cidr has to be an IPv4 block".into());
+        };
+        let dns = options.cluster_dns.unwrap_or_else(|| Ipv4Addr::from(u32::from(service_network) + 10));
+        let range = || {
+            let (first, last) = options.service_node_port_range.split_once('-')?;
+            Some(first.parse().ok()?..=last.parse().ok()?)
+        };
+        let node_ports = range().ok_or("--service-node-port-range has to be such as 30000-32767")?;
+        let node_ips = match options.node_ip.as_slice() {
+            [] => vec![bootstrap::default_address().ok_or(
+                "this machine has no default route to take its address from: name one with --node-ip",
+            )?],
+            given => given.to_vec(),
+        };
+        Ok(Self { cluster, services, service_network, dns, node_ports, node_ips })
+    }
+
+    fn service_ip(&self) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from(u32::from(self.service_network) + 1))
+    }
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_ascii_lowercase()
+}
+
+/// Starts everything; returns when the cluster is ready.
+async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure> {
+    let began = clock::instant();
+    let network = Network::of(options)?;
+    let hostname = hostname();
+    let node_name = options.node_name.clone().unwrap_or_else(|| hostname.clone());
+    let config = bootstrap::Config {
+        data_dir: options.data_dir.clone(),
+        node_name: node_name.clone(),
+        hostname,
+        node_ips: network.node_ips.clone(),
+        tls_sans: options.tls_san.clone(),
+        service_ip: network.service_ip(),
+        dns_ip: network.dns.into(),
+        service_cidr: options.service_cidr.clone(),
+        cluster_domain: options.cluster_domain.clone(),
+        api_port: options.https_listen_port,
+    };
+    let pki = Arc::new(bootstrap::Pki::prepare(&config)?);
+    bootstrap::server_token(&options.data_dir, pki.server_ca_pem())?;
+    let certificates = Certificates::new(&pki)?;
+    let server = start_server(options, &network, (&pki, &certificates), supervisor).await?;
+    let kubeconfig_mode = bootstrap::parse_mode(&options.write_kubeconfig_mode)?;
+    write_kubeconfig(options, &pki, &pki.admin()?, kubeconfig_mode)?;
+    greet(options, &network, &node_name);
+    let admin = client_of(&server, "system:admin", &["system:masters"]);
+    bootstrap::objects::apply(&admin, &config, &pki).await?;
+    let advertised =
+        options.advertise_address.map_or_else(|| network.node_ips.clone(), |address| vec![address]);
+    bootstrap::objects::publish_endpoint(&admin, &advertised, options.https_listen_port).await?;
+    let controllers = client_of(&server, "system:kube-controller-manager", &["system:masters"]);
+    let caches = Caches::new(controllers.clone(), supervisor.clone());
+    let control = controllers::Config {
+        cluster_cidrs: vec![options.cluster_cidr.clone()],
+        root_ca_pem: pki.server_ca_pem().to_owned(),
+    };
+    controllers::start(control, controllers, caches.clone(), supervisor);
+    let scheduler = client_of(&server, "system:kube-scheduler", &[]);
+    scheduler::start(scheduler::Config::default(), scheduler, &caches, supervisor);
+    if !options.disable_agent {
+        let kubelet = client_of(&server, &format!("system:node:{node_name}"), &["system:nodes"]);
+        let tls = node::Tls {
+            certificate: Arc::new(certificates.kubelet.clone()),
+            clients: pki.client_verifier()?,
+            api_server: "system:kube-apiserver".to_owned(),
+        };
+        start_agent(options, &network, (node_name, tls), (kubelet, caches), supervisor).await?;
+    }
+    keep_certificates(options, &pki, certificates, kubeconfig_mode, supervisor);
+    screen::say(&format!("Ready in {:.1} s. Try: knarr kubectl get nodes", began.elapsed().as_secs_f64()));
+    ready::notify("READY=1");
+    Ok(())
+}
+
+fn greet(options: &Options, network: &Network, node_name: &str) {
+    let address = network.node_ips.first().map_or_else(String::new, ToString::to_string);
+    screen::say(&format!("knarr {} on node {node_name}", screen::VERSION));
+    screen::say(&format!("  API         https://{address}:{}", options.https_listen_port));
+    screen::say(&format!("  kubeconfig  {}", options.write_kubeconfig.display()));
+    screen::say(&format!("  data        {}", options.data_dir.display()));
+    let agent = if options.disable_agent { "" } else { ", node, network, services, DNS" };
+    screen::say(&format!("  starting    store, API server, controllers, scheduler{agent}"));
+}
+
+/// Certificates that are shown, and can be renewed while they are.
+struct Certificates {
+    api: ServingCertificate,
+    kubelet: ServingCertificate,
+}
+
+impl Certificates {
+    fn new(pki: &bootstrap::Pki) -> Result<Self, Failure> {
+        let (api, kubelet) = (pki.serving()?, pki.kubelet_serving()?);
+        Ok(Self {
+            api: ServingCertificate::new(api.chain(), api.key())?,
+            kubelet: ServingCertificate::new(kubelet.chain(), kubelet.key())?,
+        })
+    }
+}
+
+async fn start_server(
+    options: &Options,
+    network: &Network,
+    (pki, certificates): (&bootstrap::Pki, &Certificates),
+    supervisor: &Supervisor,
+) -> Result<Server, Failure> {
+    let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
+    let config = server::Config {
+        listen: vec![SocketAddr::new(options.bind_address, options.https_listen_port)],
+        database: options.data_dir.join("server/db/state.db"),
+        certificate: certificates.api.clone(),
+        client_authorities: pki.client_authorities(),
+        service_account_keys: server::ServiceAccountKeys::new(pki.service_account_key(), &issuer)?,
+        kubelet_client: pki.kubelet_client()?,
+        service_addresses: server::AddressPool {
+            network: network.service_network,
+            bits: network.services.prefix(),
+        },
+        node_ports: network.node_ports.clone(),
+        version: screen::VERSION.to_owned(),
+    };
+    Ok(Server::start(config, supervisor).await?)
+}
+
+fn write_kubeconfig(
+    options: &Options,
+    pki: &bootstrap::Pki,
+    user: &bootstrap::Identity,
+    mode: u32,
+) -> Result<(), bootstrap::Error> {
+    let server = format!("https://127.0.0.1:{}", options.https_listen_port);
+    let kubeconfig = bootstrap::Kubeconfig { server, authority_pem: pki.server_ca_pem(), user };
+    kubeconfig.write(&options.write_kubeconfig, mode)
+}
+
+fn keep_certificates(
+    options: &Options,
+    pki: &Arc<bootstrap::Pki>,
+    certificates: Certificates,
+    mode: u32,
+    supervisor: &Supervisor,
+) {
+    let (options, own) = (options.clone(), pki.clone());
+    pki.clone().keep_renewed(supervisor, move |renewed| {
+        certificates.api.renew(renewed.serving.chain(), renewed.serving.key())?;
+        certificates.kubelet.renew(renewed.kubelet_serving.chain(), renewed.kubelet_serving.key())?;
+        write_kubeconfig(&options, &own, &renewed.admin, mode).map_err(|error| error.to_string())
+    });
+}
+
+/// Starts what makes this machine a node, and waits until it is one.
+async fn start_agent(
+    options: &Options,
+    network: &Network,
+    (node_name, tls): (String, node::Tls),
+    (kubelet, caches): (Client, Caches),
+    supervisor: &Supervisor,
+) -> Result<(), Failure> {
+    net::contain(&[network.cluster], &[network.services]).await?;
+    net::add_local_address(network.dns.into()).await?;
+    let mut config = node::Config::new(&node_name, &options.data_dir);
+    config.run_dir.clone_from(&options.run_dir);
+    config.kubelet_dir.clone_from(&options.kubelet_dir);
+    config.log_dir = options.log_dir.join("pods");
+    config.container_log_dir = options.log_dir.join("containers");
+    config.container_runtime_endpoint.clone_from(&options.container_runtime_endpoint);
+    config.node_ips.clone_from(&network.node_ips);
+    config.labels = labels(&options.node_label)?;
+    config.taints = options.node_taint.iter().map(|text| taint(text)).collect::<Result<_, _>>()?;
+    config.cluster_dns = vec![network.dns.into()];
+    config.cluster_domain.clone_from(&options.cluster_domain);
+    config.cluster_cidrs = vec![network.cluster];
+    config.service_cidrs = vec![network.services];
+    config.tls = Some(tls);
+    config.shared_caches = true;
+    screen::VERSION.clone_into(&mut config.version);
+    let node = node::start(config, kubelet, caches.clone(), supervisor).await?;
+    let proxy = proxy::Config {
+        node_name,
+        cluster_cidrs: vec![network.cluster],
+        service_cidrs: vec![network.services],
+        answered_here: vec![network.dns.into()],
+    };
+    let proxy = proxy::start(proxy, &caches, supervisor);
+    let dns = dns::Config {
+        listen: SocketAddr::new(network.dns.into(), 53),
+        cluster_domain: options.cluster_domain.clone(),
+        resolv_conf: options.resolv_conf.clone(),
+        blocks: [network.cluster, network.services].map(|block| (block.address(), block.prefix())).into(),
+    };
+    let dns = dns::start(dns, &caches, supervisor)?;
+    tokio::select! {
+        _ = async { tokio::join!(node.ready(), proxy.ready(), dns.ready()) } => Ok(()),
+        exit = supervisor.ended() => match exit {
+            Exit::Requested => Ok(()),
+            Exit::Task(name, why) => Err(format!("{name} ended: {why}").into()),
+        },
+    }
+}
+
+fn labels(texts: &[String]) -> Result<std::collections::BTreeMap<String, String>, Failure> {
+    let pairs = texts.iter().map(|text| match text.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(Failure::from(format!("--node-label {text:?} has to be KEY=VALUE"))),
+    });
+    pairs.collect()
+}
+
+fn taint(text: &str) -> Result<api::core::Taint, Failure> {
+    let wrong = || Failure::from(format!("--node-taint {text:?} has to be KEY=VALUE:EFFECT or KEY:EFFECT"));
+    let (key, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let (key, value) = key.split_once('=').unwrap_or((key, ""));
+    if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") || key.is_empty() {
+        return Err(wrong());
+    }
+    Ok(api::core::Taint {
+        key: key.to_owned(),
+        value: Some(value.to_owned()).filter(|value| !value.is_empty()),
+        effect: effect.to_owned(),
+        ..api::core::Taint::default()
+    })
+}

@@ -1,0 +1,191 @@
+//! The settings of `knarr server`: one table, from which flags, environment variables, the keys of
+//! configuration files and the help text are made. Names are k3s' where k3s has the setting.
+
+use base::config::{Error, Known, Layers, Shape};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::Deserialize;
+use serde_json::Value;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+/// One setting.
+struct Setting {
+    name: &'static str,
+    shape: Shape,
+    /// What the value is, in help texts.
+    value: &'static str,
+    help: &'static str,
+}
+
+const fn setting(name: &'static str, shape: Shape, value: &'static str, help: &'static str) -> Setting {
+    Setting { name, shape, value, help }
+}
+
+use Shape::{Flag, List, Number, Text};
+
+#[rustfmt::skip]
+static SETTINGS: &[Setting] = &[
+    setting("data-dir", Text, "FOLDER", "Where knarr keeps its state [default: /var/lib/knarr]"),
+    setting("bind-address", Text, "ADDRESS", "Address the API listens on [default: 0.0.0.0]"),
+    setting("https-listen-port", Number, "PORT", "Port the API listens on [default: 6443]"),
+    setting("advertise-address", Text, "ADDRESS", "Address under which others reach the API [default: the node's]"),
+    setting("tls-san", List, "NAME", "Additional names and addresses in the API's certificate"),
+    setting("cluster-cidr", Text, "BLOCK", "Addresses of pods [default: 10.42.0.0/16]"),
+    setting("service-cidr", Text, "BLOCK", "Addresses of services [default: 10.43.0.0/16]"),
+    setting("service-node-port-range", Text, "RANGE", "Ports of the node for services [default: 30000-32767]"),
+    setting("cluster-dns", Text, "ADDRESS", "Address of cluster DNS [default: the tenth of the services']"),
+    setting("cluster-domain", Text, "DOMAIN", "Domain of the cluster's names [default: cluster.local]"),
+    setting("resolv-conf", Text, "FILE", "Names the resolvers for other names [default: /etc/resolv.conf]"),
+    setting("write-kubeconfig", Text, "FILE", "Where the administrator's kubeconfig is written [default: /etc/knarr/knarr.yaml]"),
+    setting("write-kubeconfig-mode", Text, "MODE", "Its permissions, in octal [default: 600]"),
+    setting("node-name", Text, "NAME", "Name of this node [default: the host's name]"),
+    setting("node-ip", List, "ADDRESS", "Addresses of this node [default: that of the default route]"),
+    setting("node-label", List, "KEY=VALUE", "Labels this node registers with"),
+    setting("node-taint", List, "KEY=VALUE:EFFECT", "Taints this node registers with"),
+    setting("container-runtime-endpoint", Text, "SOCKET", "Use this CRI runtime instead of running containerd"),
+    setting("kubelet-dir", Text, "FOLDER", "Where pods' volumes are kept [default: /var/lib/kubelet]"),
+    setting("run-dir", Text, "FOLDER", "What a reboot may lose [default: /run/knarr]"),
+    setting("log-dir", Text, "FOLDER", "Where container logs are kept [default: /var/log]"),
+    setting("log-format", Text, "FORMAT", "text or json [default: text]"),
+    setting("debug", Flag, "", "Log what knarr decides, not only what an operator should know"),
+    setting("disable-agent", Flag, "", "Run the control plane alone: no node, no pods, no proxy, no DNS"),
+];
+
+/// The settings, merged from all layers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct Options {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) bind_address: IpAddr,
+    pub(crate) https_listen_port: u16,
+    pub(crate) advertise_address: Option<IpAddr>,
+    pub(crate) tls_san: Vec<String>,
+    pub(crate) cluster_cidr: String,
+    pub(crate) service_cidr: String,
+    pub(crate) service_node_port_range: String,
+    pub(crate) cluster_dns: Option<Ipv4Addr>,
+    pub(crate) cluster_domain: String,
+    pub(crate) resolv_conf: PathBuf,
+    pub(crate) write_kubeconfig: PathBuf,
+    pub(crate) write_kubeconfig_mode: String,
+    pub(crate) node_name: Option<String>,
+    pub(crate) node_ip: Vec<IpAddr>,
+    pub(crate) node_label: Vec<String>,
+    pub(crate) node_taint: Vec<String>,
+    pub(crate) container_runtime_endpoint: Option<String>,
+    pub(crate) kubelet_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) log_dir: PathBuf,
+    pub(crate) log_format: base::log::Format,
+    pub(crate) debug: bool,
+    pub(crate) disable_agent: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            data_dir: "/var/lib/knarr".into(),
+            bind_address: Ipv4Addr::UNSPECIFIED.into(),
+            https_listen_port: 6443,
+            advertise_address: None,
+            tls_san: Vec::new(),
+            cluster_cidr: "10.42.0.0/16".to_owned(),
+            service_cidr: "10.43.0.0/16".to_owned(),
+            service_node_port_range: "30000-32767".to_owned(),
+            cluster_dns: None,
+            cluster_domain: "cluster.local".to_owned(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            write_kubeconfig: "/etc/knarr/knarr.yaml".into(),
+            write_kubeconfig_mode: "600".to_owned(),
+            node_name: None,
+            node_ip: Vec::new(),
+            node_label: Vec::new(),
+            node_taint: Vec::new(),
+            container_runtime_endpoint: None,
+            kubelet_dir: "/var/lib/kubelet".into(),
+            run_dir: "/run/knarr".into(),
+            log_dir: "/var/log".into(),
+            log_format: base::log::Format::Text,
+            debug: false,
+            disable_agent: false,
+        }
+    }
+}
+
+const CONFIG: &str = "/etc/knarr/config.yaml";
+
+/// The command line of `knarr server`.
+pub(crate) fn command() -> Command {
+    let config = Arg::new("config").short('c').long("config").value_name("FILE").default_value(CONFIG);
+    let command = Command::new("server")
+        .about("Run a cluster on this machine: API, scheduler, controllers, node, network, DNS")
+        .after_help("Every setting is also a key of the configuration file and of the *.yaml files in the folder\nbeside it (config.yaml.d), and an environment variable: --tls-san is tls-san: and KNARR_TLS_SAN.")
+        .arg(config.help("The configuration file"));
+    SETTINGS.iter().fold(command, |command, setting| command.arg(argument(setting)))
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let argument = Arg::new(setting.name).long(setting.name).help(setting.help);
+    match setting.shape {
+        Flag => argument.action(ArgAction::SetTrue),
+        List => argument.value_name(setting.value).action(ArgAction::Append).value_delimiter(','),
+        Text | Number => argument.value_name(setting.value),
+    }
+}
+
+/// Reads all layers: files, environment, flags.
+pub(crate) fn read(matches: &ArgMatches) -> Result<Options, Error> {
+    let known: Known = SETTINGS.iter().map(|setting| (setting.name, setting.shape)).collect();
+    let file = matches.get_one::<String>("config").map_or(CONFIG, String::as_str);
+    let mut layers = Layers::default();
+    layers.read_files(&known, Path::new(file))?;
+    layers.read_environment(&known, "KNARR_", std::env::vars())?;
+    for setting in SETTINGS {
+        if let Some(value) = flag_value(matches, setting) {
+            layers.set_flag(&known, setting.name, value)?;
+        }
+    }
+    layers.decode()
+}
+
+fn flag_value(matches: &ArgMatches, setting: &Setting) -> Option<Value> {
+    match setting.shape {
+        Flag => matches.get_flag(setting.name).then_some(Value::Bool(true)),
+        List => {
+            let values = matches.get_many::<String>(setting.name)?;
+            Some(values.cloned().map(Value::String).collect())
+        }
+        Text | Number => matches.get_one::<String>(setting.name).cloned().map(Value::String),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Options, Error> {
+        let all = ["server", "--config", "/nonexistent/config.yaml"].iter().chain(arguments);
+        read(&command().get_matches_from(all))
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let options =
+            parsed(&["--tls-san", "a,b", "--tls-san=c", "--https-listen-port", "7443", "--debug"]).unwrap();
+        assert_eq!(
+            (options.tls_san, options.https_listen_port, options.debug),
+            (vec!["a".into(), "b".into(), "c".into()], 7443, true)
+        );
+    }
+
+    #[test]
+    fn mistakes_name_the_flag() {
+        let error = parsed(&["--bind-address", "nowhere"]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("flag --bind-address: setting \"bind-address\": invalid IP address syntax"),
+            "{error}"
+        );
+        let error = parsed(&["--https-listen-port", "70000"]).unwrap_err().to_string();
+        assert!(error.contains("https-listen-port"), "{error}");
+    }
+}

@@ -1,0 +1,4 @@
+//! Integration tests: one binary, real parts.
+
+mod support;
+mod tidy;
