@@ -127,8 +127,12 @@ impl Nodes {
         let sign = format!("{renewed:?} {reported:?}");
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::instant();
-        let last =
-            heard.entry(node.name().to_owned()).or_insert_with(|| Heard { sign: sign.clone(), at: now });
+        let last = heard.entry(node.name().to_owned()).or_insert_with(|| {
+            let name = node.name();
+            let message = format!("Node {name} event: Registered Node {name} in Controller");
+            self.recorder.normal(node, "RegisteredNode", message);
+            Heard { sign: sign.clone(), at: now }
+        });
         if last.sign != sign {
             *last = Heard { sign, at: now };
         }
