@@ -115,12 +115,14 @@ async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::
     }
     let daemon = Arc::new(containerd::Containerd::prepare(config).await?);
     let runtime = cri::Runtime::new(&daemon.socket())?;
-    let of = runtime.clone();
+    let (of, log) = (runtime.clone(), daemon.clone());
     supervisor.run("containerd", Phase::Ground, Restart::OnFailure, move |shutdown| {
         let (daemon, runtime) = (daemon.clone(), of.clone());
         async move { daemon.run(&runtime, shutdown).await }
     });
-    containerd::answering(&runtime).await?;
+    containerd::answering(&runtime).await.map_err(|error| {
+        Error::Setup(format!("containerd does not answer ({error}): {}", log.last_words()))
+    })?;
     containerd::images::ensure_pause(&runtime).await?;
     Ok(runtime)
 }

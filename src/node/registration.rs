@@ -16,6 +16,7 @@ use base::{Backoff, Shutdown, clock};
 use client::{Cache, Patch};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -32,22 +33,26 @@ const IMAGES: usize = 50;
 /// Images are listed anew this often.
 const LIST_IMAGES: SignedDuration = SignedDuration::from_mins(1);
 
-/// The object as it is registered.
-fn object(context: &Context, status: NodeStatus) -> Node {
-    let config = &context.config;
-    let mut labels = config.labels.clone();
-    let own = [
-        ("kubernetes.io/hostname", config.node_name.as_str()),
+/// The labels that every node has.
+fn own_labels(name: &str) -> BTreeMap<String, String> {
+    let labels = [
+        ("kubernetes.io/hostname", name),
         ("kubernetes.io/os", "linux"),
         ("kubernetes.io/arch", machine::architecture()),
         ("beta.kubernetes.io/os", "linux"),
         ("beta.kubernetes.io/arch", machine::architecture()),
         ("node.kubernetes.io/instance-type", "knarr"),
     ];
-    for (name, value) in own {
-        labels.entry(name.to_owned()).or_insert_with(|| value.to_owned());
-    }
-    Node {
+    labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// Makes the object. An existing one only gets the labels that every node has: labels and taints of
+/// the configuration are for the first registration, after which they are the administrator's.
+async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> {
+    let config = &context.config;
+    let own = own_labels(&config.node_name);
+    let labels = own.clone().into_iter().chain(config.labels.clone()).collect();
+    let wanted = Node {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
             labels: Some(labels),
@@ -59,19 +64,13 @@ fn object(context: &Context, status: NodeStatus) -> Node {
             ..Default::default()
         }),
         status: Some(status),
-    }
-}
-
-/// Makes the object, or adds to an existing one the labels that every node has.
-async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> {
-    let wanted = object(context, status);
+    };
     match context.client.create(&wanted).await {
         Err(error) if error.is_already_exists() => {}
         other => return Ok(other?),
     }
-    let labels = wanted.metadata.labels.unwrap_or_default();
-    let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
-    Ok(context.client.patch::<Node>("", &context.config.node_name, &patch).await?)
+    let patch = Patch::Merge(json!({"metadata": {"labels": own}}));
+    Ok(context.client.patch::<Node>("", &config.node_name, &patch).await?)
 }
 
 /// What is asked of the runtime, not of the machine.
@@ -268,12 +267,12 @@ impl Reporter {
                 continue;
             }
             let reason = match (condition.type_.as_str(), condition.status.as_str()) {
-                ("Ready", "True") => "NodeReady",
-                ("Ready", _) => "NodeNotReady",
-                _ => condition.reason.as_deref().unwrap_or_default(),
+                ("Ready", "True") => "NodeReady".to_owned(),
+                ("Ready", _) => "NodeNotReady".to_owned(),
+                _ => condition.reason.clone().unwrap_or_default().replacen("Kubelet", "Node", 1),
             };
             let message = format!("Node {} status is now: {reason}", self.context.config.node_name);
-            self.context.recorder.normal(&self.node, reason, message);
+            self.context.recorder.normal(&self.node, &reason, message);
         }
     }
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// From start to the first answer; a cold disk with many containers takes its time.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(30);
 /// Between two questions whether it answers, while it starts.
 const START_STEP: Duration = Duration::from_millis(20);
 /// Its log is set aside at a start when it has grown beyond this.
@@ -170,7 +170,7 @@ impl Containerd {
     }
 
     /// The last line of its log that tells of trouble.
-    fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let text = std::fs::read_to_string(self.folders.root.join("containerd.log")).unwrap_or_default();
         let line =
             text.lines().rev().find(|line| line.contains("level=fatal") || line.starts_with("containerd:"));

@@ -36,14 +36,21 @@ use observe::{Observed, names};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::task::AbortHandle;
 use worker::{Inbox, Wanted, Worker};
 
 /// Without an event stream the runtime is asked this often, while pods run.
 const RELIST: Duration = Duration::from_secs(2);
 
+/// A worker, as others reach it.
+struct Member {
+    inbox: Arc<Inbox>,
+    task: AbortHandle,
+}
+
 #[derive(Default)]
 struct Registry {
-    inboxes: HashMap<String, Arc<Inbox>>,
+    workers: HashMap<String, Member>,
     /// Which pod a container or sandbox belongs to.
     owners: HashMap<String, String>,
     /// Objects that are watched for volumes already: kind, namespace, name.
@@ -62,7 +69,9 @@ impl Pods {
     /// Takes note of a pod of this node, and starts its worker if it has none.
     fn tell(&self, context: &Arc<Context>, pod: &Arc<Pod>, exists: bool) {
         let mut registry = self.lock();
-        if let Some(inbox) = registry.inboxes.get(pod.uid()) {
+        // A worker that panicked has ended: its pod gets another.
+        let alive = registry.workers.get(pod.uid()).filter(|member| !member.task.is_finished());
+        if let Some(inbox) = alive.map(|member| &member.inbox) {
             let before = inbox.wanted.borrow().pod.clone();
             if before.metadata.labels != pod.metadata.labels
                 || before.metadata.annotations != pod.metadata.annotations
@@ -82,16 +91,16 @@ impl Pods {
     fn spawn(&self, registry: &mut Registry, context: &Arc<Context>, wanted: Wanted) {
         let uid = wanted.pod.uid().to_owned();
         let inbox = Arc::new(Inbox::new(wanted));
-        registry.inboxes.insert(uid, inbox.clone());
-        let worker = Worker::new(context.clone(), self.clone(), inbox);
-        context.supervisor.detached("pod", Phase::Work, worker.run());
+        let worker = Worker::new(context.clone(), self.clone(), inbox.clone());
+        let task = context.supervisor.detached("pod", Phase::Work, worker.run());
+        registry.workers.insert(uid, Member { inbox, task });
     }
 
     /// Lets go of a pod whose worker is done.
     fn forget(&self, uid: &str, inbox: &Arc<Inbox>) {
         let mut registry = self.lock();
-        if registry.inboxes.get(uid).is_some_and(|known| Arc::ptr_eq(known, inbox)) {
-            registry.inboxes.remove(uid);
+        if registry.workers.get(uid).is_some_and(|known| Arc::ptr_eq(&known.inbox, inbox)) {
+            registry.workers.remove(uid);
         }
         registry.owners.retain(|_, owner| owner != uid);
     }
@@ -107,11 +116,11 @@ impl Pods {
 
     fn owner(&self, id: &str) -> Option<Arc<Inbox>> {
         let registry = self.lock();
-        registry.inboxes.get(registry.owners.get(id)?).cloned()
+        registry.workers.get(registry.owners.get(id)?).map(|member| member.inbox.clone())
     }
 
     fn all(&self) -> Vec<Arc<Inbox>> {
-        self.lock().inboxes.values().cloned().collect()
+        self.lock().workers.values().map(|member| member.inbox.clone()).collect()
     }
 
     /// The pods that have workers.
@@ -226,7 +235,7 @@ async fn take_over(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) -> R
     for sandbox in &sandboxes {
         let Some(pod) = from_sandbox(sandbox) else { continue };
         running.insert(pod.uid().to_owned());
-        if !known.contains(pod.uid()) && !pods.lock().inboxes.contains_key(pod.uid()) {
+        if !known.contains(pod.uid()) && !pods.lock().workers.contains_key(pod.uid()) {
             tracing::info!(
                 pod = spec::described(&pod),
                 "stopping a pod that was deleted while this node was away"

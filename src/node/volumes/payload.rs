@@ -35,10 +35,20 @@ pub(crate) struct Payload {
 
 /// One part of a volume's files, whichever field of the API it came from.
 pub(crate) enum Part<'a> {
-    ConfigMap { name: &'a str, items: &'a [KeyToPath], optional: bool },
-    Secret { name: &'a str, items: &'a [KeyToPath], optional: bool },
+    ConfigMap {
+        name: &'a str,
+        items: &'a [KeyToPath],
+        optional: bool,
+    },
+    Secret {
+        name: &'a str,
+        items: &'a [KeyToPath],
+        optional: bool,
+    },
     Downward(&'a [DownwardAPIVolumeFile]),
     Token(&'a ServiceAccountTokenProjection),
+    /// Something that this node cannot project, by the API's name.
+    Unsupported(&'static str),
 }
 
 /// Parts with the mode of files that have none of their own.
@@ -85,6 +95,8 @@ pub(crate) fn source(volume: &Volume) -> Option<(&'static str, Source<'_>)> {
         }));
         parts.extend(from.downward_api.as_ref().map(|downward| Part::Downward(list(&downward.items))));
         parts.extend(from.service_account_token.as_ref().map(Part::Token));
+        parts.extend(from.cluster_trust_bundle.as_ref().map(|_| Part::Unsupported("clusterTrustBundle")));
+        parts.extend(from.pod_certificate.as_ref().map(|_| Part::Unsupported("podCertificate")));
     }
     Some(("projected", Source { parts, mode: projected.default_mode.unwrap_or(0o644) }))
 }
@@ -98,7 +110,7 @@ pub(crate) fn watched(pod: &Pod) -> (BTreeSet<String>, BTreeSet<String>) {
             match part {
                 Part::ConfigMap { name, .. } => drop(config_maps.insert(name.to_owned())),
                 Part::Secret { name, .. } => drop(secrets.insert(name.to_owned())),
-                Part::Downward(_) | Part::Token(_) => {}
+                Part::Downward(_) | Part::Token(_) | Part::Unsupported(_) => {}
             }
         }
     }
@@ -134,6 +146,9 @@ pub(crate) async fn collect(context: &Context, pod: &Pod, source: &Source<'_>) -
                 payload.add(&data, (items, *optional), source.mode, "secret")?;
             }
             Part::Downward(items) => payload.add_downward(pod, items, source.mode, &context.facts(&[]))?,
+            Part::Unsupported(name) => {
+                return Err(Error::Volume(format!("projecting a {name} is not supported by this node")));
+            }
             Part::Token(projection) => payload.add_token(context, pod, projection).await?,
         }
     }
