@@ -30,7 +30,7 @@ pub(crate) enum Happening {
 /// What a filter sees.
 pub(crate) struct Question<'a> {
     pub(crate) wanted: &'a Wanted,
-    pub(crate) counts: &'a Counts,
+    pub(crate) counts: &'a Counts<'a>,
     pub(crate) place: &'a Place,
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn plan(wanted: &Wanted, cluster: &Cluster, unfit: &Unfit) -> Result<
 
 /// Takes all less important pods away and, if that helps, puts back as many as possible, the most
 /// important first.
-fn victims(wanted: &Wanted, world: (&Cluster, &Counts), place: &Place) -> Option<Vec<Arc<Wanted>>> {
+fn victims(wanted: &Wanted, world: (&Cluster, &Counts<'_>), place: &Place) -> Option<Vec<Arc<Wanted>>> {
     let mut without = place.clone();
     // What is only reserved for a pod, or being bound, is not a victim yet.
     let is_lower = |other: &&Arc<Wanted>| other.priority < wanted.priority && other.is_bound();
@@ -86,12 +86,13 @@ fn victims(wanted: &Wanted, world: (&Cluster, &Counts), place: &Place) -> Option
     Some(victims)
 }
 
-fn fits(wanted: &Wanted, world: (&Cluster, &Counts), place: &Place) -> bool {
+fn fits(wanted: &Wanted, world: (&Cluster, &Counts<'_>), place: &Place) -> bool {
     let (cluster, counts) = world;
     let alone = wanted.spread.is_empty() && wanted.affinity.is_empty() && wanted.anti_affinity.is_empty();
     if alone && counts.refused.is_empty() {
         return refuse(&Question { wanted, counts, place }).is_none();
     }
-    let counts = Counts::new(wanted, &cluster.with_place(place));
+    let otherwise = cluster.with_place(place);
+    let counts = Counts::new(wanted, &otherwise);
     refuse(&Question { wanted, counts: &counts, place }).is_none()
 }

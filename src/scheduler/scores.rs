@@ -84,7 +84,7 @@ fn crowding(question: &Question<'_>) -> i64 {
     let (wanted, counts, place) = (question.wanted, question.counts, question.place);
     if wanted.spread.is_empty() {
         let name = place.node.as_ref().and_then(|node| node.metadata.name.as_deref()).unwrap_or_default();
-        return counts.siblings.get(name).copied().unwrap_or(0);
+        return counts.siblings.and_then(|nodes| nodes.get(name)).copied().unwrap_or(0);
     }
     let wishes = wanted.spread.iter().zip(&counts.spread).filter(|(constraint, _)| !constraint.required);
     let near = wishes.map(|(constraint, domains)| {

@@ -12,7 +12,7 @@ pub(crate) type Domains = HashMap<String, i64>;
 
 /// The counts for one pod's decision.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct Counts<'a> {
     /// Per constraint of the pod: matching pods per domain; domains without any are there with zero.
     pub(crate) spread: Vec<Domains>,
     /// Per required term: domains with pods it means.
@@ -25,11 +25,11 @@ pub(crate) struct Counts {
     /// Preference per topology key and value, the pod's own and that of the pods there.
     pub(crate) preferred: HashMap<(String, String), i64>,
     /// Pods of the same controller per node: what default spreading looks at.
-    pub(crate) siblings: HashMap<String, i64>,
+    pub(crate) siblings: Option<&'a HashMap<String, i64>>,
 }
 
-impl Counts {
-    pub(crate) fn new(wanted: &Wanted, cluster: &Cluster) -> Self {
+impl<'a> Counts<'a> {
+    pub(crate) fn new(wanted: &Wanted, cluster: &'a Cluster) -> Self {
         let mut counts = Self {
             spread: vec![Domains::new(); wanted.spread.len()],
             affinity: vec![Domains::new(); wanted.affinity.len()],
@@ -46,7 +46,7 @@ impl Counts {
             counts.count_existing(wanted, other, place, cluster);
         }
         let owner = api::controller_of(&wanted.pod.metadata);
-        counts.siblings = owner.and_then(|owner| cluster.siblings(&owner.uid)).cloned().unwrap_or_default();
+        counts.siblings = owner.and_then(|owner| cluster.siblings(&owner.uid));
         let labels = cluster.namespace(wanted.pod.namespace());
         counts.first_of_its_kind = counts.affinity.iter().all(HashMap::is_empty)
             && wanted.affinity.iter().all(|term| term.means(&wanted.pod, labels));
