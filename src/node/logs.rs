@@ -156,6 +156,9 @@ impl Source {
         let mut file = File::open(path).map_err(files::at(path))?;
         let start =
             options.tail.map_or(Ok(0), |lines| tail_offset(&mut file, lines)).map_err(files::at(path))?;
+        // A reader that does not follow gets what is there now, however fast the container writes.
+        let size = file.metadata().map_err(files::at(path))?.len();
+        let mut left = if options.follow { u64::MAX } else { size.saturating_sub(start) };
         file.seek(SeekFrom::Start(start)).map_err(files::at(path))?;
         let mut changes = if options.follow { Some(watch(path)?) } else { None };
         let mut renderer = Renderer::new(options);
@@ -164,7 +167,8 @@ impl Source {
         // Asked before reading: what was written before the end is read after it.
         let mut over = changes.is_none() || self.has_ended().await;
         loop {
-            while read_line(&mut reader, &mut line, over).map_err(files::at(path))? {
+            while left > 0 && read_line(&mut reader, &mut line, over).map_err(files::at(path))? {
+                left = left.saturating_sub(line.len() as u64);
                 let bytes = renderer.render(&line);
                 line.clear();
                 if !bytes.is_empty() && into.send(bytes).await.is_err() || renderer.is_done() {
