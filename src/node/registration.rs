@@ -1,6 +1,6 @@
 //! The Node object: made once, its status kept true, its Lease renewed.
 
-use crate::containerd;
+use crate::containerd::{self, config::Generation};
 use crate::machine::{self, Pressure};
 use crate::pods::status_seconds;
 use crate::protocols::runtime::v1 as cri;
@@ -355,7 +355,10 @@ async fn install_network(context: &Context, blocks: &[String]) -> Result<(), Err
     net::setup(&node).await.map_err(fault)?;
     let agent = context.config.data_dir.join("agent");
     let state_dir = context.config.run_dir.join("cni");
-    let params = net::cni::Params { network: net::cni::Network { pod_cidrs, mtu, state_dir }, newest: false };
+    let runtime = context.runtime.version(cri::VersionRequest::default()).await?;
+    let newest = Generation::of(&runtime.runtime_version) == Generation::V3;
+    let network = net::cni::Network { pod_cidrs, mtu, state_dir };
+    let params = net::cni::Params { network, newest };
     let executable = std::env::current_exe().map_err(crate::files::at("/proc/self/exe".as_ref()))?;
     net::cni::install(&agent.join("bin"), &agent.join("etc/cni/net.d"), &params, &executable).map_err(fault)
 }

@@ -13,7 +13,7 @@ use base::{Body, Phase, Shutdown, full_body};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use route::Route;
 use serde_json::json;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// A handshake that takes longer is no API server's.
+/// A handshake, or a request's head, that takes longer is no API server's.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections at one time: the API server's tunnels, and some.
 const CONNECTIONS: usize = 1_000;
@@ -92,8 +92,9 @@ async fn serve(
         let (service, caller) = (service.clone(), caller.clone());
         async move { Ok::<_, std::convert::Infallible>(answer(&service, &caller, request).await) }
     });
-    let connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    let connection = http.serve_connection(TokioIo::new(stream), answer);
     connection.with_upgrades().await.map_err(|error| error.to_string())
 }
 
