@@ -3,6 +3,7 @@
 
 pub(crate) mod checks;
 mod container;
+mod ending;
 pub(crate) mod env;
 mod hooks;
 pub(crate) mod images;

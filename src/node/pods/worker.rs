@@ -13,7 +13,6 @@ use crate::volumes::{self, Volumes};
 use crate::{Context, Error, files};
 use api::Object;
 use api::core::Pod;
-use api::meta::{DeleteOptions, Preconditions};
 use base::{Backoff, clock};
 use client::Patch;
 use jiff::{SignedDuration, Timestamp};
@@ -76,7 +75,7 @@ impl Inbox {
 }
 
 /// What a turn ends with.
-enum Turn {
+pub(super) enum Turn {
     /// Wait for a wake, at most until then.
     Wait(Option<Timestamp>),
     /// Go on at once.
@@ -86,21 +85,21 @@ enum Turn {
 
 /// The worker of one pod.
 pub(crate) struct Worker {
-    context: Arc<Context>,
-    pods: Pods,
-    inbox: Arc<Inbox>,
-    pod: Arc<Pod>,
-    exists: bool,
-    state: State,
-    observer: Observer,
-    observed: Observed,
-    restarts: Restarts,
-    failures: Failures,
-    probes: Probes,
-    volumes: Option<Volumes>,
-    verdict: Option<Verdict>,
-    finished: bool,
-    retry_at: Option<Timestamp>,
+    pub(super) context: Arc<Context>,
+    pub(super) pods: Pods,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) exists: bool,
+    pub(super) state: State,
+    pub(super) observer: Observer,
+    pub(super) observed: Observed,
+    pub(super) restarts: Restarts,
+    pub(super) failures: Failures,
+    pub(super) probes: Probes,
+    pub(super) volumes: Option<Volumes>,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) finished: bool,
+    pub(super) retry_at: Option<Timestamp>,
 }
 
 impl Worker {
@@ -187,7 +186,7 @@ impl Worker {
         }
     }
 
-    async fn look(&mut self) -> Result<(), Error> {
+    pub(super) async fn look(&mut self) -> Result<(), Error> {
         self.observed = self.observer.observe(&self.context.runtime, self.pod.uid()).await?;
         self.pods.own(self.pod.uid(), &self.observed);
         Ok(())
@@ -397,16 +396,6 @@ impl Worker {
         Ok(true)
     }
 
-    /// Removes the log of a container that is being forgotten, and the link to it.
-    fn forget_log(&self, id: &str) -> Result<(), Error> {
-        let Some(record) = self.observed.containers.iter().find(|record| record.id == id) else {
-            return Ok(());
-        };
-        crate::logs::remove_all(record.log_path.as_ref())?;
-        let name = format!("{}_{}_{}-{id}.log", self.pod.name(), self.pod.namespace(), record.name);
-        files::remove(&self.context.config.container_log_dir.join(name))
-    }
-
     async fn create_sandbox(&mut self, attempt: u32) -> Result<(), Error> {
         if !self.observed.is_stopped() {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
@@ -486,72 +475,8 @@ impl Worker {
         }
     }
 
-    /// Stops the pod with what is left of its grace; with less if a second deletion asks for haste.
-    async fn terminate(&mut self, grace_s: i64, since: Timestamp) -> Result<Turn, Error> {
-        self.probes.stop();
-        self.report().await?;
-        let total = Duration::from_secs(grace_s.max(0).unsigned_abs());
-        let used = Duration::try_from(clock::now().duration_since(since)).unwrap_or_default();
-        let mut wanted = self.inbox.wanted.subscribe();
-        let hastier = wanted.wait_for(|wanted| spec::grace_s(&wanted.pod) < grace_s);
-        let stopped = tokio::select! {
-            stopped = stop::everything(&self.context, &self.pod, &self.observed, total.saturating_sub(used)) => stopped,
-            _ = hastier => return Ok(Turn::Again),
-        };
-        if let Err(error) = stopped {
-            self.context.recorder.warning(&*self.pod, "FailedKillPod", format!("error killing pod: {error}"));
-            return Err(error);
-        }
-        self.look().await?;
-        Ok(if self.observed.is_stopped() {
-            Turn::Again
-        } else {
-            Turn::Wait(Some(clock::now() + SignedDuration::from_secs(1)))
-        })
-    }
-
-    /// Nothing runs any more: gives back what the pod held, and lets it go if it is being deleted.
-    async fn clean_up(&mut self) -> Result<Turn, Error> {
-        self.report().await?;
-        volumes::take_down(&self.context, self.pod.uid())?;
-        self.context.cgroups.remove(self.pod.uid())?;
-        if !self.exists {
-            self.state = State::Finished;
-            return Ok(Turn::Again);
-        }
-        if !self.pod.is_deleting() {
-            return Ok(Turn::Wait(None));
-        }
-        let options = DeleteOptions {
-            grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: self.pod.metadata.uid.clone(), resource_version: None }),
-            ..Default::default()
-        };
-        match self.context.client.delete::<Pod>(self.pod.namespace(), self.pod.name(), &options).await {
-            Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error.into()),
-            _ => {}
-        }
-        // Finalizers may keep the object; there is nothing left for this node to do about it.
-        self.state = State::Finished;
-        Ok(Turn::Again)
-    }
-
-    /// Removes the last traces: containers, sandboxes, logs.
-    async fn finish(&mut self) -> Result<Turn, Error> {
-        stop::remove(&self.context, &self.observed).await?;
-        volumes::take_down(&self.context, self.pod.uid())?;
-        self.context.cgroups.remove(self.pod.uid())?;
-        for record in &self.observed.containers {
-            self.forget_log(&record.id)?;
-        }
-        let root = &self.context.config.log_dir;
-        let folder = sandbox::log_folder(root, self.pod.namespace(), self.pod.name(), self.pod.uid());
-        files::remove_folder(&folder)?;
-        Ok(Turn::Done)
-    }
-
     /// Patches the status if it changed.
-    async fn report(&mut self) -> Result<(), Error> {
+    pub(super) async fn report(&mut self) -> Result<(), Error> {
         if !self.exists {
             return Ok(());
         }
