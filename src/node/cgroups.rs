@@ -36,7 +36,12 @@ impl Cpu {
 
     /// v2's weight of these shares.
     fn weight(self) -> i64 {
-        1 + (self.shares - 2) * 9999 / 262_142
+        1 + (self.shares - LEAST_SHARES) * 9999 / 262_142
+    }
+
+    /// The shares that have this weight.
+    fn shares_of(weight: i64) -> i64 {
+        LEAST_SHARES + (weight - 1) * 262_142 / 9999
     }
 }
 
@@ -149,8 +154,23 @@ impl Cgroups {
             files::make_folder(&folder, 0o755)?;
             self.set(&folder, wanted)?;
             self.delegate(&folder)?;
+            self.balance(root)?;
         }
         Ok(())
+    }
+
+    /// Gives the burstable pods together what each of them asks for, against the guaranteed ones beside
+    /// them.
+    fn balance(&self, root: &Path) -> Result<(), Error> {
+        let folder = root.join(self.class(Qos::Burstable).join("/"));
+        let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(()) };
+        let number = |path: PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<i64>().ok();
+        let shares = entries.flatten().filter_map(|entry| {
+            let pod = entry.path();
+            number(pod.join("cpu.shares")).or_else(|| number(pod.join("cpu.weight")).map(Cpu::shares_of))
+        });
+        let cpu_request_m = shares.sum::<i64>() * 1000 / 1024;
+        self.set(&folder, Resources { cpu_request_m, ..Default::default() })
     }
 
     /// On v2, lets the controllers work below this folder.
@@ -208,6 +228,7 @@ impl Cgroups {
             for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
                 remove_tree(&root.join(self.path(qos, uid)))?;
             }
+            self.balance(root)?;
         }
         Ok(())
     }
@@ -302,6 +323,6 @@ mod tests {
         assert_eq!(cpu(0, 0), Cpu { shares: 2, quota_us: 0 });
         assert_eq!(cpu(1, 5), Cpu { shares: 2, quota_us: 1000 });
         assert_eq!(cpu(1500, 2000), Cpu { shares: 1536, quota_us: 200_000 });
-        assert_eq!(cpu(0, 0).weight(), 1);
+        assert_eq!((cpu(0, 0).weight(), Cpu::shares_of(1)), (1, 2));
     }
 }
