@@ -97,6 +97,8 @@ pub(crate) struct Worker {
     pub(super) failures: Failures,
     pub(super) probes: Probes,
     pub(super) volumes: Option<Volumes>,
+    /// Between attempts to make the volumes; what they lack wakes the worker when it appears.
+    pub(super) mounting: Backoff,
     pub(super) verdict: Option<Verdict>,
     pub(super) finished: bool,
     pub(super) retry_at: Option<Timestamp>,
@@ -118,6 +120,7 @@ impl Worker {
             failures: Failures::new(),
             probes,
             volumes: None,
+            mounting: Backoff::new(Duration::from_millis(500), Duration::from_secs(122)),
             verdict: None,
             finished: false,
             retry_at: None,
@@ -306,12 +309,14 @@ impl Worker {
         match volumes::prepare(&self.context, &self.pod).await {
             Ok(volumes) => {
                 self.volumes = Some(volumes);
+                self.mounting.reset();
                 true
             }
             Err(error) => {
                 self.context.recorder.warning(&*self.pod, "FailedMount", error.to_string());
                 self.inbox.stale.store(true, Ordering::SeqCst);
-                self.retry_at = Some(clock::now() + SignedDuration::from_secs(2));
+                let delay = SignedDuration::try_from(self.mounting.next_delay()).unwrap_or(RETRY);
+                self.retry_at = Some(clock::now() + delay);
                 self.volumes.is_some()
             }
         }
