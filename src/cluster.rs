@@ -74,12 +74,15 @@ pub(crate) fn teardown() -> ExitCode {
 
 async fn run(options: Options) -> ExitCode {
     let supervisor = Supervisor::new();
-    let code = tokio::select! {
-        failure = start(&options, &supervisor) => match failure {
+    let running = async {
+        match start(&options, &supervisor).await {
             Ok(()) => wait(&supervisor).await,
             Err(failure) => screen::failed(&failure),
-        },
-        signal = stopped() => signal,
+        }
+    };
+    let code = tokio::select! {
+        code = running => code,
+        code = stopped() => code,
     };
     ready::notify("STOPPING=1");
     if let Drained::Aborted(tasks) = supervisor.drain().await {

@@ -3,10 +3,13 @@
 //! own (`v1.36.txt`), from which unknown fields are found, patches are merged and documents published.
 //!
 //! One line a type: `name [@group/version/Kind] [atomic]`; below it one tabbed line a field:
-//! `name[!] type [map=keys|set|atomic|granular] [patch=strategy] [key=merge key]`, `!` marking
-//! required fields. Types: `[]T` list, `{}T` map, scalars by name, or another type's name.
+//! `name[!][#number[?]] type [map=keys|set|atomic|granular] [patch=strategy] [key=merge key]`. `!`
+//! marks required fields. The number is the field's in protobuf, with the numbers of the messages it
+//! stands in before it (`2.19`); `?` says that its zero value is as good as absent. Types: `[]T` list,
+//! `{}T` map, scalars by name, or another type's name.
 
 mod check;
+pub mod protobuf;
 
 pub use check::{Findings, check};
 
@@ -83,6 +86,10 @@ pub struct Field {
     pub patch_strategy: &'static str,
     /// `x-kubernetes-patch-merge-key`, "" if none.
     pub patch_key: &'static str,
+    /// Its number in protobuf, behind those of the messages that are inlined in JSON; empty if none.
+    pub numbers: Vec<u32>,
+    /// In protobuf its zero value is written although it is absent.
+    pub zero_is_absent: bool,
 }
 
 /// One type.
@@ -139,6 +146,12 @@ impl Schema {
         self.by_gvk(kind.group, kind.version, kind.kind)
     }
 
+    /// The type of an `apiVersion` and `kind` found in data.
+    pub fn by_stated(&self, api_version: &str, kind: &str) -> Option<TypeId> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        self.by_gvk.iter().find(|((g, v, k), _)| (*g, *v, *k) == (group, version, kind)).map(|(_, id)| *id)
+    }
+
     /// All types, ordered by name.
     pub fn types(&self) -> &[TypeDef] {
         &self.types
@@ -183,7 +196,7 @@ fn head(line: &'static str) -> TypeDef {
 
 fn field(line: &'static str, types: &HashMap<&'static str, TypeId>) -> Field {
     let mut words = line.split(' ');
-    let name = words.next().unwrap_or_default();
+    let (name, number) = words.next().map_or(("", ""), |word| word.split_once('#').unwrap_or((word, "")));
     let required = name.ends_with('!');
     let ty = type_of(words.next().unwrap_or_default(), types);
     let mut field = Field {
@@ -193,6 +206,8 @@ fn field(line: &'static str, types: &HashMap<&'static str, TypeId>) -> Field {
         merge: Merge::Unsaid,
         patch_strategy: "",
         patch_key: "",
+        numbers: number.trim_end_matches('?').split('.').filter_map(|part| part.parse().ok()).collect(),
+        zero_is_absent: number.ends_with('?'),
     };
     for word in words {
         match word.split_once('=') {

@@ -1,7 +1,7 @@
 //! Request bodies to objects: JSON or YAML, checked against the kind's schema.
 
 use api::kinds::Kind;
-use api::schema::{self, schema};
+use api::schema::{self, protobuf, schema};
 use api::status::Refusal;
 use serde_json::Value;
 
@@ -37,8 +37,11 @@ pub(crate) fn decode_plain(body: &[u8], content_type: &str) -> Result<Value, Ref
         }),
         "application/yaml" => serde_yaml::from_slice(body)
             .map_err(|error| Refusal::bad_request(format!("error converting YAML to JSON: {error}"))),
+        "application/vnd.kubernetes.protobuf" => {
+            protobuf::decode(body).map_err(|error| Refusal::bad_request(error.to_string()))
+        }
         other => Err(Refusal::unsupported_media_type(format!(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml; got {other:?}"
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf; got {other:?}"
         ))),
     }
 }
