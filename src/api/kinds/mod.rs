@@ -6,6 +6,7 @@ pub mod columns;
 mod row;
 mod table;
 
+pub use cells::human_duration;
 pub use row::{Kind, Subresource};
 pub use table::KINDS;
 

@@ -45,7 +45,7 @@ fn some_of(mut all: Vec<String>, most: usize, separator: &str) -> Value {
 }
 
 /// A duration the way kubectl prints ages: two units at the most, fewer the longer it is.
-pub(crate) fn human_duration(seconds: i64) -> String {
+pub fn human_duration(seconds: i64) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;
     const DAY: i64 = 24 * HOUR;

@@ -1,0 +1,413 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// kubectl's command line.
+#[derive(Parser)]
+#[command(
+    name = "kubectl",
+    about = "Talk to a Kubernetes cluster",
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which server, which user, which namespace.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Global {
+    /// The kubeconfig file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context
+    #[arg(long, global = true)]
+    pub(crate) context: Option<String>,
+    /// The kubeconfig's cluster
+    #[arg(long, global = true)]
+    pub(crate) cluster: Option<String>,
+    /// The kubeconfig's user
+    #[arg(long, global = true)]
+    pub(crate) user: Option<String>,
+    /// The server's URL
+    #[arg(long, short, global = true, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// A bearer token
+    #[arg(long, global = true, hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// The namespace
+    #[arg(long, short, global = true)]
+    pub(crate) namespace: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Show objects
+    Get(Get),
+    /// Show objects in detail, with their events
+    Describe(Describe),
+    /// Make objects as files say
+    Apply(Apply),
+    /// Create objects of files
+    Create(Create),
+    /// Delete objects
+    Delete(Delete),
+    /// Print a container's log
+    #[command(alias = "log")]
+    Logs(Logs),
+    /// Run a command in a container
+    Exec(Exec),
+    /// Change a number of replicas
+    Scale(Scale),
+    /// Watch and steer rollouts
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// List the server's resources
+    #[command(name = "api-resources")]
+    ApiResources(ApiResources),
+    /// Show the client's and the server's version
+    Version(Version),
+    /// Show and change the kubeconfig
+    #[command(subcommand)]
+    Config(Config),
+}
+
+/// How objects are chosen: by words, labels, fields or files.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Selection {
+    /// KIND[,KIND…] [NAME…] or KIND/NAME…
+    pub(crate) words: Vec<String>,
+    /// Only objects with these labels
+    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
+    pub(crate) selector: String,
+    /// Only objects with these fields
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) field_selector: String,
+    /// In all namespaces
+    #[arg(long, short = 'A')]
+    pub(crate) all_namespaces: bool,
+    /// Say nothing of what is not there
+    #[arg(long)]
+    pub(crate) ignore_not_found: bool,
+}
+
+/// Files with objects.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Files {
+    /// Files or folders; - is standard input
+    #[arg(long = "filename", short = 'f', value_name = "FILE", value_delimiter = ',')]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Folders with all folders in them
+    #[arg(long, short = 'R')]
+    pub(crate) recursive: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// json, yaml, wide, name, jsonpath=…, custom-columns=…
+    #[arg(long, short)]
+    pub(crate) output: Option<String>,
+    /// Show labels as a column
+    #[arg(long)]
+    pub(crate) show_labels: bool,
+    /// Show kinds before names
+    #[arg(long)]
+    pub(crate) show_kind: bool,
+    /// Show these labels as columns
+    #[arg(long, short = 'L', value_delimiter = ',')]
+    pub(crate) label_columns: Vec<String>,
+    /// Leave out the header
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+    /// Order rows by a JSONPath
+    #[arg(long, value_name = "JSONPATH")]
+    pub(crate) sort_by: Option<String>,
+    /// Go on showing changes
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    /// Show changes only
+    #[arg(long)]
+    pub(crate) watch_only: bool,
+    /// Keep managedFields in JSON and YAML
+    #[arg(long)]
+    pub(crate) show_managed_fields: bool,
+    /// A subresource, such as status or scale
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) subresource: String,
+    /// A path of the API, printed as it is
+    #[arg(long, value_name = "PATH")]
+    pub(crate) raw: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Describe {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Show events too
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) show_events: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Only print what would be done: none, client or server
+    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    pub(crate) dry_run: String,
+    /// Merge on the server
+    #[arg(long)]
+    pub(crate) server_side: bool,
+    /// Take over fields of others in a server-side apply
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+    /// Who applies, for the server's records
+    #[arg(long, default_value = "kubectl")]
+    pub(crate) field_manager: String,
+    /// Print the objects: json, yaml, name
+    #[arg(long, short)]
+    pub(crate) output: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// namespace NAME
+    pub(crate) words: Vec<String>,
+    /// Only print what would be done: none, client or server
+    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    pub(crate) dry_run: String,
+    /// Remember the configuration for a later apply
+    #[arg(long)]
+    pub(crate) save_config: bool,
+    /// Print the objects: json, yaml, name
+    #[arg(long, short)]
+    pub(crate) output: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// All objects of the kind
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Wait until they are gone
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) wait: bool,
+    /// How long to wait, such as 30s; 0s for as long as it takes
+    #[arg(long, default_value = "0s")]
+    pub(crate) timeout: String,
+    /// Seconds that pods get to end
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    pub(crate) grace_period: i64,
+    /// As --grace-period=1
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// Do not wait for nodes to confirm
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// What happens to what it owns: background, foreground or orphan
+    #[arg(long, default_value = "background", num_args = 0..=1, default_missing_value = "background", require_equals = true)]
+    pub(crate) cascade: String,
+    /// Only print what would be done: none, client or server
+    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    pub(crate) dry_run: String,
+    /// Print names only
+    #[arg(long, short)]
+    pub(crate) output: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Logs {
+    /// POD or KIND/NAME, and a container
+    pub(crate) words: Vec<String>,
+    /// The container
+    #[arg(long, short, default_value = "", hide_default_value = true)]
+    pub(crate) container: String,
+    /// Of all pods with these labels
+    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
+    pub(crate) selector: String,
+    /// Go on as the log grows
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// How many of the latest lines; -1 for all
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) tail: Option<i64>,
+    /// Not older than this, such as 5s, 2m or 3h
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Not before this RFC 3339 time
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) since_time: String,
+    /// Begin lines with their times
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+    /// Of the container's last run
+    #[arg(long, short)]
+    pub(crate) previous: bool,
+    /// Of all containers
+    #[arg(long)]
+    pub(crate) all_containers: bool,
+    /// Begin lines with pod and container
+    #[arg(long)]
+    pub(crate) prefix: bool,
+    /// At most so many bytes
+    #[arg(long)]
+    pub(crate) limit_bytes: Option<u64>,
+}
+
+#[derive(Args)]
+pub(crate) struct Exec {
+    /// POD or KIND/NAME
+    pub(crate) target: String,
+    /// The container
+    #[arg(long, short, default_value = "", hide_default_value = true)]
+    pub(crate) container: String,
+    /// Pass on standard input
+    #[arg(long, short = 'i')]
+    pub(crate) stdin: bool,
+    /// Give the command a terminal
+    #[arg(long, short)]
+    pub(crate) tty: bool,
+    /// Say nothing but what the command says
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// The command
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Scale {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// The new number
+    #[arg(long)]
+    pub(crate) replicas: i64,
+    /// Only if this is the number now
+    #[arg(long)]
+    pub(crate) current_replicas: Option<i64>,
+}
+
+/// What is done to a rollout.
+#[derive(Subcommand)]
+pub(crate) enum Rollout {
+    /// Wait until it is done
+    Status(RolloutStatus),
+    /// Replace all pods
+    Restart(RolloutTarget),
+    /// Go back to an earlier revision
+    Undo(RolloutUndo),
+    /// List revisions
+    History(RolloutUndo),
+    /// Hold it
+    Pause(RolloutTarget),
+    /// Let it go on
+    Resume(RolloutTarget),
+}
+
+#[derive(Args)]
+pub(crate) struct RolloutTarget {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+}
+
+#[derive(Args)]
+pub(crate) struct RolloutStatus {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Wait until it is done
+    #[arg(long, short, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) watch: bool,
+    /// How long to wait, such as 30s; 0s for as long as it takes
+    #[arg(long, default_value = "0s")]
+    pub(crate) timeout: String,
+}
+
+#[derive(Args)]
+pub(crate) struct RolloutUndo {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// The revision
+    #[arg(long, visible_alias = "revision", default_value_t = 0)]
+    pub(crate) to_revision: i64,
+}
+
+#[derive(Args)]
+pub(crate) struct ApiResources {
+    /// Only of this group
+    #[arg(long)]
+    pub(crate) api_group: Option<String>,
+    /// Only in namespaces, or only outside
+    #[arg(long)]
+    pub(crate) namespaced: Option<bool>,
+    /// wide or name
+    #[arg(long, short)]
+    pub(crate) output: Option<String>,
+    /// Leave out the header
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Version {
+    /// Only the client's
+    #[arg(long)]
+    pub(crate) client: bool,
+    /// json or yaml
+    #[arg(long, short)]
+    pub(crate) output: Option<String>,
+}
+
+/// What is done with the kubeconfig.
+#[derive(Subcommand)]
+pub(crate) enum Config {
+    /// Show it
+    View {
+        /// With secrets
+        #[arg(long)]
+        raw: bool,
+        /// Only what the context in use needs
+        #[arg(long)]
+        minify: bool,
+        /// Put files' contents in
+        #[arg(long)]
+        flatten: bool,
+        /// json, yaml, jsonpath=…
+        #[arg(long, short, default_value = "yaml")]
+        output: String,
+    },
+    /// Show the context in use
+    CurrentContext,
+    /// List contexts
+    GetContexts,
+    /// Use another context
+    #[command(alias = "use")]
+    UseContext {
+        /// Its name
+        name: String,
+    },
+    /// Change a context's namespace
+    SetContext {
+        /// Its name
+        name: Option<String>,
+        /// The one in use
+        #[arg(long)]
+        current: bool,
+    },
+}

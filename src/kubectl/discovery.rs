@@ -1,0 +1,218 @@
+//! What the server has, from its aggregated discovery (KEP-3352), and how what a person types is found
+//! in it: plural, singular, short name, kind, each with or without version and group.
+
+use crate::error::Error;
+use crate::session::{Call, Session};
+use http::Method;
+use serde_json::Value;
+
+const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+
+/// One resource of the server, in its preferred version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resource {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) kind: String,
+    pub(crate) plural: String,
+    pub(crate) singular: String,
+    pub(crate) short_names: Vec<String>,
+    pub(crate) categories: Vec<String>,
+    pub(crate) verbs: Vec<String>,
+    pub(crate) namespaced: bool,
+    /// It is of the group's preferred version.
+    pub(crate) preferred: bool,
+}
+
+impl Resource {
+    pub(crate) fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// As kubectl prints it: `deployment.apps`.
+    pub(crate) fn shown(&self) -> String {
+        if self.group.is_empty() {
+            self.singular.clone()
+        } else {
+            format!("{}.{}", self.singular, self.group)
+        }
+    }
+
+    /// As the server names it in messages: `deployments.apps`.
+    pub(crate) fn qualified(&self) -> String {
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// The collection's path, in one namespace or with "" in all.
+    pub(crate) fn path(&self, namespace: &str) -> String {
+        let root = if self.group.is_empty() { "/api" } else { "/apis" };
+        let place = if self.namespaced && !namespace.is_empty() {
+            format!("namespaces/{namespace}/")
+        } else {
+            String::new()
+        };
+        format!("{root}/{}/{place}{}", self.api_version(), self.plural)
+    }
+
+    /// One object's path.
+    pub(crate) fn object(&self, namespace: &str, name: &str) -> String {
+        format!("{}/{name}", self.path(namespace))
+    }
+
+    pub(crate) fn can(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|known| known == verb)
+    }
+
+    fn is_called(&self, word: &str) -> bool {
+        self.plural == word
+            || self.singular == word
+            || self.kind.to_lowercase() == word
+            || self.short_names.iter().any(|name| name == word)
+    }
+}
+
+/// All resources, in the server's order.
+pub(crate) struct Discovery(pub(crate) Vec<Resource>);
+
+impl Discovery {
+    pub(crate) async fn fetch(session: &Session) -> Result<Self, Error> {
+        let ask = |path: &'static str| {
+            session.send(
+                Call { method: Method::GET, path, content_type: crate::session::JSON, accept: ACCEPT },
+                None,
+            )
+        };
+        let (core, groups) = tokio::try_join!(ask("/api"), ask("/apis"))?;
+        let mut resources = read(&core);
+        resources.extend(read(&groups));
+        if resources.is_empty() {
+            return Err(Error::plain(
+                "the server does not publish aggregated discovery (Kubernetes 1.27 and later do)",
+            ));
+        }
+        Ok(Self(resources))
+    }
+
+    /// The resource that a person named: `po`, `deployments.apps`, `deploy.v1.apps`, `Pod`.
+    pub(crate) fn find(&self, word: &str) -> Result<&Resource, Error> {
+        let lower = word.to_lowercase();
+        let (name, rest) = lower.split_once('.').unwrap_or((&lower, ""));
+        let called =
+            |resource: &&Resource| resource.is_called(name) && (resource.preferred || !rest.is_empty());
+        let fits = |resource: &&Resource| {
+            rest.is_empty()
+                || resource.group == rest
+                || format!("{}.{}", resource.version, resource.group).trim_end_matches('.') == rest
+                || resource.group.starts_with(&format!("{rest}."))
+        };
+        let mut found: Vec<&Resource> = self.0.iter().filter(called).filter(fits).collect();
+        // Whole names before short ones, so that a custom resource's short name hides no built-in kind.
+        found.sort_by_key(|resource| {
+            (!resource.preferred, resource.plural != name && resource.singular != name)
+        });
+        found
+            .first()
+            .copied()
+            .ok_or_else(|| Error::plain(format!("the server doesn't have a resource type {word:?}")))
+    }
+
+    /// The resource of an object's apiVersion and kind.
+    pub(crate) fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Resource> {
+        self.0.iter().find(|resource| resource.kind == kind && resource.api_version() == api_version)
+    }
+
+    /// The resources of a category such as `all`.
+    pub(crate) fn category(&self, name: &str) -> Vec<&Resource> {
+        let listed = |resource: &&Resource| {
+            resource.preferred
+                && resource.can("list")
+                && resource.categories.iter().any(|known| known == name)
+        };
+        self.0.iter().filter(listed).collect()
+    }
+}
+
+fn read(list: &Value) -> Vec<Resource> {
+    let items = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
+    let mut all = Vec::new();
+    for group in items(list, "items") {
+        for (index, version) in items(&group, "versions").iter().enumerate() {
+            for resource in items(version, "resources") {
+                let mut read = resource_of(&resource, &group["metadata"]["name"], &version["version"]);
+                read.preferred = index == 0
+                    || !all
+                        .iter()
+                        .any(|known: &Resource| known.group == read.group && known.plural == read.plural);
+                all.push(read);
+            }
+        }
+    }
+    all
+}
+
+fn resource_of(resource: &Value, group: &Value, version: &Value) -> Resource {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect();
+    let kind = text(&resource["responseKind"]["kind"]);
+    let singular = text(&resource["singularResource"]);
+    Resource {
+        group: text(group),
+        version: text(version),
+        plural: text(&resource["resource"]),
+        singular: if singular.is_empty() { kind.to_lowercase() } else { singular },
+        short_names: texts(&resource["shortNames"]),
+        categories: texts(&resource["categories"]),
+        verbs: texts(&resource["verbs"]),
+        namespaced: resource["scope"] == "Namespaced",
+        preferred: false,
+        kind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn discovery() -> Discovery {
+        let resource = |plural: &str, singular: &str, kind: &str, short: &[&str]| {
+            json!({"resource": plural, "singularResource": singular, "scope": "Namespaced", "shortNames": short,
+                "responseKind": {"kind": kind}, "verbs": ["get", "list"], "categories": ["all"]})
+        };
+        let group = |name: &str, version: &str, resources: Value| json!({"metadata": {"name": name}, "versions": [{"version": version, "resources": resources}]});
+        let mut all = read(
+            &json!({"items": [group("", "v1", json!([resource("pods", "pod", "Pod", &["po"]), resource("events", "event", "Event", &["ev"])]))]}),
+        );
+        all.extend(read(&json!({"items": [
+            group("apps", "v1", json!([resource("deployments", "deployment", "Deployment", &["deploy"])])),
+            group("events.k8s.io", "v1", json!([resource("events", "event", "Event", &["ev"])])),
+            group("example.org", "v1", json!([resource("podlikes", "podlike", "PodLike", &["pod"])])),
+        ]})));
+        Discovery(all)
+    }
+
+    #[test]
+    fn words_find_their_resource() {
+        let all = discovery();
+        let found = |word: &str| all.find(word).map(|resource| resource.qualified()).unwrap_or_default();
+        for word in ["po", "pod", "pods", "Pod"] {
+            assert_eq!(found(word), "pods", "{word}");
+        }
+        for word in ["deploy", "deployment.apps", "deployments.v1.apps", "deploy.apps"] {
+            assert_eq!(found(word), "deployments.apps", "{word}");
+        }
+        assert_eq!(found("events"), "events");
+        assert_eq!(found("events.events.k8s.io"), "events.events.k8s.io");
+        let error = all.find("nonsense").unwrap_err().to_string();
+        assert_eq!(error, "error: the server doesn't have a resource type \"nonsense\"");
+    }
+
+    #[test]
+    fn paths_and_names() {
+        let all = discovery();
+        let deployment = all.of_kind("apps/v1", "Deployment").unwrap();
+        assert_eq!(deployment.object("web", "a"), "/apis/apps/v1/namespaces/web/deployments/a");
+        assert_eq!(deployment.shown(), "deployment.apps");
+        assert_eq!(all.find("po").unwrap().path(""), "/api/v1/pods");
+    }
+}

@@ -1,0 +1,152 @@
+//! Errors in kubectl's words.
+
+use api::meta::Status;
+
+/// Why a command failed; shown is the whole text for standard error.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// The server refused, or was not reached; with what was being done, such as
+    /// `error when creating "web.yaml"`.
+    Server(client::Error, Option<String>),
+    /// Anything else; shown after `error: `.
+    Plain(String),
+    /// Everything is said already: the exit code.
+    Said(u8),
+}
+
+impl From<client::Error> for Error {
+    fn from(error: client::Error) -> Self {
+        Self::Server(error, None)
+    }
+}
+
+impl Error {
+    pub(crate) fn plain(text: impl Into<String>) -> Self {
+        Self::Plain(text.into())
+    }
+
+    /// Says what was being done when the server refused.
+    pub(crate) fn when(self, doing: String) -> Self {
+        match self {
+            Self::Server(error, None) => Self::Server(error, Some(doing)),
+            other => other,
+        }
+    }
+
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Server(error, _) if error.is_not_found())
+    }
+
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Server(error, _) if error.is_conflict())
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Server(client::Error::Api(status), doing) => {
+                out.write_str(&refusal(status, doing.as_deref()))
+            }
+            Self::Server(client::Error::Transport(reason), _) => out.write_str(&unreached(reason)),
+            Self::Server(error, _) => write!(out, "error: {error}"),
+            Self::Plain(text) => write!(out, "error: {text}"),
+            Self::Said(_) => Ok(()),
+        }
+    }
+}
+
+fn refusal(status: &Status, doing: Option<&str>) -> String {
+    let reason = status.reason.as_deref().unwrap_or_default();
+    let message = status.message.as_deref().unwrap_or_default();
+    match reason {
+        "Unauthorized" => return format!("error: You must be logged in to the server ({reason})"),
+        "Invalid" => return invalid(status),
+        _ => {}
+    }
+    let doing = doing.map(|doing| format!("{doing}: ")).unwrap_or_default();
+    match reason {
+        "" | "Unknown" => format!("Error from server: {doing}{message}"),
+        _ => format!("Error from server ({reason}): {doing}{message}"),
+    }
+}
+
+/// Field errors, one a line where there are several.
+fn invalid(status: &Status) -> String {
+    let message = status.message.as_deref().unwrap_or_default();
+    let Some(details) = &status.details else { return format!("The request is invalid: {message}") };
+    let (kind, name) =
+        (details.kind.as_deref().unwrap_or_default(), details.name.as_deref().unwrap_or_default());
+    let mut text = match (kind, name) {
+        ("", "") => "The request is invalid".to_owned(),
+        _ => format!("The {kind} {name:?} is invalid"),
+    };
+    let mut causes: Vec<String> = Vec::new();
+    for cause in details.causes.iter().flatten() {
+        let line = match cause.field.as_deref().unwrap_or_default() {
+            "" => cause.message.clone().unwrap_or_default(),
+            field => format!("{field}: {}", cause.message.as_deref().unwrap_or_default()),
+        };
+        if !causes.contains(&line) {
+            causes.push(line);
+        }
+    }
+    match &causes[..] {
+        [] if (kind, name) == ("", "") && !message.is_empty() => text = format!("{text}: {message}"),
+        [] => {}
+        [only] => text = format!("{text}: {only}"),
+        several => {
+            text.push_str(": ");
+            several.iter().for_each(|cause| text.push_str(&format!("\n* {cause}")));
+        }
+    }
+    text
+}
+
+fn unreached(reason: &str) -> String {
+    match reason.split_once("https://").or_else(|| reason.split_once("http://")) {
+        Some((_, rest)) if reason.contains("onnection refused") => {
+            let host = rest.split(['/', ' ', '"']).next().unwrap_or(rest).trim_end_matches(':');
+            format!(
+                "The connection to the server {host} was refused - did you specify the right host or port?"
+            )
+        }
+        _ => format!("Unable to connect to the server: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn shown(status: serde_json::Value, doing: Option<&str>) -> String {
+        let status: Status = serde_json::from_value(status).unwrap();
+        Error::Server(client::Error::Api(Box::new(status)), doing.map(str::to_owned)).to_string()
+    }
+
+    #[test]
+    fn refusals_read_as_kubectls() {
+        let absent = json!({"reason": "NotFound", "message": "pods \"x\" not found", "code": 404});
+        assert_eq!(shown(absent, None), "Error from server (NotFound): pods \"x\" not found");
+        let there = json!({"reason": "AlreadyExists", "message": "pods \"x\" already exists"});
+        assert_eq!(
+            shown(there, Some("error when creating \"a.yaml\"")),
+            "Error from server (AlreadyExists): error when creating \"a.yaml\": pods \"x\" already exists"
+        );
+        let one = json!({"reason": "Invalid", "message": "m", "details": {"kind": "Pod", "name": "x",
+            "causes": [{"field": "spec", "message": "Required value"}]}});
+        assert_eq!(shown(one, None), "The Pod \"x\" is invalid: spec: Required value");
+        let two = json!({"reason": "Invalid", "message": "m", "details": {"kind": "Pod", "name": "x",
+            "causes": [{"field": "a", "message": "b"}, {"field": "c", "message": "d"}]}});
+        assert_eq!(shown(two, None), "The Pod \"x\" is invalid: \n* a: b\n* c: d");
+    }
+
+    #[test]
+    fn a_closed_port_is_named() {
+        assert_eq!(
+            unreached("https://127.0.0.1:6443: client error (Connect): Connection refused (os error 111)"),
+            "The connection to the server 127.0.0.1:6443 was refused - did you specify the right host or port?"
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! Files with objects: YAML of several documents, JSON, lists, folders, standard input.
+
+use crate::args::Files;
+use crate::discovery::Resource;
+use crate::error::Error;
+use crate::session::Session;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The most that is read of one file.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// An object and the file it stands in.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) object: Value,
+    pub(crate) source: String,
+}
+
+/// Reads all objects in the order of the files.
+pub(crate) fn read(files: &Files) -> Result<Vec<Document>, Error> {
+    let mut documents = Vec::new();
+    for path in &files.filename {
+        if path == Path::new("-") {
+            documents.extend(parse("STDIN", &limited(std::io::stdin(), "STDIN")?)?);
+            continue;
+        }
+        let shown = path.to_string_lossy();
+        if shown.starts_with("http://") || shown.starts_with("https://") {
+            return Err(Error::plain(format!(
+                "{shown}: download it first (curl -LO {shown}) and give the file"
+            )));
+        }
+        for file in expand(path, files.recursive)? {
+            let text = std::fs::File::open(&file).map_err(|error| unreadable(&file, &error))?;
+            let shown = file.to_string_lossy();
+            documents.extend(parse(&shown, &limited(text, &shown)?)?);
+        }
+    }
+    if documents.is_empty() {
+        let sources: Vec<_> = files.filename.iter().map(|path| path.to_string_lossy()).collect();
+        return Err(Error::plain(if sources.is_empty() {
+            "must specify --filename".to_owned()
+        } else {
+            "no objects passed to apply".to_owned()
+        }));
+    }
+    Ok(documents)
+}
+
+fn limited(from: impl Read, name: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    let read = from.take(FILE_BYTES).read_to_string(&mut text);
+    read.map_err(|error| Error::plain(format!("cannot read {name}: {error}")))?;
+    Ok(text)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Error::plain(format!("the path {:?} does not exist", path.display())),
+        _ => Error::plain(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+/// A file as it is; of a folder the files that can hold objects, by name.
+fn expand(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, Error> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let mut entries: Vec<PathBuf> =
+        entries.map_err(|error| unreadable(path, &error))?.into_iter().map(|entry| entry.path()).collect();
+    entries.sort();
+    let mut files = Vec::new();
+    for entry in entries {
+        let kind = entry.extension().and_then(|kind| kind.to_str()).unwrap_or_default().to_owned();
+        if entry.is_dir() {
+            if recursive {
+                files.extend(expand(&entry, true)?);
+            }
+        } else if matches!(kind.as_str(), "json" | "yaml" | "yml") {
+            files.push(entry);
+        }
+    }
+    Ok(files)
+}
+
+fn parse(source: &str, text: &str) -> Result<Vec<Document>, Error> {
+    let mut documents = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(text) {
+        let bad = |error: serde_yaml::Error| Error::plain(format!("error parsing {source}: {error}"));
+        let mut value = serde_yaml::Value::deserialize(document).map_err(bad)?;
+        value.apply_merge().map_err(bad)?;
+        let object: Value = serde_json::to_value(value)
+            .map_err(|error| Error::plain(format!("error parsing {source}: {error}")))?;
+        flatten(object, source, &mut documents)?;
+    }
+    Ok(documents)
+}
+
+fn flatten(object: Value, source: &str, into: &mut Vec<Document>) -> Result<(), Error> {
+    if object.is_null() {
+        return Ok(());
+    }
+    if !object.is_object() {
+        return Err(Error::plain(format!("error parsing {source}: a document is no object")));
+    }
+    if object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) && object["items"].is_array() {
+        let items = object["items"].as_array().cloned().unwrap_or_default();
+        return items.into_iter().try_for_each(|item| flatten(item, source, into));
+    }
+    for field in ["apiVersion", "kind"] {
+        if object[field].as_str().is_none_or(str::is_empty) {
+            return Err(Error::plain(format!(
+                "error validating {source:?}: error validating data: {field} not set"
+            )));
+        }
+    }
+    into.push(Document { object, source: source.to_owned() });
+    Ok(())
+}
+
+/// The resource of an object, and the object with the namespace it goes to.
+pub(crate) async fn locate(session: &Session, document: &Document) -> Result<(Resource, Value), Error> {
+    let object = &document.object;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+    let given = text(&object["metadata"]["namespace"]);
+    let Some(resource) = session.discovery().await?.of_kind(&api_version, &kind) else {
+        let name = text(&object["metadata"]["name"]);
+        return Err(Error::plain(format!(
+            "resource mapping not found for name: {name:?} namespace: {given:?} from {:?}: no matches for kind {kind:?} in version {api_version:?}\nensure CRDs are installed first",
+            document.source
+        )));
+    };
+    let mut object = object.clone();
+    if resource.namespaced {
+        if session.namespace_given && !given.is_empty() && given != session.namespace {
+            return Err(Error::plain(format!(
+                "the namespace from the provided object {given:?} does not match the namespace {:?}. You must pass '--namespace={given}' to perform this operation.",
+                session.namespace
+            )));
+        }
+        if given.is_empty() {
+            object["metadata"]["namespace"] = json!(session.namespace);
+        }
+    }
+    Ok((resource.clone(), object))
+}
+
+/// The object's name, which must be there.
+pub(crate) fn name(object: &Value) -> Result<String, Error> {
+    match object["metadata"]["name"].as_str().filter(|name| !name.is_empty()) {
+        Some(name) => Ok(name.to_owned()),
+        None => Err(Error::plain("resource name may not be empty")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_lists_and_anchors() {
+        let text = "kind: List\napiVersion: v1\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n---\n# nothing\n---\n\
+                    apiVersion: v1\nkind: Secret\nx: &x {k: v}\ny:\n  <<: *x\n---\n{\"apiVersion\": \"v1\", \"kind\": \"Pod\"}\n";
+        let kinds: Vec<Value> = parse("t", text).unwrap().into_iter().map(|one| one.object).collect();
+        assert_eq!(kinds.len(), 3);
+        assert_eq!(kinds[1]["y"]["k"], "v");
+        assert_eq!(kinds[0]["metadata"]["name"], "a");
+    }
+
+    #[test]
+    fn what_is_no_object_is_said() {
+        let said = |text: &str| parse("a.yaml", text).unwrap_err().to_string();
+        assert_eq!(
+            said("kind: Pod"),
+            "error: error validating \"a.yaml\": error validating data: apiVersion not set"
+        );
+        assert!(said("a: b: c").starts_with("error: error parsing a.yaml: "));
+    }
+}

@@ -1,0 +1,45 @@
+//! `-o custom-columns=NAME:.metadata.name,…`
+
+use super::jsonpath::Template;
+use super::tabs;
+use crate::error::Error;
+use serde_json::Value;
+
+pub(crate) struct Columns(Vec<(String, Template)>);
+
+impl Columns {
+    pub(crate) fn parse(spec: &str) -> Result<Self, Error> {
+        let column = |part: &str| match part.split_once(':') {
+            Some((header, path)) => {
+                let path = path.trim_start_matches('{').trim_end_matches('}');
+                let path = if path.starts_with('.') { path.to_owned() } else { format!(".{path}") };
+                Ok((header.to_owned(), Template::parse(&format!("{{{path}}}"))?))
+            }
+            None => Err(Error::plain(format!(
+                "unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>"
+            ))),
+        };
+        if spec.is_empty() {
+            return Err(Error::plain("custom-columns format specified but no custom columns given"));
+        }
+        Ok(Self(spec.split(',').map(column).collect::<Result<_, _>>()?))
+    }
+
+    pub(crate) fn render(&self, items: &[&Value], headers: bool) -> Result<String, Error> {
+        let mut text = String::new();
+        if headers {
+            let names: Vec<&str> = self.0.iter().map(|(header, _)| header.as_str()).collect();
+            text.push_str(&format!("{}\n", names.join("\t")));
+        }
+        for item in items {
+            let cells: Vec<String> = self.0.iter().map(|(_, path)| cell(path, item)).collect();
+            text.push_str(&format!("{}\n", cells.join("\t")));
+        }
+        Ok(tabs::align(&text, 6, 3))
+    }
+}
+
+fn cell(path: &Template, item: &Value) -> String {
+    let values: Vec<String> = path.values(item).iter().map(|value| super::jsonpath::text(value)).collect();
+    if values.is_empty() { "<none>".to_owned() } else { tabs::cell(&values.join(",")) }
+}

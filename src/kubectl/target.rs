@@ -1,0 +1,115 @@
+//! What a command is about: words such as `pods,svc`, `deploy web` or `pod/a svc/b`, resolved.
+
+use crate::args::{Files, Selection};
+use crate::discovery::Resource;
+use crate::error::Error;
+use crate::manifests;
+use crate::session::{Session, with_query};
+
+/// One resource, whole or by name.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) resource: Resource,
+    /// None for all.
+    pub(crate) name: Option<String>,
+    /// Where; "" for all namespaces or none.
+    pub(crate) namespace: String,
+    /// The person did not name this resource: it is of a category such as `all`.
+    pub(crate) by_category: bool,
+}
+
+impl Target {
+    /// The object's path, or the collection's with the selectors.
+    pub(crate) fn path(&self, selection: &Selection) -> String {
+        match &self.name {
+            Some(name) => self.resource.object(&self.namespace, name),
+            None => with_query(
+                &self.resource.path(&self.namespace),
+                &[("labelSelector", &selection.selector), ("fieldSelector", &selection.field_selector)],
+            ),
+        }
+    }
+}
+
+/// Resolves words or files. Names and files give one target each, kinds one for all their objects.
+pub(crate) async fn resolve(
+    session: &Session,
+    selection: &Selection,
+    files: &Files,
+) -> Result<Vec<Target>, Error> {
+    if !files.filename.is_empty() {
+        return of_files(session, files).await;
+    }
+    let words: Vec<&str> = selection.words.iter().map(String::as_str).collect();
+    let Some((first, names)) = words.split_first() else {
+        return Err(Error::plain(
+            "You must specify the type of resource to get. Use \"kubectl api-resources\" for a complete list of supported resources.",
+        ));
+    };
+    if words.iter().any(|word| word.contains('/')) {
+        return by_slash(session, &words).await;
+    }
+    let discovery = session.discovery().await?;
+    let mut targets = Vec::new();
+    for kind in first.split(',').filter(|kind| !kind.is_empty()) {
+        let members = discovery.category(kind);
+        let by_category = !members.is_empty();
+        let resources = if by_category { members } else { vec![discovery.find(kind)?] };
+        for resource in resources {
+            let namespace = place(session, resource, selection.all_namespaces);
+            let target = |name: Option<&&str>| Target {
+                resource: resource.clone(),
+                name: name.map(|name| (*name).to_owned()),
+                namespace: namespace.clone(),
+                by_category,
+            };
+            if names.is_empty() {
+                targets.push(target(None));
+            }
+            targets.extend(names.iter().map(|name| target(Some(name))));
+        }
+    }
+    if !names.is_empty() && selection.all_namespaces {
+        return Err(Error::plain("a resource cannot be retrieved by name across all namespaces"));
+    }
+    if !names.is_empty() && !selection.selector.is_empty() {
+        return Err(Error::plain("name cannot be provided when a selector is specified"));
+    }
+    Ok(targets)
+}
+
+async fn by_slash(session: &Session, words: &[&str]) -> Result<Vec<Target>, Error> {
+    let discovery = session.discovery().await?;
+    let target = |word: &&str| {
+        let Some((kind, name)) =
+            word.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty())
+        else {
+            return Err(Error::plain(format!(
+                "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>': {word:?})"
+            )));
+        };
+        let resource = discovery.find(kind)?;
+        Ok(Target {
+            namespace: place(session, resource, false),
+            resource: resource.clone(),
+            name: Some(name.to_owned()),
+            by_category: false,
+        })
+    };
+    words.iter().map(target).collect()
+}
+
+fn place(session: &Session, resource: &Resource, all: bool) -> String {
+    if all || !resource.namespaced { String::new() } else { session.namespace.clone() }
+}
+
+async fn of_files(session: &Session, files: &Files) -> Result<Vec<Target>, Error> {
+    let mut targets = Vec::new();
+    for document in manifests::read(files)? {
+        let (resource, object) = manifests::locate(session, &document).await?;
+        let name = manifests::name(&object)?;
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        targets.push(Target { resource, name: Some(name), namespace, by_category: false });
+    }
+    Ok(targets)
+}
