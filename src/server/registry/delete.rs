@@ -21,6 +21,8 @@ pub(crate) struct DeleteOptions {
     uid: Option<String>,
     version: Option<String>,
     propagation: Option<String>,
+    /// Nothing is changed; asked for in the options as well as in the query.
+    pub(super) dry_run: bool,
 }
 
 impl DeleteOptions {
@@ -58,6 +60,7 @@ impl DeleteOptions {
             uid: text(&body["preconditions"]["uid"]),
             version: text(&body["preconditions"]["resourceVersion"]),
             propagation,
+            dry_run: body["dryRun"].as_array().is_some_and(|modes| modes.iter().any(|mode| mode == "All")),
         })
     }
 }
@@ -90,7 +93,7 @@ impl Registry {
             let new = marked(kind, strategy, &old, options);
             let uid = old["metadata"]["uid"].as_str().unwrap_or_default();
             let gone = is_finished(kind, &new);
-            if context.dry_run || (!gone && new == old) {
+            if context.dry_run || options.dry_run || (!gone && new == old) {
                 return Ok(answer(kind, name, uid, gone, &new));
             }
             let (template, index) =
@@ -222,6 +225,14 @@ mod tests {
         assert_eq!(mark(&new, &longer).0, new);
         let now = DeleteOptions { grace_s: Some(0), ..DeleteOptions::default() };
         assert!(mark(&new, &now).1);
+    }
+
+    #[test]
+    fn a_dry_run_may_be_asked_for_in_the_body() {
+        let parsed =
+            |body: &Value| DeleteOptions::parse(body, &crate::http::query::Query::default()).unwrap();
+        assert!(parsed(&json!({"dryRun": ["All"]})).dry_run);
+        assert!(!parsed(&json!({})).dry_run);
     }
 
     #[test]

@@ -118,13 +118,16 @@ impl Registry {
         context: &Context,
     ) -> Result<Reply, Refusal> {
         let Place { kind: pods, namespace, name } = place;
+        let options =
+            DeleteOptions::parse(&eviction["deleteOptions"], &crate::http::query::Query::default())?;
+        let context = Context { dry_run: context.dry_run || options.dry_run, ..context.clone() };
         let pod = decoded(&*self.find(pods, namespace, name)?)?;
         let budgets = by_kind("policy/v1", "PodDisruptionBudget").ok_or_else(Refusal::no_such_resource)?;
         let running = matches!(pod["status"]["phase"].as_str(), Some("Running" | "Unknown"));
         let guarding = self.budgets_of(budgets, namespace, &pod);
         match guarding.as_slice() {
             [budget] if running && pod["metadata"]["deletionTimestamp"].is_null() => {
-                self.spend(budgets, namespace, budget, context).await?;
+                self.spend(budgets, namespace, budget, &context).await?;
             }
             [_, _, ..] => {
                 return Err(Refusal::internal(
@@ -135,7 +138,7 @@ impl Registry {
         }
         let options =
             DeleteOptions::parse(&eviction["deleteOptions"], &crate::http::query::Query::default())?;
-        self.delete(place, &options, context).await?;
+        self.delete(place, &options, &context).await?;
         Ok(Reply::Made(201, success()))
     }
 
