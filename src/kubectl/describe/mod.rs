@@ -80,7 +80,12 @@ async fn one(session: &Session, resource: &Resource, object: &Value, events: boo
         "jobs.batch" => workloads::job(&mut page, object),
         "configmaps" => plain::config_map(&mut page, object),
         "secrets" => plain::secret(&mut page, object),
-        "namespaces" => plain::namespace(&mut page, object),
+        "namespaces" => {
+            let place = format!("/api/v1/namespaces/{name}");
+            let quotas = list(&session.get(&format!("{place}/resourcequotas")).await?);
+            let ranges = list(&session.get(&format!("{place}/limitranges")).await?);
+            plain::namespace(&mut page, object, &quotas, &ranges);
+        }
         _ => generic::write(&mut page, object),
     }
     let quiet = matches!(resource.qualified().as_str(), "secrets" | "namespaces");

@@ -77,7 +77,8 @@ impl Page {
     pub(super) fn rows(&mut self, title: &str, header: &[&str], rows: &[Vec<String>]) {
         self.line(0, &format!("{title}:"));
         self.line(1, &header.join("\t"));
-        let ruled: Vec<String> = header.iter().map(|name| "-".repeat(name.len())).collect();
+        // kubectl rules `Age` with four dashes, too.
+        let ruled: Vec<String> = header.iter().map(|name| "-".repeat(name.len().max(4))).collect();
         self.line(1, &ruled.join("\t"));
         for row in rows {
             let cells: Vec<String> = row.iter().map(|cell| tabs::cell(cell)).collect();

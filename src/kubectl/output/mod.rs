@@ -85,7 +85,11 @@ pub(crate) fn json(value: &Value) -> String {
 
 /// Go's JSON has no bare `<`, `>` and `&`.
 pub(crate) fn escaped(json: &str) -> String {
-    json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
+    json.replace('&', "\\u0026")
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
 }
 
 /// Writes to standard output; a reader that went away ends the command.
