@@ -383,7 +383,7 @@ with_text() {
         pid=${file#/proc/}
         pid=${pid%/cmdline}
         [ "$pid" != $$ ] || continue
-        if tr '\0' ' ' <"$file" 2>/dev/null | grep -qF -- "$1"; then echo "$pid"; fi
+        if { tr '\0' ' ' <"$file"; } 2>/dev/null | grep -qF -- "$1"; then echo "$pid"; fi
     done
 }
 
@@ -450,9 +450,9 @@ stop_pods() {
     end $pods
 }
 
-# Everything mounted below a folder, the latest first.
+# Everything mounted below a folder, the latest first; the folder itself may be a disk of its own.
 unmount_below() {
-    awk -v below="$1/" 'index($5 "/", below) == 1 {print $5}' /proc/self/mountinfo | sort -ru | while read -r place; do
+    awk -v below="$1/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | sort -ru | while read -r place; do
         place=$(printf '%b' "$(printf '%s' "$place" | sed 's/\\\([0-7]\{3\}\)/\\0\1/g')")
         umount -l "$place" || echo "cannot unmount $place" >&2
     done
@@ -469,6 +469,19 @@ remove_namespaces() {
     done
 }
 
+# What libcni and the shims keep in folders that they share with other runtimes.
+remove_traces() {
+    for result in /var/lib/cni/results/knarr-*; do
+        id=${result#/var/lib/cni/results/knarr-}
+        rm -f "$result" "/var/lib/cni/results/cni-loopback-${id%-*}-lo"
+    done
+    rmdir /var/lib/cni/results /var/lib/cni 2>/dev/null
+    if ! cat /proc/[0-9]*/comm 2>/dev/null | grep -qE '^(containerd|dockerd)'; then
+        rm -rf /run/containerd/s /run/containerd/fifo
+        rmdir /run/containerd 2>/dev/null
+    fi
+}
+
 # Pods' cgroups in every hierarchy; those that another kubelet still uses are not empty and stay.
 remove_cgroups() {
     for folder in /sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods /sys/fs/cgroup/kubepods.slice /sys/fs/cgroup/*/kubepods.slice; do
@@ -482,9 +495,11 @@ unmount_below "$KUBELET_DIR/pods"
 unmount_below "$RUN_DIR"
 unmount_below "$DATA_DIR"
 remove_namespaces
+remove_traces
 [ ! -x "$KNARR" ] || "$KNARR" teardown
 remove_cgroups
 rm -rf "$RUN_DIR"
+exit 0
 BODY_END
 }
 
@@ -538,7 +553,9 @@ if [ -f /etc/init.d/knarr ]; then
     rm -f /etc/init.d/knarr
 fi
 remove_logs
-rm -rf "$DATA_DIR" /etc/knarr "$KUBECONFIG_FILE" "$LOG_FILE"
+# A folder that is a disk of its own is emptied.
+rm -rf "$DATA_DIR" 2>/dev/null
+rm -rf /etc/knarr "$KUBECONFIG_FILE" "$LOG_FILE"
 [ "$(readlink "$BIN_DIR/kubectl" 2>/dev/null)" != knarr ] || rm -f "$BIN_DIR/kubectl"
 rm -f "$BIN_DIR/knarr" "$BIN_DIR/knarr-killall.sh" "$BIN_DIR/knarr-uninstall.sh"
 echo "knarr is uninstalled."
@@ -550,7 +567,7 @@ BODY_END
 running_pid() {
     [ -f "$PID_FILE" ] || return 1
     pid=$(cat "$PID_FILE")
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$KNARR server" && printf '%s' "$pid"
+    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "$KNARR server" && printf '%s' "$pid"
 }
 
 is_running() {

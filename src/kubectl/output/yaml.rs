@@ -228,7 +228,7 @@ impl Facts {
 
 /// A plain text that YAML 1.1 readers take for a number, a truth value, a time, or nothing.
 fn means_something(text: &str) -> bool {
-    const WORDS: [&str; 12] = ["", "~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", "<<"];
+    const WORDS: [&str; 11] = ["", "~", "null", "true", "false", "yes", "no", "on", "off", "y", "n"];
     let lower = text.to_ascii_lowercase();
     let cased = text == lower || text == text.to_ascii_uppercase() || is_title(text);
     let bare = text.strip_prefix(['+', '-']).unwrap_or(text);
