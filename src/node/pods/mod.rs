@@ -248,9 +248,12 @@ async fn take_over(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) -> R
     let folders =
         folders.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     for uid in folders.chain(context.cgroups.uids()) {
-        if !known.contains(uid.as_str()) && !running.contains(&uid) {
-            volumes::take_down(context, &uid)?;
-            context.cgroups.remove(&uid)?;
+        if known.contains(uid.as_str()) || running.contains(&uid) {
+            continue;
+        }
+        // What is still in use, say by another runtime's pod of the same class, is no reason to run none.
+        if let Err(error) = volumes::take_down(context, &uid).and_then(|()| context.cgroups.remove(&uid)) {
+            tracing::warn!(uid, %error, "cannot remove what is left of a pod");
         }
     }
     Ok(())
