@@ -103,7 +103,7 @@ pub(super) static COMPONENT_STATUS: &[Column] = &[
     at("Error", "conditions.0.error"),
 ];
 pub(super) static CONFIG_MAP: &[Column] = &[NAME, call("Data", c::config_map_data), AGE];
-pub(super) static ENDPOINTS: &[Column] = &[NAME, call("Endpoints", c::endpoints), AGE];
+pub(super) static ENDPOINTS: &[Column] = &[NAME, call("Endpoints", c::network::endpoints), AGE];
 pub(super) static EVENT: &[Column] = &[
     call("Last Seen", c::event_last_seen),
     at("Type", "type"),
@@ -188,8 +188,8 @@ pub(super) static SERVICE: &[Column] = &[
     NAME,
     at("Type", "spec.type"),
     or_none("Cluster-IP", "spec.clusterIP"),
-    call("External-IP", c::service_external),
-    call("Port(s)", c::service_ports),
+    call("External-IP", c::network::service_external),
+    call("Port(s)", c::network::service_ports),
     AGE,
     SELECTOR,
 ];
@@ -272,16 +272,16 @@ pub(super) static POD_CERTIFICATE_REQUEST: &[Column] = &[
     call("UnverifiedUserAnnotations", |of| c::labels_at(of, "spec.unverifiedUserAnnotations")),
 ];
 pub(super) static INGRESS_CLASS: &[Column] =
-    &[NAME, at("Controller", "spec.controller"), call("Parameters", c::class_parameters), AGE];
+    &[NAME, at("Controller", "spec.controller"), call("Parameters", c::network::class_parameters), AGE];
 pub(super) static INGRESS: &[Column] = &[
     NAME,
     or_none("Class", "spec.ingressClassName"),
-    call("Hosts", c::ingress_hosts),
-    call("Address", c::ingress_address),
-    call("Ports", c::ingress_ports),
+    call("Hosts", c::network::ingress_hosts),
+    call("Address", c::network::ingress_address),
+    call("Ports", c::network::ingress_ports),
     AGE,
 ];
-pub(super) static IP_ADDRESS: &[Column] = &[NAME, call("ParentRef", c::address_parent)];
+pub(super) static IP_ADDRESS: &[Column] = &[NAME, call("ParentRef", c::network::address_parent)];
 pub(super) static NETWORK_POLICY: &[Column] =
     &[NAME, call("Pod-Selector", |of| c::label_selector(of, "spec.podSelector")), AGE];
 pub(super) static SERVICE_CIDR: &[Column] = &[NAME, call("CIDRs", |of| c::joined(of, "spec.cidrs")), AGE];
@@ -367,8 +367,8 @@ pub(super) static RUNTIME_CLASS: &[Column] = &[NAME, at("Handler", "handler"), A
 pub(super) static ENDPOINT_SLICE: &[Column] = &[
     NAME,
     at("AddressType", "addressType"),
-    call("Ports", c::slice_ports),
-    call("Endpoints", c::slice_endpoints),
+    call("Ports", c::network::slice_ports),
+    call("Endpoints", c::network::slice_endpoints),
     AGE,
 ];
 pub(super) static RESOURCE_CLAIM: &[Column] = &[NAME, call("State", c::resource_claim_state), AGE];
