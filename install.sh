@@ -476,6 +476,10 @@ remove_traces() {
         rm -f "$result" "/var/lib/cni/results/cni-loopback-${id%-*}-lo"
     done
     rmdir /var/lib/cni/results /var/lib/cni 2>/dev/null
+    for state in /run/containerd/runc/k8s.io/*/state.json; do
+        if grep -qsF "bundle=$RUN_DIR/containerd/" "$state"; then rm -rf "${state%/state.json}"; fi
+    done
+    rmdir /run/containerd/runc/k8s.io /run/containerd/runc 2>/dev/null
     if ! cat /proc/[0-9]*/comm 2>/dev/null | grep -qE '^(containerd|dockerd)'; then
         rm -rf /run/containerd/s /run/containerd/fifo
         rmdir /run/containerd 2>/dev/null

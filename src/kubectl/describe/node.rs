@@ -59,14 +59,17 @@ fn taints(taints: &Value) -> Vec<String> {
 fn conditions(page: &mut Page, status: &Value) {
     let row = |condition: &Value| {
         let text = |field: &str| shown(&condition[field]);
-        vec![
+        let mut cells = vec![
             text("type"),
             text("status"),
             time(&condition["lastHeartbeatTime"]),
             time(&condition["lastTransitionTime"]),
             text("reason"),
-            text("message"),
-        ]
+        ];
+        // kubectl puts a space behind these cells.
+        cells.iter_mut().for_each(|cell| cell.push(' '));
+        cells.push(text("message"));
+        cells
     };
     let rows: Vec<Vec<String>> = array(&status["conditions"]).iter().map(row).collect();
     let header = ["Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"];
@@ -113,10 +116,14 @@ fn pods(page: &mut Page, allocatable: &Value, pods: &[Value]) {
     page.line(1, "(Total limits may be over 100 percent, i.e., overcommitted.)");
     page.line(1, "Resource\tRequests\tLimits");
     page.line(1, "--------\t--------\t------");
-    for resource in ["cpu", "memory", "ephemeral-storage"] {
+    let others = allocatable.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+    let others = others.filter(|name| !matches!(*name, "cpu" | "memory" | "ephemeral-storage" | "pods"));
+    let (pages, extended): (Vec<&str>, Vec<&str>) = others.partition(|name| name.starts_with("hugepages-"));
+    for resource in ["cpu", "memory", "ephemeral-storage"].into_iter().chain(pages).chain(extended.clone()) {
         let total = |list: &str| {
             let all = pods.iter().map(|pod| of_pod(pod, resource, list));
-            share(all.fold(Amount::units(0), Amount::plus), resource, allocatable)
+            let total = all.fold(Amount::units(0), Amount::plus);
+            if extended.contains(&resource) { total.to_string() } else { share(total, resource, allocatable) }
         };
         page.line(1, &format!("{resource}\t{}\t{}", total("requests"), total("limits")));
     }

@@ -62,7 +62,14 @@ pub(super) fn deployment(page: &mut Page, object: &Value, sets: &[Value]) {
 }
 
 fn conditions(page: &mut Page, status: &Value) {
-    let row = |condition: &Value| ["type", "status", "reason"].map(|field| shown(&condition[field])).to_vec();
+    // kubectl puts a space behind the first cell.
+    let row = |condition: &Value| {
+        vec![
+            format!("{} ", shown(&condition["type"])),
+            shown(&condition["status"]),
+            shown(&condition["reason"]),
+        ]
+    };
     let rows: Vec<Vec<String>> = array(&status["conditions"]).iter().map(row).collect();
     if !rows.is_empty() {
         page.rows("Conditions", &["Type", "Status", "Reason"], &rows);
