@@ -288,7 +288,7 @@ After=network-online.target
 [Service]
 Type=notify
 EnvironmentFile=-$UNIT.env
-ExecStartPre=-/sbin/modprobe overlay
+ExecStartPre=-/bin/sh -c "grep -qw overlay /proc/filesystems || modprobe overlay"
 ExecStart=$KNARR$(systemd_arguments "$@")
 # Pods outlive knarr.
 KillMode=process
