@@ -10,6 +10,7 @@ pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
+pub mod slim;
 pub mod status;
 pub mod taints;
 pub mod validate;

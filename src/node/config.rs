@@ -63,7 +63,7 @@ pub struct Config {
     pub bind: SocketAddr,
     /// Certificates for it; none to serve nothing.
     pub tls: Option<Tls>,
-    /// This process holds caches of all pods and nodes anyway, as a server does: share them.
+    /// This process holds a cache of all nodes anyway, as a server does: share it.
     pub shared_caches: bool,
     /// The version that the node reports.
     pub version: String,

@@ -138,11 +138,8 @@ fn own_node(context: &Context) -> client::Cache<Node> {
 
 fn start_pods(context: &Arc<Context>) -> pods::Pods {
     let selector = format!("spec.nodeName={}", context.config.node_name);
-    let cache = if context.config.shared_caches {
-        context.caches.of::<Pod>()
-    } else {
-        context.caches.selected::<Pod>("", &selector)
-    };
+    // Of its own also where all pods are held: those lack what only their nodes act upon.
+    let cache = context.caches.selected::<Pod>("", &selector);
     let pods = pods::Pods::default();
     let (of, registry) = (context.clone(), pods.clone());
     context.supervisor.run("pods", Phase::Work, Restart::OnFailure, move |shutdown| {
