@@ -1,0 +1,227 @@
+//! Load on the control plane alone: creates, watchers, many pods.
+
+use crate::api::Api;
+use crate::etcd::Etcd;
+use crate::knarr::Knarr;
+use crate::table::{Row, Table, mib, percentile};
+use crate::{Failure, SETTLE};
+use base::clock::{self, Instant};
+use bytes::Bytes;
+use http::Method;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// How long each rate of writing is measured.
+const WRITING: Duration = Duration::from_secs(8);
+/// What makes an object 1 KiB together with its metadata.
+const PAYLOAD_BYTES: usize = 800;
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// Durable creates through the API, and puts into etcd, with one client and with many.
+pub(crate) async fn creates(server: &Knarr, folder: &Path, table: &mut Table) -> Result<(), Failure> {
+    let etcd = Etcd::start(&folder.join("etcd")).await?;
+    for (clients, budget) in [(1, "1,000/s"), (64, "5,000/s")] {
+        let before = server.usage()?;
+        let (own, count) = create_config_maps(server, clients).await?;
+        let cpu = (server.usage()?.cpu_ns - before.cpu_ns) as f64 / 1e3 / count as f64;
+        let peer = match &etcd {
+            Some(_) => {
+                let put = etcd_puts(clients).await?;
+                format!("etcd puts {put:.0}/s: {:.2} of it", own / put)
+            }
+            None => "etcd is not installed".to_owned(),
+        };
+        let what = format!("durable creates, {clients} clients (HTTP/2, TLS)");
+        table.add(Row::new(&what, format!("{own:.0}/s, {cpu:.0} µs CPU each")).budget(budget).peer(peer));
+    }
+    Ok(())
+}
+
+async fn create_config_maps(server: &Knarr, clients: usize) -> Result<(f64, usize), Failure> {
+    let apis: Vec<Api> = (0..clients).map(|_| server.api()).collect::<Result<_, _>>()?;
+    for api in &apis {
+        // Connections are made before the clock starts.
+        api.get("/version").await?;
+    }
+    let payload = "x".repeat(PAYLOAD_BYTES);
+    let began = clock::instant();
+    let mut tasks = JoinSet::new();
+    for (client, api) in apis.into_iter().enumerate() {
+        let payload = payload.clone();
+        tasks.spawn(async move {
+            let mut count = 0;
+            while began.elapsed() < WRITING {
+                let name = format!("bench-{clients}-{client}-{count}");
+                api.create(CONFIG_MAPS, &json!({"metadata": {"name": name}, "data": {"text": payload}}))
+                    .await?;
+                count += 1;
+            }
+            Ok::<usize, Failure>(count)
+        });
+    }
+    per_second(tasks, began).await
+}
+
+async fn per_second(
+    mut tasks: JoinSet<Result<usize, Failure>>,
+    began: Instant,
+) -> Result<(f64, usize), Failure> {
+    let mut count = 0;
+    while let Some(done) = tasks.join_next().await {
+        count += done??;
+    }
+    Ok((count as f64 / began.elapsed().as_secs_f64(), count))
+}
+
+async fn etcd_puts(clients: usize) -> Result<f64, Failure> {
+    let mut connections = Vec::new();
+    for _ in 0..clients {
+        connections.push(Etcd::connect().await?);
+    }
+    let began = clock::instant();
+    let mut tasks = JoinSet::new();
+    for (client, mut connection) in connections.into_iter().enumerate() {
+        tasks.spawn(async move {
+            let mut count = 0;
+            while began.elapsed() < WRITING {
+                let key = format!("/registry/configmaps/default/bench-{clients}-{client}-{count}");
+                connection.put(key.as_bytes(), vec![b'x'; 1024]).await?;
+                count += 1;
+            }
+            Ok::<usize, Failure>(count)
+        });
+    }
+    Ok(per_second(tasks, began).await?.0)
+}
+
+const WATCHERS: usize = 1_000;
+const WATCHERS_PER_CONNECTION: usize = 100;
+const EVENTS: usize = 40;
+/// Between events, so that each is alone.
+const PAUSE: Duration = Duration::from_millis(150);
+
+/// One event to a thousand watchers: from before the write is sent until a watcher has read it.
+pub(crate) async fn watchers(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
+    let api = server.api()?;
+    api.create(CONFIG_MAPS, &json!({"metadata": {"name": "watched"}})).await?;
+    let path = format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Dwatched");
+    let object = format!("{CONFIG_MAPS}/watched");
+    let revision = api.get(&object).await?;
+    let path =
+        format!("{path}&resourceVersion={}", crate::knarr::text(&revision["metadata"]["resourceVersion"]));
+    let (seen, mut arrivals) = mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
+    for _ in 0..WATCHERS / WATCHERS_PER_CONNECTION {
+        let api = server.api()?;
+        api.get("/version").await?;
+        for _ in 0..WATCHERS_PER_CONNECTION {
+            let answer = api.send(Method::GET, &path, Bytes::new()).await?;
+            tasks.spawn(watch(answer.into_body(), seen.clone()));
+        }
+    }
+    let before = server.usage()?;
+    let mut latencies = Vec::new();
+    for event in 0..EVENTS {
+        clock::sleep(PAUSE).await;
+        let patch = json!({"data": {"event": event.to_string()}}).to_string();
+        let sent = clock::instant();
+        api.call(Method::PATCH, &object, Bytes::from(patch)).await?;
+        for _ in 0..WATCHERS {
+            let arrived = tokio::time::timeout(Duration::from_secs(10), arrivals.recv()).await?;
+            let arrived: Instant = arrived.ok_or("every watch ended")?;
+            latencies.push((arrived - sent).as_secs_f64() * 1e3);
+        }
+    }
+    let cpu = (server.usage()?.cpu_ns - before.cpu_ns) as f64 / 1e6 / EVENTS as f64;
+    latencies.sort_by(f64::total_cmp);
+    let (p50, p99) = (percentile(&latencies, 0.5), percentile(&latencies, 0.99));
+    let measured = format!("p50 {p50:.1} ms, p99 {p99:.1} ms, {cpu:.1} ms CPU");
+    let row = Row::new("one event to 1,000 watchers", measured).budget("p50 5 ms, 5 ms CPU");
+    table.add(row.peer("kube-apiserver p50 23–29 ms, 35–54 ms CPU".to_owned()));
+    Ok(())
+}
+
+/// Tells when each line of a watch's answer came.
+async fn watch(mut body: base::Body, seen: mpsc::UnboundedSender<Instant>) {
+    while let Some(Ok(frame)) = body.frame().await {
+        let now = clock::instant();
+        let lines = frame.data_ref().map_or(0, |data| data.iter().filter(|byte| **byte == b'\n').count());
+        for _ in 0..lines {
+            if seen.send(now).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+const PODS: usize = 10_000;
+const LISTS: usize = 10;
+
+/// Memory with many pods stored, and the price of a LIST of them.
+pub(crate) async fn many_pods(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..16 {
+        let (api, next) = (server.api()?, next.clone());
+        tasks.spawn(async move {
+            let mut count = 0;
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= PODS {
+                    return Ok::<usize, Failure>(count);
+                }
+                api.create("/api/v1/namespaces/default/pods", &pod(number)).await?;
+                count += 1;
+            }
+        });
+    }
+    let (rate, _) = per_second(tasks, clock::instant()).await?;
+    tracing::debug!(rate, "pods created per second");
+    clock::sleep(SETTLE).await;
+    let row = Row::new("memory with 10,000 pods (PSS, no node)", mib(server.usage()?.pss_bytes));
+    table.add(row.budget("150 MiB").peer("apiserver + etcd 662–835 MiB".to_owned()));
+    let api = server.api()?;
+    let mut bytes = api.call(Method::GET, "/api/v1/pods", Bytes::new()).await?.len();
+    let before = server.usage()?;
+    for _ in 0..LISTS {
+        bytes = api.call(Method::GET, "/api/v1/pods", Bytes::new()).await?.len();
+    }
+    let cpu = (server.usage()?.cpu_ns - before.cpu_ns) as f64 / 1e6 / LISTS as f64;
+    let measured = format!("{cpu:.1} ms CPU, {:.1} MB (TLS)", bytes as f64 / 1e6);
+    let row = Row::new("LIST of 10,000 pods", measured).budget("30 ms CPU");
+    table.add(row.peer("kube-apiserver 306–506 ms CPU".to_owned()));
+    table.add(Row::new("memory after the LISTs (PSS)", mib(server.usage()?.pss_bytes)));
+    Ok(())
+}
+
+/// A pod of usual size that is another scheduler's business: no event and no status beside it.
+fn pod(number: usize) -> Value {
+    let variable =
+        |name: &str| json!({"name": name, "value": "http://service.default.svc.cluster.local:8080"});
+    json!({
+        "metadata": {
+            "name": format!("web-{number:05}"),
+            "labels": {"app": "web", "tier": format!("tier-{}", number % 10), "pod-template-hash": "5d4f8c7b9"},
+            "annotations": {"description": "a pod that waits for a scheduler of its own"}
+        },
+        "spec": {
+            "schedulerName": "somebody-else",
+            "nodeSelector": {"disk": "none"},
+            "containers": [{
+                "name": "web",
+                "image": "registry.example/team/web:1.2.3",
+                "ports": [{"name": "http", "containerPort": 8080}],
+                "env": [variable("UPSTREAM"), variable("FALLBACK"), variable("METRICS")],
+                "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+                "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 5},
+                "livenessProbe": {"httpGet": {"path": "/live", "port": "http"}, "periodSeconds": 10}
+            }]
+        }
+    })
+}
