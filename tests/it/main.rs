@@ -1,4 +1,11 @@
 //! Integration tests: one binary, real parts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod api;
+mod bad_input;
+mod before_after;
+mod main_job;
+mod pods;
 mod support;
 mod tidy;

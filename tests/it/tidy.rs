@@ -87,7 +87,7 @@ fn files_stay_short_enough_to_be_read() {
             (lines > FILE_LINES).then(|| format!("{} ({lines} lines)", path.display()))
         })
         .collect();
-    assert!(long.len() <= LONG_FILES, "longer than {FILE_LINES} lines: {long:#?}");
+    assert_eq!(long.len(), LONG_FILES, "longer than {FILE_LINES} lines: {long:#?}");
 }
 
 #[test]

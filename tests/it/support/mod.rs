@@ -1,8 +1,45 @@
-//! What the integration tests share.
+//! What the integration tests stand on: sandboxes, clusters in them, images, processes.
 
-use std::path::PathBuf;
+pub(crate) mod cluster;
+pub(crate) mod image;
+pub(crate) mod process;
+pub(crate) mod sandbox;
 
-/// The project's root.
-pub(crate) fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+use std::path::{Path, PathBuf};
+
+/// The project's folder.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The executable under test.
+pub(crate) fn binary() -> PathBuf {
+    let built = || {
+        let own = std::env::current_exe().unwrap();
+        let target = own.ancestors().nth(3).expect("tests are run from <target>/<profile>/deps");
+        target.join("tested/knarr")
+    };
+    let path = std::env::var_os("KNARR_TEST_BINARY").map_or_else(built, PathBuf::from);
+    assert!(
+        path.is_file(),
+        "there is no {}: build it with `cargo build --profile tested --bin knarr`",
+        path.display()
+    );
+    path
+}
+
+/// Fails with the command that installs what is missing.
+pub(crate) fn require(programs: &[(&str, &str)]) {
+    let found = |program: &str| {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .chain(["/usr/sbin".into(), "/sbin".into()])
+            .any(|folder: PathBuf| folder.join(program).is_file())
+    };
+    let missing: Vec<&str> =
+        programs.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
+    assert!(
+        missing.is_empty(),
+        "integration tests need more of the machine: apt-get install -y --no-install-recommends {}",
+        missing.join(" ")
+    );
 }
