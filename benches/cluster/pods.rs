@@ -80,10 +80,10 @@ fn runtime_times(log: &str, pods: usize) -> Result<Vec<f64>, Failure> {
     for line in log.lines() {
         let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
         let fields = &event["fields"];
-        let (verb, Some(took_us)) = (text(&fields["verb"]), fields["took_us"].as_f64()) else { continue };
+        let (verb, Some(took_ms)) = (text(&fields["verb"]), fields["took_ms"].as_f64()) else { continue };
         let Some(call) = CALLS.iter().position(|call| *call == verb) else { continue };
         if let Some(sum) = sums.get_mut(seen[call]) {
-            *sum += took_us / 1e3;
+            *sum += took_ms;
         }
         seen[call] += 1;
     }

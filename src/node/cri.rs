@@ -37,7 +37,7 @@ async fn call<T>(
     let asked = clock::instant();
     let answer = tokio::time::timeout(limit, answer).await;
     // The benchmark tells the runtime's time from knarr's own by this line.
-    tracing::debug!(verb, took_us = asked.elapsed().as_micros(), "the runtime was asked");
+    tracing::debug!(verb, took_ms = asked.elapsed().as_secs_f64() * 1e3, "the runtime was asked");
     match answer {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => {
