@@ -33,7 +33,7 @@ fn a_foreign_database_is_left_alone() {
 fn a_database_that_is_a_folder_is_reported() {
     let cluster = Cluster::prepared(&["--disable-agent"]);
     fs::create_dir_all(cluster.sandbox.folder.join("data/server/db/state.db")).unwrap();
-    complains(cluster.fails(&[]), &["state.db"]);
+    complains(cluster.fails(&[]), &["state.db", "Is a directory"]);
 }
 
 #[test]
@@ -145,5 +145,5 @@ fn a_full_disk_refuses_writes_and_loses_none() {
 fn a_disk_that_is_full_from_the_start_is_reported() {
     let cluster = Cluster::prepared(&["--disable-agent"]);
     cluster.sandbox.sh("mount -t tmpfs -o size=64k disk data && cat /dev/zero > data/filler; true").ok();
-    complains(cluster.fails(&[]), &[]);
+    complains(cluster.fails(&[]), &["space"]);
 }
