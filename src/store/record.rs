@@ -16,12 +16,11 @@ pub struct Template {
 }
 
 impl Template {
-    pub(crate) fn fill(mut self, revision: u64) -> Bytes {
+    /// Into memory of exactly its size: what a serializer reserved in advance would be kept as long.
+    pub(crate) fn fill(self, revision: u64) -> Bytes {
         let digits = revision.to_string();
-        self.bytes.reserve_exact(digits.len());
-        let at = self.at.min(self.bytes.len());
-        self.bytes.splice(at..at, digits.bytes());
-        self.bytes.into()
+        let (before, after) = self.bytes.split_at(self.at.min(self.bytes.len()));
+        [before, digits.as_bytes(), after].concat().into()
     }
 }
 
