@@ -9,7 +9,6 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::sync::mpsc;
 
 const CHILD: &str = "KNARR_STORE_CRASH_CHILD";
 const ROUNDS: u64 = 24;
@@ -24,8 +23,14 @@ struct Acknowledged {
     deleted: bool,
 }
 
+fn tell(line: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
 /// Writes `key` again and again, every seventh time a deletion, and reports each acknowledgement.
-async fn write_forever(store: Store<usize>, writer: u64, acknowledged: mpsc::Sender<String>) {
+async fn write_forever(store: Store<usize>, writer: u64) {
     let durability = if writer == 0 { Durability::Volatile } else { Durability::Durable };
     let key = format!("/{writer}");
     let mut current = store.snapshot().get(&key).map(|record| record.revision);
@@ -39,9 +44,8 @@ async fn write_forever(store: Store<usize>, writer: u64, acknowledged: mpsc::Sen
         let written = store.write(write).await.unwrap().record;
         current = (!deletes).then_some(written.revision);
         let line = format!("{writer} {n} {} {}\n", written.revision, u8::from(deletes));
-        if acknowledged.send(line).await.is_err() {
-            return;
-        }
+        // Told before the next write is begun, or two of them could be unknown to the parent.
+        tell(&line);
         if writer == 0 {
             // The volatile writer would starve the others of the processor.
             tokio::task::yield_now().await;
@@ -53,19 +57,10 @@ async fn write_forever(store: Store<usize>, writer: u64, acknowledged: mpsc::Sen
 async fn child() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     let (store, supervisor) = open(path.as_ref()).await;
-    let (sender, mut lines) = mpsc::channel(64);
     for writer in 0..WRITERS {
-        supervisor.detached(
-            "writer",
-            base::Phase::Work,
-            write_forever(store.clone(), writer, sender.clone()),
-        );
+        supervisor.detached("writer", base::Phase::Work, write_forever(store.clone(), writer));
     }
-    while let Some(line) = lines.recv().await {
-        let mut out = std::io::stdout().lock();
-        out.write_all(line.as_bytes()).unwrap();
-        out.flush().unwrap();
-    }
+    std::future::pending::<()>().await;
 }
 
 /// Runs the child until it is killed `after` its first acknowledgement; returns the last one of each
