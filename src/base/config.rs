@@ -147,23 +147,28 @@ impl Layers {
         Ok(())
     }
 
-    /// The merged settings as a typed struct with kebab-case field names.
+    /// The merged settings as a typed struct with kebab-case field names and a default for each.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        let merged: Map<String, Value> =
-            self.values.iter().map(|(key, (_, value))| (key.clone(), value.clone())).collect();
-        serde_json::from_value(Value::Object(merged)).map_err(|error| self.blame(&error.to_string()))
+        let merged = self.values.iter().map(|(key, (_, value))| (key.clone(), value.clone()));
+        serde_json::from_value(Value::Object(merged.collect()))
+            .map_err(|error| self.blame::<T>(&error.to_string()))
     }
 
-    /// Finds whose value the typed struct refused, by decoding's own message where it names the key.
-    fn blame(&self, reason: &str) -> Error {
-        let guilty = self.values.iter().find(|(key, (_, value))| {
-            reason.contains(key.as_str()) || value.as_str().is_some_and(|text| reason.contains(text))
-        });
-        let (key, origin) = match guilty {
-            Some((key, (origin, _))) => (key.clone(), origin.clone()),
-            None => (String::new(), "configuration".to_owned()),
+    /// Finds whose value the typed struct refuses: the one that it refuses alone.
+    fn blame<T: DeserializeOwned>(&self, reason: &str) -> Error {
+        let refused = |key: &str, value: &Value| {
+            let alone = Map::from_iter([(key.to_owned(), value.clone())]);
+            serde_json::from_value::<T>(Value::Object(alone)).err()
         };
-        Error::IllTyped { origin, key, reason: reason.to_owned() }
+        let guilty = self.values.iter().find_map(|(key, (origin, value))| {
+            let error = refused(key, value)?;
+            Some(Error::IllTyped { origin: origin.clone(), key: key.clone(), reason: error.to_string() })
+        });
+        guilty.unwrap_or_else(|| Error::IllTyped {
+            origin: "configuration".to_owned(),
+            key: String::new(),
+            reason: reason.to_owned(),
+        })
     }
 }
 
