@@ -1,8 +1,7 @@
 //! One trait over all typed kinds, so that caches, queues and the client are written once.
 
 use crate::meta::{ObjectMeta, OwnerReference};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Whether a kind's objects live in namespaces.
@@ -21,16 +20,21 @@ impl Scope for k8s_openapi::ClusterResourceScope {
 
 /// A typed Kubernetes object. Typed structs know the fields of one version: the API server never
 /// stores what went through one.
+///
+/// JSON is read and written by functions of this room and not by serde's traits: those would be compiled
+/// anew in every room that uses a kind, which took minutes of a build.
 pub trait Object:
-    k8s_openapi::Resource<Scope: Scope>
-    + k8s_openapi::Metadata<Ty = ObjectMeta>
-    + Serialize
-    + DeserializeOwned
-    + Clone
-    + Send
-    + Sync
-    + 'static
+    k8s_openapi::Resource<Scope: Scope> + k8s_openapi::Metadata<Ty = ObjectMeta> + Clone + Send + Sync + 'static
 {
+    /// Reads an object.
+    fn from_json(bytes: &[u8]) -> serde_json::Result<Self>;
+
+    /// Writes the object.
+    fn to_json(&self) -> serde_json::Result<Vec<u8>>;
+
+    /// The object as a value.
+    fn to_value(&self) -> serde_json::Result<Value>;
+
     /// `metadata.name`, or "" before one was given.
     fn name(&self) -> &str {
         self.metadata().name.as_deref().unwrap_or_default()
@@ -69,17 +73,42 @@ pub trait Object:
     }
 }
 
-impl<T> Object for T where
-    T: k8s_openapi::Resource<Scope: Scope>
-        + k8s_openapi::Metadata<Ty = ObjectMeta>
-        + Serialize
-        + DeserializeOwned
-        + Clone
-        + Send
-        + Sync
-        + 'static
-{
+/// The kinds that are worked with as typed objects.
+macro_rules! objects {
+    ($($kind:ty),* $(,)?) => {$(
+        impl Object for $kind {
+            fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
+                serde_json::from_slice(bytes)
+            }
+
+            fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+                serde_json::to_vec(self)
+            }
+
+            fn to_value(&self) -> serde_json::Result<Value> {
+                serde_json::to_value(self)
+            }
+        }
+    )*};
 }
+
+objects!(
+    crate::core::ConfigMap,
+    crate::core::Endpoints,
+    crate::core::Event,
+    crate::core::Namespace,
+    crate::core::Node,
+    crate::core::Pod,
+    crate::core::Secret,
+    crate::core::Service,
+    crate::core::ServiceAccount,
+    crate::apps::Deployment,
+    crate::apps::ReplicaSet,
+    crate::batch::Job,
+    crate::coordination::Lease,
+    crate::discovery::EndpointSlice,
+    k8s_openapi::api::node::v1::RuntimeClass,
+);
 
 /// The owner that controls this object, if any (`ownerReferences[].controller`).
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {

@@ -2,7 +2,7 @@
 //! no longer has the revision where the watch left off.
 
 use crate::cache::Cache;
-use crate::request::{Client, Error, ListSelector, path_of, request};
+use crate::request::{Client, Error, ListSelector, path_of, read_list, request};
 use crate::watch::{Event, Watch};
 use api::Object;
 use base::Shutdown;
@@ -25,12 +25,6 @@ enum State<T> {
     Listed(u64),
     /// The watch runs.
     Watching(Watch<T>),
-}
-
-#[derive(serde::Deserialize)]
-struct List<T> {
-    metadata: api::meta::ListMeta,
-    items: Vec<T>,
 }
 
 /// Runs until shutdown; an error (a lost server) is for the supervisor's backoff, after which it goes
@@ -82,10 +76,9 @@ async fn list<T: Object>(client: &Client, cache: &Cache<T>, selection: &Selectio
     let path = format!("{}?fieldSelector={fields}", path_of::<T>(&selection.namespace));
     let request = request(Method::GET, &path, "application/json", Bytes::new())?;
     let body = client.whole_answer(request).await?;
-    let list: List<T> = serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))?;
-    let revision = list.metadata.resource_version.and_then(|version| version.parse().ok());
+    let (items, revision) = read_list(&body)?;
     let revision = revision.ok_or_else(|| Error::Decode("a list without a resourceVersion".to_owned()))?;
-    cache.replace(list.items, revision);
+    cache.replace(items, revision);
     Ok(revision)
 }
 

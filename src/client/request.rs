@@ -6,8 +6,8 @@ use base::{Body, full_body};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::sync::Arc;
 
 /// The largest answer the client takes into memory: a LIST of tens of thousands of pods.
@@ -137,19 +137,19 @@ impl Client {
 
     /// Creates the object in its namespace.
     pub async fn create<T: Object>(&self, object: &T) -> Result<T, Error> {
-        self.typed(Method::POST, &path_of::<T>(object.namespace()), Some(encode(object)?)).await
+        self.typed(Method::POST, &path_of::<T>(object.namespace()), Some(written(object)?)).await
     }
 
     /// Replaces the object; refused with a conflict unless its resourceVersion is the latest.
     pub async fn update<T: Object>(&self, object: &T) -> Result<T, Error> {
         let path = object_path::<T>(object.namespace(), object.name());
-        self.typed(Method::PUT, &path, Some(encode(object)?)).await
+        self.typed(Method::PUT, &path, Some(written(object)?)).await
     }
 
     /// Replaces the object's status alone.
     pub async fn update_status<T: Object>(&self, object: &T) -> Result<T, Error> {
         let path = format!("{}/status", object_path::<T>(object.namespace(), object.name()));
-        self.typed(Method::PUT, &path, Some(encode(object)?)).await
+        self.typed(Method::PUT, &path, Some(written(object)?)).await
     }
 
     /// Patches the object.
@@ -167,10 +167,10 @@ impl Client {
         self.send_patch(&format!("{}/status", object_path::<T>(namespace, name)), patch).await
     }
 
-    async fn send_patch<T: DeserializeOwned>(&self, path: &str, patch: &Patch) -> Result<T, Error> {
+    async fn send_patch<T: Object>(&self, path: &str, patch: &Patch) -> Result<T, Error> {
         let (content_type, value) = patch.parts();
         let request = request(Method::PATCH, path, content_type, encode(value)?)?;
-        decode(&self.whole_answer(request).await?)
+        T::from_json(&self.whole_answer(request).await?).map_err(unreadable)
     }
 
     /// Deletes one object.
@@ -187,8 +187,8 @@ impl Client {
     /// Lists a kind in one namespace or (with "") in all.
     pub async fn list<T: Object>(&self, namespace: &str, selector: &ListSelector) -> Result<Vec<T>, Error> {
         let path = format!("{}?{}", path_of::<T>(namespace), selector.query());
-        let list: Items<T> = self.typed(Method::GET, &path, None).await?;
-        Ok(list.items)
+        let body = self.whole_answer(request(Method::GET, &path, JSON, Bytes::new())?).await?;
+        Ok(read_list(&body)?.0)
     }
 
     /// Posts to a subresource such as `binding`, `eviction` or `token` and returns the answer's body.
@@ -208,13 +208,9 @@ impl Client {
         self.0.call(request).await
     }
 
-    async fn typed<R: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Bytes>,
-    ) -> Result<R, Error> {
-        decode(&self.whole_answer(request(method, path, JSON, body.unwrap_or_default())?).await?)
+    async fn typed<T: Object>(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<T, Error> {
+        let answer = self.whole_answer(request(method, path, JSON, body.unwrap_or_default())?).await?;
+        T::from_json(&answer).map_err(unreadable)
     }
 
     pub(crate) async fn whole_answer(&self, request: Request<Body>) -> Result<Bytes, Error> {
@@ -247,8 +243,19 @@ pub(crate) fn escape(text: &str) -> String {
 }
 
 #[derive(serde::Deserialize)]
-struct Items<T> {
-    items: Vec<T>,
+struct List<'a> {
+    #[serde(default)]
+    metadata: api::meta::ListMeta,
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+/// The objects of a list, and its revision.
+pub(crate) fn read_list<T: Object>(bytes: &[u8]) -> Result<(Vec<T>, Option<u64>), Error> {
+    let list: List<'_> = serde_json::from_slice(bytes).map_err(unreadable)?;
+    let items = list.items.into_iter().map(|item| T::from_json(item.get().as_bytes()));
+    let revision = list.metadata.resource_version.and_then(|version| version.parse().ok());
+    Ok((items.collect::<Result<_, _>>().map_err(unreadable)?, revision))
 }
 
 pub(crate) fn request(
@@ -267,11 +274,15 @@ pub(crate) fn request(
 }
 
 fn encode<T: serde::Serialize>(value: &T) -> Result<Bytes, Error> {
-    serde_json::to_vec(value).map(Bytes::from).map_err(|error| Error::Decode(error.to_string()))
+    serde_json::to_vec(value).map(Bytes::from).map_err(unreadable)
 }
 
-fn decode<R: DeserializeOwned>(bytes: &[u8]) -> Result<R, Error> {
-    serde_json::from_slice(bytes).map_err(|error| Error::Decode(error.to_string()))
+fn written<T: Object>(object: &T) -> Result<Bytes, Error> {
+    object.to_json().map(Bytes::from).map_err(unreadable)
+}
+
+pub(crate) fn unreadable(error: serde_json::Error) -> Error {
+    Error::Decode(error.to_string())
 }
 
 /// Turns a refusal into an error with the server's status.

@@ -1,6 +1,6 @@
 //! A watch as a stream of typed events.
 
-use crate::request::{Client, Error, ListSelector, accepted, path_of, request};
+use crate::request::{Client, Error, ListSelector, accepted, path_of, request, unreadable};
 use api::Object;
 use api::meta::Status;
 use base::Body;
@@ -91,12 +91,11 @@ impl<T: Object> Watch<T> {
 }
 
 fn event<T: Object>(line: &[u8]) -> Result<Event<T>, Error> {
-    let unreadable = |error: serde_json::Error| Error::Decode(error.to_string());
     let line: Line<'_> = serde_json::from_slice(line).map_err(unreadable)?;
     let object = line.object.get();
     match line.kind {
-        "ADDED" | "MODIFIED" => serde_json::from_str(object).map(Event::Applied).map_err(unreadable),
-        "DELETED" => serde_json::from_str(object).map(Event::Deleted).map_err(unreadable),
+        "ADDED" | "MODIFIED" => T::from_json(object.as_bytes()).map(Event::Applied).map_err(unreadable),
+        "DELETED" => T::from_json(object.as_bytes()).map(Event::Deleted).map_err(unreadable),
         "BOOKMARK" => {
             let marked: Marked = serde_json::from_str(object).map_err(unreadable)?;
             let revision = marked.metadata.resource_version.and_then(|version| version.parse().ok());

@@ -121,7 +121,7 @@ impl Namespaces {
             finalizers.retain(|finalizer| finalizer != FINALIZER);
         }
         let path = format!("/api/v1/namespaces/{}/finalize", namespace.name());
-        let body = serde_json::to_value(&namespace).map_err(|error| Error::Decode(error.to_string()))?;
+        let body = namespace.to_value().map_err(|error| Error::Decode(error.to_string()))?;
         crate::common::unless_gone(self.client.send(Method::PUT, &path, Some(&body)).await.map(drop))
     }
 }

@@ -6,6 +6,7 @@ use crate::logs;
 use crate::pods::observe::{Life, names};
 use crate::protocols::runtime::v1 as cri;
 use crate::{cgroups, machine};
+use api::Object;
 use api::core::{ContainerStatus, Pod};
 use base::{Body, Phase, clock, full_body};
 use bytes::Bytes;
@@ -105,8 +106,7 @@ fn waits_for(status: Option<&ContainerStatus>) -> String {
 
 /// The pods of this node.
 pub(super) fn pods(service: &Service) -> Response<Body> {
-    let items: Vec<Value> =
-        service.pods.list().iter().filter_map(|pod| serde_json::to_value(&**pod).ok()).collect();
+    let items: Vec<Value> = service.pods.list().iter().filter_map(|pod| pod.to_value().ok()).collect();
     json_answer(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
 }
 

@@ -17,12 +17,12 @@ pub(crate) fn binary() -> PathBuf {
     let built = || {
         let own = std::env::current_exe().unwrap();
         let target = own.ancestors().nth(3).expect("tests are run from <target>/<profile>/deps");
-        target.join("tested/knarr")
+        target.join("release/knarr")
     };
     let path = std::env::var_os("KNARR_TEST_BINARY").map_or_else(built, PathBuf::from);
     assert!(
         path.is_file(),
-        "there is no {}: build it with `cargo build --profile tested --bin knarr`",
+        "there is no {}: build it with `cargo build --release --bin knarr`",
         path.display()
     );
     path
