@@ -10,6 +10,7 @@
 
 mod check;
 pub mod protobuf;
+pub mod wire;
 
 pub use check::{Findings, check};
 

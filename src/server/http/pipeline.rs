@@ -115,9 +115,8 @@ impl Server {
             _ => {}
         }
         let accept = header_text(request.headers(), &header::ACCEPT);
-        let (document, content_type) =
+        let (body, content_type) =
             self.0.documents.get(path, accept).ok_or_else(Refusal::no_such_resource)?;
-        let body = Bytes::from(document.to_string());
         let digest = ring::digest::digest(&ring::digest::SHA256, &body);
         let tag = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02X}")).collect::<String>();
         let tag = format!("\"{tag}\"");
