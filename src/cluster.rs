@@ -190,7 +190,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     let advertised =
         options.advertise_address.map_or_else(|| network.node_ips.clone(), |address| vec![address]);
     bootstrap::objects::publish_endpoint(&admin, &advertised, options.https_listen_port).await?;
-    let controllers = client_of(&server, "system:kube-controller-manager", &["system:masters"]);
+    let controllers = client_of(&server, "system:kube-controller-manager", &[]);
     let caches = Caches::new(controllers.clone(), supervisor.clone());
     caches.trim(api::slim::pod);
     let control = controllers::Config {
