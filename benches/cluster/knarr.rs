@@ -12,8 +12,6 @@ use std::time::Duration;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::process::Child;
 
-/// The unit of the processor times in /proc, on every Linux.
-pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 /// Beyond this a start has failed.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How often it is asked whether the node is Ready and DNS answers.
@@ -31,7 +29,7 @@ pub(crate) struct Knarr {
 /// Counters of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
-    pub(crate) cpu_ticks: u64,
+    /// By the scheduler's clock: a minute of idling is less than the ticks of `stat` tell apart.
     pub(crate) cpu_ns: u64,
     pub(crate) pss_bytes: u64,
     pub(crate) write_bytes: u64,
@@ -124,12 +122,8 @@ impl Knarr {
     pub(crate) fn usage(&self) -> Result<Usage, Failure> {
         let process = PathBuf::from(format!("/proc/{}", self.pid()?));
         let read = |name: &str| std::fs::read_to_string(process.join(name));
-        let stat = read("stat")?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let tick = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
         let (io, smaps) = (read("io")?, read("smaps_rollup")?);
         Ok(Usage {
-            cpu_ticks: tick(11) + tick(12),
             cpu_ns: cpu_ns(&process)?,
             pss_bytes: number_after(&smaps, "Pss:") * 1024,
             write_bytes: number_after(&io, "write_bytes:"),

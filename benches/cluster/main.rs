@@ -153,9 +153,9 @@ async fn idle(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
     let after = server.usage()?;
     let seconds = IDLE.as_secs_f64();
     let rate = |from: u64, to: u64| (to - from) as f64 / seconds;
-    let cpu = rate(before.cpu_ticks, after.cpu_ticks) * 100.0 / knarr::TICKS_PER_SECOND;
+    let cpu = rate(before.cpu_ns, after.cpu_ns) / 1e7;
     table.add(Row::new("idle memory (PSS)", mib(after.pss_bytes)).budget("64 MiB"));
-    table.add(Row::new("idle CPU", format!("{cpu:.2} % of a core")).budget("0.5 %"));
+    table.add(Row::new("idle CPU", format!("{cpu:.3} % of a core")).budget("0.5 %"));
     let written = rate(before.write_bytes, after.write_bytes);
     let handed = rate(before.wchar, after.wchar);
     table.add(Row::new("idle writes to disk", format!("{written:.0} B/s")).budget("1024 B/s"));
