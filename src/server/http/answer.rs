@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::Value;
+use std::collections::VecDeque;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -33,9 +34,33 @@ pub(crate) fn text(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-/// A JSON answer of many pieces that are handed on without being copied.
+/// Pieces up to this size are copied together: a frame of its own costs a small piece more than its bytes.
+const SMALL_BYTES: usize = 16 << 10;
+/// How much is copied together at a time.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Takes the next part of a body from its pieces: a large one as it is, or small ones in one buffer.
+pub(crate) fn gather(pieces: &mut VecDeque<Bytes>) -> Option<Bytes> {
+    let mut length = 0;
+    let fits = |piece: &&Bytes| {
+        length += piece.len();
+        piece.len() <= SMALL_BYTES && length <= CHUNK_BYTES
+    };
+    let count = pieces.iter().take_while(fits).count();
+    if count < 2 {
+        return pieces.pop_front();
+    }
+    let size = pieces.range(..count).map(Bytes::len).sum();
+    let mut chunk = Vec::with_capacity(size);
+    pieces.drain(..count).for_each(|piece| chunk.extend_from_slice(&piece));
+    Some(chunk.into())
+}
+
+/// A JSON answer of many pieces.
 pub(crate) fn pieces(pieces: Vec<Bytes>) -> Response<Body> {
-    let frames = pieces.into_iter().map(|piece| Ok::<_, BodyError>(Frame::data(piece)));
+    let mut pieces = VecDeque::from(pieces);
+    let frames = std::iter::from_fn(move || gather(&mut pieces));
+    let frames = frames.map(|piece| Ok::<_, BodyError>(Frame::data(piece)));
     let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response
@@ -56,5 +81,23 @@ pub(crate) fn warn(response: &mut Response<Body>, text: &str) {
     let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace(|c: char| c.is_control(), " ");
     if let Ok(value) = HeaderValue::try_from(format!("299 - \"{escaped}\"")) {
         response.headers_mut().append(header::WARNING, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pieces_are_gathered_and_large_ones_handed_on() {
+        let large = Bytes::from(vec![b'x'; SMALL_BYTES + 1]);
+        let mut pieces: VecDeque<Bytes> = ["[", "1", ","].map(Bytes::from).into();
+        pieces.extend([large.clone(), Bytes::from_static(b"]")]);
+        let parts: Vec<Bytes> = std::iter::from_fn(|| gather(&mut pieces)).collect();
+        assert_eq!(parts, [Bytes::from_static(b"[1,"), large.clone(), Bytes::from_static(b"]")]);
+        assert_eq!(parts[1].as_ptr(), large.as_ptr());
+        let mut many: VecDeque<Bytes> = std::iter::repeat_n(Bytes::from(vec![0; 10_000]), 20).collect();
+        let sizes: Vec<usize> = std::iter::from_fn(|| gather(&mut many)).map(|part| part.len()).collect();
+        assert_eq!(sizes, [60_000, 60_000, 60_000, 20_000]);
     }
 }

@@ -99,7 +99,7 @@ impl Rendering {
     }
 }
 
-/// The list's head, each object's own bytes, and commas: nothing is decoded or copied.
+/// The list's head, each object's own bytes, and commas: nothing is decoded or encoded.
 fn concatenated(kind: &Kind, page: &Page) -> Vec<Bytes> {
     let mut pieces = Vec::with_capacity(2 * page.items.len() + 2);
     let head = format!(

@@ -85,6 +85,7 @@ struct Stream {
     /// The revision of the last thing that was sent.
     told: u64,
     first: bool,
+    /// What is to be sent, in pieces that are shared between watches.
     frames: VecDeque<Bytes>,
     ends: clock::Instant,
     ended: bool,
@@ -159,8 +160,8 @@ impl Stream {
     /// The next piece of the body.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(frame) = self.frames.pop_front() {
-                return Some(frame);
+            if let Some(part) = crate::http::answer::gather(&mut self.frames) {
+                return Some(part);
             }
             if self.ended {
                 return None;
