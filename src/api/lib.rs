@@ -4,6 +4,7 @@
 //! Pure: no I/O, no tokio, no clock. Start reading at [`kinds`]: almost everything that other
 //! implementations write once per kind is derived from that table.
 
+pub mod apply;
 pub mod kinds;
 mod object;
 pub mod patch;
