@@ -53,9 +53,7 @@ impl Registry {
         let warnings = self.admit_create(kind, namespace, &mut object, context)?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let allocation = self.strategies.allocate(kind, &mut object, None)?;
-        let mut errors = Vec::new();
-        meta::validate(&object, kind, strategy.name_rule, &mut errors);
-        (strategy.validate)(&object, &mut errors);
+        let errors = strategy.check_new(kind, &object);
         if !errors.is_empty() {
             return Err(Refusal::invalid(kind, &name, &errors));
         }

@@ -2,7 +2,6 @@
 
 use api::kinds::Kind;
 use api::status::Refusal;
-use api::validate::{self, Error, Path};
 use base::clock;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
@@ -91,66 +90,6 @@ pub(crate) fn stamp(object: &mut Value, generation: bool) {
     if generation {
         meta.insert("generation".to_owned(), Value::from(1));
     }
-}
-
-/// Checks metadata; `name_rule` says what is wrong with a name of this kind.
-pub(crate) fn validate(
-    object: &Value,
-    kind: &Kind,
-    name_rule: fn(&str) -> Vec<String>,
-    errors: &mut Vec<Error>,
-) {
-    let meta = &object["metadata"];
-    let path = Path::new("metadata");
-    match meta["name"].as_str().unwrap_or_default() {
-        "" => errors.push(Error::required(&path.child("name"), "name or generateName is required")),
-        name => errors.extend(
-            name_rule(name).into_iter().map(|problem| Error::invalid(&path.child("name"), name, problem)),
-        ),
-    }
-    if kind.namespaced && meta["namespace"].as_str().unwrap_or_default().is_empty() {
-        errors.push(Error::required(&path.child("namespace"), ""));
-    }
-    validate::labels(&meta["labels"], &path.child("labels"), errors);
-    validate::annotations(&meta["annotations"], &path.child("annotations"), errors);
-    finalizers(meta, &path, errors);
-    owners(meta, &path, errors);
-}
-
-fn finalizers(meta: &Value, path: &Path, errors: &mut Vec<Error>) {
-    let path = path.child("finalizers");
-    for finalizer in meta["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        let problems = validate::qualified_name(finalizer);
-        errors.extend(problems.into_iter().map(|problem| Error::invalid(&path, finalizer, problem)));
-    }
-}
-
-fn owners(meta: &Value, path: &Path, errors: &mut Vec<Error>) {
-    let path = path.child("ownerReferences");
-    let owners = meta["ownerReferences"].as_array().map_or(&[][..], Vec::as_slice);
-    for (index, owner) in owners.iter().enumerate() {
-        let path = path.index(index);
-        for (field, what) in [("apiVersion", "version"), ("kind", "kind"), ("name", "name"), ("uid", "uid")] {
-            if owner[field].as_str().unwrap_or_default().is_empty() {
-                errors.push(Error::invalid(&path.child(field), "", format!("{what} must not be empty")));
-            }
-        }
-    }
-    let controllers: Vec<&Value> = owners.iter().filter(|owner| owner["controller"] == true).collect();
-    if let [first, second, ..] = controllers.as_slice() {
-        let detail = format!(
-            "Only one reference can have Controller set to true. Found \"true\" in references for {}/{} and {}/{}",
-            text(first, "kind"),
-            text(first, "name"),
-            text(second, "kind"),
-            text(second, "name")
-        );
-        errors.push(Error::invalid(&path, Value::Array(owners.to_vec()), detail));
-    }
-}
-
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -151,14 +151,16 @@ impl Registry {
     ) -> Result<(), Refusal> {
         let strategy = self.strategies.of(kind);
         let name = old["metadata"]["name"].as_str().unwrap_or_default();
-        let mut errors = Vec::new();
         keep_owned(new, old);
         match part {
-            Part::Status => only_status(new, old, strategy.status_labels),
+            Part::Status => only_status(new, old, strategy.status_meta),
             Part::Main if kind.subresource("status").is_some() => copy(new, old, "status"),
             Part::Main | Part::Trusted => {}
         }
         (strategy.default)(new);
+        if part == Part::Status {
+            (strategy.prepare_status)(new, old);
+        }
         if part == Part::Main {
             (strategy.prepare_update)(new, old);
             self.admit_update(kind, new, old, context)?;
@@ -168,12 +170,7 @@ impl Registry {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             new["metadata"]["generation"] = Value::from(generation);
         }
-        super::meta::validate(new, kind, |_| Vec::new(), &mut errors);
-        no_new_finalizers(new, old, &mut errors);
-        if part == Part::Main {
-            (strategy.validate)(new, &mut errors);
-            (strategy.validate_update)(new, old, &mut errors);
-        }
+        let errors = strategy.check_change(kind, new, old, part);
         if errors.is_empty() { Ok(()) } else { Err(Refusal::invalid(kind, name, &errors)) }
     }
 }
@@ -243,7 +240,7 @@ fn only_status(new: &mut Value, old: &Value, labels: bool) {
     let mut result = old.clone();
     copy(&mut result, new, "status");
     if labels {
-        for field in ["labels", "annotations"] {
+        for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
             let (mut own, other) = (result["metadata"].take(), &new["metadata"]);
             copy(&mut own, other, field);
             result["metadata"] = own;
@@ -256,21 +253,4 @@ fn only_status(new: &mut Value, old: &Value, labels: bool) {
 fn desire(object: &Value) -> Vec<(&String, &Value)> {
     let fields = object.as_object().into_iter().flatten();
     fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status")).collect()
-}
-
-fn no_new_finalizers(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-    if old["metadata"]["deletionTimestamp"].is_null() {
-        return;
-    }
-    let list = |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-    let before = list(old);
-    let added: Vec<String> =
-        list(new).iter().filter(|one| !before.contains(one)).map(ToString::to_string).collect();
-    if !added.is_empty() {
-        let detail = format!(
-            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-            added.join(", ")
-        );
-        errors.push(FieldError::forbidden(&Path::new("metadata").child("finalizers"), detail));
-    }
 }

@@ -1,33 +1,38 @@
 //! Roles and bindings.
 
-use super::{Errors, PLAIN, Strategy, default, items, items_mut, names, text};
-use api::validate::{Error, Path, path_segment};
-use serde_json::Value;
+use super::{PLAIN, Strategy, default_zero, items_mut, text};
+use api::validate::{At, dns_subdomain, label_selector, path_segment};
 
 pub(super) const ROLE: Strategy = Strategy {
     name_rule: path_segment,
-    validate: |role, errors| {
-        for (index, rule) in items(role, "rules").iter().enumerate() {
-            let path = Path::new("rules").index(index);
-            if items(rule, "verbs").is_empty() {
-                errors.push(Error::required(&path.child("verbs"), "verbs must contain at least one value"));
-            }
-            if !items(rule, "nonResourceURLs").is_empty() {
-                continue;
-            }
-            for field in ["apiGroups", "resources"] {
-                if items(rule, field).is_empty() {
-                    let detail = format!(
-                        "resource rules must supply at least one {}",
-                        if field == "apiGroups" { "api group" } else { "resource" }
-                    );
-                    errors.push(Error::required(&path.child(field), &detail));
-                }
-            }
-        }
+    validate: |role| {
+        let namespaced = role.get("kind").is("Role");
+        role.get("rules").each(|rule| policy_rule(rule, namespaced));
+        role.on("aggregationRule", |aggregation| {
+            let selectors = aggregation.get("clusterRoleSelectors");
+            selectors.need_because("at least one clusterRoleSelector required if aggregationRule is non-nil");
+            selectors.each(label_selector);
+        });
     },
     ..PLAIN
 };
+
+fn policy_rule(rule: &At, namespaced: bool) {
+    rule.get("verbs").need_because("verbs must contain at least one value");
+    let urls = rule.get("nonResourceURLs");
+    let (groups, resources) = (rule.get("apiGroups"), rule.get("resources"));
+    if !urls.empty() {
+        if namespaced {
+            urls.invalid("namespaced rules cannot apply to non-resource URLs");
+        }
+        if !groups.empty() || !resources.empty() || !rule.get("resourceNames").empty() {
+            urls.invalid("rules cannot apply to both regular resources and non-resource URLs");
+        }
+        return;
+    }
+    groups.need_because("resource rules must supply at least one api group");
+    resources.need_because("resource rules must supply at least one resource");
+}
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -35,44 +40,44 @@ pub(super) const BINDING: Strategy = Strategy {
     name_rule: path_segment,
     default: |binding| {
         if let Some(role) = binding.get_mut("roleRef") {
-            default(role, "apiGroup", GROUP);
+            default_zero(role, "apiGroup", GROUP);
         }
         for subject in items_mut(binding, "subjects") {
             if matches!(text(subject, "kind"), "User" | "Group") {
-                default(subject, "apiGroup", GROUP);
+                default_zero(subject, "apiGroup", GROUP);
             }
         }
     },
-    validate: validate_binding,
-    validate_update: |new, old, errors| {
-        if new["roleRef"] != old["roleRef"] {
-            errors.push(Error::invalid(
-                &Path::new("roleRef"),
-                new["roleRef"].clone(),
-                "cannot change roleRef",
-            ));
+    validate: |binding| {
+        let namespaced = binding.get("kind").is("RoleBinding");
+        let role = binding.get("roleRef");
+        role.get("apiGroup").one_of(&[GROUP]);
+        role.get("kind").one_of(if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] });
+        role.get("name").need_named(path_segment);
+        binding.get("subjects").each(|one| subject(one, namespaced));
+    },
+    validate_update: |new, old| {
+        if *new.get("roleRef").value() != old["roleRef"] {
+            new.get("roleRef").invalid("cannot change roleRef");
         }
     },
     ..PLAIN
 };
 
-fn validate_binding(binding: &Value, errors: &mut Errors) {
-    let role = Path::new("roleRef");
-    let supported: &[&str] =
-        if binding["kind"] == "ClusterRoleBinding" { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
-    names::one_of(&binding["roleRef"]["kind"], &role.child("kind"), supported, errors);
-    if text(&binding["roleRef"], "name").is_empty() {
-        errors.push(Error::required(&role.child("name"), ""));
-    }
-    for (index, subject) in items(binding, "subjects").iter().enumerate() {
-        let path = Path::new("subjects").index(index);
-        names::one_of(&subject["kind"], &path.child("kind"), &["ServiceAccount", "User", "Group"], errors);
-        if text(subject, "name").is_empty() {
-            errors.push(Error::required(&path.child("name"), ""));
+fn subject(subject: &At, namespaced: bool) {
+    let (name, group) = (subject.get("name"), subject.get("apiGroup"));
+    name.need();
+    match subject.get("kind").text() {
+        "ServiceAccount" => {
+            name.named_if_set(dns_subdomain);
+            if !group.empty() {
+                group.one_of(&[""]);
+            }
+            if !namespaced {
+                subject.get("namespace").need();
+            }
         }
-        let homeless = text(subject, "kind") == "ServiceAccount" && text(subject, "namespace").is_empty();
-        if homeless && binding["kind"] == "ClusterRoleBinding" {
-            errors.push(Error::required(&path.child("namespace"), ""));
-        }
+        "User" | "Group" => group.one_of(&[GROUP]),
+        _ => subject.get("kind").one_of(&["ServiceAccount", "User", "Group"]),
     }
 }

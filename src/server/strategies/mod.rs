@@ -2,56 +2,79 @@
 //! objects. A kind without a row here follows the plain rules.
 
 mod access;
+mod admission;
 mod allocation;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod cluster;
+mod config;
 mod defaults;
-mod names;
+mod devices;
+mod endpoints;
+mod extensions;
+mod flow;
+mod networking;
 mod pods;
-mod podspec;
-mod probes;
+mod policy;
 mod services;
-mod simple;
-mod volumes;
+mod storage;
 mod workloads;
 
 pub use allocation::AddressPool;
 pub(crate) use allocation::Allocation;
 
-use crate::registry::Records;
+use crate::registry::{Part, Records};
 use allocation::Allocator;
 use api::kinds::Kind;
 use api::status::Refusal;
-use api::validate::{Error, dns_subdomain};
+use api::validate::{self, At, Error, Rule, any_text, dns_subdomain};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
-type Errors = Vec<Error>;
-
-/// The rules of a kind.
+/// The rules of a kind. Errors are told in the order: metadata, what is always true, what is true
+/// of new objects or of changes.
 pub(crate) struct Strategy {
     /// What is wrong with a name.
-    pub(crate) name_rule: fn(&str) -> Vec<String>,
+    pub(crate) name_rule: Rule,
     /// Fills in what writers may leave out.
     pub(crate) default: fn(&mut Value),
     /// Sets what the server decides at creation.
     pub(crate) prepare_create: fn(&mut Value),
     /// Sets what the server decides at a change: new, old.
     pub(crate) prepare_update: fn(&mut Value, &Value),
+    /// Sets what the server decides at a change of the status: new, old.
+    pub(crate) prepare_status: fn(&mut Value, &Value),
     /// Finds what is wrong.
-    pub(crate) validate: fn(&Value, &mut Errors),
-    /// Finds what is wrong with a change: new, old.
-    pub(crate) validate_update: fn(&Value, &Value, &mut Errors),
+    validate: fn(&At),
+    /// Finds what is wrong with a new object, besides.
+    validate_new: fn(&At),
+    /// Finds what is wrong with a change, besides: new, old.
+    validate_update: fn(&At, &Value),
+    /// The rules of changes come before the others, or are the only ones.
+    changes: Changes,
+    /// Finds what is wrong with a change of the status: new, old.
+    validate_status: fn(&At, &Value),
     /// `metadata.generation` counts changes of what is desired.
     pub(crate) generation: bool,
     /// Writers may set the status when they create an object.
     pub(crate) status_at_creation: bool,
-    /// Writers of the status may change labels and annotations too.
-    pub(crate) status_labels: bool,
+    /// Writers of the status may change labels, annotations, finalizers and owners too.
+    pub(crate) status_meta: bool,
     /// Seconds between the request to delete an object and its removal, given what was asked for.
     pub(crate) grace_s: fn(&Value, Option<i64>) -> i64,
     /// What happens to dependents when a deletion does not say.
     pub(crate) propagation: &'static str,
+}
+
+/// When the rules of changes apply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Changes {
+    Before,
+    After,
+    Only,
 }
 
 /// The plain rules.
@@ -60,59 +83,133 @@ const PLAIN: Strategy = Strategy {
     default: |_| {},
     prepare_create: |_| {},
     prepare_update: |_, _| {},
-    validate: |_, _| {},
-    validate_update: |_, _, _| {},
+    prepare_status: |_, _| {},
+    validate: |_| {},
+    validate_new: |_| {},
+    validate_update: |_, _| {},
+    changes: Changes::After,
+    validate_status: |_, _| {},
     generation: false,
     status_at_creation: false,
-    status_labels: false,
+    status_meta: false,
     grace_s: |_, _| 0,
     propagation: "Background",
 };
 
+/// Finalizers of Kubernetes itself, which need no domain.
+const FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
+impl Strategy {
+    /// What is wrong with a new object.
+    pub(crate) fn check_new(&self, kind: &Kind, object: &Value) -> Vec<Error> {
+        validate::check(object, |at| {
+            let meta = at.get("metadata");
+            validate::object_meta(&meta, kind.namespaced, self.name_rule);
+            finalizers(&meta);
+            (self.validate)(at);
+            (self.validate_new)(at);
+        })
+    }
+
+    /// What is wrong with a change of an object, or of one part.
+    pub(crate) fn check_change(&self, kind: &Kind, new: &Value, old: &Value, part: Part) -> Vec<Error> {
+        validate::check(new, |at| {
+            let meta = at.get("metadata");
+            validate::object_meta(&meta, kind.namespaced, any_text);
+            validate::object_meta_update(&meta, &old["metadata"]);
+            if part == Part::Trusted {
+                return;
+            }
+            finalizers(&meta);
+            if part == Part::Status {
+                return (self.validate_status)(at, old);
+            }
+            if self.changes != Changes::After {
+                (self.validate_update)(at, old);
+            }
+            if self.changes != Changes::Only {
+                (self.validate)(at);
+            }
+            if self.changes == Changes::After {
+                (self.validate_update)(at, old);
+            }
+        })
+    }
+}
+
+fn finalizers(meta: &At) {
+    meta.get("finalizers").each(|finalizer| {
+        let name = finalizer.text();
+        if !name.contains('/') && !FINALIZERS.contains(&name) {
+            finalizer.invalid("name is neither a standard finalizer name nor is it fully qualified");
+        }
+    });
+}
+
 /// The rows: group, kind, rules.
 static STRATEGIES: &[(&str, &str, Strategy)] = &[
     ("", "Pod", pods::POD),
+    ("", "PodTemplate", pods::POD_TEMPLATE),
     ("", "Service", services::SERVICE),
-    ("", "Namespace", simple::NAMESPACE),
-    ("", "Node", simple::NODE),
-    ("", "ConfigMap", simple::CONFIG_MAP),
-    ("", "Secret", simple::SECRET),
-    ("", "Event", simple::EVENT),
-    ("events.k8s.io", "Event", simple::EVENT),
+    ("", "Endpoints", endpoints::ENDPOINTS),
+    ("", "Namespace", cluster::NAMESPACE),
+    ("", "Node", cluster::NODE),
+    ("", "ConfigMap", config::CONFIG_MAP),
+    ("", "Secret", config::SECRET),
+    ("", "ServiceAccount", config::SERVICE_ACCOUNT),
+    ("", "Event", endpoints::EVENT),
+    ("events.k8s.io", "Event", endpoints::EVENT),
     ("", "ReplicationController", workloads::REPLICATION_CONTROLLER),
-    ("", "PersistentVolumeClaim", simple::CLAIM),
-    ("", "PersistentVolume", simple::VOLUME),
-    ("", "ServiceAccount", simple::SERVICE_ACCOUNT),
+    ("", "PersistentVolumeClaim", storage::CLAIM),
+    ("", "PersistentVolume", storage::VOLUME),
+    ("", "ResourceQuota", policy::RESOURCE_QUOTA),
+    ("", "LimitRange", policy::LIMIT_RANGE),
     ("apps", "Deployment", workloads::DEPLOYMENT),
     ("apps", "ReplicaSet", workloads::REPLICA_SET),
     ("apps", "StatefulSet", workloads::STATEFUL_SET),
     ("apps", "DaemonSet", workloads::DAEMON_SET),
-    ("batch", "Job", workloads::JOB),
-    ("batch", "CronJob", workloads::CRON_JOB),
-    ("discovery.k8s.io", "EndpointSlice", simple::ENDPOINT_SLICE),
-    ("networking.k8s.io", "Ingress", Strategy { generation: true, ..PLAIN }),
-    (
-        "networking.k8s.io",
-        "NetworkPolicy",
-        Strategy { generation: true, default: simple::default_network_policy, ..PLAIN },
-    ),
-    ("networking.k8s.io", "IPAddress", Strategy { name_rule: |_| Vec::new(), ..PLAIN }),
-    ("policy", "PodDisruptionBudget", Strategy { generation: true, ..PLAIN }),
+    ("apps", "ControllerRevision", workloads::CONTROLLER_REVISION),
+    ("batch", "Job", batch::JOB),
+    ("batch", "CronJob", batch::CRON_JOB),
+    ("autoscaling", "HorizontalPodAutoscaler", autoscaling::AUTOSCALER),
+    ("discovery.k8s.io", "EndpointSlice", endpoints::ENDPOINT_SLICE),
+    ("networking.k8s.io", "Ingress", networking::INGRESS),
+    ("networking.k8s.io", "IngressClass", networking::INGRESS_CLASS),
+    ("networking.k8s.io", "NetworkPolicy", networking::NETWORK_POLICY),
+    ("networking.k8s.io", "IPAddress", networking::IP_ADDRESS),
+    ("networking.k8s.io", "ServiceCIDR", networking::SERVICE_CIDR),
+    ("policy", "PodDisruptionBudget", policy::DISRUPTION_BUDGET),
     ("rbac.authorization.k8s.io", "Role", access::ROLE),
     ("rbac.authorization.k8s.io", "ClusterRole", access::ROLE),
     ("rbac.authorization.k8s.io", "RoleBinding", access::BINDING),
     ("rbac.authorization.k8s.io", "ClusterRoleBinding", access::BINDING),
-    ("scheduling.k8s.io", "PriorityClass", simple::PRIORITY_CLASS),
-    ("storage.k8s.io", "StorageClass", simple::STORAGE_CLASS),
-    ("apiextensions.k8s.io", "CustomResourceDefinition", Strategy { generation: true, ..PLAIN }),
-    (
-        "admissionregistration.k8s.io",
-        "ValidatingWebhookConfiguration",
-        Strategy { generation: true, ..PLAIN },
-    ),
-    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", Strategy { generation: true, ..PLAIN }),
-    ("flowcontrol.apiserver.k8s.io", "FlowSchema", Strategy { generation: true, ..PLAIN }),
-    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", Strategy { generation: true, ..PLAIN }),
+    ("scheduling.k8s.io", "PriorityClass", policy::PRIORITY_CLASS),
+    ("node.k8s.io", "RuntimeClass", cluster::RUNTIME_CLASS),
+    ("coordination.k8s.io", "Lease", cluster::LEASE),
+    ("coordination.k8s.io", "LeaseCandidate", cluster::LEASE_CANDIDATE),
+    ("storage.k8s.io", "StorageClass", storage::STORAGE_CLASS),
+    ("storage.k8s.io", "CSIDriver", storage::CSI_DRIVER),
+    ("storage.k8s.io", "CSINode", storage::CSI_NODE),
+    ("storage.k8s.io", "CSIStorageCapacity", storage::CSI_STORAGE_CAPACITY),
+    ("storage.k8s.io", "VolumeAttachment", storage::VOLUME_ATTACHMENT),
+    ("storage.k8s.io", "VolumeAttributesClass", storage::VOLUME_ATTRIBUTES_CLASS),
+    ("certificates.k8s.io", "CertificateSigningRequest", certificates::REQUEST),
+    ("certificates.k8s.io", "ClusterTrustBundle", certificates::TRUST_BUNDLE),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", extensions::DEFINITION),
+    ("apiregistration.k8s.io", "APIService", extensions::API_SERVICE),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", admission::WEBHOOKS),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", admission::WEBHOOKS),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", admission::VALIDATING_POLICY),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", admission::VALIDATING_BINDING),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", admission::MUTATING_POLICY),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", admission::MUTATING_BINDING),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", flow::SCHEMA),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", flow::LEVEL),
+    ("resource.k8s.io", "DeviceClass", devices::CLASS),
+    ("resource.k8s.io", "ResourceClaim", devices::CLAIM),
+    ("resource.k8s.io", "ResourceClaimTemplate", devices::CLAIM_TEMPLATE),
+    ("resource.k8s.io", "ResourceSlice", devices::SLICE),
+    ("resource.k8s.io", "DeviceTaintRule", devices::TAINT_RULE),
 ];
 
 /// The rules of all kinds, and what is allocated from limited pools.
@@ -162,6 +259,13 @@ impl Strategies {
 /// Sets a field that is absent.
 fn default(object: &mut Value, field: &str, value: impl Into<Value>) {
     if object.is_object() && object[field].is_null() {
+        object[field] = value.into();
+    }
+}
+
+/// Sets a field below that is absent or zero, as Kubernetes cannot tell these apart.
+fn default_zero(object: &mut Value, field: &str, value: impl Into<Value>) {
+    if object.is_object() && (object[field].is_null() || object[field] == 0 || object[field] == "") {
         object[field] = value.into();
     }
 }

@@ -1,10 +1,8 @@
-//! The kinds that make pods.
+//! Deployments and all else that keeps pods running by a selector.
 
-use super::{Errors, PLAIN, Strategy, default, defaults, items, names, podspec, text};
-use api::selector::Labels;
-use api::validate::{Error, Path, dns_subdomain};
+use super::{Changes, PLAIN, Strategy, default, default_zero, defaults, items, items_mut, pods};
+use api::validate::{At, dns_label, label_selector, labels, percent, selects};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 const COUNTED: Strategy = Strategy { generation: true, ..PLAIN };
 
@@ -13,7 +11,7 @@ pub(super) const DEPLOYMENT: Strategy = Strategy {
         let Some(spec) = object.get_mut("spec") else { return };
         default(spec, "replicas", 1);
         default(spec, "strategy", json!({}));
-        default(&mut spec["strategy"], "type", "RollingUpdate");
+        default_zero(&mut spec["strategy"], "type", "RollingUpdate");
         if spec["strategy"]["type"] == "RollingUpdate" {
             default(&mut spec["strategy"], "rollingUpdate", json!({}));
             default(&mut spec["strategy"]["rollingUpdate"], "maxUnavailable", "25%");
@@ -21,13 +19,32 @@ pub(super) const DEPLOYMENT: Strategy = Strategy {
         }
         default(spec, "revisionHistoryLimit", 10);
         default(spec, "progressDeadlineSeconds", 600);
-        template(spec);
+        defaults::template(spec, "/template/spec");
     },
-    validate: |object, errors| {
-        scaled(object, errors);
-        deployment_strategy(object, errors);
+    // Labels are the writer's of the object; annotations carry the revision, which its controller sets.
+    prepare_status: |new, old| match old["metadata"].get("labels") {
+        Some(labels) => new["metadata"]["labels"] = labels.clone(),
+        None => drop(new["metadata"].as_object_mut().and_then(|meta| meta.remove("labels"))),
     },
-    validate_update: immutable_selector,
+    status_meta: true,
+    validate: |object| {
+        let spec = object.get("spec");
+        spec.get("replicas").not_negative();
+        selector(&spec.get("selector"), "deployment", true);
+        template(&spec, "ReplicaSet");
+        strategy(&spec.get("strategy"));
+        spec.none_negative(&["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"]);
+        let deadline = spec.get("progressDeadlineSeconds");
+        if deadline.present() && deadline.int() <= spec.get("minReadySeconds").int() {
+            deadline.invalid("must be greater than minReadySeconds");
+        }
+    },
+    validate_update: same_selector,
+    validate_status: |new, old| {
+        let counts = ["updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"];
+        replica_status(new, &counts, &counts[..3], "readyReplicas");
+        not_decremented(new, old);
+    },
     ..COUNTED
 };
 
@@ -35,61 +52,119 @@ pub(super) const REPLICA_SET: Strategy = Strategy {
     default: |object| {
         let Some(spec) = object.get_mut("spec") else { return };
         default(spec, "replicas", 1);
-        template(spec);
+        defaults::template(spec, "/template/spec");
     },
-    validate: scaled,
-    validate_update: immutable_selector,
+    validate: |object| {
+        let spec = object.get("spec");
+        spec.none_negative(&["replicas", "minReadySeconds"]);
+        selector(&spec.get("selector"), "deployment", true);
+        template(&spec, "ReplicaSet");
+    },
+    validate_update: same_selector,
+    validate_status: |new, _| {
+        let counts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        replica_status(new, &counts, &counts, "readyReplicas");
+    },
+    status_meta: true,
     ..COUNTED
 };
 
 pub(super) const REPLICATION_CONTROLLER: Strategy = Strategy {
     default: |object| {
         let labels = object["spec"]["template"]["metadata"]["labels"].clone();
+        if labels.is_object() {
+            if object["metadata"]["labels"].is_null() {
+                object["metadata"]["labels"] = labels.clone();
+            }
+            default(&mut object["spec"], "selector", labels);
+        }
         let Some(spec) = object.get_mut("spec") else { return };
         default(spec, "replicas", 1);
-        if labels.is_object() {
-            default(spec, "selector", labels);
-        }
-        template(spec);
+        defaults::template(spec, "/template/spec");
     },
-    validate: |object, errors| {
-        let spec = Path::new("spec");
-        names::not_negative(&object["spec"]["replicas"], &spec.child("replicas"), errors);
-        podspec::validate(&object["spec"]["template"]["spec"], &spec.child("template").child("spec"), errors);
+    validate: |object| {
+        let spec = object.get("spec");
+        spec.get("minReadySeconds").not_negative();
+        spec.get("selector").need();
+        spec.get("replicas").not_negative();
+        let template = spec.get("template");
+        if !template.need() {
+            return;
+        }
+        let labels = template.get("metadata.labels");
+        let selector = spec.get("selector");
+        let mut wanted = selector.value().as_object().into_iter().flatten();
+        if !wanted.all(|(key, value)| labels.value().get(key) == Some(value)) {
+            labels.invalid_as(labels_of(&labels), MISMATCH);
+        }
+        pods::template(&template);
+        always(&template, "ReplicationController");
+    },
+    validate_status: |new, _| {
+        let counts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        replica_status(new, &counts, &counts, "readyReplicas");
     },
     propagation: "Orphan",
+    status_meta: true,
     ..COUNTED
 };
 
 pub(super) const STATEFUL_SET: Strategy = Strategy {
+    name_rule: dns_label,
     default: |object| {
         let Some(spec) = object.get_mut("spec") else { return };
-        default(spec, "replicas", 1);
-        default(spec, "podManagementPolicy", "OrderedReady");
+        default_zero(spec, "podManagementPolicy", "OrderedReady");
         default(spec, "updateStrategy", json!({}));
-        default(&mut spec["updateStrategy"], "type", "RollingUpdate");
-        if spec["updateStrategy"]["type"] == "RollingUpdate" {
+        if spec["updateStrategy"]["type"].as_str().unwrap_or_default().is_empty() {
+            spec["updateStrategy"]["type"] = json!("RollingUpdate");
             default(&mut spec["updateStrategy"], "rollingUpdate", json!({}));
-            default(&mut spec["updateStrategy"]["rollingUpdate"], "partition", 0);
         }
+        if spec["updateStrategy"]["type"] == "RollingUpdate" {
+            if let Some(update) = spec["updateStrategy"].get_mut("rollingUpdate") {
+                default(update, "partition", 0);
+            }
+        }
+        default(spec, "persistentVolumeClaimRetentionPolicy", json!({}));
+        for field in ["whenDeleted", "whenScaled"] {
+            default_zero(&mut spec["persistentVolumeClaimRetentionPolicy"], field, "Retain");
+        }
+        default(spec, "replicas", 1);
         default(spec, "revisionHistoryLimit", 10);
-        default(
-            spec,
-            "persistentVolumeClaimRetentionPolicy",
-            json!({"whenDeleted": "Retain", "whenScaled": "Retain"}),
-        );
-        for claim in super::items_mut(spec, "volumeClaimTemplates") {
+        for claim in items_mut(spec, "volumeClaimTemplates") {
             default(claim, "apiVersion", "v1");
             default(claim, "kind", "PersistentVolumeClaim");
             default(claim, "status", json!({"phase": "Pending"}));
-            if let Some(spec) = claim.get_mut("spec") {
-                default(spec, "volumeMode", "Filesystem");
-            }
+            claim.get_mut("spec").into_iter().for_each(defaults::claim_spec);
         }
-        template(spec);
+        defaults::template(spec, "/template/spec");
     },
-    validate: scaled,
-    validate_update: immutable_selector,
+    validate: |object| stateful(&object.get("spec")),
+    validate_new: |object| {
+        let spec = object.get("spec");
+        spec.get("serviceName").named_if_set(dns_label);
+        spec.get("volumeClaimTemplates").each(|claim| super::storage::claim_spec(&claim.get("spec")));
+    },
+    validate_update: |new, old| {
+        const MUTABLE: [&str; 7] = [
+            "replicas",
+            "template",
+            "updateStrategy",
+            "minReadySeconds",
+            "ordinals",
+            "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy",
+        ];
+        let spec = new.get("spec");
+        if rest_of(spec.value(), &MUTABLE) != rest_of(&old["spec"], &MUTABLE) {
+            spec.forbidden("updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
+        }
+    },
+    validate_status: |new, old| {
+        let counts = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+        replica_status(new, &counts, &counts, "status.readyReplicas");
+        not_decremented(new, old);
+    },
+    status_meta: true,
     ..COUNTED
 };
 
@@ -97,292 +172,300 @@ pub(super) const DAEMON_SET: Strategy = Strategy {
     default: |object| {
         let Some(spec) = object.get_mut("spec") else { return };
         default(spec, "updateStrategy", json!({}));
-        default(&mut spec["updateStrategy"], "type", "RollingUpdate");
+        default_zero(&mut spec["updateStrategy"], "type", "RollingUpdate");
         if spec["updateStrategy"]["type"] == "RollingUpdate" {
             default(&mut spec["updateStrategy"], "rollingUpdate", json!({}));
             default(&mut spec["updateStrategy"]["rollingUpdate"], "maxUnavailable", 1);
             default(&mut spec["updateStrategy"]["rollingUpdate"], "maxSurge", 0);
         }
         default(spec, "revisionHistoryLimit", 10);
-        template(spec);
+        defaults::template(spec, "/template/spec");
     },
-    validate: scaled,
-    validate_update: immutable_selector,
+    // The generation of the template is an old annotation, which goes with the object.
+    prepare_create: |object| template_generation(object, None),
+    prepare_update: |new, old| template_generation(new, Some(old)),
+    validate: |object| {
+        let spec = object.get("spec");
+        let (own, pod) = (spec.get("selector"), spec.get("template"));
+        label_selector(&own);
+        let labels = pod.get("metadata.labels");
+        if !own.present() || !selects(own.value(), labels.value()) {
+            labels.invalid_as(labels_of(&labels), MISMATCH);
+        }
+        if own.present() && is_empty_selector(&own) {
+            own.invalid("empty selector is invalid for daemonset");
+        }
+        pods::template(&pod);
+        always(&pod, "DaemonSet");
+        spec.none_negative(&["minReadySeconds", "templateGeneration"]);
+        daemon_strategy(&spec.get("updateStrategy"));
+        spec.get("revisionHistoryLimit").not_negative();
+    },
+    validate_update: same_selector,
+    changes: Changes::Before,
+    validate_status: |new, old| {
+        new.get("status").none_negative(&[
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
+        ]);
+        not_decremented(new, old);
+    },
+    status_meta: true,
     ..COUNTED
 };
 
-pub(super) const JOB: Strategy = Strategy {
-    name_rule: dns_subdomain,
-    default: |object| {
-        if let Some(spec) = object.get_mut("spec") {
-            job_spec(spec);
-        }
-    },
-    prepare_create: job_selector,
-    validate: |object, errors| validate_job(&object["spec"], &Path::new("spec"), errors),
-    validate_update: |new, old, errors| {
-        let path = Path::new("spec");
-        for field in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"] {
-            immutable(&new["spec"][field], &old["spec"][field], &path.child(field), errors);
-        }
-        let suspended = old["spec"]["suspend"] == true && old["status"]["startTime"].is_null();
-        if !suspended {
-            immutable(&new["spec"]["template"], &old["spec"]["template"], &path.child("template"), errors);
-        }
-        if new["spec"]["completionMode"] != "Indexed" {
-            immutable(
-                &new["spec"]["completions"],
-                &old["spec"]["completions"],
-                &path.child("completions"),
-                errors,
-            );
-        }
-    },
-    propagation: "Orphan",
-    ..COUNTED
-};
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
-pub(super) const CRON_JOB: Strategy = Strategy {
-    default: |object| {
-        let Some(spec) = object.get_mut("spec") else { return };
-        default(spec, "concurrencyPolicy", "Allow");
-        default(spec, "suspend", false);
-        default(spec, "successfulJobsHistoryLimit", 3);
-        default(spec, "failedJobsHistoryLimit", 1);
-        if let Some(spec) = spec.pointer_mut("/jobTemplate/spec/template/spec") {
-            defaults::pod_spec(spec);
+fn template_generation(object: &mut Value, old: Option<&Value>) {
+    let stated = |object: &Value| {
+        object["metadata"]["annotations"][TEMPLATE_GENERATION]
+            .as_str()
+            .and_then(|text| text.parse::<i64>().ok())
+    };
+    let number = match old {
+        None => stated(object).unwrap_or(1).max(1),
+        Some(old) => {
+            let before = stated(old).unwrap_or(1);
+            before + i64::from(object["spec"]["template"] != old["spec"]["template"])
         }
-    },
-    validate: |object, errors| {
-        let (spec, path) = (&object["spec"], Path::new("spec"));
-        if text(spec, "schedule").is_empty() {
-            errors.push(Error::required(&path.child("schedule"), ""));
-        }
-        names::one_of(
-            &spec["concurrencyPolicy"],
-            &path.child("concurrencyPolicy"),
-            &["Allow", "Forbid", "Replace"],
-            errors,
-        );
-        let template = path.child("jobTemplate").child("spec").child("template").child("spec");
-        let pod = &spec["jobTemplate"]["spec"]["template"]["spec"];
-        podspec::validate(pod, &template, errors);
-        job_restarts(pod, &template, errors);
-    },
-    ..COUNTED
-};
-
-fn template(spec: &mut Value) {
-    if let Some(spec) = spec.pointer_mut("/template/spec") {
-        defaults::pod_spec(spec);
-    }
+    };
+    object["metadata"]["annotations"][TEMPLATE_GENERATION] = json!(number.to_string());
 }
 
-fn job_spec(spec: &mut Value) {
-    if spec["completions"].is_null() && spec["parallelism"].is_null() {
-        spec["completions"] = json!(1);
-    }
-    default(spec, "parallelism", 1);
-    let per_index = !spec["backoffLimitPerIndex"].is_null();
-    default(spec, "backoffLimit", if per_index { i64::from(i32::MAX) } else { 6 });
-    default(spec, "completionMode", "NonIndexed");
-    default(spec, "suspend", false);
-    let replacement = if spec["podFailurePolicy"].is_null() { "TerminatingOrFailed" } else { "Failed" };
-    default(spec, "podReplacementPolicy", replacement);
-    template(spec);
+pub(super) const CONTROLLER_REVISION: Strategy = Strategy {
+    validate: |object| object.get("revision").not_negative(),
+    validate_new: |object| {
+        let data = object.get("data");
+        match data.value() {
+            Value::Null => data.required("data is mandatory"),
+            Value::Object(_) => {}
+            _ => data.required("data must be a valid JSON object"),
+        }
+    },
+    validate_update: |new, old| new.get("data").unchanged(&old["data"]),
+    ..PLAIN
+};
+
+const MISMATCH: &str = "`selector` does not match template `labels`";
+
+/// The labels as Kubernetes shows them.
+fn labels_of(labels: &At) -> Value {
+    labels.value().clone()
 }
 
-/// A job selects its own pods by its uid, unless its writer selects them by hand.
-fn job_selector(job: &mut Value) {
-    if job["spec"]["manualSelector"] == true || !job["spec"]["template"].is_object() {
+fn is_empty_selector(selector: &At) -> bool {
+    selector.get("matchLabels").empty() && selector.get("matchExpressions").empty()
+}
+
+fn rest_of<'v>(spec: &'v Value, without: &[&str]) -> Vec<(&'v String, &'v Value)> {
+    let fields = spec.as_object().into_iter().flatten();
+    fields.filter(|(name, _)| !without.contains(&name.as_str())).collect()
+}
+
+/// A selector that has to be there and to select something.
+fn selector(at: &At, of: &str, told: bool) {
+    if !at.need_present() {
         return;
     }
-    let (uid, name) = (job["metadata"]["uid"].clone(), job["metadata"]["name"].clone());
-    let template = &mut job["spec"]["template"];
-    if !template["metadata"].is_object() {
-        template["metadata"] = json!({});
-    }
-    if !template["metadata"]["labels"].is_object() {
-        template["metadata"]["labels"] = json!({});
-    }
-    let labels = &mut template["metadata"]["labels"];
-    for prefix in ["", "batch.kubernetes.io/"] {
-        labels[format!("{prefix}controller-uid")] = uid.clone();
-        labels[format!("{prefix}job-name")] = name.clone();
-    }
-    job["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
-}
-
-fn validate_job(spec: &Value, path: &Path, errors: &mut Errors) {
-    for field in
-        ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"]
-    {
-        names::not_negative(&spec[field], &path.child(field), errors);
-    }
-    names::one_of(&spec["completionMode"], &path.child("completionMode"), &["Indexed", "NonIndexed"], errors);
-    if spec["completionMode"] == "Indexed" && spec["completions"].is_null() {
-        errors.push(Error::required(&path.child("completions"), "when completion mode is Indexed"));
-    }
-    let (pod, path) = (&spec["template"]["spec"], path.child("template").child("spec"));
-    podspec::validate(pod, &path, errors);
-    job_restarts(pod, &path, errors);
-}
-
-fn job_restarts(pod: &Value, path: &Path, errors: &mut Errors) {
-    if text(pod, "restartPolicy") == "Always" {
-        errors.push(Error::not_supported(&path.child("restartPolicy"), "Always", &["OnFailure", "Never"]));
+    label_selector(at);
+    if told && is_empty_selector(at) {
+        at.invalid(format!("empty selector is invalid for {of}"));
     }
 }
 
-/// The rules of all that keep a number of pods by a selector.
-fn scaled(object: &Value, errors: &mut Errors) {
-    let (spec, path) = (&object["spec"], Path::new("spec"));
-    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
-        names::not_negative(&spec[field], &path.child(field), errors);
-    }
-    let selector = &spec["selector"];
-    let template = path.child("template");
-    if !selector.is_object() {
-        errors.push(Error::required(&path.child("selector"), ""));
-    } else if items(selector, "matchExpressions").is_empty()
-        && selector["matchLabels"].as_object().is_none_or(serde_json::Map::is_empty)
-    {
-        errors.push(Error::invalid(
-            &path.child("selector"),
-            selector.clone(),
-            "empty selector is invalid for deployment",
-        ));
-    } else if !selects_own(selector, &spec["template"]["metadata"]["labels"]) {
-        let labels = spec["template"]["metadata"]["labels"].clone();
-        let labels = if labels.is_null() { json!({}) } else { labels };
-        let path = template.child("metadata").child("labels");
-        errors.push(Error::invalid(&path, labels, "`selector` does not match template `labels`"));
-    }
-    api::validate::labels(
-        &spec["template"]["metadata"]["labels"],
-        &template.child("metadata").child("labels"),
-        errors,
-    );
-    let pod = &spec["template"]["spec"];
-    podspec::validate(pod, &template.child("spec"), errors);
-    if !matches!(text(pod, "restartPolicy"), "" | "Always") {
-        let policy = text(pod, "restartPolicy");
-        errors.push(Error::not_supported(
-            &template.child("spec").child("restartPolicy"),
-            policy,
-            &["Always"],
-        ));
-    }
-    if !pod["activeDeadlineSeconds"].is_null() {
-        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
-        errors.push(Error::forbidden(&template.child("spec").child("activeDeadlineSeconds"), detail));
-    }
+fn is_readable(selector: &At) -> bool {
+    let sink = api::validate::Sink::default();
+    label_selector(&At::new(selector.value(), &sink));
+    sink.into_errors().is_empty()
 }
 
-fn selects_own(selector: &Value, labels: &Value) -> bool {
-    let Ok(selector) = serde_json::from_value(selector.clone()) else { return false };
-    let labels: BTreeMap<String, String> = serde_json::from_value(labels.clone()).unwrap_or_default();
-    Labels::of(Some(&selector)).matches(&labels)
+/// The template of a selector's pods.
+fn template(spec: &At, of: &str) {
+    let (own, pod) = (spec.get("selector"), spec.get("template"));
+    if own.present() && !is_readable(&own) {
+        return own.invalid("invalid label selector");
+    }
+    let labels = pod.get("metadata.labels");
+    if !own.present() || (!is_empty_selector(&own) && !selects(own.value(), labels.value())) {
+        labels.invalid_as(labels_of(&labels), MISMATCH);
+    }
+    pods::template(&pod);
+    always(&pod, of);
 }
 
-fn deployment_strategy(object: &Value, errors: &mut Errors) {
-    let (strategy, path) = (&object["spec"]["strategy"], Path::new("spec").child("strategy"));
-    let rolling = path.child("rollingUpdate");
-    match text(strategy, "type") {
-        "Recreate" if !strategy["rollingUpdate"].is_null() => {
-            let detail = "may not be specified when strategy `type` is 'Recreate'";
-            errors.push(Error::forbidden(&rolling, detail));
-        }
-        "RollingUpdate" => {
-            let update = &strategy["rollingUpdate"];
-            for field in ["maxUnavailable", "maxSurge"] {
-                portion(&update[field], &rolling.child(field), errors);
-            }
-            let zero = |value: &Value| value == 0 || value == "0%" || value == "0";
-            if zero(&update["maxUnavailable"]) && zero(&update["maxSurge"]) {
-                let detail = "may not be 0 when `maxSurge` is 0";
-                errors.push(Error::invalid(
-                    &rolling.child("maxUnavailable"),
-                    update["maxUnavailable"].clone(),
-                    detail,
-                ));
-            }
-        }
-        "Recreate" => {}
-        _ => names::one_of(&strategy["type"], &path.child("type"), &["Recreate", "RollingUpdate"], errors),
+fn always(pod: &At, of: &str) {
+    let policy = pod.get("spec.restartPolicy");
+    if !policy.is("Always") {
+        policy.one_of(&["Always"]);
     }
+    let deadline = pod.get("spec.activeDeadlineSeconds");
+    deadline.never(&format!("activeDeadlineSeconds in {of} is not Supported"));
+}
+
+fn same_selector(new: &At, old: &Value) {
+    new.get("spec").unchanged_fields(&old["spec"], &["selector"]);
 }
 
 /// A number that is not negative, or a percentage.
-fn portion(value: &Value, path: &Path, errors: &mut Errors) {
+fn portion(at: &At) {
+    if at.value().is_string() { at.named(percent) } else { at.not_negative() }
+}
+
+/// The number of a number or percentage.
+fn number(value: &Value) -> i64 {
     match value {
-        Value::String(text) => {
-            let percent = text
-                .strip_suffix('%')
-                .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-            if !percent {
-                let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
-                errors.push(Error::invalid(path, text.as_str(), detail));
+        Value::String(text) => text.strip_suffix('%').unwrap_or(text).parse().unwrap_or(0),
+        other => other.as_i64().unwrap_or(0),
+    }
+}
+
+fn at_most_all(at: &At) {
+    if at.value().is_string() && percent(at.text()).is_empty() && number(at.value()) > 100 {
+        at.invalid("must not be greater than 100%");
+    }
+}
+
+fn strategy(at: &At) {
+    let update = at.get("rollingUpdate");
+    match at.get("type").text() {
+        "Recreate" => update.never("may not be specified when strategy `type` is 'Recreate'"),
+        "RollingUpdate" => {
+            let (unavailable, surge) = (update.get("maxUnavailable"), update.get("maxSurge"));
+            portion(&unavailable);
+            portion(&surge);
+            if number(unavailable.value()) == 0 && number(surge.value()) == 0 {
+                unavailable.invalid("may not be 0 when `maxSurge` is 0");
+            }
+            at_most_all(&unavailable);
+        }
+        _ => at.report(|path| {
+            api::validate::Error::not_supported(path, at.value().clone(), &["Recreate", "RollingUpdate"])
+        }),
+    }
+}
+
+fn daemon_strategy(at: &At) {
+    let update = at.get("rollingUpdate");
+    match at.get("type").text() {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            let (unavailable, surge) = (update.get("maxUnavailable"), update.get("maxSurge"));
+            [&unavailable, &surge].into_iter().for_each(portion);
+            [&unavailable, &surge].into_iter().for_each(at_most_all);
+            match (number(unavailable.value()) != 0, number(surge.value()) != 0) {
+                (true, true) => surge.invalid("may not be set when maxUnavailable is non-zero"),
+                (false, false) => unavailable.required("cannot be 0 when maxSurge is 0"),
+                _ => {}
             }
         }
-        number => names::not_negative(number, path, errors),
+        _ => at.report(|path| {
+            api::validate::Error::not_supported(path, at.value().clone(), &["RollingUpdate", "OnDelete"])
+        }),
     }
 }
 
-fn immutable(new: &Value, old: &Value, path: &Path, errors: &mut Errors) {
-    if new != old {
-        errors.push(Error::invalid(path, new.clone(), "field is immutable"));
+fn stateful(spec: &At) {
+    let policy = spec.get("podManagementPolicy");
+    if !matches!(policy.text(), "OrderedReady" | "Parallel") {
+        policy.invalid("must be 'OrderedReady' or 'Parallel'");
+    }
+    let update = spec.get("updateStrategy");
+    let rolling = update.get("rollingUpdate");
+    match update.get("type").text() {
+        "OnDelete" if rolling.present() => {
+            rolling.invalid("only allowed for updateStrategy 'RollingUpdate'");
+        }
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            rolling.get("partition").not_negative();
+            rolling.on("maxUnavailable", |most| {
+                portion(most);
+                if number(most.value()) == 0 {
+                    most.invalid("cannot be 0");
+                }
+                at_most_all(most);
+            });
+        }
+        _ => update.invalid("must be 'RollingUpdate' or 'OnDelete'"),
+    }
+    for field in ["whenDeleted", "whenScaled"] {
+        let name = format!("persistentVolumeClaimRetentionPolicy.{field}");
+        spec.get(&name).one_of(&["Retain", "Delete"]);
+    }
+    spec.none_negative(&["replicas", "minReadySeconds"]);
+    spec.get("ordinals.start").not_negative();
+    let own = spec.get("selector");
+    selector(&own, "statefulset", true);
+    if own.present() && !is_readable(&own) {
+        own.invalid("");
+    } else {
+        let pod = spec.get("template");
+        let set_labels = pod.get("metadata.labels");
+        if !own.present() || (!is_empty_selector(&own) && !selects(own.value(), set_labels.value())) {
+            set_labels.invalid_as(labels_of(&set_labels), MISMATCH);
+        }
+        match completed_template(spec) {
+            Some(completed) => pods::template_copy(&pod, &completed),
+            None => pods::template(&pod),
+        }
+        labels(&pod.get("labels").with(set_labels.value()));
+    }
+    always(&spec.get("template"), "StatefulSet");
+}
+
+/// The template with the volumes that the claims will bring, and without the names its pods get.
+fn completed_template(spec: &At) -> Option<Value> {
+    let claims = items(spec.value(), "volumeClaimTemplates");
+    let template = spec.get("template");
+    let named = ["spec.hostname", "spec.subdomain"].iter().any(|field| !template.get(field).empty());
+    if claims.is_empty() && !named {
+        return None;
+    }
+    let mut template = template.value().clone();
+    if let Some(fields) = template.pointer_mut("/spec").and_then(Value::as_object_mut) {
+        fields.retain(|name, _| !matches!(name.as_str(), "hostname" | "subdomain"));
+    }
+    let names: Vec<&Value> = claims.iter().map(|claim| &claim["metadata"]["name"]).collect();
+    let own = names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    let others =
+        items(&template["spec"], "volumes").iter().filter(|volume| !names.contains(&&volume["name"]));
+    let volumes: Vec<Value> = own.chain(others.cloned()).collect();
+    if template["spec"].is_object() {
+        template["spec"]["volumes"] = Value::Array(volumes);
+    }
+    Some(template)
+}
+
+/// The rules of numbers of replicas: none negative, none above the whole.
+fn replica_status(object: &At, counts: &[&str], parts: &[&str], ready: &str) {
+    let status = object.get("status");
+    status.none_negative(&["observedGeneration", "replicas"]);
+    status.none_negative(counts);
+    status.none_negative(&["terminatingReplicas", "collisionCount"]);
+    let all = status.get("replicas").int();
+    for part in parts {
+        let part = status.get(part);
+        if part.int() > all {
+            part.invalid("cannot be greater than status.replicas");
+        }
+    }
+    let available = status.get("availableReplicas");
+    if available.int() > status.get("readyReplicas").int() {
+        available.invalid(format!("cannot be greater than {ready}"));
     }
 }
 
-fn immutable_selector(new: &Value, old: &Value, errors: &mut Errors) {
-    immutable(
-        &new["spec"]["selector"],
-        &old["spec"]["selector"],
-        &Path::new("spec").child("selector"),
-        errors,
-    );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn deployment(replicas: &Value, selector: &Value) -> Value {
-        let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"replicas": replicas, "selector": selector,
-            "template": {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "a"}]}}}});
-        (DEPLOYMENT.default)(&mut object);
-        object
-    }
-
-    fn texts(object: &Value) -> Vec<String> {
-        let mut errors = Vec::new();
-        (DEPLOYMENT.validate)(object, &mut errors);
-        errors.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn a_deployment_is_checked_in_kubernetes_words() {
-        assert!(texts(&deployment(&json!(1), &json!({"matchLabels": {"app": "a"}}))).is_empty());
-        assert_eq!(
-            texts(&deployment(&json!(-1), &json!({"matchLabels": {"app": "b"}}))),
-            [
-                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
-                r#"spec.template.metadata.labels: Invalid value: {"app":"a"}: `selector` does not match template `labels`"#,
-            ]
-        );
-    }
-
-    #[test]
-    fn jobs_select_their_pods_by_uid() {
-        let mut job = json!({"metadata": {"uid": "u", "name": "j"}, "spec": {"template": {"spec": {"containers": []}}}});
-        (JOB.default)(&mut job);
-        (JOB.prepare_create)(&mut job);
-        assert_eq!(
-            job["spec"]["selector"],
-            json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}})
-        );
-        assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
-        assert_eq!((&job["spec"]["completions"], &job["spec"]["backoffLimit"]), (&json!(1), &json!(6)));
+fn not_decremented(new: &At, old: &Value) {
+    let count = new.get("status.collisionCount");
+    let before = old["status"]["collisionCount"].as_i64();
+    if before.is_some_and(|before| !count.present() || count.int() < before) {
+        count.invalid_as(count.int(), "cannot be decremented");
     }
 }
