@@ -1,7 +1,7 @@
 //! Reads an object the way a typed decoder would: values of a wrong type are errors, unknown fields
 //! are found and removed, and explicit nulls are as good as absent.
 
-use super::{Field, Type, TypeDef, TypeId, schema};
+use super::{Field, Type, TypeDef, TypeId, canonical, schema};
 use serde_json::Value;
 
 /// What was found in an object.
@@ -13,10 +13,14 @@ pub struct Findings {
     pub unknown: Vec<String>,
 }
 
-/// Checks `value` against a type and prunes what the type does not know.
+/// Checks `value` against a type, prunes what the type does not know, and brings it into the form in
+/// which a typed server would write it.
 pub fn check(value: &mut Value, ty: TypeId) -> Findings {
     let mut findings = Findings::default();
     object(value, schema().get(ty), "", &mut findings);
+    if findings.ill_typed.is_none() {
+        canonical::canonical(value, ty);
+    }
     findings
 }
 

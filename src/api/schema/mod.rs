@@ -8,6 +8,7 @@
 //! stands in before it (`2.19`); `?` says that its zero value is as good as absent. Types: `[]T` list,
 //! `{}T` map, scalars by name, or another type's name.
 
+mod canonical;
 mod check;
 pub mod protobuf;
 pub mod wire;

@@ -222,6 +222,11 @@ impl<'p, 'v> At<'p, 'v> {
         self.report(|path| Error::invalid(path, self.value.clone(), detail));
     }
 
+    /// A value of one of Kubernetes' own types is wrong: it is shown with all its fields.
+    pub fn invalid_type(&self, name: &str, detail: impl Into<String>) {
+        self.report(|path| Error::invalid(path, Value::Null, detail).of_type(self.value, name));
+    }
+
     /// Something else is wrong here.
     pub fn invalid_as(&self, value: impl Into<Value>, detail: impl Into<String>) {
         self.report(|path| Error::invalid(path, value, detail));

@@ -5,15 +5,18 @@
 
 mod at;
 mod format;
+mod go;
 mod meta;
 
 pub use at::{At, Sink, check};
 pub use format::*;
+pub use go::go_quoted;
 pub use meta::{
     condition, conditions, label_name, label_selector, labels, object_meta, object_meta_update, selects,
     template_meta,
 };
 
+use go::shown;
 use serde_json::Value;
 use std::fmt;
 
@@ -62,13 +65,13 @@ pub struct Error {
 #[derive(Clone, Debug, PartialEq)]
 enum Problem {
     Required(String),
-    Invalid(Value, String),
+    Invalid(String, String),
     Wrong(String),
-    Duplicate(Value, String),
-    NotSupported(Value, Vec<String>),
+    Duplicate(String, String),
+    NotSupported(String, Vec<String>),
     Forbidden(String),
     TooLong(usize, &'static str),
-    NotFound(Value, String),
+    NotFound(String, String),
     TooMany(usize, usize),
     TooFew(usize, usize),
 }
@@ -81,7 +84,7 @@ impl Error {
 
     /// The value is wrong.
     pub fn invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
-        Self { path: path.clone(), problem: Problem::Invalid(value.into(), detail.into()) }
+        Self { path: path.clone(), problem: Problem::Invalid(shown(&value.into()), detail.into()) }
     }
 
     /// The value is wrong, but not worth repeating.
@@ -91,13 +94,13 @@ impl Error {
 
     /// The value is there twice.
     pub fn duplicate(path: &Path, value: impl Into<Value>) -> Self {
-        Self { path: path.clone(), problem: Problem::Duplicate(value.into(), String::new()) }
+        Self { path: path.clone(), problem: Problem::Duplicate(shown(&value.into()), String::new()) }
     }
 
     /// The value is none of those that exist.
     pub fn not_supported(path: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
         let supported = supported.iter().map(|one| (*one).to_owned()).collect();
-        Self { path: path.clone(), problem: Problem::NotSupported(value.into(), supported) }
+        Self { path: path.clone(), problem: Problem::NotSupported(shown(&value.into()), supported) }
     }
 
     /// The field must not be set.
@@ -117,7 +120,7 @@ impl Error {
 
     /// It refers to something that is not there.
     pub fn not_found(path: &Path, value: impl Into<Value>) -> Self {
-        Self { path: path.clone(), problem: Problem::NotFound(value.into(), String::new()) }
+        Self { path: path.clone(), problem: Problem::NotFound(shown(&value.into()), String::new()) }
     }
 
     /// There are fewer items than needed.
@@ -143,6 +146,18 @@ impl Error {
     #[must_use]
     pub fn at(self, path: Path) -> Self {
         Self { path, ..self }
+    }
+
+    /// The same error about a value of one of Kubernetes' own types (such as
+    /// `api.core.v1.SecurityContext`), which is shown with all its fields.
+    #[must_use]
+    pub fn of_type(mut self, value: &Value, name: &str) -> Self {
+        if let Problem::Invalid(shown, _) | Problem::Duplicate(shown, _) | Problem::NotSupported(shown, _) =
+            &mut self.problem
+        {
+            *shown = go::internal(value, name);
+        }
+        self
     }
 
     /// The field's path.
@@ -171,22 +186,18 @@ impl Error {
             |head: String, detail: &str| if detail.is_empty() { head } else { format!("{head}: {detail}") };
         match &self.problem {
             Problem::Required(detail) => with_detail("Required value".to_owned(), detail),
-            Problem::Invalid(value, detail) => {
-                with_detail(format!("Invalid value: {}", shown(value)), detail)
-            }
+            Problem::Invalid(value, detail) => with_detail(format!("Invalid value: {value}"), detail),
             Problem::Wrong(detail) => with_detail("Invalid value".to_owned(), detail),
-            Problem::Duplicate(value, detail) => {
-                with_detail(format!("Duplicate value: {}", shown(value)), detail)
-            }
+            Problem::Duplicate(value, detail) => with_detail(format!("Duplicate value: {value}"), detail),
             Problem::NotSupported(value, supported) => {
                 let quoted: Vec<String> = supported.iter().map(|one| go_quoted(one)).collect();
-                format!("Unsupported value: {}: supported values: {}", shown(value), quoted.join(", "))
+                format!("Unsupported value: {value}: supported values: {}", quoted.join(", "))
             }
             Problem::Forbidden(detail) => with_detail("Forbidden".to_owned(), detail),
             Problem::TooLong(most, unit) => {
                 format!("Too long: may not be more than {most} {unit}{}", plural(*most))
             }
-            Problem::NotFound(value, detail) => with_detail(format!("Not found: {}", shown(value)), detail),
+            Problem::NotFound(value, detail) => with_detail(format!("Not found: {value}"), detail),
             Problem::TooMany(actual, most) => {
                 format!("Too many: {actual}: must have at most {most} item{}", plural(*most))
             }
@@ -199,31 +210,6 @@ impl Error {
 
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
-}
-
-/// A text in Go's quotes (`%q`).
-pub fn go_quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            '\n' => quoted.push_str("\\n"),
-            '\t' => quoted.push_str("\\t"),
-            '\r' => quoted.push_str("\\r"),
-            c if c.is_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => go_quoted(text),
-        other => other.to_string(),
-    }
 }
 
 impl fmt::Display for Error {

@@ -1,6 +1,7 @@
 //! Creating objects.
 
 use super::{Context, Index, Outcome, Registry, decode_checked, encode, meta, store_refusal};
+use crate::strategies::Strategy;
 use api::kinds::Kind;
 use api::status::Refusal;
 use serde_json::Value;
@@ -44,12 +45,7 @@ impl Registry {
     ) -> Result<Outcome, Refusal> {
         let strategy = self.strategies.of(kind);
         meta::place(&mut object, kind, namespace)?;
-        meta::stamp(&mut object, strategy.generation);
-        if kind.subresource("status").is_some() && !strategy.status_at_creation {
-            object.as_object_mut().and_then(|fields| fields.remove("status"));
-        }
-        (strategy.default)(&mut object);
-        (strategy.prepare_create)(&mut object);
+        shape(&mut object, kind, strategy);
         let warnings = self.admit_create(kind, namespace, &mut object, context)?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let allocation = self.strategies.allocate(kind, &mut object, None)?;
@@ -74,4 +70,14 @@ impl Registry {
             Err(error) => Err(store_refusal(&error)),
         }
     }
+}
+
+/// Brings a new object into the form in which it is stored.
+pub(crate) fn shape(object: &mut Value, kind: &Kind, strategy: &Strategy) {
+    meta::stamp(object, strategy.generation);
+    if kind.subresource("status").is_some() && !strategy.status_at_creation {
+        object.as_object_mut().and_then(|fields| fields.remove("status"));
+    }
+    (strategy.default)(object);
+    (strategy.prepare_create)(object);
 }

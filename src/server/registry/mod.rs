@@ -18,6 +18,8 @@ mod update;
 mod watching;
 
 pub(crate) use body::{FieldValidation, decode_checked, decode_plain};
+#[cfg(test)]
+pub(crate) use create::shape;
 pub(crate) use delete::DeleteOptions;
 pub(crate) use index::{Index, Record, Selection, place_of};
 pub(crate) use list::ListOptions;
@@ -25,6 +27,8 @@ pub(crate) use meta::{new_uid, random, timestamp};
 pub(crate) use records::Records;
 pub(crate) use render::Rendering;
 pub(crate) use subresources::Reply;
+#[cfg(test)]
+pub(crate) use update::reshape;
 pub(crate) use update::{Change, Part};
 pub(crate) use watching::WatchOptions;
 

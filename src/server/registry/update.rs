@@ -3,11 +3,11 @@
 use super::{
     Context, Index, Outcome, Place, Record, Registry, decode_checked, decoded, encode, store_refusal,
 };
+use crate::strategies::Strategy;
 use api::kinds::Kind;
 use api::patch;
 use api::schema::schema;
 use api::status::Refusal;
-use api::validate::{Error as FieldError, Path};
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
@@ -151,27 +151,38 @@ impl Registry {
     ) -> Result<(), Refusal> {
         let strategy = self.strategies.of(kind);
         let name = old["metadata"]["name"].as_str().unwrap_or_default();
-        keep_owned(new, old);
-        match part {
-            Part::Status => only_status(new, old, strategy.status_meta),
-            Part::Main if kind.subresource("status").is_some() => copy(new, old, "status"),
-            Part::Main | Part::Trusted => {}
-        }
-        (strategy.default)(new);
-        if part == Part::Status {
-            (strategy.prepare_status)(new, old);
-        }
+        reshape((new, old), kind, strategy, part);
         if part == Part::Main {
-            (strategy.prepare_update)(new, old);
             self.admit_update(kind, new, old, context)?;
             self.strategies.allocate(kind, new, Some(old))?.keep();
         }
-        if strategy.generation && part != Part::Status && desire(new) != desire(old) {
-            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
-            new["metadata"]["generation"] = Value::from(generation);
-        }
+        count_generation(new, old, strategy, part);
         let errors = strategy.check_change(kind, new, old, part);
         if errors.is_empty() { Ok(()) } else { Err(Refusal::invalid(kind, name, &errors)) }
+    }
+}
+
+/// Brings the new form of an object into the shape in which it is stored.
+pub(crate) fn reshape((new, old): (&mut Value, &Value), kind: &Kind, strategy: &Strategy, part: Part) {
+    keep_owned(new, old);
+    match part {
+        Part::Status => only_status(new, old, strategy.status_meta),
+        Part::Main if kind.subresource("status").is_some() => copy(new, old, "status"),
+        Part::Main | Part::Trusted => {}
+    }
+    (strategy.default)(new);
+    match part {
+        Part::Status => (strategy.prepare_status)(new, old),
+        Part::Main => (strategy.prepare_update)(new, old),
+        Part::Trusted => {}
+    }
+}
+
+/// A change of what is desired is a new generation.
+fn count_generation(new: &mut Value, old: &Value, strategy: &Strategy, part: Part) {
+    if strategy.generation && part != Part::Status && desire(new) != desire(old) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        new["metadata"]["generation"] = Value::from(generation);
     }
 }
 

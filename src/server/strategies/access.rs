@@ -58,7 +58,7 @@ pub(super) const BINDING: Strategy = Strategy {
     },
     validate_update: |new, old| {
         if *new.get("roleRef").value() != old["roleRef"] {
-            new.get("roleRef").invalid("cannot change roleRef");
+            new.get("roleRef").invalid_type("api.rbac.v1.RoleRef", "cannot change roleRef");
         }
     },
     ..PLAIN

@@ -193,7 +193,7 @@ fn job_spec(spec: &At) {
         if spec.get("completionMode").is("Indexed") {
             success_policy(&success, spec.get("completions").int());
         } else {
-            success.invalid("requires indexed completion mode");
+            success.invalid_type("api.batch.v1.SuccessPolicy", "requires indexed completion mode");
         }
     }
     let replacement = spec.get("podReplacementPolicy");
@@ -465,7 +465,7 @@ fn validate_status(new: &At, old: &Value) {
     let (complete, failed) = (has(now, "Complete"), has(now, "Failed"));
     let (target, success) = (has(now, "FailureTarget"), has(now, "SuccessCriteriaMet"));
     let finished = complete || failed;
-    let mut wrong = |broken: bool, why: &str| {
+    let wrong = |broken: bool, why: &str| {
         if broken {
             conditions.wrong(why);
         }

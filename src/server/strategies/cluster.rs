@@ -102,7 +102,9 @@ fn node_changes(new: &At, old: &Value) {
     let mut seen = HashSet::new();
     new.get("status.addresses").each(|address| {
         if !seen.insert((address.get("type").text(), address.get("address").text())) {
-            address.duplicate();
+            address.report(|path| {
+                Error::duplicate(path, Value::Null).of_type(address.value(), "api.core.v1.NodeAddress")
+            });
         }
     });
     let (spec, before) = (new.get("spec"), &old["spec"]);
@@ -156,7 +158,10 @@ pub(super) const RUNTIME_CLASS: Strategy = Strategy {
             list.each(|toleration| {
                 let key = ["key", "operator", "value", "effect"].map(|field| toleration.get(field).text());
                 if !seen.insert(key) {
-                    toleration.duplicate();
+                    toleration.report(|path| {
+                        Error::duplicate(path, Value::Null)
+                            .of_type(toleration.value(), "api.core.v1.Toleration")
+                    });
                 }
             });
         });

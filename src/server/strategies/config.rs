@@ -103,9 +103,13 @@ fn secret(secret: &At) {
                 password.required("");
             }
         }
-        "kubernetes.io/ssh-auth" => drop(data.key("ssh-privatekey").need()),
+        "kubernetes.io/ssh-auth" => {
+            data.key("ssh-privatekey").need();
+        }
         "kubernetes.io/tls" => {
-            ["tls.crt", "tls.key"].iter().for_each(|key| drop(data.key(key).need_present()))
+            for key in ["tls.crt", "tls.key"] {
+                data.key(key).need_present();
+            }
         }
         _ => {}
     }

@@ -20,6 +20,10 @@ pub(super) fn pod_spec(spec: &mut Value) {
     }
     default_zero(spec, "restartPolicy", "Always");
     default(spec, "terminationGracePeriodSeconds", 30);
+    // A negative grace is the shortest one.
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|grace| grace < 0) {
+        spec["terminationGracePeriodSeconds"] = json!(1);
+    }
     default_zero(spec, "dnsPolicy", "ClusterFirst");
     default_zero(spec, "schedulerName", "default-scheduler");
     default(spec, "securityContext", json!({}));
@@ -30,9 +34,7 @@ pub(super) fn pod_spec(spec: &mut Value) {
     items_mut(spec, "volumes").for_each(volume);
     quantities(&mut spec["overhead"]);
     drop_null(spec, "overhead");
-    for resources in spec.get_mut("resources") {
-        requirements(resources);
-    }
+    spec.get_mut("resources").into_iter().for_each(requirements);
 }
 
 /// What is filled in for pods, but not for templates of pods.

@@ -14,6 +14,8 @@ mod devices;
 mod endpoints;
 mod extensions;
 mod flow;
+#[cfg(test)]
+mod golden;
 mod networking;
 mod pods;
 mod policy;

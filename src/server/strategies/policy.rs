@@ -267,7 +267,10 @@ pub(super) const DISRUPTION_BUDGET: Strategy = Strategy {
         let spec = budget.get("spec");
         let (min, max) = (spec.get("minAvailable"), spec.get("maxUnavailable"));
         if min.present() && max.present() {
-            spec.invalid("minAvailable and maxUnavailable cannot be both set");
+            spec.invalid_type(
+                "api.policy.v1.PodDisruptionBudgetSpec",
+                "minAvailable and maxUnavailable cannot be both set",
+            );
         }
         portion(&min);
         portion(&max);

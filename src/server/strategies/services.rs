@@ -358,8 +358,8 @@ fn node_ports(spec: &At) {
     list.each(|port| {
         let (protocol, number) = (port.get("protocol").text(), port.get("port").int());
         if !seen.insert((protocol, number)) {
-            let same = json!({"Name": "", "Protocol": protocol, "AppProtocol": null, "Port": number, "TargetPort": 0, "NodePort": 0});
-            port.report(|path| Error::duplicate(path, same));
+            let same = json!({"protocol": protocol, "port": number});
+            port.report(|path| Error::duplicate(path, Value::Null).of_type(&same, "api.core.v1.ServicePort"));
         }
     });
 }

@@ -271,7 +271,9 @@ const VOLUME_SOURCES: &[Source] = &[
     ("flexVolume", "flexVolume", volumes::flex),
     ("azureFile", "azureFile", |at| {
         needs(at, &["secretName", "shareName"]);
-        at.on("secretNamespace", |space| drop(space.need()));
+        at.on("secretNamespace", |space| {
+            space.need();
+        });
     }),
     ("vsphereVolume", "vsphereVolume", |at| needs(at, &["volumePath"])),
     ("photonPersistentDisk", "photonPersistentDisk", |at| needs(at, &["pdID"])),

@@ -1,7 +1,7 @@
 //! Deployments and all else that keeps pods running by a selector.
 
 use super::{Changes, PLAIN, Strategy, default, default_zero, defaults, items, items_mut, pods};
-use api::validate::{At, dns_label, label_selector, labels, percent, selects};
+use api::validate::{At, Error, dns_label, label_selector, labels, percent, selects};
 use serde_json::{Value, json};
 
 const COUNTED: Strategy = Strategy { generation: true, ..PLAIN };
@@ -346,7 +346,8 @@ fn strategy(at: &At) {
             at_most_all(&unavailable);
         }
         _ => at.report(|path| {
-            api::validate::Error::not_supported(path, at.value().clone(), &["Recreate", "RollingUpdate"])
+            Error::not_supported(path, Value::Null, &["Recreate", "RollingUpdate"])
+                .of_type(at.value(), "api.apps.v1.DeploymentStrategy")
         }),
     }
 }
@@ -366,7 +367,8 @@ fn daemon_strategy(at: &At) {
             }
         }
         _ => at.report(|path| {
-            api::validate::Error::not_supported(path, at.value().clone(), &["RollingUpdate", "OnDelete"])
+            Error::not_supported(path, Value::Null, &["RollingUpdate", "OnDelete"])
+                .of_type(at.value(), "api.apps.v1.DaemonSetUpdateStrategy")
         }),
     }
 }
@@ -380,7 +382,10 @@ fn stateful(spec: &At) {
     let rolling = update.get("rollingUpdate");
     match update.get("type").text() {
         "OnDelete" if rolling.present() => {
-            rolling.invalid("only allowed for updateStrategy 'RollingUpdate'");
+            rolling.invalid_type(
+                "api.apps.v1.RollingUpdateStatefulSetStrategy",
+                "only allowed for updateStrategy 'RollingUpdate'",
+            );
         }
         "OnDelete" => {}
         "RollingUpdate" => {
@@ -393,7 +398,8 @@ fn stateful(spec: &At) {
                 at_most_all(most);
             });
         }
-        _ => update.invalid("must be 'RollingUpdate' or 'OnDelete'"),
+        _ => update
+            .invalid_type("api.apps.v1.StatefulSetUpdateStrategy", "must be 'RollingUpdate' or 'OnDelete'"),
     }
     for field in ["whenDeleted", "whenScaled"] {
         let name = format!("persistentVolumeClaimRetentionPolicy.{field}");

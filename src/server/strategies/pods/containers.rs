@@ -27,18 +27,17 @@ pub(super) fn claims(list: &At) {
             }
         }
         let (own, template) = (claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName"));
-        let shown = || {
-            format!(
-                "core.PodResourceClaim{{Name:{:?}, ResourceClaimName:(*string)(nil), ResourceClaimTemplateName:(*string)(nil)}}",
-                name.text()
-            )
-        };
         if own.present() && template.present() {
-            claim.invalid("at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
+            claim.invalid_type(
+                "api.core.v1.PodResourceClaim",
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            );
         }
         if !own.present() && !template.present() {
-            let _ = shown;
-            claim.invalid("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
+            claim.invalid_type(
+                "api.core.v1.PodResourceClaim",
+                "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+            );
         }
         own.named_if_set(dns_subdomain);
         template.named_if_set(dns_subdomain);
@@ -241,7 +240,7 @@ impl<'a, 'v> Pod<'a, 'v> {
     }
 
     fn hooks_and_probes(&self, container: &At<'_, 'v>) {
-        let grace = self.spec.get("terminationGracePeriodSeconds").value().as_i64();
+        let grace = self.spec.get("terminationGracePeriodSeconds").value().as_i64().map(|grace| grace.max(0));
         container.on("lifecycle", |lifecycle| {
             for hook in ["postStart", "preStop"] {
                 lifecycle.on(hook, |hook| handler(hook, &HOOKS, grace));
@@ -406,10 +405,11 @@ fn restart_rules(container: &At) {
     rules.each(|rule| {
         rule.get("action").one_of(&["Restart", "RestartAllContainers"]);
         let codes = rule.get("exitCodes");
-        if codes.need_because("must be specified") {
-            codes.get("operator").one_of(&["In", "NotIn"]);
-            codes.get("values").no_more_than(255);
+        if !codes.present() {
+            return codes.required("must be specified");
         }
+        codes.get("operator").one_of(&["In", "NotIn"]);
+        codes.get("values").no_more_than(255);
     });
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::HashSet;
 
 const MOST_ID: i64 = i32::MAX as i64;
+const CONTEXT: &str = "api.core.v1.SecurityContext";
 const WINDOWS: &str = "cannot be set for a windows pod";
 
 /// `spec.securityContext`.
@@ -73,7 +74,10 @@ fn seccomp(at: &At) {
     }
     if !kind.is("Localhost") {
         if profile.present() {
-            profile.invalid_as(at.value().clone(), "can only be set when seccomp type is Localhost");
+            profile.report(|path| {
+                Error::invalid(path, Value::Null, "can only be set when seccomp type is Localhost")
+                    .of_type(at.value(), "api.core.v1.SeccompProfile")
+            });
         }
     } else if profile.present() {
         volumes::descending(&profile);
@@ -116,10 +120,14 @@ pub(super) fn of_container(at: &At, own_users: bool) {
     at.on("seccompProfile", seccomp);
     if *at.get("allowPrivilegeEscalation").value() == false {
         if at.get("privileged").yes() {
-            at.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
+            at.invalid_type(
+                CONTEXT,
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            );
         }
         if at.get("capabilities.add").items().iter().any(|one| one == "CAP_SYS_ADMIN") {
-            at.invalid("cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
+            let why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+            at.invalid_type(CONTEXT, why);
         }
     }
     at.on("windowsOptions", windows_options);

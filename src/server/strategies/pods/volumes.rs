@@ -136,7 +136,7 @@ const SOURCES: &[Source] = &[
     }),
     ("ephemeral", "ephemeral", |at| {
         let template = at.get("volumeClaimTemplate");
-        if template.need() {
+        if template.need_present() {
             api::validate::template_meta(&template.get("metadata"));
             for (field, _) in template.get("metadata").value().as_object().into_iter().flatten() {
                 if !matches!(field.as_str(), "labels" | "annotations") {
@@ -150,7 +150,9 @@ const SOURCES: &[Source] = &[
 ];
 
 pub(in crate::strategies) fn needs(at: &At, fields: &[&str]) {
-    fields.iter().for_each(|field| drop(at.get(field).need()));
+    for field in fields {
+        at.get(field).need();
+    }
 }
 
 pub(in crate::strategies) fn mode(at: &At) {
@@ -363,7 +365,9 @@ pub(in crate::strategies) fn storage_os(at: &At, reference: &[&str]) {
 
 /// The name of a CSI driver.
 pub(in crate::strategies) fn csi_driver(at: &At) {
-    at.need();
+    if !at.need() {
+        return;
+    }
     at.no_longer_than(63);
     for problem in dns_subdomain(&at.text().to_ascii_lowercase()) {
         at.invalid_as(at.text(), problem);

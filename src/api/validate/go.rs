@@ -1,0 +1,167 @@
+//! Values as Go prints them in messages: JSON, but structs in the order and with the names of their
+//! fields.
+
+use crate::schema::{Field, Type, TypeId, schema};
+use serde_json::Value;
+use std::fmt::Write;
+
+/// A text in Go's quotes (`%q`).
+pub fn go_quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            c if c.is_control() => drop(write!(quoted, "\\x{:02x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// A value in a message.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => go_quoted(text),
+        other => json(other),
+    }
+}
+
+/// The fields of the two published structs that are met in messages, in their order; the first so
+/// many of them are always written.
+const STRUCTS: [(&[&str], usize); 2] =
+    [(&["matchLabels", "matchExpressions"], 0), (&["key", "operator", "values"], 2)];
+
+fn json(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(json).collect::<Vec<_>>().join(",")),
+        Value::Object(fields) => {
+            let is =
+                |names: &[&str]| !fields.is_empty() && fields.keys().all(|key| names.contains(&key.as_str()));
+            let pair = |name: &str, value: &Value| format!("{}:{}", Value::from(name), json(value));
+            let parts: Vec<String> = match STRUCTS.iter().find(|(names, _)| is(names)) {
+                Some((names, always)) => names
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(index, name)| match fields.get(*name) {
+                        Some(value) => Some(pair(name, value)),
+                        None => (index < *always).then(|| format!("\"{name}\":\"\"")),
+                    })
+                    .collect(),
+                None => fields.iter().map(|(name, value)| pair(name, value)).collect(),
+            };
+            format!("{{{}}}", parts.join(","))
+        }
+        other => escaped(other.to_string()),
+    }
+}
+
+/// Go escapes what could end a script.
+fn escaped(text: String) -> String {
+    if text.contains(['<', '>', '&']) {
+        text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    } else {
+        text
+    }
+}
+
+/// Words that Go writes in capitals.
+const NAMES: [(&str, &str); 8] = [
+    ("apiGroup", "APIGroup"),
+    ("apiVersion", "APIVersion"),
+    ("seLinuxOptions", "SELinuxOptions"),
+    ("cidrs", "CIDRs"),
+    ("ip", "IP"),
+    ("uid", "UID"),
+    ("gmsaCredentialSpecName", "GMSACredentialSpecName"),
+    ("gmsaCredentialSpec", "GMSACredentialSpec"),
+];
+
+/// Fields that stand elsewhere in Go's struct than their numbers say: type, field, the field before it.
+const MOVED: [(&str, &str, &str); 3] = [
+    ("api.core.v1.ServicePort", "appProtocol", "protocol"),
+    ("api.core.v1.SecurityContext", "windowsOptions", "seLinuxOptions"),
+    ("api.core.v1.SecurityContext", "procMount", "allowPrivilegeEscalation"),
+];
+
+fn go_name(name: &str) -> String {
+    if let Some((_, go)) = NAMES.iter().find(|(json, _)| *json == name) {
+        return (*go).to_owned();
+    }
+    let mut chars = name.chars();
+    chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
+}
+
+/// A value of a type as Kubernetes' own structs print it, with all fields.
+pub(super) fn internal(value: &Value, name: &str) -> String {
+    match schema().by_name(name) {
+        Some(id) => of_struct(value, id),
+        None => json(value),
+    }
+}
+
+fn of_struct(value: &Value, id: TypeId) -> String {
+    let def = schema().get(id);
+    let mut fields: Vec<&Field> = def.fields.iter().filter(|field| !field.numbers.is_empty()).collect();
+    fields.sort_by_key(|field| field.numbers.clone());
+    for (_, moved, after) in MOVED.iter().filter(|(of, ..)| *of == def.name) {
+        let place = |fields: &[&Field], name: &str| fields.iter().position(|field| field.name == name);
+        if let Some(from) = place(&fields, moved) {
+            let field = fields.remove(from);
+            let to = place(&fields, after).map_or(fields.len(), |index| index + 1);
+            fields.insert(to, field);
+        }
+    }
+    let parts = fields
+        .iter()
+        .map(|field| format!("\"{}\":{}", go_name(field.name), of_field(&value[field.name], field)));
+    format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
+}
+
+fn of_field(value: &Value, field: &Field) -> String {
+    let plain = field.required || field.zero_is_absent;
+    match (&field.ty, value) {
+        (Type::Ref(id), Value::Null) if plain => of_struct(&Value::Object(serde_json::Map::new()), *id),
+        (Type::String, Value::Null) if plain => "\"\"".to_owned(),
+        (Type::Int32 | Type::Int64, Value::Null) if plain => "0".to_owned(),
+        (Type::IntOrString, Value::Null) if plain => "0".to_owned(),
+        (Type::Bool, Value::Null) if plain => "false".to_owned(),
+        (ty, value) => of_type(value, ty),
+    }
+}
+
+fn of_type(value: &Value, ty: &Type) -> String {
+    match (ty, value) {
+        (Type::Ref(id), Value::Object(_)) if schema().get(*id).name.starts_with("api.") => {
+            of_struct(value, *id)
+        }
+        (Type::List(item), Value::Array(items)) => {
+            format!("[{}]", items.iter().map(|value| of_type(value, item)).collect::<Vec<_>>().join(","))
+        }
+        (_, value) => json(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn structs_are_printed_as_go_prints_them() {
+        let selector =
+            json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "a", "values": ["<"]}]});
+        assert_eq!(
+            shown(&selector),
+            r#"{"matchLabels":{"a":"b"},"matchExpressions":[{"key":"a","operator":"","values":["\u003c"]}]}"#
+        );
+        assert_eq!(
+            internal(&json!({"type": "X"}), "api.apps.v1.DeploymentStrategy"),
+            r#"{"Type":"X","RollingUpdate":null}"#
+        );
+    }
+}
