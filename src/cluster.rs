@@ -192,7 +192,6 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     bootstrap::objects::publish_endpoint(&admin, &advertised, options.https_listen_port).await?;
     let controllers = client_of(&server, "system:kube-controller-manager", &[]);
     let caches = Caches::new(controllers.clone(), supervisor.clone());
-    caches.trim(api::slim::pod);
     let control = controllers::Config {
         cluster_cidrs: vec![options.cluster_cidr.clone()],
         root_ca_pem: pki.server_ca_pem().to_owned(),

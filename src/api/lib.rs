@@ -26,4 +26,4 @@ pub use k8s_openapi::api::{
 pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-pub use object::{Object, Scope, controller_of, owner_reference};
+pub use object::{Controller, Meta, Object, Scope, Texts, Whole, owner_reference};

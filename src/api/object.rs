@@ -1,6 +1,7 @@
-//! One trait over all typed kinds, so that caches, queues and the client are written once.
+//! Traits over all typed kinds, so that caches, queues and the client are written once: what can be read,
+//! and what can be written as well.
 
-use crate::meta::{ObjectMeta, OwnerReference};
+use crate::meta::{ObjectMeta, OwnerReference, Time};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -18,69 +19,188 @@ impl Scope for k8s_openapi::ClusterResourceScope {
     const NAMESPACED: bool = false;
 }
 
-/// A typed Kubernetes object. Typed structs know the fields of one version: the API server never
-/// stores what went through one.
+/// Texts by key, as labels and annotations are.
+pub trait Texts {
+    /// The value of a key.
+    fn text(&self, key: &str) -> Option<&str>;
+}
+
+impl Texts for BTreeMap<String, String> {
+    fn text(&self, key: &str) -> Option<&str> {
+        self.get(key).map(String::as_str)
+    }
+}
+
+/// The owner that controls an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Controller<'a> {
+    /// Its `kind`.
+    pub kind: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// By which it is known.
+    pub uid: &'a str,
+}
+
+/// What everybody reads of `metadata`.
+pub trait Meta {
+    /// What labels and annotations are.
+    type Texts: Texts;
+
+    /// `name`, or "" before one was given.
+    fn name(&self) -> &str;
+
+    /// `namespace`, or "" for kinds outside namespaces.
+    fn namespace(&self) -> &str;
+
+    /// `uid`, or "" before the server gave one.
+    fn uid(&self) -> &str;
+
+    /// `resourceVersion`.
+    fn resource_version(&self) -> Option<&str>;
+
+    /// `creationTimestamp`.
+    fn created(&self) -> Option<&Time>;
+
+    /// `deletionTimestamp`.
+    fn deleted(&self) -> Option<&Time>;
+
+    /// `labels`.
+    fn labels(&self) -> &Self::Texts;
+
+    /// `annotations`.
+    fn annotations(&self) -> &Self::Texts;
+
+    /// The owner that controls the object, if any (`ownerReferences[].controller`).
+    fn controller(&self) -> Option<Controller<'_>>;
+}
+
+impl Meta for ObjectMeta {
+    type Texts = BTreeMap<String, String>;
+
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or_default()
+    }
+
+    fn uid(&self) -> &str {
+        self.uid.as_deref().unwrap_or_default()
+    }
+
+    fn resource_version(&self) -> Option<&str> {
+        self.resource_version.as_deref()
+    }
+
+    fn created(&self) -> Option<&Time> {
+        self.creation_timestamp.as_ref()
+    }
+
+    fn deleted(&self) -> Option<&Time> {
+        self.deletion_timestamp.as_ref()
+    }
+
+    fn labels(&self) -> &BTreeMap<String, String> {
+        self.labels.as_ref().unwrap_or(&NONE)
+    }
+
+    fn annotations(&self) -> &BTreeMap<String, String> {
+        self.annotations.as_ref().unwrap_or(&NONE)
+    }
+
+    fn controller(&self) -> Option<Controller<'_>> {
+        let owner = self.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))?;
+        Some(Controller { kind: &owner.kind, name: &owner.name, uid: &owner.uid })
+    }
+}
+
+static NONE: BTreeMap<String, String> = BTreeMap::new();
+
+/// A typed Kubernetes object, to be read.
 ///
 /// JSON is read and written by functions of this room and not by serde's traits: those would be compiled
 /// anew in every room that uses a kind, which took minutes of a build.
-pub trait Object:
-    k8s_openapi::Resource<Scope: Scope> + k8s_openapi::Metadata<Ty = ObjectMeta> + Clone + Send + Sync + 'static
-{
-    /// Reads an object.
-    fn from_json(bytes: &[u8]) -> serde_json::Result<Self>;
+pub trait Object: k8s_openapi::Resource<Scope: Scope> + Send + Sync + 'static {
+    /// `metadata`, as much of it as there is.
+    type Meta: Meta;
 
+    /// Reads an object.
+    fn from_json(bytes: &[u8]) -> serde_json::Result<Self>
+    where
+        Self: Sized;
+
+    /// `metadata`.
+    fn meta(&self) -> &Self::Meta;
+
+    /// `metadata.name`, or "" before one was given.
+    fn name(&self) -> &str {
+        self.meta().name()
+    }
+
+    /// `metadata.namespace`, or "" for kinds outside namespaces.
+    fn namespace(&self) -> &str {
+        self.meta().namespace()
+    }
+
+    /// `metadata.uid`, or "" before the server gave one.
+    fn uid(&self) -> &str {
+        self.meta().uid()
+    }
+
+    /// `metadata.labels`.
+    fn labels(&self) -> &<Self::Meta as Meta>::Texts {
+        self.meta().labels()
+    }
+
+    /// `metadata.annotations`.
+    fn annotations(&self) -> &<Self::Meta as Meta>::Texts {
+        self.meta().annotations()
+    }
+
+    /// The owner that controls the object, if any (`metadata.ownerReferences[].controller`).
+    fn controller(&self) -> Option<Controller<'_>> {
+        self.meta().controller()
+    }
+
+    /// `metadata.resourceVersion` as the store's revision, 0 before it was stored.
+    fn revision(&self) -> u64 {
+        self.meta().resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
+    }
+
+    /// `metadata.deletionTimestamp` is set.
+    fn is_deleting(&self) -> bool {
+        self.meta().deleted().is_some()
+    }
+}
+
+/// An object with all fields of its version, to be written. The API server never stores what went
+/// through one: it may be of a later version.
+pub trait Whole: Object<Meta = ObjectMeta> {
     /// Writes the object.
     fn to_json(&self) -> serde_json::Result<Vec<u8>>;
 
     /// The object as a value.
     fn to_value(&self) -> serde_json::Result<Value>;
-
-    /// `metadata.name`, or "" before one was given.
-    fn name(&self) -> &str {
-        self.metadata().name.as_deref().unwrap_or_default()
-    }
-
-    /// `metadata.namespace`, or "" for kinds outside namespaces.
-    fn namespace(&self) -> &str {
-        self.metadata().namespace.as_deref().unwrap_or_default()
-    }
-
-    /// `metadata.uid`, or "" before the server gave one.
-    fn uid(&self) -> &str {
-        self.metadata().uid.as_deref().unwrap_or_default()
-    }
-
-    /// `metadata.labels`.
-    fn labels(&self) -> &BTreeMap<String, String> {
-        static NONE: BTreeMap<String, String> = BTreeMap::new();
-        self.metadata().labels.as_ref().unwrap_or(&NONE)
-    }
-
-    /// `metadata.annotations`.
-    fn annotations(&self) -> &BTreeMap<String, String> {
-        static NONE: BTreeMap<String, String> = BTreeMap::new();
-        self.metadata().annotations.as_ref().unwrap_or(&NONE)
-    }
-
-    /// `metadata.resourceVersion` as the store's revision, 0 before it was stored.
-    fn revision(&self) -> u64 {
-        self.metadata().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
-    }
-
-    /// `metadata.deletionTimestamp` is set.
-    fn is_deleting(&self) -> bool {
-        self.metadata().deletion_timestamp.is_some()
-    }
 }
 
 /// The kinds that are worked with as typed objects.
 macro_rules! objects {
     ($($kind:ty),* $(,)?) => {$(
         impl Object for $kind {
+            type Meta = ObjectMeta;
+
             fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
                 serde_json::from_slice(bytes)
             }
 
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+        }
+
+        impl Whole for $kind {
             fn to_json(&self) -> serde_json::Result<Vec<u8>> {
                 serde_json::to_vec(self)
             }
@@ -109,11 +229,6 @@ objects!(
     crate::discovery::EndpointSlice,
     k8s_openapi::api::node::v1::RuntimeClass,
 );
-
-/// The owner that controls this object, if any (`ownerReferences[].controller`).
-pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
-}
 
 /// The reference by which an object says that `owner` controls it and waits for its deletion.
 pub fn owner_reference<T: Object>(owner: &T) -> OwnerReference {

@@ -1,6 +1,6 @@
 //! Label and field selectors, as query texts and as `LabelSelector` objects.
 
-use crate::meta;
+use crate::{Object, Texts, meta};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -71,6 +71,11 @@ impl Labels {
     /// Whether these labels are selected.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.matches_with(|key| labels.get(key).map(String::as_str))
+    }
+
+    /// Whether the labels of an object are selected.
+    pub fn selects(&self, object: &impl Object) -> bool {
+        self.matches_with(|key| object.labels().text(key))
     }
 
     /// Whether labels are selected that are looked up by a function.

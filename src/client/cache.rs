@@ -1,6 +1,5 @@
 //! A decoded copy of one kind, kept current by a watch, read without a lock.
 
-use crate::caches::Trim;
 use api::Object;
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
@@ -79,8 +78,6 @@ struct Inner<T> {
     seen: watch::Sender<u64>,
     /// Counts the changes.
     changes: watch::Sender<u64>,
-    /// Applied to whatever comes in.
-    trim: Option<Trim<T>>,
 }
 
 /// A decoded copy of one kind. Cheap to clone; every clone is the same cache.
@@ -97,22 +94,14 @@ fn key(namespace: &str, name: &str) -> Box<str> {
 }
 
 impl<T: Object> Cache<T> {
-    pub(crate) fn empty(trim: Option<Trim<T>>) -> Self {
+    pub(crate) fn empty() -> Self {
         let nothing = Snapshot { objects: OrdMap::new(), revision: 0 };
         Self(Arc::new(Inner {
             snapshot: ArcSwap::from_pointee(nothing),
             handlers: Mutex::default(),
             seen: watch::channel(0).0,
             changes: watch::channel(0).0,
-            trim,
         }))
-    }
-
-    fn trimmed(&self, object: T) -> Arc<T> {
-        Arc::new(match self.0.trim {
-            Some(trim) => trim(object),
-            None => object,
-        })
     }
 
     /// One object.
@@ -171,7 +160,7 @@ impl<T: Object> Cache<T> {
     pub(crate) fn apply(&self, object: T) {
         let revision = object.revision();
         self.swap(revision, |objects| {
-            let new = self.trimmed(object);
+            let new = Arc::new(object);
             let old = objects.insert(key(new.namespace(), new.name()), new.clone());
             vec![Change { old, new: Some(new) }]
         });
@@ -195,7 +184,7 @@ impl<T: Object> Cache<T> {
                 let old = before.get(&key).cloned();
                 let same = old.as_ref().filter(|old| old.revision() == item.revision()).cloned();
                 let unchanged = same.is_some();
-                let new = same.unwrap_or_else(|| self.trimmed(item));
+                let new = same.unwrap_or_else(|| Arc::new(item));
                 objects.insert(key, new.clone());
                 if !unchanged {
                     changes.push(Change { old, new: Some(new) });
@@ -255,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_late_handler_hears_of_what_is_there() {
-        let cache = Cache::empty(None);
+        let cache = Cache::empty();
         cache.apply(object("a", 3));
         let log = recorded(&cache);
         cache.apply(object("a", 4));
@@ -266,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_new_list_tells_only_differences() {
-        let cache = Cache::empty(None);
+        let cache = Cache::empty();
         cache.replace(vec![object("a", 1), object("b", 2)], 2);
         let log = recorded(&cache);
         log.lock().unwrap().clear();
@@ -278,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn reached_waits_for_the_write_to_come_back() {
-        let cache = Cache::<ConfigMap>::empty(None);
+        let cache = Cache::<ConfigMap>::empty();
         let waiting = cache.reached(4);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());

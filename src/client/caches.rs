@@ -9,9 +9,6 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Gives back an object without what its readers do not need.
-pub(crate) type Trim<T> = fn(T) -> T;
-
 type Started = HashMap<(TypeId, Selection), Box<dyn Any + Send>>;
 
 /// The process' shared caches. Cheap to clone; every clone is the same set.
@@ -20,27 +17,12 @@ pub struct Caches {
     client: Client,
     supervisor: Supervisor,
     started: Arc<Mutex<Started>>,
-    /// A [`Trim`] for some types.
-    trims: Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send>>>>,
 }
 
 impl Caches {
     /// No caches yet; their reflectors will run under `supervisor`.
     pub fn new(client: Client, supervisor: Supervisor) -> Self {
-        Self { client, supervisor, started: Arc::default(), trims: Arc::default() }
-    }
-
-    /// Makes the cache of *all* objects of a kind keep them without what `trim` takes away; to be called
-    /// before the first [`Caches::of`]. Selected objects stay whole.
-    pub fn trim<T: Object>(&self, trim: fn(T) -> T) {
-        let mut trims = self.trims.lock().unwrap_or_else(PoisonError::into_inner);
-        trims.insert(TypeId::of::<T>(), Box::new(trim));
-    }
-
-    fn trim_of<T: Object>(&self, selection: &Selection) -> Option<Trim<T>> {
-        let trims = self.trims.lock().unwrap_or_else(PoisonError::into_inner);
-        let trim = trims.get(&TypeId::of::<T>()).filter(|_| *selection == Selection::default())?;
-        trim.downcast_ref::<Trim<T>>().copied()
+        Self { client, supervisor, started: Arc::default() }
     }
 
     /// The cache of all objects of a kind.
@@ -61,7 +43,7 @@ impl Caches {
     }
 
     fn reflect<T: Object>(&self, selection: Selection) -> Cache<T> {
-        let cache = Cache::empty(self.trim_of::<T>(&selection));
+        let cache = Cache::empty();
         let (client, into) = (self.client.clone(), cache.clone());
         let name = format!("cache of {}", T::URL_PATH_SEGMENT);
         self.supervisor.run(&name, Phase::Work, Restart::OnFailure, move |shutdown| {

@@ -3,9 +3,9 @@
 //! Equal events are counted up instead of written anew, and one object can only cause so many.
 
 use crate::request::{Client, Error, Patch};
-use api::Object;
 use api::core::{Event, EventSource, ObjectReference, Pod};
 use api::meta::{ObjectMeta, Time};
+use api::{Meta as _, Object};
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
@@ -151,7 +151,7 @@ fn reference<T: Object>(about: &T, field_path: Option<String>) -> ObjectReferenc
         name: Some(about.name().to_owned()),
         namespace: Some(about.namespace().to_owned()).filter(|namespace| !namespace.is_empty()),
         uid: Some(about.uid().to_owned()),
-        resource_version: about.metadata().resource_version.clone(),
+        resource_version: about.meta().resource_version().map(str::to_owned),
         field_path,
     }
 }

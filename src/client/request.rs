@@ -1,7 +1,7 @@
 //! Requests and answers, typed.
 
 use api::meta::{DeleteOptions, Status};
-use api::{Object, Scope};
+use api::{Object, Scope, Whole};
 use base::{Body, full_body};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -136,18 +136,18 @@ impl Client {
     }
 
     /// Creates the object in its namespace.
-    pub async fn create<T: Object>(&self, object: &T) -> Result<T, Error> {
+    pub async fn create<T: Whole>(&self, object: &T) -> Result<T, Error> {
         self.typed(Method::POST, &path_of::<T>(object.namespace()), Some(written(object)?)).await
     }
 
     /// Replaces the object; refused with a conflict unless its resourceVersion is the latest.
-    pub async fn update<T: Object>(&self, object: &T) -> Result<T, Error> {
+    pub async fn update<T: Whole>(&self, object: &T) -> Result<T, Error> {
         let path = object_path::<T>(object.namespace(), object.name());
         self.typed(Method::PUT, &path, Some(written(object)?)).await
     }
 
     /// Replaces the object's status alone.
-    pub async fn update_status<T: Object>(&self, object: &T) -> Result<T, Error> {
+    pub async fn update_status<T: Whole>(&self, object: &T) -> Result<T, Error> {
         let path = format!("{}/status", object_path::<T>(object.namespace(), object.name()));
         self.typed(Method::PUT, &path, Some(written(object)?)).await
     }
@@ -277,7 +277,7 @@ fn encode<T: serde::Serialize>(value: &T) -> Result<Bytes, Error> {
     serde_json::to_vec(value).map(Bytes::from).map_err(unreadable)
 }
 
-fn written<T: Object>(object: &T) -> Result<Bytes, Error> {
+fn written<T: Whole>(object: &T) -> Result<Bytes, Error> {
     object.to_json().map(Bytes::from).map_err(unreadable)
 }
 

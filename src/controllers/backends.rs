@@ -2,8 +2,9 @@
 
 use crate::common::Key;
 use crate::pods;
-use api::core::{Container, Node, ObjectReference, Pod, Service, ServicePort, ServiceSpec};
+use api::core::{Node, ObjectReference, Service, ServicePort, ServiceSpec};
 use api::selector::Labels;
+use api::slim::{ContainerPort, Pod};
 use api::{IntOrString, Object};
 use client::{Cache, Queue, Snapshot};
 use std::collections::BTreeMap;
@@ -30,15 +31,14 @@ pub(crate) fn selector(service: &Service) -> Option<Labels> {
 pub(crate) fn of(service: &Service, all: &Snapshot<Pod>) -> Vec<Arc<Pod>> {
     let Some(selector) = selector(service) else { return Vec::new() };
     let in_namespace = all.in_namespace(service.namespace());
-    let backs = |pod: &&Arc<Pod>| {
-        selector.matches(pod.labels()) && !pods::is_finished(pod) && !addresses(pod).is_empty()
-    };
+    let backs =
+        |pod: &&Arc<Pod>| selector.selects(&***pod) && !pods::is_finished(pod) && !addresses(pod).is_empty();
     in_namespace.filter(backs).cloned().collect()
 }
 
 pub(crate) fn addresses(pod: &Pod) -> Vec<&str> {
     let Some(status) = &pod.status else { return Vec::new() };
-    let all: Vec<&str> = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).collect();
+    let all: Vec<&str> = status.pod_ips.iter().flatten().map(|ip| &*ip.ip).collect();
     if all.is_empty() {
         status.pod_ip.as_deref().into_iter().filter(|ip| !ip.is_empty()).collect()
     } else {
@@ -49,17 +49,17 @@ pub(crate) fn addresses(pod: &Pod) -> Vec<&str> {
 /// The name a pod has under a headless Service (`spec.hostname` and `spec.subdomain`).
 pub(crate) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
-    let hostname = spec.hostname.clone().filter(|hostname| !hostname.is_empty())?;
-    (spec.subdomain.as_deref() == service.metadata.name.as_deref()).then_some(hostname)
+    let hostname = spec.hostname.as_deref().filter(|hostname| !hostname.is_empty())?;
+    (spec.subdomain.as_deref() == service.metadata.name.as_deref()).then(|| hostname.to_owned())
 }
 
 /// What an endpoint says of its pod.
 pub(crate) fn target(pod: &Pod) -> ObjectReference {
     ObjectReference {
         kind: Some("Pod".to_owned()),
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
+        namespace: Some(pod.namespace().to_owned()),
+        name: Some(pod.name().to_owned()),
+        uid: Some(pod.uid().to_owned()),
         ..ObjectReference::default()
     }
 }
@@ -83,12 +83,11 @@ pub(crate) fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     let spec = pod.spec.as_ref()?;
     let sidecars =
         spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
-    let ports = |container: &'_ Container| container.ports.clone().unwrap_or_default();
-    let all = spec.containers.iter().chain(sidecars).flat_map(ports);
-    let named = |port: &api::core::ContainerPort| {
-        port.name.as_ref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
+    let mut all = spec.containers.iter().chain(sidecars).flat_map(|it| it.ports.iter().flatten());
+    let named = |port: &&ContainerPort| {
+        port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
     };
-    all.into_iter().find(named).map(|port| port.container_port)
+    all.find(named).map(|port| port.container_port)
 }
 
 /// The labels an endpoints object takes over from its Service, with the mark of a headless one.
@@ -116,7 +115,7 @@ pub(crate) fn watch(services: &Cache<Service>, all_pods: &Cache<Pod>, queue: &Qu
         for pod in [&change.old, &change.new].into_iter().flatten() {
             let selecting = services
                 .in_namespace(pod.namespace())
-                .filter(|service| selector(service).is_some_and(|selector| selector.matches(pod.labels())));
+                .filter(|service| selector(service).is_some_and(|selector| selector.selects(&**pod)));
             selecting.for_each(|service| queue.add(Key::of(&**service)));
         }
     });

@@ -1,13 +1,12 @@
 //! What the controllers share: running a queue, claiming children, waiting for the own writes.
 
-use api::core::Pod;
-use api::meta::{LabelSelector, ObjectMeta, OwnerReference, Time};
+use api::meta::{LabelSelector, OwnerReference, Time};
 use api::selector::Labels;
-use api::{Object, controller_of};
+use api::slim::Pod;
+use api::{Meta, Object};
 use base::{Phase, Restart, Supervisor, clock};
 use client::{Cache, Caches, Client, Error, Next, Patch, Queue, Recorder};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,9 +80,9 @@ pub(crate) fn watch_children<T: Object>(
     let queue = queue.clone();
     cache.on_change(move |change| {
         for object in [&change.old, &change.new].into_iter().flatten() {
-            match controller_of(object.metadata()) {
+            match object.controller() {
                 Some(reference) if reference.kind == owner => {
-                    queue.add(Key::new(object.namespace(), &reference.name));
+                    queue.add(Key::new(object.namespace(), reference.name));
                 }
                 Some(_) => {}
                 None => adopters(object).into_iter().for_each(|key| queue.add(key)),
@@ -96,9 +95,9 @@ pub(crate) fn watch_children<T: Object>(
 pub(crate) fn adopters<'a, T: Object>(
     candidates: impl Iterator<Item = &'a Arc<T>>,
     selector: impl Fn(&T) -> Option<&LabelSelector>,
-    labels: &BTreeMap<String, String>,
+    child: &impl Object,
 ) -> Vec<Key> {
-    let matching = candidates.filter(|candidate| Labels::of(selector(candidate)).matches(labels));
+    let matching = candidates.filter(|candidate| Labels::of(selector(candidate)).selects(child));
     matching.map(|candidate| Key::of(&**candidate)).collect()
 }
 
@@ -117,8 +116,8 @@ pub(crate) enum Claim {
 
 /// Decides by owner reference and selector (`metadata.ownerReferences[].controller`).
 pub(crate) fn claim<O: Object>(owner: &O, selector: &Labels, child: &impl Object) -> Claim {
-    let matches = selector.matches(child.labels());
-    match controller_of(child.metadata()) {
+    let matches = selector.selects(child);
+    match child.controller() {
         Some(reference) if reference.uid != owner.uid() => Claim::Foreign,
         Some(_) if matches => Claim::Owned,
         Some(_) if owner.is_deleting() => Claim::Foreign,
@@ -207,8 +206,8 @@ pub(crate) fn seconds_between(since: jiff::Timestamp, until: jiff::Timestamp) ->
 }
 
 /// `metadata.creationTimestamp`, or the beginning of time before the server gave one.
-pub(crate) fn created(meta: &ObjectMeta) -> jiff::Timestamp {
-    meta.creation_timestamp.as_ref().map_or(jiff::Timestamp::MIN, |time| time.0)
+pub(crate) fn created(meta: &impl Meta) -> jiff::Timestamp {
+    meta.created().map_or(jiff::Timestamp::MIN, |time| time.0)
 }
 
 /// An absolute number, or a percentage of `total` (`maxSurge`, `maxUnavailable`).

@@ -5,9 +5,9 @@ use crate::deployment_status::{self as status, Progress};
 use crate::rollout::{self, DESIRED, MAX, fenceposts, replicas, set_spec, spec, wanted};
 use crate::{pods, template};
 use api::apps::{Deployment, DeploymentStatus, ReplicaSet};
-use api::core::Pod;
 use api::selector::Labels;
-use api::{Object, controller_of, owner_reference};
+use api::slim::Pod;
+use api::{Object, owner_reference};
 use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -209,16 +209,16 @@ pub(crate) fn start(room: &Room) {
     common::watch_children(&controller.sets, &queue, "Deployment", move |set: &ReplicaSet| {
         let deployments = deployments.snapshot();
         let candidates = deployments.in_namespace(set.namespace());
-        common::adopters(candidates, |deployment| Some(&spec(deployment).selector), set.labels())
+        common::adopters(candidates, |deployment| Some(&spec(deployment).selector), set)
     });
     let (recreated, sets) = (queue.clone(), controller.sets.clone());
     controller.pods.on_change(move |change| {
         let pod = change.object();
         let gone = change.new.as_ref().is_none_or(|pod| pods::is_finished(pod));
-        let set = controller_of(&pod.metadata).filter(|owner| gone && owner.kind == "ReplicaSet");
-        let set = set.and_then(|owner| sets.get(pod.namespace(), &owner.name));
-        if let Some(owner) = set.as_ref().and_then(|set| controller_of(&set.metadata)) {
-            recreated.add(Key::new(pod.namespace(), &owner.name));
+        let set = pod.controller().filter(|owner| gone && owner.kind == "ReplicaSet");
+        let set = set.and_then(|owner| sets.get(pod.namespace(), owner.name));
+        if let Some(owner) = set.as_ref().and_then(|set| set.controller()) {
+            recreated.add(Key::new(pod.namespace(), owner.name));
         }
     });
     room.work("deployment controller", &queue, 8, move |key| controller.clone().sync(key));
@@ -268,8 +268,7 @@ impl Deployments {
             sets.iter().filter(|set| !template::is_same(set, deployment)).map(|set| set.uid()).collect();
         let snapshot = self.pods.snapshot();
         snapshot.in_namespace(deployment.namespace()).any(|pod| {
-            !pods::is_finished(pod)
-                && controller_of(&pod.metadata).is_some_and(|owner| old.contains(&owner.uid.as_str()))
+            !pods::is_finished(pod) && pod.controller().is_some_and(|owner| old.contains(&owner.uid))
         })
     }
 
@@ -311,7 +310,7 @@ impl Deployments {
             }
             Err(error) if error.is_already_exists() => {
                 let found: ReplicaSet = self.client.get(set.namespace(), set.name()).await?;
-                let own = controller_of(&found.metadata).is_some_and(|owner| owner.uid == deployment.uid());
+                let own = found.controller().is_some_and(|owner| owner.uid == deployment.uid());
                 if own && template::is_same(&found, deployment) {
                     self.sets.reached(found.revision()).await;
                     return Ok(());

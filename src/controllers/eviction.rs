@@ -3,7 +3,8 @@
 use crate::common::{self, Key, Room, now, seconds_between};
 use crate::pods;
 use api::Object;
-use api::core::{Node, Pod, Taint, Toleration};
+use api::core::{Node, Taint, Toleration};
+use api::slim::Pod;
 use api::taints::covers;
 use client::{Cache, Client, Error, Next, Queue, Recorder};
 use jiff::Timestamp;

@@ -9,14 +9,13 @@ use crate::indexes::{self, Indexes};
 use crate::pods;
 use api::Object;
 use api::batch::{Job, JobCondition, JobSpec, JobStatus};
-use api::core::Pod;
 use api::meta::Time;
+use api::slim::{JOB_INDEX, Pod};
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 pub(crate) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
-pub(crate) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// The delay after a pod failed: doubles from here up to the limit.
 const FIRST_BACKOFF_S: i64 = 10;
 const LONGEST_BACKOFF_S: i64 = 600;
@@ -59,11 +58,11 @@ pub(crate) fn finished_at(job: &Job) -> Option<Timestamp> {
 }
 
 pub(crate) fn is_tracked(pod: &Pod) -> bool {
-    pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+    pod.metadata.finalizers.iter().flatten().any(|finalizer| &**finalizer == FINALIZER)
 }
 
 fn index_of(pod: &Pod) -> Option<i32> {
-    pod.annotations().get(INDEX)?.parse().ok()
+    pod.annotations().get(JOB_INDEX)?.parse().ok()
 }
 
 /// The pods of a Job by what they count as, and the counts with them.
@@ -332,7 +331,7 @@ mod tests {
         let pod = |text: &&str| {
             let words: Vec<_> = text.split(' ').collect();
             let finalizers = if words[2] == "tracked" { vec![FINALIZER] } else { vec![] };
-            let annotations = words.get(3).map(|index| json!({INDEX: index}));
+            let annotations = words.get(3).map(|index| json!({JOB_INDEX: index}));
             let ended = json!([{"name": "c", "ready": false, "restartCount": 0, "image": "", "imageID": "",
                 "state": {"terminated": {"exitCode": 1, "finishedAt": at(0).to_string()}}}]);
             Arc::new(

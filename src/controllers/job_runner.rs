@@ -1,13 +1,14 @@
 //! Carries out what `job.rs` plans, and deletes Jobs some time after they ended.
 
 use crate::common::{self, Claim, Key, Room, claim, now, seconds_between, unless_gone};
-use crate::job::{self, FINALIZER, INDEX, Plan, is_indexed, is_tracked, spec};
+use crate::job::{self, FINALIZER, Plan, is_indexed, is_tracked, spec};
 use crate::pods;
 use api::batch::{Job, JobStatus};
-use api::core::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
+use api::core::{Container, EnvVar, EnvVarSource, ObjectFieldSelector};
 use api::meta::{DeleteOptions, LabelSelector, Preconditions};
 use api::selector::Labels;
-use api::{Object, controller_of, owner_reference};
+use api::slim::{JOB_INDEX, Pod};
+use api::{Object, core, owner_reference};
 use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -37,7 +38,7 @@ pub(crate) fn start(room: &Room) {
     let jobs = controller.jobs.clone();
     common::watch_children(&controller.pods, &queue, "Job", move |pod: &Pod| {
         let jobs = jobs.snapshot();
-        common::adopters(jobs.in_namespace(pod.namespace()), |job| spec(job).selector.as_ref(), pod.labels())
+        common::adopters(jobs.in_namespace(pod.namespace()), |job| spec(job).selector.as_ref(), pod)
     });
     room.work("job controller", &queue, 8, move |key| controller.clone().sync(key));
 }
@@ -112,7 +113,7 @@ impl Jobs {
         created.into_iter().collect::<Result<Vec<_>, Error>>().map(drop)
     }
 
-    async fn create(&self, job: &Job, index: Option<i32>) -> Result<Pod, Error> {
+    async fn create(&self, job: &Job, index: Option<i32>) -> Result<core::Pod, Error> {
         let created = self.client.create(&new_pod(job, index)).await;
         match &created {
             Ok(pod) => {
@@ -140,7 +141,8 @@ impl Jobs {
         if !is_tracked(pod) {
             return Ok(());
         }
-        let kept: Vec<_> = pod.metadata.finalizers.iter().flatten().filter(|one| *one != FINALIZER).collect();
+        let kept: Vec<_> =
+            pod.metadata.finalizers.iter().flatten().filter(|one| &***one != FINALIZER).collect();
         let patch = json!({"metadata": {"uid": pod.uid(), "resourceVersion": pod.metadata.resource_version,
             "finalizers": kept}});
         match self.client.patch::<Pod>(pod.namespace(), pod.name(), &Patch::Merge(patch)).await {
@@ -163,9 +165,8 @@ impl Jobs {
     async fn let_go(&self, key: &Key, uid: Option<&str>) -> Result<(), Error> {
         let snapshot = self.pods.snapshot();
         let lost = snapshot.in_namespace(&key.namespace).filter(|pod| {
-            let owner =
-                controller_of(&pod.metadata).filter(|owner| owner.kind == "Job" && owner.name == key.name);
-            is_tracked(pod) && owner.is_some_and(|owner| Some(owner.uid.as_str()) != uid)
+            let owner = pod.controller().filter(|owner| owner.kind == "Job" && owner.name == key.name);
+            is_tracked(pod) && owner.is_some_and(|owner| Some(owner.uid) != uid)
         });
         for pod in lost {
             self.untrack(pod).await?;
@@ -176,7 +177,7 @@ impl Jobs {
     /// A Job that has ended goes after its `ttlSecondsAfterFinished`.
     async fn expire(&self, job: &Job, ended: jiff::Timestamp) -> Result<Next, Error> {
         let snapshot = self.pods.snapshot();
-        let own = |pod: &&Arc<Pod>| controller_of(&pod.metadata).is_some_and(|owner| owner.uid == job.uid());
+        let own = |pod: &&Arc<Pod>| pod.controller().is_some_and(|owner| owner.uid == job.uid());
         for pod in snapshot.in_namespace(job.namespace()).filter(own) {
             self.untrack(pod).await?;
         }
@@ -197,7 +198,7 @@ impl Jobs {
     }
 }
 
-fn new_pod(job: &Job, index: Option<i32>) -> Pod {
+fn new_pod(job: &Job, index: Option<i32>) -> core::Pod {
     let parent = index.map_or_else(|| job.name().to_owned(), |index| format!("{}-{index}", job.name()));
     let mut pod = pods::from_template(&spec(job).template, job.namespace(), &parent, owner_reference(job));
     let labels = pod.metadata.labels.get_or_insert_default();
@@ -207,8 +208,8 @@ fn new_pod(job: &Job, index: Option<i32>) -> Pod {
     }
     pod.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
     if let Some(index) = index.filter(|_| is_indexed(job)) {
-        pod.metadata.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
-        pod.metadata.annotations.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
+        pod.metadata.labels.get_or_insert_default().insert(JOB_INDEX.to_owned(), index.to_string());
+        pod.metadata.annotations.get_or_insert_default().insert(JOB_INDEX.to_owned(), index.to_string());
         if let Some(spec) = &mut pod.spec {
             spec.hostname.get_or_insert(parent);
             spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(tell_index);
@@ -224,7 +225,7 @@ fn tell_index(container: &mut Container) {
         return;
     }
     let field = ObjectFieldSelector {
-        field_path: format!("metadata.annotations['{INDEX}']"),
+        field_path: format!("metadata.annotations['{JOB_INDEX}']"),
         ..ObjectFieldSelector::default()
     };
     variables.push(EnvVar {

@@ -1,9 +1,10 @@
 //! Empties namespaces that are being deleted, whatever kinds are in them, and then lets them go.
 
 use crate::common::{Room, count, now};
-use api::Object;
-use api::core::{Namespace, NamespaceCondition, NamespaceStatus, Pod};
+use api::core::{Namespace, NamespaceCondition, NamespaceStatus};
 use api::kinds::{KINDS, Kind};
+use api::slim::Pod;
+use api::{Object, Whole as _};
 use client::{Cache, Client, Error, Next, Queue};
 use http::Method;
 use serde_json::{Value, json};

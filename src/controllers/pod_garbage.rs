@@ -4,8 +4,9 @@
 use crate::common::{self, Key, Room};
 use crate::pods;
 use api::Object;
-use api::core::{Node, Pod};
+use api::core::Node;
 use api::meta::DeleteOptions;
+use api::slim::Pod;
 use client::{Cache, Client, Error, Next, Queue};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! Questions about pods that several controllers ask.
 
-use api::Object;
-use api::core::{Pod, PodCondition, PodTemplateSpec};
 use api::meta::{ObjectMeta, OwnerReference};
+use api::slim::{Pod, PodCondition};
+use api::{Object, core};
 use jiff::Timestamp;
 
 /// `status.phase`.
@@ -28,17 +28,17 @@ pub(crate) fn node_name(pod: &Pod) -> &str {
 /// One of `status.conditions`.
 pub(crate) fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| condition.type_ == kind)
+    conditions.iter().find(|condition| &*condition.type_ == kind)
 }
 
 /// Its `Ready` condition is true.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
-    condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
+    condition(pod, "Ready").is_some_and(|ready| &*ready.status == "True")
 }
 
 /// When it became ready, if it is.
 pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    let ready = condition(pod, "Ready").filter(|ready| ready.status == "True")?;
+    let ready = condition(pod, "Ready").filter(|ready| &*ready.status == "True")?;
     ready.last_transition_time.as_ref().map(|time| time.0)
 }
 
@@ -52,13 +52,13 @@ pub(crate) fn is_available(pod: &Pod, min_ready_s: i32, now: Timestamp) -> bool 
 
 /// A new pod made from a template, with a name that the server chooses.
 pub(crate) fn from_template(
-    template: &PodTemplateSpec,
+    template: &core::PodTemplateSpec,
     namespace: &str,
     parent: &str,
     owner: OwnerReference,
-) -> Pod {
+) -> core::Pod {
     let meta = template.metadata.clone().unwrap_or_default();
-    Pod {
+    core::Pod {
         metadata: ObjectMeta {
             namespace: Some(namespace.to_owned()),
             generate_name: Some(format!("{parent}-")),

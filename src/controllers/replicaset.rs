@@ -4,9 +4,9 @@ use crate::common::{self, Claim, Key, Room, claim, count, nonzero, now};
 use crate::pods;
 use crate::rollout::{replicas, set_spec};
 use api::apps::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use api::core::Pod;
 use api::selector::Labels;
-use api::{Object, owner_reference};
+use api::slim::{DELETION_COST, Pod};
+use api::{Object, core, owner_reference};
 use client::{Cache, Client, Error, Next, Queue, Recorder};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -20,7 +20,6 @@ const BURST: usize = 500;
 /// The first batch of creations; each that succeeds doubles the next, so that a quota that refuses all
 /// costs one request and not hundreds.
 const FIRST_BATCH: usize = 1;
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 #[derive(Clone)]
 struct ReplicaSets {
@@ -42,11 +41,7 @@ pub(crate) fn start(room: &Room) {
     let sets = controller.sets.clone();
     common::watch_children(&controller.pods, &queue, "ReplicaSet", move |pod: &Pod| {
         let sets = sets.snapshot();
-        common::adopters(
-            sets.in_namespace(pod.namespace()),
-            |set| Some(&set_spec(set).selector),
-            pod.labels(),
-        )
+        common::adopters(sets.in_namespace(pod.namespace()), |set| Some(&set_spec(set).selector), pod)
     });
     room.work("replicaset controller", &queue, 8, move |key| controller.clone().sync(key));
 }
@@ -185,19 +180,17 @@ impl ReplicaSets {
 
     /// The pods of all sets of the same owner: they compete for places on nodes.
     fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
-        let owner = api::controller_of(&set.metadata).map(|owner| owner.uid.clone());
+        let owner = set.controller().map(|owner| owner.uid);
         let sets = self.sets.snapshot();
         let of_owner = |uid: &str| {
-            let same = |other: &&Arc<ReplicaSet>| {
-                api::controller_of(&other.metadata).is_some_and(|it| it.uid == uid)
-            };
+            let same = |other: &&Arc<ReplicaSet>| other.controller().is_some_and(|it| it.uid == uid);
             sets.in_namespace(set.namespace()).filter(same).map(|other| other.uid().to_owned()).collect()
         };
-        let uids: Vec<String> = owner.map_or_else(|| vec![set.uid().to_owned()], |uid| of_owner(&uid));
+        let uids: Vec<String> = owner.map_or_else(|| vec![set.uid().to_owned()], of_owner);
         let snapshot = self.pods.snapshot();
         let related = snapshot
             .in_namespace(set.namespace())
-            .filter(|pod| api::controller_of(&pod.metadata).is_some_and(|owner| uids.contains(&owner.uid)));
+            .filter(|pod| pod.controller().is_some_and(|owner| uids.iter().any(|uid| uid == owner.uid)));
         related.cloned().collect()
     }
 
@@ -221,7 +214,7 @@ impl ReplicaSets {
         refused.map_or(Ok(()), Err)
     }
 
-    async fn create_one(&self, set: &ReplicaSet) -> Result<Pod, Error> {
+    async fn create_one(&self, set: &ReplicaSet) -> Result<core::Pod, Error> {
         let template = set_spec(set).template.clone().unwrap_or_default();
         let pod = pods::from_template(&template, set.namespace(), set.name(), owner_reference(set));
         let created = self.client.create(&pod).await;

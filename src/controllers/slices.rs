@@ -3,9 +3,10 @@
 use crate::backends::{self, spec};
 use crate::common::{self, Key, Room};
 use crate::pods;
-use api::core::{Node, Pod, Service};
+use api::core::{Node, Service};
 use api::discovery::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use api::meta::ObjectMeta;
+use api::slim::Pod;
 use api::{Object, owner_reference};
 use client::{Cache, Client, Error, Next, Queue};
 use std::collections::BTreeMap;

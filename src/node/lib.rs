@@ -138,7 +138,7 @@ fn own_node(context: &Context) -> client::Cache<Node> {
 
 fn start_pods(context: &Arc<Context>) -> pods::Pods {
     let selector = format!("spec.nodeName={}", context.config.node_name);
-    // Of its own also where all pods are held: those lack what only their nodes act upon.
+    // Of its own also where all pods are held: those (`api::slim`) lack what only their nodes act upon.
     let cache = context.caches.selected::<Pod>("", &selector);
     let pods = pods::Pods::default();
     let (of, registry) = (context.clone(), pods.clone());

@@ -3,7 +3,8 @@
 use crate::resources::Resources;
 use crate::wanted::{Key, Wanted};
 use api::Object;
-use api::core::{Node, Pod, Taint};
+use api::core::{Node, Taint};
+use api::slim::Pod;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ pub(crate) struct Place {
     pub(crate) node: Option<Arc<Node>>,
     pub(crate) allocatable: Resources,
     pub(crate) requested: Resources,
-    pub(crate) guessed: Resources,
+    pub(crate) guessed: [i64; 2],
     pub(crate) pods: BTreeMap<Key, Arc<Wanted>>,
 }
 
@@ -29,17 +30,17 @@ impl Place {
         self.node.as_ref()?.labels().get(key).map(String::as_str)
     }
 
-    pub(crate) fn add(&mut self, key: Key, wanted: Arc<Wanted>) {
-        self.remove(&key);
+    pub(crate) fn add(&mut self, wanted: Arc<Wanted>) {
+        self.remove(&wanted.key);
         self.requested.add(&wanted.requests);
-        self.guessed.add(&wanted.guessed);
-        self.pods.insert(key, wanted);
+        self.guessed.iter_mut().zip(wanted.guessed).for_each(|(own, more)| *own += more);
+        self.pods.insert(wanted.key.clone(), wanted);
     }
 
     pub(crate) fn remove(&mut self, key: &Key) -> bool {
         let Some(wanted) = self.pods.remove(key) else { return false };
         self.requested.subtract(&wanted.requests);
-        self.guessed.subtract(&wanted.guessed);
+        self.guessed.iter_mut().zip(wanted.guessed).for_each(|(own, less)| *own -= less);
         true
     }
 }
@@ -47,23 +48,20 @@ impl Place {
 /// All nodes with their pods, and the labels of namespaces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cluster {
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<Arc<str>, Place>,
     /// Where each pod is.
-    at: HashMap<Key, String>,
+    at: HashMap<Key, Arc<str>>,
     /// The pods with wishes about other pods: few, and the only ones a new pod must be compared with.
     social: HashSet<Key>,
     /// Per controller's uid, how many of its pods are on which node.
-    siblings: HashMap<String, HashMap<String, i64>>,
+    siblings: HashMap<Box<str>, HashMap<Arc<str>, i64>>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
 }
 
 impl Cluster {
     /// The nodes that exist.
     pub(crate) fn places(&self) -> impl Iterator<Item = (&str, &Place)> {
-        self.places
-            .iter()
-            .filter(|(_, place)| place.node.is_some())
-            .map(|(name, place)| (name.as_str(), place))
+        self.places.iter().filter(|(_, place)| place.node.is_some()).map(|(name, place)| (&**name, place))
     }
 
     pub(crate) fn place(&self, node: &str) -> Option<&Place> {
@@ -78,8 +76,8 @@ impl Cluster {
     /// The same cluster with one node's pods otherwise, to see what that would change.
     pub(crate) fn with_place(&self, place: &Place) -> Self {
         let mut other = self.clone();
-        if let Some(name) = place.node.as_ref().map(|node| node.name().to_owned()) {
-            other.places.insert(name, place.clone());
+        if let Some(node) = &place.node {
+            other.places.insert(node.name().into(), place.clone());
         }
         other
     }
@@ -92,9 +90,9 @@ impl Cluster {
     }
 
     pub(crate) fn put_node(&mut self, node: Arc<Node>) {
-        let place = self.places.entry(node.name().to_owned()).or_default();
-        place.allocatable =
-            Resources::of(node.status.as_ref().and_then(|status| status.allocatable.as_ref()));
+        let place = self.places.entry(node.name().into()).or_default();
+        let allocatable = node.status.iter().flat_map(|status| status.allocatable.iter().flatten());
+        place.allocatable = Resources::of(allocatable.map(|(name, amount)| (&**name, &*amount.0)));
         place.node = Some(node);
     }
 
@@ -110,17 +108,18 @@ impl Cluster {
 
     /// A pod is on a node, or is assumed to be while it is being bound.
     pub(crate) fn put_pod(&mut self, node: &str, wanted: Arc<Wanted>) {
-        let key = Key::of(&wanted.pod);
-        self.remove_pod(&key);
-        self.at.insert(key.clone(), node.to_owned());
+        self.remove_pod(&wanted.key);
+        // One text for all pods of the node.
+        let node = self.places.get_key_value(node).map_or_else(|| node.into(), |(name, _)| name.clone());
+        self.at.insert(wanted.key.clone(), node.clone());
         if wanted.is_social() {
-            self.social.insert(key.clone());
+            self.social.insert(wanted.key.clone());
         }
-        if let Some(owner) = api::controller_of(&wanted.pod.metadata) {
-            let nodes = self.siblings.entry(owner.uid.clone()).or_default();
-            *nodes.entry(node.to_owned()).or_default() += 1;
+        if let Some(owner) = wanted.pod.controller() {
+            let nodes = self.siblings.entry(owner.uid.into()).or_default();
+            *nodes.entry(node.clone()).or_default() += 1;
         }
-        self.places.entry(node.to_owned()).or_default().add(key, wanted);
+        self.places.entry(node).or_default().add(wanted);
     }
 
     /// Whether the pod was on a node.
@@ -128,9 +127,9 @@ impl Cluster {
         let Some(node) = self.at.remove(key) else { return false };
         self.social.remove(key);
         let Some(place) = self.places.get_mut(&node) else { return false };
-        let owner = place.pods.get(key).and_then(|wanted| api::controller_of(&wanted.pod.metadata));
+        let owner = place.pods.get(key).and_then(|wanted| wanted.pod.controller());
         if let Some(owner) = owner
-            && let Some(nodes) = self.siblings.get_mut(&owner.uid)
+            && let Some(nodes) = self.siblings.get_mut(owner.uid)
         {
             let left = nodes.get_mut(&node).map(|count| {
                 *count -= 1;
@@ -140,8 +139,7 @@ impl Cluster {
                 nodes.remove(&node);
             }
             if nodes.is_empty() {
-                let uid = owner.uid.clone();
-                self.siblings.remove(&uid);
+                self.siblings.remove(owner.uid);
             }
         }
         let removed = place.remove(key);
@@ -160,7 +158,7 @@ impl Cluster {
     }
 
     /// On which nodes how many pods of a controller are.
-    pub(crate) fn siblings(&self, controller_uid: &str) -> Option<&HashMap<String, i64>> {
+    pub(crate) fn siblings(&self, controller_uid: &str) -> Option<&HashMap<Arc<str>, i64>> {
         self.siblings.get(controller_uid)
     }
 

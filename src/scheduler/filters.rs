@@ -93,8 +93,7 @@ fn taints(question: &Question<'_>) -> Option<Refusal> {
 
 pub(crate) fn node_affinity_allows(wanted: &Wanted, place: &Place) -> bool {
     let Some(node) = &place.node else { return false };
-    wanted.node_selector.matches(node.labels())
-        && wanted.node_terms.as_deref().is_none_or(|required| terms::any(required, node))
+    wanted.selects(node.labels()) && wanted.node_terms().is_none_or(|required| terms::any(required, node))
 }
 
 fn node_affinity(question: &Question<'_>) -> Option<Refusal> {

@@ -4,9 +4,9 @@ use crate::cluster::{Cluster, Place};
 use crate::filters::Question;
 use crate::plan::{Unfit, message, refuse};
 use crate::topology::Counts;
-use crate::wanted::{Key, Wanted};
+use crate::wanted::Wanted;
 use api::Object;
-use api::core::Pod;
+use api::slim::Pod;
 use std::sync::Arc;
 
 /// On how many nodes room is looked for: the search costs more than a decision.
@@ -68,7 +68,7 @@ fn victims(wanted: &Wanted, world: (&Cluster, &Counts<'_>), place: &Place) -> Op
         return None;
     }
     for other in &lower {
-        without.remove(&Key::of(&other.pod));
+        without.remove(&other.key);
     }
     if !fits(wanted, world, &without) {
         return None;
@@ -76,10 +76,9 @@ fn victims(wanted: &Wanted, world: (&Cluster, &Counts<'_>), place: &Place) -> Op
     lower.sort_by_key(|other| std::cmp::Reverse(other.priority));
     let mut victims = Vec::new();
     for other in lower {
-        let key = Key::of(&other.pod);
-        without.add(key.clone(), other.clone());
+        without.add(other.clone());
         if !fits(wanted, world, &without) {
-            without.remove(&key);
+            without.remove(&other.key);
             victims.push(other);
         }
     }

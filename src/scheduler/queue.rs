@@ -52,7 +52,7 @@ pub(crate) struct Queue {
 impl Queue {
     /// A pod without a node is there, or has changed; a change that may matter is tried at once.
     pub(crate) fn put(&mut self, wanted: Arc<Wanted>, may_matter: bool) {
-        let key = Key::of(&wanted.pod);
+        let key = wanted.key.clone();
         if let Some(waiting) = self.waiting.get_mut(&key) {
             waiting.wanted = wanted;
             if may_matter && matches!(waiting.state, State::Unschedulable { .. } | State::Backoff(_)) {
@@ -72,6 +72,10 @@ impl Queue {
     pub(crate) fn remove(&mut self, key: &Key) {
         if let Some(waiting) = self.waiting.remove(key) {
             self.active.remove(&waiting.rank);
+        }
+        // What a burst of pods took is given back when most of them have left.
+        if self.waiting.len() < self.waiting.capacity() / 8 {
+            self.waiting.shrink_to(2 * self.waiting.len());
         }
     }
 

@@ -1,72 +1,93 @@
 //! Amounts of resources: what a pod asks for, what a node has.
 
-use api::Quantity;
-use api::core::{Container, PodSpec};
-use std::collections::BTreeMap;
+use api::slim::{Container, PodSpec};
 
 /// What a container without requests is counted as when nodes are compared, so that such pods spread
 /// too (the scheduler's `DefaultMilliCPURequest` and `DefaultMemoryRequest`).
 const UNSPECIFIED_MILLI_CPU: i64 = 100;
 const UNSPECIFIED_MEMORY: i64 = 200 << 20;
 
-/// Amounts by resource name; CPU in thousandths, everything else in units. What is absent is zero.
+/// What nodes are compared by.
+pub(crate) const COMPARED: [&str; 2] = ["cpu", "memory"];
+
+/// Amounts by resource name, few and in the order of their names; CPU in thousandths, everything else in
+/// units. What is absent is zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Resources(BTreeMap<String, i64>);
+pub(crate) struct Resources(Vec<(Box<str>, i64)>);
 
 impl Resources {
-    pub(crate) fn of(quantities: Option<&BTreeMap<String, Quantity>>) -> Self {
-        let read = |(name, quantity): (&String, &Quantity)| {
-            let amount = api::quantity::parse(&quantity.0).ok()?;
-            Some((name.clone(), if name == "cpu" { amount.to_milli() } else { amount.to_units() }))
-        };
-        Self(quantities.into_iter().flatten().filter_map(read).collect())
+    /// From quantities by their resource's name.
+    pub(crate) fn of<'a>(quantities: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut resources = Self::default();
+        for (name, quantity) in quantities {
+            if let Ok(amount) = api::quantity::parse(quantity) {
+                let amount = if name == "cpu" { amount.to_milli() } else { amount.to_units() };
+                *resources.amount(name) = amount;
+            }
+        }
+        resources
+    }
+
+    fn at(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(own, _)| (**own).cmp(name))
+    }
+
+    fn amount(&mut self, name: &str) -> &mut i64 {
+        let at = self.at(name).unwrap_or_else(|at| {
+            self.0.insert(at, (name.into(), 0));
+            at
+        });
+        &mut self.0[at].1
     }
 
     pub(crate) fn get(&self, name: &str) -> i64 {
-        self.0.get(name).copied().unwrap_or(0)
+        self.at(name).map_or(0, |at| self.0[at].1)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, i64)> {
-        self.0.iter().map(|(name, amount)| (name.as_str(), *amount))
+        self.0.iter().map(|(name, amount)| (&**name, *amount))
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        other.iter().for_each(|(name, amount)| *self.0.entry(name.to_owned()).or_default() += amount);
+        other.iter().for_each(|(name, amount)| *self.amount(name) += amount);
     }
 
     pub(crate) fn subtract(&mut self, other: &Self) {
-        other.iter().for_each(|(name, amount)| *self.0.entry(name.to_owned()).or_default() -= amount);
+        other.iter().for_each(|(name, amount)| *self.amount(name) -= amount);
     }
 
     fn at_least(&mut self, other: &Self) {
         for (name, amount) in other.iter() {
-            let own = self.0.entry(name.to_owned()).or_default();
+            let own = self.amount(name);
             *own = amount.max(*own);
         }
     }
+}
 
-    fn set(&mut self, name: &str, amount: i64) {
-        self.0.insert(name.to_owned(), amount);
-    }
+fn requested(container: &Container) -> Resources {
+    Resources::of(container.resources.requests.iter())
 }
 
 /// What a pod takes of its node: its containers together, or its init containers where one of those
 /// needs more at its time, sidecars beside both, and the runtime's overhead (KEP-753).
 pub(crate) fn requests(spec: &PodSpec) -> Resources {
-    total(spec, |container| Resources::of(container.resources.as_ref().and_then(|it| it.requests.as_ref())))
+    let mut requests = total(spec, requested);
+    requests.0.shrink_to_fit();
+    requests
 }
 
-/// Like [`requests`], with a guess for containers that ask for nothing.
-pub(crate) fn requests_or_default(spec: &PodSpec) -> Resources {
-    total(spec, |container| {
-        let mut own = Resources::of(container.resources.as_ref().and_then(|it| it.requests.as_ref()));
-        for (name, unspecified) in [("cpu", UNSPECIFIED_MILLI_CPU), ("memory", UNSPECIFIED_MEMORY)] {
-            if !own.0.contains_key(name) {
-                own.set(name, unspecified);
+/// Like [`requests`] for what is [`COMPARED`], with a guess for containers that ask for nothing.
+pub(crate) fn guess(spec: &PodSpec) -> [i64; 2] {
+    let guessed = total(spec, |container| {
+        let mut own = requested(container);
+        for (name, unspecified) in COMPARED.into_iter().zip([UNSPECIFIED_MILLI_CPU, UNSPECIFIED_MEMORY]) {
+            if own.at(name).is_err() {
+                *own.amount(name) = unspecified;
             }
         }
         own
-    })
+    });
+    COMPARED.map(|name| guessed.get(name))
 }
 
 fn total(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
@@ -87,9 +108,9 @@ fn total(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
     running.add(&sidecars);
     running.at_least(&starting);
     // Requests of the pod as a whole stand above those of its containers (KEP-2837).
-    let whole = Resources::of(spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()));
-    whole.iter().for_each(|(name, amount)| running.set(name, amount));
-    running.add(&Resources::of(spec.overhead.as_ref()));
+    let whole = Resources::of(spec.resources.requests.iter());
+    whole.iter().for_each(|(name, amount)| *running.amount(name) = amount);
+    running.add(&Resources::of(spec.overhead.iter()));
     running
 }
 

@@ -8,7 +8,8 @@ use crate::preemption::{self, Preemption};
 use crate::queue::Queue;
 use crate::wanted::{Key, Wanted};
 use api::Object;
-use api::core::{Namespace, Node, Pod};
+use api::core::{Namespace, Node};
+use api::slim::Pod;
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches, Change, Client, Error, Patch, Recorder};
 use serde_json::json;
@@ -130,17 +131,17 @@ impl Scheduler {
                 let same =
                     known.is_some_and(|known| known.spec == pod.spec && known.labels() == pod.labels());
                 let left = pod.is_deleting() && change.old.as_ref().is_some_and(|old| !old.is_deleting());
+                // Whatever changed: the pod as it was would be kept in memory beside the cache's.
+                state.cluster.put_pod(node, Arc::new(Wanted::new(pod.clone())));
                 if !same || left {
-                    state.cluster.put_pod(node, Arc::new(Wanted::new(pod.clone())));
                     state.queue.happened(Happening::PodCame, clock::instant());
                 }
             }
             None if there && self.is_ours(pod) => {
-                let matters = change.old.as_ref().is_none_or(|old| {
-                    old.spec != pod.spec
-                        || old.labels() != pod.labels()
-                        || old.annotations() != pod.annotations()
-                });
+                let matters = change
+                    .old
+                    .as_ref()
+                    .is_none_or(|old| old.spec != pod.spec || old.labels() != pod.labels());
                 state.queue.put(Arc::new(Wanted::new(pod.clone())), matters);
             }
             None => {
@@ -159,7 +160,7 @@ impl Scheduler {
     fn is_ours(&self, pod: &Pod) -> bool {
         let Some(spec) = &pod.spec else { return false };
         spec.scheduler_name.as_deref().unwrap_or("default-scheduler") == self.config.scheduler_name
-            && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
+            && spec.scheduling_gates.as_ref().is_none_or(|gates| gates.is_empty())
             && !pod.is_deleting()
     }
 
@@ -209,11 +210,11 @@ impl Scheduler {
     /// Chooses a node and takes its room at once: the next decision must not give it away again.
     fn decide(&self, wanted: &Arc<Wanted>) -> Decision {
         let mut state = self.state();
-        let key = Key::of(&wanted.pod);
+        let key = &wanted.key;
         state.turn = state.turn.wrapping_add(1);
-        let nominated = state.nominated.remove(&key);
+        let nominated = state.nominated.remove(key);
         if nominated.is_some() {
-            state.cluster.remove_pod(&key);
+            state.cluster.remove_pod(key);
         }
         let mut unfit = match plan::plan(wanted, &state.cluster, state.turn) {
             Ok(node) => {
@@ -236,7 +237,7 @@ impl Scheduler {
             state.nominated.insert(key.clone(), node);
         }
         let helped_by = std::mem::take(&mut unfit.helped_by);
-        state.queue.unschedulable(&key, helped_by, clock::instant());
+        state.queue.unschedulable(key, helped_by, clock::instant());
         Decision::GiveUp(unfit, preemption.ok())
     }
 
@@ -252,15 +253,14 @@ impl Scheduler {
                 self.recorder.normal(&**pod, "Scheduled", message);
             }
             Err(error) => {
-                let key = Key::of(pod);
                 {
                     let mut state = self.state();
                     // Bound after all, or gone: the cache has said so, or will.
-                    let current = self.pods.get(&key.namespace, &key.name);
+                    let current = self.pods.get(pod.namespace(), pod.name());
                     if current.is_none_or(|pod| node_of(&pod).is_none()) {
-                        state.cluster.remove_pod(&key);
+                        state.cluster.remove_pod(&wanted.key);
                     }
-                    state.queue.failed(&key, clock::instant());
+                    state.queue.failed(&wanted.key, clock::instant());
                 }
                 self.wake.notify_one();
                 if !error.is_not_found() {
@@ -275,7 +275,7 @@ impl Scheduler {
         if let Some(preemption) = preemption
             && let Err(error) = self.preempt(wanted, preemption).await
         {
-            tracing::warn!(%error, pod = ?Key::of(&wanted.pod), "preemption failed");
+            tracing::warn!(%error, pod = ?wanted.key, "preemption failed");
         }
         self.report(&wanted.pod, "Unschedulable", &unfit.message).await;
         // It may have become ready to be tried again meanwhile.
@@ -287,12 +287,13 @@ impl Scheduler {
         self.recorder.warning(pod, "FailedScheduling", message.to_owned());
         let current = self.pods.get(pod.namespace(), pod.name());
         let conditions = current.as_ref().and_then(|pod| pod.status.as_ref()?.conditions.as_deref());
-        let known = conditions.unwrap_or_default().iter().find(|condition| condition.type_ == "PodScheduled");
-        if known.is_some_and(|known| known.status == "False" && known.message.as_deref() == Some(message)) {
+        let known =
+            conditions.unwrap_or_default().iter().find(|condition| &*condition.type_ == "PodScheduled");
+        if known.is_some_and(|known| &*known.status == "False" && known.message.as_deref() == Some(message)) {
             return;
         }
         let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": message,
-            "lastTransitionTime": known.filter(|known| known.status == "False").map_or_else(now, |known| json!(known.last_transition_time))});
+            "lastTransitionTime": known.filter(|known| &*known.status == "False").map_or_else(now, |known| json!(known.last_transition_time))});
         let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
         if let Err(error) = self.client.patch_status::<Pod>(pod.namespace(), pod.name(), &patch).await {
             tracing::debug!(%error, "could not say why a pod waits");

@@ -1,6 +1,7 @@
 //! The scores: on which of the nodes that will do is the pod best off? One row each in [`SCORES`].
 
 use crate::filters::Question;
+use crate::resources::COMPARED;
 use crate::terms;
 use api::taints::tolerated;
 
@@ -74,8 +75,9 @@ fn unwelcome_taints(question: &Question<'_>) -> i64 {
 
 fn preferred_nodes(question: &Question<'_>) -> i64 {
     let Some(node) = &question.place.node else { return 0 };
-    let preferred = question.wanted.preferred_nodes.iter().filter(|(_, term)| terms::matches(term, node));
-    preferred.map(|(weight, _)| i64::from(*weight)).sum()
+    let preferred =
+        question.wanted.preferred_nodes().iter().filter(|it| terms::matches(&it.preference, node));
+    preferred.map(|it| i64::from(it.weight)).sum()
 }
 
 /// How many pods this one is to be spread from are near: by its own constraints that are not required,
@@ -104,9 +106,9 @@ fn preferred_pods(question: &Question<'_>) -> i64 {
 
 /// Per cent of CPU and memory that would be taken, each at most 100.
 fn taken(question: &Question<'_>) -> [i64; 2] {
-    ["cpu", "memory"].map(|name| {
-        let total = question.place.allocatable.get(name).max(1);
-        let taken = question.place.guessed.get(name) + question.wanted.guessed.get(name);
+    [0, 1].map(|one| {
+        let total = question.place.allocatable.get(COMPARED[one]).max(1);
+        let taken = question.place.guessed[one] + question.wanted.guessed[one];
         (BEST * taken / total).clamp(0, BEST)
     })
 }

@@ -5,9 +5,10 @@ use crate::filters::Happening;
 use crate::plan;
 use crate::preemption;
 use crate::queue::Queue;
-use crate::wanted::{Key, Wanted};
+use crate::wanted::Wanted;
 use api::Object;
-use api::core::{Node, Pod};
+use api::core::Node;
+use api::slim::Pod;
 use base::clock;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -37,7 +38,7 @@ fn cluster(nodes: &[Arc<Node>], pods: &[(&str, Arc<Wanted>)]) -> Cluster {
     nodes.iter().for_each(|node| cluster.put_node(node.clone()));
     for (node, wanted) in pods {
         let mut pod = Pod::clone(&wanted.pod);
-        pod.spec.as_mut().unwrap().node_name = Some((*node).to_owned());
+        pod.spec.as_mut().unwrap().node_name = Some((*node).into());
         cluster.put_pod(node, Arc::new(Wanted::new(Arc::new(pod))));
     }
     cluster
@@ -179,18 +180,18 @@ async fn a_waiting_pod_is_woken_by_what_may_help_it() {
     let taken = |queue: &mut Queue| queue.take(clock::instant()).map(|wanted| wanted.pod.name().to_owned());
     assert_eq!(taken(&mut queue).as_deref(), Some("high"));
     assert_eq!(taken(&mut queue).as_deref(), Some("low"));
-    queue.unschedulable(&Key::of(&high.pod), vec![Happening::PodGone], clock::instant());
-    queue.unschedulable(&Key::of(&low.pod), vec![Happening::Node], clock::instant());
+    queue.unschedulable(&high.key, vec![Happening::PodGone], clock::instant());
+    queue.unschedulable(&low.key, vec![Happening::Node], clock::instant());
     queue.happened(Happening::PodGone, clock::instant());
     assert_eq!(taken(&mut queue), None);
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(taken(&mut queue).as_deref(), Some("high"));
     // What happens while a pod is being decided on is not missed.
     queue.happened(Happening::PodGone, clock::instant());
-    queue.unschedulable(&Key::of(&high.pod), vec![Happening::PodGone], clock::instant());
+    queue.unschedulable(&high.key, vec![Happening::PodGone], clock::instant());
     tokio::time::advance(Duration::from_secs(2)).await;
     assert_eq!(taken(&mut queue).as_deref(), Some("high"));
-    queue.remove(&Key::of(&high.pod));
+    queue.remove(&high.key);
     tokio::time::advance(Duration::from_secs(300)).await;
     assert_eq!(taken(&mut queue).as_deref(), Some("low"));
 }

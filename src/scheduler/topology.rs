@@ -4,8 +4,9 @@
 use crate::cluster::{Cluster, Place};
 use crate::wanted::{PodTerm, Spread, Wanted};
 use api::Object;
-use api::core::Pod;
+use api::slim::Pod;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// Counts per value of a topology key.
 pub(crate) type Domains = HashMap<String, i64>;
@@ -25,7 +26,7 @@ pub(crate) struct Counts<'a> {
     /// Preference per topology key and value, the pod's own and that of the pods there.
     pub(crate) preferred: HashMap<(String, String), i64>,
     /// Pods of the same controller per node: what default spreading looks at.
-    pub(crate) siblings: Option<&'a HashMap<String, i64>>,
+    pub(crate) siblings: Option<&'a HashMap<Arc<str>, i64>>,
 }
 
 impl<'a> Counts<'a> {
@@ -45,8 +46,8 @@ impl<'a> Counts<'a> {
         for (other, place) in cluster.social() {
             counts.count_existing(wanted, other, place, cluster);
         }
-        let owner = api::controller_of(&wanted.pod.metadata);
-        counts.siblings = owner.and_then(|owner| cluster.siblings(&owner.uid));
+        let owner = wanted.pod.controller();
+        counts.siblings = owner.and_then(|owner| cluster.siblings(owner.uid));
         let labels = cluster.namespace(wanted.pod.namespace());
         counts.first_of_its_kind = counts.affinity.iter().all(HashMap::is_empty)
             && wanted.affinity.iter().all(|term| term.means(&wanted.pod, labels));

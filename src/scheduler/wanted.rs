@@ -2,29 +2,30 @@
 
 use crate::resources::{self, Resources};
 use api::Object;
-use api::core::{NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint};
+use api::core::{
+    NodeAffinity, NodeSelectorTerm, PodAffinityTerm, PreferredSchedulingTerm, Toleration,
+    TopologySpreadConstraint, WeightedPodAffinityTerm,
+};
 use api::selector::Labels;
+use api::slim::{Pod, PodSpec};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-/// The namespace and name of a pod.
+/// The namespace and name of a pod; every clone is the same text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Key {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-}
+pub(crate) struct Key(Arc<str>);
 
 impl Key {
     pub(crate) fn of(pod: &Pod) -> Self {
-        Self { namespace: pod.namespace().to_owned(), name: pod.name().to_owned() }
+        Self(format!("{}/{}", pod.namespace(), pod.name()).into())
     }
 }
 
 /// A port of the node itself that a pod takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPort {
-    protocol: String,
-    ip: String,
+    protocol: Box<str>,
+    ip: Box<str>,
     port: i32,
 }
 
@@ -65,7 +66,7 @@ impl PodTerm {
         let by_selector =
             || self.namespace_selector.as_ref().is_some_and(|selector| selector.matches(namespace));
         (self.namespaces.iter().any(|name| name == pod.namespace()) || by_selector())
-            && self.selector.matches(pod.labels())
+            && self.selector.selects(pod)
     }
 }
 
@@ -88,7 +89,7 @@ impl Spread {
         let mut selector = constraint.label_selector.clone();
         for key in constraint.match_label_keys.iter().flatten() {
             if let (Some(value), Some(selector)) = (pod.labels().get(key), &mut selector) {
-                selector.match_labels.get_or_insert_default().insert(key.clone(), value.clone());
+                selector.match_labels.get_or_insert_default().insert(key.clone(), value.to_owned());
             }
         }
         Self {
@@ -103,70 +104,72 @@ impl Spread {
     }
 
     pub(crate) fn means(&self, pod: &Pod, namespace: &str) -> bool {
-        pod.namespace() == namespace && !pod.is_deleting() && self.selector.matches(pod.labels())
+        pod.namespace() == namespace && !pod.is_deleting() && self.selector.selects(pod)
     }
 }
 
 /// What a pod asks for.
 #[derive(Debug)]
 pub(crate) struct Wanted {
+    pub(crate) key: Key,
     pub(crate) pod: Arc<Pod>,
     pub(crate) priority: i32,
     pub(crate) requests: Resources,
     /// For comparing nodes, not for what fits.
-    pub(crate) guessed: Resources,
-    pub(crate) ports: Vec<HostPort>,
-    pub(crate) node_selector: Labels,
-    /// `None`: any node will do.
-    pub(crate) node_terms: Option<Vec<NodeSelectorTerm>>,
-    pub(crate) preferred_nodes: Vec<(i32, NodeSelectorTerm)>,
-    pub(crate) affinity: Vec<PodTerm>,
-    pub(crate) anti_affinity: Vec<PodTerm>,
+    pub(crate) guessed: [i64; 2],
+    pub(crate) ports: Box<[HostPort]>,
+    pub(crate) affinity: Box<[PodTerm]>,
+    pub(crate) anti_affinity: Box<[PodTerm]>,
     /// With their weights, negative where it is rather not.
-    pub(crate) preferred_pods: Vec<(i32, PodTerm)>,
-    pub(crate) spread: Vec<Spread>,
+    pub(crate) preferred_pods: Box<[(i32, PodTerm)]>,
+    pub(crate) spread: Box<[Spread]>,
+}
+
+fn spec(pod: &Pod) -> &PodSpec {
+    static NONE: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
+    pod.spec.as_ref().unwrap_or(&NONE)
 }
 
 impl Wanted {
     pub(crate) fn new(pod: Arc<Pod>) -> Self {
-        let spec = pod.spec.clone().unwrap_or_default();
-        let affinity = spec.affinity.clone().unwrap_or_default();
-        let nodes = affinity.node_affinity.unwrap_or_default();
-        let required_nodes = nodes.required_during_scheduling_ignored_during_execution;
-        let preferred_nodes = nodes.preferred_during_scheduling_ignored_during_execution.unwrap_or_default();
-        let near = affinity.pod_affinity.unwrap_or_default();
-        let far = affinity.pod_anti_affinity.unwrap_or_default();
+        let spec = spec(&pod);
+        let affinity = spec.affinity.as_deref();
+        let near = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
+        let far = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
         let term = |term: &PodAffinityTerm| PodTerm::new(term, pod.namespace());
-        let near_rather = near.preferred_during_scheduling_ignored_during_execution.unwrap_or_default();
-        let far_rather = far.preferred_during_scheduling_ignored_during_execution.unwrap_or_default();
-        let preferred_pods = near_rather.iter().map(|it| (it.weight, term(&it.pod_affinity_term)));
-        let preferred_pods =
-            preferred_pods.chain(far_rather.iter().map(|it| (-it.weight, term(&it.pod_affinity_term))));
-        let required = |terms: &Option<Vec<PodAffinityTerm>>| terms.iter().flatten().map(term).collect();
+        let required = |terms: Option<&Vec<PodAffinityTerm>>| terms.into_iter().flatten().map(term).collect();
+        let weighed = |terms: Option<&Vec<WeightedPodAffinityTerm>>, sign: i32| -> Vec<_> {
+            let terms = terms.into_iter().flatten();
+            terms.map(|it| (sign * it.weight, term(&it.pod_affinity_term))).collect()
+        };
+        let mut preferred =
+            weighed(near.and_then(|it| it.preferred_during_scheduling_ignored_during_execution.as_ref()), 1);
+        preferred.extend(weighed(
+            far.and_then(|it| it.preferred_during_scheduling_ignored_during_execution.as_ref()),
+            -1,
+        ));
+        let spread = spec.topology_spread_constraints.iter().flatten();
         Self {
+            key: Key::of(&pod),
             priority: spec.priority.unwrap_or(0),
-            requests: resources::requests(&spec),
-            guessed: resources::requests_or_default(&spec),
-            ports: host_ports(&spec),
-            node_selector: Labels::of_map(&spec.node_selector.clone().unwrap_or_default()),
-            node_terms: required_nodes.map(|selector| selector.node_selector_terms),
-            preferred_nodes: preferred_nodes.into_iter().map(|it| (it.weight, it.preference)).collect(),
-            affinity: required(&near.required_during_scheduling_ignored_during_execution),
-            anti_affinity: required(&far.required_during_scheduling_ignored_during_execution),
-            preferred_pods: preferred_pods.collect(),
-            spread: spec
-                .topology_spread_constraints
-                .iter()
-                .flatten()
-                .map(|it| Spread::new(it, &pod))
-                .collect(),
+            requests: resources::requests(spec),
+            guessed: resources::guess(spec),
+            ports: host_ports(spec),
+            affinity: required(
+                near.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref()),
+            ),
+            anti_affinity: required(
+                far.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref()),
+            ),
+            preferred_pods: preferred.into(),
+            spread: spread.map(|it| Spread::new(it, &pod)).collect(),
             pod,
         }
     }
 
     /// It has its node for good.
     pub(crate) fn is_bound(&self) -> bool {
-        self.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| !node.is_empty())
+        spec(&self.pod).node_name.as_deref().is_some_and(|node| !node.is_empty())
     }
 
     /// Its being somewhere matters to pods that come later.
@@ -175,19 +178,42 @@ impl Wanted {
     }
 
     pub(crate) fn tolerations(&self) -> &[Toleration] {
-        self.pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
+        spec(&self.pod).tolerations.as_deref().unwrap_or_default()
+    }
+
+    /// Whether a node's labels are those of `spec.nodeSelector`.
+    pub(crate) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        let mut wanted = spec(&self.pod).node_selector.iter();
+        wanted.all(|(key, value)| labels.get(key).is_some_and(|own| own == value))
+    }
+
+    fn node_affinity(&self) -> Option<&NodeAffinity> {
+        spec(&self.pod).affinity.as_deref()?.node_affinity.as_ref()
+    }
+
+    /// `None`: any node will do.
+    pub(crate) fn node_terms(&self) -> Option<&[NodeSelectorTerm]> {
+        let required = self.node_affinity()?.required_during_scheduling_ignored_during_execution.as_ref()?;
+        Some(&required.node_selector_terms)
+    }
+
+    pub(crate) fn preferred_nodes(&self) -> &[PreferredSchedulingTerm] {
+        let nodes = self.node_affinity();
+        let preferred =
+            nodes.and_then(|it| it.preferred_during_scheduling_ignored_during_execution.as_deref());
+        preferred.unwrap_or_default()
     }
 }
 
-fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+fn host_ports(spec: &PodSpec) -> Box<[HostPort]> {
     let sidecars =
         spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
     let on_host = ports.filter_map(|port| {
         let number = port.host_port.filter(|number| *number > 0)?;
         Some(HostPort {
-            protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-            ip: port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned()),
+            protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+            ip: port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into()),
             port: number,
         })
     });

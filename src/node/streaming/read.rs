@@ -6,7 +6,7 @@ use crate::logs;
 use crate::pods::observe::{Life, names};
 use crate::protocols::runtime::v1 as cri;
 use crate::{cgroups, machine};
-use api::Object;
+use api::Whole;
 use api::core::{ContainerStatus, Pod};
 use base::{Body, Phase, clock, full_body};
 use bytes::Bytes;

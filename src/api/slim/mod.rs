@@ -1,0 +1,15 @@
+//! Objects as far as those decide by them who hold all of a kind. They are only read: what is not there
+//! cannot be written back.
+//!
+//! Fields have the names and shapes of the API's. One that a decision needs is added here.
+
+mod map;
+mod meta;
+mod pod;
+
+pub use map::Map;
+pub use meta::{DELETION_COST, JOB_INDEX, Meta, OwnerReference};
+pub use pod::{
+    Container, ContainerPort, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition,
+    PodIP, PodSchedulingGate, PodSpec, PodStatus, ResourceRequirements,
+};
