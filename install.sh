@@ -101,28 +101,31 @@ check_machine() {
 
 # --- packages ---------------------------------------------------------------------------------------
 
-# The packages whose programs are not there: $1 names iproute2's, $2 conntrack's.
+# The packages whose programs are not there: $1 names iproute2's, $2 conntrack's, $3 the C compiler's.
 missing_packages() {
     has containerd || printf 'containerd '
     has runc || printf 'runc '
     has nft || printf 'nftables '
     has ip || printf '%s ' "$1"
     has conntrack || printf '%s ' "$2"
+    if [ "$SOURCE" = checkout ]; then
+        has cc || has gcc || has clang || printf '%s ' "$3"
+    fi
 }
 
 install_packages() {
     if has apt-get; then
-        manager=apt-get packages=$(missing_packages iproute2 conntrack)
+        manager=apt-get packages=$(missing_packages iproute2 conntrack 'gcc libc6-dev')
     elif has dnf; then
-        manager=dnf packages=$(missing_packages iproute conntrack-tools)
+        manager=dnf packages=$(missing_packages iproute conntrack-tools gcc)
     elif has apk; then
-        manager=apk packages=$(missing_packages iproute2 conntrack-tools)
+        manager=apk packages=$(missing_packages iproute2 conntrack-tools 'gcc musl-dev')
     elif has zypper; then
-        manager=zypper packages=$(missing_packages iproute2 conntrack-tools)
+        manager=zypper packages=$(missing_packages iproute2 conntrack-tools gcc)
     elif has pacman; then
-        manager=pacman packages=$(missing_packages iproute2 conntrack-tools)
+        manager=pacman packages=$(missing_packages iproute2 conntrack-tools gcc)
     else
-        manager='' packages=$(missing_packages iproute2 conntrack)
+        manager='' packages=$(missing_packages iproute2 conntrack gcc)
     fi
     [ -n "$packages" ] || return 0
     [ -n "$manager" ] || fail "install these first, this machine has no package manager that is known: $packages"
@@ -166,8 +169,6 @@ find_cargo() {
     export PATH
     { has cargo && has rustc; } ||
         fail "building knarr needs Rust: install it from https://rustup.rs, or give an executable with INSTALL_KNARR_BIN"
-    has cc || has gcc || has clang ||
-        fail "building knarr needs a C compiler (package gcc or build-essential), or give an executable with INSTALL_KNARR_BIN"
 }
 
 user_home() {
@@ -176,7 +177,6 @@ user_home() {
 
 # Builds as the person who called sudo, so that root owns nothing in the checkout.
 build() {
-    find_cargo
     say "Building knarr (a few minutes the first time)"
     owner=$(stat -c %U "$CHECKOUT/Cargo.toml")
     if [ -n "${SUDO_USER:-}" ] && [ "$owner" = "$SUDO_USER" ] && has sudo; then
@@ -211,21 +211,31 @@ fetch() {
     fi
 }
 
-find_binary() {
-    FETCHED=
+# Where the executable comes from.
+choose_source() {
     case "$0" in
         */*) CHECKOUT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) ;;
         *) CHECKOUT=$(pwd) ;;
     esac
     if [ -n "${INSTALL_KNARR_BIN:-}" ]; then
-        NEW=$INSTALL_KNARR_BIN
+        SOURCE=given
     elif [ -n "${INSTALL_KNARR_DOWNLOAD_URL:-}" ]; then
-        download
+        SOURCE=download
     elif grep -qs '^name = "knarr"' "$CHECKOUT/Cargo.toml"; then
-        build
+        SOURCE=checkout
+        find_cargo
     else
         fail "there is no checkout of knarr here: give an executable with INSTALL_KNARR_BIN or INSTALL_KNARR_DOWNLOAD_URL"
     fi
+}
+
+find_binary() {
+    FETCHED=
+    case "$SOURCE" in
+        given) NEW=$INSTALL_KNARR_BIN ;;
+        download) download ;;
+        checkout) build ;;
+    esac
     [ -f "$NEW" ] || fail "there is no executable at $NEW"
     VERSION=$("$NEW" --version 2>/dev/null) || fail "$NEW does not run on this machine"
 }
@@ -677,6 +687,7 @@ say_next() {
 main() {
     check_machine
     read_settings "$@"
+    choose_source
     install_packages
     find_binary
     known=false

@@ -206,7 +206,8 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
             clients: pki.client_verifier()?,
             api_server: "system:kube-apiserver".to_owned(),
         };
-        start_agent(options, &network, (node_name, tls), (kubelet, caches), supervisor).await?;
+        start_agent(options, &network, (node_name.clone(), tls), (kubelet, caches), supervisor).await?;
+        bootstrap::objects::mark_server(&admin, &node_name).await?;
     }
     keep_certificates(options, &pki, certificates, kubeconfig_mode, supervisor);
     screen::say(&format!("Ready in {:.1} s. Try: knarr kubectl get nodes", began.elapsed().as_secs_f64()));

@@ -1,7 +1,9 @@
 //! The objects that every cluster has, made through the API.
 
 use crate::{Config, Error, Pki, rbac};
-use client::Client;
+use api::Object;
+use api::core::Node;
+use client::{Client, Patch};
 use futures_util::stream::{self, TryStreamExt};
 use http::Method;
 use serde_json::{Value, json};
@@ -36,6 +38,19 @@ pub async fn apply(client: &Client, config: &Config, pki: &Pki) -> Result<(), Er
     ensure(client, &format!("{system}/configmaps"), vec![authentication(pki)], with_data).await?;
     ensure(client, &format!("{system}/services"), vec![dns_service(config)], as_it_is).await?;
     ensure(client, "/api/v1/namespaces/default/services", vec![api_service(config)], as_it_is).await
+}
+
+/// Labels the node of a server, which is what `kubectl get nodes` shows as its role. A kubelet may not say
+/// this of itself.
+pub async fn mark_server(client: &Client, node: &str) -> Result<(), Error> {
+    const ROLE: &str = "node-role.kubernetes.io/control-plane";
+    let failed = |source| Error::Object { what: format!("node {node}"), source };
+    let found: Node = client.get("", node).await.map_err(failed)?;
+    if found.labels().contains_key(ROLE) {
+        return Ok(());
+    }
+    let patch = Patch::Merge(json!({"metadata": {"labels": {ROLE: "true"}}}));
+    client.patch::<Node>("", node, &patch).await.map(drop).map_err(failed)
 }
 
 /// Keeps the Service `kubernetes` pointing at these addresses of the API server.

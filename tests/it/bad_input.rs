@@ -86,7 +86,10 @@ fn a_malformed_manifest_is_refused_whole() {
     let cluster = Cluster::control_plane();
     for (manifest, parts) in [
         ("kind: ConfigMap\nmetadata: {name: a}\n", vec!["apiVersion"]),
-        ("apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n", vec![]),
+        (
+            "apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n",
+            vec!["no matches for kind \"Nothing\" in version \"v1\""],
+        ),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: 1}\n", vec!["data"]),
         (
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndatum: {}\n",

@@ -47,7 +47,8 @@ fn look(cluster: &Cluster) {
     for part in ["pod/web-", "service/web", "deployment.apps/web", "replicaset.apps/web-", "2/2", "1/1"] {
         assert!(all.contains(part), "{part} is missing: {all}");
     }
-    assert!(cluster.kubectl("get nodes").contains(" Ready "));
+    let nodes = cluster.kubectl("get nodes");
+    assert!(nodes.contains(" Ready ") && nodes.contains(" control-plane "), "{nodes}");
     let described = cluster.kubectl("describe deployment web");
     assert!(described.contains("ScalingReplicaSet") && described.contains("RollingUpdate"), "{described}");
     let pod = name(&cluster.pods(WEB)[0]);

@@ -23,7 +23,9 @@ impl Documents {
     pub(crate) fn get(&self, path: &str, accept: &str) -> Option<(Bytes, &'static str)> {
         const JSON: &str = "application/json";
         const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-        const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+        const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+        // Clients ask for it by a name that is no media type: `@` cannot be in one.
+        const OLD_GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
         let aggregated = accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2;")
             || accept.ends_with("v=v2");
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -36,7 +38,7 @@ impl Documents {
             ["api", "v1"] => discovery::resources("", "v1")?,
             ["apis", group] => discovery::group(group)?,
             ["apis", group, version] => discovery::resources(group, version)?,
-            ["openapi", "v2"] if accept.contains(GNOSTIC) => {
+            ["openapi", "v2"] if accept.contains(GNOSTIC) || accept.contains(OLD_GNOSTIC) => {
                 return Some((gnostic::encode(&openapi::v2(&self.version)).into(), GNOSTIC));
             }
             ["openapi", "v2"] => openapi::v2(&self.version),
