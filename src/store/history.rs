@@ -1,13 +1,16 @@
 //! The watch history: one ring of events, bounded in bytes, that all watchers read by position.
 //!
 //! There is no queue per watcher: a slow one costs nothing, and learns that it was compacted once the
-//! ring has moved on.
+//! ring has moved on. Only those are woken whom a change can concern: keys are sorted into topics by
+//! what stands before their first slash. A quiet topic's watchers sleep however much happens elsewhere,
+//! so what counts for them is what the ring dropped of their own topic.
 
 use crate::record::{Snapshot, State};
 use crate::{Record, Shared, WatchError};
 use arc_swap::ArcSwap;
-use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 /// How many events a watcher looks at under one lock.
@@ -49,6 +52,42 @@ struct Ring<I> {
     bytes: usize,
     /// Events up to this revision are gone.
     floor: u64,
+    topics: HashMap<Box<str>, Arc<Topic>>,
+}
+
+/// The keys that share what stands before their first slash; "" are all keys.
+struct Topic {
+    /// Events of this topic up to this revision are gone.
+    floor: AtomicU64,
+    /// Wakes who watches; true once the store is closed.
+    closed: watch::Sender<bool>,
+}
+
+fn topic_of(key: &str) -> &str {
+    key.split_once('/').map_or("", |(topic, _)| topic)
+}
+
+impl<I> Ring<I> {
+    fn topic(&mut self, name: &str) -> Arc<Topic> {
+        if let Some(known) = self.topics.get(name) {
+            return known.clone();
+        }
+        // Of a topic that nobody asked for it is not known what was dropped.
+        let topic = Arc::new(Topic { floor: AtomicU64::new(self.floor), closed: watch::Sender::new(false) });
+        self.topics.insert(name.into(), topic.clone());
+        topic
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(event) = self.events.pop_front() else { return };
+        self.bytes -= event.bytes();
+        self.floor = event.revision();
+        for name in ["", topic_of(&event.record.key)] {
+            if let Some(topic) = self.topics.get(name) {
+                topic.floor.store(self.floor, Ordering::Release);
+            }
+        }
+    }
 }
 
 pub(crate) struct History<I> {
@@ -58,28 +97,48 @@ pub(crate) struct History<I> {
 
 impl<I> History<I> {
     pub(crate) fn new(max_bytes: usize, floor: u64) -> Self {
-        Self { ring: RwLock::new(Ring { events: VecDeque::new(), bytes: 0, floor }), max_bytes }
+        let ring = Ring { events: VecDeque::new(), bytes: 0, floor, topics: HashMap::new() };
+        Self { ring: RwLock::new(ring), max_bytes }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Ring<I>> {
         self.ring.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn write(&self) -> RwLockWriteGuard<'_, Ring<I>> {
+        self.ring.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all watches.
+    pub(crate) fn close(&self) {
+        self.read().topics.values().for_each(|topic| {
+            topic.closed.send_replace(true);
+        });
+    }
+
     /// Makes a new state current together with the events that led to it, in the order of their
     /// revisions: who holds the ring sees both or neither.
     pub(crate) fn publish(&self, current: &ArcSwap<State<I>>, state: State<I>, events: Vec<Event<I>>) {
-        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let mut concerned: Vec<Arc<Topic>> = Vec::new();
+        let mut ring = self.write();
         current.store(Arc::new(state));
         for event in events {
+            for name in ["", topic_of(&event.record.key)] {
+                let topic = ring.topics.get(name);
+                concerned.extend(
+                    topic.filter(|topic| !concerned.iter().any(|one| Arc::ptr_eq(one, topic))).cloned(),
+                );
+            }
             ring.bytes += event.bytes();
             ring.events.push_back(event);
         }
-        while ring.bytes > self.max_bytes
-            && let Some(event) = ring.events.pop_front()
-        {
-            ring.bytes -= event.bytes();
-            ring.floor = event.revision();
+        while ring.bytes > self.max_bytes && !ring.events.is_empty() {
+            ring.drop_oldest();
         }
+        drop(ring);
+        concerned.iter().for_each(|topic| {
+            topic.closed.send_if_modified(|_| true);
+        });
     }
 
     /// The state at an earlier revision, by taking back what happened since; `None` if the history
@@ -103,61 +162,62 @@ impl<I> History<I> {
 /// A position in the history, and the keys to report. Dropping it ends it.
 pub struct Watch<I> {
     shared: Arc<Shared<I>>,
-    published: watch::Receiver<u64>,
+    topic: Arc<Topic>,
+    closed: watch::Receiver<bool>,
     prefix: Box<str>,
     position: u64,
+    /// What was found and is still to be returned.
+    found: Vec<Event<I>>,
 }
 
 impl<I: Send + Sync + 'static> Watch<I> {
-    pub(crate) fn new(
-        shared: Arc<Shared<I>>,
-        published: watch::Receiver<u64>,
-        prefix: &str,
-        after: u64,
-    ) -> Result<Self, WatchError> {
-        let oldest = shared.history.read().floor;
-        if after < oldest {
-            return Err(WatchError::Compacted { oldest });
-        }
-        Ok(Self { shared, published, prefix: prefix.into(), position: after })
+    pub(crate) fn new(shared: Arc<Shared<I>>, prefix: &str, after: u64) -> Result<Self, WatchError> {
+        let topic = shared.history.write().topic(topic_of(prefix));
+        let closed = topic.closed.subscribe();
+        let watch = Self { shared, topic, closed, prefix: prefix.into(), position: after, found: Vec::new() };
+        watch.check()?;
+        Ok(watch)
     }
 
     /// The next events in order, at least one and a bounded number. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Result<Vec<Event<I>>, WatchError> {
         loop {
-            self.published.borrow_and_update();
-            let (events, end) = self.scan()?;
-            if !events.is_empty() {
-                return Ok(events);
+            if *self.closed.borrow_and_update() {
+                return Err(WatchError::Closed);
             }
-            if end {
-                self.published.changed().await.map_err(|_| WatchError::Closed)?;
+            self.progress()?;
+            if !self.found.is_empty() {
+                return Ok(std::mem::take(&mut self.found));
             }
+            self.closed.changed().await.map_err(|_| WatchError::Closed)?;
         }
     }
 
-    /// Everything up to this revision that concerns this watch has been returned by [`Self::next`]:
-    /// what a bookmark says.
-    pub fn revision(&self) -> u64 {
-        self.position
+    /// Looks at what has happened, and says up to which revision everything that concerns this watch has
+    /// been returned by [`Self::next`]: what a bookmark says.
+    pub fn progress(&mut self) -> Result<u64, WatchError> {
+        while self.found.is_empty() && !self.scan()? {}
+        Ok(self.found.first().map_or(self.position, |event| event.revision() - 1))
     }
 
-    /// Moves on by a bounded number of events; also says whether the end was reached.
-    fn scan(&mut self) -> Result<(Vec<Event<I>>, bool), WatchError> {
+    fn check(&self) -> Result<(), WatchError> {
+        let oldest = self.topic.floor.load(Ordering::Acquire);
+        if self.position < oldest { Err(WatchError::Compacted { oldest }) } else { Ok(()) }
+    }
+
+    /// Moves on by a bounded number of events; says whether the end was reached.
+    fn scan(&mut self) -> Result<bool, WatchError> {
         let ring = self.shared.history.read();
-        if self.position < ring.floor {
-            return Err(WatchError::Compacted { oldest: ring.floor });
-        }
+        self.check()?;
         let start = ring.events.partition_point(|event| event.revision() <= self.position);
-        let mut events = Vec::new();
         let mut seen = 0;
         for event in ring.events.range(start..).take(SCAN) {
             seen += 1;
             self.position = event.revision();
             if event.record.key.starts_with(&*self.prefix) {
-                events.push(event.clone());
+                self.found.push(event.clone());
             }
         }
-        Ok((events, start + seen == ring.events.len()))
+        Ok(start + seen == ring.events.len())
     }
 }

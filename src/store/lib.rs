@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 /// How long a snapshot stays pinned: what a client takes between two pages of a list.
 const PIN_AGE: Duration = Duration::from_secs(300);
@@ -126,7 +126,6 @@ struct Shared<I> {
 pub struct Store<I> {
     shared: Arc<Shared<I>>,
     writes: mpsc::Sender<writer::Message<I>>,
-    published: watch::Receiver<u64>,
     path: Arc<PathBuf>,
     indexer: Indexer<I>,
 }
@@ -136,7 +135,6 @@ impl<I> Clone for Store<I> {
         Self {
             shared: self.shared.clone(),
             writes: self.writes.clone(),
-            published: self.published.clone(),
             path: self.path.clone(),
             indexer: self.indexer,
         }
@@ -158,16 +156,15 @@ impl<I: Send + Sync + 'static> Store<I> {
         let (log, state) = opening
             .await
             .map_err(|join| Error::Database { path: path.to_path_buf(), reason: join.to_string() })??;
-        let (published, receiver) = watch::channel(state.revision);
         let shared = Arc::new(Shared {
             history: History::new(history_bytes, state.revision),
             state: ArcSwap::from_pointee(state),
             pins: Mutex::default(),
         });
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
-        let stopped = writer::start(log, shared.clone(), published, queue);
+        let stopped = writer::start(log, shared.clone(), queue);
         supervise(supervisor, writes.clone(), stopped, interval);
-        Ok(Self { shared, writes, published: receiver, path, indexer })
+        Ok(Self { shared, writes, path, indexer })
     }
 
     /// The revision of the current state.
@@ -227,7 +224,7 @@ impl<I: Send + Sync + 'static> Store<I> {
 
     /// The changes of keys that start with `prefix`, after revision `after`.
     pub fn watch(&self, prefix: &str, after: u64) -> Result<Watch<I>, WatchError> {
-        Watch::new(self.shared.clone(), self.published.clone(), prefix, after)
+        Watch::new(self.shared.clone(), prefix, after)
     }
 
     #[cfg(test)]

@@ -114,7 +114,7 @@ async fn a_watch_sees_its_keys_in_order_and_its_progress() {
     let gone = store.write(delete("/p/0", start + 1, Durability::Durable)).await.unwrap();
     assert_eq!(gone.previous.map(|record| record.revision), Some(start + 1));
     let mut seen = Vec::new();
-    while watch.revision() < store.revision() {
+    while watch.progress().unwrap() < store.revision() {
         seen.extend(watch.next().await.unwrap());
     }
     let seen: Vec<_> = seen.iter().map(|event| (event.revision() - start, event.deleted)).collect();
@@ -136,6 +136,23 @@ async fn a_watch_that_fell_off_the_history_is_told_so() {
     assert!(matches!(slow.next().await, Err(WatchError::Compacted { oldest }) if oldest > start));
     assert!(matches!(store.watch("/", start), Err(WatchError::Compacted { .. })));
     assert!(store.watch("/", store.revision()).is_ok());
+}
+
+#[tokio::test]
+async fn a_quiet_topic_is_not_compacted_by_others_noise() {
+    let folder = Folder::new("topics");
+    let config = Config { history_bytes: 4096, ..Config::new(folder.db()) };
+    let (store, _supervisor) = open_with(config).await.unwrap();
+    let start = store.revision();
+    let mut quiet = store.watch("quiet/", start).unwrap();
+    for n in 0..100 {
+        store.write(put(&format!("loud/{n}"), Expect::Absent, "x", Durability::Volatile)).await.unwrap();
+    }
+    assert!(matches!(store.watch("loud/", start), Err(WatchError::Compacted { .. })));
+    let written = store.write(put("quiet/1", Expect::Absent, "x", Durability::Durable)).await.unwrap();
+    let seen: Vec<u64> = quiet.next().await.unwrap().iter().map(Event::revision).collect();
+    assert_eq!(seen, [written.record.revision]);
+    assert_eq!(quiet.progress().unwrap(), store.revision());
 }
 
 #[tokio::test]

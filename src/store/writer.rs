@@ -8,7 +8,7 @@ use crate::{Change, Durability, Expect, Record, Shared, Write, WriteError, Writt
 use imbl::OrdMap;
 use rusqlite::{ErrorCode, Transaction};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 /// How many writes share one transaction at most: bounds what one failure refuses.
 const BATCH: usize = 512;
@@ -50,7 +50,6 @@ impl<I> Clone for Working<I> {
 struct Writer<I> {
     log: Log,
     shared: Arc<Shared<I>>,
-    published: watch::Sender<u64>,
     working: Working<I>,
     /// Where the last upkeep was, and what it left to compact: history is kept for one to two intervals.
     upkeep_revision: u64,
@@ -63,7 +62,6 @@ struct Writer<I> {
 pub(crate) fn start<I: Send + Sync + 'static>(
     log: Log,
     shared: Arc<Shared<I>>,
-    published: watch::Sender<u64>,
     queue: mpsc::Receiver<Message<I>>,
 ) -> oneshot::Receiver<()> {
     let (closed, stopped) = oneshot::channel();
@@ -73,13 +71,20 @@ pub(crate) fn start<I: Send + Sync + 'static>(
     };
     let compact_target = log.compacted;
     let upkeep_revision = working.revision;
-    let writer = Writer { log, shared, published, working, upkeep_revision, compact_target, full: false };
+    let writer = Writer { log, shared, working, upkeep_revision, compact_target, full: false };
     std::thread::spawn(move || {
         if writer.run(queue) && closed.send(()).is_err() {
             tracing::debug!("nobody waited for the database to close");
         }
     });
     stopped
+}
+
+/// Watches end with the writer, also if it panics.
+impl<I> Drop for Writer<I> {
+    fn drop(&mut self) {
+        self.shared.history.close();
+    }
 }
 
 impl<I: Send + Sync + 'static> Writer<I> {
@@ -255,9 +260,7 @@ impl<I: Send + Sync + 'static> Writer<I> {
         let events: Vec<_> = done.iter().filter_map(|(_, result)| result.as_ref().ok().cloned()).collect();
         if let Some(last) = events.last() {
             let state = State { revision: last.revision(), map: self.working.map.clone() };
-            let revision = state.revision;
             self.shared.history.publish(&self.shared.state, state, events);
-            self.published.send_replace(revision);
         }
         for (reply, result) in done {
             answer(reply, result.map(|event| Written { record: event.record, previous: event.previous }));

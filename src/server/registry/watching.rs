@@ -172,10 +172,11 @@ impl Stream {
                 Ok(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
                 Ok(Err(error)) => self.send_error(&error),
                 Err(_) if clock::instant() >= self.ends => self.ended = true,
-                Err(_) if self.watch.revision() > self.told => {
-                    self.bookmark(self.watch.revision(), Value::Null)
-                }
-                Err(_) => {}
+                Err(_) => match self.watch.progress() {
+                    Ok(revision) if revision > self.told => self.bookmark(revision, Value::Null),
+                    Ok(_) => {}
+                    Err(error) => self.send_error(&error),
+                },
             }
         }
     }
@@ -226,7 +227,7 @@ impl Stream {
 
     fn send_error(&mut self, error: &WatchError) {
         if let WatchError::Compacted { .. } = error {
-            let status = ended(error, self.watch.revision()).to_value();
+            let status = ended(error, self.told).to_value();
             self.frames.push_back(format!("{}\n", json!({"type": "ERROR", "object": status})).into());
         }
         self.ended = true;
