@@ -14,22 +14,22 @@ pub(crate) const ORPHAN: &str = "orphan";
 
 pub(crate) type Uid = Arc<str>;
 
-/// What the graph keeps of an object.
+/// What the graph keeps of an object, in as little memory as it takes: it is kept of every object.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     pub(crate) kind: &'static Kind,
-    pub(crate) namespace: String,
-    pub(crate) name: String,
+    pub(crate) namespace: Box<str>,
+    pub(crate) name: Box<str>,
     pub(crate) uid: Uid,
-    pub(crate) revision: String,
-    pub(crate) owners: Vec<OwnerReference>,
-    pub(crate) finalizers: Vec<String>,
+    pub(crate) revision: Box<str>,
+    pub(crate) owners: Box<[OwnerReference]>,
+    pub(crate) finalizers: Box<[Box<str>]>,
     pub(crate) deleting: bool,
 }
 
 impl Item {
     fn holds(&self, finalizer: &str) -> bool {
-        self.finalizers.iter().any(|one| one == finalizer)
+        self.finalizers.iter().any(|one| **one == *finalizer)
     }
 
     /// It stays until its dependents are gone.
@@ -41,7 +41,8 @@ impl Item {
 /// All objects, and who depends on whom.
 #[derive(Default)]
 pub(crate) struct Graph {
-    items: HashMap<Uid, Item>,
+    /// Boxed, because a table is half empty after it has grown.
+    items: HashMap<Uid, Box<Item>>,
     dependents: HashMap<Uid, BTreeSet<Uid>>,
 }
 
@@ -66,15 +67,14 @@ impl Graph {
     /// Takes in an object; returns what to look at.
     pub(crate) fn put(&mut self, item: Item) -> Vec<Uid> {
         let uid = item.uid.clone();
-        if let Some(old) = self.items.get(&uid) {
-            let (old_owners, uid) = (old.owners.clone(), uid.clone());
-            self.unlink(&old_owners, &uid);
+        if let Some(old) = self.items.remove(&uid) {
+            self.unlink(&old.owners, &uid);
         }
         for owner in &item.owners {
             self.dependents.entry(owner.uid.as_str().into()).or_default().insert(uid.clone());
         }
         let worth_it = !item.owners.is_empty() || item.deleting;
-        self.items.insert(uid.clone(), item);
+        self.items.insert(uid.clone(), Box::new(item));
         if worth_it { vec![uid] } else { Vec::new() }
     }
 
@@ -99,7 +99,7 @@ impl Graph {
     }
 
     pub(crate) fn get(&self, uid: &str) -> Option<&Item> {
-        self.items.get(uid)
+        self.items.get(uid).map(|item| &**item)
     }
 
     /// The objects of a kind, to find out which a new list no longer has.

@@ -9,6 +9,8 @@ use base::{Body, Phase, Restart, Shutdown, full_body};
 use client::{Client, Error, Next, Queue};
 use http::{Method, Request, header};
 use http_body_util::BodyExt;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,13 +69,13 @@ struct Object {
 #[serde(rename_all = "camelCase", default)]
 #[derive(Default)]
 struct Meta {
-    name: String,
-    namespace: String,
-    uid: String,
-    resource_version: String,
-    owner_references: Vec<OwnerReference>,
-    finalizers: Vec<String>,
-    deletion_timestamp: Option<String>,
+    name: Box<str>,
+    namespace: Box<str>,
+    uid: Uid,
+    resource_version: Box<str>,
+    owner_references: Box<[OwnerReference]>,
+    finalizers: Box<[Box<str>]>,
+    deletion_timestamp: Option<IgnoredAny>,
 }
 
 #[derive(serde::Deserialize)]
@@ -83,9 +85,10 @@ struct List {
 }
 
 #[derive(serde::Deserialize)]
-struct Line {
-    r#type: String,
-    object: Value,
+struct Line<'a> {
+    r#type: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
 }
 
 impl Collector {
@@ -129,13 +132,13 @@ impl Collector {
         let mut gone: HashSet<Uid> = graph.of_kind(kind).into_iter().collect();
         let mut look = Vec::new();
         for object in list.items {
-            gone.remove(object.metadata.uid.as_str());
+            gone.remove(&object.metadata.uid);
             look.extend(graph.put(item(kind, object.metadata)));
         }
         gone.iter().for_each(|uid| look.extend(graph.remove(uid)));
         drop(graph);
         self.look(look);
-        Ok(list.metadata.resource_version)
+        Ok(list.metadata.resource_version.into())
     }
 
     /// Follows one watch to its end.
@@ -160,14 +163,14 @@ impl Collector {
 
     fn event(&self, kind: &'static Kind, line: &[u8], revision: &mut String) -> Result<(), Error> {
         let unreadable = |error: serde_json::Error| Error::Decode(error.to_string());
-        let line: Line = serde_json::from_slice(line).map_err(unreadable)?;
+        let line: Line<'_> = serde_json::from_slice(line).map_err(unreadable)?;
         if line.r#type == "ERROR" {
-            let status: Status = serde_json::from_value(line.object).map_err(unreadable)?;
+            let status: Status = serde_json::from_str(line.object.get()).map_err(unreadable)?;
             return Err(Error::Api(Box::new(status)));
         }
-        let Object { metadata } = serde_json::from_value(line.object).map_err(unreadable)?;
-        revision.clone_from(&metadata.resource_version);
-        let look = match line.r#type.as_str() {
+        let Object { metadata } = serde_json::from_str(line.object.get()).map_err(unreadable)?;
+        metadata.resource_version.as_ref().clone_into(revision);
+        let look = match line.r#type {
             "DELETED" => self.graph().remove(&metadata.uid),
             "ADDED" | "MODIFIED" => self.graph().put(item(kind, metadata)),
             _ => Vec::new(),
@@ -203,7 +206,7 @@ impl Collector {
     /// Asks the server for an owner that the graph does not know.
     async fn exists(&self, item: &Item, owner: &OwnerReference) -> Result<bool, Error> {
         let Some(kind) = api::kinds::by_kind(&owner.api_version, &owner.kind) else { return Ok(true) };
-        let namespace = if kind.namespaced { item.namespace.as_str() } else { "" };
+        let namespace = if kind.namespaced { &*item.namespace } else { "" };
         let path = format!("{}/{}", kind.path(namespace), owner.name);
         match self.client.send(Method::GET, &path, None).await {
             Err(error) if error.is_not_found() => Ok(false),
@@ -211,7 +214,7 @@ impl Collector {
             Ok(body) => {
                 let object: Object =
                     serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))?;
-                Ok(object.metadata.uid == owner.uid)
+                Ok(*object.metadata.uid == *owner.uid)
             }
         }
     }
@@ -255,7 +258,7 @@ impl Collector {
 
     async fn finalize(&self, item: &Item, finalizer: &str) -> Result<(), Error> {
         debug_assert!([FOREGROUND, ORPHAN].contains(&finalizer));
-        let kept: Vec<_> = item.finalizers.iter().filter(|one| *one != finalizer).collect();
+        let kept: Vec<_> = item.finalizers.iter().filter(|one| ***one != *finalizer).collect();
         self.patch(item, json!({"finalizers": kept})).await
     }
 
@@ -307,7 +310,7 @@ fn item(kind: &'static Kind, meta: Meta) -> Item {
         kind,
         namespace: meta.namespace,
         name: meta.name,
-        uid: meta.uid.into(),
+        uid: meta.uid,
         revision: meta.resource_version,
         owners: meta.owner_references,
         finalizers: meta.finalizers,
