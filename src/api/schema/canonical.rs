@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 const POINTERS: [&str; 2] = ["selector", "parentRef"];
 
 /// Brings a value of a type into its canonical form.
-pub(super) fn canonical(value: &mut Value, ty: TypeId) {
+pub fn canonical(value: &mut Value, ty: TypeId) {
     let def = schema().get(ty);
     let Value::Object(map) = value else { return };
     for field in &def.fields {
@@ -22,10 +22,23 @@ pub(super) fn canonical(value: &mut Value, ty: TypeId) {
             None => {
                 if let Some(inner) = always_there(field) {
                     let mut fresh = Value::Object(Map::new());
+                    zeros(&mut fresh, inner);
                     canonical(&mut fresh, inner);
                     map.insert(field.name.to_owned(), fresh);
                 }
             }
+        }
+    }
+}
+
+/// The scalars that a struct of this type always shows.
+fn zeros(value: &mut Value, ty: TypeId) {
+    for field in schema().get(ty).fields.iter().filter(|field| field.required) {
+        match field.ty {
+            Type::Int32 | Type::Int64 => value[field.name] = Value::from(0),
+            Type::Bool => value[field.name] = Value::from(false),
+            Type::String => value[field.name] = Value::from(""),
+            _ => {}
         }
     }
 }

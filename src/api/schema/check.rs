@@ -19,7 +19,7 @@ pub fn check(value: &mut Value, ty: TypeId) -> Findings {
     let mut findings = Findings::default();
     object(value, schema().get(ty), "", &mut findings);
     if findings.ill_typed.is_none() {
-        canonical::canonical(value, ty);
+        canonical(value, ty);
     }
     findings
 }
@@ -169,7 +169,8 @@ mod tests {
         assert_eq!(findings.ill_typed, None);
         assert_eq!(
             pod,
-            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "c"}]}})
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+                "spec": {"containers": [{"name": "c", "resources": {}}]}, "status": {}})
         );
     }
 

@@ -13,6 +13,7 @@ mod check;
 pub mod protobuf;
 pub mod wire;
 
+pub use canonical::canonical;
 pub use check::{Findings, check};
 
 use crate::kinds::Kind;

@@ -380,10 +380,20 @@ impl<'p, 'v> At<'p, 'v> {
         }
     }
 
-    /// It is what it was.
+    /// It is what it was. What is gone is shown as the empty value that it was a value of.
     pub fn unchanged(&self, old: &Value) {
         if self.value != old {
-            self.invalid("field is immutable");
+            let gone = if old.is_string() { Value::from("") } else { Value::Null };
+            let shown = if self.present() { self.value.clone() } else { gone };
+            self.invalid_as(shown, "field is immutable");
+        }
+    }
+
+    /// A value of one of Kubernetes' own types is what it was.
+    pub fn unchanged_type(&self, old: &Value, name: &str) {
+        if self.value != old {
+            let detail = "field is immutable";
+            if self.present() { self.invalid_type(name, detail) } else { self.invalid(detail) }
         }
     }
 

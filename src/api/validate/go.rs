@@ -31,33 +31,43 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-/// The fields of the two published structs that are met in messages, in their order; the first so
-/// many of them are always written.
-const STRUCTS: [(&[&str], usize); 2] =
-    [(&["matchLabels", "matchExpressions"], 0), (&["key", "operator", "values"], 2)];
+/// The fields of a label selector in their order, and of a requirement in it, of which the first two
+/// are always written.
+const SELECTOR: [&str; 2] = ["matchLabels", "matchExpressions"];
+const REQUIREMENT: [&str; 3] = ["key", "operator", "values"];
 
 fn json(value: &Value) -> String {
     match value {
-        Value::Array(items) => format!("[{}]", items.iter().map(json).collect::<Vec<_>>().join(",")),
+        Value::Array(items) => list(items, json),
+        Value::Object(fields)
+            if !fields.is_empty() && fields.keys().all(|key| SELECTOR.contains(&key.as_str())) =>
+        {
+            in_order(value, &SELECTOR, 0, |name, value| match value {
+                Value::Array(items) if name == SELECTOR[1] => {
+                    list(items, |item| in_order(item, &REQUIREMENT, 2, |_, value| json(value)))
+                }
+                other => json(other),
+            })
+        }
         Value::Object(fields) => {
-            let is =
-                |names: &[&str]| !fields.is_empty() && fields.keys().all(|key| names.contains(&key.as_str()));
-            let pair = |name: &str, value: &Value| format!("{}:{}", Value::from(name), json(value));
-            let parts: Vec<String> = match STRUCTS.iter().find(|(names, _)| is(names)) {
-                Some((names, always)) => names
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(index, name)| match fields.get(*name) {
-                        Some(value) => Some(pair(name, value)),
-                        None => (index < *always).then(|| format!("\"{name}\":\"\"")),
-                    })
-                    .collect(),
-                None => fields.iter().map(|(name, value)| pair(name, value)).collect(),
-            };
-            format!("{{{}}}", parts.join(","))
+            let parts =
+                fields.iter().map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), json(value)));
+            format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
         }
         other => escaped(other.to_string()),
     }
+}
+
+fn list(items: &[Value], item: impl Fn(&Value) -> String) -> String {
+    format!("[{}]", items.iter().map(item).collect::<Vec<_>>().join(","))
+}
+
+fn in_order(value: &Value, names: &[&str], always: usize, shown: impl Fn(&str, &Value) -> String) -> String {
+    let parts = names.iter().enumerate().filter_map(|(index, name)| match value.get(name) {
+        Some(value) => Some(format!("\"{name}\":{}", shown(name, value))),
+        None => (index < always).then(|| format!("\"{name}\":\"\"")),
+    });
+    format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
 }
 
 /// Go escapes what could end a script.
@@ -128,7 +138,7 @@ fn of_field(value: &Value, field: &Field) -> String {
         (Type::Ref(id), Value::Null) if plain => of_struct(&Value::Object(serde_json::Map::new()), *id),
         (Type::String, Value::Null) if plain => "\"\"".to_owned(),
         (Type::Int32 | Type::Int64, Value::Null) if plain => "0".to_owned(),
-        (Type::IntOrString, Value::Null) if plain => "0".to_owned(),
+        (Type::IntOrString, Value::Null) => "0".to_owned(),
         (Type::Bool, Value::Null) if plain => "false".to_owned(),
         (ty, value) => of_type(value, ty),
     }

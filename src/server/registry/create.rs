@@ -3,6 +3,7 @@
 use super::{Context, Index, Outcome, Registry, decode_checked, encode, meta, store_refusal};
 use crate::strategies::Strategy;
 use api::kinds::Kind;
+use api::schema::{canonical, schema};
 use api::status::Refusal;
 use serde_json::Value;
 use store::{Change, Expect, Write, WriteError};
@@ -77,6 +78,9 @@ pub(crate) fn shape(object: &mut Value, kind: &Kind, strategy: &Strategy) {
     meta::stamp(object, strategy.generation);
     if kind.subresource("status").is_some() && !strategy.status_at_creation {
         object.as_object_mut().and_then(|fields| fields.remove("status"));
+        if let Some(ty) = schema().of(kind) {
+            canonical(object, ty);
+        }
     }
     (strategy.default)(object);
     (strategy.prepare_create)(object);

@@ -2,6 +2,7 @@
 
 use super::{PLAIN, Strategy, default_zero, items_mut, text};
 use api::validate::{At, dns_subdomain, label_selector, path_segment};
+use serde_json::Value;
 
 pub(super) const ROLE: Strategy = Strategy {
     name_rule: path_segment,
@@ -11,7 +12,13 @@ pub(super) const ROLE: Strategy = Strategy {
         role.on("aggregationRule", |aggregation| {
             let selectors = aggregation.get("clusterRoleSelectors");
             selectors.need_because("at least one clusterRoleSelector required if aggregationRule is non-nil");
-            selectors.each(label_selector);
+            selectors.each(|selector| {
+                let before = selector.errors();
+                label_selector(selector);
+                if selector.errors() != before {
+                    selector.invalid_as(Value::Null, "invalid label selector.");
+                }
+            });
         });
     },
     ..PLAIN

@@ -88,7 +88,9 @@ fn target(at: &At) {
 }
 
 const KINDS: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
-const SOURCES: [(&str, &str, fn(&At)); 5] = [
+/// A field of a metric, the type that asks for it, and its rules.
+type Source = (&'static str, &'static str, fn(&At));
+const SOURCES: [Source; 5] = [
     ("object", "Object", |at| {
         target(&at.get("describedObject"));
         identified(at);

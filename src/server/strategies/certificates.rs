@@ -161,9 +161,8 @@ pub(super) fn signer_name(at: &At) {
         return at.invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'");
     };
     let labels = |text: &str, rule: fn(&str) -> Vec<String>| {
-        let wrong = text.split('.').map(|label| (label.to_owned(), rule(label)));
-        let wrong = wrong.into_iter().find(|(_, problems)| !problems.is_empty());
-        for (label, problems) in wrong {
+        let wrong = text.split('.').map(|label| (label, rule(label)));
+        for (label, problems) in wrong.filter(|(_, problems)| !problems.is_empty()).take(1) {
             for problem in problems {
                 at.invalid_as(text, format!("validating label {label:?}: {problem}"));
             }

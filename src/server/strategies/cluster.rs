@@ -1,7 +1,7 @@
 //! Namespaces, nodes, and what belongs to nodes.
 
 use super::pods::{self, resources};
-use super::{Changes, PLAIN, Strategy, items};
+use super::{PLAIN, Strategy, items};
 use api::validate::{
     At, Error, config_key, dns_label, label_name, label_value, labels, legacy_cidr, lenient_cidr,
     qualified_name,
@@ -57,6 +57,13 @@ pub(super) const NODE: Strategy = Strategy {
     status_at_creation: true,
     status_meta: true,
     default: |node| {
+        // The old name of the first address range of the node's pods.
+        let first = node["spec"]["podCIDR"].as_str().unwrap_or_default().to_owned();
+        if !first.is_empty() && node["spec"]["podCIDRs"][0] != *first {
+            node["spec"]["podCIDRs"] = json!([first]);
+        } else if first.is_empty() {
+            node["spec"].as_object_mut().and_then(|spec| spec.remove("podCIDRs"));
+        }
         for field in ["capacity", "allocatable"] {
             node.pointer_mut(&format!("/status/{field}")).into_iter().for_each(super::defaults::quantities);
         }
@@ -167,13 +174,21 @@ pub(super) const RUNTIME_CLASS: Strategy = Strategy {
         });
     },
     validate_update: |new, old| new.unchanged_fields(old, &["handler"]),
-    changes: Changes::Only,
     ..PLAIN
 };
 
 const LEASE_STRATEGY: &str = "OldestEmulationVersion";
 
+/// Leases that are given to whom a strategy prefers are not enabled by default.
+fn uncoordinated(lease: &mut Value) {
+    if let Some(spec) = lease["spec"].as_object_mut() {
+        spec.retain(|name, _| !matches!(name.as_str(), "strategy" | "preferredHolder"));
+    }
+}
+
 pub(super) const LEASE: Strategy = Strategy {
+    prepare_create: uncoordinated,
+    prepare_update: |new, _| uncoordinated(new),
     validate: |lease| {
         let spec = lease.get("spec");
         let (duration, transitions) = (spec.get("leaseDurationSeconds"), spec.get("leaseTransitions"));

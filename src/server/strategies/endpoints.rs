@@ -2,8 +2,8 @@
 
 use super::{Changes, PLAIN, Strategy, default, default_zero, items_mut, services};
 use api::validate::{
-    At, Error, dns_label, dns_subdomain, label_value, labels, legacy_ip, lenient_ip, qualified_name,
-    strict_ip,
+    At, Error, dns_label, dns_subdomain, label_value, labels, legacy_ip, lenient_ip, path_segment,
+    qualified_name, strict_ip,
 };
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -77,7 +77,7 @@ pub(super) const ENDPOINT_SLICE: Strategy = Strategy {
         slice.get("ports").each(|port| {
             port.get("name").named_if_set(dns_label);
             port.get("name").unique(&mut seen);
-            port.get("protocol").need_one_of(&PROTOCOLS);
+            port.get("protocol").one_of(&PROTOCOLS);
             port.on("appProtocol", |name| name.named(qualified_name));
         });
         let endpoints = slice.get("endpoints");
@@ -142,6 +142,7 @@ const MOST_NAME: usize = 128;
 const MOST_NOTE: usize = 1024;
 
 pub(super) const EVENT: Strategy = Strategy {
+    name_rule: path_segment,
     default: |event| {
         default(event, "metadata", json!({}));
         // Both texts are written whatever they say.

@@ -9,6 +9,8 @@ mod batch;
 mod certificates;
 mod cluster;
 mod config;
+mod cron;
+mod csi;
 mod defaults;
 mod devices;
 mod endpoints;
@@ -172,7 +174,7 @@ static STRATEGIES: &[(&str, &str, Strategy)] = &[
     ("apps", "DaemonSet", workloads::DAEMON_SET),
     ("apps", "ControllerRevision", workloads::CONTROLLER_REVISION),
     ("batch", "Job", batch::JOB),
-    ("batch", "CronJob", batch::CRON_JOB),
+    ("batch", "CronJob", cron::JOB),
     ("autoscaling", "HorizontalPodAutoscaler", autoscaling::AUTOSCALER),
     ("discovery.k8s.io", "EndpointSlice", endpoints::ENDPOINT_SLICE),
     ("networking.k8s.io", "Ingress", networking::INGRESS),
@@ -190,10 +192,10 @@ static STRATEGIES: &[(&str, &str, Strategy)] = &[
     ("coordination.k8s.io", "Lease", cluster::LEASE),
     ("coordination.k8s.io", "LeaseCandidate", cluster::LEASE_CANDIDATE),
     ("storage.k8s.io", "StorageClass", storage::STORAGE_CLASS),
-    ("storage.k8s.io", "CSIDriver", storage::CSI_DRIVER),
-    ("storage.k8s.io", "CSINode", storage::CSI_NODE),
-    ("storage.k8s.io", "CSIStorageCapacity", storage::CSI_STORAGE_CAPACITY),
-    ("storage.k8s.io", "VolumeAttachment", storage::VOLUME_ATTACHMENT),
+    ("storage.k8s.io", "CSIDriver", csi::DRIVER),
+    ("storage.k8s.io", "CSINode", csi::NODE),
+    ("storage.k8s.io", "CSIStorageCapacity", csi::CAPACITY),
+    ("storage.k8s.io", "VolumeAttachment", csi::ATTACHMENT),
     ("storage.k8s.io", "VolumeAttributesClass", storage::VOLUME_ATTRIBUTES_CLASS),
     ("certificates.k8s.io", "CertificateSigningRequest", certificates::REQUEST),
     ("certificates.k8s.io", "ClusterTrustBundle", certificates::TRUST_BUNDLE),

@@ -1,6 +1,6 @@
 //! Ingresses, network policies, and the addresses of services.
 
-use super::{Changes, PLAIN, Strategy, default, default_zero, items, items_mut, services};
+use super::{Changes, PLAIN, Strategy, default, items, items_mut, services};
 use api::validate::{
     At, dns_label, dns_subdomain, domain_prefixed_path, label_selector, legacy_cidr, legacy_ip, lenient_cidr,
     lenient_ip, network_of, path_segment, port_name, strict_cidr, strict_ip, wildcard_subdomain,
@@ -152,7 +152,7 @@ pub(super) const NETWORK_POLICY: Strategy = Strategy {
         default(spec, "policyTypes", if out { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
         for direction in ["ingress", "egress"] {
             for rule in items_mut(spec, direction) {
-                items_mut(rule, "ports").for_each(|port| default_zero(port, "protocol", "TCP"));
+                items_mut(rule, "ports").for_each(|port| default(port, "protocol", "TCP"));
             }
         }
     },
@@ -234,7 +234,7 @@ fn ip_block(at: &At, known: &[&Value]) {
         }
     };
     if !cidr.need() {
-        return check(&cidr);
+        return;
     }
     check(&cidr);
     let Some((whole, bits)) = lenient_cidr(cidr.text()) else { return };
@@ -261,9 +261,10 @@ pub(super) const IP_ADDRESS: Strategy = Strategy {
         parent.get("name").need_named(path_segment);
         parent.get("namespace").named_if_set(path_segment);
     },
-    validate_update: |new, old| new.get("spec").unchanged_fields(&old["spec"], &["parentRef"]),
-    changes: Changes::Only,
-    generation: false,
+    validate_update: |new, old| {
+        let (spec, before) = (new.get("spec"), &old["spec"]["parentRef"]);
+        spec.get("parentRef").unchanged_type(before, "api.networking.v1.ParentReference");
+    },
     ..PLAIN
 };
 
@@ -299,11 +300,12 @@ fn cidrs(object: &At) {
     }
     list.each(|cidr| cidr.named(strict_cidr));
     let family = |cidr: &Value| cidr.as_str().and_then(lenient_cidr).map(|(address, _)| address.is_ipv4());
-    if let [first, second] = list.items() {
-        if family(first).is_some() && family(first) == family(second) {
-            list.invalid(
-                "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
-            );
-        }
+    if let [first, second] = list.items()
+        && family(first).is_some()
+        && family(first) == family(second)
+    {
+        list.invalid(
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
+        );
     }
 }

@@ -3,7 +3,7 @@
 use super::pods::resources::{self, container_resource, quota_resource, resource_name};
 use super::{Changes, PLAIN, Strategy, default, defaults, items, items_mut};
 use api::quantity::Amount;
-use api::validate::{At, conditions, label_selector, percent, qualified_name};
+use api::validate::{At, conditions, label_selector, path_segment, percent, qualified_name};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
 
@@ -133,6 +133,11 @@ fn scopes(spec: &At) {
 const AMOUNTS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
 
 pub(super) const LIMIT_RANGE: Strategy = Strategy {
+    prepare_create: |range| {
+        if range["metadata"]["name"].as_str().unwrap_or_default().is_empty() {
+            range["metadata"]["name"] = json!(crate::registry::new_uid());
+        }
+    },
     default: |range| {
         let Some(spec) = range.get_mut("spec") else { return };
         for item in items_mut(spec, "limits") {
@@ -235,15 +240,16 @@ fn compare_limits(limit: &At, name: &str) {
             }
         }
     }
-    if let Some((given_amount, requested)) = amount(&given).zip(amount(&request)) {
-        if !resources::is_overcommitted(name) && given_amount != requested {
-            let detail = format!(
-                "default value {} must equal to defaultRequest value {} in {name}",
-                text(&given),
-                text(&request)
-            );
-            tell("defaultRequest", &request, detail);
-        }
+    if let Some((given_amount, requested)) = amount(&given).zip(amount(&request))
+        && !resources::is_overcommitted(name)
+        && given_amount != requested
+    {
+        let detail = format!(
+            "default value {} must equal to defaultRequest value {} in {name}",
+            text(&given),
+            text(&request)
+        );
+        tell("defaultRequest", &request, detail);
     }
 }
 
@@ -263,6 +269,7 @@ fn portion(at: &At) {
 }
 
 pub(super) const DISRUPTION_BUDGET: Strategy = Strategy {
+    name_rule: path_segment,
     validate: |budget| {
         let spec = budget.get("spec");
         let (min, max) = (spec.get("minAvailable"), spec.get("maxUnavailable"));

@@ -21,7 +21,13 @@ pub(super) const SERVICE: Strategy = Strategy {
             }
         }
     },
-    prepare_create: |service| service["status"] = json!({"loadBalancer": {}}),
+    prepare_create: |service| {
+        service["status"] = json!({"loadBalancer": {}});
+        let address = service["spec"]["clusterIP"].clone();
+        if address.as_str().is_some_and(|text| !text.is_empty()) {
+            default(&mut service["spec"], "clusterIPs", json!([address]));
+        }
+    },
     prepare_update,
     validate: |service| validate(service, &Value::Null),
     validate_update: |new, old| {
@@ -94,6 +100,13 @@ fn prepare_update(new: &mut Value, old: &Value) {
     let Some(spec) = new.get_mut("spec") else { return };
     let (external, was_external) =
         (text(spec, "type") == "ExternalName", text(before, "type") == "ExternalName");
+    // Whoever changes the first address changes the list of them.
+    if spec["clusterIPs"] == before["clusterIPs"] && spec["clusterIP"] != before["clusterIP"] {
+        match text(spec, "clusterIP").to_owned().as_str() {
+            "" => remove(spec, &["clusterIPs"]),
+            address => spec["clusterIPs"] = json!([address]),
+        }
+    }
     if !external && !was_external {
         default_zero(spec, "clusterIP", before["clusterIP"].clone());
         if spec["clusterIP"] == before["clusterIP"] {
@@ -298,27 +311,29 @@ fn addresses(spec: &At) {
         all.invalid("may only hold up to 2 values");
     }
     let v6 = |ip: &Value| ip.as_str().and_then(lenient_ip).is_some_and(|ip| ip.is_ipv6());
-    if let [first, second] = all.items() {
-        if v6(first) == v6(second) {
-            all.invalid("may specify no more than one IP for each IP family");
-        }
+    if let [first, second] = all.items()
+        && v6(first) == v6(second)
+    {
+        all.invalid("may specify no more than one IP for each IP family");
     }
     if is_headless(spec) || all.empty() {
         return;
     }
     for (index, family) in families.items().iter().enumerate().take(all.items().len()) {
         let ip = all.index(index);
-        if let Some(name @ ("IPv4" | "IPv6")) = family.as_str() {
-            if v6(ip.value()) != (name == "IPv6") {
-                ip.invalid(format!("expected an {name} value as indicated by `ipFamilies[{index}]`"));
-            }
+        if let Some(name @ ("IPv4" | "IPv6")) = family.as_str()
+            && v6(ip.value()) != (name == "IPv6")
+        {
+            ip.invalid(format!("expected an {name} value as indicated by `ipFamilies[{index}]`"));
         }
     }
 }
 
 /// An address that traffic can be sent to.
 pub(super) fn endpoint_ip(at: &At) {
-    let Some(ip) = lenient_ip(at.text()) else { return at.invalid("must be a valid IP address") };
+    let Some(ip) = lenient_ip(at.text()) else {
+        return at.invalid_as(at.text(), "must be a valid IP address");
+    };
     let (link_local, link_multicast) = match ip {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
         IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
@@ -419,7 +434,8 @@ fn traffic(spec: &At) {
 fn changes(spec: &At, old: &Value) {
     let external = spec.get("type").is("ExternalName") || old["type"] == "ExternalName";
     let was_headless = old["clusterIP"] == "None";
-    if !external && !(was_headless && is_headless(spec)) {
+    let stays_headless = was_headless && is_headless(spec);
+    if !external && !stays_headless {
         family(spec, old, "clusterIPs", "clusterIP");
     }
     if !external && was_headless == is_headless(spec) && !was_headless {

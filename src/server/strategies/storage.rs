@@ -45,11 +45,6 @@ pub(super) const VOLUME: Strategy = Strategy {
         default(spec, "volumeMode", "Filesystem");
         spec.get_mut("capacity").into_iter().for_each(defaults::quantities);
         defaults::volume_source(spec);
-        if let Some(claim) = spec.get_mut("claimRef") {
-            // The claim is referred to by more than its name once it is bound.
-            default(claim, "kind", "PersistentVolumeClaim");
-            default(claim, "apiVersion", "v1");
-        }
     },
     prepare_create: |volume| {
         volume["status"] =
@@ -85,8 +80,10 @@ pub(super) const VOLUME: Strategy = Strategy {
         new.view("volumeMode", spec.get("volumeMode").value()).unchanged(&old["spec"]["volumeMode"]);
         let affinity = &old["spec"]["nodeAffinity"];
         if !affinity.is_null() && spec.get("nodeAffinity").value() != affinity {
-            new.view("nodeAffinity", spec.get("nodeAffinity").value())
-                .invalid("field is immutable, except for updating from beta label to GA");
+            new.view("nodeAffinity", spec.get("nodeAffinity").value()).invalid_type(
+                "api.core.v1.VolumeNodeAffinity",
+                "field is immutable, except for updating from beta label to GA",
+            );
         }
         let class = spec.get("volumeAttributesClassName");
         if !class.present() && !old["spec"]["volumeAttributesClassName"].is_null() {
@@ -177,9 +174,10 @@ pub(super) fn claim_spec(spec: &At) {
     });
     if source.present() && reference.present() {
         let same = |field: &str| source.get(field).value() == reference.get(field).value();
-        let path = source.path().to_string();
+        // What is told is the path, which is an empty object in JSON.
+        let path = json!({});
         if !reference.get("namespace").empty() {
-            spec.invalid_as(path, "may not be specified when dataSourceRef.namespace is specified");
+            spec.invalid_as(path.clone(), "may not be specified when dataSourceRef.namespace is specified");
         } else if !["apiGroup", "kind", "name"].into_iter().all(same) {
             spec.invalid_as(path, "must match dataSourceRef");
         }
@@ -303,7 +301,7 @@ const VOLUME_SOURCES: &[Source] = &[
 ];
 
 /// `spec` of a volume; `inline` for one within an attachment.
-fn volume_spec(spec: &At, name: &str, inline: bool) {
+pub(super) fn volume_spec(spec: &At, name: &str, inline: bool) {
     const INLINE: &str = "may not be specified in the context of inline volumes";
     if inline {
         spec.get("claimRef").never(INLINE);
@@ -325,7 +323,7 @@ fn volume_spec(spec: &At, name: &str, inline: bool) {
         let only =
             capacity.value().as_object().is_some_and(|map| map.len() == 1 && map.contains_key("storage"));
         if !only {
-            let shown = if capacity.present() { capacity.value().clone() } else { Value::Null };
+            let shown = if capacity.present() { capacity.value().clone() } else { json!({}) };
             capacity.report(|path| Error::not_supported(path, shown, &["storage"]));
         }
         capacity.entries(|_, quantity| {
@@ -389,7 +387,7 @@ fn rest_of_volume(spec: &At, inline: bool) {
 }
 
 const MOST_PARAMETERS: usize = 512;
-const MOST_PARAMETER_BYTES: usize = 256 << 10;
+pub(super) const MOST_PARAMETER_BYTES: usize = 256 << 10;
 
 fn parameters(at: &At, needed: bool) {
     let map = at.value().as_object();
@@ -437,12 +435,12 @@ pub(super) const STORAGE_CLASS: Strategy = Strategy {
     validate_update: |new, old| {
         new.unchanged_fields(old, &["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"]);
     },
-    changes: Changes::Before,
     ..PLAIN
 };
 
 fn topologies(list: &At) {
-    let mut terms: HashSet<String> = HashSet::new();
+    // A term without expressions is the same as the ones that are not there.
+    let mut terms: HashSet<String> = HashSet::from(["null".to_owned()]);
     list.each(|term| {
         let expressions = term.get("matchLabelExpressions");
         let mut keys = HashSet::new();
@@ -472,145 +470,5 @@ pub(super) const VOLUME_ATTRIBUTES_CLASS: Strategy = Strategy {
         }
     },
     changes: Changes::Before,
-    ..PLAIN
-};
-
-pub(super) const CSI_DRIVER: Strategy = Strategy {
-    default: |driver| {
-        let Some(spec) = driver.get_mut("spec") else { return };
-        default(spec, "attachRequired", true);
-        for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
-            default(spec, field, false);
-        }
-        default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
-        default(spec, "volumeLifecycleModes", json!(["Persistent"]));
-    },
-    validate: |driver| {
-        let spec = driver.get("spec");
-        spec.get("fsGroupPolicy").one_of_if_set(&["File", "None", "ReadWriteOnceWithFSType"]);
-        let mut audiences = HashSet::new();
-        spec.get("tokenRequests").each(|request| {
-            if !audiences.insert(request.get("audience").text()) {
-                return request.get("audience").duplicate();
-            }
-            let lifetime = request.get("expirationSeconds");
-            if lifetime.present() && lifetime.int() < 600 {
-                lifetime.invalid("may not specify a duration less than 10 minutes");
-            }
-            if lifetime.int() > 1 << 32 {
-                lifetime.invalid("may not specify a duration larger than 2^32 seconds");
-            }
-        });
-        let modes = spec.get("volumeLifecycleModes");
-        for mode in modes.items().iter().filter_map(Value::as_str) {
-            if !matches!(mode, "Persistent" | "Ephemeral") {
-                modes.report(|path| Error::not_supported(path, mode, &["Persistent", "Ephemeral"]));
-            }
-        }
-        let period = spec.get("nodeAllocatableUpdatePeriodSeconds");
-        if period.present() && period.int() < 10 {
-            period.invalid("must be greater than or equal to 10 seconds");
-        }
-        let in_secrets = spec.get("serviceAccountTokenInSecrets");
-        if in_secrets.present() && spec.get("tokenRequests").empty() {
-            in_secrets.invalid("serviceAccountTokenInSecrets is set but no tokenRequests are specified");
-        }
-    },
-    validate_update: |new, old| {
-        let spec = new.get("spec");
-        spec.view("attachedRequired", spec.get("attachRequired").value())
-            .unchanged(&old["spec"]["attachRequired"]);
-        spec.unchanged_fields(&old["spec"], &["volumeLifecycleModes"]);
-    },
-    generation: true,
-    ..PLAIN
-};
-
-pub(super) const CSI_NODE: Strategy = Strategy {
-    validate: |node| {
-        let mut seen = HashSet::new();
-        node.get("spec.drivers").each(|driver| {
-            volumes::csi_driver(&driver.get("name"));
-            let id = driver.get("nodeID");
-            id.need();
-            if id.text().len() > 256 {
-                id.invalid("must be 256 characters or less");
-            }
-            driver.get("allocatable.count").not_negative();
-            driver.get("name").unique(&mut seen);
-            let mut keys = HashSet::new();
-            for key in driver.get("topologyKeys").items().iter().filter_map(Value::as_str) {
-                if key.is_empty() {
-                    driver.required("");
-                }
-                if !keys.insert(key) {
-                    driver.report(|path| Error::duplicate(path, key));
-                }
-                driver.named_as(key, qualified_name);
-            }
-        });
-    },
-    validate_update: |new, old| {
-        let spec = new.get("spec");
-        let drivers = spec.get("drivers");
-        let but_count = |driver: &Value| {
-            let mut driver = driver.clone();
-            driver.as_object_mut().and_then(|driver| driver.remove("allocatable"));
-            driver
-        };
-        for before in items(&old["spec"], "drivers") {
-            for now in drivers.items().iter().filter(|now| now["name"] == before["name"]) {
-                if but_count(now) != but_count(before) {
-                    drivers.invalid_as(but_count(now), "field is immutable");
-                }
-            }
-        }
-    },
-    ..PLAIN
-};
-
-pub(super) const CSI_STORAGE_CAPACITY: Strategy = Strategy {
-    validate: |capacity| {
-        label_selector(&capacity.get("nodeTopology"));
-        capacity.get("storageClassName").named(dns_subdomain);
-        if capacity.get("capacity").quantity().is_negative() {
-            capacity.get("capacity").invalid("must be greater than or equal to 0");
-        }
-    },
-    validate_update: |new, old| new.unchanged_fields(old, &["nodeTopology", "storageClassName"]),
-    changes: Changes::Only,
-    ..PLAIN
-};
-
-const MOST_ERROR_BYTES: usize = 1024;
-
-pub(super) const VOLUME_ATTACHMENT: Strategy = Strategy {
-    validate: |attachment| {
-        let spec = attachment.get("spec");
-        volumes::csi_driver(&spec.get("attacher"));
-        let (source, name) = (spec.get("source"), spec.get("source.persistentVolumeName"));
-        let inline = source.get("inlineVolumeSpec");
-        let why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
-        match (inline.present(), name.present()) {
-            (false, false) => source.required(why),
-            (true, true) => source.forbidden(why),
-            (false, true) => drop(name.need_because("must specify non empty persistentVolumeName")),
-            (true, false) => volume_spec(&inline, "", true),
-        }
-        spec.get("nodeName").named(dns_subdomain);
-        let status = attachment.get("status");
-        for field in ["attachError", "detachError"] {
-            status.on(field, |error| {
-                if error.get("message").text().len() > MOST_ERROR_BYTES {
-                    error.get("message").report(|path| Error::too_long(path, MOST_PARAMETER_BYTES));
-                }
-                if error.get("errorCode").int() < 0 {
-                    error.get("errorCode").within(0, i64::from(i32::MAX));
-                }
-            });
-        }
-        name.named_if_set(dns_subdomain);
-    },
-    validate_update: |new, old| new.unchanged_fields(old, &["spec"]),
     ..PLAIN
 };

@@ -119,10 +119,10 @@ pub(super) const STATEFUL_SET: Strategy = Strategy {
             spec["updateStrategy"]["type"] = json!("RollingUpdate");
             default(&mut spec["updateStrategy"], "rollingUpdate", json!({}));
         }
-        if spec["updateStrategy"]["type"] == "RollingUpdate" {
-            if let Some(update) = spec["updateStrategy"].get_mut("rollingUpdate") {
-                default(update, "partition", 0);
-            }
+        if spec["updateStrategy"]["type"] == "RollingUpdate"
+            && let Some(update) = spec["updateStrategy"].get_mut("rollingUpdate")
+        {
+            default(update, "partition", 0);
         }
         default(spec, "persistentVolumeClaimRetentionPolicy", json!({}));
         for field in ["whenDeleted", "whenScaled"] {
@@ -133,18 +133,15 @@ pub(super) const STATEFUL_SET: Strategy = Strategy {
         for claim in items_mut(spec, "volumeClaimTemplates") {
             default(claim, "apiVersion", "v1");
             default(claim, "kind", "PersistentVolumeClaim");
-            default(claim, "status", json!({"phase": "Pending"}));
+            default(claim, "status", json!({}));
+            default(&mut claim["status"], "phase", "Pending");
             claim.get_mut("spec").into_iter().for_each(defaults::claim_spec);
         }
         defaults::template(spec, "/template/spec");
     },
-    validate: |object| stateful(&object.get("spec")),
-    validate_new: |object| {
-        let spec = object.get("spec");
-        spec.get("serviceName").named_if_set(dns_label);
-        spec.get("volumeClaimTemplates").each(|claim| super::storage::claim_spec(&claim.get("spec")));
-    },
+    validate_new: |object| stateful(&object.get("spec"), true),
     validate_update: |new, old| {
+        stateful(&new.get("spec"), false);
         const MUTABLE: [&str; 7] = [
             "replicas",
             "template",
@@ -189,7 +186,7 @@ pub(super) const DAEMON_SET: Strategy = Strategy {
         let (own, pod) = (spec.get("selector"), spec.get("template"));
         label_selector(&own);
         let labels = pod.get("metadata.labels");
-        if !own.present() || !selects(own.value(), labels.value()) {
+        if !own.present() || (is_readable(&own) && !selects(own.value(), labels.value())) {
             labels.invalid_as(labels_of(&labels), MISMATCH);
         }
         if own.present() && is_empty_selector(&own) {
@@ -373,7 +370,7 @@ fn daemon_strategy(at: &At) {
     }
 }
 
-fn stateful(spec: &At) {
+fn stateful(spec: &At, new: bool) {
     let policy = spec.get("podManagementPolicy");
     if !matches!(policy.text(), "OrderedReady" | "Parallel") {
         policy.invalid("must be 'OrderedReady' or 'Parallel'");
@@ -405,8 +402,14 @@ fn stateful(spec: &At) {
         let name = format!("persistentVolumeClaimRetentionPolicy.{field}");
         spec.get(&name).one_of(&["Retain", "Delete"]);
     }
+    if new {
+        spec.get("volumeClaimTemplates").each(|claim| super::storage::claim_spec(&claim.get("spec")));
+    }
     spec.none_negative(&["replicas", "minReadySeconds"]);
     spec.get("ordinals.start").not_negative();
+    if new {
+        spec.get("serviceName").named_if_set(dns_label);
+    }
     let own = spec.get("selector");
     selector(&own, "statefulset", true);
     if own.present() && !is_readable(&own) {
@@ -438,7 +441,8 @@ fn completed_template(spec: &At) -> Option<Value> {
     if let Some(fields) = template.pointer_mut("/spec").and_then(Value::as_object_mut) {
         fields.retain(|name, _| !matches!(name.as_str(), "hostname" | "subdomain"));
     }
-    let names: Vec<&Value> = claims.iter().map(|claim| &claim["metadata"]["name"]).collect();
+    let mut names: Vec<&Value> = claims.iter().map(|claim| &claim["metadata"]["name"]).collect();
+    names.dedup();
     let own = names.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
     let others =
         items(&template["spec"], "volumes").iter().filter(|volume| !names.contains(&&volume["name"]));

@@ -230,10 +230,10 @@ pub(super) fn validate_status(new: &At, old: &Value) {
 
 fn addresses(list: &At, single: &At) {
     list.each(|item| item.named_as(item.get("ip").text(), legacy_ip));
-    if let Some(first) = list.items().first().filter(|_| list.path().to_string().ends_with("hostIPs")) {
-        if first["ip"] != *single.value() {
-            list.index(0).get("ip").invalid("must be equal to `hostIP`");
-        }
+    if let Some(first) = list.items().first().filter(|_| list.path().to_string().ends_with("hostIPs"))
+        && first["ip"] != *single.value()
+    {
+        list.index(0).get("ip").invalid("must be equal to `hostIP`");
     }
     let families: Vec<bool> =
         list.items().iter().map(|item| item["ip"].as_str().unwrap_or_default().contains(':')).collect();

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 pub(super) type Volumes<'v> = HashMap<&'v str, &'v Value>;
 
 const MODE_ERROR: &str = "must be a number between 0 and 0777 (octal), both inclusive";
-const AUTO_MOUNT: &str = "may not specify more than 1 volume type";
+const ONE_TYPE: &str = "may not specify more than 1 volume type";
 
 pub(super) fn validate<'v>(list: &At<'_, 'v>, pod: &str, is_pod: bool) -> Volumes<'v> {
     let mut volumes = Volumes::new();
@@ -65,7 +65,7 @@ pub(in crate::strategies) fn sources(volume: &At, known: &[Source]) {
                 "cephfs" => "cephFS",
                 other => other,
             };
-            volume.get(name).forbidden(AUTO_MOUNT);
+            volume.get(name).forbidden(ONE_TYPE);
         } else {
             rules(&volume.view(shown, value));
         }
