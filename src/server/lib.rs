@@ -6,6 +6,7 @@
 //! reading at [`Server::handle`], then `registry/`, whose verbs serve every kind of the table.
 
 mod auth;
+mod conversion;
 mod documents;
 mod http;
 mod metrics;

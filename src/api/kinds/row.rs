@@ -56,7 +56,7 @@ pub(super) const FULL: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// One row of the table: everything that other implementations write out per kind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Kind {
     /// The API group, "" for the core group.
     pub group: &'static str,
@@ -84,6 +84,8 @@ pub struct Kind {
     pub selectable_fields: &'static [&'static str],
     /// The group under which objects are stored: two groups may serve one store of objects.
     pub storage_group: &'static str,
+    /// The row as which objects are stored, if this is another version of it.
+    pub(super) hub: Option<&'static Kind>,
 }
 
 pub(super) const fn kind(
@@ -106,6 +108,7 @@ pub(super) const fn kind(
         columns: columns::DEFAULT,
         selectable_fields: &[],
         storage_group: group,
+        hub: None,
     }
 }
 
@@ -158,6 +161,21 @@ impl Kind {
     pub(super) const fn shares_storage_of(mut self, group: &'static str) -> Self {
         self.storage_group = group;
         self
+    }
+
+    /// The same kind in another version.
+    pub(super) fn in_version(&'static self, version: &'static str) -> Self {
+        Self { version, hub: Some(self), ..self.clone() }
+    }
+
+    /// The kind in whose form objects are stored, where that is not this one's.
+    pub fn stored_as(&self) -> Option<&'static Kind> {
+        match self.hub {
+            None if self.group != self.storage_group => {
+                super::by_resource(self.storage_group, self.version, self.plural)
+            }
+            hub => hub,
+        }
     }
 
     /// `apiVersion` of its objects.

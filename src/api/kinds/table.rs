@@ -86,3 +86,33 @@ pub static KINDS: &[Kind] = &[
     kind("internal.apiserver.k8s.io", "v1alpha1", "StorageVersion", "storageversions").subresources(&[STATUS]),
     kind("storagemigration.k8s.io", "v1beta1", "StorageVersionMigration", "storageversionmigrations").subresources(&[STATUS]).columns(columns::STORAGE_VERSION_MIGRATION),
 ];
+
+/// Versions that are served besides those of the rows: other forms of the same objects.
+pub(super) const OTHER_VERSIONS: &[(&str, &str, &[&str])] = &[
+    (
+        "admissionregistration.k8s.io",
+        "v1beta1",
+        &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"],
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "v1alpha1",
+        &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"],
+    ),
+    ("autoscaling", "v1", &["horizontalpodautoscalers"]),
+    ("certificates.k8s.io", "v1alpha1", &["clustertrustbundles"]),
+    ("coordination.k8s.io", "v1alpha2", &["leasecandidates"]),
+    ("networking.k8s.io", "v1beta1", &["ipaddresses", "servicecidrs"]),
+    (
+        "resource.k8s.io",
+        "v1beta2",
+        &["deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"],
+    ),
+    (
+        "resource.k8s.io",
+        "v1beta1",
+        &["deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"],
+    ),
+    ("resource.k8s.io", "v1alpha3", &["devicetaintrules"]),
+    ("storage.k8s.io", "v1beta1", &["volumeattributesclasses"]),
+];

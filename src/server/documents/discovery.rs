@@ -1,6 +1,6 @@
 //! Discovery, legacy (`APIGroupList`, `APIResourceList`) and aggregated (apidiscovery.k8s.io/v2).
 
-use api::kinds::{KINDS, Kind, Subresource, group_versions};
+use api::kinds::{Kind, Subresource, group_versions, served};
 use serde_json::{Value, json};
 
 /// The groups in order, each with its versions; the core group is "".
@@ -54,7 +54,7 @@ pub(super) fn group(name: &str) -> Option<Value> {
 }
 
 fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + use<'a> {
-    KINDS.iter().filter(move |kind| kind.group == group && kind.version == version)
+    served().filter(move |kind| kind.group == group && kind.version == version)
 }
 
 /// The kind that a subresource takes.

@@ -1,6 +1,6 @@
 //! OpenAPI v2 and v3, made from the field tables and the table of kinds.
 
-use api::kinds::{KINDS, Kind, group_versions};
+use api::kinds::{Kind, group_versions, served};
 use api::schema::{Field, Merge, Type, TypeDef, schema};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -215,7 +215,7 @@ pub(super) fn v2(version: &str) -> Value {
         .collect();
     definitions.extend(dialect.scalars().map(|(name, scalar)| (format!("io.k8s.{name}"), scalar)));
     let mut paths = Map::new();
-    KINDS.iter().for_each(|kind| dialect.paths(kind, &mut paths));
+    served().for_each(|kind| dialect.paths(kind, &mut paths));
     json!({"swagger": "2.0", "info": info(version), "paths": paths, "definitions": definitions})
 }
 
@@ -237,8 +237,7 @@ pub(super) fn v3_index() -> Value {
 /// `/openapi/v3/apis/GROUP/VERSION`: the kinds of a group version and all types they use.
 pub(super) fn v3(group: &str, version: &str, server_version: &str) -> Option<Value> {
     let dialect = Dialect::V3;
-    let kinds: Vec<&Kind> =
-        KINDS.iter().filter(|kind| kind.group == group && kind.version == version).collect();
+    let kinds: Vec<&Kind> = served().filter(|kind| kind.group == group && kind.version == version).collect();
     if kinds.is_empty() {
         return None;
     }

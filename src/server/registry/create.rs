@@ -1,6 +1,7 @@
 //! Creating objects.
 
 use super::{Context, Index, Outcome, Registry, decode_checked, encode, meta, store_refusal};
+use crate::conversion;
 use crate::strategies::Strategy;
 use api::kinds::Kind;
 use api::schema::{canonical, schema};
@@ -21,6 +22,7 @@ impl Registry {
         context: &Context,
     ) -> Result<Outcome, Refusal> {
         let (object, warnings) = decode_checked(body, kind, context.validation)?;
+        let object = conversion::stored(kind, object);
         let given = object["metadata"]["name"].as_str().unwrap_or_default();
         let attempts = if given.is_empty() { NAME_ATTEMPTS } else { 1 };
         let mut refusal = Refusal::internal("no name was tried");
@@ -60,7 +62,8 @@ impl Registry {
             let answer = Outcome { object: object.to_string().into(), created: true, warnings };
             return if taken { Err(Refusal::already_exists(kind, &name)) } else { Ok(answer) };
         }
-        let change = Change::Put(encode::template(&object), Index::of(Some(kind), &object));
+        let change =
+            Change::Put(encode::template(&object), Index::of(super::index::kind_of_key(&key), &object));
         let durability = super::durability(&key);
         match self.records.write(Write { key, expect: Expect::Absent, change, durability }).await {
             Ok(written) => {
@@ -78,7 +81,7 @@ pub(crate) fn shape(object: &mut Value, kind: &Kind, strategy: &Strategy) {
     meta::stamp(object, strategy.generation);
     if kind.subresource("status").is_some() && !strategy.status_at_creation {
         object.as_object_mut().and_then(|fields| fields.remove("status"));
-        if let Some(ty) = schema().of(kind) {
+        if let Some(ty) = schema().of(kind.stored_as().unwrap_or(kind)) {
             canonical(object, ty);
         }
     }

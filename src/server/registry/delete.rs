@@ -96,8 +96,10 @@ impl Registry {
             if context.dry_run || options.dry_run || (!gone && new == old) {
                 return Ok(answer(kind, name, uid, gone, &new));
             }
-            let (template, index) =
-                (encode::template(if gone { &old } else { &new }), Index::of(Some(kind), &new));
+            let (template, index) = (
+                encode::template(if gone { &old } else { &new }),
+                Index::of(super::index::kind_of_key(&key), &new),
+            );
             let change = if gone { Change::Delete(template, index) } else { Change::Put(template, index) };
             let write = Write {
                 key: key.clone(),

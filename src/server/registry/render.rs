@@ -2,6 +2,7 @@
 
 use super::Record;
 use super::list::Page;
+use crate::conversion::{shown, shown_bytes};
 use api::kinds::{Kind, columns::Column};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -61,7 +62,7 @@ impl Rendering {
     /// One object.
     pub(crate) fn object(&self, kind: &Kind, bytes: &Bytes) -> Bytes {
         match self {
-            Self::Object => bytes.clone(),
+            Self::Object => shown_bytes(kind, bytes),
             Self::Metadata => partial(bytes).to_string().into(),
             Self::Table(include) => {
                 let object: Value = serde_json::from_slice(bytes).unwrap_or_default();
@@ -113,7 +114,7 @@ fn concatenated(kind: &Kind, page: &Page) -> Vec<Bytes> {
         if index > 0 {
             pieces.push(Bytes::from_static(b","));
         }
-        pieces.push(record.value.clone());
+        pieces.push(shown_bytes(kind, &record.value));
     }
     pieces.push(Bytes::from_static(b"]}"));
     pieces
@@ -133,7 +134,7 @@ fn row(kind: &Kind, object: Value, include: Include) -> Value {
     let cells: Vec<Value> = kind.columns.iter().map(|column| column.cell(&object, now)).collect();
     let shown = match include {
         Include::None => Value::Null,
-        Include::Object => object,
+        Include::Object => shown(kind, object),
         Include::Metadata => {
             json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
         }

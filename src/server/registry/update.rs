@@ -3,6 +3,7 @@
 use super::{
     Context, Index, Outcome, Place, Record, Registry, decode_checked, decoded, encode, store_refusal,
 };
+use crate::conversion;
 use crate::strategies::Strategy;
 use api::kinds::Kind;
 use api::patch;
@@ -92,8 +93,10 @@ impl Registry {
         for _ in 0..ATTEMPTS {
             let record = self.find(kind, namespace, name)?;
             let old = decoded(&record)?;
-            let new = change.apply(&old, kind)?;
-            let (mut new, warnings) = decode_checked(new, kind, context.validation)?;
+            let shown = kind.stored_as().map(|_| conversion::shown(kind, old.clone()));
+            let new = change.apply(shown.as_ref().unwrap_or(&old), kind)?;
+            let (new, warnings) = decode_checked(new, kind, context.validation)?;
+            let mut new = conversion::stored(kind, new);
             let seen = change.seen(&new, &old).map(str::to_owned);
             check_identity(place, (&new, &old), seen.as_deref())?;
             self.prepare(kind, (&mut new, &old), part, context)?;
@@ -125,7 +128,7 @@ impl Registry {
         new: &Value,
     ) -> Result<Bytes, WriteError<Index>> {
         let gone = super::delete::is_finished(kind, new);
-        let (template, index) = (encode::template(new), Index::of(Some(kind), new));
+        let (template, index) = (encode::template(new), Index::of(super::index::kind_of_key(key), new));
         let change =
             if gone { StoreChange::Delete(template, index) } else { StoreChange::Put(template, index) };
         let write = Write {
