@@ -11,7 +11,6 @@
 mod canonical;
 mod check;
 pub mod protobuf;
-pub mod wire;
 
 pub use canonical::canonical;
 pub use check::{Findings, check};
@@ -106,6 +105,8 @@ pub struct TypeDef {
     pub atomic: bool,
     /// Its fields, ordered by name.
     pub fields: Vec<Field>,
+    /// The places of the fields that protobuf has, ordered by their numbers.
+    pub(crate) wire_order: Vec<usize>,
 }
 
 impl TypeDef {
@@ -175,7 +176,12 @@ impl Schema {
                 (Some(_), None) => {}
             }
         }
-        types.iter_mut().for_each(|def| def.fields.sort_by_key(|field| field.name));
+        for def in &mut types {
+            def.fields.sort_by_key(|field| field.name);
+            def.wire_order =
+                (0..def.fields.len()).filter(|index| !def.fields[*index].numbers.is_empty()).collect();
+            def.wire_order.sort_by_key(|index| &def.fields[*index].numbers);
+        }
         let by_gvk = types.iter().zip(ids).filter_map(|(def, id)| Some((def.gvk?, id))).collect();
         Self { types, by_name, by_gvk }
     }
@@ -194,7 +200,7 @@ fn head(line: &'static str) -> TypeDef {
             None => atomic = word == "atomic",
         }
     }
-    TypeDef { name, gvk, atomic, fields: Vec::new() }
+    TypeDef { name, gvk, atomic, fields: Vec::new(), wire_order: Vec::new() }
 }
 
 fn field(line: &'static str, types: &HashMap<&'static str, TypeId>) -> Field {

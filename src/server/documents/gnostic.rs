@@ -2,7 +2,7 @@
 //! (`openapi.v2.Document` of google/gnostic-models), made from the JSON document by a table of the
 //! fields that occur in it.
 
-use api::schema::wire::Message;
+use api::schema::protobuf::wire::Message;
 use serde_json::{Map, Value};
 
 /// How a JSON value is written into a field.

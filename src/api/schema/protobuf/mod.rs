@@ -1,7 +1,12 @@
-//! Reads objects in Kubernetes' protobuf encoding (`application/vnd.kubernetes.protobuf`) by the field
-//! tables: no generated code, one reader for every kind.
+//! Kubernetes' protobuf encoding (`application/vnd.kubernetes.protobuf`), read and written by the field
+//! tables: no generated code, one reader and one writer for every kind.
 
-use super::{Field, Type, TypeDef, schema};
+mod encode;
+pub mod wire;
+
+pub use encode::{encode, encode_event};
+
+use super::{Field, Type, TypeDef, TypeId, schema};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -49,15 +54,19 @@ pub fn decode(body: &[u8]) -> Result<Value> {
             _ => {}
         }
     }
-    // Options belong to every group version; the table knows them by name.
-    let options = || schema().by_name(&format!("apimachinery.pkg.apis.meta.v1.{kind}"));
-    let Some(ty) = schema().by_stated(&api_version, &kind).or_else(options) else {
-        return Err(Error::UnknownKind { api_version, kind });
-    };
-    let mut object = message(raw, schema().get(ty), 0)?;
+    let mut object = message(raw, schema().get(type_of(&api_version, &kind)?), 0)?;
     object.insert("apiVersion".to_owned(), Value::from(api_version));
     object.insert("kind".to_owned(), Value::from(kind));
     Ok(Value::Object(object))
+}
+
+fn type_of(api_version: &str, kind: &str) -> Result<TypeId> {
+    // Options belong to every group version; the table knows them by name.
+    let options = || schema().by_name(&format!("apimachinery.pkg.apis.meta.v1.{kind}"));
+    schema().by_stated(api_version, kind).or_else(options).ok_or_else(|| Error::UnknownKind {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+    })
 }
 
 /// A value on the wire.
@@ -316,7 +325,13 @@ mod tests {
                 continue;
             };
             let mut wanted: Value = serde_json::from_slice(&text).unwrap();
+            let own_json = wanted.clone();
             crate::schema::check(&mut wanted, schema().of(kind).unwrap());
+            match encode(&own_json) {
+                Ok(own) if own == wire => {}
+                Ok(own) => different.push(format!("{}: written otherwise: {}", kind.kind, first_other_byte(&own, &wire))),
+                Err(error) => different.push(format!("{}: not written: {error}", kind.kind)),
+            }
             match decode(&wire) {
                 Ok(own) if comparable(own.clone()) == comparable(wanted.clone()) => {}
                 Ok(own) => different.push(format!(
@@ -328,6 +343,12 @@ mod tests {
             }
         }
         assert_eq!(different, Vec::<String>::new());
+    }
+
+    fn first_other_byte(own: &[u8], wire: &[u8]) -> String {
+        let at = own.iter().zip(wire).position(|(a, b)| a != b).unwrap_or(own.len().min(wire.len()));
+        let near = |bytes: &[u8]| bytes[at.saturating_sub(24)..bytes.len().min(at + 24)].escape_ascii().to_string();
+        format!("at {at} of {}: {} is not {}", wire.len(), near(own), near(wire))
     }
 
     fn first_difference(own: &Value, wanted: &Value, path: &str) -> String {
