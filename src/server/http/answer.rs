@@ -1,10 +1,11 @@
 //! Answers: JSON from values or from stored bytes, refusals, and bodies of several pieces.
 
+use crate::registry::render;
 use api::status::Refusal;
 use base::{Body, BodyError, full_body};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -17,6 +18,27 @@ pub(crate) fn json_bytes(code: StatusCode, body: Bytes) -> Response<Body> {
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response
+}
+
+/// The answer with another content type.
+pub(crate) fn typed(mut response: Response<Body>, content_type: &'static str) -> Response<Body> {
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// A whole JSON answer as protobuf: statuses and what subresources answer. Others stay as they are.
+pub(crate) async fn in_protobuf(response: Response<Body>) -> Response<Body> {
+    let whole = response.body().size_hint().exact().is_some();
+    if !whole || response.headers().get(header::CONTENT_TYPE) != Some(&JSON) {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    // It is in memory already.
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    match render::in_protobuf(&body) {
+        Some(encoded) => typed(Response::from_parts(head, full_body(encoded)), render::PROTOBUF),
+        None => Response::from_parts(head, full_body(body)),
+    }
 }
 
 /// An answer with a value as its body.

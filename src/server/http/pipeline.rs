@@ -6,8 +6,8 @@ use super::query::Query;
 use crate::Server;
 use crate::auth::{Attributes, Identity, User};
 use crate::registry::{
-    Change, Context, DeleteOptions, FieldValidation, ListOptions, Outcome, Part, Place, Record, Rendering,
-    Reply, WatchOptions, decode_plain,
+    Change, Context, DeleteOptions, FieldValidation, ListOptions, Outcome, Page, Part, Place, Record,
+    Rendering, Reply, WatchOptions, decode_plain,
 };
 use crate::streams::Kubelets;
 use api::kinds::{Kind, by_resource};
@@ -49,10 +49,15 @@ impl Server {
             Target::Resource(path) => Some(path.clone()),
             Target::Other => None,
         };
-        let response = match self.answer(&identity, target, query, request).await {
+        let accept = header_text(request.headers(), &header::ACCEPT);
+        let in_protobuf = resource.is_some() && Rendering::parse(accept, "") == Some(Rendering::Protobuf);
+        let mut response = match self.answer(&identity, target, query, request).await {
             Ok(response) => response,
             Err(refusal) => answer::refused(&refusal),
         };
+        if in_protobuf {
+            response = answer::in_protobuf(response).await;
+        }
         if let Some(path) = resource {
             self.0.metrics.count(&path, response.status().as_u16(), started.elapsed());
         }
@@ -192,10 +197,9 @@ impl Server {
 
     fn watch(&self, asked: Asked) -> Result<Response<Body>, Refusal> {
         let options = WatchOptions::parse(asked.kind, &asked.query)?;
+        let content_type = asked.rendering.stream_type();
         let body = self.0.registry.watch(asked.kind, &asked.path.namespace, options, asked.rendering)?;
-        let mut response = Response::new(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, answer::JSON);
-        Ok(response)
+        Ok(answer::typed(Response::new(body), content_type))
     }
 
     /// The verbs of objects and collections.
@@ -205,7 +209,7 @@ impl Server {
         match asked.path.verb {
             "get" => {
                 let record = registry.find(kind, namespace, name)?;
-                Ok(answer::json_bytes(StatusCode::OK, asked.rendering.object(kind, &record.value)))
+                Ok(asked.object(StatusCode::OK, &record.value))
             }
             "list" if !kind.stored() => Ok(answer::json(
                 StatusCode::OK,
@@ -214,7 +218,7 @@ impl Server {
             )),
             "list" => {
                 let page = registry.list(kind, namespace, &ListOptions::parse(kind, &asked.query)?).await?;
-                Ok(answer::pieces(asked.rendering.page(kind, &page)))
+                Ok(asked.page(&page))
             }
             "create" if !kind.stored() => self.review(&asked, body).await,
             "create" => {
@@ -251,7 +255,7 @@ impl Server {
                 _ => {}
             }
         }
-        Ok(answer::pieces(asked.rendering.page(asked.kind, &page)))
+        Ok(asked.page(&page))
     }
 
     async fn subresource(&self, asked: Asked, body: &Bytes) -> Result<Response<Body>, Refusal> {
@@ -268,7 +272,7 @@ impl Server {
             ("scale", _) => Reply::Made(200, registry.rescale(place, &asked.change(body)?, &context).await?),
             (_, "get") => {
                 let record = registry.find(kind, place.namespace, place.name)?;
-                return Ok(answer::json_bytes(StatusCode::OK, asked.rendering.object(kind, &record.value)));
+                return Ok(asked.object(StatusCode::OK, &record.value));
             }
             ("status", _) => {
                 Reply::Stored(registry.change(place, &asked.change(body)?, Part::Status, &context).await?)
@@ -384,9 +388,18 @@ impl Asked {
         DeleteOptions::parse(&options, &self.query)
     }
 
+    fn object(&self, code: StatusCode, bytes: &Bytes) -> Response<Body> {
+        let response = answer::json_bytes(code, self.rendering.object(self.kind, bytes));
+        answer::typed(response, self.rendering.content_type())
+    }
+
+    fn page(&self, page: &Page) -> Response<Body> {
+        answer::typed(answer::pieces(self.rendering.page(self.kind, page)), self.rendering.content_type())
+    }
+
     fn written(&self, outcome: &Outcome) -> Response<Body> {
         let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
-        let mut response = answer::json_bytes(code, self.rendering.object(self.kind, &outcome.object));
+        let mut response = self.object(code, &outcome.object);
         outcome.warnings.iter().for_each(|warning| answer::warn(&mut response, warning));
         response
     }

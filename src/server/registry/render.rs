@@ -4,14 +4,21 @@ use super::Record;
 use super::list::Page;
 use crate::conversion::{shown, shown_bytes};
 use api::kinds::{Kind, columns::Column};
+use api::schema::protobuf;
 use bytes::Bytes;
 use serde_json::{Value, json};
+
+/// The media type of Kubernetes' protobuf encoding.
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
 /// The form a client asked for in its Accept header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Rendering {
     /// The object's own bytes.
     Object,
+    /// The object in Kubernetes' protobuf encoding.
+    Protobuf,
     /// `Table` of meta.k8s.io/v1, with so much of each object.
     Table(Include),
     /// `PartialObjectMetadata` of meta.k8s.io/v1.
@@ -39,6 +46,10 @@ impl Rendering {
     fn one(option: &str, include: &str) -> Option<Self> {
         let mut parts = option.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
+        if media == PROTOBUF {
+            // Tables and bare metadata are JSON alone: a client that takes both names JSON behind it.
+            return (!option.contains("as=")).then_some(Self::Protobuf);
+        }
         if !matches!(media, "application/json" | "*/*" | "application/*") {
             return None;
         }
@@ -59,10 +70,21 @@ impl Rendering {
         }
     }
 
+    /// The content type of what is rendered.
+    pub(crate) fn content_type(&self) -> &'static str {
+        if *self == Self::Protobuf { PROTOBUF } else { "application/json" }
+    }
+
+    /// The content type of a watch.
+    pub(crate) fn stream_type(&self) -> &'static str {
+        if *self == Self::Protobuf { PROTOBUF_STREAM } else { "application/json" }
+    }
+
     /// One object.
     pub(crate) fn object(&self, kind: &Kind, bytes: &Bytes) -> Bytes {
         match self {
             Self::Object => shown_bytes(kind, bytes),
+            Self::Protobuf => in_protobuf(&shown_bytes(kind, bytes)).unwrap_or_default(),
             Self::Metadata => partial(bytes).to_string().into(),
             Self::Table(include) => {
                 let object: Value = serde_json::from_slice(bytes).unwrap_or_default();
@@ -86,6 +108,7 @@ impl Rendering {
     pub(crate) fn page(&self, kind: &Kind, page: &Page) -> Vec<Bytes> {
         match self {
             Self::Object => concatenated(kind, page),
+            Self::Protobuf => encoded(kind, page),
             Self::Metadata => {
                 let items: Vec<Value> = page.items.iter().map(|record| partial(&record.value)).collect();
                 let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": page.metadata(), "items": items});
@@ -118,6 +141,24 @@ fn concatenated(kind: &Kind, page: &Page) -> Vec<Bytes> {
     }
     pieces.push(Bytes::from_static(b"]}"));
     pieces
+}
+
+/// A list as protobuf: of all forms the one that has to decode every object.
+fn encoded(kind: &Kind, page: &Page) -> Vec<Bytes> {
+    let api_version = kind.api_version();
+    let item = |record: &Record| -> Option<Vec<u8>> {
+        let object = serde_json::from_slice(&record.value).ok()?;
+        protobuf::encode_item(&shown(kind, object), &api_version, kind.kind).ok()
+    };
+    let items = page.items.iter().filter_map(|record| item(record)).collect();
+    let list = protobuf::encode_list(&api_version, &format!("{}List", kind.kind), &page.metadata(), items);
+    list.unwrap_or_default().into_iter().map(Bytes::from).collect()
+}
+
+/// JSON as protobuf; `None` if it is of no kind.
+pub(crate) fn in_protobuf(bytes: &Bytes) -> Option<Bytes> {
+    let object: Value = serde_json::from_slice(bytes).ok()?;
+    protobuf::encode(&object).ok().map(Bytes::from)
 }
 
 fn partial(bytes: &Bytes) -> Value {
@@ -161,7 +202,9 @@ mod tests {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(Rendering::parse(kubectl, ""), Some(Rendering::Table(Include::Metadata)));
         let go = "application/vnd.kubernetes.protobuf,application/json";
-        assert_eq!(Rendering::parse(go, ""), Some(Rendering::Object));
+        assert_eq!(Rendering::parse(go, ""), Some(Rendering::Protobuf));
+        let metadata_first = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        assert_eq!(Rendering::parse(metadata_first, ""), Some(Rendering::Metadata));
         let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
         assert_eq!(Rendering::parse(metadata, ""), Some(Rendering::Metadata));
         assert_eq!(Rendering::parse("text/html", ""), None);

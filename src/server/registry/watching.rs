@@ -2,9 +2,11 @@
 
 use super::list::{parse_version, selection, too_new};
 use super::meta::random;
+use super::render::in_protobuf;
 use super::{Index, Record, Registry, Rendering, Selection};
 use crate::http::query::Query;
 use api::kinds::Kind;
+use api::schema::protobuf::encode_event;
 use api::status::Refusal;
 use base::{Body, BodyError, clock};
 use bytes::Bytes;
@@ -196,12 +198,22 @@ impl Stream {
     }
 
     fn send(&mut self, what: &'static str, object: &Bytes) {
+        let object = self.rendering.event(self.kind, object, std::mem::take(&mut self.first));
+        self.push(what, object);
+    }
+
+    /// An event with its object already in the form that was asked for.
+    fn push(&mut self, what: &'static str, object: Bytes) {
         let head: &'static [u8] = match what {
+            _ if self.rendering == Rendering::Protobuf => {
+                return self.frames.push_back(encode_event(what, &object).into());
+            }
             "ADDED" => b"{\"type\":\"ADDED\",\"object\":",
             "MODIFIED" => b"{\"type\":\"MODIFIED\",\"object\":",
-            _ => b"{\"type\":\"DELETED\",\"object\":",
+            "DELETED" => b"{\"type\":\"DELETED\",\"object\":",
+            "BOOKMARK" => b"{\"type\":\"BOOKMARK\",\"object\":",
+            _ => b"{\"type\":\"ERROR\",\"object\":",
         };
-        let object = self.rendering.event(self.kind, object, std::mem::take(&mut self.first));
         self.frames.extend([Bytes::from_static(head), object, Bytes::from_static(b"}\n")]);
     }
 
@@ -211,7 +223,7 @@ impl Stream {
             metadata["annotations"] = annotations;
         }
         let object = match self.rendering {
-            Rendering::Object => {
+            Rendering::Object | Rendering::Protobuf => {
                 json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata})
             }
             Rendering::Metadata => {
@@ -222,13 +234,20 @@ impl Stream {
             }
         };
         self.told = revision;
-        self.frames.push_back(format!("{}\n", json!({"type": "BOOKMARK", "object": object})).into());
+        let object = self.encoded(&object);
+        self.push("BOOKMARK", object);
+    }
+
+    fn encoded(&self, object: &Value) -> Bytes {
+        let json = Bytes::from(object.to_string());
+        if self.rendering == Rendering::Protobuf { in_protobuf(&json).unwrap_or_default() } else { json }
     }
 
     fn send_error(&mut self, error: &WatchError) {
         if let WatchError::Compacted { .. } = error {
             let status = ended(error, self.told).to_value();
-            self.frames.push_back(format!("{}\n", json!({"type": "ERROR", "object": status})).into());
+            let status = self.encoded(&status);
+            self.push("ERROR", status);
         }
         self.ended = true;
     }

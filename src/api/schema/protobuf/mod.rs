@@ -4,7 +4,7 @@
 mod encode;
 pub mod wire;
 
-pub use encode::{encode, encode_event};
+pub use encode::{encode, encode_event, encode_item, encode_list};
 
 use super::{Field, Type, TypeDef, TypeId, schema};
 use base64::Engine;
@@ -63,10 +63,10 @@ pub fn decode(body: &[u8]) -> Result<Value> {
 fn type_of(api_version: &str, kind: &str) -> Result<TypeId> {
     // Options belong to every group version; the table knows them by name.
     let options = || schema().by_name(&format!("apimachinery.pkg.apis.meta.v1.{kind}"));
-    schema().by_stated(api_version, kind).or_else(options).ok_or_else(|| Error::UnknownKind {
-        api_version: api_version.to_owned(),
-        kind: kind.to_owned(),
-    })
+    schema()
+        .by_stated(api_version, kind)
+        .or_else(options)
+        .ok_or_else(|| Error::UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() })
 }
 
 /// A value on the wire.
@@ -329,7 +329,11 @@ mod tests {
             crate::schema::check(&mut wanted, schema().of(kind).unwrap());
             match encode(&own_json) {
                 Ok(own) if own == wire => {}
-                Ok(own) => different.push(format!("{}: written otherwise: {}", kind.kind, first_other_byte(&own, &wire))),
+                Ok(own) => different.push(format!(
+                    "{}: written otherwise: {}",
+                    kind.kind,
+                    first_other_byte(&own, &wire)
+                )),
                 Err(error) => different.push(format!("{}: not written: {error}", kind.kind)),
             }
             match decode(&wire) {
@@ -347,7 +351,8 @@ mod tests {
 
     fn first_other_byte(own: &[u8], wire: &[u8]) -> String {
         let at = own.iter().zip(wire).position(|(a, b)| a != b).unwrap_or(own.len().min(wire.len()));
-        let near = |bytes: &[u8]| bytes[at.saturating_sub(24)..bytes.len().min(at + 24)].escape_ascii().to_string();
+        let near =
+            |bytes: &[u8]| bytes[at.saturating_sub(24)..bytes.len().min(at + 24)].escape_ascii().to_string();
         format!("at {at} of {}: {} is not {}", wire.len(), near(own), near(wire))
     }
 

@@ -24,9 +24,14 @@ impl Message {
 
     /// A field that is text or bytes.
     pub fn bytes(&mut self, field: u32, value: &[u8]) {
-        self.key(field, 2);
-        self.varint(value.len() as u64);
+        self.announce(field, value.len());
         self.0.extend_from_slice(value);
+    }
+
+    /// The beginning of a field of this many bytes, which are to be written elsewhere.
+    pub fn announce(&mut self, field: u32, length: usize) {
+        self.key(field, 2);
+        self.varint(length as u64);
     }
 
     /// A field that is a message.
