@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod listen;
+mod options;
 pub(crate) mod path;
 mod pipeline;
 pub(crate) mod query;

@@ -7,7 +7,7 @@ use crate::Server;
 use crate::auth::{Attributes, Identity, User};
 use crate::registry::{
     Change, Context, DeleteOptions, FieldValidation, ListOptions, Outcome, Page, Part, Place, Record,
-    Rendering, Reply, WatchOptions, decode_plain,
+    Rendering, Reply, WatchOptions, Writer, decode_plain,
 };
 use crate::streams::Kubelets;
 use api::kinds::{Kind, by_resource};
@@ -22,6 +22,8 @@ use std::time::Duration;
 const BODY_BYTES: usize = 3 << 20;
 /// How long a request that does not stream may take.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+/// The media type of configurations that are applied.
+const APPLY: &str = "application/apply-patch+yaml";
 /// Paths that anyone may read.
 const OPEN_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
@@ -37,6 +39,8 @@ struct Asked {
     kind: &'static Kind,
     rendering: Rendering,
     content_type: String,
+    /// Who writes, by the name of its program.
+    agent: String,
 }
 
 impl Server {
@@ -169,8 +173,9 @@ impl Server {
             )
         })?;
         let content_type = header_text(request.headers(), &header::CONTENT_TYPE).to_owned();
+        let agent = super::options::agent(request.headers(), &user);
         let place = path.clone();
-        let mut asked = Asked { user, path, query, kind, rendering, content_type };
+        let mut asked = Asked { user, path, query, kind, rendering, content_type, agent };
         // The namespace in the path of a namespace is its name.
         if !kind.namespaced {
             asked.path.namespace.clear();
@@ -362,7 +367,19 @@ impl Asked {
             }
         };
         let validation = FieldValidation::parse(self.query.get("fieldValidation"))?;
-        Ok(Context { user: self.user.clone(), dry_run, validation })
+        let applies = self.media_type() == APPLY && self.path.verb == "patch";
+        super::options::check(&self.query, self.path.verb, applies)?;
+        let manager = match self.query.get("fieldManager") {
+            "" => self.agent.clone(),
+            manager => manager.to_owned(),
+        };
+        let subresource = self.kind.subresource(&self.path.subresource).map_or("", |own| own.name);
+        let writer = Writer { manager, subresource, force: self.query.flag("force") };
+        Ok(Context { user: self.user.clone(), dry_run, validation, writer })
+    }
+
+    fn media_type(&self) -> &str {
+        self.content_type.split(';').next().unwrap_or_default().trim()
     }
 
     fn change(&self, body: &Bytes) -> Result<Change, Refusal> {
@@ -373,12 +390,13 @@ impl Asked {
             serde_json::from_slice(body)
                 .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))
         };
-        match self.content_type.split(';').next().unwrap_or_default().trim() {
+        match self.media_type() {
+            APPLY => super::options::configuration(body).map(Change::Apply),
             "application/json-patch+json" => Ok(Change::Json(body.clone())),
             "application/merge-patch+json" => value().map(Change::Merge),
             "application/strategic-merge-patch+json" => value().map(Change::Strategic),
             other => Err(Refusal::unsupported_media_type(format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json; got {other:?}"
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, {APPLY}; got {other:?}"
             ))),
         }
     }

@@ -1,5 +1,6 @@
 //! Creating objects.
 
+use super::apply::{self, Owned};
 use super::{Context, Index, Outcome, Registry, decode_checked, encode, meta, store_refusal};
 use crate::conversion;
 use crate::strategies::Strategy;
@@ -21,13 +22,14 @@ impl Registry {
         body: Value,
         context: &Context,
     ) -> Result<Outcome, Refusal> {
-        let (object, warnings) = decode_checked(body, kind, context.validation)?;
+        let (mut object, warnings) = decode_checked(body, kind, context.validation)?;
+        let owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
         let object = conversion::stored(kind, object);
         let given = object["metadata"]["name"].as_str().unwrap_or_default();
         let attempts = if given.is_empty() { NAME_ATTEMPTS } else { 1 };
         let mut refusal = Refusal::internal("no name was tried");
         for _ in 0..attempts {
-            match self.create_once(kind, namespace, object.clone(), context).await {
+            match self.create_once(kind, namespace, (object.clone(), &owned), context).await {
                 Err(taken) if taken.reason == "AlreadyExists" => refusal = taken,
                 Err(other) => return Err(other),
                 Ok(mut outcome) => {
@@ -39,16 +41,18 @@ impl Registry {
         Err(refusal)
     }
 
-    async fn create_once(
+    pub(super) async fn create_once(
         &self,
         kind: &'static Kind,
         namespace: &str,
-        mut object: Value,
+        (mut object, owned): (Value, &Owned),
         context: &Context,
     ) -> Result<Outcome, Refusal> {
         let strategy = self.strategies.of(kind);
         meta::place(&mut object, kind, namespace)?;
-        shape(&mut object, kind, strategy);
+        complete(&mut object, kind, strategy);
+        let managed = apply::tell(kind, (&object, None), owned, &context.writer);
+        (strategy.prepare_create)(&mut object);
         let warnings = self.admit_create(kind, namespace, &mut object, context)?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let allocation = self.strategies.allocate(kind, &mut object, None)?;
@@ -56,6 +60,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Refusal::invalid(kind, &name, &errors));
         }
+        apply::put(&mut object, managed);
         let key = kind.storage_key(namespace, &name);
         if context.dry_run {
             let taken = self.records.snapshot().get(&key).is_some();
@@ -77,7 +82,14 @@ impl Registry {
 }
 
 /// Brings a new object into the form in which it is stored.
+#[cfg(test)]
 pub(crate) fn shape(object: &mut Value, kind: &Kind, strategy: &Strategy) {
+    complete(object, kind, strategy);
+    (strategy.prepare_create)(object);
+}
+
+/// Brings a new object into the form that its writer owns: with all that may be left out.
+fn complete(object: &mut Value, kind: &Kind, strategy: &Strategy) {
     meta::stamp(object, strategy.generation);
     if kind.subresource("status").is_some() && !strategy.status_at_creation {
         object.as_object_mut().and_then(|fields| fields.remove("status"));
@@ -86,5 +98,4 @@ pub(crate) fn shape(object: &mut Value, kind: &Kind, strategy: &Strategy) {
         }
     }
     (strategy.default)(object);
-    (strategy.prepare_create)(object);
 }

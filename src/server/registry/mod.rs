@@ -3,6 +3,7 @@
 //! Objects are bytes here. They are decoded to be changed, and by nobody to be read.
 
 mod admission;
+mod apply;
 mod body;
 mod create;
 mod delete;
@@ -17,6 +18,7 @@ mod subresources;
 mod update;
 mod watching;
 
+pub(crate) use apply::Writer;
 pub(crate) use body::{FieldValidation, decode_checked, decode_plain};
 #[cfg(test)]
 pub(crate) use create::shape;
@@ -55,6 +57,7 @@ pub(crate) struct Context {
     pub(crate) user: User,
     pub(crate) dry_run: bool,
     pub(crate) validation: FieldValidation,
+    pub(crate) writer: Writer,
 }
 
 /// Where an object is.

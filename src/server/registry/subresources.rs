@@ -1,7 +1,8 @@
 //! Subresources that are no part of the object's own form: scale, binding, eviction, token, and the
 //! narrow doors into a spec.
 
-use super::{Change, Context, Outcome, Part, Place, Registry, decode_checked, decoded};
+use super::apply::Owned;
+use super::{Change, Context, Outcome, Part, Place, Registry, Writer, decode_checked, decoded};
 use crate::auth::{BoundObject, TokenRequest};
 use crate::registry::DeleteOptions;
 use api::kinds::{Kind, by_kind};
@@ -37,6 +38,13 @@ impl Registry {
         let Place { kind, namespace, name } = place;
         let record = self.find(kind, namespace, name)?;
         let scale = scale_of(&decoded(&record)?);
+        if let Change::Apply(config) = change {
+            let config = applied_scale(kind, config)?;
+            let outcome = self.change(place, &Change::Apply(config), Part::Main, context).await?;
+            return serde_json::from_slice(&outcome.object)
+                .map(|object| scale_of(&object))
+                .map_err(Refusal::internal);
+        }
         let wanted = change.apply(&scale, kind)?;
         let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
         if replicas < 0 {
@@ -120,7 +128,9 @@ impl Registry {
         let Place { kind: pods, namespace, name } = place;
         let options =
             DeleteOptions::parse(&eviction["deleteOptions"], &crate::http::query::Query::default())?;
-        let context = Context { dry_run: context.dry_run || options.dry_run, ..context.clone() };
+        // What becomes of a budget is this server's doing.
+        let writer = Writer { manager: "kube-apiserver".to_owned(), subresource: "status", force: false };
+        let context = Context { dry_run: context.dry_run || options.dry_run, writer, ..context.clone() };
         let pod = decoded(&*self.find(pods, namespace, name)?)?;
         let budgets = by_kind("policy/v1", "PodDisruptionBudget").ok_or_else(Refusal::no_such_resource)?;
         let running = matches!(pod["status"]["phase"].as_str(), Some("Running" | "Unknown"));
@@ -272,9 +282,10 @@ impl Registry {
     ) -> Result<Outcome, Refusal> {
         let Place { kind, namespace, name } = place;
         let record = self.find(kind, namespace, name)?;
-        let old = decoded(&record)?;
-        let (new, warnings) = decode_checked(change.apply(&old, kind)?, kind, context.validation)?;
-        let mut wanted = old.clone();
+        let mut old = decoded(&record)?;
+        let (new, owned) = self.proposed(kind, change, &mut old, context)?;
+        let (new, warnings) = decode_checked(new, kind, context.validation)?;
+        let mut wanted = old;
         // The writer's version, if it names one, decides; otherwise what was just read.
         let seen = new["metadata"]["resourceVersion"].as_str().filter(|seen| !seen.is_empty());
         if let Some(seen) = seen {
@@ -298,7 +309,11 @@ impl Registry {
             }
             _ => return Err(Refusal::no_such_resource()),
         }
-        let mut outcome = self.change(place, &Change::Replace(wanted), Part::Trusted, context).await?;
+        let wanted = match owned {
+            Owned::Told { managed, .. } => Change::Owned(wanted, managed),
+            Owned::ToTell { .. } => Change::Replace(wanted),
+        };
+        let mut outcome = self.change(place, &wanted, Part::Trusted, context).await?;
         outcome.warnings.extend(warnings);
         Ok(outcome)
     }
@@ -314,6 +329,22 @@ fn set_condition(pod: &mut Value, condition: Value) {
     conditions.retain(|other| other["type"] != condition["type"]);
     conditions.push(condition);
     pod["status"]["conditions"] = Value::Array(conditions);
+}
+
+/// An applied scale as a configuration of the object itself.
+fn applied_scale(kind: &Kind, config: &Value) -> Result<Value, Refusal> {
+    if config["apiVersion"] != "autoscaling/v1" || config["kind"] != "Scale" {
+        return Err(Refusal::bad_request(format!(
+            "invalid object type: {}",
+            super::apply::stated_kind(config)
+        )));
+    }
+    let mut own =
+        json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": config["metadata"]});
+    if !config["spec"]["replicas"].is_null() {
+        own["spec"] = json!({"replicas": config["spec"]["replicas"]});
+    }
+    Ok(own)
 }
 
 /// The scale of an object.

@@ -1,5 +1,6 @@
 //! Changing objects: replacing and patching, whole or in one part.
 
+use super::apply::{self, Owned};
 use super::{
     Context, Index, Outcome, Place, Record, Registry, decode_checked, decoded, encode, store_refusal,
 };
@@ -29,6 +30,10 @@ pub(crate) enum Change {
     Merge(Value),
     /// By strategic merge.
     Strategic(Value),
+    /// By applying a configuration.
+    Apply(Value),
+    /// All of it, and who owns its fields.
+    Owned(Value, Value),
 }
 
 impl Change {
@@ -36,7 +41,7 @@ impl Change {
     pub(crate) fn apply(&self, old: &Value, kind: &Kind) -> Result<Value, Refusal> {
         let mut object = old.clone();
         let result = match self {
-            Self::Replace(new) => return Ok(new.clone()),
+            Self::Replace(new) | Self::Apply(new) | Self::Owned(new, _) => return Ok(new.clone()),
             Self::Json(patch) => patch::json(&mut object, patch),
             Self::Merge(patch) => patch::merge(&mut object, patch),
             Self::Strategic(patch) => match schema().of(kind) {
@@ -62,7 +67,7 @@ impl Change {
         let changed = old["metadata"]["resourceVersion"] != *stated;
         // A patch that does not touch the version carries the old one along.
         match self {
-            Self::Replace(_) => Some(stated),
+            Self::Replace(_) | Self::Owned(..) => Some(stated),
             _ => changed.then_some(stated),
         }
     }
@@ -91,18 +96,28 @@ impl Registry {
         let Place { kind, namespace, name } = place;
         let key = place.key();
         for _ in 0..ATTEMPTS {
-            let record = self.find(kind, namespace, name)?;
-            let old = decoded(&record)?;
-            let shown = kind.stored_as().map(|_| conversion::shown(kind, old.clone()));
-            let new = change.apply(shown.as_ref().unwrap_or(&old), kind)?;
+            let record = match (self.find(kind, namespace, name), change) {
+                (Err(_), Change::Apply(config))
+                    if part == Part::Main && context.writer.subresource.is_empty() =>
+                {
+                    match self.create_applied(place, config, context).await {
+                        Err(taken) if taken.reason == "AlreadyExists" => continue,
+                        other => return other,
+                    }
+                }
+                (found, _) => found?,
+            };
+            let mut old = decoded(&record)?;
+            let (new, owned) = self.proposed(kind, change, &mut old, context)?;
             let (new, warnings) = decode_checked(new, kind, context.validation)?;
             let mut new = conversion::stored(kind, new);
             let seen = change.seen(&new, &old).map(str::to_owned);
             check_identity(place, (&new, &old), seen.as_deref())?;
-            self.prepare(kind, (&mut new, &old), part, context)?;
-            if new == old {
+            let managed = self.prepare(kind, (&mut new, &old), (part, &owned), context)?;
+            if new == old && apply::is_same(&managed, &owned) {
                 return Ok(Outcome { object: record.value.clone(), created: false, warnings });
             }
+            apply::put(&mut new, managed);
             if context.dry_run {
                 return Ok(Outcome { object: new.to_string().into(), created: false, warnings });
             }
@@ -144,29 +159,40 @@ impl Registry {
         Ok(written.record.value.clone())
     }
 
-    /// Brings the new form into the shape in which it is stored, and checks it.
+    /// Brings the new form into the shape in which it is stored, and checks it; returns its
+    /// `managedFields`, which both forms come without.
     fn prepare(
         &self,
         kind: &'static Kind,
         (new, old): (&mut Value, &Value),
-        part: Part,
+        (part, owned): (Part, &Owned),
         context: &Context,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Value, Refusal> {
         let strategy = self.strategies.of(kind);
         let name = old["metadata"]["name"].as_str().unwrap_or_default();
-        reshape((new, old), kind, strategy, part);
+        complete((new, old), kind, strategy, part);
+        let managed = apply::tell(kind, (new, Some(old)), owned, &context.writer);
+        settle((new, old), strategy, part);
         if part == Part::Main {
             self.admit_update(kind, new, old, context)?;
             self.strategies.allocate(kind, new, Some(old))?.keep();
         }
         count_generation(new, old, strategy, part);
         let errors = strategy.check_change(kind, new, old, part);
-        if errors.is_empty() { Ok(()) } else { Err(Refusal::invalid(kind, name, &errors)) }
+        if errors.is_empty() { Ok(managed) } else { Err(Refusal::invalid(kind, name, &errors)) }
     }
 }
 
 /// Brings the new form of an object into the shape in which it is stored.
+#[cfg(test)]
 pub(crate) fn reshape((new, old): (&mut Value, &Value), kind: &Kind, strategy: &Strategy, part: Part) {
+    complete((new, old), kind, strategy, part);
+    settle((new, old), strategy, part);
+}
+
+/// Brings the new form into the one that its writer owns: with what writers cannot change, and with all
+/// that may be left out.
+fn complete((new, old): (&mut Value, &Value), kind: &Kind, strategy: &Strategy, part: Part) {
     keep_owned(new, old);
     match part {
         Part::Status => only_status(new, old, strategy.status_meta),
@@ -174,6 +200,10 @@ pub(crate) fn reshape((new, old): (&mut Value, &Value), kind: &Kind, strategy: &
         Part::Main | Part::Trusted => {}
     }
     (strategy.default)(new);
+}
+
+/// Sets what the server decides.
+fn settle((new, old): (&mut Value, &Value), strategy: &Strategy, part: Part) {
     match part {
         Part::Status => (strategy.prepare_status)(new, old),
         Part::Main => (strategy.prepare_update)(new, old),
@@ -195,12 +225,7 @@ fn check_identity(
     seen: Option<&str>,
 ) -> Result<(), Refusal> {
     let meta = &new["metadata"];
-    let stated = meta["name"].as_str().unwrap_or_default();
-    if stated != name {
-        let message =
-            format!("the name of the object ({stated}) does not match the name on the URL ({name})");
-        return Err(Refusal::bad_request(message));
-    }
+    check_name(meta, name)?;
     if kind.namespaced && meta["namespace"].as_str().is_some_and(|stated| stated != namespace) {
         return Err(Refusal::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
@@ -215,6 +240,19 @@ fn check_identity(
     match seen {
         Some(seen) if old["metadata"]["resourceVersion"] != seen => Err(Refusal::stale(kind, name)),
         _ => Ok(()),
+    }
+}
+
+/// Compares an object's name with the path's.
+pub(super) fn check_name(meta: &Value, name: &str) -> Result<(), Refusal> {
+    match meta["name"].as_str().unwrap_or_default() {
+        stated if stated == name => Ok(()),
+        "" => Err(Refusal::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        stated => Err(Refusal::bad_request(format!(
+            "the name of the object ({stated}) does not match the name on the URL ({name})"
+        ))),
     }
 }
 
@@ -235,9 +273,6 @@ fn keep_owned(new: &mut Value, old: &Value) {
             Value::Null => drop(new["metadata"].as_object_mut().and_then(|meta| meta.remove(field))),
             value => new["metadata"][field] = value.clone(),
         }
-    }
-    if let Some(meta) = new["metadata"].as_object_mut() {
-        meta.remove("managedFields");
     }
 }
 
