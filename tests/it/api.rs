@@ -1,5 +1,7 @@
 //! The API over HTTPS as a client without knowledge of knarr sees it.
 
+mod apply;
+
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::process::{Output, command, run, wait_for};
 use serde_json::{Value, json};
