@@ -185,14 +185,17 @@ pub trait Whole: Object<Meta = ObjectMeta> {
     fn to_value(&self) -> serde_json::Result<Value>;
 }
 
-/// The kinds that are worked with as typed objects.
+/// The kinds that are worked with as typed objects. They come without `managedFields`: nobody here decides
+/// by them, they take more memory than all the rest, and the server keeps them when they are left out.
 macro_rules! objects {
     ($($kind:ty),* $(,)?) => {$(
         impl Object for $kind {
             type Meta = ObjectMeta;
 
             fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
-                serde_json::from_slice(bytes)
+                let mut object: Self = serde_json::from_slice(bytes)?;
+                object.metadata.managed_fields = None;
+                Ok(object)
             }
 
             fn meta(&self) -> &ObjectMeta {

@@ -129,28 +129,23 @@ impl Difference {
 
 fn maps(fields: Fields<'_>, (old, new): Sides<'_>, found: &mut Difference) {
     let (old, new) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
-    let seen = |side: Option<&'_ Map<String, Value>>, name: &str| -> Option<&'static Value> {
-        side.and_then(|_| fields.seen(name, None))
-    };
-    let mut one = |name: &str, old: Option<&Value>, new: Option<&Value>| {
-        if let Some(ty) = fields.field(name) {
-            found.take(&mut || fields::field(name), difference(ty, old, new));
-        }
+    // A side that is there has what is implied; one that is not has nothing.
+    let mut one = |name: &str, was: Option<&Value>, is: Option<&Value>| {
+        let Some(slot) = fields.slot(name).filter(|_| was != is) else { return };
+        let was = old.and_then(|_| slot.seen(was));
+        let is = new.and_then(|_| slot.seen(is));
+        found.take(&mut || fields::field(name), difference(slot.ty, was, is));
     };
     let mut others = new.into_iter().flatten().peekable();
     for (name, value) in old.into_iter().flatten() {
         while let Some((name, value)) = others.next_if(|(other, _)| *other < name) {
-            one(name, seen(old, name), fields.seen(name, Some(value)));
+            one(name, None, Some(value));
         }
         let same = others.next_if(|(other, _)| *other == name).map(|(_, value)| value);
-        let its = match same {
-            Some(value) => fields.seen(name, Some(value)),
-            None => seen(new, name),
-        };
-        one(name, fields.seen(name, Some(value)), its);
+        one(name, Some(value), same);
     }
     for (name, value) in others {
-        one(name, seen(old, name), fields.seen(name, Some(value)));
+        one(name, None, Some(value));
     }
     // Where both are there, what is implied is the same in both.
     let alone = match (old, new) {

@@ -38,7 +38,7 @@ impl Mark {
 
 /// The step to a field.
 pub(super) fn field(name: &str) -> String {
-    format!("f:{name}")
+    ["f:", name].concat()
 }
 
 /// The step to an item of a set.
@@ -280,6 +280,26 @@ impl Set {
     pub fn write(self) -> Value {
         write(Mark { member: false, below: self })
     }
+}
+
+/// Whether stored `fieldsV1` have something in common with a set.
+pub(super) fn overlaps(stored: &Value, set: &Set) -> bool {
+    set.steps().any(|(name, mark)| {
+        let below = stored.get(name);
+        below.is_some_and(|below| (mark.member && is_member(below)) || overlaps(below, &mark.below))
+    })
+}
+
+/// Whether stored `fieldsV1` have all that a set has.
+pub(super) fn covers(stored: &Value, set: &Set) -> bool {
+    set.steps().all(|(name, mark)| {
+        let below = stored.get(name);
+        below.is_some_and(|below| (!mark.member || is_member(below)) && covers(below, &mark.below))
+    })
+}
+
+fn is_member(below: &Value) -> bool {
+    below.as_object().is_some_and(|map| map.is_empty() || map.contains_key("."))
 }
 
 fn read(map: &Map<String, Value>, own: bool) -> Result<Mark, String> {

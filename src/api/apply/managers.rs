@@ -57,8 +57,7 @@ impl Entry {
     }
 
     fn seconds(&self) -> i64 {
-        let time: Option<Timestamp> = self.time.as_deref().and_then(|text| text.parse().ok());
-        time.map_or(0, Timestamp::as_second)
+        seconds(self.time.as_deref())
     }
 
     /// The manager as Kubernetes' messages name it.
@@ -156,15 +155,13 @@ impl Managed {
     }
 
     /// Writes the entries, in Kubernetes' order; null if there are none.
-    pub fn write(mut self) -> Value {
+    pub fn write(self) -> Value {
         if self.0.is_empty() {
             return Value::Null;
         }
-        self.0.sort_by_cached_key(|entry| {
-            let name = (entry.manager.clone(), entry.api_version.clone(), entry.subresource.clone());
-            (entry.operation, entry.seconds(), name)
-        });
-        self.0.into_iter().map(Entry::write).collect()
+        let mut entries: Vec<Value> = self.0.into_iter().map(Entry::write).collect();
+        sort(&mut entries);
+        Value::Array(entries)
     }
 
     /// The entry of the same manager.
@@ -189,6 +186,22 @@ impl Managed {
         fold(updaters);
         self.0.append(updaters);
     }
+}
+
+fn seconds(time: Option<&str>) -> i64 {
+    time.and_then(|text| text.parse().ok()).map_or(0, Timestamp::as_second)
+}
+
+/// Brings written entries into Kubernetes' order.
+pub(super) fn sort(entries: &mut [Value]) {
+    if entries.len() < 2 {
+        return;
+    }
+    let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+    entries.sort_by_cached_key(|entry| {
+        let name = (text(entry, "manager"), text(entry, "apiVersion"), text(entry, "subresource"));
+        (text(entry, "operation"), seconds(entry["time"].as_str()), name)
+    });
 }
 
 fn fold(updaters: &mut Vec<Entry>) {

@@ -203,6 +203,25 @@ impl Atom<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'s>(Typed<'s>);
 
+/// What is known of a field.
+#[derive(Clone, Copy)]
+pub(super) struct Slot<'s> {
+    pub(super) ty: Typed<'s>,
+    absent: Absent,
+    named: bool,
+}
+
+impl Slot<'_> {
+    /// The field's value as Go's types have it.
+    pub(super) fn seen<'v>(&self, value: Option<&'v Value>) -> Option<&'v Value> {
+        match value {
+            Some(value) if self.absent == Absent::Zero && is_zero(value) => None,
+            None | Some(Value::Null) => self.absent.value().or(value),
+            _ => value,
+        }
+    }
+}
+
 impl<'s> Typed<'s> {
     pub(super) fn shape(&self) -> &'s Shape {
         &self.shapes.0[self.id.0 as usize]
@@ -234,30 +253,27 @@ impl<'s> Fields<'s> {
         }
     }
 
-    /// The type of a field; `None` if there may be none of this name.
+    /// A field of this name; `None` if there may be none.
+    pub(super) fn slot(&self, name: &str) -> Option<Slot<'s>> {
+        let (id, absent, named) = match self.0.shape() {
+            Shape::Struct(own) => match own.member(name) {
+                Some(member) => (member.shape, member.absent, true),
+                None => (own.rest?, Absent::Gone, false),
+            },
+            Shape::Map(item, _) => (*item, Absent::Gone, false),
+            _ => (self.0.id, Absent::Gone, false),
+        };
+        Some(Slot { ty: self.0.to(id), absent, named })
+    }
+
+    /// The type of a field.
     pub(super) fn field(&self, name: &str) -> Option<Typed<'s>> {
-        match self.0.shape() {
-            Shape::Struct(own) => {
-                own.member(name).map(|member| member.shape).or(own.rest).map(|id| self.0.to(id))
-            }
-            Shape::Map(item, _) => Some(self.0.to(*item)),
-            _ => Some(self.0),
-        }
+        self.slot(name).map(|slot| slot.ty)
     }
 
     /// Whether the field is one with a name of its own rather than an entry of a map.
     pub(super) fn is_named(&self, name: &str) -> bool {
-        matches!(self.0.shape(), Shape::Struct(own) if own.member(name).is_some())
-    }
-
-    /// A field's value as Go's types have it.
-    pub(super) fn seen<'v>(&self, name: &str, value: Option<&'v Value>) -> Option<&'v Value> {
-        let Shape::Struct(own) = self.0.shape() else { return value };
-        match (own.member(name), value) {
-            (Some(Member { absent: Absent::Zero, .. }), Some(value)) if is_zero(value) => None,
-            (Some(member), None | Some(Value::Null)) => member.absent.value().or(value),
-            _ => value,
-        }
+        self.slot(name).is_some_and(|slot| slot.named)
     }
 
     /// Fields that are there although an object does not have them.

@@ -46,8 +46,12 @@ impl World {
     }
 
     fn update(&mut self, manager: &str, new: Value) -> &mut Self {
+        let (before, mut renewed) = (self.managed.clone().write(), self.managed.clone().write());
+        let did = self.writing(manager, "", NOW, |writing| writing.renew(&self.live, &new, &mut renewed));
         self.managed =
             self.writing(manager, "", NOW, |writing| writing.update(&self.live, &new, self.managed.clone()));
+        // The short way says the same, or nothing.
+        assert_eq!(renewed, if did { self.managed.clone().write() } else { before });
         self.live = new;
         self
     }

@@ -1,8 +1,8 @@
 //! What becomes of ownership when an object is written, and of an object when it is applied to.
 
 use super::compare::{Comparison, compare, fields_of};
-use super::fields::{Set, path_text};
-use super::managers::{Entry, Managed, Operation};
+use super::fields::{Set, covers, overlaps, path_text};
+use super::managers::{Entry, Managed, Operation, sort};
 use super::merge::{merge, without};
 use super::shape::{Atom, Typed};
 use super::validate::problems;
@@ -204,6 +204,39 @@ impl<'a> Writing<'a> {
         }
         managed.cap();
         managed
+    }
+
+    /// Who owns what after a change of fields that the manager owns already, as most are: only the time
+    /// of its entry is another. `stored` is what was written before, and is left alone where more than
+    /// that is to be told.
+    pub fn renew(&self, live: &Value, new: &Value, stored: &mut Value) -> bool {
+        let Value::Array(entries) = stored else { return false };
+        if entries.iter().any(|entry| entry["apiVersion"] != self.api_version) {
+            return false;
+        }
+        let Some(Change { mut touched, removed }) = self.change(self.api_version, live, new) else {
+            return false;
+        };
+        let is_own = |entry: &Value| {
+            entry["manager"] == self.manager
+                && entry["operation"] == "Update"
+                && entry["subresource"].as_str().unwrap_or_default() == self.subresource
+        };
+        let Some(own) = entries.iter().position(is_own) else { return false };
+        let moved = |(place, entry): (usize, &Value)| {
+            let fields = &entry["fieldsV1"];
+            overlaps(fields, &removed) || (place != own && overlaps(fields, &touched))
+        };
+        if entries.iter().enumerate().any(moved) {
+            return false;
+        }
+        touched.subtract(&NOBODYS);
+        if touched.is_empty() || !covers(&entries[own]["fieldsV1"], &touched) {
+            return false;
+        }
+        entries[own]["time"] = Value::from(self.now);
+        sort(entries);
+        true
     }
 
     /// Applies a configuration to an object, or to an empty one where there is none. The object comes

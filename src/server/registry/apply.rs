@@ -32,6 +32,8 @@ pub(super) enum Owned {
     ToTell { stated: Value, stored: Value },
     /// They are told already: what they are now, and what is stored.
     Told { managed: Value, stored: Value },
+    /// They are told, and but for a time are those that are stored.
+    Renewed,
 }
 
 static NONE: Value = Value::Null;
@@ -52,8 +54,10 @@ pub(super) fn put(object: &mut Value, managed: Value) {
 
 /// Whether a form says no more than what is stored, but for the times of managers.
 pub(super) fn is_same(managed: &Value, owned: &Owned) -> bool {
-    let (Owned::ToTell { stored, .. } | Owned::Told { stored, .. }) = owned;
-    same_but_times(managed, stored)
+    match owned {
+        Owned::ToTell { stored, .. } | Owned::Told { stored, .. } => same_but_times(managed, stored),
+        Owned::Renewed => true,
+    }
 }
 
 /// Fields that writes through a door of a kind never change, so that nobody owns them by such a write.
@@ -137,24 +141,31 @@ fn writing<T>(kind: &Kind, writer: &Writer, tell: impl FnOnce(&Writing<'_>) -> T
 pub(super) fn tell(
     kind: &Kind,
     (new, old): (&Value, Option<&Value>),
-    owned: &Owned,
+    owned: &mut Owned,
     writer: &Writer,
 ) -> Value {
     let (stated, stored) = match owned {
         Owned::Told { managed, .. } => return managed.clone(),
-        Owned::ToTell { stated, stored } => (stated, stored),
+        Owned::ToTell { stated, stored } => (&*stated, stored),
+        Owned::Renewed => return Value::Null,
     };
     // Through a subresource nobody says who owns what.
     let stated = if writer.subresource.is_empty() { stated } else { &NONE };
-    if old == Some(new) && (stated.is_null() || stated == stored) {
+    let silent = stated.is_null() || stated == stored;
+    if silent && old == Some(new) {
         return stored.clone();
+    }
+    if let Some(old) = old.filter(|_| silent)
+        && writing(kind, writer, |writing| writing.renew(old, new, stored)) == Some(true)
+    {
+        let managed = std::mem::take(stored);
+        *owned = Owned::Renewed;
+        return managed;
     }
     let managed = if Managed::is_reset(stated) {
         Managed::default()
-    } else if stated.is_null() || stated == stored {
-        Managed::stored(stored)
     } else {
-        let stated = Managed::stated(stated).ok().filter(|stated| !stated.0.is_empty());
+        let stated = Managed::stated(stated).ok().filter(|said| !silent && !said.0.is_empty());
         stated.unwrap_or_else(|| Managed::stored(stored))
     };
     // An object whose managers were forgotten is followed again from the first time it is applied to.
@@ -325,8 +336,8 @@ impl Registry {
         if !self.authorizer.allows(&context.user, &attributes) {
             return Err(attributes.refusal(&context.user));
         }
-        let owned = Owned::Told { managed, stored: Value::Null };
-        let mut outcome = self.create_once(kind, namespace, (object, &owned), context).await?;
+        let mut owned = Owned::Told { managed, stored: Value::Null };
+        let mut outcome = self.create_once(kind, namespace, (object, &mut owned), context).await?;
         outcome.warnings.splice(0..0, warnings);
         Ok(outcome)
     }

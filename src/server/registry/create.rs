@@ -23,13 +23,13 @@ impl Registry {
         context: &Context,
     ) -> Result<Outcome, Refusal> {
         let (mut object, warnings) = decode_checked(body, kind, context.validation)?;
-        let owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
+        let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
         let object = conversion::stored(kind, object);
         let given = object["metadata"]["name"].as_str().unwrap_or_default();
         let attempts = if given.is_empty() { NAME_ATTEMPTS } else { 1 };
         let mut refusal = Refusal::internal("no name was tried");
         for _ in 0..attempts {
-            match self.create_once(kind, namespace, (object.clone(), &owned), context).await {
+            match self.create_once(kind, namespace, (object.clone(), &mut owned), context).await {
                 Err(taken) if taken.reason == "AlreadyExists" => refusal = taken,
                 Err(other) => return Err(other),
                 Ok(mut outcome) => {
@@ -45,7 +45,7 @@ impl Registry {
         &self,
         kind: &'static Kind,
         namespace: &str,
-        (mut object, owned): (Value, &Owned),
+        (mut object, owned): (Value, &mut Owned),
         context: &Context,
     ) -> Result<Outcome, Refusal> {
         let strategy = self.strategies.of(kind);

@@ -311,7 +311,7 @@ impl Registry {
         }
         let wanted = match owned {
             Owned::Told { managed, .. } => Change::Owned(wanted, managed),
-            Owned::ToTell { .. } => Change::Replace(wanted),
+            Owned::ToTell { .. } | Owned::Renewed => Change::Replace(wanted),
         };
         let mut outcome = self.change(place, &wanted, Part::Trusted, context).await?;
         outcome.warnings.extend(warnings);

@@ -108,12 +108,12 @@ impl Registry {
                 (found, _) => found?,
             };
             let mut old = decoded(&record)?;
-            let (new, owned) = self.proposed(kind, change, &mut old, context)?;
+            let (new, mut owned) = self.proposed(kind, change, &mut old, context)?;
             let (new, warnings) = decode_checked(new, kind, context.validation)?;
             let mut new = conversion::stored(kind, new);
             let seen = change.seen(&new, &old).map(str::to_owned);
             check_identity(place, (&new, &old), seen.as_deref())?;
-            let managed = self.prepare(kind, (&mut new, &old), (part, &owned), context)?;
+            let managed = self.prepare(kind, (&mut new, &old), (part, &mut owned), context)?;
             if new == old && apply::is_same(&managed, &owned) {
                 return Ok(Outcome { object: record.value.clone(), created: false, warnings });
             }
@@ -165,7 +165,7 @@ impl Registry {
         &self,
         kind: &'static Kind,
         (new, old): (&mut Value, &Value),
-        (part, owned): (Part, &Owned),
+        (part, owned): (Part, &mut Owned),
         context: &Context,
     ) -> Result<Value, Refusal> {
         let strategy = self.strategies.of(kind);
