@@ -5,7 +5,7 @@ use super::{Field, Type, TypeId, schema};
 use serde_json::{Map, Value};
 
 /// Required fields that a typed server can tell from empty ones, as they are pointers.
-const POINTERS: [&str; 2] = ["selector", "parentRef"];
+const POINTERS: [&str; 4] = ["selector", "parentRef", "pathType", "sideEffects"];
 
 /// Brings a value of a type into its canonical form.
 pub fn canonical(value: &mut Value, ty: TypeId) {
@@ -22,24 +22,26 @@ pub fn canonical(value: &mut Value, ty: TypeId) {
             None => {
                 if let Some(inner) = always_there(field) {
                     let mut fresh = Value::Object(Map::new());
-                    zeros(&mut fresh, inner);
                     canonical(&mut fresh, inner);
                     map.insert(field.name.to_owned(), fresh);
+                } else if let Some(zero) = zero(field) {
+                    map.insert(field.name.to_owned(), zero);
                 }
             }
         }
     }
 }
 
-/// The scalars that a struct of this type always shows.
-fn zeros(value: &mut Value, ty: TypeId) {
-    for field in schema().get(ty).fields.iter().filter(|field| field.required) {
-        match field.ty {
-            Type::Int32 | Type::Int64 => value[field.name] = Value::from(0),
-            Type::Bool => value[field.name] = Value::from(false),
-            Type::String => value[field.name] = Value::from(""),
-            _ => {}
-        }
+/// The value of a scalar that is always written.
+fn zero(field: &Field) -> Option<Value> {
+    if !field.required || POINTERS.contains(&field.name) {
+        return None;
+    }
+    match field.ty {
+        Type::Int32 | Type::Int64 => Some(Value::from(0)),
+        Type::Bool => Some(Value::from(false)),
+        Type::String => Some(Value::from("")),
+        _ => None,
     }
 }
 

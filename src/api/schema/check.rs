@@ -84,8 +84,29 @@ fn typed(value: &mut Value, ty: &Type, path: &str, owner: &str, findings: &mut F
             let whole = number.as_f64().unwrap_or_default() as i64;
             *value = Value::from(whole);
         }
-        (Type::Quantity, Value::Number(number)) => *value = Value::from(number.to_string()),
+        (Type::Quantity, _) => quantity(value, findings),
         _ => {}
+    }
+}
+
+/// Quantities are kept in their canonical form.
+fn quantity(value: &mut Value, findings: &mut Findings) {
+    let given = match &*value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    match crate::quantity::canonical(&given) {
+        Ok(text) => *value = Value::from(text),
+        Err(error) => {
+            let number = given.trim_start_matches(['+', '-']);
+            let suffix = number.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+            let power = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
+            let power = power.strip_prefix(['+', '-']).unwrap_or(power);
+            let well_formed = number.len() > suffix.len() && power.bytes().all(|b| b.is_ascii_digit());
+            let why =
+                if well_formed { "unable to parse quantity's suffix".to_owned() } else { error.to_string() };
+            findings.ill_typed.get_or_insert(why);
+        }
     }
 }
 

@@ -54,6 +54,11 @@ fn limited(text: &str, most: usize) -> Option<String> {
     (text.len() > most).then(|| format!("must be no more than {most} characters"))
 }
 
+/// The same in the words of newer rules.
+fn limited_bytes(text: &str, most: usize) -> Option<String> {
+    (text.len() > most).then(|| format!("must be no more than {most} bytes"))
+}
+
 fn problems(long: Option<String>, fits: bool, rule: &str) -> Vec<String> {
     long.into_iter().chain((!fits).then(|| rule.to_owned())).collect()
 }
@@ -77,6 +82,11 @@ pub fn dns_label(text: &str) -> Vec<String> {
 /// An RFC 1123 subdomain (names of most objects).
 pub fn dns_subdomain(text: &str) -> Vec<String> {
     problems(limited(text, SUBDOMAIN_BYTES), is_subdomain(text), SUBDOMAIN_RULE)
+}
+
+/// A DNS subdomain, in the words of newer rules.
+pub fn long_name(text: &str) -> Vec<String> {
+    problems(limited_bytes(text, SUBDOMAIN_BYTES), is_subdomain(text), SUBDOMAIN_RULE)
 }
 
 /// The beginning of an RFC 1123 subdomain, to be followed by something.
@@ -140,13 +150,13 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     match prefix {
         Some("") => found.push("prefix part must be non-empty".to_owned()),
         Some(prefix) => {
-            found.extend(dns_subdomain(prefix).into_iter().map(|problem| format!("prefix part {problem}")));
+            found.extend(long_name(prefix).into_iter().map(|problem| format!("prefix part {problem}")));
         }
         None => {}
     }
     if name.is_empty() {
         found.push("name part must be non-empty".to_owned());
-    } else if let Some(long) = limited(name, LABEL_BYTES) {
+    } else if let Some(long) = limited_bytes(name, LABEL_BYTES) {
         found.push(format!("name part {long}"));
     }
     if !is_name_part(name) {
@@ -157,7 +167,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
 
 /// A label's value.
 pub fn label_value(text: &str) -> Vec<String> {
-    problems(limited(text, LABEL_BYTES), text.is_empty() || is_name_part(text), VALUE_RULE)
+    problems(limited_bytes(text, LABEL_BYTES), text.is_empty() || is_name_part(text), VALUE_RULE)
 }
 
 /// The name of a port (an IANA service name).

@@ -36,7 +36,7 @@ pub(super) fn shown(value: &Value) -> String {
 const SELECTOR: [&str; 2] = ["matchLabels", "matchExpressions"];
 const REQUIREMENT: [&str; 3] = ["key", "operator", "values"];
 
-fn json(value: &Value) -> String {
+pub(super) fn json(value: &Value) -> String {
     match value {
         Value::Array(items) => list(items, json),
         Value::Object(fields)
@@ -80,7 +80,8 @@ fn escaped(text: String) -> String {
 }
 
 /// Words that Go writes in capitals.
-const NAMES: [(&str, &str); 8] = [
+const NAMES: [(&str, &str); 9] = [
+    ("cel", "CEL"),
     ("apiGroup", "APIGroup"),
     ("apiVersion", "APIVersion"),
     ("seLinuxOptions", "SELinuxOptions"),
@@ -93,10 +94,12 @@ const NAMES: [(&str, &str); 8] = [
 
 /// Fields that stand elsewhere in Go's struct than their numbers say: type, field, the field before it.
 const MOVED: [(&str, &str, &str); 3] = [
+    (CRD_VERSION, "deprecated", "storage"),
+    (CRD_VERSION, "deprecationWarning", "deprecated"),
     ("api.core.v1.ServicePort", "appProtocol", "protocol"),
-    ("api.core.v1.SecurityContext", "windowsOptions", "seLinuxOptions"),
-    ("api.core.v1.SecurityContext", "procMount", "allowPrivilegeEscalation"),
 ];
+
+const CRD_VERSION: &str = "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionVersion";
 
 fn go_name(name: &str) -> String {
     if let Some((_, go)) = NAMES.iter().find(|(json, _)| *json == name) {
@@ -108,9 +111,13 @@ fn go_name(name: &str) -> String {
 
 /// A value of a type as Kubernetes' own structs print it, with all fields.
 pub(super) fn internal(value: &Value, name: &str) -> String {
-    match schema().by_name(name) {
-        Some(id) => of_struct(value, id),
-        None => json(value),
+    if let Some(text) = super::layout::shown(value, name) {
+        return text;
+    }
+    match (schema().by_name(name), value) {
+        (Some(id), Value::Array(items)) => list(items, |item| of_struct(item, id)),
+        (Some(id), value) => of_struct(value, id),
+        (None, value) => json(value),
     }
 }
 
@@ -126,10 +133,19 @@ fn of_struct(value: &Value, id: TypeId) -> String {
             fields.insert(to, field);
         }
     }
-    let parts = fields
-        .iter()
-        .map(|field| format!("\"{}\":{}", go_name(field.name), of_field(&value[field.name], field)));
-    format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
+    let mut parts = Vec::with_capacity(fields.len());
+    for field in fields {
+        match &value[field.name] {
+            // Metadata is embedded: its fields stand among the others, with the names that JSON has.
+            Value::Object(meta) if field.name == "metadata" => {
+                let own = meta.iter().map(|(name, value)| format!("\"{name}\":{}", json(value)));
+                parts.extend(own);
+            }
+            Value::Null if field.name == "metadata" => {}
+            value => parts.push(format!("\"{}\":{}", go_name(field.name), of_field(value, field))),
+        }
+    }
+    format!("{{{}}}", parts.join(","))
 }
 
 fn of_field(value: &Value, field: &Field) -> String {

@@ -6,6 +6,7 @@
 mod at;
 mod format;
 mod go;
+mod layout;
 mod meta;
 
 pub use at::{At, Sink, check};

@@ -62,6 +62,13 @@ pub(super) const AUTOSCALER: Strategy = Strategy {
             spec.get("behavior").on(direction, scaling);
         }
     },
+    validate_new: |object| with_group(&object.get("spec.scaleTargetRef")),
+    validate_update: |new, old| {
+        let (own, before) = (new.get("spec.scaleTargetRef"), &old["spec"]["scaleTargetRef"]);
+        if ["apiVersion", "kind"].iter().any(|field| own.value()[*field] != before[*field]) {
+            with_group(&own);
+        }
+    },
     validate_status: |new, _| new.get("status").none_negative(&["currentReplicas", "desiredReplicas"]),
     status_meta: true,
     ..PLAIN
@@ -75,6 +82,14 @@ fn rules(behavior: &mut Value, direction: &str, rules: &Value) {
     default(behavior, direction, json!({}));
     for (field, value) in rules.as_object().into_iter().flatten() {
         default(&mut behavior[direction], field, value.clone());
+    }
+}
+
+/// Replication controllers are the only kind of the core group that can be scaled.
+fn with_group(target: &At) {
+    let version = target.get("apiVersion");
+    if !target.get("kind").is("ReplicationController") && !version.text().contains('/') {
+        version.invalid_as(version.text(), "apiVersion must specify API group");
     }
 }
 

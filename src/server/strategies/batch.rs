@@ -40,6 +40,7 @@ pub(super) const JOB: Strategy = Strategy {
     prepare_create: select_own,
     validate: |job| {
         let spec = job.get("spec");
+        generated_selector(job);
         job_spec(&spec);
         let (own, labels) = (spec.get("selector"), spec.get("template.metadata.labels"));
         if own.need_present() {
@@ -50,7 +51,6 @@ pub(super) const JOB: Strategy = Strategy {
         }
     },
     validate_new: |job| {
-        generated_selector(job);
         let (spec, name) = (job.get("spec"), job.get("metadata.name"));
         let count = spec.get("completions").int();
         if spec.get("completionMode").is("Indexed") && count > 0 {
@@ -92,8 +92,7 @@ fn select_own(job: &mut Value) {
     }
     let metadata = job["metadata"].clone();
     // Labels that were taken over from the template go on being the template's.
-    let shared =
-        metadata["labels"].is_object() && metadata["labels"] == job["spec"]["template"]["metadata"]["labels"];
+    let shared = metadata["labels"] == job["spec"]["template"]["metadata"]["labels"];
     let template = &mut job["spec"]["template"];
     for (label, field) in LABELS {
         let labels = &mut template["metadata"]["labels"];
@@ -125,7 +124,7 @@ fn generated_selector(job: &At) {
         let why = format!("must be '{}'", value.as_str().unwrap_or_default());
         if !found.present() {
             found.required(&why);
-        } else if found.value() != value {
+        } else if found.text() != value.as_str().unwrap_or_default() {
             found.invalid_as(labels.value().clone(), why);
         }
     }
@@ -366,7 +365,11 @@ fn validate_update(new: &At, old: &Value) {
     spec.unchanged_fields(before, &["completionMode"]);
     let typed = |field: &str, name: &str| spec.get(field).unchanged_type(&before[field], name);
     typed("podFailurePolicy", "api.batch.v1.PodFailurePolicy");
-    spec.unchanged_fields(before, &["backoffLimitPerIndex", "managedBy"]);
+    spec.unchanged_fields(before, &["backoffLimitPerIndex"]);
+    let manager = spec.get("managedBy");
+    if *manager.value() != before["managedBy"] {
+        manager.invalid("field is immutable");
+    }
     typed("successPolicy", "api.batch.v1.SuccessPolicy");
 }
 
@@ -392,7 +395,7 @@ fn template_update(spec: &At, before: &Value, status: &Value) {
         }
     }
     if !suspended {
-        return template.unchanged(&old);
+        return template.unchanged_type(&old, "api.core.v1.PodTemplateSpec");
     }
     for list in ["containers", "initContainers"] {
         let now = items(&new["spec"], list);
@@ -404,7 +407,7 @@ fn template_update(spec: &At, before: &Value, status: &Value) {
             }
         }
     }
-    template.get("spec").unchanged(&old["spec"]);
+    template.get("spec").unchanged_type(&old["spec"], "api.core.v1.PodSpec");
 }
 
 fn take(to: &mut Value, from: &Value, field: &str) {

@@ -141,6 +141,7 @@ fn taints(list: &At) {
         if !seen.insert((effect.text(), key.text())) {
             taint.report(|path| {
                 Error::duplicate(path, taint.value().clone())
+                    .of_type(taint.value(), "api.core.v1.Taint")
                     .because("taints must be unique by key and effect pair")
             });
         }

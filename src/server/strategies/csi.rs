@@ -2,7 +2,7 @@
 
 use super::pods::volumes;
 use super::storage::{MOST_PARAMETER_BYTES, volume_spec};
-use super::{Changes, PLAIN, Strategy, default, items};
+use super::{PLAIN, Strategy, default, items};
 use api::validate::{Error, dns_subdomain, label_selector, qualified_name};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -112,7 +112,6 @@ pub(super) const CAPACITY: Strategy = Strategy {
         }
     },
     validate_update: |new, old| new.unchanged_fields(old, &["nodeTopology", "storageClassName"]),
-    changes: Changes::Only,
     ..PLAIN
 };
 
@@ -143,8 +142,12 @@ pub(super) const ATTACHMENT: Strategy = Strategy {
                 }
             });
         }
-        name.named_if_set(dns_subdomain);
+        if name.present() {
+            name.named(dns_subdomain);
+        }
     },
-    validate_update: |new, old| new.unchanged_fields(old, &["spec"]),
+    validate_update: |new, old| {
+        new.get("spec").unchanged_type(&old["spec"], "api.storage.v1.VolumeAttachmentSpec");
+    },
     ..PLAIN
 };

@@ -148,6 +148,10 @@ pub(super) const EVENT: Strategy = Strategy {
         // Both texts are written whatever they say.
         default(event, "reportingComponent", "");
         default(event, "reportingInstance", "");
+        // So are times without a value.
+        for time in ["eventTime", "firstTimestamp", "lastTimestamp"] {
+            default(event, time, Value::Null);
+        }
     },
     validate: |event| {
         let (own, of) = (event.get("metadata.namespace").text(), event.get("involvedObject.namespace"));

@@ -18,6 +18,7 @@ mod extensions;
 mod flow;
 #[cfg(test)]
 mod golden;
+mod inventory;
 mod networking;
 mod pods;
 mod policy;
@@ -212,7 +213,7 @@ static STRATEGIES: &[(&str, &str, Strategy)] = &[
     ("resource.k8s.io", "DeviceClass", devices::CLASS),
     ("resource.k8s.io", "ResourceClaim", devices::CLAIM),
     ("resource.k8s.io", "ResourceClaimTemplate", devices::CLAIM_TEMPLATE),
-    ("resource.k8s.io", "ResourceSlice", devices::SLICE),
+    ("resource.k8s.io", "ResourceSlice", inventory::SLICE),
     ("resource.k8s.io", "DeviceTaintRule", devices::TAINT_RULE),
 ];
 

@@ -1,6 +1,6 @@
 //! Pods and pod templates.
 
-mod affinity;
+pub(super) mod affinity;
 mod containers;
 pub(super) mod resources;
 mod security;

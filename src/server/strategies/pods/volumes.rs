@@ -7,7 +7,6 @@ use std::collections::{HashMap, HashSet};
 
 /// The volumes of a pod that are in order, by name.
 pub(super) type Volumes<'v> = HashMap<&'v str, &'v Value>;
-
 const MODE_ERROR: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const ONE_TYPE: &str = "may not specify more than 1 volume type";
 
