@@ -25,6 +25,9 @@ impl Registry {
         let (mut object, warnings) = decode_checked(body, kind, context.validation)?;
         let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
         let object = conversion::stored(kind, object);
+        if !object["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {
+            return Err(Refusal::new(500, "", "resourceVersion should not be set on objects to be created"));
+        }
         let given = object["metadata"]["name"].as_str().unwrap_or_default();
         let attempts = if given.is_empty() { NAME_ATTEMPTS } else { 1 };
         let mut refusal = Refusal::internal("no name was tried");

@@ -131,21 +131,23 @@ fn answer(kind: &Kind, name: &str, uid: &str, gone: bool, object: &Value) -> Byt
 
 fn check_preconditions(kind: &Kind, name: &str, old: &Value, options: &DeleteOptions) -> Result<(), Refusal> {
     let meta = &old["metadata"];
-    let fails = |what: &str, wanted: &Option<String>, own: &Value| match wanted {
+    let fails = |(what, happened): (&str, &str), wanted: &Option<String>, own: &Value| match wanted {
         Some(wanted) if own != wanted.as_str() => {
             let own = own.as_str().unwrap_or_default();
-            Some(Refusal::conflict(
-                kind,
-                name,
-                &format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {own}"
-                ),
-            ))
+            let why = format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({own}). The object might have been {happened}"
+            );
+            let mut refusal = Refusal::conflict(kind, name, &why);
+            // Kubernetes names the kind here where it names the resource elsewhere.
+            let dot = if kind.group.is_empty() { "" } else { "." };
+            refusal.message =
+                format!("Operation cannot be fulfilled on {}{dot}{} {name:?}: {why}", kind.kind, kind.group);
+            Some(refusal)
         }
         _ => None,
     };
-    let failed = fails("UID", &options.uid, &meta["uid"])
-        .or_else(|| fails("ResourceVersion", &options.version, &meta["resourceVersion"]));
+    let failed = fails(("UID", "deleted and then recreated"), &options.uid, &meta["uid"])
+        .or_else(|| fails(("ResourceVersion", "modified"), &options.version, &meta["resourceVersion"]));
     failed.map_or(Ok(()), Err)
 }
 

@@ -175,7 +175,10 @@ impl Registry {
         settle((new, old), strategy, part);
         if part == Part::Main {
             self.admit_update(kind, new, old, context)?;
-            self.strategies.allocate(kind, new, Some(old))?.keep();
+            let allocation = self.strategies.allocate(kind, new, Some(old))?;
+            if !context.dry_run {
+                allocation.keep();
+            }
         }
         count_generation(new, old, strategy, part);
         let errors = strategy.check_change(kind, new, old, part);
@@ -234,7 +237,10 @@ fn check_identity(
     let uid = meta["uid"].as_str().unwrap_or_default();
     if !uid.is_empty() && old["metadata"]["uid"] != uid {
         let own = old["metadata"]["uid"].as_str().unwrap_or_default();
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {own}",
+            etcd_key(kind, namespace, name)
+        );
         return Err(Refusal::conflict(kind, name, &why));
     }
     match seen {
@@ -256,22 +262,34 @@ pub(super) fn check_name(meta: &Value, name: &str) -> Result<(), Refusal> {
     }
 }
 
+/// The key under which Kubernetes keeps an object, which one of its messages tells.
+fn etcd_key(kind: &Kind, namespace: &str, name: &str) -> String {
+    let folder = match (kind.group, kind.plural) {
+        ("", "services") => "services/specs",
+        ("", "endpoints") => "services/endpoints",
+        ("", "nodes") => "minions",
+        ("", "replicationcontrollers") => "controllers",
+        ("networking.k8s.io", "ingresses") => "ingress",
+        (_, plural) => plural,
+    };
+    let place = if kind.namespaced { format!("{namespace}/") } else { String::new() };
+    format!("/registry/{folder}/{place}{name}")
+}
+
 /// Metadata that writers cannot change.
 fn keep_owned(new: &mut Value, old: &Value) {
-    for field in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "resourceVersion",
-        "namespace",
-        "generateName",
-        "selfLink",
-    ] {
+    for field in
+        ["uid", "creationTimestamp", "generation", "resourceVersion", "namespace", "generateName", "selfLink"]
+    {
         match &old["metadata"][field] {
             Value::Null => drop(new["metadata"].as_object_mut().and_then(|meta| meta.remove(field))),
             value => new["metadata"][field] = value.clone(),
+        }
+    }
+    // A deletion that is left out goes on; one that is changed is told to be immutable.
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if new["metadata"][field].is_null() {
+            copy(&mut new["metadata"], &old["metadata"], field);
         }
     }
 }
