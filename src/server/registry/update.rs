@@ -173,16 +173,20 @@ impl Registry {
         complete((new, old), kind, strategy, part);
         let managed = apply::tell(kind, (new, Some(old)), owned, &context.writer);
         settle((new, old), strategy, part);
+        let mut taken = None;
         if part == Part::Main {
             self.admit_update(kind, new, old, context)?;
-            let allocation = self.strategies.allocate(kind, new, Some(old))?;
-            if !context.dry_run {
-                allocation.keep();
-            }
+            taken = Some(self.strategies.allocate(kind, new, Some(old))?);
         }
         count_generation(new, old, strategy, part);
         let errors = strategy.check_change(kind, new, old, part);
-        if errors.is_empty() { Ok(managed) } else { Err(Refusal::invalid(kind, name, &errors)) }
+        if !errors.is_empty() {
+            return Err(Refusal::invalid(kind, name, &errors));
+        }
+        if let Some(taken) = taken.filter(|_| !context.dry_run) {
+            taken.keep();
+        }
+        Ok(managed)
     }
 }
 
