@@ -2,6 +2,7 @@
 
 use crate::Server;
 use crate::auth::Identity;
+use crate::http::coalesce::Coalesced;
 use base::{Body, BodyError, Phase, Restart, Shutdown, Supervisor, clock};
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -110,5 +111,5 @@ async fn connection(server: Server, stream: TcpStream, acceptor: TlsAcceptor) ->
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(Some(Duration::from_secs(30)));
-    builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await
+    builder.serve_connection_with_upgrades(TokioIo::new(Coalesced::new(stream)), service).await
 }

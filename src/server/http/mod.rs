@@ -1,6 +1,7 @@
 //! Requests in, answers out: paths and queries taken apart, TLS, connections.
 
 pub(crate) mod answer;
+mod coalesce;
 pub(crate) mod listen;
 mod options;
 pub(crate) mod path;
