@@ -16,6 +16,8 @@ const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_log.sql")];
 /// Once the write-ahead log has so many pages, it is copied into the database and overwritten.
 const CHECKPOINT_PAGES: u64 = 1000;
 const PAGE_BYTES: u64 = 4096;
+/// What deletions may take beyond the limit of the file's size.
+const HEADROOM_PAGES: u64 = 256;
 /// A frame of the write-ahead log is a page and its header.
 const WAL_BYTES: u64 = 32 + (CHECKPOINT_PAGES + 24) * (PAGE_BYTES + 24);
 
@@ -35,6 +37,10 @@ pub(crate) struct Log {
     path: PathBuf,
     pub(crate) compacted: u64,
     pub(crate) reserved: u64,
+    /// The largest the file may become; 0 for no limit.
+    max_pages: u64,
+    /// Whether the limit is lifted by [`HEADROOM_PAGES`].
+    lifted: bool,
     /// Held for as long as the database is open; last, so that it is released last.
     _lock: File,
 }
@@ -47,11 +53,31 @@ impl Log {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
         let mut connection = connection.map_err(|error| from_sqlite(path, &error))?;
         migrate(&mut connection, path)?;
-        configure(&connection, config).map_err(|error| from_sqlite(path, &error))?;
+        configure(&connection).map_err(|error| from_sqlite(path, &error))?;
         preallocate(path).map_err(|error| from_io(path, error))?;
         let meta = |name| meta(&connection, name).map_err(|error| from_sqlite(path, &error));
         let (compacted, reserved) = (meta("compacted")?, meta("reserved")?);
-        Ok(Self { path: path.clone(), compacted, reserved, connection, _lock: lock })
+        let max_pages = config.max_bytes.div_ceil(PAGE_BYTES);
+        let log = Self {
+            path: path.clone(),
+            compacted,
+            reserved,
+            max_pages,
+            lifted: true,
+            connection,
+            _lock: lock,
+        };
+        Ok(log)
+    }
+
+    /// Lets what makes room go beyond the limit: a deletion is a row, too.
+    pub(crate) fn lift_limit(&mut self, lifted: bool) -> rusqlite::Result<()> {
+        if self.max_pages > 0 && self.lifted != lifted {
+            let pages = self.max_pages + if lifted { HEADROOM_PAGES } else { 0 };
+            self.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+            self.lifted = lifted;
+        }
+        Ok(())
     }
 
     /// Reads the current state. Revisions start where none was ever handed out before.
@@ -122,17 +148,13 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
     run(connection).map_err(|error| from_sqlite(path, &error))?
 }
 
-fn configure(connection: &Connection, config: &Config) -> rusqlite::Result<()> {
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     // No limit: the file keeps its blocks, and syncing what overwrites them costs a twentieth.
     connection.pragma_update(None, "journal_size_limit", -1)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.pragma_update(None, "temp_store", "memory")?;
-    if config.max_bytes > 0 {
-        let pages = config.max_bytes.div_ceil(PAGE_BYTES);
-        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
-    }
     Ok(())
 }
 

@@ -216,17 +216,21 @@ impl<I: Send + Sync + 'static> Writer<I> {
         let reserved = self.log.reserved;
         let reserve =
             (reserved < working.revision + RESERVATION / 2).then_some(working.revision + RESERVATION);
+        let makes_room = results.iter().flatten().all(|event| event.deleted);
         let (from, target) = (self.log.compacted, self.compact_target);
         let compact_rows = COMPACT_ROWS.min(16 + 2 * results.len());
-        let committed = self.log.transact(|transaction| {
-            flush(transaction, &unflushed)?;
-            for event in results.iter().flatten() {
-                append_event(transaction, event)?;
-            }
-            if let Some(reserved) = reserve {
-                log::set_meta(transaction, "reserved", reserved)?;
-            }
-            if from < target { log::compact(transaction, from, target, compact_rows) } else { Ok(from) }
+        let limited = self.log.lift_limit(makes_room);
+        let committed = limited.and_then(|()| {
+            self.log.transact(|transaction| {
+                flush(transaction, &unflushed)?;
+                for event in results.iter().flatten() {
+                    append_event(transaction, event)?;
+                }
+                if let Some(reserved) = reserve {
+                    log::set_meta(transaction, "reserved", reserved)?;
+                }
+                if from < target { log::compact(transaction, from, target, compact_rows) } else { Ok(from) }
+            })
         });
         match committed {
             Ok(compacted) => {

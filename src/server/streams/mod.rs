@@ -15,6 +15,7 @@ use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -22,6 +23,8 @@ use tokio_rustls::TlsConnector;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const DEFAULT_PORT: i64 = 10250;
 
+/// How long a client may take to read the rest of a stream that ended.
+const ENDING_LIMIT: Duration = Duration::from_secs(10);
 /// Headers of one hop, which are not handed on unless the connection is upgraded.
 const HOP_HEADERS: [HeaderName; 5] =
     [header::CONNECTION, header::UPGRADE, header::TE, header::TRAILER, header::TRANSFER_ENCODING];
@@ -155,9 +158,14 @@ async fn tunnel(front: OnUpgrade, back: OnUpgrade) {
         Ok(both) => both,
         Err(error) => return tracing::debug!(%error, "an upgrade did not come about"),
     };
-    if let Err(error) = tokio::io::copy_bidirectional(&mut TokioIo::new(front), &mut TokioIo::new(back)).await
-    {
+    let (mut front, mut back) = (TokioIo::new(front), TokioIo::new(back));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut front, &mut back).await {
         tracing::debug!(%error, "a stream was cut");
+    }
+    // What came before the cut is still to arrive.
+    let ending = async { tokio::join!(front.shutdown(), back.shutdown()) };
+    if tokio::time::timeout(ENDING_LIMIT, ending).await.is_err() {
+        tracing::debug!("a stream's client does not read its end");
     }
 }
 
