@@ -700,7 +700,13 @@ main() {
         say "Nothing changed: $VERSION is installed and running."
         return
     fi
-    if $known; then say "Upgraded to $VERSION"; else say "Installed $VERSION"; fi
+    if ! $CHANGED; then
+        say "Nothing changed: $VERSION is installed, and is started."
+    elif $known; then
+        say "Upgraded to $VERSION"
+    else
+        say "Installed $VERSION"
+    fi
     case "${INSTALL_KNARR_SKIP_START:-}" in true | 1 | yes) return ;; esac
     start_service "$@"
     case "$* " in *" --disable-agent "*) return ;; esac
