@@ -329,13 +329,15 @@ fn policy(spec: &At) {
     });
 }
 
+fn policy_defaults(policy: &mut Value) {
+    if let Some(spec) = policy.get_mut("spec") {
+        default(spec, "failurePolicy", "Fail");
+        match_resources_defaults(spec, "matchConstraints");
+    }
+}
+
 pub(super) const VALIDATING_POLICY: Strategy = Strategy {
-    default: |policy| {
-        if let Some(spec) = policy.get_mut("spec") {
-            default(spec, "failurePolicy", "Fail");
-            match_resources_defaults(spec, "matchConstraints");
-        }
-    },
+    default: policy_defaults,
     validate: |object| {
         let spec = object.get("spec");
         policy(&spec);
@@ -428,12 +430,7 @@ pub(super) const VALIDATING_BINDING: Strategy = Strategy {
 };
 
 pub(super) const MUTATING_POLICY: Strategy = Strategy {
-    default: |policy| {
-        if let Some(spec) = policy.get_mut("spec") {
-            default(spec, "failurePolicy", "Fail");
-            match_resources_defaults(spec, "matchConstraints");
-        }
-    },
+    default: policy_defaults,
     validate: |object| {
         let spec = object.get("spec");
         policy(&spec);
