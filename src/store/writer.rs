@@ -120,17 +120,20 @@ impl<I: Send + Sync + 'static> Writer<I> {
             match queue.try_recv() {
                 Ok(message) => return Some(message),
                 Err(mpsc::error::TryRecvError::Disconnected) => return None,
-                Err(mpsc::error::TryRecvError::Empty) if self.compact_idle() => {}
+                Err(mpsc::error::TryRecvError::Empty) if self.compact_step() => {}
                 Err(mpsc::error::TryRecvError::Empty) => break,
             }
         }
         queue.blocking_recv()
     }
 
-    /// One step of compaction with nothing else to do. It gives up until the next upkeep on failure.
-    fn compact_idle(&mut self) -> bool {
+    /// One step of compaction in a transaction of its own. It gives up until the next upkeep on failure.
+    fn compact_step(&mut self) -> bool {
         let (from, target) = (self.log.compacted, self.compact_target);
-        let step = self.log.transact(|transaction| log::compact(transaction, from, target, COMPACT_ROWS));
+        let step = self
+            .log
+            .lift_limit(true)
+            .and_then(|()| self.log.transact(|work| log::compact(work, from, target, COMPACT_ROWS)));
         match &step {
             Ok(to) => self.log.compacted = *to,
             Err(error) => tracing::warn!(%error, "cannot compact the log; trying again later"),
@@ -244,6 +247,11 @@ impl<I: Send + Sync + 'static> Writer<I> {
             Err(error) => {
                 // What was tried may yet be found after a crash: its revisions are not used again.
                 self.working.revision = working.revision;
+                // The step that the batch carried was undone with it: writers who keep trying leave
+                // no idle moment for another.
+                if is_full(&error) && from < target {
+                    self.compact_step();
+                }
                 self.refuse(replies, &error);
                 Err(refusal(&error))
             }
