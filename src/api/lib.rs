@@ -15,6 +15,7 @@ pub mod slim;
 pub mod status;
 pub mod taints;
 pub mod validate;
+pub mod yaml;
 
 pub use k8s_openapi as k8s;
 pub use k8s_openapi::api::{

@@ -135,8 +135,9 @@ fn set_namespace(global: &Global, config: &Kubeconfig, name: &str) -> Result<(),
 fn change(config: &Kubeconfig, what: &str, edit: impl Fn(&mut Value) -> bool) -> Result<(), Error> {
     for path in &config.files {
         let Ok(text) = std::fs::read_to_string(path) else { continue };
-        let mut content: Value = serde_yaml::from_str(&text)
+        let read = api::yaml::first(text.as_bytes())
             .map_err(|error| Error::plain(format!("{}: {error}", path.display())))?;
+        let mut content = read.value;
         if edit(&mut content) {
             return write(path, &yaml::render(&content))
                 .map_err(|error| Error::plain(format!("cannot write {}: {error}", path.display())));

@@ -82,7 +82,8 @@ impl Kubeconfig {
 fn read(path: &Path, text: &str) -> Result<Value, Error> {
     let unreadable =
         |error: String| Error::plain(format!("error loading config file {:?}: {error}", path.display()));
-    let mut content: Value = serde_yaml::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+    let read = api::yaml::first(text.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
+    let mut content = read.value;
     let folder = path.parent().unwrap_or(Path::new("."));
     // Paths in a kubeconfig are relative to it.
     for (list, field) in LISTS {

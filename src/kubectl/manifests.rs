@@ -4,7 +4,6 @@ use crate::args::Files;
 use crate::discovery::Resource;
 use crate::error::Error;
 use crate::session::Session;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -89,13 +88,11 @@ fn expand(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, Error> {
 
 fn parse(source: &str, text: &str) -> Result<Vec<Document>, Error> {
     let mut documents = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(text) {
-        let bad = |error: serde_yaml::Error| Error::plain(format!("error parsing {source}: {error}"));
-        let mut value = serde_yaml::Value::deserialize(document).map_err(bad)?;
-        value.apply_merge().map_err(bad)?;
-        let object: Value = serde_json::to_value(value)
-            .map_err(|error| Error::plain(format!("error parsing {source}: {error}")))?;
-        flatten(object, source, &mut documents)?;
+    for document in api::yaml::documents(text) {
+        let document = document.map_err(|error| {
+            Error::plain(format!("error parsing {source}: error converting YAML to JSON: {error}"))
+        })?;
+        flatten(document.value, source, &mut documents)?;
     }
     Ok(documents)
 }
@@ -165,10 +162,10 @@ mod tests {
     #[test]
     fn documents_lists_and_anchors() {
         let text = "kind: List\napiVersion: v1\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n---\n# nothing\n---\n\
-                    apiVersion: v1\nkind: Secret\nx: &x {k: v}\ny:\n  <<: *x\n---\n{\"apiVersion\": \"v1\", \"kind\": \"Pod\"}\n";
+                    apiVersion: v1\nkind: Secret\nx: &x {k: v}\nz:\n  <<: *x\n---\n{\"apiVersion\": \"v1\", \"kind\": \"Pod\"}\n";
         let kinds: Vec<Value> = parse("t", text).unwrap().into_iter().map(|one| one.object).collect();
         assert_eq!(kinds.len(), 3);
-        assert_eq!(kinds[1]["y"]["k"], "v");
+        assert_eq!(kinds[1]["z"]["k"], "v");
         assert_eq!(kinds[0]["metadata"]["name"], "a");
     }
 

@@ -11,6 +11,7 @@
 mod canonical;
 mod check;
 pub mod protobuf;
+pub mod strict;
 
 pub use canonical::canonical;
 pub use check::{Findings, check};

@@ -31,6 +31,20 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
+/// A value as Go prints maps (`%+v`).
+pub fn go_map(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_map).collect::<Vec<_>>().join(" ")),
+        Value::Object(fields) => {
+            let parts = fields.iter().map(|(name, value)| format!("{name}:{}", go_map(value)));
+            format!("map[{}]", parts.collect::<Vec<_>>().join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// The fields of a label selector in their order, and of a requirement in it, of which the first two
 /// are always written.
 const SELECTOR: [&str; 2] = ["matchLabels", "matchExpressions"];

@@ -5,7 +5,7 @@ use crate::auth::User;
 use api::status::Refusal;
 use api::validate::{Error, Path};
 use http::{HeaderMap, header};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The longest name of a manager (Kubernetes' limit).
 const MANAGER_BYTES: usize = 128;
@@ -71,16 +71,6 @@ fn invalid(kind: &str, errors: &[Error]) -> Refusal {
     refusal
 }
 
-/// Reads a configuration that is to be applied: YAML, of which JSON is a part.
-pub(super) fn configuration(body: &[u8]) -> Result<Value, Refusal> {
-    let malformed = |why: &dyn std::fmt::Display| Refusal::bad_request(format!("error decoding YAML: {why}"));
-    let value: Value = match serde_json::from_slice(body) {
-        Ok(value) => value,
-        Err(_) => serde_yaml::from_slice(body).map_err(|error| malformed(&error))?,
-    };
-    if value.is_object() { Ok(value) } else { Err(malformed(&"a configuration has to be an object")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,13 +108,5 @@ mod tests {
         );
         assert!(refused("fieldManager=a%0Ab", true).contains("U+000A"));
         assert!(check(&Query::parse("fieldManager=a&force=true"), "patch", true).is_ok());
-    }
-
-    #[test]
-    fn configurations_are_json_or_yaml() {
-        assert_eq!(configuration(b"a: [1, x]\n").unwrap(), json!({"a": [1, "x"]}));
-        assert_eq!(configuration(b"{\"a\": null}").unwrap(), json!({"a": null}));
-        assert_eq!(configuration(b"- a").unwrap_err().code, 400);
-        assert_eq!(configuration(b"{\"a\": ").unwrap_err().code, 400);
     }
 }

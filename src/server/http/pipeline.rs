@@ -6,11 +6,14 @@ use super::query::Query;
 use crate::Server;
 use crate::auth::{Attributes, Identity, User};
 use crate::registry::{
-    Change, Context, DeleteOptions, FieldValidation, ListOptions, Outcome, Page, Part, Place, Record,
-    Rendering, Reply, WatchOptions, Writer, decode_plain,
+    Change, Context, DeleteOptions, FieldValidation, ListOptions, Outcome, Page, Part, Place, Reading,
+    Record, Rendering, Reply, Source, WatchOptions, Writer, decode_configuration, decode_object,
+    decode_patch, decode_plain,
 };
 use crate::streams::Kubelets;
 use api::kinds::{Kind, by_resource};
+use api::schema::strict::Expected;
+use api::schema::{TypeId, schema};
 use api::status::Refusal;
 use base::{Body, CollectError, clock};
 use bytes::Bytes;
@@ -227,21 +230,22 @@ impl Server {
             }
             "create" if !kind.stored() => self.review(&asked, body).await,
             "create" => {
-                let object = decode_plain(body, &asked.content_type)?;
-                let outcome = registry.create(kind, namespace, object, &asked.context()?).await?;
+                let (object, source) = decode_object(body, &asked.content_type, asked.form())?;
+                let outcome = registry.create(kind, namespace, object, &asked.context(source)?).await?;
                 Ok(asked.written(&outcome))
             }
             "update" | "patch" => {
-                let change = asked.change(body)?;
+                let (change, source) = asked.change(body)?;
                 let outcome = registry
-                    .change(Place { kind, namespace, name }, &change, Part::Main, &asked.context()?)
+                    .change(Place { kind, namespace, name }, &change, Part::Main, &asked.context(source)?)
                     .await?;
                 Ok(asked.written(&outcome))
             }
             "delete" => {
                 let options = asked.delete_options(body)?;
-                let answer =
-                    registry.delete(Place { kind, namespace, name }, &options, &asked.context()?).await?;
+                let answer = registry
+                    .delete(Place { kind, namespace, name }, &options, &asked.context(Source::default())?)
+                    .await?;
                 Ok(answer::json_bytes(StatusCode::OK, answer))
             }
             _ => self.delete_all(&asked, body).await,
@@ -254,8 +258,9 @@ impl Server {
         let page = registry
             .list(asked.kind, &asked.path.namespace, &ListOptions::parse(asked.kind, &asked.query)?)
             .await?;
+        let context = asked.context(Source::default())?;
         for record in &page.items {
-            match registry.delete(asked.place_of(record), &options, &asked.context()?).await {
+            match registry.delete(asked.place_of(record), &options, &context).await {
                 Err(refusal) if refusal.code != 404 => return Err(refusal),
                 _ => {}
             }
@@ -271,26 +276,24 @@ impl Server {
         if !subresource.verbs.contains(&asked.path.verb) {
             return Err(Refusal::method_not_allowed());
         }
-        let context = asked.context()?;
+        let posted = || decode_plain(body, &asked.content_type);
         let reply = match (subresource.name, asked.path.verb) {
             ("scale", "get") => Reply::Made(200, registry.scale(kind, place.namespace, place.name)?),
-            ("scale", _) => Reply::Made(200, registry.rescale(place, &asked.change(body)?, &context).await?),
             (_, "get") => {
                 let record = registry.find(kind, place.namespace, place.name)?;
                 return Ok(asked.object(StatusCode::OK, &record.value));
             }
-            ("status", _) => {
-                Reply::Stored(registry.change(place, &asked.change(body)?, Part::Status, &context).await?)
-            }
-            ("binding", _) => {
-                registry.bind(place, &decode_plain(body, &asked.content_type)?, &context).await?
-            }
-            ("eviction", _) => {
-                registry.evict(place, &decode_plain(body, &asked.content_type)?, &context).await?
-            }
-            ("token", _) => registry.issue_token(place, decode_plain(body, &asked.content_type)?)?,
+            ("binding", _) => registry.bind(place, &posted()?, &asked.context(Source::default())?).await?,
+            ("eviction", _) => registry.evict(place, &posted()?, &asked.context(Source::default())?).await?,
+            ("token", _) => registry.issue_token(place, posted()?)?,
             (door, _) => {
-                Reply::Stored(registry.change_through(place, door, &asked.change(body)?, &context).await?)
+                let (change, source) = asked.change(body)?;
+                let context = asked.context(source)?;
+                match door {
+                    "scale" => Reply::Made(200, registry.rescale(place, &change, &context).await?),
+                    "status" => Reply::Stored(registry.change(place, &change, Part::Status, &context).await?),
+                    door => Reply::Stored(registry.change_through(place, door, &change, &context).await?),
+                }
             }
         };
         Ok(match reply {
@@ -313,7 +316,7 @@ impl Server {
                 .bind(
                     Place { kind: pods, namespace: &asked.path.namespace, name: &name },
                     &value,
-                    &asked.context()?,
+                    &asked.context(Source::default())?,
                 )
                 .await?;
             let Reply::Made(_, status) = reply else {
@@ -321,7 +324,8 @@ impl Server {
             };
             return Ok(answer::json(StatusCode::CREATED, &status));
         }
-        let (mut object, _) = crate::registry::decode_checked(value, asked.kind, FieldValidation::Ignore)?;
+        let reading = Reading { validation: FieldValidation::Ignore, source: Source::default() };
+        let (mut object, _) = crate::registry::decode_checked(value, asked.kind, &reading)?;
         object["status"] = crate::auth::reviews::answer(
             &self.0.authenticator,
             &self.0.authorizer,
@@ -357,7 +361,8 @@ impl Asked {
         Place { kind: self.kind, namespace, name }
     }
 
-    fn context(&self) -> Result<Context, Refusal> {
+    /// Who writes how; `source` is what its body was found to be.
+    fn context(&self, source: Source) -> Result<Context, Refusal> {
         let dry_run = match self.query.get("dryRun") {
             "" => false,
             "All" => true,
@@ -375,26 +380,38 @@ impl Asked {
         };
         let subresource = self.kind.subresource(&self.path.subresource).map_or("", |own| own.name);
         let writer = Writer { manager, subresource, force: self.query.flag("force") };
-        Ok(Context { user: self.user.clone(), dry_run, validation, writer })
+        let reading = Reading { validation, source };
+        Ok(Context { user: self.user.clone(), dry_run, reading, writer })
     }
 
     fn media_type(&self) -> &str {
         self.content_type.split(';').next().unwrap_or_default().trim()
     }
 
-    fn change(&self, body: &Bytes) -> Result<Change, Refusal> {
-        if self.path.verb == "update" {
-            return decode_plain(body, &self.content_type).map(Change::Replace);
+    /// The type of what is sent: the object's own, or that of its scale.
+    fn form(&self) -> Option<TypeId> {
+        match self.path.subresource.as_str() {
+            "scale" => schema().by_name("api.autoscaling.v1.Scale"),
+            _ => schema().of(self.kind),
         }
-        let value = || -> Result<Value, Refusal> {
-            serde_json::from_slice(body)
-                .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))
-        };
+    }
+
+    /// What is to become of an object, and from what that was read.
+    fn change(&self, body: &Bytes) -> Result<(Change, Source), Refusal> {
+        if self.path.verb == "update" {
+            return decode_object(body, &self.content_type, self.form())
+                .map(|(object, source)| (Change::Replace(object), source));
+        }
         match self.media_type() {
-            APPLY => super::options::configuration(body).map(Change::Apply),
-            "application/json-patch+json" => Ok(Change::Json(body.clone())),
-            "application/merge-patch+json" => value().map(Change::Merge),
-            "application/strategic-merge-patch+json" => value().map(Change::Strategic),
+            APPLY => decode_configuration(body).map(|(config, source)| (Change::Apply(config), source)),
+            "application/json-patch+json" => decode_patch(body, Expected::Patch).map(|(_, notes)| {
+                let notes = notes.iter().map(|note| format!("json patch {note}")).collect();
+                (Change::Json(body.clone()), Source::Patched(notes))
+            }),
+            "application/merge-patch+json" => decode_patch(body, Expected::Any)
+                .map(|(patch, notes)| (Change::Merge(patch), Source::Patched(notes))),
+            "application/strategic-merge-patch+json" => decode_patch(body, Expected::Any)
+                .map(|(patch, notes)| (Change::Strategic(patch.clone()), Source::Strategic(patch, notes))),
             other => Err(Refusal::unsupported_media_type(format!(
                 "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, {APPLY}; got {other:?}"
             ))),

@@ -322,7 +322,7 @@ impl Registry {
             );
             return Err(Refusal::conflict(kind, name, &why));
         }
-        let (object, warnings) = decode_checked(object, kind, context.validation)?;
+        let (object, warnings) = decode_checked(object, kind, &context.reading)?;
         super::update::check_name(&object["metadata"], name)?;
         let object = stored(kind, object);
         let attributes = Attributes {

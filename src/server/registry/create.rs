@@ -22,7 +22,7 @@ impl Registry {
         body: Value,
         context: &Context,
     ) -> Result<Outcome, Refusal> {
-        let (mut object, warnings) = decode_checked(body, kind, context.validation)?;
+        let (mut object, warnings) = decode_checked(body, kind, &context.reading)?;
         let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
         let object = conversion::stored(kind, object);
         if !object["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {

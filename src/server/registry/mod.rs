@@ -19,7 +19,10 @@ mod update;
 mod watching;
 
 pub(crate) use apply::Writer;
-pub(crate) use body::{FieldValidation, decode_checked, decode_plain};
+pub(crate) use body::{
+    FieldValidation, Reading, Source, decode_checked, decode_configuration, decode_object, decode_patch,
+    decode_plain,
+};
 #[cfg(test)]
 pub(crate) use create::shape;
 pub(crate) use delete::DeleteOptions;
@@ -56,7 +59,7 @@ pub(crate) struct Registry {
 pub(crate) struct Context {
     pub(crate) user: User,
     pub(crate) dry_run: bool,
-    pub(crate) validation: FieldValidation,
+    pub(crate) reading: Reading,
     pub(crate) writer: Writer,
 }
 

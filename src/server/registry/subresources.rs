@@ -284,7 +284,7 @@ impl Registry {
         let record = self.find(kind, namespace, name)?;
         let mut old = decoded(&record)?;
         let (new, owned) = self.proposed(kind, change, &mut old, context)?;
-        let (new, warnings) = decode_checked(new, kind, context.validation)?;
+        let (new, warnings) = decode_checked(new, kind, &context.reading)?;
         let mut wanted = old;
         // The writer's version, if it names one, decides; otherwise what was just read.
         let seen = new["metadata"]["resourceVersion"].as_str().filter(|seen| !seen.is_empty());

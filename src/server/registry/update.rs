@@ -109,7 +109,7 @@ impl Registry {
             };
             let mut old = decoded(&record)?;
             let (new, mut owned) = self.proposed(kind, change, &mut old, context)?;
-            let (new, warnings) = decode_checked(new, kind, context.validation)?;
+            let (new, warnings) = decode_checked(new, kind, &context.reading)?;
             let mut new = conversion::stored(kind, new);
             let seen = change.seen(&new, &old).map(str::to_owned);
             check_identity(place, (&new, &old), seen.as_deref())?;
