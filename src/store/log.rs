@@ -18,6 +18,12 @@ const CHECKPOINT_PAGES: u64 = 1000;
 const PAGE_BYTES: u64 = 4096;
 /// What deletions may take beyond the limit of the file's size.
 const HEADROOM_PAGES: u64 = 256;
+/// How much of the file may be free before it is given back to the disk: what a busy hour writes again,
+/// and a part of the file, so that pages are not moved for little.
+const SLACK_PAGES: u64 = 1024;
+const SLACK_PART: u64 = 4;
+/// How many pages one step gives back: bounds how long it holds up a write.
+const GIVEN_PAGES: u64 = 256;
 /// A frame of the write-ahead log is a page and its header.
 const WAL_BYTES: u64 = 32 + (CHECKPOINT_PAGES + 24) * (PAGE_BYTES + 24);
 
@@ -80,6 +86,21 @@ impl Log {
         Ok(())
     }
 
+    /// One step of giving free pages back to the disk; says whether there are more to give.
+    pub(crate) fn give_back(&mut self) -> rusqlite::Result<bool> {
+        let count = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+        let (pages, free) = (count("page_count")?, count("freelist_count")?);
+        let spare = free.saturating_sub(SLACK_PAGES.max(pages / SLACK_PART));
+        if spare == 0 {
+            return Ok(false);
+        }
+        let mut step =
+            self.connection.prepare(&format!("PRAGMA incremental_vacuum({})", spare.min(GIVEN_PAGES)))?;
+        let mut rows = step.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(spare > GIVEN_PAGES)
+    }
+
     /// Reads the current state. Revisions start where none was ever handed out before.
     pub(crate) fn load<I>(&mut self, indexer: Indexer<I>) -> Result<State<I>, Error> {
         let (map, newest) =
@@ -134,6 +155,15 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
         let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
         if version > known {
             return Ok(Err(Error::Newer { path: path.to_owned(), found: version, known }));
+        }
+        // Takes effect in a database without tables, or when all of it is written anew.
+        let shrinks: u32 = connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
+        connection.pragma_update(None, "auto_vacuum", "incremental")?;
+        if tables > 0
+            && shrinks == 0
+            && let Err(error) = connection.execute_batch("VACUUM")
+        {
+            tracing::warn!(%error, "the database cannot be made to shrink; trying again at the next start");
         }
         connection.pragma_update(None, "journal_mode", "wal")?;
         for (migration, version) in MIGRATIONS.iter().zip(1..).filter(|(_, of)| *of > version) {

@@ -209,6 +209,31 @@ async fn compaction_leaves_one_row_per_key() {
 }
 
 #[tokio::test]
+async fn what_is_free_is_given_back_to_the_disk() {
+    let folder = Folder::new("shrink");
+    let (store, supervisor) = open(&folder.db()).await;
+    let value = "x".repeat(60_000);
+    for n in 0..200 {
+        let written =
+            store.write(put(&format!("/{n}"), Expect::Absent, &value, Durability::Durable)).await.unwrap();
+        store.write(delete(&format!("/{n}"), written.record.revision, Durability::Durable)).await.unwrap();
+    }
+    supervisor.drain().await;
+    let mut log = crate::log::Log::open(&Config::new(folder.db())).unwrap();
+    let last = store.revision();
+    log.transact(|work| crate::log::compact(work, 0, last, 1_000)).unwrap();
+    let mut steps = 1;
+    while log.give_back().unwrap() {
+        steps += 1;
+    }
+    drop(log);
+    // What may stay free is 4 MiB; 12 were written.
+    let bytes = std::fs::metadata(folder.db()).unwrap().len();
+    assert!(steps > 1 && bytes < 5 << 20, "{bytes} bytes after {steps} steps");
+    assert_eq!(open(&folder.db()).await.0.revision(), last);
+}
+
+#[tokio::test]
 async fn an_orderly_stop_keeps_volatile_state_and_its_revisions() {
     let folder = Folder::new("volatile");
     let (store, supervisor) = open(&folder.db()).await;

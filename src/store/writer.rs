@@ -54,6 +54,8 @@ struct Writer<I> {
     /// Where the last upkeep was, and what it left to compact: history is kept for one to two intervals.
     upkeep_revision: u64,
     compact_target: u64,
+    /// Whether the file may have free pages to give back.
+    slack: bool,
     /// Whether the last transaction found the disk full; logged once, not per write.
     full: bool,
 }
@@ -71,7 +73,7 @@ pub(crate) fn start<I: Send + Sync + 'static>(
     };
     let compact_target = log.compacted;
     let upkeep_revision = working.revision;
-    let writer = Writer { log, shared, working, upkeep_revision, compact_target, full: false };
+    let writer = Writer { log, shared, working, upkeep_revision, compact_target, slack: false, full: false };
     std::thread::spawn(move || {
         if writer.run(queue) && closed.send(()).is_err() {
             tracing::debug!("nobody waited for the database to close");
@@ -114,17 +116,31 @@ impl<I: Send + Sync + 'static> Writer<I> {
         }
     }
 
-    /// The next message; compacts, step by step, while there is none.
+    /// The next message; compacts and then shrinks the file, step by step, while there is none.
     fn wait(&mut self, queue: &mut mpsc::Receiver<Message<I>>) -> Option<Message<I>> {
-        while self.log.compacted < self.compact_target {
+        loop {
             match queue.try_recv() {
                 Ok(message) => return Some(message),
                 Err(mpsc::error::TryRecvError::Disconnected) => return None,
-                Err(mpsc::error::TryRecvError::Empty) if self.compact_step() => {}
-                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Empty) if self.idle_step() => {}
+                Err(mpsc::error::TryRecvError::Empty) => return queue.blocking_recv(),
             }
         }
-        queue.blocking_recv()
+    }
+
+    /// One step of upkeep; says whether another may follow.
+    fn idle_step(&mut self) -> bool {
+        if self.log.compacted < self.compact_target {
+            return self.compact_step();
+        }
+        if self.slack {
+            let more = self.log.give_back();
+            if let Err(error) = &more {
+                tracing::warn!(%error, "cannot shrink the database; trying again later");
+            }
+            self.slack = more.unwrap_or(false);
+        }
+        self.slack
     }
 
     /// One step of compaction in a transaction of its own. It gives up until the next upkeep on failure.
@@ -145,6 +161,7 @@ impl<I: Send + Sync + 'static> Writer<I> {
     fn plan_upkeep(&mut self) {
         self.compact_target = self.compact_target.max(self.upkeep_revision);
         self.upkeep_revision = self.working.revision;
+        self.slack = true;
         if !self.working.unflushed.is_empty()
             && let Err(error) = self.commit_durable(Vec::new())
         {
