@@ -222,6 +222,7 @@ objects!(
     crate::core::Namespace,
     crate::core::Node,
     crate::core::Pod,
+    crate::core::ReplicationController,
     crate::core::Secret,
     crate::core::Service,
     crate::core::ServiceAccount,

@@ -24,6 +24,7 @@ mod node_ranges;
 mod pod_garbage;
 mod pods;
 mod replicaset;
+mod replicated;
 mod rollout;
 mod service_account;
 mod slices;

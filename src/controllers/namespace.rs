@@ -48,6 +48,23 @@ struct Remaining {
     finalizers: BTreeMap<String, usize>,
 }
 
+/// Pods as [`resource`] names them.
+const PODS: &str = "pods.";
+
+/// A resource in messages: the group follows the dot also where it is empty.
+fn resource(kind: &Kind) -> String {
+    format!("{}.{}", kind.plural, kind.group)
+}
+
+/// The kinds that live in namespaces, each store of objects once.
+fn pods_first() -> Vec<&'static Kind> {
+    let mut seen = HashSet::new();
+    let namespaced = KINDS.iter().filter(|kind| kind.namespaced && kind.stored());
+    let mut kinds: Vec<_> = namespaced.filter(|kind| seen.insert(kind.storage_prefix())).collect();
+    kinds.sort_by_key(|kind| resource(kind) != PODS);
+    kinds
+}
+
 impl Namespaces {
     async fn sync(self, name: String) -> Result<Next, Error> {
         let Some(namespace) = self.namespaces.get("", &name) else { return Ok(Next::Done) };
@@ -73,20 +90,20 @@ impl Namespaces {
         Ok(Next::After(LOOK_AGAIN))
     }
 
-    /// Deletes everything once, and says what stayed.
+    /// Deletes everything once, and says what stayed. While pods are left nothing else is touched: they
+    /// may need policies and settings until their end (KEP-5080).
     async fn empty(&self, namespace: &str) -> Result<Remaining, Error> {
         let mut remaining = Remaining::default();
-        let mut seen = HashSet::new();
-        let namespaced = KINDS.iter().filter(|kind| kind.namespaced && kind.stored());
-        for kind in namespaced.filter(|kind| seen.insert(kind.storage_prefix())) {
+        for kind in pods_first() {
+            if remaining.resources.contains_key(PODS) {
+                break;
+            }
             if self.list(kind, namespace).await?.is_empty() {
                 continue;
             }
             self.delete_all(kind, namespace).await?;
             for item in self.list(kind, namespace).await? {
-                // The group follows the dot also where it is empty, as in Kubernetes' message.
-                let resource = format!("{}.{}", kind.plural, kind.group);
-                *remaining.resources.entry(resource).or_default() += 1;
+                *remaining.resources.entry(resource(kind)).or_default() += 1;
                 let finalizers = item["metadata"]["finalizers"].as_array().into_iter().flatten();
                 for finalizer in finalizers.filter_map(Value::as_str) {
                     *remaining.finalizers.entry(finalizer.to_owned()).or_default() += 1;

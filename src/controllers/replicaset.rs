@@ -1,10 +1,10 @@
-//! Keeps as many pods of a ReplicaSet as it asks for.
+//! Keeps as many pods of a ReplicaSet or a ReplicationController as it asks for.
 
 use crate::common::{self, Claim, Key, Room, claim, count, nonzero, now};
 use crate::pods;
-use crate::rollout::{replicas, set_spec};
+use crate::replicated::Replicated;
 use api::apps::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use api::selector::Labels;
+use api::core::ReplicationController;
 use api::slim::{DELETION_COST, Pod};
 use api::{Object, core, owner_reference};
 use client::{Cache, Client, Error, Next, Queue, Recorder};
@@ -22,28 +22,37 @@ const BURST: usize = 500;
 const FIRST_BATCH: usize = 1;
 
 #[derive(Clone)]
-struct ReplicaSets {
+struct Sets<T> {
     client: Client,
-    sets: Cache<ReplicaSet>,
+    sets: Cache<T>,
     pods: Cache<Pod>,
     recorder: Recorder,
 }
 
 pub(crate) fn start(room: &Room) {
-    let controller = ReplicaSets {
+    serve::<ReplicaSet>(room, "replicaset");
+    serve::<ReplicationController>(room, "replicationcontroller");
+}
+
+fn serve<T: Replicated>(room: &Room, name: &'static str) {
+    let controller = Sets::<T> {
         client: room.client.clone(),
         sets: room.caches.of(),
         pods: room.caches.of(),
-        recorder: room.recorder("replicaset-controller"),
+        recorder: room.recorder(T::CONTROLLER),
     };
-    let queue = Queue::new("replicaset");
+    let queue = Queue::new(name);
     common::watch_self(&controller.sets, &queue);
     let sets = controller.sets.clone();
-    common::watch_children(&controller.pods, &queue, "ReplicaSet", move |pod: &Pod| {
+    common::watch_children(&controller.pods, &queue, T::KIND, move |pod: &Pod| {
         let sets = sets.snapshot();
-        common::adopters(sets.in_namespace(pod.namespace()), |set| Some(&set_spec(set).selector), pod)
+        let matching = sets.in_namespace(pod.namespace()).filter(|set| set.selector().selects(pod));
+        matching.map(|set| Key::of(&**set)).collect()
     });
-    room.work("replicaset controller", &queue, 8, move |key| controller.clone().sync(key));
+    room.work(&format!("{name} controller"), &queue, 8, move |key| {
+        let controller = controller.clone();
+        async move { controller.sync(key).await }
+    });
 }
 
 /// What to do about a ReplicaSet's pods.
@@ -58,12 +67,11 @@ struct Plan {
 }
 
 /// Compares the pods a set owns with what it asks for. `related` are all pods of the set's owner.
-fn plan(set: &ReplicaSet, owned: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Plan {
+fn plan<T: Replicated>(set: &T, owned: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Plan {
     let active: Vec<_> = owned.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
-    let wanted = usize::try_from(replicas(set)).unwrap_or(0);
+    let wanted = usize::try_from(set.wanted()).unwrap_or(0);
     let mut plan = Plan { status: status(set, owned, &active, now), ..Plan::default() };
-    let min_ready_s = set_spec(set).min_ready_seconds.unwrap_or(0);
-    plan.look_again_s = seconds_to_availability(&active, min_ready_s, now);
+    plan.look_again_s = seconds_to_availability(&active, set.min_ready_s(), now);
     if set.is_deleting() {
         return plan;
     }
@@ -76,11 +84,16 @@ fn plan(set: &ReplicaSet, owned: &[Arc<Pod>], related: &[Arc<Pod>], now: Timesta
     plan
 }
 
-fn status(set: &ReplicaSet, owned: &[Arc<Pod>], active: &[Arc<Pod>], now: Timestamp) -> ReplicaSetStatus {
-    let template = set_spec(set).template.as_ref().and_then(|template| template.metadata.as_ref());
+fn status<T: Replicated>(
+    set: &T,
+    owned: &[Arc<Pod>],
+    active: &[Arc<Pod>],
+    now: Timestamp,
+) -> ReplicaSetStatus {
+    let template = set.template().and_then(|template| template.metadata.as_ref());
     let labels = template.and_then(|meta| meta.labels.clone()).unwrap_or_default();
     let fully = |pod: &&Arc<Pod>| labels.iter().all(|(key, value)| pod.labels().get(key) == Some(value));
-    let min_ready_s = set_spec(set).min_ready_seconds.unwrap_or(0);
+    let min_ready_s = set.min_ready_s();
     let terminating = owned.iter().filter(|pod| pod.is_deleting() && !pods::is_finished(pod)).count();
     let ready = active.iter().filter(|pod| pods::is_ready(pod)).count();
     let available = active.iter().filter(|pod| pods::is_available(pod, min_ready_s, now)).count();
@@ -90,8 +103,8 @@ fn status(set: &ReplicaSet, owned: &[Arc<Pod>], active: &[Arc<Pod>], now: Timest
         ready_replicas: nonzero(ready),
         available_replicas: nonzero(available),
         terminating_replicas: Some(count(terminating)),
-        observed_generation: set.metadata.generation,
-        conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
+        observed_generation: set.meta().generation,
+        conditions: set.status().and_then(|status| status.conditions),
     }
 }
 
@@ -143,13 +156,13 @@ fn restarts(pod: &Pod) -> i32 {
     statuses.unwrap_or_default().iter().map(|container| container.restart_count).max().unwrap_or(0)
 }
 
-impl ReplicaSets {
+impl<T: Replicated> Sets<T> {
     async fn sync(self, key: Key) -> Result<Next, Error> {
         self.pods.synced().await;
         let Some(set) = self.sets.get(&key.namespace, &key.name) else { return Ok(Next::Done) };
         let owned = self.claim(&set).await?;
         let related = self.related(&set);
-        let plan = plan(&set, &owned, &related, common::now().0);
+        let plan = plan(&*set, &owned, &related, common::now().0);
         let looked_at = plan.look_again_s;
         let outcome = match plan.create {
             0 => self.delete(&set, plan.delete).await,
@@ -161,9 +174,9 @@ impl ReplicaSets {
     }
 
     /// The pods this set owns, after taking what matches and letting go what no longer does.
-    async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Error> {
+    async fn claim(&self, set: &T) -> Result<Vec<Arc<Pod>>, Error> {
         let snapshot = self.pods.snapshot();
-        let selector = Labels::of(Some(&set_spec(set).selector));
+        let selector = set.selector();
         let mut owned = Vec::new();
         for pod in snapshot.in_namespace(set.namespace()) {
             match claim(set, &selector, &**pod) {
@@ -179,11 +192,11 @@ impl ReplicaSets {
     }
 
     /// The pods of all sets of the same owner: they compete for places on nodes.
-    fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+    fn related(&self, set: &T) -> Vec<Arc<Pod>> {
         let owner = set.controller().map(|owner| owner.uid);
         let sets = self.sets.snapshot();
         let of_owner = |uid: &str| {
-            let same = |other: &&Arc<ReplicaSet>| other.controller().is_some_and(|it| it.uid == uid);
+            let same = |other: &&Arc<T>| other.controller().is_some_and(|it| it.uid == uid);
             sets.in_namespace(set.namespace()).filter(same).map(|other| other.uid().to_owned()).collect()
         };
         let uids: Vec<String> = owner.map_or_else(|| vec![set.uid().to_owned()], of_owner);
@@ -195,7 +208,7 @@ impl ReplicaSets {
     }
 
     /// Creates pods in batches that double, and stops at the first batch that is refused.
-    async fn create(&self, set: &ReplicaSet, wanted: usize) -> Result<(), Error> {
+    async fn create(&self, set: &T, wanted: usize) -> Result<(), Error> {
         let (mut left, mut batch, mut revision) = (wanted, FIRST_BATCH, 0);
         let mut refused = None;
         while left > 0 && refused.is_none() {
@@ -214,8 +227,8 @@ impl ReplicaSets {
         refused.map_or(Ok(()), Err)
     }
 
-    async fn create_one(&self, set: &ReplicaSet) -> Result<core::Pod, Error> {
-        let template = set_spec(set).template.clone().unwrap_or_default();
+    async fn create_one(&self, set: &T) -> Result<core::Pod, Error> {
+        let template = set.template().cloned().unwrap_or_default();
         let pod = pods::from_template(&template, set.namespace(), set.name(), owner_reference(set));
         let created = self.client.create(&pod).await;
         match &created {
@@ -228,12 +241,12 @@ impl ReplicaSets {
         created
     }
 
-    async fn delete(&self, set: &ReplicaSet, surplus: Vec<Arc<Pod>>) -> Result<(), Error> {
+    async fn delete(&self, set: &T, surplus: Vec<Arc<Pod>>) -> Result<(), Error> {
         let results = join_all(surplus.iter().map(|pod| self.delete_one(set, pod))).await;
         results.into_iter().collect()
     }
 
-    async fn delete_one(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), Error> {
+    async fn delete_one(&self, set: &T, pod: &Pod) -> Result<(), Error> {
         let deleted = self.client.delete::<Pod>(pod.namespace(), pod.name(), &Default::default()).await;
         match common::unless_gone(deleted) {
             Ok(()) => {
@@ -250,15 +263,15 @@ impl ReplicaSets {
 
     async fn write_status(
         &self,
-        set: &ReplicaSet,
+        set: &T,
         mut status: ReplicaSetStatus,
         failure: Option<&Error>,
     ) -> Result<(), Error> {
-        status.conditions = with_failure(status.conditions, status.replicas < replicas(set), failure);
-        if set.status.as_ref() == Some(&status) {
+        status.conditions = with_failure(status.conditions, status.replicas < set.wanted(), failure);
+        let changed = set.with_status(status);
+        if set.status() == changed.status() {
             return Ok(());
         }
-        let changed = ReplicaSet { status: Some(status), ..set.clone() };
         match self.client.update_status(&changed).await {
             Err(error) if error.is_not_found() => Ok(()),
             other => {
@@ -345,6 +358,23 @@ mod tests {
             golden(3, &["a Running n1 50", "b Failed n1 -", "c Running n1 95"]),
             "create 1 delete [] replicas 2 ready Some(2) available Some(1) look again in 5 s"
         );
+    }
+
+    #[test]
+    fn replication_controllers_are_served_alike() {
+        let controller: ReplicationController = serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "ns", "uid": "set", "generation": 3},
+            "spec": {"replicas": 3, "selector": {"app": "web"},
+                "template": {"metadata": {"labels": {"app": "web", "v": "1"}}}}
+        }))
+        .unwrap();
+        let pods = [pod("a Running n1 50")];
+        let plan = plan(&controller, &pods, &pods, at(100));
+        assert_eq!((plan.create, controller.selector().selects(&*pods[0])), (2, true));
+        let told = controller.with_status(plan.status);
+        let status = told.status.as_ref().unwrap();
+        assert_eq!((status.replicas, status.ready_replicas, status.observed_generation), (1, Some(1), Some(3)));
+        assert_eq!(told.status(), told.with_status(told.status().unwrap()).status());
     }
 
     #[test]
