@@ -2,7 +2,7 @@
 //! are found and removed, and explicit nulls are as good as absent.
 
 use super::{Field, Type, TypeDef, TypeId, canonical, schema};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What was found in an object.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -128,10 +128,24 @@ fn map(value: &mut Value, item: &Type, path: &str, owner: &str, findings: &mut F
         return mismatch(value, &format!("map[string]{}", go_name(item)), path, owner, findings);
     };
     for (key, value) in entries.iter_mut() {
-        if value.is_null() && *item == Type::String {
-            *value = Value::from("");
+        if value.is_null() {
+            *value = zero(item);
+            continue;
         }
         typed(value, item, &join(path, key), owner, findings);
+    }
+}
+
+/// What Go's decoder makes of a null that is the value of a map's key; times are null when they are zero.
+fn zero(ty: &Type) -> Value {
+    match ty {
+        Type::String => Value::from(""),
+        Type::Int32 | Type::Int64 | Type::IntOrString => Value::from(0),
+        Type::Double => Value::from(0.0),
+        Type::Bool => Value::from(false),
+        Type::Quantity => Value::from("0"),
+        Type::Ref(_) => Value::Object(Map::new()),
+        Type::Bytes | Type::Time | Type::MicroTime | Type::Any | Type::List(_) | Type::Map(_) => Value::Null,
     }
 }
 
@@ -204,6 +218,16 @@ mod tests {
             text,
             "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
         );
+    }
+
+    #[test]
+    fn nulls_in_maps_are_zero_values() {
+        let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": null}});
+        assert_eq!(checked(&mut map), Findings::default());
+        assert_eq!(map["data"], json!({"a": ""}));
+        let mut budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "status": {"disruptedPods": {"a": null}}});
+        assert_eq!(checked(&mut budget), Findings::default());
+        assert_eq!(budget["status"]["disruptedPods"], json!({"a": null}));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(crate) mod render;
 mod subresources;
 mod update;
 mod watching;
+#[cfg(test)]
+mod wire_tests;
 
 pub(crate) use apply::Writer;
 pub(crate) use body::{
