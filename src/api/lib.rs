@@ -5,10 +5,12 @@
 //! implementations write once per kind is derived from that table.
 
 pub mod apply;
+pub mod demand;
 pub mod kinds;
 mod object;
 pub mod patch;
 pub mod quantity;
+pub mod quota;
 pub mod schema;
 pub mod selector;
 pub mod slim;

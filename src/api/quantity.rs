@@ -64,16 +64,26 @@ impl Amount {
         self.nanos % NANO == 0
     }
 
-    /// The sum, printed in this amount's style.
+    /// The sum, printed in this amount's style; zero has none of its own.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        Self { nanos: self.nanos.saturating_add(other.nanos), format: self.format }
+        Self { nanos: self.nanos.saturating_add(other.nanos), format: self.style_with(other) }
     }
 
-    /// The difference, printed in this amount's style.
+    /// The difference, printed in this amount's style; zero has none of its own.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
-        Self { nanos: self.nanos.saturating_sub(other.nanos), format: self.format }
+        Self { nanos: self.nanos.saturating_sub(other.nanos), format: self.style_with(other) }
+    }
+
+    fn style_with(self, other: Self) -> Format {
+        if self.nanos == 0 { other.format } else { self.format }
+    }
+
+    /// The next whole number of units.
+    #[must_use]
+    pub fn rounded_up(self) -> Self {
+        Self { nanos: ceiling(self.nanos, NANO).saturating_mul(NANO), format: self.format }
     }
 }
 

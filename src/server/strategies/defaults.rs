@@ -2,6 +2,7 @@
 
 use super::pods::resources;
 use super::{default, default_zero, items_mut, text};
+use api::demand::{Side, is_huge, together};
 use api::quantity;
 use serde_json::{Value, json};
 
@@ -59,14 +60,14 @@ pub(super) fn pod_only(spec: &mut Value) {
 
 /// A pod that says what it gets as a whole asks for what its containers ask for, and for its limits.
 fn pod_resources(spec: &mut Value) {
-    let (requests, limits) = (resources::together(spec, "requests"), resources::together(spec, "limits"));
-    let known = |name: &str| matches!(name, "cpu" | "memory") || resources::is_huge(name);
+    let (requests, limits) = (together(spec, Side::Requests), together(spec, Side::Limits));
+    let known = |name: &str| matches!(name, "cpu" | "memory") || is_huge(name);
     let own = &mut spec["resources"];
     if own["limits"].is_null() && own["requests"].is_null() {
         return;
     }
     for (name, amount) in limits {
-        if resources::is_huge(&name) && own["requests"][&name].is_null() && own["limits"][&name].is_null() {
+        if is_huge(&name) && own["requests"][&name].is_null() && own["limits"][&name].is_null() {
             own["limits"][&name] = json!(amount.to_string());
         }
     }

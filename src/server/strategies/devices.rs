@@ -1,6 +1,6 @@
 //! Devices, claims of them, and what taints them.
 
-use super::pods::{affinity, resources, volumes};
+use super::pods::{affinity, volumes};
 use super::{Changes, PLAIN, Strategy, default, default_zero, items, items_mut};
 use crate::registry::timestamp;
 use api::validate::{
@@ -29,7 +29,7 @@ pub(super) const CLASS: Strategy = Strategy {
         all(&spec.get("selectors"), MOST_REQUESTS, selector);
         all(&spec.get("config"), MOST_REQUESTS, configuration);
         spec.on("extendedResourceName", |name| {
-            if !resources::is_extended(name.text()) {
+            if !api::demand::is_extended(name.text()) {
                 name.invalid("must be a valid extended resource name");
             }
         });

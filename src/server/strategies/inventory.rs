@@ -1,7 +1,7 @@
 //! Slices of devices: what drivers say that nodes have.
 
 use super::devices::{all, binding_conditions, name_with_domain, pool_name, set, taint};
-use super::pods::{affinity, resources, volumes};
+use super::pods::{affinity, volumes};
 use super::{Changes, PLAIN, Strategy, default, items, items_mut};
 use crate::registry::timestamp;
 use api::quantity::Amount;
@@ -155,7 +155,7 @@ fn device(at: &At, old: Option<&Value>, per_device: bool) {
     }
     binding_conditions(at);
     at.get("nodeAllocatableResourceMappings").entries(|name, mapping| {
-        if !resources::is_native(name) {
+        if !api::demand::is_native(name) {
             mapping.invalid_as(name, "must be a node allocatable resource name");
         }
         let multiplier = mapping.get("allocationMultiplier");

@@ -12,7 +12,7 @@ pub(super) use affinity::node_selector;
 pub(super) use spec::{effect, tolerations};
 
 use super::{PLAIN, Strategy, defaults, items, items_mut, text};
-use api::quantity;
+use api::demand::qos_class;
 use api::validate::At;
 use serde_json::{Value, json};
 
@@ -224,35 +224,6 @@ fn merge_label_keys(pod: &mut Value) {
     }
 }
 
-/// The quality-of-service class (`status.qosClass`): by what containers request and are limited to.
-fn qos_class(spec: &Value) -> &'static str {
-    let (mut any, mut all) = (false, true);
-    let mut count = |resources: &Value| {
-        let amount = |kind: &str, name: &str| {
-            resources[kind][name]
-                .as_str()
-                .and_then(|text| quantity::parse(text).ok())
-                .filter(|a| a.to_milli() > 0)
-        };
-        for name in ["cpu", "memory"] {
-            let (request, limit) = (amount("requests", name), amount("limits", name));
-            any |= request.is_some() || limit.is_some();
-            all &= limit.is_some() && request.is_none_or(|request| Some(request) == limit);
-        }
-    };
-    if spec["resources"].is_object() {
-        count(&spec["resources"]);
-    } else {
-        let containers = items(spec, "initContainers").iter().chain(items(spec, "containers"));
-        containers.for_each(|container| count(&container["resources"]));
-    }
-    match (any, all) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
 /// A pod that runs nowhere, or no longer, needs no grace.
 fn grace_s(pod: &Value, asked: Option<i64>) -> i64 {
     let nowhere = text(&pod["spec"], "nodeName").is_empty();
@@ -262,22 +233,4 @@ fn grace_s(pod: &Value, asked: Option<i64>) -> i64 {
     }
     let grace = asked.unwrap_or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30));
     if grace < 0 { 1 } else { grace }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(resources: &Value) -> Value {
-        json!({"containers": [{"name": "c", "resources": resources}]})
-    }
-
-    #[test]
-    fn quality_of_service_follows_requests_and_limits() {
-        assert_eq!(qos_class(&spec(&json!({}))), "BestEffort");
-        assert_eq!(qos_class(&spec(&json!({"requests": {"cpu": "1"}}))), "Burstable");
-        let both = json!({"cpu": "1", "memory": "1Gi"});
-        assert_eq!(qos_class(&spec(&json!({"requests": both, "limits": both}))), "Guaranteed");
-        assert_eq!(qos_class(&spec(&json!({"limits": {"cpu": "1"}}))), "Burstable");
-    }
 }

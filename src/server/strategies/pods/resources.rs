@@ -1,9 +1,10 @@
 //! Amounts that containers and pods ask for.
 
+use api::demand::{Side, is_extended, is_huge, is_native, together};
 use api::quantity::{self, Amount};
 use api::validate::{At, Error, dns_label, qualified_name};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Resources that are named without a domain, beside the huge pages.
 const STANDARD: [&str; 20] = [
@@ -40,21 +41,6 @@ const COUNTED: [&str; 9] = [
     "services.nodeports",
     "services.loadbalancers",
 ];
-
-pub(in crate::strategies) fn is_huge(name: &str) -> bool {
-    name.starts_with("hugepages-")
-}
-
-/// Resources of Kubernetes itself.
-pub(in crate::strategies) fn is_native(name: &str) -> bool {
-    !name.contains('/') || name.contains("kubernetes.io/")
-}
-
-pub(in crate::strategies) fn is_extended(name: &str) -> bool {
-    !is_native(name)
-        && !name.starts_with("requests.")
-        && qualified_name(&format!("requests.{name}")).is_empty()
-}
 
 /// More may be promised than there is.
 pub(in crate::strategies) fn is_overcommitted(name: &str) -> bool {
@@ -241,40 +227,6 @@ pub(super) fn resize_policy(list: &At, restart: &str) {
     });
 }
 
-/// What all containers of a pod ask for together: sidecars run beside the others, other init
-/// containers before them.
-pub(in crate::strategies) fn together(spec: &Value, kind: &str) -> BTreeMap<String, Amount> {
-    fn add(sum: &mut BTreeMap<String, Amount>, map: &Value) {
-        for (name, value) in map.as_object().into_iter().flatten() {
-            let Ok(amount) = quantity::parse(value.as_str().unwrap_or_default()) else { continue };
-            let sum = sum.entry(name.clone()).or_insert_with(|| amount.minus(amount));
-            *sum = sum.plus(amount);
-        }
-    }
-    let (mut total, mut sidecars, mut start) =
-        (BTreeMap::new(), BTreeMap::new(), BTreeMap::<String, Amount>::new());
-    for container in spec["containers"].as_array().into_iter().flatten() {
-        add(&mut total, &container["resources"][kind]);
-    }
-    for container in spec["initContainers"].as_array().into_iter().flatten() {
-        let mut now = sidecars.clone();
-        add(&mut now, &container["resources"][kind]);
-        if container["restartPolicy"] == "Always" {
-            add(&mut total, &container["resources"][kind]);
-            sidecars = now.clone();
-        }
-        for (name, amount) in now {
-            let most = start.entry(name).or_insert(amount);
-            *most = (*most).max(amount);
-        }
-    }
-    for (name, amount) in start {
-        let most = total.entry(name).or_insert(amount);
-        *most = (*most).max(amount);
-    }
-    total
-}
-
 /// `spec.resources`: what a pod asks for as a whole.
 pub(super) fn of_pod(spec: &At, claims: &BTreeSet<&str>) {
     let at = spec.get("resources");
@@ -287,13 +239,13 @@ pub(super) fn of_pod(spec: &At, claims: &BTreeSet<&str>) {
     at.get("claims").never("claims may not be set for Resources at pod-level");
     requirements(&at, pod_resource, claims);
     let (limits, requests) = (at.get("limits"), at.get("requests"));
-    for (name, sum) in together(spec.value(), "requests") {
+    for (name, sum) in together(spec.value(), Side::Requests) {
         let own = requests.key(&name);
         if own.present() && sum > own.quantity() {
             own.invalid(format!("must be greater than or equal to aggregate container requests of {sum}"));
         }
     }
-    for (name, sum) in together(spec.value(), "limits").into_iter().filter(|(name, _)| is_huge(name)) {
+    for (name, sum) in together(spec.value(), Side::Limits).into_iter().filter(|(name, _)| is_huge(name)) {
         let own = limits.key(&name);
         if own.present() && sum > own.quantity() {
             own.invalid(format!("must be greater than or equal to aggregate container limits of {sum}"));
