@@ -221,8 +221,11 @@ objects!(
     crate::core::Event,
     crate::core::Namespace,
     crate::core::Node,
+    crate::core::PersistentVolume,
+    crate::core::PersistentVolumeClaim,
     crate::core::Pod,
     crate::core::ReplicationController,
+    crate::core::ResourceQuota,
     crate::core::Secret,
     crate::core::Service,
     crate::core::ServiceAccount,
@@ -231,6 +234,7 @@ objects!(
     crate::batch::Job,
     crate::coordination::Lease,
     crate::discovery::EndpointSlice,
+    crate::storage::VolumeAttributesClass,
     k8s_openapi::api::node::v1::RuntimeClass,
 );
 

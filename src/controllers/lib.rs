@@ -23,6 +23,8 @@ mod node;
 mod node_ranges;
 mod pod_garbage;
 mod pods;
+mod protection;
+mod quota;
 mod replicaset;
 mod replicated;
 mod rollout;
@@ -57,5 +59,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     node::start(&room, &config.cluster_cidrs);
     eviction::start(&room);
     pod_garbage::start(&room);
+    protection::start(&room);
+    quota::start(&room);
     garbage_runner::start(&room);
 }

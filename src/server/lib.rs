@@ -111,7 +111,7 @@ impl Server {
         let server = Self(Arc::new(Inner {
             authenticator: auth::Authenticator::new(certificates, keys.clone(), records.clone()),
             authorizer: authorizer.clone(),
-            registry: registry::Registry::new(records, strategies, keys, authorizer),
+            registry: registry::Registry::new(records, strategies, keys, authorizer, supervisor.clone()),
             kubelets: streams::Kubelets::new(config.kubelet_client, supervisor.clone()),
             documents: documents::Documents::new(config.version),
             metrics: metrics::Metrics::default(),

@@ -1,6 +1,8 @@
 //! The API over HTTPS as a client without knowledge of knarr sees it.
 
+mod admission;
 mod apply;
+mod quota;
 
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::process::{Output, command, run, wait_for};

@@ -32,6 +32,14 @@ pub fn canonical(value: &mut Value, ty: TypeId) {
     }
 }
 
+/// What a field of a type holds that nobody has written; `None` if it is then not there.
+pub fn blank(ty: TypeId, name: &str) -> Option<Value> {
+    let inner = always_there(schema().get(ty).fields.iter().find(|field| field.name == name)?)?;
+    let mut fresh = Value::Object(Map::new());
+    canonical(&mut fresh, inner);
+    Some(fresh)
+}
+
 /// The value of a scalar that is always written.
 fn zero(field: &Field) -> Option<Value> {
     if !field.required || POINTERS.contains(&field.name) {

@@ -13,7 +13,7 @@ mod check;
 pub mod protobuf;
 pub mod strict;
 
-pub use canonical::canonical;
+pub use canonical::{blank, canonical};
 pub use check::{Findings, check};
 
 use crate::kinds::Kind;

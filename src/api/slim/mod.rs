@@ -10,6 +10,7 @@ mod pod;
 pub use map::Map;
 pub use meta::{DELETION_COST, JOB_INDEX, Meta, OwnerReference};
 pub use pod::{
-    Container, ContainerPort, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition,
-    PodIP, PodSchedulingGate, PodSpec, PodStatus, ResourceRequirements,
+    Container, ContainerPort, ContainerState, ContainerStateTerminated, ContainerStatus,
+    PersistentVolumeClaimVolumeSource, Pod, PodCondition, PodIP, PodSchedulingGate, PodSpec, PodStatus,
+    ResourceRequirements, Volume,
 };

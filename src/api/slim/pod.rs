@@ -6,6 +6,7 @@ use crate::core::{Affinity, Toleration, TopologySpreadConstraint};
 use crate::meta::Time;
 use crate::{Object, Quantity};
 use k8s_openapi::Resource;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 
@@ -64,6 +65,26 @@ pub struct PodSpec {
     pub topology_spread_constraints: Option<Box<[TopologySpreadConstraint]>>,
     pub hostname: Option<Box<str>>,
     pub subdomain: Option<Box<str>>,
+    /// Only those that are claims of storage.
+    #[serde(deserialize_with = "claims")]
+    pub volumes: Box<[Volume]>,
+}
+
+/// A volume that is a claim of storage.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    pub name: Box<str>,
+    pub persistent_volume_claim: Option<PersistentVolumeClaimVolumeSource>,
+    /// The claim is the pod's own, and named after both.
+    pub ephemeral: Option<IgnoredAny>,
+}
+
+/// A claim that somebody made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PersistentVolumeClaimVolumeSource {
+    pub claim_name: Box<str>,
 }
 
 /// Something that has to happen before the pod is scheduled.
@@ -162,6 +183,12 @@ fn quantities<'de, D: Deserializer<'de>>(from: D) -> Result<Map, D::Error> {
     let read = Option::<BTreeMap<Box<str>, Quantity>>::deserialize(from)?.unwrap_or_default();
     let texts = read.into_iter().map(|(name, quantity)| (name, quantity.0.into_boxed_str()));
     Ok(texts.collect::<BTreeMap<_, _>>().into())
+}
+
+fn claims<'de, D: Deserializer<'de>>(from: D) -> Result<Box<[Volume]>, D::Error> {
+    let read = Option::<Vec<Volume>>::deserialize(from)?.unwrap_or_default();
+    let is_claim = |volume: &Volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+    Ok(read.into_iter().filter(is_claim).collect())
 }
 
 fn conditions<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<[PodCondition]>>, D::Error> {

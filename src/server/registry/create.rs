@@ -1,13 +1,16 @@
 //! Creating objects.
 
+use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
+use super::commit::{Commit, Held};
 use super::{Context, Index, Outcome, Registry, decode_checked, encode, meta, store_refusal};
 use crate::conversion;
 use crate::strategies::Strategy;
 use api::kinds::Kind;
-use api::schema::{canonical, schema};
+use api::schema::{blank, schema};
 use api::status::Refusal;
 use serde_json::Value;
+use std::cell::RefCell;
 use store::{Change, Expect, Write, WriteError};
 
 /// How often a generated name that is taken is drawn again (Kubernetes' number).
@@ -24,16 +27,17 @@ impl Registry {
     ) -> Result<Outcome, Refusal> {
         let (mut object, warnings) = decode_checked(body, kind, &context.reading)?;
         let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
-        let object = conversion::stored(kind, object);
+        let mut object = conversion::stored(kind, object);
         if !object["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {
             return Err(Refusal::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
-        let given = object["metadata"]["name"].as_str().unwrap_or_default();
-        let attempts = if given.is_empty() { NAME_ATTEMPTS } else { 1 };
-        let mut refusal = Refusal::internal("no name was tried");
-        for _ in 0..attempts {
-            match self.create_once(kind, namespace, (object.clone(), &mut owned), context).await {
-                Err(taken) if taken.reason == "AlreadyExists" => refusal = taken,
+        let named = !object["metadata"]["name"].as_str().unwrap_or_default().is_empty();
+        let attempts = if named { 1 } else { NAME_ATTEMPTS };
+        for left in (0..attempts).rev() {
+            // Only a name that is drawn again needs the object a second time.
+            let draft = if left == 0 { std::mem::take(&mut object) } else { object.clone() };
+            match self.create_once(kind, namespace, (draft, &mut owned), context).await {
+                Err(taken) if taken.reason == "AlreadyExists" && left > 0 => {}
                 Err(other) => return Err(other),
                 Ok(mut outcome) => {
                     outcome.warnings.splice(0..0, warnings);
@@ -41,29 +45,18 @@ impl Registry {
                 }
             }
         }
-        Err(refusal)
+        Err(Refusal::internal("no name was tried"))
     }
 
     pub(super) async fn create_once(
         &self,
         kind: &'static Kind,
         namespace: &str,
-        (mut object, owned): (Value, &mut Owned),
+        (object, owned): (Value, &mut Owned),
         context: &Context,
     ) -> Result<Outcome, Refusal> {
-        let strategy = self.strategies.of(kind);
-        meta::place(&mut object, kind, namespace)?;
-        complete(&mut object, kind, strategy);
-        let managed = apply::tell(kind, (&object, None), owned, &context.writer);
-        (strategy.prepare_create)(&mut object);
-        let warnings = self.admit_create(kind, namespace, &mut object, context)?;
+        let Draft { object, warnings, held } = self.draft(kind, namespace, (object, owned), context)?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let allocation = self.strategies.allocate(kind, &mut object, None)?;
-        let errors = strategy.check_new(kind, &object);
-        if !errors.is_empty() {
-            return Err(Refusal::invalid(kind, &name, &errors));
-        }
-        apply::put(&mut object, managed);
         let key = kind.storage_key(namespace, &name);
         if context.dry_run {
             let taken = self.records.snapshot().get(&key).is_some();
@@ -73,31 +66,81 @@ impl Registry {
         let change =
             Change::Put(encode::template(&object), Index::of(super::index::kind_of_key(&key), &object));
         let durability = super::durability(&key);
-        match self.records.write(Write { key, expect: Expect::Absent, change, durability }).await {
-            Ok(written) => {
-                allocation.keep();
-                Ok(Outcome { object: written.record.value.clone(), created: true, warnings })
-            }
+        let write = Write { key, expect: Expect::Absent, change, durability };
+        let namespace = namespace.to_owned();
+        let commit = Commit { kind, namespace, write, old: Value::Null, new: object, held };
+        match self.committer().commit(commit).await {
+            Ok(object) => Ok(Outcome { object, created: true, warnings }),
             Err(WriteError::Conflict(_)) => Err(Refusal::already_exists(kind, &name)),
             Err(error) => Err(store_refusal(&error)),
         }
     }
+
+    /// The object as it would be stored, admitted and checked, with what it takes.
+    fn draft(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        (mut object, owned): (Value, &mut Owned),
+        context: &Context,
+    ) -> Result<Draft, Refusal> {
+        let strategy = self.strategies.of(kind);
+        meta::place(&mut object, kind, namespace)?;
+        complete(&mut object, kind, strategy);
+        let managed = apply::tell(kind, (&object, None), owned, &context.writer);
+        let given = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let (view, none) = (self.view(), Value::Null);
+        let request = Request {
+            kind,
+            subresource: "",
+            operation: Operation::Create,
+            namespace,
+            name: &given,
+            old: &none,
+            user: &context.user,
+            view: &view,
+            warnings: RefCell::new((strategy.warnings)(&object)),
+        };
+        admission::admit(&request, &mut object)?;
+        meta::identify(&mut object, strategy.generation);
+        (strategy.prepare_create)(&mut object);
+        let allocation = self.strategies.allocate(kind, &mut object, None)?;
+        let errors = strategy.check_new(kind, &object);
+        if !errors.is_empty() {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            return Err(Refusal::invalid(kind, name, &errors));
+        }
+        admission::validate(&request, &object)?;
+        let charge = admission::charge(&request, &object, &self.ledger)?;
+        apply::put(&mut object, managed);
+        Ok(Draft { object, warnings: request.warnings.into_inner(), held: Held { allocation, charge } })
+    }
+}
+
+/// A new object that only has to be written.
+struct Draft {
+    object: Value,
+    warnings: Vec<String>,
+    held: Held,
 }
 
 /// Brings a new object into the form in which it is stored.
 #[cfg(test)]
 pub(crate) fn shape(object: &mut Value, kind: &Kind, strategy: &Strategy) {
     complete(object, kind, strategy);
+    meta::identify(object, strategy.generation);
     (strategy.prepare_create)(object);
 }
 
 /// Brings a new object into the form that its writer owns: with all that may be left out.
 fn complete(object: &mut Value, kind: &Kind, strategy: &Strategy) {
-    meta::stamp(object, strategy.generation);
+    meta::strip(object);
     if kind.subresource("status").is_some() && !strategy.status_at_creation {
-        object.as_object_mut().and_then(|fields| fields.remove("status"));
-        if let Some(ty) = schema().of(kind.stored_as().unwrap_or(kind)) {
-            canonical(object, ty);
+        let ty = schema().of(kind.stored_as().unwrap_or(kind));
+        match (ty.and_then(|ty| blank(ty, "status")), object.as_object_mut()) {
+            (Some(blank), Some(fields)) => drop(fields.insert("status".to_owned(), blank)),
+            (None, Some(fields)) => drop(fields.remove("status")),
+            (_, None) => {}
         }
     }
     (strategy.default)(object);

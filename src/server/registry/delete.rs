@@ -1,5 +1,7 @@
 //! Deleting objects: at once, after a grace period, or when the last finalizer is gone.
 
+use super::admission::{self, Operation, Request};
+use super::commit::{Commit, Held};
 use super::{Context, Index, Place, Registry, decoded, encode, store_refusal};
 use crate::strategies::Strategy;
 use api::kinds::Kind;
@@ -8,6 +10,7 @@ use base::clock;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use store::{Change, Expect, Write, WriteError};
 
 const ORPHAN: &str = "orphan";
@@ -89,13 +92,14 @@ impl Registry {
             let record = self.find(kind, namespace, name)?;
             let old = decoded(&record)?;
             check_preconditions(kind, name, &old, options)?;
-            self.admit_delete(kind, &old, context)?;
+            self.admit_delete(place, &old, context)?;
             let new = marked(kind, strategy, &old, options);
             let uid = old["metadata"]["uid"].as_str().unwrap_or_default();
             let gone = is_finished(kind, &new);
             if context.dry_run || options.dry_run || (!gone && new == old) {
                 return Ok(answer(kind, name, uid, gone, &new));
             }
+            let body = answer(kind, name, uid, gone, &new);
             let (template, index) = (
                 encode::template(if gone { &old } else { &new }),
                 Index::of(super::index::kind_of_key(&key), &new),
@@ -107,13 +111,11 @@ impl Registry {
                 change,
                 durability: super::durability(&key),
             };
-            match self.records.write(write).await {
-                Ok(_) => {
-                    if gone {
-                        self.strategies.released(kind, &old);
-                    }
-                    return Ok(answer(kind, name, uid, gone, &new));
-                }
+            let new = if gone { Value::Null } else { new };
+            let namespace = namespace.to_owned();
+            let commit = Commit { kind, namespace, write, old, new, held: Held::default() };
+            match self.committer().commit(commit).await {
+                Ok(_) => return Ok(body),
                 Err(WriteError::Conflict(_)) if options.version.is_some() => {
                     return Err(Refusal::stale(kind, name));
                 }
@@ -122,6 +124,28 @@ impl Registry {
             }
         }
         Err(Refusal::stale(kind, name))
+    }
+
+    fn admit_delete(
+        &self,
+        Place { kind, namespace, name }: Place<'_>,
+        old: &Value,
+        context: &Context,
+    ) -> Result<(), Refusal> {
+        let view = self.view();
+        let request = Request {
+            kind,
+            subresource: "",
+            operation: Operation::Delete,
+            namespace,
+            name,
+            old,
+            user: &context.user,
+            view: &view,
+            warnings: RefCell::default(),
+        };
+        admission::admit(&request, &mut Value::Null)?;
+        admission::validate(&request, &Value::Null)
     }
 }
 

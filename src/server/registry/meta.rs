@@ -68,8 +68,8 @@ pub(crate) fn place(object: &mut Value, kind: &Kind, namespace: &str) -> Result<
     Ok(())
 }
 
-/// Fills in what the server says about a new object.
-pub(crate) fn stamp(object: &mut Value, generation: bool) {
+/// Takes out what only the server says about an object, as nobody says it of a new one.
+pub(crate) fn strip(object: &mut Value) {
     let Some(meta) = object["metadata"].as_object_mut() else { return };
     for owned in [
         "resourceVersion",
@@ -78,9 +78,16 @@ pub(crate) fn stamp(object: &mut Value, generation: bool) {
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "generation",
+        "uid",
+        "creationTimestamp",
     ] {
         meta.remove(owned);
     }
+}
+
+/// Gives a new object its name, if it has none, and what tells it from all others.
+pub(crate) fn identify(object: &mut Value, generation: bool) {
+    let Some(meta) = object["metadata"].as_object_mut() else { return };
     let base = meta.get("generateName").and_then(Value::as_str).unwrap_or_default();
     if meta.get("name").and_then(Value::as_str).unwrap_or_default().is_empty() && !base.is_empty() {
         meta.insert("name".to_owned(), Value::from(generated_name(base)));

@@ -5,11 +5,13 @@
 mod admission;
 mod apply;
 mod body;
+mod commit;
 mod create;
 mod delete;
 mod encode;
 pub(crate) mod expiry;
 mod index;
+mod ledger;
 mod list;
 mod meta;
 mod records;
@@ -43,6 +45,7 @@ use crate::auth::{Authorizer, ServiceAccountKeys, User};
 use crate::strategies::Strategies;
 use api::kinds::Kind;
 use api::status::Refusal;
+use base::Supervisor;
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
@@ -51,9 +54,11 @@ use store::{Durability, WriteError};
 /// All objects, and what may be done with them.
 pub(crate) struct Registry {
     records: Records,
-    strategies: Strategies,
+    strategies: Arc<Strategies>,
     keys: Arc<ServiceAccountKeys>,
     authorizer: Arc<Authorizer>,
+    ledger: ledger::Ledger,
+    supervisor: Supervisor,
 }
 
 /// Who writes, and how.
@@ -94,8 +99,24 @@ impl Registry {
         strategies: Strategies,
         keys: Arc<ServiceAccountKeys>,
         authorizer: Arc<Authorizer>,
+        supervisor: Supervisor,
     ) -> Self {
-        Self { records, strategies, keys, authorizer }
+        let strategies = Arc::new(strategies);
+        Self { records, strategies, keys, authorizer, ledger: ledger::Ledger::default(), supervisor }
+    }
+
+    /// What admission reads, as of now.
+    fn view(&self) -> admission::View<'_> {
+        admission::View::new(&self.records, &self.authorizer)
+    }
+
+    fn committer(&self) -> commit::Committer {
+        commit::Committer {
+            records: self.records.clone(),
+            strategies: self.strategies.clone(),
+            ledger: self.ledger.clone(),
+            supervisor: self.supervisor.clone(),
+        }
     }
 
     pub(crate) fn records(&self) -> &Records {

@@ -109,7 +109,8 @@ impl Registry {
             json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": super::timestamp()}),
         );
         if !context.dry_run {
-            let written = self.put(pods, &place.key(), &record, &pod).await;
+            let old = decoded(&record)?;
+            let written = self.put(place, &record, (old, pod), super::commit::Held::default()).await;
             written.map_err(|error| match error {
                 store::WriteError::Conflict(_) => Refusal::stale(pods, name),
                 other => super::store_refusal(&other),

@@ -1,6 +1,8 @@
 //! Changing objects: replacing and patching, whole or in one part.
 
+use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
+use super::commit::{Commit, Held};
 use super::{
     Context, Index, Outcome, Place, Record, Registry, decode_checked, decoded, encode, store_refusal,
 };
@@ -12,6 +14,7 @@ use api::schema::schema;
 use api::status::Refusal;
 use bytes::Bytes;
 use serde_json::Value;
+use std::cell::RefCell;
 use std::sync::Arc;
 use store::{Change as StoreChange, Expect, Write, WriteError};
 
@@ -94,7 +97,6 @@ impl Registry {
         context: &Context,
     ) -> Result<Outcome, Refusal> {
         let Place { kind, namespace, name } = place;
-        let key = place.key();
         for _ in 0..ATTEMPTS {
             let record = match (self.find(kind, namespace, name), change) {
                 (Err(_), Change::Apply(config))
@@ -109,11 +111,13 @@ impl Registry {
             };
             let mut old = decoded(&record)?;
             let (new, mut owned) = self.proposed(kind, change, &mut old, context)?;
-            let (new, warnings) = decode_checked(new, kind, &context.reading)?;
+            let (new, mut warnings) = decode_checked(new, kind, &context.reading)?;
             let mut new = conversion::stored(kind, new);
             let seen = change.seen(&new, &old).map(str::to_owned);
             check_identity(place, (&new, &old), seen.as_deref())?;
-            let managed = self.prepare(kind, (&mut new, &old), (part, &mut owned), context)?;
+            let Prepared { managed, warnings: more, held } =
+                self.prepare(place, (&mut new, &old), (part, &mut owned), context)?;
+            warnings.extend(more);
             if new == old && apply::is_same(&managed, &owned) {
                 return Ok(Outcome { object: record.value.clone(), created: false, warnings });
             }
@@ -121,7 +125,7 @@ impl Registry {
             if context.dry_run {
                 return Ok(Outcome { object: new.to_string().into(), created: false, warnings });
             }
-            match self.put(kind, &key, &record, &new).await {
+            match self.put(place, &record, (old, new), held).await {
                 Ok(object) => return Ok(Outcome { object, created: false, warnings }),
                 Err(WriteError::Conflict(None)) => return Err(Refusal::not_found(kind, name)),
                 Err(WriteError::Conflict(Some(_))) if seen.is_some() => {
@@ -137,57 +141,71 @@ impl Registry {
     /// Writes the new form of a record; an object whose deletion only waited for this is removed.
     pub(super) async fn put(
         &self,
-        kind: &'static Kind,
-        key: &str,
+        place: Place<'_>,
         record: &Arc<Record>,
-        new: &Value,
+        (old, new): (Value, Value),
+        held: Held,
     ) -> Result<Bytes, WriteError<Index>> {
-        let gone = super::delete::is_finished(kind, new);
-        let (template, index) = (encode::template(new), Index::of(super::index::kind_of_key(key), new));
+        let (kind, key) = (place.kind, place.key());
+        let gone = super::delete::is_finished(kind, &new);
+        let (template, index) = (encode::template(&new), Index::of(super::index::kind_of_key(&key), &new));
         let change =
             if gone { StoreChange::Delete(template, index) } else { StoreChange::Put(template, index) };
-        let write = Write {
-            key: key.to_owned(),
-            expect: Expect::Revision(record.revision),
-            change,
-            durability: super::durability(key),
-        };
-        let written = self.records.write(write).await?;
-        if gone {
-            self.strategies.released(kind, new);
-        }
-        Ok(written.record.value.clone())
+        let durability = super::durability(&key);
+        let write = Write { key, expect: Expect::Revision(record.revision), change, durability };
+        let namespace = place.namespace.to_owned();
+        let new = if gone { Value::Null } else { new };
+        self.committer().commit(Commit { kind, namespace, write, old, new, held }).await
     }
 
-    /// Brings the new form into the shape in which it is stored, and checks it; returns its
-    /// `managedFields`, which both forms come without.
+    /// Brings the new form into the shape in which it is stored, and checks it. Both forms come without
+    /// `managedFields`.
     fn prepare(
         &self,
-        kind: &'static Kind,
+        Place { kind, namespace, name }: Place<'_>,
         (new, old): (&mut Value, &Value),
         (part, owned): (Part, &mut Owned),
         context: &Context,
-    ) -> Result<Value, Refusal> {
+    ) -> Result<Prepared, Refusal> {
         let strategy = self.strategies.of(kind);
-        let name = old["metadata"]["name"].as_str().unwrap_or_default();
         complete((new, old), kind, strategy, part);
         let managed = apply::tell(kind, (new, Some(old)), owned, &context.writer);
+        let view = self.view();
+        let warnings = if part == Part::Main { (strategy.warnings)(new) } else { Vec::new() };
+        let request = Request {
+            kind,
+            subresource: context.writer.subresource,
+            operation: Operation::Update,
+            namespace,
+            name,
+            old,
+            user: &context.user,
+            view: &view,
+            warnings: RefCell::new(warnings),
+        };
+        admission::admit(&request, new)?;
         settle((new, old), strategy, part);
-        let mut taken = None;
+        let mut held = Held::default();
         if part == Part::Main {
-            self.admit_update(kind, new, old, context)?;
-            taken = Some(self.strategies.allocate(kind, new, Some(old))?);
+            held.allocation = self.strategies.allocate(kind, new, Some(old))?;
         }
         count_generation(new, old, strategy, part);
         let errors = strategy.check_change(kind, new, old, part);
         if !errors.is_empty() {
             return Err(Refusal::invalid(kind, name, &errors));
         }
-        if let Some(taken) = taken.filter(|_| !context.dry_run) {
-            taken.keep();
-        }
-        Ok(managed)
+        admission::validate(&request, new)?;
+        held.charge = admission::charge(&request, new, &self.ledger)?;
+        Ok(Prepared { managed, warnings: request.warnings.into_inner(), held })
     }
+}
+
+/// What is known of a change that only has to be written.
+struct Prepared {
+    /// `managedFields` of the new form.
+    managed: Value,
+    warnings: Vec<String>,
+    held: Held,
 }
 
 /// Brings the new form of an object into the shape in which it is stored.

@@ -73,6 +73,11 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
+    /// Nothing was taken or given up.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.ports.is_empty() && self.freed_ports.is_empty()
+    }
+
     /// The write took place.
     pub(crate) fn keep(mut self) {
         if let Some(taken) = &self.taken {

@@ -72,6 +72,8 @@ pub(crate) struct Strategy {
     pub(crate) grace_s: fn(&Value, Option<i64>) -> i64,
     /// What happens to dependents when a deletion does not say.
     pub(crate) propagation: &'static str,
+    /// What to warn writers of who write such an object.
+    pub(crate) warnings: fn(&Value) -> Vec<String>,
 }
 
 /// When the rules of changes apply.
@@ -99,6 +101,7 @@ const PLAIN: Strategy = Strategy {
     status_meta: false,
     grace_s: |_, _| 0,
     propagation: "Background",
+    warnings: |_| Vec::new(),
 };
 
 /// Finalizers of Kubernetes itself, which need no domain.
@@ -253,9 +256,15 @@ impl Strategies {
         }
     }
 
+    /// Whether objects of a kind take something from limited pools.
+    #[expect(clippy::unused_self, reason = "custom resources will bring rules that are not static")]
+    pub(crate) fn allocates(&self, kind: &Kind) -> bool {
+        (kind.group, kind.kind) == ("", "Service")
+    }
+
     /// Gives back what an object had, as it is gone.
     pub(crate) fn released(&self, kind: &Kind, object: &Value) {
-        if (kind.group, kind.kind) == ("", "Service") {
+        if self.allocates(kind) {
             self.allocator.release(object);
         }
     }

@@ -1,0 +1,106 @@
+//! Counts again what is used of ResourceQuotas.
+//!
+//! The API server charges every write as it is made. What is left to do here is what no write tells: a
+//! quota that is new, one whose status is not its limits', what a crash cut off between an object and its
+//! charge, and pods that stop to count because their time is over.
+
+use crate::common::{Key, Room, unless_gone};
+use api::core::ResourceQuota;
+use api::demand::{self, Amounts};
+use api::kinds::{KINDS, Kind};
+use api::quota::{Quota, ends_to_count};
+use api::slim::Pod;
+use api::{Meta, Object, Whole};
+use base::clock;
+use client::{Cache, Client, Error, Next, Queue};
+use http::Method;
+use jiff::Timestamp;
+use serde_json::Value;
+use std::time::Duration;
+
+/// After the moment at which a pod stops to count.
+const MARGIN: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+struct Quotas {
+    client: Client,
+    quotas: Cache<ResourceQuota>,
+}
+
+pub(crate) fn start(room: &Room) {
+    let controller = Quotas { client: room.client.clone(), quotas: room.caches.of() };
+    let queue = Queue::new("quota");
+    let changed = queue.clone();
+    controller.quotas.on_change(move |change| {
+        let Some(quota) = &change.new else { return };
+        if change.old.is_none() || is_stale(quota) {
+            changed.add(Key::of(&**quota));
+        }
+    });
+    let (ending, quotas) = (queue.clone(), controller.quotas.clone());
+    room.caches.of::<Pod>().on_change(move |change| {
+        let Some(pod) = change.new.as_ref().filter(|pod| pod.is_deleting()) else { return };
+        // The grace begins where the deletion's time ends, and is asked of the whole pod when it is due.
+        let deleted = pod.meta().deleted().map_or_else(clock::now, |time| time.0);
+        for quota in quotas.snapshot().in_namespace(pod.namespace()) {
+            ending.add_after(Key::of(&**quota), until(deleted));
+        }
+    });
+    room.work("quota controller", &queue, 2, move |key| controller.clone().sync(key));
+}
+
+fn until(time: Timestamp) -> Duration {
+    Duration::try_from(time.duration_since(clock::now())).unwrap_or_default() + MARGIN
+}
+
+/// Whether the status is that of other limits.
+fn is_stale(quota: &ResourceQuota) -> bool {
+    let wanted = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
+    let status = quota.status.as_ref();
+    let told = status.and_then(|status| status.hard.as_ref());
+    let used = status.and_then(|status| status.used.as_ref());
+    wanted != told || (wanted.is_some_and(|hard| !hard.is_empty()) && used.is_none())
+}
+
+impl Quotas {
+    async fn sync(self, key: Key) -> Result<Next, Error> {
+        let Some(object) = self.quotas.get(&key.namespace, &key.name) else { return Ok(Next::Done) };
+        let object = object.to_value().map_err(|error| Error::Decode(error.to_string()))?;
+        let quota = Quota::of(&object);
+        let (used, next) = self.count(&quota, &key.namespace).await?;
+        let same = |field: &str, amounts: &Amounts| demand::amounts(&object["status"][field]) == *amounts;
+        if !same("hard", &quota.hard) || !same("used", &used) {
+            let mut object = object.clone();
+            object["status"]["hard"] = demand::to_value(&quota.hard);
+            object["status"]["used"] = demand::to_value(&used);
+            let path = format!("{}/{}/status", client::path_of::<ResourceQuota>(&key.namespace), key.name);
+            unless_gone(self.client.send(Method::PUT, &path, Some(&object)).await.map(drop))?;
+        }
+        Ok(next.map_or(Next::Done, |end| Next::After(until(end))))
+    }
+
+    /// What is used, and when that will change by itself.
+    async fn count(&self, quota: &Quota, namespace: &str) -> Result<(Amounts, Option<Timestamp>), Error> {
+        let mut used = quota.nothing_used(counted());
+        let (now, mut next) = (clock::now(), None);
+        for kind in counted().filter(|kind| !quota.resources(kind).is_empty()) {
+            for object in self.list(kind, namespace).await? {
+                demand::add(&mut used, &quota.used_by(kind, &object, now));
+                let end = ends_to_count(&object).filter(|end| kind.kind == "Pod" && *end >= now);
+                next = [next, end].into_iter().flatten().min();
+            }
+        }
+        Ok((used, next))
+    }
+
+    async fn list(&self, kind: &Kind, namespace: &str) -> Result<Vec<Value>, Error> {
+        let body = self.client.send(Method::GET, &kind.path(namespace), None).await?;
+        let list: Value = serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+}
+
+/// The kinds whose objects can count, each once.
+fn counted() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| kind.namespaced && kind.stored() && kind.stored_as().is_none())
+}

@@ -1,0 +1,54 @@
+//! What admission reads: one consistent state of the store, and who may do what.
+
+use super::super::{Index, Record, Records};
+use crate::auth::{Attributes, Authorizer, User};
+use api::kinds::{Kind, by_kind};
+use serde_json::Value;
+use store::Snapshot;
+
+/// See the module's comment.
+pub(in crate::registry) struct View<'a> {
+    snapshot: Snapshot<Index>,
+    pub(super) records: &'a Records,
+    pub(super) authorizer: &'a Authorizer,
+}
+
+/// A row of the table of kinds.
+pub(super) fn row(api_version: &str, kind: &str) -> &'static Kind {
+    by_kind(api_version, kind).expect("the table of kinds has every built-in kind")
+}
+
+impl<'a> View<'a> {
+    pub(in crate::registry) fn new(records: &'a Records, authorizer: &'a Authorizer) -> Self {
+        Self { snapshot: records.snapshot(), records, authorizer }
+    }
+
+    /// The record of an object.
+    pub(super) fn record(&self, kind: &Kind, namespace: &str, name: &str) -> Option<&Record> {
+        self.snapshot.get(&kind.storage_key(namespace, name)).map(|record| &**record)
+    }
+
+    /// An object.
+    pub(super) fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Value> {
+        self.record(kind, namespace, name).map(read)
+    }
+
+    /// All objects of a kind, in one namespace or (with "") in all.
+    pub(super) fn list(&self, kind: &Kind, namespace: &str) -> Vec<Value> {
+        let mut prefix = kind.storage_prefix();
+        if !namespace.is_empty() {
+            prefix.extend([namespace, "/"]);
+        }
+        self.snapshot.range(&prefix, None).map(|record| read(record)).collect()
+    }
+
+    /// Whether a user may do something.
+    pub(super) fn allows(&self, user: &User, attributes: &Attributes<'_>) -> bool {
+        self.authorizer.allows(user, attributes)
+    }
+}
+
+/// A stored object is JSON; what the disk has damaged is null and fits no rule.
+fn read(record: &Record) -> Value {
+    serde_json::from_slice(&record.value).unwrap_or_default()
+}

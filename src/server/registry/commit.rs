@@ -1,0 +1,165 @@
+//! Making a write, and telling those who keep count of it.
+
+use super::apply::{self, Owned, Writer};
+use super::ledger::{Change, Charge, Ledger};
+use super::{Index, Record, Records, encode};
+use crate::strategies::{Allocation, Strategies};
+use api::demand::{Amounts, to_value};
+use api::kinds::{Kind, by_kind};
+use base::{Phase, Supervisor};
+use bytes::Bytes;
+use serde_json::Value;
+use std::sync::Arc;
+use store::{Change as StoreChange, Expect, Write, WriteError};
+use tokio::sync::oneshot;
+
+/// How often a status that somebody else wrote too is written again.
+const ATTEMPTS: usize = 16;
+
+/// What was taken for a write, to be kept or given back.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) allocation: Allocation,
+    pub(super) charge: Charge,
+}
+
+/// A write of an object.
+pub(super) struct Commit {
+    pub(super) kind: &'static Kind,
+    pub(super) namespace: String,
+    pub(super) write: Write<Index>,
+    /// Null where there was none.
+    pub(super) old: Value,
+    /// Null where there is none any more.
+    pub(super) new: Value,
+    pub(super) held: Held,
+}
+
+/// Makes writes. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Committer {
+    pub(super) records: Records,
+    pub(super) strategies: Arc<Strategies>,
+    pub(super) ledger: Ledger,
+    pub(super) supervisor: Supervisor,
+}
+
+impl Committer {
+    /// Makes a write. What hangs on its outcome is done even if nobody waits for it any longer: a client
+    /// that goes away must not leave a count behind that is wrong.
+    pub(super) async fn commit(&self, commit: Commit) -> Result<Bytes, WriteError<Index>> {
+        let quota = commit.kind.group.is_empty() && commit.kind.kind == "ResourceQuota";
+        let counted = quota || self.ledger.kept(&commit.namespace).is_some();
+        if !counted && commit.held.allocation.is_empty() && !self.strategies.allocates(commit.kind) {
+            return self.write_plainly(commit).await;
+        }
+        let (reply, answer) = oneshot::channel();
+        let own = self.clone();
+        self.supervisor.detached("write", Phase::Ground, async move {
+            // Whoever asked may have gone; the write stands.
+            drop(reply.send(own.finish(commit, quota).await));
+        });
+        answer.await.map_err(|_| WriteError::Closed)?
+    }
+
+    /// Makes a write that nobody counts.
+    async fn write_plainly(&self, commit: Commit) -> Result<Bytes, WriteError<Index>> {
+        let Commit { kind, namespace, write, old, new, .. } = commit;
+        let written = self.records.write(write).await?;
+        // The namespace's first quota may have been counted while this was on its way.
+        if let Some(books) = self.ledger.kept(&namespace) {
+            let change = Change { kind, old: &old, new: &new };
+            if books.follow(change, written.record.revision, Charge::default()) {
+                self.settle(&namespace).await;
+            }
+        }
+        Ok(written.record.value.clone())
+    }
+
+    async fn finish(self, commit: Commit, quota: bool) -> Result<Bytes, WriteError<Index>> {
+        let Commit { kind, namespace, write, old, new, held } = commit;
+        let Held { allocation, charge } = held;
+        let written = self.records.write(write).await?;
+        allocation.keep();
+        if new.is_null() {
+            self.strategies.released(kind, &old);
+        }
+        let change = Change { kind, old: &old, new: &new };
+        let books = self.ledger.kept(&namespace);
+        let changed = books.is_some_and(|books| books.follow(change, written.record.revision, charge));
+        if changed || quota {
+            self.settle(&namespace).await;
+        }
+        Ok(written.record.value.clone())
+    }
+
+    /// Brings the status of a namespace's quotas up to date, so that who wrote sees it at once.
+    async fn settle(&self, namespace: &str) {
+        let Some(books) = self.ledger.kept(namespace) else { return self.settle_first(namespace).await };
+        let _turn = books.settling.lock().await;
+        self.settle_all(namespace).await;
+    }
+
+    async fn settle_first(&self, namespace: &str) {
+        let books = self.ledger.opened(namespace);
+        let _turn = books.settling.lock().await;
+        self.settle_all(namespace).await;
+    }
+
+    async fn settle_all(&self, namespace: &str) {
+        for (name, hard, used) in self.ledger.statuses(&self.records, namespace) {
+            if let Err(error) = self.write_status(namespace, &name, (&hard, &used)).await {
+                tracing::warn!(namespace, quota = name, error = ?error, "cannot tell what is used of a quota");
+            }
+        }
+    }
+
+    async fn write_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        (hard, used): (&Amounts, &Amounts),
+    ) -> Result<(), WriteError<Index>> {
+        let kind = by_kind("v1", "ResourceQuota").expect("the table has every built-in kind");
+        let key = kind.storage_key(namespace, name);
+        for _ in 0..ATTEMPTS {
+            let Some(record) = self.records.snapshot().get(&key).cloned() else { return Ok(()) };
+            let Some(new) = with_status(kind, &record, hard, used) else { return Ok(()) };
+            let change = StoreChange::Put(encode::template(&new), Index::of(Some(kind), &new));
+            let write = Write {
+                key: key.clone(),
+                expect: Expect::Revision(record.revision),
+                change,
+                durability: super::durability(&key),
+            };
+            match self.records.write(write).await {
+                Err(WriteError::Conflict(_)) => {}
+                other => return other.map(drop),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A quota with this status; `None` if it has it already.
+fn with_status(kind: &'static Kind, record: &Record, hard: &Amounts, used: &Amounts) -> Option<Value> {
+    let mut old: Value = serde_json::from_slice(&record.value).ok()?;
+    let same = |field: &str, wanted: &Amounts| api::demand::amounts(&old["status"][field]) == *wanted;
+    if same("hard", hard) && same("used", used) {
+        return None;
+    }
+    let stored = apply::take(&mut old);
+    let mut new = old.clone();
+    for (field, amounts) in [("hard", hard), ("used", used)] {
+        if !amounts.is_empty() {
+            new["status"][field] = to_value(amounts);
+        } else if let Some(status) = new["status"].as_object_mut() {
+            status.remove(field);
+        }
+    }
+    let writer = Writer { manager: "kube-apiserver".to_owned(), subresource: "status", force: false };
+    let mut owned = Owned::ToTell { stated: Value::Null, stored };
+    let managed = apply::tell(kind, (&new, Some(&old)), &mut owned, &writer);
+    apply::put(&mut new, managed);
+    Some(new)
+}
