@@ -196,6 +196,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
         cluster_cidrs: vec![options.cluster_cidr.clone()],
         root_ca_pem: pki.server_ca_pem().to_owned(),
     };
+    bootstrap::flow::keep(&admin, &caches, supervisor);
     controllers::start(control, controllers, caches.clone(), supervisor);
     let scheduler = client_of(&server, "system:kube-scheduler", &[]);
     scheduler::start(scheduler::Config::default(), scheduler, &caches, supervisor);

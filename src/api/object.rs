@@ -235,6 +235,8 @@ objects!(
     crate::coordination::Lease,
     crate::discovery::EndpointSlice,
     crate::storage::VolumeAttributesClass,
+    crate::flowcontrol::FlowSchema,
+    crate::flowcontrol::PriorityLevelConfiguration,
     k8s_openapi::api::node::v1::RuntimeClass,
 );
 

@@ -7,6 +7,7 @@
 
 mod certificates;
 mod files;
+pub mod flow;
 mod kubeconfig;
 pub mod objects;
 mod pki;

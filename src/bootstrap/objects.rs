@@ -1,6 +1,6 @@
 //! The objects that every cluster has, made through the API.
 
-use crate::{Config, Error, Pki, rbac};
+use crate::{Config, Error, Pki, flow, rbac};
 use api::Object;
 use api::core::Node;
 use client::{Client, Patch};
@@ -14,7 +14,7 @@ const AT_ONCE: usize = 32;
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-/// Makes what is missing: namespaces, default roles and bindings, priority classes, the services
+/// Makes what is missing: namespaces, default roles and bindings, flow control, priority classes, the services
 /// `kubernetes` and `kube-dns`. `client` has to be a cluster administrator's.
 pub async fn apply(client: &Client, config: &Config, pki: &Pki) -> Result<(), Error> {
     ensure(client, "/api/v1/namespaces", namespaces(), as_it_is).await?;
@@ -32,6 +32,7 @@ pub async fn apply(client: &Client, config: &Config, pki: &Pki) -> Result<(), Er
         ensure(client, &roles(namespace, "rolebindings"), of(&defaults.role_bindings), rbac::reconciled)
             .await?;
     }
+    flow::ensure(client).await?;
     let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
     ensure(client, classes, priority_classes(), as_it_is).await?;
     ensure(client, "/apis/networking.k8s.io/v1/servicecidrs", vec![service_cidr(config)], as_it_is).await?;

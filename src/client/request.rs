@@ -167,6 +167,20 @@ impl Client {
         self.send_patch(&format!("{}/status", object_path::<T>(namespace, name)), patch).await
     }
 
+    /// Applies to an object's status, taking from other managers what they own of it.
+    pub async fn apply_status<T: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        manager: &str,
+        value: &Value,
+    ) -> Result<T, Error> {
+        let object = object_path::<T>(namespace, name);
+        let path = format!("{object}/status?fieldManager={manager}&force=true");
+        let request = request(Method::PATCH, &path, "application/apply-patch+yaml", encode(value)?)?;
+        T::from_json(&self.whole_answer(request).await?).map_err(unreadable)
+    }
+
     async fn send_patch<T: Object>(&self, path: &str, patch: &Patch) -> Result<T, Error> {
         let (content_type, value) = patch.parts();
         let request = request(Method::PATCH, path, content_type, encode(value)?)?;

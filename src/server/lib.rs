@@ -8,6 +8,7 @@
 mod auth;
 mod conversion;
 mod documents;
+mod flow;
 mod http;
 mod metrics;
 mod registry;
@@ -20,7 +21,7 @@ pub use strategies::AddressPool;
 
 use ::http::{Request, Response};
 use auth::Identity;
-use base::{Body, Phase, Restart, Supervisor};
+use base::{Body, Phase, Restart, Shutdown, Supervisor};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,6 +88,9 @@ struct Inner {
     kubelets: streams::Kubelets,
     documents: documents::Documents,
     metrics: metrics::Metrics,
+    flow: Arc<flow::Flow>,
+    /// Asked for when nothing new comes in from outside.
+    front: Shutdown,
 }
 
 impl Server {
@@ -108,6 +112,8 @@ impl Server {
         supervisor.run("event expiry", Phase::Work, Restart::OnFailure, move |shutdown| {
             registry::expiry::run(expiring.clone(), shutdown)
         });
+        let flow = Arc::new(flow::Flow::new(records.clone(), supervisor));
+        flow.run();
         let server = Self(Arc::new(Inner {
             authenticator: auth::Authenticator::new(certificates, keys.clone(), records.clone()),
             authorizer: authorizer.clone(),
@@ -115,6 +121,8 @@ impl Server {
             kubelets: streams::Kubelets::new(config.kubelet_client, supervisor.clone()),
             documents: documents::Documents::new(config.version),
             metrics: metrics::Metrics::default(),
+            flow,
+            front: supervisor.shutdown(Phase::Front),
         }));
         for listener in listeners {
             http::listen::serve(server.clone(), listener, tls.clone(), supervisor);

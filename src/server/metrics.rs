@@ -58,13 +58,13 @@ impl Metrics {
     /// The text of `/metrics`.
     pub(crate) fn render(&self, revision: u64) -> String {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut text = String::from(
-            "# HELP apiserver_request_total Answered requests.\n# TYPE apiserver_request_total counter\n",
-        );
+        let mut text = String::new();
+        head(&mut text, "apiserver_request_total", "counter", "Answered requests.");
         for (series, counted) in &all {
             line(&mut text, "apiserver_request_total", &labels(series), counted.requests);
         }
-        text.push_str("# HELP apiserver_request_duration_seconds Time to the answer's head, in seconds.\n# TYPE apiserver_request_duration_seconds histogram\n");
+        let durations = "apiserver_request_duration_seconds";
+        head(&mut text, durations, "histogram", "Time to the answer's head, in seconds.");
         for (series, counted) in &all {
             let labels = labels(series);
             for (most, count) in BUCKETS_S.iter().zip(counted.buckets) {
@@ -84,7 +84,7 @@ impl Metrics {
             line(&mut text, "apiserver_request_duration_seconds_sum", &labels, counted.seconds);
             line(&mut text, "apiserver_request_duration_seconds_count", &labels, counted.requests);
         }
-        text.push_str("# HELP knarr_store_revision The newest revision of the store.\n# TYPE knarr_store_revision gauge\n");
+        head(&mut text, "knarr_store_revision", "gauge", "The newest revision of the store.");
         text.push_str(&format!("knarr_store_revision {revision}\n"));
         text
     }
@@ -103,7 +103,13 @@ fn labels(series: &Series) -> String {
     )
 }
 
-fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+/// What a series of numbers is.
+pub(crate) fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+}
+
+/// One number.
+pub(crate) fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     // Writing to a String cannot fail.
     if writeln!(text, "{name}{{{labels}}} {value}").is_err() {
         text.push('\n');

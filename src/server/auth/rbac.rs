@@ -2,7 +2,7 @@
 //! from the stored roles and bindings whenever one of them changes.
 
 use super::{Attributes, User};
-use crate::registry::Records;
+use crate::registry::{Followed, Records};
 use api::rbac::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use arc_swap::ArcSwap;
 use serde::de::DeserializeOwned;
@@ -57,7 +57,7 @@ impl Rbac {
 
     fn current(&self) -> Arc<Policy> {
         let policy = self.policy.load_full();
-        let revision = self.records.access_revision();
+        let revision = self.records.changed(Followed::Access);
         if policy.revision == Some(revision) {
             return policy;
         }

@@ -88,6 +88,17 @@ pub(crate) fn pieces(pieces: Vec<Bytes>) -> Response<Body> {
     response
 }
 
+/// The answer, which keeps something until its body was sent.
+pub(crate) fn holding<T: Send + 'static>(response: Response<Body>, held: T) -> Response<Body> {
+    response.map(|body| {
+        let keeping = body.map_frame(move |frame| {
+            let _kept = &held;
+            frame
+        });
+        keeping.boxed_unsync()
+    })
+}
+
 /// A refusal as an answer.
 pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
     let code = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

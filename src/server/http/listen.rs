@@ -2,15 +2,17 @@
 
 use crate::Server;
 use crate::auth::Identity;
+use crate::http::answer;
 use crate::http::coalesce::Coalesced;
 use base::{Body, BodyError, Phase, Restart, Shutdown, Supervisor, clock};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +24,13 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to send a request's head.
 const HEADER_LIMIT: Duration = Duration::from_secs(30);
 /// Connections at a time; hundreds of agents with a few each stay far below.
-const CONNECTIONS: usize = 10_000;
+const CONNECTIONS: u32 = 10_000;
+/// How long running requests have to end when the server stops; less than the drain waits.
+const DRAIN_LIMIT: Duration = Duration::from_secs(8);
+/// After how many seconds clients may come back to a server that stops.
+const RETRY_AFTER_S: u64 = 5;
+/// Paths that are answered to the last.
+const WATCHED_PATHS: [&str; 4] = ["/readyz", "/livez", "/healthz", "/metrics"];
 /// The largest head of a request: what Go's server allows.
 const HEADER_BYTES: usize = 1 << 20;
 /// Concurrent streams of one HTTP/2 connection: a controller's watches of every kind.
@@ -40,7 +48,7 @@ pub(crate) fn serve(
 ) {
     let listener = Arc::new(listener);
     let acceptor = TlsAcceptor::from(tls);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS as usize));
     let own = supervisor.clone();
     supervisor.run("API listener", Phase::Front, Restart::Fatal, move |shutdown| {
         accept(
@@ -64,7 +72,7 @@ async fn accept(
         let permit = connections.clone().acquire_owned().await.map_err(std::io::Error::other)?;
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shutdown.requested() => return Ok(()),
+            () = shutdown.requested() => break,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -75,17 +83,28 @@ async fn accept(
                 continue;
             }
         };
-        let (server, acceptor) = (server.clone(), acceptor.clone());
-        supervisor.detached("API connection", Phase::Front, async move {
-            if let Err(error) = connection(server, stream, acceptor).await {
+        let (server, acceptor, shutdown) = (server.clone(), acceptor.clone(), shutdown.clone());
+        // It ends with the front, but not before its requests do.
+        supervisor.detached("API connection", Phase::Work, async move {
+            if let Err(error) = connection(server, stream, acceptor, shutdown).await {
                 tracing::debug!(%error, "connection ended");
             }
             drop(permit);
         });
     }
+    let all = connections.acquire_many(CONNECTIONS);
+    if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {
+        tracing::warn!("requests are cut off that did not end in time");
+    }
+    Ok(())
 }
 
-async fn connection(server: Server, stream: TcpStream, acceptor: TlsAcceptor) -> Result<(), BodyError> {
+async fn connection(
+    server: Server,
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    shutdown: Shutdown,
+) -> Result<(), BodyError> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
     let certificates = stream
@@ -94,9 +113,14 @@ async fn connection(server: Server, stream: TcpStream, acceptor: TlsAcceptor) ->
         .peer_certificates()
         .map(|chain| chain.iter().cloned().map(rustls::pki_types::CertificateDer::into_owned).collect());
     let identity = Identity::Certificates(Arc::new(certificates.unwrap_or_default()));
+    let stopping = shutdown.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, identity) = (server.clone(), identity.clone());
+        let late = stopping.is_requested() && !WATCHED_PATHS.contains(&request.uri().path());
         async move {
+            if late {
+                return Ok(too_late());
+            }
             let request =
                 request.map(|body| body.map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync());
             Ok::<Response<Body>, Infallible>(server.handle(identity, request).await)
@@ -111,5 +135,21 @@ async fn connection(server: Server, stream: TcpStream, acceptor: TlsAcceptor) ->
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(Some(Duration::from_secs(30)));
-    builder.serve_connection_with_upgrades(TokioIo::new(Coalesced::new(stream)), service).await
+    let mut serving =
+        pin!(builder.serve_connection_with_upgrades(TokioIo::new(Coalesced::new(stream)), service));
+    tokio::select! {
+        ended = serving.as_mut() => return ended,
+        () = shutdown.requested() => serving.as_mut().graceful_shutdown(),
+    }
+    serving.await
+}
+
+/// The answer to requests on open connections once the server stops.
+fn too_late() -> Response<Body> {
+    let text = "The apiserver is shutting down, please try again later.\n";
+    let mut response = answer::text(StatusCode::TOO_MANY_REQUESTS, text);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }

@@ -2,8 +2,11 @@
 
 pub(crate) mod answer;
 mod coalesce;
+mod entry;
+mod limits;
 pub(crate) mod listen;
 mod options;
+mod other;
 pub(crate) mod path;
 mod pipeline;
 pub(crate) mod query;

@@ -1,13 +1,16 @@
-//! The pipeline that every request goes through, from outside and from within alike.
+//! Objects, collections and subresources: what the verbs do.
 
 use super::answer;
-use super::path::{ResourcePath, Target, target};
+use super::entry::header_text;
+use super::limits::{Deadline, body_of};
+use super::path::ResourcePath;
 use super::query::Query;
 use crate::Server;
-use crate::auth::{Attributes, Identity, User};
+use crate::auth::User;
+use crate::flow::Permit;
 use crate::registry::{
     Change, Context, DeleteOptions, FieldValidation, ListOptions, Outcome, Page, Part, Place, Reading,
-    Record, Rendering, Reply, Source, WatchOptions, Writer, decode_configuration, decode_object,
+    Record, Rendering, Reply, Serving, Source, WatchOptions, Writer, decode_configuration, decode_object,
     decode_patch, decode_plain,
 };
 use crate::streams::Kubelets;
@@ -15,25 +18,13 @@ use api::kinds::{Kind, by_resource};
 use api::schema::strict::Expected;
 use api::schema::{TypeId, schema};
 use api::status::Refusal;
-use base::{Body, CollectError, clock};
+use base::{Body, Shutdown};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use serde_json::{Value, json};
-use std::time::Duration;
 
-/// The largest body (Kubernetes' limit).
-const BODY_BYTES: usize = 3 << 20;
-/// How long a request that does not stream may take.
-const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// The media type of configurations that are applied.
 const APPLY: &str = "application/apply-patch+yaml";
-/// Paths that anyone may read.
-const OPEN_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
-
-fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
-}
-
 /// A request with its parts taken apart.
 struct Asked {
     user: User,
@@ -44,114 +35,30 @@ struct Asked {
     content_type: String,
     /// Who writes, by the name of its program.
     agent: String,
+    /// The seats that the request holds until it is answered.
+    permit: Option<Permit>,
+    /// When streams have to end, for those that came in from outside.
+    ends: Option<Shutdown>,
+}
+
+/// What a request is given to be worked on.
+pub(super) struct Admitted {
+    pub(super) user: User,
+    pub(super) permit: Option<Permit>,
+    pub(super) deadline: Deadline,
+    pub(super) ends: Option<Shutdown>,
 }
 
 impl Server {
-    /// Answers one request.
-    pub(crate) async fn handle(&self, identity: Identity, request: Request<Body>) -> Response<Body> {
-        let started = clock::instant();
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        let target = target(request.method(), request.uri().path(), &query);
-        let resource = match &target {
-            Target::Resource(path) => Some(path.clone()),
-            Target::Other => None,
-        };
-        let accept = header_text(request.headers(), &header::ACCEPT);
-        let in_protobuf = resource.is_some() && Rendering::parse(accept, "") == Some(Rendering::Protobuf);
-        let mut response = match self.answer(&identity, target, query, request).await {
-            Ok(response) => response,
-            Err(refusal) => answer::refused(&refusal),
-        };
-        if in_protobuf {
-            response = answer::in_protobuf(response).await;
-        }
-        if let Some(path) = resource {
-            self.0.metrics.count(&path, response.status().as_u16(), started.elapsed());
-        }
-        response
-    }
-
-    async fn answer(
+    /// Objects, collections and subresources.
+    pub(super) async fn resource(
         &self,
-        identity: &Identity,
-        target: Target,
-        query: Query,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, Refusal> {
-        let user = self.0.authenticator.authenticate(identity, request.headers())?;
-        let user = self.0.authorizer.impersonated(user, request.headers())?;
-        match target {
-            Target::Other => self.other(&user, &request),
-            Target::Resource(path) => {
-                let attributes = Attributes::of(&path);
-                if !self.0.authorizer.allows(&user, &attributes) {
-                    return Err(attributes.refusal(&user));
-                }
-                self.resource(user, path, query, request).await
-            }
-        }
-    }
-
-    /// Health, version, documents.
-    fn other(&self, user: &User, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
-        let path = request.uri().path().trim_end_matches('/');
-        let verb = if request.method() == Method::HEAD {
-            "get".to_owned()
-        } else {
-            request.method().as_str().to_ascii_lowercase()
-        };
-        let attributes = Attributes {
-            verb: &verb,
-            path: if path.is_empty() { "/" } else { path },
-            ..Attributes::default()
-        };
-        if !OPEN_PATHS.contains(&path) && !self.0.authorizer.allows(user, &attributes) {
-            return Err(attributes.refusal(user));
-        }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Err(Refusal::method_not_allowed());
-        }
-        let keys = self.0.registry.keys();
-        match path {
-            "/healthz" | "/livez" | "/readyz" => return Ok(answer::text(StatusCode::OK, "ok")),
-            "/metrics" => {
-                let revision = self.0.registry.records().store().revision();
-                return Ok(answer::text(StatusCode::OK, self.0.metrics.render(revision)));
-            }
-            "/openid/v1/jwks" => return Ok(answer::json(StatusCode::OK, &keys.key_set())),
-            "/.well-known/openid-configuration" => {
-                let document = json!({"issuer": keys.issuer(), "jwks_uri": format!("{}/openid/v1/jwks", keys.issuer()),
-                    "response_types_supported": ["id_token"], "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"]});
-                return Ok(answer::json(StatusCode::OK, &document));
-            }
-            _ => {}
-        }
-        let accept = header_text(request.headers(), &header::ACCEPT);
-        let (body, content_type) =
-            self.0.documents.get(path, accept).ok_or_else(Refusal::no_such_resource)?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, &body);
-        let tag = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02X}")).collect::<String>();
-        let tag = format!("\"{tag}\"");
-        let unchanged = header_text(request.headers(), &header::IF_NONE_MATCH) == tag;
-        let mut response = if unchanged {
-            answer::json_bytes(StatusCode::NOT_MODIFIED, Bytes::new())
-        } else {
-            answer::json_bytes(StatusCode::OK, body)
-        };
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-        headers.insert(header::VARY, header::HeaderValue::from_static("Accept"));
-        headers.extend(header::HeaderValue::try_from(tag).map(|tag| (header::ETAG, tag)));
-        Ok(response)
-    }
-
-    async fn resource(
-        &self,
-        user: User,
+        admitted: Admitted,
         path: ResourcePath,
         query: Query,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
+        let Admitted { user, permit, deadline, ends } = admitted;
         let kind =
             by_resource(&path.group, &path.version, &path.resource).ok_or_else(Refusal::no_such_resource)?;
         if path.resource != "namespaces"
@@ -178,35 +85,29 @@ impl Server {
         let content_type = header_text(request.headers(), &header::CONTENT_TYPE).to_owned();
         let agent = super::options::agent(request.headers(), &user);
         let place = path.clone();
-        let mut asked = Asked { user, path, query, kind, rendering, content_type, agent };
+        let mut asked = Asked { user, path, query, kind, rendering, content_type, agent, permit, ends };
         // The namespace in the path of a namespace is its name.
         if !kind.namespaced {
             asked.path.namespace.clear();
         }
         if !place.subresource.is_empty() {
-            let body = body_of(request).await?;
-            return tokio::time::timeout(REQUEST_LIMIT, self.subresource(asked, &body))
-                .await
-                .unwrap_or_else(|_| Err(timed_out()));
+            let work = async { self.subresource(asked, &body_of(request).await?).await };
+            return deadline.keep(work).await;
         }
         if !kind.verbs.contains(&asked.path.verb) {
             return Err(Refusal::method_not_allowed());
         }
         match asked.path.verb {
             "watch" => self.watch(asked),
-            _ => {
-                let body = body_of(request).await?;
-                tokio::time::timeout(REQUEST_LIMIT, self.verb(asked, &body))
-                    .await
-                    .unwrap_or_else(|_| Err(timed_out()))
-            }
+            _ => deadline.keep(async { self.verb(asked, &body_of(request).await?).await }).await,
         }
     }
 
     fn watch(&self, asked: Asked) -> Result<Response<Body>, Refusal> {
         let options = WatchOptions::parse(asked.kind, &asked.query)?;
         let content_type = asked.rendering.stream_type();
-        let body = self.0.registry.watch(asked.kind, &asked.path.namespace, options, asked.rendering)?;
+        let serving = Serving { rendering: asked.rendering, permit: asked.permit, stops: asked.ends };
+        let body = self.0.registry.watch(asked.kind, &asked.path.namespace, options, serving)?;
         Ok(answer::typed(Response::new(body), content_type))
     }
 
@@ -226,7 +127,8 @@ impl Server {
             )),
             "list" => {
                 let page = registry.list(kind, namespace, &ListOptions::parse(kind, &asked.query)?).await?;
-                Ok(asked.page(&page))
+                // The seats are given back when the client has read the list.
+                Ok(answer::holding(asked.page(&page), asked.permit))
             }
             "create" if !kind.stored() => self.review(&asked, body).await,
             "create" => {
@@ -334,23 +236,6 @@ impl Server {
             &object,
         );
         Ok(answer::json(StatusCode::CREATED, &object))
-    }
-}
-
-fn timed_out() -> Refusal {
-    Refusal::new(504, "Timeout", "request did not complete within the allotted timeout")
-}
-
-async fn body_of(request: Request<Body>) -> Result<Bytes, Refusal> {
-    let body = tokio::time::timeout(REQUEST_LIMIT, base::collect(request.into_body(), BODY_BYTES)).await;
-    match body.map_err(|_| timed_out())? {
-        Ok(body) => Ok(body),
-        Err(CollectError::TooLarge(most)) => {
-            Err(Refusal::too_large(format!("Request entity too large: limit is {most}")))
-        }
-        Err(CollectError::Broken(error)) => {
-            Err(Refusal::bad_request(format!("the request's body cannot be read: {error}")))
-        }
     }
 }
 

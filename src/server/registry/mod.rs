@@ -18,6 +18,7 @@ mod records;
 pub(crate) mod render;
 mod subresources;
 mod update;
+mod usage;
 mod watching;
 #[cfg(test)]
 mod wire_tests;
@@ -33,13 +34,13 @@ pub(crate) use delete::DeleteOptions;
 pub(crate) use index::{Index, Record, Selection, place_of};
 pub(crate) use list::{ListOptions, Page};
 pub(crate) use meta::{new_uid, random, timestamp};
-pub(crate) use records::Records;
+pub(crate) use records::{Followed, Records};
 pub(crate) use render::Rendering;
 pub(crate) use subresources::Reply;
 #[cfg(test)]
 pub(crate) use update::reshape;
 pub(crate) use update::{Change, Part};
-pub(crate) use watching::WatchOptions;
+pub(crate) use watching::{Serving, WatchOptions};
 
 use crate::auth::{Authorizer, ServiceAccountKeys, User};
 use crate::strategies::Strategies;

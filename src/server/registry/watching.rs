@@ -3,13 +3,17 @@
 use super::list::{parse_version, selection, too_new};
 use super::meta::random;
 use super::render::in_protobuf;
+use super::usage::Watching;
 use super::{Index, Record, Registry, Rendering, Selection};
+use crate::flow::Permit;
 use crate::http::query::Query;
 use api::kinds::Kind;
 use api::schema::protobuf::encode_event;
 use api::status::Refusal;
-use base::{Body, BodyError, clock};
+use base::{Body, BodyError, Shutdown, clock};
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
@@ -83,6 +87,7 @@ struct Stream {
     rendering: Rendering,
     selection: Selection,
     watch: Watch<Index>,
+    _counted: Watching,
     bookmarks: bool,
     /// The revision of the last thing that was sent.
     told: u64,
@@ -91,6 +96,18 @@ struct Stream {
     frames: VecDeque<Bytes>,
     ends: clock::Instant,
     ended: bool,
+    /// The seats of a watch that is still sending what was there at its start.
+    permit: Option<Permit>,
+    /// Completes when the server stops.
+    stops: BoxFuture<'static, ()>,
+}
+
+/// How a watch is answered.
+pub(crate) struct Serving {
+    pub(crate) rendering: Rendering,
+    pub(crate) permit: Option<Permit>,
+    /// When the watch has to end, if it came in from outside.
+    pub(crate) stops: Option<Shutdown>,
 }
 
 impl Registry {
@@ -100,7 +117,7 @@ impl Registry {
         kind: &'static Kind,
         namespace: &str,
         options: WatchOptions,
-        rendering: Rendering,
+        serving: Serving,
     ) -> Result<Body, Refusal> {
         let base = kind.storage_prefix();
         let prefix = if namespace.is_empty() { base } else { format!("{base}{namespace}/") };
@@ -115,17 +132,25 @@ impl Registry {
             Start::Initial(_) => current,
         };
         let watch = self.records.store().watch(&prefix, after).map_err(|error| ended(&error, after))?;
+        let of_one = options.selection.fields.required("metadata.name").is_some();
+        let counted = self.records.usages().watch(kind, of_one).ok_or_else(too_many)?;
         let mut stream = Stream {
             kind,
-            rendering,
+            rendering: serving.rendering,
             selection: options.selection,
             watch,
+            _counted: counted,
             bookmarks: options.bookmarks,
             told: after,
             first: true,
             frames: VecDeque::new(),
             ends: clock::instant() + options.lasts,
             ended: false,
+            permit: serving.permit,
+            stops: match serving.stops {
+                Some(stops) => async move { stops.requested().await }.boxed(),
+                None => futures_util::future::pending().boxed(),
+            },
         };
         if matches!(options.start, Start::Initial(_)) {
             stream.send_initial(&snapshot, &prefix, options.mark_initial);
@@ -136,6 +161,10 @@ impl Registry {
         });
         Ok(StreamBody::new(frames).boxed_unsync())
     }
+}
+
+fn too_many() -> Refusal {
+    Refusal::new(429, "TooManyRequests", "too many watches, please try again later")
 }
 
 fn ended(error: &WatchError, after: u64) -> Refusal {
@@ -165,12 +194,20 @@ impl Stream {
             if let Some(part) = crate::http::answer::gather(&mut self.frames) {
                 return Some(part);
             }
+            self.permit = None;
             if self.ended {
                 return None;
             }
             let quiet = clock::instant() + BOOKMARK_INTERVAL;
             let wait_until = if self.bookmarks { quiet.min(self.ends) } else { self.ends };
-            match tokio::time::timeout_at(wait_until, self.watch.next()).await {
+            let waited = tokio::select! {
+                waited = tokio::time::timeout_at(wait_until, self.watch.next()) => waited,
+                () = &mut self.stops => {
+                    self.ended = true;
+                    continue;
+                }
+            };
+            match waited {
                 Ok(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
                 Ok(Err(error)) => self.send_error(&error),
                 Err(_) if clock::instant() >= self.ends => self.ended = true,
