@@ -204,6 +204,21 @@ impl Fields {
         Ok(Self(terms))
     }
 
+    /// Selects by one field.
+    pub fn of(field: &str, value: &str) -> Self {
+        Self(vec![Term { field: field.to_owned(), value: value.to_owned(), equal: true }])
+    }
+
+    /// The same selection by other names of the fields.
+    pub fn renamed<'a>(mut self, name: impl Fn(&str) -> Option<&'a str>) -> Self {
+        for term in &mut self.0 {
+            if let Some(other) = name(&term.field) {
+                other.clone_into(&mut term.field);
+            }
+        }
+        self
+    }
+
     /// The fields it names.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|term| term.field.as_str())

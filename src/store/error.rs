@@ -79,6 +79,9 @@ pub enum WriteError<I> {
     /// The disk or database failed: report. Whether the write survives a crash is unknown.
     #[error("the database refused the write: {0}")]
     Io(String),
+    /// The value is larger than what its kind may have: report.
+    #[error("etcdserver: request is too large")]
+    TooLarge,
     /// The store is closing: give up.
     #[error("the store is closed")]
     Closed,
@@ -92,6 +95,7 @@ impl<I> std::fmt::Debug for WriteError<I> {
             }
             Self::Full => f.write_str("Full"),
             Self::Io(reason) => write!(f, "Io({reason:?})"),
+            Self::TooLarge => f.write_str("TooLarge"),
             Self::Closed => f.write_str("Closed"),
         }
     }

@@ -2,7 +2,9 @@
 
 mod admission;
 mod apply;
+mod flow;
 mod quota;
+mod reading;
 
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::process::{Output, command, run, wait_for};

@@ -136,7 +136,7 @@ impl<'a> Attributes<'a> {
             resource: &path.resource,
             subresource: &path.subresource,
             namespace: &path.namespace,
-            name: &path.name,
+            name: if path.name.is_empty() { &path.selected } else { &path.name },
             path: "",
         }
     }

@@ -31,3 +31,20 @@ pub(super) fn stored(event: &mut Value) {
 pub(super) fn shown(event: &mut Value) {
     renamed(event, |field| NAMES.iter().find(|(core, _)| *core == field).map(|(_, own)| *own));
 }
+
+/// Fields that a selector names otherwise than the stored event does.
+const SELECTED: [(&str, &str); 8] = [
+    ("regarding.kind", "involvedObject.kind"),
+    ("regarding.namespace", "involvedObject.namespace"),
+    ("regarding.name", "involvedObject.name"),
+    ("regarding.uid", "involvedObject.uid"),
+    ("regarding.apiVersion", "involvedObject.apiVersion"),
+    ("regarding.resourceVersion", "involvedObject.resourceVersion"),
+    ("regarding.fieldPath", "involvedObject.fieldPath"),
+    ("reportingController", "reportingComponent"),
+];
+
+/// The stored name of a field that is selected by.
+pub(super) fn stored_field(field: &str) -> Option<&'static str> {
+    SELECTED.iter().find(|(own, _)| *own == field).map(|(_, stored)| *stored)
+}

@@ -74,6 +74,11 @@ pub(crate) fn shown_bytes(kind: &Kind, bytes: &Bytes) -> Bytes {
     }
 }
 
+/// The stored name of a field that a selector of a kind names, where it is another.
+pub(crate) fn stored_field(kind: &Kind, field: &str) -> Option<&'static str> {
+    kind.stored_as().and_then(|_| events::stored_field(field))
+}
+
 /// Moves what is at one path to another, paths being fields with dots between them.
 fn carry(from: &Value, path: &str, to: &mut Value, target: &str) {
     let value = path.split('.').fold(from, |value, field| &value[field]);

@@ -103,8 +103,10 @@ pub(crate) fn holding<T: Send + 'static>(response: Response<Body>, held: T) -> R
 pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
     let code = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, &refusal.to_value());
-    if code == StatusCode::TOO_MANY_REQUESTS {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let retry_after_s = refusal.details["retryAfterSeconds"].as_u64();
+    let default_s = (code == StatusCode::TOO_MANY_REQUESTS).then_some(1);
+    if let Some(seconds) = retry_after_s.or(default_s) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

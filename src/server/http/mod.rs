@@ -5,7 +5,7 @@ mod coalesce;
 mod entry;
 mod limits;
 pub(crate) mod listen;
-mod options;
+pub(crate) mod options;
 mod other;
 pub(crate) mod path;
 mod pipeline;

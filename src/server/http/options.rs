@@ -60,7 +60,8 @@ pub(super) fn check(query: &Query, verb: &str, applies: bool) -> Result<(), Refu
     if errors.is_empty() { Ok(()) } else { Err(invalid(kind, &errors)) }
 }
 
-fn invalid(kind: &str, errors: &[Error]) -> Refusal {
+/// The refusal of options.
+pub(crate) fn invalid(kind: &str, errors: &[Error]) -> Refusal {
     let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
     let text = if let [one] = texts.as_slice() { one.clone() } else { format!("[{}]", texts.join(", ")) };
     let mut refusal = Refusal::new(422, "Invalid", format!("{kind}.meta.k8s.io \"\" is invalid: {text}"));

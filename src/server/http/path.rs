@@ -1,6 +1,7 @@
 //! What a request is about, read from its method, path and query as Kubernetes' `RequestInfo` is.
 
 use super::query::Query;
+use api::selector::Fields;
 use http::Method;
 
 /// What a request asks for.
@@ -22,6 +23,8 @@ pub(crate) struct ResourcePath {
     pub(crate) namespace: String,
     /// "" for collections.
     pub(crate) name: String,
+    /// The one object of a collection that a field selector leaves, or "".
+    pub(crate) selected: Box<str>,
     /// "" for the object itself.
     pub(crate) subresource: String,
     /// What follows the subresource, as `proxy` has it.
@@ -42,8 +45,13 @@ pub(crate) fn target(method: &Method, path: &str, query: &Query) -> Target {
     };
     let mut found =
         ResourcePath { group: group.to_owned(), version: version.to_owned(), ..ResourcePath::default() };
-    let own = match rest {
+    // An older form of watches, which names the verb in the path.
+    let (rest, watches) = match rest {
+        ["watch", rest @ ..] if method == Method::GET => (rest, true),
         ["watch", ..] => return Target::Other,
+        rest => (rest, false),
+    };
+    let own = match rest {
         // A namespace is an object of its own unless a resource of it follows.
         ["namespaces", name, resource, own @ ..] if !matches!(*resource, "status" | "finalize") => {
             (*name).clone_into(&mut found.namespace);
@@ -67,6 +75,12 @@ pub(crate) fn target(method: &Method, path: &str, query: &Query) -> Target {
         found.namespace.clone_from(&found.name);
     }
     found.verb = verb(method, &found, query);
+    if watches {
+        found.verb = "watch";
+    }
+    if matches!(found.verb, "list" | "watch" | "deletecollection") && found.name.is_empty() {
+        found.selected = selected_name(query);
+    }
     Target::Resource(found)
 }
 
@@ -77,10 +91,21 @@ fn verb(method: &Method, path: &ResourcePath, query: &Query) -> &'static str {
         "PATCH" => "patch",
         "DELETE" if path.name.is_empty() => "deletecollection",
         "DELETE" => "delete",
-        _ if query.flag("watch") && path.subresource.is_empty() => "watch",
+        _ if path.name.is_empty() && query.flag("watch") => "watch",
         _ if path.name.is_empty() => "list",
         _ => "get",
     }
+}
+
+/// The name that a field selector fixes: who may read one object may list or watch it.
+fn selected_name(query: &Query) -> Box<str> {
+    let fields = Fields::parse(query.get("fieldSelector")).unwrap_or_default();
+    fields.required("metadata.name").filter(|name| is_segment(name)).unwrap_or_default().into()
+}
+
+/// Whether a text can be a part of a path.
+fn is_segment(text: &str) -> bool {
+    !matches!(text, "." | "..") && !text.contains(['/', '%'])
 }
 
 #[cfg(test)]
@@ -107,6 +132,12 @@ mod tests {
             parsed(Method::DELETE, "/apis/apps/v1/namespaces/web/deployments").verb,
             "deletecollection"
         );
+        assert_eq!(parsed(Method::GET, "/api/v1/namespaces/web/pods/a?watch=1").verb, "get");
+        let one = parsed(Method::GET, "/api/v1/pods?watch&fieldSelector=metadata.name%3Da");
+        assert_eq!((one.verb, one.name.as_str(), &*one.selected), ("watch", "", "a"));
+        let old = parsed(Method::GET, "/api/v1/watch/namespaces/web/pods/a");
+        assert_eq!((old.verb, old.namespace.as_str(), old.name.as_str()), ("watch", "web", "a"));
+        assert_eq!(parsed(Method::GET, "/apis/apps/v1/watch/deployments").resource, "deployments");
         let namespace = parsed(Method::PUT, "/api/v1/namespaces/web/finalize");
         assert_eq!(
             (namespace.resource.as_str(), namespace.name.as_str(), namespace.subresource.as_str()),

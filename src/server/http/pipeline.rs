@@ -10,8 +10,8 @@ use crate::auth::User;
 use crate::flow::Permit;
 use crate::registry::{
     Change, Context, DeleteOptions, FieldValidation, ListOptions, Outcome, Page, Part, Place, Reading,
-    Record, Rendering, Reply, Serving, Source, WatchOptions, Writer, decode_configuration, decode_object,
-    decode_patch, decode_plain,
+    Record, Rendering, Reply, Serving, Source, WatchOptions, Writer, asked_revision, decode_configuration,
+    decode_object, decode_patch, decode_plain,
 };
 use crate::streams::Kubelets;
 use api::kinds::{Kind, by_resource};
@@ -98,16 +98,17 @@ impl Server {
             return Err(Refusal::method_not_allowed());
         }
         match asked.path.verb {
-            "watch" => self.watch(asked),
+            "watch" => self.watch(asked).await,
             _ => deadline.keep(async { self.verb(asked, &body_of(request).await?).await }).await,
         }
     }
 
-    fn watch(&self, asked: Asked) -> Result<Response<Body>, Refusal> {
-        let options = WatchOptions::parse(asked.kind, &asked.query)?;
+    async fn watch(&self, asked: Asked) -> Result<Response<Body>, Refusal> {
+        let options = WatchOptions::parse(asked.kind, &asked.path.name, &asked.query)?;
         let content_type = asked.rendering.stream_type();
         let serving = Serving { rendering: asked.rendering, permit: asked.permit, stops: asked.ends };
-        let body = self.0.registry.watch(asked.kind, &asked.path.namespace, options, serving)?;
+        let registry = &self.0.registry;
+        let body = registry.watch(asked.kind, &asked.path.namespace, options, serving).await?;
         Ok(answer::typed(Response::new(body), content_type))
     }
 
@@ -117,6 +118,7 @@ impl Server {
         let (kind, namespace, name) = (asked.kind, asked.path.namespace.as_str(), asked.path.name.as_str());
         match asked.path.verb {
             "get" => {
+                registry.fresh(asked_revision(asked.query.get("resourceVersion"))?).await?;
                 let record = registry.find(kind, namespace, name)?;
                 Ok(asked.object(StatusCode::OK, &record.value))
             }

@@ -35,9 +35,14 @@ impl Query {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
-    /// Whether a parameter is set to true.
+    /// Whether a parameter is given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
+    /// Whether a parameter is given and is not false: Kubernetes takes everything else as true.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        matches!(self.get(name), "1" | "true" | "True" | "TRUE" | "t")
+        self.has(name) && self.get(name) != "0" && !self.get(name).eq_ignore_ascii_case("false")
     }
 
     /// A parameter as a number, if it is given.
@@ -62,7 +67,9 @@ mod tests {
         let query = Query::parse("labelSelector=a%3Db%2Cc&command=sh&command=-c+x&watch=true&bad=%zz");
         assert_eq!(query.get("labelSelector"), "a=b,c");
         assert_eq!(Query::parse("command=-c+x").get("command"), "-c x");
-        assert!(query.flag("watch"));
+        assert!(query.flag("watch") && !query.flag("other"));
+        let flags = Query::parse("a=&b=0&c=False&d=yes");
+        assert_eq!(["a", "b", "c", "d"].map(|name| flags.flag(name)), [true, false, false, true]);
         assert_eq!(query.get("bad"), "%zz");
         assert!(query.number("labelSelector").is_err());
     }

@@ -68,6 +68,11 @@ impl Index {
 fn field_text(object: &Value, path: &str) -> Box<str> {
     let value = path.split('.').fold(object, |value, part| &value[part]);
     match value {
+        // Who an event is from: the older field, or the newer one.
+        Value::Object(_) | Value::Null if path == "source" => {
+            let component = value["component"].as_str().filter(|name| !name.is_empty());
+            boxed(component.or(object["reportingComponent"].as_str()).unwrap_or_default())
+        }
         Value::String(text) => boxed(text),
         Value::Null if matches!(path, "spec.unschedulable" | "spec.hostNetwork") => boxed("false"),
         Value::Null if matches!(path, "status.replicas" | "status.successful") => boxed("0"),

@@ -5,8 +5,9 @@ use crate::http::query::Query;
 use api::kinds::Kind;
 use api::selector::{Fields, Labels};
 use api::status::Refusal;
-use base64::Engine;
+use api::validate::{Error, Path};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::{ReadError, Snapshot};
@@ -81,11 +82,13 @@ pub(crate) fn selection(kind: &Kind, query: &Query) -> Result<Selection, Refusal
             query.get("fieldSelector")
         )));
     }
-    Ok(Selection { labels, fields })
+    let stored_as = |field: &str| crate::conversion::stored_field(kind, field);
+    Ok(Selection { labels, fields: fields.renamed(stored_as) })
 }
 
 impl ListOptions {
     pub(crate) fn parse(kind: &Kind, query: &Query) -> Result<Self, Refusal> {
+        check(query)?;
         let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX);
         let version = query.get("resourceVersion");
         let continuation = match query.get("continue") {
@@ -97,72 +100,132 @@ impl ListOptions {
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let revision = parse_version(version)?;
-        let at = match (query.get("resourceVersionMatch"), version) {
-            ("", "" | "0") | ("NotOlderThan", "0") => At::Newest,
-            ("", _) if limit > 0 => At::Exact(revision),
-            ("" | "NotOlderThan", _) if !version.is_empty() => At::NotOlder(revision),
-            ("Exact", "0") => {
-                return Err(forbidden_match(
-                    "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
-                ));
-            }
-            ("Exact", _) if !version.is_empty() => At::Exact(revision),
-            ("Exact" | "NotOlderThan", _) => {
-                return Err(forbidden_match(
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                ));
-            }
-            (other, _) => {
-                return Err(forbidden_match(&format!(
-                    "Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
-                )));
-            }
+        let revision = asked_revision(version)?;
+        let at = match query.get("resourceVersionMatch") {
+            _ if revision == 0 => At::Newest,
+            "Exact" => At::Exact(revision),
+            "" if limit > 0 => At::Exact(revision),
+            _ => At::NotOlder(revision),
         };
         Ok(Self { selection: selection(kind, query)?, limit, continuation, at })
     }
 }
 
-fn forbidden_match(why: &str) -> Refusal {
-    Refusal::new(
-        422,
-        "Invalid",
-        format!("ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: {why}"),
-    )
+const EXACT: &str = "Exact";
+const NOT_OLDER: &str = "NotOlderThan";
+const MATCH: &str = "resourceVersionMatch";
+
+/// Checks what a list says together (`ValidateListOptions`).
+fn check(query: &Query) -> Result<(), Refusal> {
+    let (wanted, path) = (query.get(MATCH), Path::new(MATCH));
+    let mut errors = Vec::new();
+    let mut forbid = |why: &str| errors.push(Error::forbidden(&path, why));
+    if !wanted.is_empty() && query.get("resourceVersion").is_empty() {
+        forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
+    }
+    if !wanted.is_empty() && !query.get("continue").is_empty() {
+        forbid("resourceVersionMatch is forbidden when continue is provided");
+    }
+    if !matches!(wanted, "" | EXACT | NOT_OLDER) {
+        errors.push(Error::not_supported(&path, wanted, &[EXACT, NOT_OLDER, ""]));
+    }
+    if wanted == EXACT && query.get("resourceVersion") == "0" {
+        let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+        errors.push(Error::forbidden(&path, why));
+    }
+    if query.has("sendInitialEvents") {
+        let why = "sendInitialEvents is forbidden for list";
+        errors.push(Error::forbidden(&Path::new("sendInitialEvents"), why));
+    }
+    refuse(&errors)
+}
+
+/// `sendInitialEvents` of a watch, checked with what goes along with it.
+pub(super) fn initial_events(query: &Query) -> Result<Option<bool>, Refusal> {
+    let (wanted, path) = (query.get(MATCH), Path::new(MATCH));
+    let initial = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
+    let mut errors = Vec::new();
+    if initial.is_some() && wanted != NOT_OLDER {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        errors.push(Error::forbidden(&path, why));
+    }
+    if !wanted.is_empty() && initial.is_none() {
+        let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        errors.push(Error::forbidden(&path, why));
+    }
+    if !matches!(wanted, "" | NOT_OLDER) {
+        errors.push(Error::not_supported(&path, wanted, &[NOT_OLDER]));
+    }
+    if !wanted.is_empty() && !query.get("continue").is_empty() {
+        errors.push(Error::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+    }
+    refuse(&errors).map(|()| initial)
+}
+
+fn refuse(errors: &[Error]) -> Result<(), Refusal> {
+    if errors.is_empty() { Ok(()) } else { Err(crate::http::options::invalid("ListOptions", errors)) }
+}
+
+/// The selection of one object that a path names.
+pub(super) fn name_selected(selection: Selection, name: &str) -> Result<Selection, Refusal> {
+    match selection.fields.required("metadata.name") {
+        _ if name.is_empty() => Ok(selection),
+        Some(selected) if selected == name => Ok(selection),
+        None if selection.fields.is_everything() => {
+            Ok(Selection { fields: Fields::of("metadata.name", name), ..selection })
+        }
+        _ => Err(Refusal::bad_request("fieldSelector metadata.name doesn't match requested name")),
+    }
 }
 
 /// A resourceVersion parameter as a revision; "" is 0.
-pub(crate) fn parse_version(text: &str) -> Result<u64, Refusal> {
+pub(crate) fn asked_revision(text: &str) -> Result<u64, Refusal> {
     if text.is_empty() {
         return Ok(0);
     }
     text.parse().map_err(|_| {
         Refusal::bad_request(format!(
-            "invalid resource version {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
         ))
     })
 }
 
 /// The refusal of a revision that is still to come.
 pub(crate) fn too_new(asked: u64, current: u64) -> Refusal {
-    let mut refusal =
-        Refusal::new(504, "Timeout", format!("Too large resource version: {asked}, current: {current}"));
+    let mut refusal = Refusal::new(
+        504,
+        "Timeout",
+        format!("Timeout: Too large resource version: {asked}, current: {current}"),
+    );
     refusal.details = json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1});
     refusal
 }
 
 impl Continuation {
     fn parse(token: &str) -> Result<Self, Refusal> {
-        let invalid = || Refusal::bad_request("continue key is not valid");
-        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| invalid())?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-        let after = value["start"].as_str().ok_or_else(invalid)?.to_owned();
-        match (value["v"].as_str(), value["rv"].as_i64()) {
-            (Some("meta.k8s.io/v1"), Some(revision)) => {
-                Ok(Self { revision: u64::try_from(revision).ok(), after })
+        let invalid = |why: &str| {
+            Refusal::bad_request(format!("invalid continue token: continue key is not valid{why}"))
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|error| match error {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => {
+                invalid(&format!(": illegal base64 data at input byte {at}"))
             }
-            _ => Err(invalid()),
+            _ => invalid(&format!(": illegal base64 data at input byte {}", token.len())),
+        })?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(&format!(": {error}")))?;
+        if value["v"] != "meta.k8s.io/v1" {
+            let version = value["v"].as_str().unwrap_or_default();
+            return Err(invalid(&format!(": server does not recognize this encoded version {version}")));
         }
+        let revision = value["rv"].as_i64().unwrap_or(0);
+        if revision == 0 {
+            return Err(invalid(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+        }
+        let after = value["start"].as_str().unwrap_or_default();
+        if after.is_empty() {
+            return Err(invalid(": encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        Ok(Self { revision: u64::try_from(revision).ok(), after: after.to_owned() })
     }
 
     fn token(&self) -> String {
@@ -215,15 +278,26 @@ impl Registry {
         Ok(page)
     }
 
+    /// A state at least as new as a revision, for which it waits some seconds.
+    pub(crate) async fn fresh(&self, revision: u64) -> Result<Snapshot<super::Index>, Refusal> {
+        let snapshot = self.records.reach(revision).await;
+        if snapshot.revision() < revision {
+            return Err(too_new(revision, snapshot.revision()));
+        }
+        Ok(snapshot)
+    }
+
     async fn state(&self, options: &ListOptions) -> Result<Snapshot<super::Index>, Refusal> {
         let store = self.records.store();
         let current = store.snapshot();
         let exact = match (&options.continuation, options.at) {
             (Some(Continuation { revision: Some(revision), .. }), _) => *revision,
             (Some(_), _) | (None, At::Newest) => return Ok(current),
-            (None, At::NotOlder(revision)) if revision <= current.revision() => return Ok(current),
-            (None, At::NotOlder(revision)) => return Err(too_new(revision, current.revision())),
-            (None, At::Exact(revision)) => revision,
+            (None, At::NotOlder(revision)) => return self.fresh(revision).await,
+            (None, At::Exact(revision)) => {
+                self.fresh(revision).await?;
+                revision
+            }
         };
         match (store.snapshot_at(exact).await, &options.continuation) {
             (Ok(snapshot), _) => Ok(snapshot),
@@ -265,6 +339,61 @@ mod tests {
         assert_eq!(parsed("resourceVersion=5&resourceVersionMatch=Exact").unwrap().at, At::Exact(5));
         assert_eq!(parsed("resourceVersionMatch=Exact").unwrap_err().code, 422);
         assert_eq!(parsed("resourceVersion=x").unwrap_err().code, 400);
+    }
+
+    fn refused(query: &str) -> String {
+        let refusal = ListOptions::parse(by_kind("v1", "Pod").unwrap(), &Query::parse(query)).unwrap_err();
+        assert_eq!(refusal.code, 422);
+        refusal.message
+    }
+
+    #[test]
+    fn options_are_checked_in_kubernetes_words() {
+        let head = "ListOptions.meta.k8s.io \"\" is invalid:";
+        assert_eq!(
+            refused("resourceVersionMatch=Exact&resourceVersion=0"),
+            format!(
+                "{head} resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""
+            )
+        );
+        assert_eq!(
+            refused("resourceVersionMatch=Any&resourceVersion=1"),
+            format!(
+                "{head} resourceVersionMatch: Unsupported value: \"Any\": supported values: \"Exact\", \"NotOlderThan\", \"\""
+            )
+        );
+        assert_eq!(
+            refused("sendInitialEvents=true"),
+            format!("{head} sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list")
+        );
+        let watch = |query: &str| initial_events(&Query::parse(query)).map_err(|refusal| refusal.message);
+        assert_eq!(watch("watch=1"), Ok(None));
+        assert_eq!(watch("sendInitialEvents=false&resourceVersionMatch=NotOlderThan"), Ok(Some(false)));
+        assert_eq!(
+            watch("sendInitialEvents=true"),
+            Err(format!(
+                "{head} resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            ))
+        );
+        assert_eq!(
+            watch("resourceVersionMatch=NotOlderThan"),
+            Err(format!(
+                "{head} resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            ))
+        );
+    }
+
+    #[test]
+    fn events_are_selected_by_the_names_of_their_own_group() {
+        let kind = by_kind("events.k8s.io/v1", "Event").unwrap();
+        let query = Query::parse("fieldSelector=regarding.name%3Da,reportingController%3Db,type%3DNormal");
+        let selection = selection(kind, &query).unwrap();
+        assert_eq!(
+            selection.fields.fields().collect::<Vec<_>>(),
+            ["involvedObject.name", "reportingComponent", "type"]
+        );
+        let wrong = Query::parse("fieldSelector=involvedObject.name%3Da");
+        assert!(super::selection(kind, &wrong).is_err());
     }
 
     #[test]

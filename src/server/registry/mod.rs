@@ -32,7 +32,7 @@ pub(crate) use body::{
 pub(crate) use create::shape;
 pub(crate) use delete::DeleteOptions;
 pub(crate) use index::{Index, Record, Selection, place_of};
-pub(crate) use list::{ListOptions, Page};
+pub(crate) use list::{ListOptions, Page, asked_revision};
 pub(crate) use meta::{new_uid, random, timestamp};
 pub(crate) use records::{Followed, Records};
 pub(crate) use render::Rendering;
@@ -155,6 +155,8 @@ fn durability(key: &str) -> Durability {
 fn store_refusal(error: &WriteError<Index>) -> Refusal {
     match error {
         WriteError::Full => Refusal::new(507, "InsufficientStorage", error.to_string()),
+        // In the words of the store that clients know.
+        WriteError::TooLarge => Refusal::new(500, "", error.to_string()),
         WriteError::Closed => Refusal::unavailable("the server is shutting down"),
         WriteError::Io(_) | WriteError::Conflict(_) => Refusal::internal(error),
     }

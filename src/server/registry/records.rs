@@ -1,10 +1,19 @@
 //! The store as the rooms' parts see it: records of objects, and when groups of kinds last changed.
 
 use super::index::{Index, index};
+use super::render::in_protobuf;
 use super::usage::Usages;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use store::{Snapshot, Store, Write, WriteError, Written};
+use std::time::Duration;
+use store::{Change, Snapshot, Store, Write, WriteError, Written};
+
+/// How long a read waits for a revision that is still to come.
+const FRESH_LIMIT: Duration = Duration::from_secs(3);
+
+/// The largest object (the limit of requests to etcd).
+const OBJECT_BYTES: usize = 1_572_864;
 
 /// Groups of kinds of which a compiled form is kept, that is renewed exactly when needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +60,21 @@ impl Records {
         &self.usages
     }
 
+    /// A state at least as new as a revision, or the newest after some waiting.
+    pub(crate) async fn reach(&self, revision: u64) -> Snapshot<Index> {
+        let snapshot = self.snapshot();
+        if snapshot.revision() >= revision {
+            return snapshot;
+        }
+        if let Ok(mut watch) = self.store.watch("", snapshot.revision()) {
+            let reached = async { while self.store.revision() < revision && watch.next().await.is_ok() {} };
+            if tokio::time::timeout(FRESH_LIMIT, reached).await.is_err() {
+                tracing::debug!(revision, "a revision that was asked for has not come about");
+            }
+        }
+        self.snapshot()
+    }
+
     /// When a kind of the group was last written.
     pub(crate) fn changed(&self, group: Followed) -> u64 {
         self.changed[group as usize].load(Ordering::Acquire)
@@ -59,7 +83,10 @@ impl Records {
     /// Makes one change.
     pub(crate) async fn write(&self, write: Write<Index>) -> Result<Written<Index>, WriteError<Index>> {
         let group = FOLLOWED.iter().find(|(_, part)| write.key.contains(part));
-        let deletes = matches!(write.change, store::Change::Delete(..));
+        let deletes = matches!(write.change, Change::Delete(..));
+        if too_large(&write.change) {
+            return Err(WriteError::TooLarge);
+        }
         let written = self.store.write(write).await?;
         let now = (!deletes).then_some(&*written.record);
         self.usages.wrote(written.previous.as_deref(), now);
@@ -68,4 +95,14 @@ impl Records {
         }
         Ok(written)
     }
+}
+
+/// Whether an object is larger than what Kubernetes' store takes. That keeps protobuf, which is smaller.
+fn too_large(change: &Change<Index>) -> bool {
+    let Change::Put(template, _) = change else { return false };
+    if template.bytes.len() <= OBJECT_BYTES {
+        return false;
+    }
+    let bytes = Bytes::copy_from_slice(&template.bytes);
+    in_protobuf(&bytes).is_none_or(|encoded| encoded.len() > OBJECT_BYTES)
 }

@@ -1,6 +1,6 @@
 //! Watches: what happens to a kind's objects from a revision on, as a stream of JSON lines.
 
-use super::list::{parse_version, selection, too_new};
+use super::list::{asked_revision, initial_events, name_selected, selection, too_new};
 use super::meta::random;
 use super::render::in_protobuf;
 use super::usage::Watching;
@@ -24,8 +24,13 @@ use store::{Event, Snapshot, Watch, WatchError};
 
 /// How often a watch with nothing to tell says how far it is.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// So long before its end a watch says once more how far it is.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// How long a watch lasts that does not say: this, up to twice as long, so that not all end together.
 const SHORTEST_S: u64 = 1800;
+/// How many objects that were there at the start are taken up at a time: the rest waits until the client
+/// has read them.
+const INITIAL: usize = 64;
 
 /// What a watch asks for.
 #[derive(Clone, Debug)]
@@ -33,8 +38,6 @@ pub(crate) struct WatchOptions {
     selection: Selection,
     start: Start,
     bookmarks: bool,
-    /// Marks the end of the initial objects with an annotated bookmark.
-    mark_initial: bool,
     lasts: Duration,
 }
 
@@ -44,62 +47,31 @@ enum Start {
     Initial(u64),
     /// With what comes after the revision.
     After(u64),
+    /// With what comes next.
+    Now,
 }
 
 impl WatchOptions {
-    pub(crate) fn parse(kind: &Kind, query: &Query) -> Result<Self, Refusal> {
+    /// Reads the options of a watch of a collection or (with a name) of one object.
+    pub(crate) fn parse(kind: &Kind, name: &str, query: &Query) -> Result<Self, Refusal> {
+        let initial = initial_events(query)?;
         let version = query.get("resourceVersion");
-        let revision = parse_version(version)?;
-        let bookmarks = query.flag("allowWatchBookmarks");
-        let initial = match query.get("sendInitialEvents") {
-            "" => None,
-            _ => Some(query.flag("sendInitialEvents")),
-        };
-        if initial.is_some() && query.get("resourceVersionMatch") != "NotOlderThan" {
-            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            return Err(Refusal::new(
-                422,
-                "Invalid",
-                format!("ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: {why}"),
-            ));
-        }
+        let revision = asked_revision(version)?;
         let start = match (initial, version) {
             (Some(true), _) | (None, "" | "0") => Start::Initial(revision),
-            (Some(false), "" | "0") => Start::After(u64::MAX),
+            (Some(false), "" | "0") => Start::Now,
             _ => Start::After(revision),
         };
         let jitter_s = u64::from(u16::from_le_bytes(random())) % SHORTEST_S;
         let lasts_s =
             query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0).unwrap_or(SHORTEST_S + jitter_s);
-        let mark_initial = initial == Some(true) && bookmarks;
         Ok(Self {
-            selection: selection(kind, query)?,
+            selection: name_selected(selection(kind, query)?, name)?,
             start,
-            bookmarks,
-            mark_initial,
+            bookmarks: query.flag("allowWatchBookmarks"),
             lasts: Duration::from_secs(lasts_s),
         })
     }
-}
-
-struct Stream {
-    kind: &'static Kind,
-    rendering: Rendering,
-    selection: Selection,
-    watch: Watch<Index>,
-    _counted: Watching,
-    bookmarks: bool,
-    /// The revision of the last thing that was sent.
-    told: u64,
-    first: bool,
-    /// What is to be sent, in pieces that are shared between watches.
-    frames: VecDeque<Bytes>,
-    ends: clock::Instant,
-    ended: bool,
-    /// The seats of a watch that is still sending what was there at its start.
-    permit: Option<Permit>,
-    /// Completes when the server stops.
-    stops: BoxFuture<'static, ()>,
 }
 
 /// How a watch is answered.
@@ -110,9 +82,45 @@ pub(crate) struct Serving {
     pub(crate) stops: Option<Shutdown>,
 }
 
+/// What was there at the start and is still to be sent.
+struct Initial {
+    snapshot: Snapshot<Index>,
+    prefix: String,
+    /// The key of the last object that was taken up.
+    after: Option<Arc<str>>,
+}
+
+enum State {
+    Starting(Initial),
+    Following,
+    Ended,
+}
+
+struct Stream {
+    kind: &'static Kind,
+    rendering: Rendering,
+    selection: Selection,
+    state: State,
+    watch: Watch<Index>,
+    _counted: Watching,
+    bookmarks: bool,
+    next_bookmark: clock::Instant,
+    /// The revision of the last thing that was sent.
+    told: u64,
+    first: bool,
+    /// What is to be sent, in pieces that are shared between watches.
+    frames: VecDeque<Bytes>,
+    ends: clock::Instant,
+    /// The seats of a watch that is still sending what was there at its start.
+    permit: Option<Permit>,
+    /// Completes when the server stops.
+    stops: BoxFuture<'static, ()>,
+}
+
 impl Registry {
-    /// Opens a watch of a kind in one namespace or (with "") in all.
-    pub(crate) fn watch(
+    /// Opens a watch of a kind in one namespace or (with "") in all. Once the options are sound, a refusal
+    /// comes as an event.
+    pub(crate) async fn watch(
         &self,
         kind: &'static Kind,
         namespace: &str,
@@ -121,45 +129,53 @@ impl Registry {
     ) -> Result<Body, Refusal> {
         let base = kind.storage_prefix();
         let prefix = if namespace.is_empty() { base } else { format!("{base}{namespace}/") };
-        let snapshot = self.records.snapshot();
-        let current = snapshot.revision();
-        let after = match options.start {
-            Start::After(u64::MAX) => current,
-            Start::After(revision) | Start::Initial(revision) if revision > current => {
-                return Err(too_new(revision, current));
-            }
-            Start::After(revision) => revision,
-            Start::Initial(_) => current,
-        };
-        let watch = self.records.store().watch(&prefix, after).map_err(|error| ended(&error, after))?;
         let of_one = options.selection.fields.required("metadata.name").is_some();
         let counted = self.records.usages().watch(kind, of_one).ok_or_else(too_many)?;
-        let mut stream = Stream {
+        let (snapshot, watch) = match self.open(&prefix, options.start).await {
+            Ok(opened) => opened,
+            Err(refusal) => return Ok(refused(&serving.rendering, &refusal)),
+        };
+        let told = snapshot.revision();
+        let state = match options.start {
+            Start::Initial(_) => State::Starting(Initial { snapshot, prefix, after: None }),
+            Start::After(_) | Start::Now => State::Following,
+        };
+        let now = clock::instant();
+        let stream = Stream {
             kind,
             rendering: serving.rendering,
             selection: options.selection,
+            state,
             watch,
             _counted: counted,
             bookmarks: options.bookmarks,
-            told: after,
+            next_bookmark: now + BOOKMARK_INTERVAL,
+            told: if let Start::After(revision) = options.start { revision } else { told },
             first: true,
             frames: VecDeque::new(),
-            ends: clock::instant() + options.lasts,
-            ended: false,
+            ends: now + options.lasts,
             permit: serving.permit,
             stops: match serving.stops {
                 Some(stops) => async move { stops.requested().await }.boxed(),
                 None => futures_util::future::pending().boxed(),
             },
         };
-        if matches!(options.start, Start::Initial(_)) {
-            stream.send_initial(&snapshot, &prefix, options.mark_initial);
+        Ok(stream.into_body())
+    }
+
+    /// The state at a watch's start, and its place in the history.
+    async fn open(&self, prefix: &str, start: Start) -> Result<(Snapshot<Index>, Watch<Index>), Refusal> {
+        let at_least = match start {
+            Start::Initial(revision) | Start::After(revision) => revision,
+            Start::Now => 0,
+        };
+        let snapshot = self.records.reach(at_least).await;
+        if snapshot.revision() < at_least {
+            return Err(too_new(at_least, snapshot.revision()));
         }
-        let frames = futures_util::stream::unfold(stream, |mut stream| async move {
-            let piece = stream.next().await?;
-            Some((Ok::<_, BodyError>(Frame::data(piece)), stream))
-        });
-        Ok(StreamBody::new(frames).boxed_unsync())
+        let after = if let Start::After(revision) = start { revision } else { snapshot.revision() };
+        let watch = self.records.store().watch(prefix, after).map_err(|error| ended(&error, after))?;
+        Ok((snapshot, watch))
     }
 }
 
@@ -176,16 +192,40 @@ fn ended(error: &WatchError, after: u64) -> Refusal {
     }
 }
 
+/// A watch that says why there is none.
+fn refused(rendering: &Rendering, refusal: &Refusal) -> Body {
+    let mut frames = VecDeque::new();
+    push(&mut frames, rendering, "ERROR", encoded(rendering, &refusal.to_value()));
+    base::full_body(frames.iter().flatten().copied().collect::<Bytes>())
+}
+
+fn encoded(rendering: &Rendering, object: &Value) -> Bytes {
+    let json = Bytes::from(object.to_string());
+    if *rendering == Rendering::Protobuf { in_protobuf(&json).unwrap_or_default() } else { json }
+}
+
+/// Adds an event with its object already in the form that was asked for.
+fn push(frames: &mut VecDeque<Bytes>, rendering: &Rendering, what: &'static str, object: Bytes) {
+    let head: &'static [u8] = match what {
+        _ if *rendering == Rendering::Protobuf => {
+            return frames.push_back(encode_event(what, &object).into());
+        }
+        "ADDED" => b"{\"type\":\"ADDED\",\"object\":",
+        "MODIFIED" => b"{\"type\":\"MODIFIED\",\"object\":",
+        "DELETED" => b"{\"type\":\"DELETED\",\"object\":",
+        "BOOKMARK" => b"{\"type\":\"BOOKMARK\",\"object\":",
+        _ => b"{\"type\":\"ERROR\",\"object\":",
+    };
+    frames.extend([Bytes::from_static(head), object, Bytes::from_static(b"}\n")]);
+}
+
 impl Stream {
-    fn send_initial(&mut self, snapshot: &Snapshot<Index>, prefix: &str, mark: bool) {
-        for record in snapshot.range(prefix, None) {
-            if self.selection.matches(record) {
-                self.send("ADDED", &record.value);
-            }
-        }
-        if mark {
-            self.bookmark(snapshot.revision(), json!({"k8s.io/initial-events-end": "true"}));
-        }
+    fn into_body(self) -> Body {
+        let frames = futures_util::stream::unfold(self, |mut stream| async move {
+            let piece = stream.next().await?;
+            Some((Ok::<_, BodyError>(Frame::data(piece)), stream))
+        });
+        StreamBody::new(frames).boxed_unsync()
     }
 
     /// The next piece of the body.
@@ -194,28 +234,62 @@ impl Stream {
             if let Some(part) = crate::http::answer::gather(&mut self.frames) {
                 return Some(part);
             }
-            self.permit = None;
-            if self.ended {
-                return None;
+            match std::mem::replace(&mut self.state, State::Following) {
+                State::Starting(initial) => self.send_initial(initial),
+                State::Following => self.follow().await,
+                State::Ended => return None,
             }
-            let quiet = clock::instant() + BOOKMARK_INTERVAL;
-            let wait_until = if self.bookmarks { quiet.min(self.ends) } else { self.ends };
-            let waited = tokio::select! {
-                waited = tokio::time::timeout_at(wait_until, self.watch.next()) => waited,
-                () = &mut self.stops => {
-                    self.ended = true;
-                    continue;
-                }
-            };
-            match waited {
-                Ok(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
-                Ok(Err(error)) => self.send_error(&error),
-                Err(_) if clock::instant() >= self.ends => self.ended = true,
-                Err(_) => match self.watch.progress() {
-                    Ok(revision) if revision > self.told => self.bookmark(revision, Value::Null),
+        }
+    }
+
+    /// Some of what was there at the start, and after the last of it a mark, if bookmarks are taken.
+    fn send_initial(&mut self, mut initial: Initial) {
+        let rest = initial.snapshot.range(&initial.prefix, initial.after.as_deref());
+        let some: Vec<Arc<Record>> = rest.take(INITIAL).cloned().collect();
+        for record in some.iter().filter(|record| self.selection.matches(record)) {
+            let object = self.rendering.event(self.kind, &record.value, std::mem::take(&mut self.first));
+            push(&mut self.frames, &self.rendering, "ADDED", object);
+        }
+        if let Some(last) = some.last() {
+            initial.after = Some(last.key.clone());
+            self.state = State::Starting(initial);
+            return;
+        }
+        if self.bookmarks {
+            self.bookmark(initial.snapshot.revision(), json!({"k8s.io/initial-events-end": "true"}));
+        }
+        self.permit = None;
+    }
+
+    /// Waits for events, the time of a bookmark, or the end.
+    async fn follow(&mut self) {
+        self.permit = None;
+        let before_end = self.ends - LAST_BOOKMARK;
+        let mut wait_until = self.ends;
+        if self.bookmarks {
+            let last = if before_end > clock::instant() { before_end } else { self.ends };
+            wait_until = self.next_bookmark.min(last);
+        }
+        let waited = tokio::select! {
+            waited = tokio::time::timeout_at(wait_until, self.watch.next()) => waited,
+            () = &mut self.stops => {
+                self.state = State::Ended;
+                return;
+            }
+        };
+        match waited {
+            Ok(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
+            Ok(Err(error)) => self.send_error(&error),
+            Err(_) if clock::instant() >= self.ends => self.state = State::Ended,
+            Err(_) => {
+                self.next_bookmark = clock::instant() + BOOKMARK_INTERVAL;
+                match self.watch.progress() {
+                    Ok(revision) if revision > self.told || clock::instant() >= before_end => {
+                        self.bookmark(revision, Value::Null);
+                    }
                     Ok(_) => {}
                     Err(error) => self.send_error(&error),
-                },
+                }
             }
         }
     }
@@ -236,22 +310,7 @@ impl Stream {
 
     fn send(&mut self, what: &'static str, object: &Bytes) {
         let object = self.rendering.event(self.kind, object, std::mem::take(&mut self.first));
-        self.push(what, object);
-    }
-
-    /// An event with its object already in the form that was asked for.
-    fn push(&mut self, what: &'static str, object: Bytes) {
-        let head: &'static [u8] = match what {
-            _ if self.rendering == Rendering::Protobuf => {
-                return self.frames.push_back(encode_event(what, &object).into());
-            }
-            "ADDED" => b"{\"type\":\"ADDED\",\"object\":",
-            "MODIFIED" => b"{\"type\":\"MODIFIED\",\"object\":",
-            "DELETED" => b"{\"type\":\"DELETED\",\"object\":",
-            "BOOKMARK" => b"{\"type\":\"BOOKMARK\",\"object\":",
-            _ => b"{\"type\":\"ERROR\",\"object\":",
-        };
-        self.frames.extend([Bytes::from_static(head), object, Bytes::from_static(b"}\n")]);
+        push(&mut self.frames, &self.rendering, what, object);
     }
 
     fn bookmark(&mut self, revision: u64, annotations: Value) {
@@ -271,22 +330,16 @@ impl Stream {
             }
         };
         self.told = revision;
-        let object = self.encoded(&object);
-        self.push("BOOKMARK", object);
-    }
-
-    fn encoded(&self, object: &Value) -> Bytes {
-        let json = Bytes::from(object.to_string());
-        if self.rendering == Rendering::Protobuf { in_protobuf(&json).unwrap_or_default() } else { json }
+        let object = encoded(&self.rendering, &object);
+        push(&mut self.frames, &self.rendering, "BOOKMARK", object);
     }
 
     fn send_error(&mut self, error: &WatchError) {
         if let WatchError::Compacted { .. } = error {
-            let status = ended(error, self.told).to_value();
-            let status = self.encoded(&status);
-            self.push("ERROR", status);
+            let status = encoded(&self.rendering, &ended(error, self.told).to_value());
+            push(&mut self.frames, &self.rendering, "ERROR", status);
         }
-        self.ended = true;
+        self.state = State::Ended;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Priority and fairness, limits of requests and the end of the server, over HTTPS.
 
-use super::{API, Https, JSON, MAPS, map, parts};
+use super::{API, Https, JSON, MAPS, map};
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
@@ -77,7 +77,8 @@ fn schema(name: &str, level: &str, user: &str) -> Value {
 }
 
 fn dangling(https: &Https) {
-    let (code, made) = https.send("POST", &format!("{FLOW}/flowschemas"), JSON, &schema("lost", "none", "none"));
+    let (code, made) =
+        https.send("POST", &format!("{FLOW}/flowschemas"), JSON, &schema("lost", "none", "none"));
     assert_eq!(code, 201, "{made}");
     let path = format!("{FLOW}/flowschemas/lost");
     let told = wait_for("the condition", SOON, || {
@@ -89,6 +90,10 @@ fn dangling(https: &Https) {
         "This FlowSchema references the PriorityLevelConfiguration object named \"none\" but there is no such object"
     );
     https.call("DELETE", &path, &[]);
+}
+
+fn read(cluster: &Cluster, file: &str) -> String {
+    std::fs::read_to_string(cluster.sandbox.folder.join(file)).unwrap_or_default()
 }
 
 /// The headers of an answer to a user, by impersonation.
@@ -119,21 +124,36 @@ fn a_flood_leaves_room_for_others(cluster: &Cluster, https: &Https) {
         "metadata": {"name": "narrow"}, "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 0,
             "borrowingLimitPercent": 0, "limitResponse": {"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 2}}}}});
     assert_eq!(https.send("POST", &format!("{FLOW}/prioritylevelconfigurations"), JSON, &level).0, 201);
-    assert_eq!(https.send("POST", &format!("{FLOW}/flowschemas"), JSON, &schema("noisy", "narrow", "noisy")).0, 201);
+    assert_eq!(
+        https.send("POST", &format!("{FLOW}/flowschemas"), JSON, &schema("noisy", "narrow", "noisy")).0,
+        201
+    );
     // Without a seat nothing of the user's starts: two requests wait, all others are refused at once.
     let urls = format!("{API}/api/v1/namespaces/default/configmaps?timeout=60s");
     let flood = format!(
         "for n in 1 2 3 4 5 6 7 8; do curl -s --cacert ca.pem --cert client.pem --key client.key -i \
          -H 'impersonate-user: noisy' '{urls}' > flood-$n & done; wait"
     );
-    let mut noisy = cluster.sandbox.background(&cluster.sandbox.folder.join("flood.log"), |_| {}, &["sh", "-c", &flood]);
-    wait_for("refusals", SOON, || metric(https, "narrow", "rejected_requests_total", "queue-full").filter(|count| *count >= 6));
+    let mut noisy =
+        cluster.sandbox.background(&cluster.sandbox.folder.join("flood.log"), |_| {}, &["sh", "-c", &flood]);
+    wait_for("refusals", SOON, || {
+        metric(https, "narrow", "rejected_requests_total", "queue-full").filter(|count| *count >= 6)
+    });
     assert_eq!(metric(https, "narrow", "current_inqueue_requests", "").unwrap(), 2);
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a", "namespace": "kube-node-lease"},
         "spec": {"holderIdentity": "a", "leaseDurationSeconds": 40}});
-    let node = ["-H", "impersonate-user: system:node:a", "-H", "impersonate-group: system:nodes",
-        "-H", "content-type: application/json", "-d", &lease.to_string()];
-    let (code, made) = https.call("POST", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", &node);
+    let node = [
+        "-H",
+        "impersonate-user: system:node:a",
+        "-H",
+        "impersonate-group: system:nodes",
+        "-H",
+        "content-type: application/json",
+        "-d",
+        &lease.to_string(),
+    ];
+    let (code, made) =
+        https.call("POST", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", &node);
     assert_eq!(code, 201, "{made}");
     assert_eq!(https.call("GET", MAPS, &[]).0, 200);
     assert!(noisy.ended().is_none(), "two requests are still waiting");
@@ -143,7 +163,7 @@ fn a_flood_leaves_room_for_others(cluster: &Cluster, https: &Https) {
     assert_eq!(https.send("PATCH", &path, MERGE, &more).0, 200);
     https.call("GET", MAPS, &[]);
     wait_for("the end of the flood", SOON, || noisy.ended());
-    let answers: Vec<String> = (1..=8).map(|number| cluster.sandbox.read(&format!("flood-{number}"))).collect();
+    let answers: Vec<String> = (1..=8).map(|number| read(cluster, &format!("flood-{number}"))).collect();
     let refused: Vec<&String> = answers.iter().filter(|answer| answer.contains(" 429")).collect();
     assert_eq!(refused.len(), 6, "{answers:?}");
     assert!(refused[0].contains("retry-after: 1"), "{}", refused[0]);
@@ -178,23 +198,23 @@ fn timeouts(https: &Https) {
         "invalid timeout specified in the request URL - time: invalid duration \"soon\""
     );
     // A body that does not come.
-    let url = format!("{API}{MAPS}?timeout=1s");
-    let words = ["-X", "POST", "-H", "content-type: application/json", "-H", "expect:", "-T", "-"];
-    let certificate = ["--cert", "client.pem", "--key", "client.key"];
-    let sleepy = format!(
-        "(printf '{{'; sleep 20) | curl -sS -w '\\n%{{http_code}}' --cacert ca.pem {} {} '{url}'",
-        certificate.join(" "),
-        words.map(|word| format!("'{word}'")).join(" ")
+    let head = format!(
+        "POST {MAPS}?timeout=1s HTTP/1.1\\r\\nHost: a\\r\\nContent-Type: {JSON}\\r\\nContent-Length: 9\\r\\n\\r\\n"
     );
-    let (code, status) = parts(&https.0.sandbox.sh(&format!("timeout 15 sh -c \"{}\"", sleepy.replace('"', "\\\""))));
-    assert_eq!((code, &status["reason"]), (504, &json!("Timeout")), "{status}");
-    assert_eq!(status["message"], "Timeout: request did not complete within the allotted timeout");
+    let script = format!(
+        "(printf '{head}{{'; sleep 3) | openssl s_client -quiet -no_ign_eof -connect 127.0.0.1:6443 -cert client.pem -key client.key"
+    );
+    let answer = https.0.sandbox.sh(&script).stdout;
+    assert!(answer.starts_with("HTTP/1.1 504 Gateway Timeout"), "{answer}");
+    assert!(
+        answer.contains("\"message\":\"Timeout: request did not complete within the allotted timeout\""),
+        "{answer}"
+    );
 }
 
 fn sizes(cluster: &Cluster, https: &Https) {
     let send = |bytes: usize| {
         let mut large = map("large");
-        large["metadata"]["annotations"] = json!({});
         large["data"]["key"] = json!("x".repeat(bytes));
         std::fs::write(cluster.sandbox.folder.join("large.json"), large.to_string()).unwrap();
         let words = ["-H", "content-type: application/json", "--data-binary", "@large.json"];
@@ -203,17 +223,35 @@ fn sizes(cluster: &Cluster, https: &Https) {
     let (code, status) = send(3 << 20);
     assert_eq!((code, &status["reason"]), (413, &json!("RequestEntityTooLarge")), "{status}");
     assert_eq!(status["message"], "Request entity too large: limit is 3145728");
+    // More than an object may have.
+    let revision = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "large"},
+        "revision": 1, "data": {"text": "x".repeat(1_600_000)}});
+    std::fs::write(cluster.sandbox.folder.join("large.json"), revision.to_string()).unwrap();
+    let words = ["-H", "content-type: application/json", "--data-binary", "@large.json"];
+    let (code, status) = https.call("POST", "/apis/apps/v1/namespaces/default/controllerrevisions", &words);
+    assert_eq!((code, &status["message"]), (500, &json!("etcdserver: request is too large")), "{status}");
 }
 
 /// A watch ends with a whole last chunk when the server stops, and a new start goes on from there.
 fn the_end_is_orderly(cluster: &mut Cluster) {
     let url = format!("{API}{MAPS}?watch=true&resourceVersion=0");
-    let words = ["curl", "-sS", "--http1.1", "--cacert", "ca.pem", "--cert", "client.pem", "--key", "client.key", &url];
+    let words = [
+        "curl",
+        "-sSN",
+        "--http1.1",
+        "--cacert",
+        "ca.pem",
+        "--cert",
+        "client.pem",
+        "--key",
+        "client.key",
+        &url,
+    ];
     let log = cluster.sandbox.folder.join("watch.log");
     let mut watch = cluster.sandbox.background(&log, |_| {}, &words);
     wait_for("the watch", SOON, || std::fs::read_to_string(&log).ok().filter(|text| text.contains("ADDED")));
     assert_eq!(cluster.stop("TERM"), 0);
     let code = wait_for("the end of the watch", SOON, || watch.ended());
-    assert!(code.success(), "{code:?}: {}", cluster.sandbox.read("watch.log"));
+    assert_eq!(code, 0, "{}", read(cluster, "watch.log"));
     cluster.start();
 }
