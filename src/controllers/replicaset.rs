@@ -373,7 +373,10 @@ mod tests {
         assert_eq!((plan.create, controller.selector().selects(&*pods[0])), (2, true));
         let told = controller.with_status(plan.status);
         let status = told.status.as_ref().unwrap();
-        assert_eq!((status.replicas, status.ready_replicas, status.observed_generation), (1, Some(1), Some(3)));
+        assert_eq!(
+            (status.replicas, status.ready_replicas, status.observed_generation),
+            (1, Some(1), Some(3))
+        );
         assert_eq!(told.status(), told.with_status(told.status().unwrap()).status());
     }
 

@@ -17,6 +17,21 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
+impl Subresource {
+    /// The kind that is read and written through it, of objects of this kind.
+    pub fn kind_of(&self, kind: &Kind) -> String {
+        match self.kind {
+            "" => kind.kind.to_owned(),
+            pattern => pattern.replace('*', kind.kind),
+        }
+    }
+
+    /// The group and version of that kind.
+    pub fn version_of(&self, kind: &Kind) -> (&'static str, &'static str) {
+        if self.version.is_empty() { (kind.group, kind.version) } else { (self.group, self.version) }
+    }
+}
+
 const READ_WRITE: &[&str] = &["get", "patch", "update"];
 const ALL_METHODS: &[&str] = &["create", "delete", "get", "patch", "update"];
 const OPENED: &[&str] = &["create", "get"];
@@ -82,6 +97,8 @@ pub struct Kind {
     pub columns: &'static [Column],
     /// Fields a field selector may name, besides `metadata.name` and `metadata.namespace`.
     pub selectable_fields: &'static [&'static str],
+    /// A deletion that takes effect at once answers with the object instead of a `Status`.
+    pub returns_deleted: bool,
     /// The group under which objects are stored: two groups may serve one store of objects.
     pub storage_group: &'static str,
     /// The row as which objects are stored, if this is another version of it.
@@ -107,6 +124,7 @@ pub(super) const fn kind(
         subresources: &[],
         columns: columns::DEFAULT,
         selectable_fields: &[],
+        returns_deleted: false,
         storage_group: group,
         hub: None,
     }
@@ -155,6 +173,11 @@ impl Kind {
 
     pub(super) const fn fields(mut self, fields: &'static [&'static str]) -> Self {
         self.selectable_fields = fields;
+        self
+    }
+
+    pub(super) const fn returns_deleted(mut self) -> Self {
+        self.returns_deleted = true;
         self
     }
 

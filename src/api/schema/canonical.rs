@@ -4,9 +4,6 @@
 use super::{Field, Type, TypeId, schema};
 use serde_json::{Map, Value};
 
-/// Required fields that a typed server can tell from empty ones, as they are pointers.
-const POINTERS: [&str; 4] = ["selector", "parentRef", "pathType", "sideEffects"];
-
 /// Brings a value of a type into its canonical form.
 pub fn canonical(value: &mut Value, ty: TypeId) {
     let def = schema().get(ty);
@@ -42,10 +39,8 @@ pub fn blank(ty: TypeId, name: &str) -> Option<Value> {
 
 /// The value of a scalar that is always written.
 fn zero(field: &Field) -> Option<Value> {
-    if !field.required || POINTERS.contains(&field.name) {
-        return None;
-    }
     match field.ty {
+        _ if !field.has_zero() => None,
         Type::Int32 | Type::Int64 => Some(Value::from(0)),
         Type::Bool => Some(Value::from(false)),
         Type::String => Some(Value::from("")),
@@ -79,9 +74,8 @@ fn is_absent(value: &Value, field: &Field) -> bool {
 /// The type of a struct that is part of its owner.
 fn always_there(field: &Field) -> Option<TypeId> {
     let Type::Ref(id) = field.ty else { return None };
-    let inlined = field.zero_is_absent || (field.required && !POINTERS.contains(&field.name));
     let known = !schema().get(id).fields.is_empty() && !field.numbers.is_empty();
-    (inlined && known).then_some(id)
+    (field.has_zero() && known).then_some(id)
 }
 
 #[cfg(test)]

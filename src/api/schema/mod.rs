@@ -2,11 +2,16 @@
 //! required, and how lists and maps merge. Facts of the OpenAPI document in a compact form of our
 //! own (`v1.36.txt`), from which unknown fields are found, patches are merged and documents published.
 //!
-//! One line a type: `name [@group/version/Kind] [atomic]`; below it one tabbed line a field:
-//! `name[!][#number[?]] type [map=keys|set|atomic|granular] [patch=strategy] [key=merge key]`. `!`
-//! marks required fields. The number is the field's in protobuf, with the numbers of the messages it
-//! stands in before it (`2.19`); `?` says that its zero value is as good as absent. Types: `[]T` list,
-//! `{}T` map, scalars by name, or another type's name.
+//! One line a type: `name [@group/version/Kind] [atomic] [union=[discriminator]:field,...]`; below it
+//! one tabbed line a field: `name[!][#number[?]] type [map=keys|set|atomic|granular] [patch=strategy]
+//! [key=merge key] [pointer] [| facts]`. `!` marks required fields. The number is the field's in
+//! protobuf, with the numbers of the messages it stands in before it (`2.19`); `?` says that its zero
+//! value is as good as absent, `pointer` that a required field can be told from its zero value. Types:
+//! `[]T` list, `{}T` map, scalars by name, or another type's name.
+//!
+//! Facts are what the published documents alone say: `default=JSON` where it is not the zero value that
+//! follows from the rest, `as=name` of the type that `any` is published as, `bare` for a reference
+//! without anything beside it, and at last `enum=value,...`.
 
 mod canonical;
 mod check;
@@ -21,6 +26,12 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 const TEXT: &str = include_str!("v1.36.txt");
+/// Types on the wire that the OpenAPI document does not have.
+const UNPUBLISHED: &str = include_str!("unpublished.txt");
+
+fn lines() -> impl Iterator<Item = &'static str> + Clone {
+    TEXT.lines().chain(UNPUBLISHED.lines())
+}
 
 /// The type of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +104,39 @@ pub struct Field {
     pub numbers: Vec<u32>,
     /// In protobuf its zero value is written although it is absent.
     pub zero_is_absent: bool,
+    /// A required field that can nevertheless be told from its zero value.
+    pub pointer: bool,
+    /// What the published documents alone say, to be read by [`Field::fact`].
+    facts: &'static str,
+}
+
+impl Field {
+    /// A fact that is published: `default`, `as` or `enum`.
+    pub fn fact(&self, name: &str) -> Option<&'static str> {
+        // Values of enumerations have spaces: they are the last of the facts.
+        let (words, values) =
+            self.facts.split_once("enum=").map_or((self.facts, None), |(w, v)| (w, Some(v)));
+        match name {
+            "enum" => values,
+            _ => words.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')),
+        }
+    }
+
+    /// Nothing stands beside the reference that it is published as.
+    pub fn is_bare(&self) -> bool {
+        self.facts == "bare" || self.facts.ends_with(" bare")
+    }
+
+    /// The struct or scalar is always there: a typed server writes its zero value where it is absent.
+    pub fn has_zero(&self) -> bool {
+        match self.ty {
+            Type::Ref(_) => self.zero_is_absent || (self.required && !self.pointer),
+            Type::Int32 | Type::Int64 | Type::Bool | Type::String => {
+                self.required && !self.pointer && !self.zero_is_absent
+            }
+            _ => false,
+        }
+    }
 }
 
 /// One type.
@@ -104,6 +148,8 @@ pub struct TypeDef {
     pub gvk: Option<(&'static str, &'static str, &'static str)>,
     /// Objects of this type are replaced whole by apply.
     pub atomic: bool,
+    /// The fields of which one is set, behind a colon; before it the field that says which.
+    pub union: Option<&'static str>,
     /// Its fields, ordered by name.
     pub fields: Vec<Field>,
     /// The places of the fields that protobuf has, ordered by their numbers.
@@ -120,6 +166,7 @@ impl TypeDef {
 /// All types.
 pub struct Schema {
     types: Vec<TypeDef>,
+    published: usize,
     by_name: HashMap<&'static str, TypeId>,
     by_gvk: HashMap<(&'static str, &'static str, &'static str), TypeId>,
 }
@@ -157,20 +204,25 @@ impl Schema {
         self.by_gvk.iter().find(|((g, v, k), _)| (*g, *v, *k) == (group, version, kind)).map(|(_, id)| *id)
     }
 
-    /// All types, ordered by name.
+    /// All types.
     pub fn types(&self) -> &[TypeDef] {
         &self.types
     }
 
+    /// The types that OpenAPI publishes, ordered by name.
+    pub fn published(&self) -> &[TypeDef] {
+        &self.types[..self.published]
+    }
+
     fn parse() -> Self {
-        let heads = TEXT.lines().filter(|line| !line.starts_with('\t'));
+        let heads = lines().filter(|line| !line.starts_with('\t'));
         let names = heads.clone().filter_map(|line| line.split(' ').next());
         let ids = (0u16..).map(TypeId);
         let by_name: HashMap<&'static str, TypeId> = names.zip(ids.clone()).collect();
         let mut types: Vec<TypeDef> = heads.map(head).collect();
         let mut current = types.iter_mut();
         let mut def = None;
-        for line in TEXT.lines() {
+        for line in lines() {
             match (line.strip_prefix('\t'), &mut def) {
                 (None, _) => def = current.next(),
                 (Some(text), Some(def)) => def.fields.push(field(text, &by_name)),
@@ -184,27 +236,31 @@ impl Schema {
             def.wire_order.sort_by_key(|index| &def.fields[*index].numbers);
         }
         let by_gvk = types.iter().zip(ids).filter_map(|(def, id)| Some((def.gvk?, id))).collect();
-        Self { types, by_name, by_gvk }
+        let published = TEXT.lines().filter(|line| !line.starts_with('\t')).count();
+        Self { types, published, by_name, by_gvk }
     }
 }
 
 fn head(line: &'static str) -> TypeDef {
     let mut words = line.split(' ');
     let name = words.next().unwrap_or_default();
-    let (mut gvk, mut atomic) = (None, false);
+    let mut def =
+        TypeDef { name, gvk: None, atomic: false, union: None, fields: Vec::new(), wire_order: Vec::new() };
     for word in words {
-        match word.strip_prefix('@') {
-            Some(text) => {
-                let mut parts = text.split('/');
-                gvk = parts.next().zip(parts.next()).zip(parts.next()).map(|((g, v), k)| (g, v, k));
-            }
-            None => atomic = word == "atomic",
+        if let Some(text) = word.strip_prefix('@') {
+            let mut parts = text.split('/');
+            def.gvk = parts.next().zip(parts.next()).zip(parts.next()).map(|((g, v), k)| (g, v, k));
+        } else if let Some(fields) = word.strip_prefix("union=") {
+            def.union = Some(fields);
+        } else {
+            def.atomic = word == "atomic";
         }
     }
-    TypeDef { name, gvk, atomic, fields: Vec::new(), wire_order: Vec::new() }
+    def
 }
 
 fn field(line: &'static str, types: &HashMap<&'static str, TypeId>) -> Field {
+    let (line, facts) = line.split_once(" | ").unwrap_or((line, ""));
     let mut words = line.split(' ');
     let (name, number) = words.next().map_or(("", ""), |word| word.split_once('#').unwrap_or((word, "")));
     let required = name.ends_with('!');
@@ -218,12 +274,15 @@ fn field(line: &'static str, types: &HashMap<&'static str, TypeId>) -> Field {
         patch_key: "",
         numbers: number.trim_end_matches('?').split('.').filter_map(|part| part.parse().ok()).collect(),
         zero_is_absent: number.ends_with('?'),
+        pointer: false,
+        facts,
     };
     for word in words {
         match word.split_once('=') {
             Some(("map", keys)) => field.merge = Merge::Keyed(keys.split(',').collect()),
             Some(("patch", strategy)) => field.patch_strategy = strategy,
             Some(("key", key)) => field.patch_key = key,
+            None if word == "pointer" => field.pointer = true,
             _ => {
                 field.merge = match word {
                     "set" => Merge::Set,
@@ -269,7 +328,7 @@ mod tests {
             assert!(schema().of(kind).is_some(), "{} has no schema", kind.kind);
         }
         let dangling =
-            TEXT.lines().filter(|line| line.starts_with('\t')).filter_map(|line| line.split(' ').nth(1));
+            lines().filter(|line| line.starts_with('\t')).filter_map(|line| line.split(' ').nth(1));
         let named = dangling
             .map(|ty| ty.trim_start_matches("[]").trim_start_matches("{}"))
             .filter(|ty| ty.contains('.'));
@@ -285,5 +344,21 @@ mod tests {
             ("merge", "name", true)
         );
         assert_eq!(containers.merge, Merge::Keyed(vec!["name"]));
+    }
+
+    #[test]
+    fn facts_are_told_apart() {
+        let field = |ty: &str, name: &str| schema().get(schema().by_name(ty).unwrap()).field(name).unwrap();
+        let protocol = field("api.core.v1.ContainerPort", "protocol");
+        assert_eq!(
+            (protocol.fact("default"), protocol.fact("enum")),
+            (Some("\"TCP\""), Some("SCTP,TCP,UDP"))
+        );
+        let usages = field("api.certificates.v1.CertificateSigningRequestSpec", "usages");
+        assert!(usages.fact("enum").unwrap().contains(",cert sign,"));
+        assert_eq!(usages.fact("default"), None);
+        assert!(field("api.apps.v1.DeploymentSpec", "selector").pointer);
+        let items = field("apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps", "items");
+        assert!(items.is_bare() && items.fact("as").unwrap().ends_with("JSONSchemaPropsOrArray"));
     }
 }

@@ -3,6 +3,7 @@
 use super::admission::{self, Operation, Request};
 use super::commit::{Commit, Held};
 use super::{Context, Index, Place, Registry, decoded, encode, store_refusal};
+use crate::conversion::shown;
 use crate::strategies::Strategy;
 use api::kinds::Kind;
 use api::status::{Refusal, deleted};
@@ -94,12 +95,11 @@ impl Registry {
             check_preconditions(kind, name, &old, options)?;
             self.admit_delete(place, &old, context)?;
             let new = marked(kind, strategy, &old, options);
-            let uid = old["metadata"]["uid"].as_str().unwrap_or_default();
             let gone = is_finished(kind, &new);
             if context.dry_run || options.dry_run || (!gone && new == old) {
-                return Ok(answer(kind, name, uid, gone, &new));
+                return Ok(answer(kind, gone, &old, &new));
             }
-            let body = answer(kind, name, uid, gone, &new);
+            let body = answer(kind, gone, &old, &new);
             let (template, index) = (
                 encode::template(if gone { &old } else { &new }),
                 Index::of(super::index::kind_of_key(&key), &new),
@@ -149,8 +149,15 @@ impl Registry {
     }
 }
 
-fn answer(kind: &Kind, name: &str, uid: &str, gone: bool, object: &Value) -> Bytes {
-    if gone { deleted(kind, name, uid).to_string().into() } else { object.to_string().into() }
+/// What a deletion answers with: the object that goes on or, of some kinds, that is gone, or a status.
+fn answer(kind: &Kind, gone: bool, old: &Value, new: &Value) -> Bytes {
+    let text = |field: &str| old["metadata"][field].as_str().unwrap_or_default();
+    let answer = match gone {
+        true if kind.returns_deleted => shown(kind, old.clone()),
+        true => deleted(kind, text("name"), text("uid")),
+        false => shown(kind, new.clone()),
+    };
+    answer.to_string().into()
 }
 
 fn check_preconditions(kind: &Kind, name: &str, old: &Value, options: &DeleteOptions) -> Result<(), Refusal> {
