@@ -87,6 +87,7 @@ struct Inner {
     registry: registry::Registry,
     kubelets: streams::Kubelets,
     documents: documents::Documents,
+    health: http::health::Health,
     metrics: metrics::Metrics,
     flow: Arc<flow::Flow>,
     /// Asked for when nothing new comes in from outside.
@@ -108,6 +109,7 @@ impl Server {
         let keys = Arc::new(config.service_account_keys);
         let strategies = strategies::Strategies::new(&records, config.service_addresses, config.node_ports);
         let authorizer = Arc::new(auth::Authorizer::new(records.clone()));
+        let health = http::health::Health::new(records.clone(), supervisor.shutdown(Phase::Front));
         let expiring = records.clone();
         supervisor.run("event expiry", Phase::Work, Restart::OnFailure, move |shutdown| {
             registry::expiry::run(expiring.clone(), shutdown)
@@ -120,6 +122,7 @@ impl Server {
             registry: registry::Registry::new(records, strategies, keys, authorizer, supervisor.clone()),
             kubelets: streams::Kubelets::new(config.kubelet_client, supervisor.clone()),
             documents: documents::Documents::new(config.version),
+            health,
             metrics: metrics::Metrics::default(),
             flow,
             front: supervisor.shutdown(Phase::Front),

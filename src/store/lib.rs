@@ -172,6 +172,11 @@ impl<I: Send + Sync + 'static> Store<I> {
         self.shared.state.load().revision
     }
 
+    /// Whether there still is somebody who writes.
+    pub fn is_writable(&self) -> bool {
+        !self.writes.is_closed()
+    }
+
     /// The current state, without a lock or a copy.
     pub fn snapshot(&self) -> Snapshot<I> {
         Snapshot(self.shared.state.load_full())

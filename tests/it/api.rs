@@ -2,6 +2,7 @@
 
 mod admission;
 mod apply;
+mod documents;
 mod flow;
 mod quota;
 mod reading;

@@ -1,6 +1,8 @@
 //! Discovery, legacy (`APIGroupList`, `APIResourceList`) and aggregated (apidiscovery.k8s.io/v2).
 
 use api::kinds::{Kind, Subresource, group_versions, served};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 /// The groups in order, each with its versions; the core group is "".
@@ -53,104 +55,111 @@ pub(super) fn group(name: &str) -> Option<Value> {
     Some(entry)
 }
 
-fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + use<'a> {
-    served().filter(move |kind| kind.group == group && kind.version == version)
+/// The kinds of a group version, in the order of their resources.
+fn kinds_of(group: &str, version: &str) -> Vec<&'static Kind> {
+    let mut kinds: Vec<_> = served().filter(|kind| kind.group == group && kind.version == version).collect();
+    kinds.sort_by_key(|kind| kind.plural);
+    kinds
 }
 
-/// The kind that a subresource takes.
-fn subresource_kind(kind: &Kind, subresource: &Subresource) -> String {
-    match subresource.kind {
-        "" => kind.kind.to_owned(),
-        pattern => pattern.replace('*', kind.kind),
-    }
-}
-
-/// `/api/v1` or `/apis/GROUP/VERSION`.
-pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
-    let mut entries = Vec::new();
-    for kind in kinds_of(group, version) {
-        let mut entry = json!({"name": kind.plural, "singularName": kind.singular(), "namespaced": kind.namespaced, "kind": kind.kind, "verbs": kind.verbs});
-        if !kind.short_names.is_empty() {
-            entry["shortNames"] = json!(kind.short_names);
-        }
-        if !kind.category.is_empty() {
-            entry["categories"] = json!([kind.category]);
-        }
-        entries.push(entry);
-        for subresource in kind.subresources {
-            let mut entry = json!({
-                "name": format!("{}/{}", kind.plural, subresource.name), "singularName": "", "namespaced": kind.namespaced,
-                "kind": subresource_kind(kind, subresource), "verbs": subresource.verbs,
-            });
-            if !subresource.version.is_empty() {
-                entry["group"] = json!(subresource.group);
-                entry["version"] = json!(subresource.version);
-            }
-            entries.push(entry);
-        }
-    }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    let list = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries});
-    (!entries_are_empty(&list)).then_some(list)
-}
-
-fn entries_are_empty(list: &Value) -> bool {
-    list["resources"].as_array().is_none_or(Vec::is_empty)
-}
-
-/// `/api` and `/apis` as one document for all groups.
-pub(super) fn aggregated(core: bool) -> Value {
-    let groups = grouped().into_iter().filter(|(group, _)| group.is_empty() == core);
-    let items: Vec<Value> = groups
-        .map(|(group, versions)| {
-            let versions: Vec<Value> = versions
-                .iter()
-                .map(|version| {
-                    let resources: Vec<Value> = kinds_of(group, version).map(aggregated_resource).collect();
-                    json!({"version": version, "resources": resources, "freshness": "Current"})
-                })
-                .collect();
-            let metadata = if group.is_empty() {
-                json!({"creationTimestamp": null})
-            } else {
-                json!({"name": group, "creationTimestamp": null})
-            };
-            json!({"metadata": metadata, "versions": versions})
-        })
-        .collect();
-    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
-}
-
-fn aggregated_resource(kind: &'static Kind) -> Value {
-    let mut entry = json!({
-        "resource": kind.plural,
-        "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
-        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
-        "singularResource": kind.singular(),
-        "verbs": kind.verbs,
-    });
+/// What all forms of discovery say of a kind by the same names.
+fn words(kind: &Kind) -> Value {
+    let mut entry = json!({"verbs": kind.verbs});
     if !kind.short_names.is_empty() {
         entry["shortNames"] = json!(kind.short_names);
     }
     if !kind.category.is_empty() {
         entry["categories"] = json!([kind.category]);
     }
-    if !kind.subresources.is_empty() {
-        entry["subresources"] =
-            kind.subresources.iter().map(|subresource| aggregated_subresource(kind, subresource)).collect();
+    entry
+}
+
+/// `storageVersionHash`: equal for all versions that are forms of the same stored objects.
+fn storage_hash(kind: &'static Kind) -> String {
+    let stored = kind.stored_as().unwrap_or(kind);
+    let name = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
+    STANDARD.encode(&ring::digest::digest(&ring::digest::SHA256, name.as_bytes()).as_ref()[..8])
+}
+
+fn resource(kind: &'static Kind) -> Value {
+    let mut entry = words(kind);
+    entry["name"] = json!(kind.plural);
+    entry["singularName"] = json!(kind.singular());
+    entry["namespaced"] = json!(kind.namespaced);
+    entry["kind"] = json!(kind.kind);
+    if kind.stored() {
+        entry["storageVersionHash"] = storage_hash(kind).into();
     }
     entry
 }
 
-fn aggregated_subresource(kind: &Kind, subresource: &Subresource) -> Value {
-    let (group, version) = match subresource.version {
-        "" => (kind.group, kind.version),
-        version => (subresource.group, version),
+fn subresource(kind: &Kind, door: &Subresource) -> Value {
+    let mut entry = json!({
+        "name": format!("{}/{}", kind.plural, door.name), "singularName": "", "namespaced": kind.namespaced,
+        "kind": door.kind_of(kind), "verbs": door.verbs,
+    });
+    if !door.version.is_empty() {
+        entry["group"] = json!(door.group);
+        entry["version"] = json!(door.version);
+    }
+    entry
+}
+
+/// `/api/v1` or `/apis/GROUP/VERSION`.
+pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
+    let with_doors = |kind: &'static Kind| {
+        [resource(kind)].into_iter().chain(kind.subresources.iter().map(|door| subresource(kind, door)))
     };
+    let kinds = kinds_of(group, version);
+    let group_version = kinds.first()?.api_version();
+    let entries: Vec<Value> = kinds.into_iter().flat_map(with_doors).collect();
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": entries});
+    // The oldest document has never said its own version.
+    if !group.is_empty() {
+        list["apiVersion"] = json!("v1");
+    }
+    Some(list)
+}
+
+/// `/api` and `/apis` as one document for all groups.
+pub(super) fn aggregated(core: bool) -> Value {
+    let version = |group: &str, version: &&str| {
+        let resources: Vec<Value> = kinds_of(group, version).into_iter().map(aggregated_resource).collect();
+        json!({"version": version, "resources": resources, "freshness": "Current"})
+    };
+    let item = |(group, versions): &(&str, Vec<&str>)| {
+        let versions: Vec<Value> = versions.iter().map(|own| version(group, own)).collect();
+        let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+        json!({"metadata": metadata, "versions": versions})
+    };
+    let items: Vec<Value> =
+        grouped().iter().filter(|(group, _)| group.is_empty() == core).map(item).collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+/// The kind that is answered; group and version are left empty where they are the document's own.
+fn response_kind(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+fn aggregated_resource(kind: &'static Kind) -> Value {
+    let mut entry = words(kind);
+    entry["resource"] = json!(kind.plural);
+    entry["responseKind"] = response_kind("", "", kind.kind);
+    entry["scope"] = json!(if kind.namespaced { "Namespaced" } else { "Cluster" });
+    entry["singularResource"] = json!(kind.singular());
+    if !kind.subresources.is_empty() {
+        let doors = kind.subresources.iter();
+        entry["subresources"] = doors.map(|door| aggregated_subresource(kind, door)).collect();
+    }
+    entry
+}
+
+fn aggregated_subresource(kind: &Kind, door: &Subresource) -> Value {
     json!({
-        "subresource": subresource.name,
-        "responseKind": {"group": group, "version": version, "kind": subresource_kind(kind, subresource)},
-        "verbs": subresource.verbs,
+        "subresource": door.name,
+        "responseKind": response_kind(door.group, door.version, &door.kind_of(kind)),
+        "verbs": door.verbs,
     })
 }
 
@@ -160,71 +169,20 @@ pub(super) fn paths() -> Vec<String> {
         "/api",
         "/api/v1",
         "/apis",
-        "/healthz",
-        "/livez",
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
-        "/readyz",
         "/version",
         "/.well-known/openid-configuration",
     ]
     .map(str::to_owned)
     .to_vec();
+    paths.extend(crate::http::health::paths());
     for (group, versions) in grouped().into_iter().filter(|(group, _)| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
     paths.sort();
     paths
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    /// Names that a reference document lists, as `group/version/resource[/subresource]`.
-    fn listed(document: &Value) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
-        for group in document["items"].as_array().unwrap() {
-            let name = group["metadata"]["name"].as_str().unwrap_or_default();
-            for version in group["versions"].as_array().unwrap() {
-                for resource in version["resources"].as_array().unwrap() {
-                    let base = format!(
-                        "{name}/{}/{}",
-                        version["version"].as_str().unwrap(),
-                        resource["resource"].as_str().unwrap()
-                    );
-                    let verbs = resource["verbs"].to_string();
-                    for sub in resource["subresources"].as_array().into_iter().flatten() {
-                        names.insert(format!(
-                            "{base}/{} {}",
-                            sub["subresource"].as_str().unwrap(),
-                            sub["responseKind"]["kind"].as_str().unwrap()
-                        ));
-                    }
-                    names.insert(format!("{base} {verbs}"));
-                }
-            }
-        }
-        names
-    }
-
-    #[test]
-    fn what_is_published_is_published_by_kubernetes_too() {
-        let path =
-            concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/spec/discovery-aggregated-1.36.json");
-        let Ok(text) = std::fs::read_to_string(path) else {
-            // Only the project's own checkout has the reference beside it.
-            assert!(
-                !std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/spec")).exists()
-            );
-            return;
-        };
-        let reference = listed(&serde_json::from_str(&text).unwrap());
-        let own = listed(&aggregated(false));
-        assert_eq!(own.difference(&reference).collect::<Vec<_>>(), Vec::<&String>::new());
-    }
 }

@@ -1,14 +1,19 @@
-//! `/openapi/v2` as the protobuf message that kubectl and client-go ask for
-//! (`openapi.v2.Document` of google/gnostic-models), made from the JSON document by a table of the
-//! fields that occur in it.
+//! The OpenAPI documents as the protobuf messages that kubectl and client-go ask for
+//! (`openapi.v2.Document` and `openapi.v3.Document` of google/gnostic-models), made from the JSON
+//! documents by tables of the fields that occur in them.
 
 use api::schema::protobuf::wire::Message;
-use serde_json::{Map, Value};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use std::fmt;
+use std::io::{Read, Write};
 
 /// How a JSON value is written into a field.
 #[derive(Clone, Copy)]
 enum Shape {
     Text,
+    /// A list of texts.
+    Texts,
     Flag,
     /// A message of its own.
     Message(&'static Spec),
@@ -16,117 +21,359 @@ enum Shape {
     Messages(&'static Spec),
     /// An object, each entry a message of name (1) and value (2), in a message whose field is this.
     Entries(u32, &'static Spec),
-    /// A list of texts.
-    Texts,
     /// A text or list of texts, in a message whose field 1 repeats.
     Types,
     /// A message, in a message whose field 1 it is.
     Wrapped(&'static Spec),
-    /// A parameter: of the body, or of the query.
-    Parameters,
+    /// A list of values, each as YAML.
+    Values,
+    /// A scalar, in a message with a field for each type.
+    Scalar,
 }
 
-/// A message: JSON names, field numbers, shapes; and the number of `vendor_extension`, which takes
-/// every name that begins with `x-`.
-struct Spec {
-    fields: &'static [(&'static str, u32, Shape)],
-    extension: Option<u32>,
+/// How a JSON object is written as a message.
+enum Spec {
+    /// JSON names, field numbers, shapes; and the number of the extensions, which take every name that
+    /// begins with `x-`.
+    Fields(&'static [(&'static str, u32, Shape)], u32),
+    /// A message whose field 1 is this, or whose field 2 is a reference to it.
+    OrReference(&'static Spec),
+    /// A message that nests others by what `in` says.
+    ByPlace(&'static [(&'static str, &'static [u32], &'static Spec)]),
+    /// Names, each with a list of texts.
+    Requirement,
 }
 
-static DOCUMENT: Spec = Spec {
-    fields: &[
+/// `openapi.v2.Document`.
+pub(super) static V2: Document = Document(&Spec::Fields(
+    &[
         ("swagger", 1, Shape::Text),
-        ("info", 2, Shape::Message(&INFO)),
-        ("paths", 8, Shape::Entries(2, &PATH_ITEM)),
-        ("definitions", 9, Shape::Entries(1, &SCHEMA)),
+        ("info", 2, Shape::Message(&INFO_2)),
+        ("paths", 8, Shape::Entries(2, &PATH_ITEM_2)),
+        ("definitions", 9, Shape::Entries(1, &SCHEMA_2)),
+        ("parameters", 10, Shape::Entries(1, &PARAMETER_2)),
+        ("security", 12, Shape::Messages(&Spec::Requirement)),
+        ("securityDefinitions", 13, Shape::Entries(1, &SECURITY_2)),
     ],
-    extension: Some(16),
-};
+    16,
+));
 
-static INFO: Spec =
-    Spec { fields: &[("title", 1, Shape::Text), ("version", 2, Shape::Text)], extension: None };
-
-static PATH_ITEM: Spec = Spec {
-    fields: &[
-        ("get", 2, Shape::Message(&OPERATION)),
-        ("put", 3, Shape::Message(&OPERATION)),
-        ("post", 4, Shape::Message(&OPERATION)),
-        ("delete", 5, Shape::Message(&OPERATION)),
-        ("patch", 8, Shape::Message(&OPERATION)),
+/// `openapi.v3.Document`.
+pub(super) static V3: Document = Document(&Spec::Fields(
+    &[
+        ("openapi", 1, Shape::Text),
+        ("info", 2, Shape::Message(&INFO_3)),
+        ("paths", 4, Shape::Entries(1, &PATH_ITEM_3)),
+        ("components", 5, Shape::Message(&COMPONENTS_3)),
     ],
-    extension: Some(10),
-};
+    9,
+));
 
-static OPERATION: Spec = Spec {
-    fields: &[
-        ("description", 3, Shape::Text),
+static INFO_2: Spec = Spec::Fields(&[("title", 1, Shape::Text), ("version", 2, Shape::Text)], 7);
+static INFO_3: Spec = Spec::Fields(&[("title", 1, Shape::Text), ("version", 6, Shape::Text)], 7);
+
+static PATH_ITEM_2: Spec = Spec::Fields(
+    &[
+        ("get", 2, Shape::Message(&OPERATION_2)),
+        ("put", 3, Shape::Message(&OPERATION_2)),
+        ("post", 4, Shape::Message(&OPERATION_2)),
+        ("delete", 5, Shape::Message(&OPERATION_2)),
+        ("options", 6, Shape::Message(&OPERATION_2)),
+        ("head", 7, Shape::Message(&OPERATION_2)),
+        ("patch", 8, Shape::Message(&OPERATION_2)),
+        ("parameters", 9, Shape::Messages(&PARAMETERS_ITEM_2)),
+    ],
+    10,
+);
+
+static PATH_ITEM_3: Spec = Spec::Fields(
+    &[
+        ("get", 4, Shape::Message(&OPERATION_3)),
+        ("put", 5, Shape::Message(&OPERATION_3)),
+        ("post", 6, Shape::Message(&OPERATION_3)),
+        ("delete", 7, Shape::Message(&OPERATION_3)),
+        ("options", 8, Shape::Message(&OPERATION_3)),
+        ("head", 9, Shape::Message(&OPERATION_3)),
+        ("patch", 10, Shape::Message(&OPERATION_3)),
+        ("parameters", 13, Shape::Messages(&PARAMETER_3)),
+    ],
+    14,
+);
+
+static OPERATION_2: Spec = Spec::Fields(
+    &[
+        ("tags", 1, Shape::Texts),
         ("operationId", 5, Shape::Text),
-        ("parameters", 8, Shape::Parameters),
-        ("responses", 9, Shape::Entries(1, &RESPONSE_VALUE)),
+        ("produces", 6, Shape::Texts),
+        ("consumes", 7, Shape::Texts),
+        ("parameters", 8, Shape::Messages(&PARAMETERS_ITEM_2)),
+        ("responses", 9, Shape::Entries(1, &RESPONSE_2)),
+        ("schemes", 10, Shape::Texts),
     ],
-    extension: Some(13),
-};
+    13,
+);
 
-/// A response stands in a message of its own, beside which a reference could stand.
-static RESPONSE_VALUE: Spec = Spec { fields: &[("", 1, Shape::Message(&RESPONSE))], extension: None };
+static OPERATION_3: Spec = Spec::Fields(
+    &[
+        ("tags", 1, Shape::Texts),
+        ("operationId", 5, Shape::Text),
+        ("parameters", 6, Shape::Messages(&PARAMETER_3)),
+        ("requestBody", 7, Shape::Message(&BODY_3)),
+        ("responses", 8, Shape::Entries(2, &RESPONSE_3)),
+    ],
+    13,
+);
 
-static RESPONSE: Spec = Spec {
-    fields: &[("description", 1, Shape::Text), ("schema", 2, Shape::Wrapped(&SCHEMA))],
-    extension: None,
-};
+static RESPONSE_2: Spec = Spec::OrReference(&Spec::Fields(
+    &[("description", 1, Shape::Text), ("schema", 2, Shape::Wrapped(&SCHEMA_2))],
+    5,
+));
 
-static BODY_PARAMETER: Spec = Spec {
-    fields: &[
+static RESPONSE_3: Spec = Spec::OrReference(&Spec::Fields(
+    &[("description", 1, Shape::Text), ("content", 3, Shape::Entries(1, &MEDIA_3))],
+    5,
+));
+
+static BODY_3: Spec = Spec::OrReference(&Spec::Fields(
+    &[("content", 2, Shape::Entries(1, &MEDIA_3)), ("required", 3, Shape::Flag)],
+    4,
+));
+
+static MEDIA_3: Spec = Spec::Fields(&[("schema", 1, Shape::Message(&SCHEMA_3))], 5);
+
+static PARAMETERS_ITEM_2: Spec = Spec::OrReference(&PARAMETER_2);
+
+static PARAMETER_2: Spec =
+    Spec::ByPlace(&[("body", &[1], &BODY_2), ("query", &[2, 3], &QUERY_2), ("path", &[2, 4], &PATH_2)]);
+
+static BODY_2: Spec = Spec::Fields(
+    &[
         ("name", 2, Shape::Text),
         ("in", 3, Shape::Text),
         ("required", 4, Shape::Flag),
-        ("schema", 5, Shape::Message(&SCHEMA)),
+        ("schema", 5, Shape::Message(&SCHEMA_2)),
     ],
-    extension: None,
-};
+    6,
+);
 
-static QUERY_PARAMETER: Spec = Spec {
-    fields: &[("in", 2, Shape::Text), ("name", 4, Shape::Text), ("type", 6, Shape::Text)],
-    extension: None,
-};
+static QUERY_2: Spec = Spec::Fields(
+    &[
+        ("in", 2, Shape::Text),
+        ("name", 4, Shape::Text),
+        ("type", 6, Shape::Text),
+        ("uniqueItems", 20, Shape::Flag),
+    ],
+    23,
+);
 
-static SCHEMA: Spec = Spec {
-    fields: &[
+static PATH_2: Spec = Spec::Fields(
+    &[
+        ("required", 1, Shape::Flag),
+        ("in", 2, Shape::Text),
+        ("name", 4, Shape::Text),
+        ("type", 5, Shape::Text),
+        ("uniqueItems", 19, Shape::Flag),
+    ],
+    22,
+);
+
+static PARAMETER_3: Spec = Spec::OrReference(&Spec::Fields(
+    &[
+        ("name", 1, Shape::Text),
+        ("in", 2, Shape::Text),
+        ("required", 4, Shape::Flag),
+        ("schema", 10, Shape::Message(&SCHEMA_3)),
+    ],
+    14,
+));
+
+static SCHEMA_2: Spec = Spec::Fields(
+    &[
         ("$ref", 1, Shape::Text),
         ("format", 2, Shape::Text),
-        ("description", 4, Shape::Text),
         ("required", 19, Shape::Texts),
-        ("additionalProperties", 21, Shape::Wrapped(&SCHEMA)),
+        ("enum", 20, Shape::Values),
+        ("additionalProperties", 21, Shape::Wrapped(&SCHEMA_2)),
         ("type", 22, Shape::Types),
-        ("items", 23, Shape::Wrapped(&SCHEMA)),
-        ("allOf", 24, Shape::Messages(&SCHEMA)),
-        ("properties", 25, Shape::Entries(1, &SCHEMA)),
+        ("items", 23, Shape::Wrapped(&SCHEMA_2)),
+        ("properties", 25, Shape::Entries(1, &SCHEMA_2)),
     ],
-    extension: Some(31),
-};
+    31,
+);
 
-/// The document as its protobuf message.
-pub(super) fn encode(document: &Value) -> Vec<u8> {
-    message(document, &DOCUMENT).into_bytes()
+static SCHEMA_3: Spec = Spec::OrReference(&Spec::Fields(
+    &[
+        ("uniqueItems", 20, Shape::Flag),
+        ("required", 23, Shape::Texts),
+        ("enum", 24, Shape::Values),
+        ("type", 25, Shape::Text),
+        ("allOf", 26, Shape::Messages(&SCHEMA_3)),
+        ("oneOf", 27, Shape::Messages(&SCHEMA_3)),
+        ("items", 30, Shape::Wrapped(&SCHEMA_3)),
+        ("properties", 31, Shape::Entries(1, &SCHEMA_3)),
+        ("additionalProperties", 32, Shape::Wrapped(&SCHEMA_3)),
+        ("default", 33, Shape::Scalar),
+        ("format", 35, Shape::Text),
+    ],
+    36,
+));
+
+static COMPONENTS_3: Spec = Spec::Fields(
+    &[("schemas", 1, Shape::Entries(1, &SCHEMA_3)), ("securitySchemes", 7, Shape::Entries(1, &SECURITY_3))],
+    10,
+);
+
+static SECURITY_2: Spec = Spec::ByPlace(&[(
+    "header",
+    &[2],
+    &Spec::Fields(
+        &[
+            ("type", 1, Shape::Text),
+            ("name", 2, Shape::Text),
+            ("in", 3, Shape::Text),
+            ("description", 4, Shape::Text),
+        ],
+        5,
+    ),
+)]);
+
+static SECURITY_3: Spec = Spec::OrReference(&Spec::Fields(
+    &[
+        ("type", 1, Shape::Text),
+        ("description", 2, Shape::Text),
+        ("name", 3, Shape::Text),
+        ("in", 4, Shape::Text),
+    ],
+    9,
+));
+
+/// A document that can be encoded.
+pub(super) struct Document(&'static Spec);
+
+impl Document {
+    /// Encodes a JSON document as it is read. No more than one path or type of it is in memory at a time:
+    /// messages that hold many are written once for each, as a message may be that stands in another, and
+    /// readers put them together.
+    pub(super) fn encode(&self, json: impl Read, out: &mut dyn Write) -> serde_json::Result<()> {
+        let mut reader = serde_json::Deserializer::from_reader(json);
+        Streamed { part: Part::Fields(self.0), within: &[], out }.deserialize(&mut reader)
+    }
+}
+
+/// What an object on the way to the many consists of.
+#[derive(Clone, Copy)]
+enum Part {
+    Fields(&'static Spec),
+    /// Entries, each in a field of this number.
+    Entries(u32, &'static Spec),
+}
+
+/// An object that is encoded while it is read.
+struct Streamed<'a> {
+    part: Part,
+    /// The numbers of the messages that it stands in, the outermost first.
+    within: &'a [u32],
+    out: &'a mut dyn Write,
+}
+
+impl Streamed<'_> {
+    /// Writes a part of the message, in the messages that it stands in.
+    fn put<E: serde::de::Error>(&mut self, part: Message) -> Result<(), E> {
+        let whole = self.within.iter().rev().fold(part, wrapped);
+        self.out.write_all(&whole.into_bytes()).map_err(E::custom)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Streamed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Streamed<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            let fields = match self.part {
+                Part::Fields(Spec::Fields(fields, _)) => *fields,
+                Part::Fields(_) => &[],
+                Part::Entries(number, spec) => {
+                    let mut part = Message::new();
+                    part.message(number, &entry(&name, &map.next_value()?, spec));
+                    self.put(part)?;
+                    continue;
+                }
+            };
+            let Some((_, number, shape)) = fields.iter().find(|(own, _, _)| *own == name) else {
+                map.next_value::<serde::de::IgnoredAny>()?;
+                continue;
+            };
+            let within = [self.within, &[*number]].concat();
+            let part = match shape {
+                Shape::Message(spec @ Spec::Fields(..)) => Part::Fields(spec),
+                Shape::Entries(field, spec) => Part::Entries(*field, spec),
+                shape => {
+                    let mut part = Message::new();
+                    write(&mut part, *number, *shape, &map.next_value()?);
+                    self.put(part)?;
+                    continue;
+                }
+            };
+            map.next_value_seed(Streamed { part, within: &within, out: &mut *self.out })?;
+        }
+        Ok(())
+    }
+}
+
+fn entry(name: &str, value: &Value, spec: &Spec) -> Message {
+    let mut entry = Message::new();
+    entry.bytes(1, name.as_bytes());
+    entry.message(2, &message(value, spec));
+    entry
 }
 
 fn message(value: &Value, spec: &Spec) -> Message {
     let mut message = Message::new();
-    // A message that only wraps: its one field is the value itself.
-    if let [("", number, shape)] = spec.fields {
-        write(&mut message, *number, *shape, value);
-        return message;
-    }
-    let empty = Map::new();
-    let object = value.as_object().unwrap_or(&empty);
-    for (name, number, shape) in spec.fields {
-        if let Some(value) = object.get(*name) {
-            write(&mut message, *number, *shape, value);
+    match spec {
+        Spec::Fields(fields, extension) => {
+            for (name, number, shape) in *fields {
+                if let Some(value) = value.get(*name) {
+                    write(&mut message, *number, *shape, value);
+                }
+            }
+            let extensions =
+                value.as_object().into_iter().flatten().filter(|(name, _)| name.starts_with("x-"));
+            extensions.for_each(|(name, value)| message.message(*extension, &named(name, value)));
         }
-    }
-    let extensions = object.iter().filter(|(name, _)| name.starts_with("x-"));
-    if let Some(number) = spec.extension {
-        extensions.for_each(|(name, value)| message.message(number, &extension(name, value)));
+        Spec::OrReference(own) => match value.get("$ref") {
+            Some(reference) => {
+                let mut inner = Message::new();
+                inner.bytes(1, text(reference));
+                message.message(2, &inner);
+            }
+            None => message.message(1, &self::message(value, own)),
+        },
+        Spec::ByPlace(ways) => {
+            let place = value["in"].as_str().unwrap_or_default();
+            if let Some((_, way, own)) = ways.iter().find(|(own, _, _)| *own == place) {
+                return way.iter().rev().fold(self::message(value, own), wrapped);
+            }
+        }
+        Spec::Requirement => {
+            for (name, values) in value.as_object().into_iter().flatten() {
+                let mut requirement = Message::new();
+                requirement.bytes(1, name.as_bytes());
+                requirement.message(2, &texts(values));
+                message.message(1, &requirement);
+            }
+        }
     }
     message
 }
@@ -136,14 +383,7 @@ fn write(message: &mut Message, number: u32, shape: Shape, value: &Value) {
         Shape::Text => message.bytes(number, text(value)),
         Shape::Flag => message.number(number, u64::from(value.as_bool() == Some(true))),
         Shape::Texts => items(value).iter().for_each(|item| message.bytes(number, text(item))),
-        Shape::Types => {
-            let mut types = Message::new();
-            match value {
-                Value::Array(several) => several.iter().for_each(|one| types.bytes(1, text(one))),
-                one => types.bytes(1, text(one)),
-            }
-            message.message(number, &types);
-        }
+        Shape::Types => message.message(number, &texts(value)),
         Shape::Message(spec) => message.message(number, &self::message(value, spec)),
         Shape::Messages(spec) => {
             items(value).iter().for_each(|item| message.message(number, &self::message(item, spec)));
@@ -152,24 +392,12 @@ fn write(message: &mut Message, number: u32, shape: Shape, value: &Value) {
         Shape::Entries(field, spec) => {
             let mut entries = Message::new();
             for (name, value) in value.as_object().into_iter().flatten() {
-                let mut entry = Message::new();
-                entry.bytes(1, name.as_bytes());
-                entry.message(2, &self::message(value, spec));
-                entries.message(field, &entry);
+                entries.message(field, &entry(name, value, spec));
             }
             message.message(number, &entries);
         }
-        Shape::Parameters => {
-            for item in items(value) {
-                let (way, spec): (&[u32], _) = if item["in"] == "body" {
-                    (&[1, 1], &BODY_PARAMETER)
-                } else {
-                    (&[1, 2, 3], &QUERY_PARAMETER)
-                };
-                let parameter = way.iter().rev().fold(self::message(item, spec), wrapped);
-                message.message(number, &parameter);
-            }
-        }
+        Shape::Values => items(value).iter().for_each(|item| message.message(number, &yaml(item))),
+        Shape::Scalar => message.message(number, &scalar(value)),
     }
 }
 
@@ -177,6 +405,16 @@ fn wrapped(inner: Message, number: &u32) -> Message {
     let mut outer = Message::new();
     outer.message(*number, &inner);
     outer
+}
+
+/// One text or several, in a field that repeats.
+fn texts(value: &Value) -> Message {
+    let mut message = Message::new();
+    match value {
+        Value::Array(several) => several.iter().for_each(|one| message.bytes(1, text(one))),
+        one => message.bytes(1, text(one)),
+    }
+    message
 }
 
 fn items(value: &Value) -> &[Value] {
@@ -187,12 +425,28 @@ fn text(value: &Value) -> &[u8] {
     value.as_str().unwrap_or_default().as_bytes()
 }
 
-/// A name and its value, which is carried as YAML; JSON is YAML.
-fn extension(name: &str, value: &Value) -> Message {
+/// A default: the message has no field for objects, which are left out of it.
+fn scalar(value: &Value) -> Message {
+    let mut message = Message::new();
+    match value {
+        Value::Number(number) => message.double(1, number.as_f64().unwrap_or_default()),
+        Value::Bool(flag) => message.number(2, u64::from(*flag)),
+        Value::String(text) => message.bytes(3, text.as_bytes()),
+        _ => {}
+    }
+    message
+}
+
+/// Any value, which is carried as YAML.
+fn yaml(value: &Value) -> Message {
     let mut any = Message::new();
-    any.bytes(2, value.to_string().as_bytes());
+    any.bytes(2, serde_yaml::to_string(value).unwrap_or_default().as_bytes());
+    any
+}
+
+fn named(name: &str, value: &Value) -> Message {
     let mut named = Message::new();
     named.bytes(1, name.as_bytes());
-    named.message(2, &any);
+    named.message(2, &yaml(value));
     named
 }

@@ -1,72 +1,322 @@
 //! The documents the server publishes about itself, all derived from the table of kinds: discovery,
-//! OpenAPI, the version, and the keys of token signing.
+//! OpenAPI, and the version.
 
+mod cache;
 mod discovery;
 mod gnostic;
+#[cfg(test)]
+mod golden;
 mod openapi;
 
+use crate::http::accept::{Clause, clauses};
+use crate::http::query::Query;
+use crate::http::{answer, compress};
+use crate::registry::render::{self, PROTOBUF, YAML};
+use api::status::Refusal;
+use base::{Body, clock};
 use bytes::Bytes;
+use cache::{Cache, Encoding, Key, Published};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, OnceLock};
+
+const JSON: &str = "application/json";
+/// Encodings of OpenAPI documents as clients ask for them, and the media type that is answered. Older
+/// clients ask by a name that is no media type: `@` cannot be in one.
+const OPENAPI_V2: [(&str, Encoding, &str); 3] = [
+    (JSON, Encoding::Json, JSON),
+    (
+        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+        Encoding::Protobuf,
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    ),
+    (
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+        Encoding::Protobuf,
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    ),
+];
+const OPENAPI_V3: [(&str, Encoding, &str); 3] = [
+    (JSON, Encoding::Json, JSON),
+    (
+        "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+        Encoding::Protobuf,
+        "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+    ),
+    (
+        "application/com.github.proto-openapi.spec.v3@v1.0+protobuf",
+        Encoding::Protobuf,
+        "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+    ),
+];
+/// How long a document whose address has its digest may be kept.
+const FOREVER: jiff::SignedDuration = jiff::SignedDuration::from_hours(365 * 24);
 
 /// Makes the documents.
 pub(crate) struct Documents {
     version: String,
+    cache: Cache,
+    /// The digests of the documents of OpenAPI v3 by their names.
+    tags: OnceLock<BTreeMap<String, String>>,
+}
+
+/// How a client wants a document.
+struct Asked<'a> {
+    accept: Vec<Clause<'a>>,
+    /// The digests of what it has.
+    has: &'a str,
+    gzip: bool,
+    /// The digest in the address.
+    hash: &'a str,
+}
+
+impl Asked<'_> {
+    fn has(&self, tag: &str) -> bool {
+        self.has.split(',').map(str::trim).any(|own| own.trim_start_matches("W/").trim_matches('"') == tag)
+    }
 }
 
 impl Documents {
     pub(crate) fn new(version: String) -> Self {
-        Self { version }
+        Self { version, cache: Cache::default(), tags: OnceLock::new() }
     }
 
-    /// The document at a path, and its content type; `None` if there is none. `accept` chooses between
-    /// the forms of discovery and of OpenAPI v2.
-    pub(crate) fn get(&self, path: &str, accept: &str) -> Option<(Bytes, &'static str)> {
-        const JSON: &str = "application/json";
-        const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-        const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-        // Clients ask for it by a name that is no media type: `@` cannot be in one.
-        const OLD_GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-        let aggregated = accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2;")
-            || accept.ends_with("v=v2");
-        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let document = match parts.as_slice() {
-            ["version"] => self.version(),
-            ["api"] if aggregated => return Some((json_bytes(&discovery::aggregated(true)), AGGREGATED)),
-            ["apis"] if aggregated => return Some((json_bytes(&discovery::aggregated(false)), AGGREGATED)),
-            ["api"] => discovery::core_versions(),
-            ["apis"] => discovery::groups(),
-            ["api", "v1"] => discovery::resources("", "v1")?,
-            ["apis", group] => discovery::group(group)?,
-            ["apis", group, version] => discovery::resources(group, version)?,
-            ["openapi", "v2"] if accept.contains(GNOSTIC) || accept.contains(OLD_GNOSTIC) => {
-                return Some((gnostic::encode(&openapi::v2(&self.version)).into(), GNOSTIC));
-            }
-            ["openapi", "v2"] => openapi::v2(&self.version),
-            ["openapi", "v3"] => openapi::v3_index(),
-            ["openapi", "v3", "api", version] => openapi::v3("", version, &self.version)?,
-            ["openapi", "v3", "apis", group, version] => openapi::v3(group, version, &self.version)?,
-            [""] => json!({"paths": discovery::paths()}),
-            _ => return None,
+    /// The document at a path.
+    pub(crate) fn answer<B>(
+        &self,
+        path: &str,
+        query: &Query,
+        request: &Request<B>,
+    ) -> Result<Response<Body>, Refusal> {
+        let headers = request.headers();
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let asked = Asked {
+            accept: clauses(text(header::ACCEPT)),
+            has: text(header::IF_NONE_MATCH),
+            gzip: compress::is_accepted(headers),
+            hash: query.get("hash"),
         };
-        Some((json_bytes(&document), JSON))
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        // Only documents that no table of routes leads to have heads of their own.
+        let routed = !matches!(parts[..], [""] | ["apis"] | ["apis", _] | ["openapi", ..]);
+        if routed && request.method() == Method::HEAD {
+            return Err(Refusal::method_not_allowed());
+        }
+        match parts[..] {
+            [""] => Ok(answer::pretty(&json!({"paths": discovery::paths()}))),
+            ["version"] => Ok(answer::pretty(&self.version())),
+            ["openapi", "v2"] => self.openapi(&asked, "openapi/v2", &OPENAPI_V2),
+            ["openapi", "v3"] => self.index(&asked),
+            ["openapi", "v3", ..] => self.openapi(&asked, path.trim_start_matches('/'), &OPENAPI_V3),
+            ref parts => discovered(&asked, parts, routed),
+        }
     }
 
     /// `/version`: Kubernetes' version, with knarr's behind a plus sign.
     fn version(&self) -> Value {
-        let mut parts = self.version.trim_start_matches('v').split('.');
+        let (major, minor) = self.numbers();
+        let oldest =
+            minor.parse::<u32>().map_or_else(|_| minor.to_owned(), |own| own.saturating_sub(1).to_string());
         json!({
-            "major": parts.next().unwrap_or_default(),
-            "minor": parts.next().unwrap_or_default(),
+            "major": major,
+            "minor": minor,
+            "emulationMajor": major,
+            "emulationMinor": minor,
+            "minCompatibilityMajor": major,
+            "minCompatibilityMinor": oldest,
             "gitVersion": self.version,
             "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
             "goVersion": "none", "compiler": "rustc",
             "platform": format!("linux/{}", architecture()),
         })
     }
+
+    /// Major and minor version.
+    fn numbers(&self) -> (&str, &str) {
+        let mut parts = self.version.trim_start_matches('v').split('.');
+        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+    }
+
+    /// Writes the OpenAPI document of a path.
+    fn write(&self, path: &str, out: &mut dyn Write) -> io::Result<bool> {
+        let (major, minor) = self.numbers();
+        let version = format!("{major}.{minor}");
+        match path.strip_prefix("openapi/v3/") {
+            Some(name) => openapi::v3(out, name, &version),
+            None => openapi::v2(out, &version).map(|()| true),
+        }
+    }
+
+    /// The digests of all documents of OpenAPI v3: each is written once to know it, and kept by nobody.
+    fn tags(&self) -> &BTreeMap<String, String> {
+        self.tags.get_or_init(|| {
+            let tag = |name: &String| cache::tag(&|out| self.write(&format!("openapi/v3/{name}"), out));
+            let named = openapi::documents().into_iter();
+            named.filter_map(|name| Some((name.clone(), tag(&name).ok()??))).collect()
+        })
+    }
+
+    /// `/openapi/v3`: where each document is.
+    fn index(&self, asked: &Asked<'_>) -> Result<Response<Body>, Refusal> {
+        let place = |(name, tag): (&String, &String)| {
+            (name.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={tag}")}))
+        };
+        let paths: serde_json::Map<String, Value> = self.tags().iter().map(place).collect();
+        tagged(asked, &json!({"paths": paths}), JSON)
+    }
+
+    fn openapi(
+        &self,
+        asked: &Asked<'_>,
+        path: &str,
+        forms: &[(&str, Encoding, &'static str)],
+    ) -> Result<Response<Body>, Refusal> {
+        let acceptable = |clause: &Clause<'_>| forms.iter().find(|(media, _, _)| clause.takes(media));
+        let Some((_, encoding, media)) = asked.accept.iter().find_map(acceptable) else {
+            return Ok(answer::empty(StatusCode::NOT_ACCEPTABLE));
+        };
+        let key = Key { path: path.to_owned(), encoding: *encoding };
+        let published = self.published(key).map_err(Refusal::internal)?;
+        let Some(published) = published else { return Ok(answer::empty(StatusCode::NOT_FOUND)) };
+        if !asked.hash.is_empty() && asked.hash != published.tag {
+            return Ok(moved(&format!("/{path}?hash={}", published.tag)));
+        }
+        let mut response = if asked.has(&published.tag) {
+            answer::empty(StatusCode::NOT_MODIFIED)
+        } else {
+            whole(asked, &published, media).map_err(Refusal::internal)?
+        };
+        let headers = response.headers_mut();
+        if !asked.hash.is_empty() {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+            let expires = (clock::now() + FOREVER).strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
+            headers.extend(HeaderValue::try_from(expires).map(|value| (header::EXPIRES, value)));
+        }
+        mark(headers, &published.tag);
+        Ok(response)
+    }
+
+    /// An OpenAPI document as it is kept, made if it is not.
+    fn published(&self, key: Key) -> io::Result<Option<Arc<Published>>> {
+        if let Some(kept) = self.cache.get(&key) {
+            return Ok(Some(kept));
+        }
+        let published = match key.encoding {
+            Encoding::Json => cache::publish(&|out| self.write(&key.path, out))?,
+            Encoding::Protobuf => {
+                let json = Key { encoding: Encoding::Json, ..key.clone() };
+                let Some(json) = self.published(json)? else { return Ok(None) };
+                let document = if key.path == "openapi/v2" { &gnostic::V2 } else { &gnostic::V3 };
+                Some(cache::encoded(&json.tag, |out| document.encode(json.reader(), out))?)
+            }
+        };
+        Ok(published.map(|published| self.cache.keep(key, published)))
+    }
 }
 
-fn json_bytes(document: &Value) -> Bytes {
-    document.to_string().into()
+/// Discovery in all its forms; `routed` tells how an `Accept` header is refused.
+fn discovered(asked: &Asked<'_>, parts: &[&str], routed: bool) -> Result<Response<Body>, Refusal> {
+    if let ["api" | "apis"] = parts
+        && let Some(encoding) = asked.accept.iter().find_map(aggregated)
+    {
+        let document = discovery::aggregated(parts == ["api"]);
+        let mut response = tagged(asked, &document, encoding)?;
+        let content_type = format!("{encoding};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+        let headers = response.headers_mut();
+        if let Ok(content_type) = HeaderValue::try_from(content_type) {
+            headers.insert(header::CONTENT_TYPE, content_type);
+        }
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+        return Ok(response);
+    }
+    let document = match *parts {
+        ["api"] => Some(discovery::core_versions()),
+        ["apis"] => Some(discovery::groups()),
+        ["api", "v1"] => discovery::resources("", "v1"),
+        ["apis", group] => discovery::group(group),
+        ["apis", group, version] => discovery::resources(group, version),
+        _ => None,
+    };
+    let Some(document) = document else { return nothing(parts) };
+    let refused = || if routed { render::unknown_media(false) } else { render::unknown_form(false) };
+    tagged(asked, &document, asked.accept.iter().find_map(plain).ok_or_else(refused)?)
+}
+
+/// Where nothing is: groups that are served say so by a status, everything else by a text.
+fn nothing(parts: &[&str]) -> Result<Response<Body>, Refusal> {
+    let served = match *parts {
+        ["api", ..] => true,
+        ["apis", group, ..] => discovery::group(group).is_some(),
+        _ => false,
+    };
+    if served { Err(Refusal::no_such_resource()) } else { Ok(answer::nothing()) }
+}
+
+/// The encoding in which a clause asks for aggregated discovery.
+fn aggregated(clause: &Clause<'_>) -> Option<&'static str> {
+    let wanted = clause.wanted() == Some(("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2"));
+    encoding(clause).filter(|_| wanted)
+}
+
+/// The encoding in which a clause asks for a document as it is.
+fn plain(clause: &Clause<'_>) -> Option<&'static str> {
+    encoding(clause).filter(|_| clause.wanted().is_none())
+}
+
+fn encoding(clause: &Clause<'_>) -> Option<&'static str> {
+    [JSON, YAML, PROTOBUF].into_iter().find(|media| clause.takes(media))
+}
+
+/// A small document in an encoding, or that the client has it.
+fn tagged(asked: &Asked<'_>, document: &Value, encoding: &'static str) -> Result<Response<Body>, Refusal> {
+    let json = Bytes::from(document.to_string());
+    let tag = cache::tag(&|out| out.write_all(&json).map(|()| true)).map_err(Refusal::internal)?;
+    let tag = tag.unwrap_or_default();
+    let mut response = if asked.has(&tag) {
+        answer::empty(StatusCode::NOT_MODIFIED)
+    } else {
+        let body = match encoding {
+            PROTOBUF => in_protobuf(document).ok_or_else(|| Refusal::internal("no such message"))?,
+            YAML => render::in_yaml(&json),
+            _ => json,
+        };
+        answer::typed(answer::json_bytes(StatusCode::OK, body), encoding)
+    };
+    mark(response.headers_mut(), &tag);
+    Ok(response)
+}
+
+fn in_protobuf(document: &Value) -> Option<Bytes> {
+    let mut document = document.clone();
+    if document["apiVersion"].is_null() {
+        document["apiVersion"] = json!("v1");
+    }
+    render::in_protobuf(&document.to_string().into())
+}
+
+/// A document that is kept, compressed if the client takes that.
+fn whole(asked: &Asked<'_>, published: &Published, media: &'static str) -> io::Result<Response<Body>> {
+    if asked.gzip {
+        let mut response = answer::typed(answer::json_bytes(StatusCode::OK, published.gzip.clone()), media);
+        compress::mark(response.headers_mut());
+        return Ok(response);
+    }
+    let mut document = Vec::new();
+    published.reader().read_to_end(&mut document)?;
+    Ok(answer::typed(answer::json_bytes(StatusCode::OK, document.into()), media))
+}
+
+fn mark(headers: &mut HeaderMap, tag: &str) {
+    headers.append(header::VARY, HeaderValue::from_static("Accept"));
+    headers.extend(HeaderValue::try_from(format!("\"{tag}\"")).map(|tag| (header::ETAG, tag)));
+}
+
+fn moved(to: &str) -> Response<Body> {
+    let mut response = answer::empty(StatusCode::MOVED_PERMANENTLY);
+    response.headers_mut().extend(HeaderValue::try_from(to).map(|to| (header::LOCATION, to)));
+    response
 }
 
 /// The machine's architecture in Go's words, as nodes and images name it.
@@ -75,5 +325,88 @@ fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::schema::protobuf;
+    use http_body_util::BodyExt;
+
+    async fn get(
+        documents: &Documents,
+        uri: &str,
+        headers: &[(header::HeaderName, &str)],
+    ) -> (StatusCode, HeaderMap, Bytes) {
+        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+        let mut request = Request::new(());
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
+        request.headers_mut().extend(headers);
+        let (head, body) = documents.answer(path, &Query::parse(query), &request).unwrap().into_parts();
+        (head.status, head.headers, body.collect().await.unwrap().to_bytes())
+    }
+
+    const AGGREGATED: &str = "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+
+    #[tokio::test]
+    async fn discovery_comes_in_every_encoding_and_only_once() {
+        let documents = Documents::new("v1.36.0".into());
+        let (code, headers, body) = get(&documents, "/apis", &[(header::ACCEPT, AGGREGATED)]).await;
+        assert_eq!(code, StatusCode::OK);
+        assert_eq!(
+            headers[header::CONTENT_TYPE],
+            "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        );
+        assert_eq!(protobuf::decode(&body).unwrap()["items"], discovery::aggregated(false)["items"]);
+        let has = headers[header::ETAG].to_str().unwrap();
+        let again = [(header::ACCEPT, AGGREGATED), (header::IF_NONE_MATCH, has)];
+        let (code, headers, body) = get(&documents, "/apis", &again).await;
+        assert_eq!(
+            (code, &headers[header::VARY], body.len()),
+            (StatusCode::NOT_MODIFIED, &"Accept".parse().unwrap(), 0)
+        );
+        // The beta form is gone: what is left is the old one.
+        let beta = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList, */*";
+        let (_, headers, body) = get(&documents, "/api", &[(header::ACCEPT, beta)]).await;
+        assert_eq!(headers[header::CONTENT_TYPE], "application/json");
+        assert!(body.starts_with(b"{\"kind\":\"APIVersions\""), "{body:?}");
+        let (_, _, yaml) = get(&documents, "/apis/apps/v1", &[(header::ACCEPT, "application/yaml")]).await;
+        assert!(yaml.starts_with(b"apiVersion: v1\ngroupVersion: apps/v1\n"), "{yaml:?}");
+        let (_, _, wire) = get(&documents, "/api/v1", &[(header::ACCEPT, PROTOBUF)]).await;
+        assert_eq!(protobuf::decode(&wire).unwrap()["kind"], "APIResourceList");
+        let mut html = Request::new(());
+        html.headers_mut().insert(header::ACCEPT, "text/html".parse().unwrap());
+        let refused = |path| documents.answer(path, &Query::parse(""), &html).unwrap_err().message;
+        let media = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        assert_eq!(refused("/apis"), format!("only the following media types are accepted: {media}"));
+        assert_eq!(refused("/api/v1"), format!("406: Not Acceptable\n\nAvailable representations: {media}"));
+        assert_eq!(documents.answer("/api/v2", &Query::default(), &html).unwrap_err().code, 404);
+        let (code, _, body) = get(&documents, "/nope", &[]).await;
+        assert_eq!((code, &body[..]), (StatusCode::NOT_FOUND, &b"404 page not found\n"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_document_with_its_digest_in_the_address_may_be_kept_forever() {
+        let documents = Documents::new("v1.36.0".into());
+        let (_, _, index) = get(&documents, "/openapi/v3", &[]).await;
+        let index: Value = serde_json::from_slice(&index).unwrap();
+        let address = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+        let gzip = [(header::ACCEPT_ENCODING, "gzip"), (header::ACCEPT, OPENAPI_V3[2].0)];
+        let (code, headers, body) = get(&documents, address, &gzip).await;
+        assert_eq!((code, &headers[header::CONTENT_ENCODING]), (StatusCode::OK, &"gzip".parse().unwrap()));
+        assert_eq!(headers[header::CONTENT_TYPE], OPENAPI_V3[2].2);
+        assert_eq!(headers[header::CACHE_CONTROL], "public, immutable");
+        assert_eq!(format!("\"{}\"", address.rsplit('=').next().unwrap()), headers[header::ETAG]);
+        let mut message = Vec::new();
+        flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut message).unwrap();
+        assert!(message.starts_with(b"\x0a\x053.0.0") || message.windows(5).any(|own| own == b"3.0.0"));
+        let (code, headers, _) = get(&documents, "/openapi/v3/apis/apps/v1?hash=OLD", &[]).await;
+        assert_eq!(
+            (code, headers[header::LOCATION].to_str().unwrap()),
+            (StatusCode::MOVED_PERMANENTLY, address)
+        );
+        let (code, _, _) = get(&documents, "/openapi/v2", &[(header::ACCEPT, "text/html")]).await;
+        assert_eq!(code, StatusCode::NOT_ACCEPTABLE);
     }
 }

@@ -1,6 +1,6 @@
 //! Answers: JSON from values or from stored bytes, refusals, and bodies of several pieces.
 
-use crate::registry::render;
+use super::indent::Indenter;
 use api::status::Refusal;
 use base::{Body, BodyError, full_body};
 use bytes::Bytes;
@@ -20,25 +20,75 @@ pub(crate) fn json_bytes(code: StatusCode, body: Bytes) -> Response<Body> {
     response
 }
 
+/// An answer without a body.
+pub(crate) fn empty(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(full_body(Bytes::new()));
+    *response.status_mut() = code;
+    response
+}
+
+/// The answer where nothing is.
+pub(crate) fn nothing() -> Response<Body> {
+    let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Says that an answer must not be kept, if it does not say how it may be.
+pub(super) fn uncached(response: &mut Response<Body>) {
+    let never = HeaderValue::from_static("no-cache, private");
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(never);
+}
+
+/// An answer for people to read, as those have always been that are no objects.
+pub(crate) fn pretty(value: &Value) -> Response<Body> {
+    json_bytes(StatusCode::OK, format!("{value:#}").into())
+}
+
 /// The answer with another content type.
 pub(crate) fn typed(mut response: Response<Body>, content_type: &'static str) -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-/// A whole JSON answer as protobuf: statuses and what subresources answer. Others stay as they are.
-pub(crate) async fn in_protobuf(response: Response<Body>) -> Response<Body> {
-    let whole = response.body().size_hint().exact().is_some();
-    if !whole || response.headers().get(header::CONTENT_TYPE) != Some(&JSON) {
-        return response;
-    }
-    let (head, body) = response.into_parts();
-    // It is in memory already.
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    match render::in_protobuf(&body) {
-        Some(encoded) => typed(Response::from_parts(head, full_body(encoded)), render::PROTOBUF),
-        None => Response::from_parts(head, full_body(body)),
-    }
+/// How long an answer's body is, of those that are whole.
+pub(crate) fn length(response: &Response<Body>) -> Option<u64> {
+    let stated = || response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    response.body().size_hint().exact().or_else(stated)
+}
+
+/// The answer with a body that is changed while it is sent. `step` is given its parts and, at the end,
+/// nothing, and returns what is sent for them.
+pub(super) fn through(
+    mut response: Response<Body>,
+    step: impl FnMut(Option<Bytes>) -> std::io::Result<Bytes> + Send + 'static,
+) -> Response<Body> {
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.map(|body| {
+        let frames = futures_util::stream::unfold(Some((body, step)), |state| async move {
+            let (mut body, mut step) = state?;
+            loop {
+                let data = match body.frame().await {
+                    Some(Ok(frame)) => frame.into_data().ok(),
+                    Some(Err(error)) => return Some((Err(error), None)),
+                    None => None,
+                };
+                let ended = data.is_none();
+                match step(data) {
+                    Ok(part) if part.is_empty() && !ended => {}
+                    Ok(part) => return Some((Ok(Frame::data(part)), (!ended).then_some((body, step)))),
+                    Err(error) => return Some((Err(BodyError::from(error)), None)),
+                }
+            }
+        });
+        StreamBody::new(frames).boxed_unsync()
+    })
+}
+
+/// JSON for people to read.
+pub(super) fn indented(response: Response<Body>) -> Response<Body> {
+    let mut indenter = Indenter::default();
+    through(response, move |part| Ok(part.map_or_else(Bytes::new, |part| indenter.part(&part))))
 }
 
 /// An answer with a value as its body.
@@ -80,11 +130,13 @@ pub(crate) fn gather(pieces: &mut VecDeque<Bytes>) -> Option<Bytes> {
 
 /// A JSON answer of many pieces.
 pub(crate) fn pieces(pieces: Vec<Bytes>) -> Response<Body> {
+    let length: usize = pieces.iter().map(Bytes::len).sum();
     let mut pieces = VecDeque::from(pieces);
     let frames = std::iter::from_fn(move || gather(&mut pieces));
     let frames = frames.map(|piece| Ok::<_, BodyError>(Frame::data(piece)));
     let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     response
 }
 
@@ -99,10 +151,20 @@ pub(crate) fn holding<T: Send + 'static>(response: Response<Body>, held: T) -> R
     })
 }
 
+/// Tells this server's own refusals from what others answer through it.
+#[derive(Clone, Copy)]
+struct Refused;
+
+/// Whether an answer is this server's own refusal.
+pub(crate) fn is_refusal(response: &Response<Body>) -> bool {
+    response.extensions().get::<Refused>().is_some()
+}
+
 /// A refusal as an answer.
 pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
     let code = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, &refusal.to_value());
+    response.extensions_mut().insert(Refused);
     let retry_after_s = refusal.details["retryAfterSeconds"].as_u64();
     let default_s = (code == StatusCode::TOO_MANY_REQUESTS).then_some(1);
     if let Some(seconds) = retry_after_s.or(default_s) {

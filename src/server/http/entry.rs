@@ -1,6 +1,7 @@
 //! Where every request enters, from outside and from within alike: who is asking, is there room, may they.
 
 use super::answer;
+use super::edge::Edge;
 use super::limits::Deadline;
 use super::path::{Target, target};
 use super::pipeline::Admitted;
@@ -8,7 +9,7 @@ use super::query::Query;
 use crate::Server;
 use crate::auth::{Attributes, Identity};
 use crate::flow::{Does, Load, estimate};
-use crate::registry::Rendering;
+use crate::streams::Kubelets;
 use api::kinds::by_resource;
 use api::status::Refusal;
 use base::{Body, clock};
@@ -42,15 +43,16 @@ impl Server {
             Target::Resource(path) => Some(path.clone()),
             Target::Other => None,
         };
-        let accept = header_text(request.headers(), &header::ACCEPT);
-        let in_protobuf = resource.is_some() && Rendering::parse(accept, "") == Some(Rendering::Protobuf);
-        let mut response = match self.identified(&identity, target, query, request).await {
-            Ok(response) => response,
-            Err(refusal) => answer::refused(&refusal),
+        // What others answer through this server leaves as it came.
+        let foreign = resource.as_ref().is_none_or(Kubelets::serve);
+        let edge = Edge::of(&request, &query);
+        let answered = self.identified(&identity, target, query, request).await;
+        let response = answered.unwrap_or_else(|refusal| answer::refused(&refusal));
+        let mut response = match foreign && !answer::is_refusal(&response) {
+            true => edge.relayed(response),
+            false => edge.finish(response).await,
         };
-        if in_protobuf {
-            response = answer::in_protobuf(response).await;
-        }
+        answer::uncached(&mut response);
         if let Some(path) = resource {
             self.0.metrics.count(&path, response.status().as_u16(), started.elapsed());
         }
@@ -110,7 +112,7 @@ impl Server {
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
         match target {
-            Target::Other => self.other(&admitted.user, &request),
+            Target::Other => self.other(&admitted.user, &query, &request),
             Target::Resource(path) => {
                 let attributes = Attributes::of(&path);
                 if !self.0.authorizer.allows(&admitted.user, &attributes) {

@@ -1,13 +1,13 @@
 //! Requests that are about no resource: health, version, metrics, documents.
 
 use super::answer;
-use super::entry::{header_text, of_path, plain_verb};
+use super::entry::{of_path, plain_verb};
+use super::query::Query;
 use crate::Server;
 use crate::auth::User;
 use api::status::Refusal;
 use base::Body;
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
 /// Paths that anyone may read.
@@ -15,7 +15,12 @@ const OPEN_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
 impl Server {
     /// Health, version, documents.
-    pub(super) fn other(&self, user: &User, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
+    pub(super) fn other(
+        &self,
+        user: &User,
+        query: &Query,
+        request: &Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
         let path = request.uri().path().trim_end_matches('/');
         let verb = plain_verb(request.method());
         let attributes = of_path(&verb, path);
@@ -25,23 +30,18 @@ impl Server {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Refusal::method_not_allowed());
         }
+        if let Some(answer) = self.0.health.answer(path, query) {
+            return Ok(answer);
+        }
         match path {
-            "/healthz" | "/livez" => Ok(answer::text(StatusCode::OK, "ok")),
-            "/readyz" => Ok(self.ready()),
             "/metrics" => Ok(answer::text(StatusCode::OK, self.metrics())),
-            "/openid/v1/jwks" => Ok(answer::json(StatusCode::OK, &self.0.registry.keys().key_set())),
+            "/openid/v1/jwks" => {
+                let keys = answer::json(StatusCode::OK, &self.0.registry.keys().key_set());
+                Ok(answer::typed(keys, "application/jwk-set+json"))
+            }
             "/.well-known/openid-configuration" => Ok(self.openid_configuration()),
-            _ => self.document(path, request),
+            _ => self.0.documents.answer(path, query, request),
         }
-    }
-
-    /// Not ready from the moment on at which the server stops.
-    fn ready(&self) -> Response<Body> {
-        if self.0.front.is_requested() {
-            let text = "[+]ping ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n";
-            return answer::text(StatusCode::INTERNAL_SERVER_ERROR, text);
-        }
-        answer::text(StatusCode::OK, "ok")
     }
 
     fn metrics(&self) -> String {
@@ -62,25 +62,5 @@ impl Server {
             "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"]});
         answer::json(StatusCode::OK, &document)
-    }
-
-    fn document(&self, path: &str, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
-        let accept = header_text(request.headers(), &header::ACCEPT);
-        let (body, content_type) =
-            self.0.documents.get(path, accept).ok_or_else(Refusal::no_such_resource)?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, &body);
-        let tag = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02X}")).collect::<String>();
-        let tag = format!("\"{tag}\"");
-        let unchanged = header_text(request.headers(), &header::IF_NONE_MATCH) == tag;
-        let mut response = if unchanged {
-            answer::json_bytes(StatusCode::NOT_MODIFIED, Bytes::new())
-        } else {
-            answer::json_bytes(StatusCode::OK, body)
-        };
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-        headers.insert(header::VARY, header::HeaderValue::from_static("Accept"));
-        headers.extend(header::HeaderValue::try_from(tag).map(|tag| (header::ETAG, tag)));
-        Ok(response)
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn target(method: &Method, path: &str, query: &Query) -> Target {
         ResourcePath { group: group.to_owned(), version: version.to_owned(), ..ResourcePath::default() };
     // An older form of watches, which names the verb in the path.
     let (rest, watches) = match rest {
-        ["watch", rest @ ..] if method == Method::GET => (rest, true),
+        ["watch", rest @ ..] if matches!(*method, Method::GET | Method::HEAD) => (rest, true),
         ["watch", ..] => return Target::Other,
         rest => (rest, false),
     };
@@ -128,6 +128,9 @@ mod tests {
             ("web", "pods", "a", "log")
         );
         assert_eq!(parsed(Method::GET, "/api/v1/pods?watch=1").verb, "watch");
+        let old = parsed(Method::GET, "/api/v1/watch/namespaces/web/pods/a");
+        assert_eq!((old.verb, old.namespace.as_str(), old.name.as_str()), ("watch", "web", "a"));
+        assert_eq!(parsed(Method::GET, "/api/v1/namespaces/web/pods/a?watch=1").verb, "get");
         assert_eq!(
             parsed(Method::DELETE, "/apis/apps/v1/namespaces/web/deployments").verb,
             "deletecollection"

@@ -8,6 +8,7 @@ use super::query::Query;
 use crate::Server;
 use crate::auth::User;
 use crate::flow::Permit;
+use crate::registry::render::not_acceptable;
 use crate::registry::{
     Change, Context, DeleteOptions, FieldValidation, ListOptions, Outcome, Page, Part, Place, Reading,
     Record, Rendering, Reply, Serving, Source, WatchOptions, Writer, asked_revision, decode_configuration,
@@ -20,11 +21,14 @@ use api::schema::{TypeId, schema};
 use api::status::Refusal;
 use base::{Body, Shutdown};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 /// The media type of configurations that are applied.
 const APPLY: &str = "application/apply-patch+yaml";
+/// Methods by which objects are served.
+const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
 /// A request with its parts taken apart.
 struct Asked {
     user: User,
@@ -70,18 +74,18 @@ impl Server {
         if Kubelets::serve(&path) {
             return self.0.kubelets.forward(&self.0.registry, &path, &query, request).await;
         }
+        if !METHODS.contains(request.method()) {
+            return Err(Refusal::method_not_allowed());
+        }
         let subresource_exists = path.subresource.is_empty() || kind.subresource(&path.subresource).is_some();
         if !subresource_exists {
             return Err(Refusal::no_such_resource());
         }
         let accept = header_text(request.headers(), &header::ACCEPT);
-        let rendering = Rendering::parse(accept, query.get("includeObject")).ok_or_else(|| {
-            Refusal::new(
-                406,
-                "NotAcceptable",
-                "only the following media types are accepted: application/json",
-            )
-        })?;
+        let streams = path.verb == "watch";
+        let parse = if streams { Rendering::parse_stream } else { Rendering::parse };
+        let rendering = parse(accept, query.get("includeObject"))
+            .ok_or_else(|| not_acceptable(accept, path.name.is_empty(), streams))?;
         let content_type = header_text(request.headers(), &header::CONTENT_TYPE).to_owned();
         let agent = super::options::agent(request.headers(), &user);
         let place = path.clone();

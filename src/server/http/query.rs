@@ -40,6 +40,11 @@ impl Query {
         self.0.iter().any(|(key, _)| key == name)
     }
 
+    /// All values of a parameter.
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// Whether a parameter is given and is not false: Kubernetes takes everything else as true.
     pub(crate) fn flag(&self, name: &str) -> bool {
         self.has(name) && self.get(name) != "0" && !self.get(name).eq_ignore_ascii_case("false")
@@ -72,5 +77,6 @@ mod tests {
         assert_eq!(["a", "b", "c", "d"].map(|name| flags.flag(name)), [true, false, false, true]);
         assert_eq!(query.get("bad"), "%zz");
         assert!(query.number("labelSelector").is_err());
+        assert_eq!(Query::parse("a=1&b=2&a=3").values("a").collect::<Vec<_>>(), ["1", "3"]);
     }
 }

@@ -3,14 +3,20 @@
 use super::Record;
 use super::list::Page;
 use crate::conversion::{shown, shown_bytes};
+use crate::http::accept::{Clause, clauses};
 use api::kinds::{Kind, columns::Column};
 use api::schema::protobuf;
+use api::status::Refusal;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 /// The media type of Kubernetes' protobuf encoding.
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+pub(crate) const YAML: &str = "application/yaml";
 const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+
+const META: &str = "meta.k8s.io/v1";
+const PARTIAL: &str = "PartialObjectMetadata";
 
 /// The form a client asked for in its Accept header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub(crate) enum Rendering {
     Table(Include),
     /// `PartialObjectMetadata` of meta.k8s.io/v1.
     Metadata,
+    /// The same in protobuf.
+    MetadataProtobuf,
 }
 
 /// `includeObject` of a table.
@@ -37,47 +45,50 @@ impl Rendering {
     /// Reads an Accept header; unknown forms are passed over, and none at all is the object itself.
     /// `None` if the client takes no form that the server has.
     pub(crate) fn parse(accept: &str, include: &str) -> Option<Self> {
-        if accept.trim().is_empty() {
-            return Some(Self::Object);
-        }
-        accept.split(',').find_map(|option| Self::one(option.trim(), include))
+        clauses(accept).iter().find_map(|clause| Self::of(clause, include))
     }
 
-    fn one(option: &str, include: &str) -> Option<Self> {
-        let mut parts = option.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default();
-        if media == PROTOBUF {
-            // Tables and bare metadata are JSON alone: a client that takes both names JSON behind it.
-            return (!option.contains("as=")).then_some(Self::Protobuf);
-        }
-        if !matches!(media, "application/json" | "*/*" | "application/*") {
+    /// The form that one clause of the header asks for. YAML is made of JSON when the answer leaves.
+    pub(crate) fn of(clause: &Clause<'_>, include: &str) -> Option<Self> {
+        let json = clause.takes("application/json") || clause.takes(YAML);
+        if !json && !clause.takes(PROTOBUF) {
             return None;
         }
-        let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-        let value =
-            |name: &str| parameters.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| *value);
-        match (value("as"), value("v"), value("g")) {
-            ("", _, _) => Some(Self::Object),
-            ("Table", "v1", "meta.k8s.io") => Some(Self::Table(match include {
+        match clause.wanted() {
+            None => Some(if json { Self::Object } else { Self::Protobuf }),
+            // Tables have no form in protobuf: a client that takes both names JSON behind it.
+            Some(("Table", "meta.k8s.io", "v1")) if json => Some(Self::Table(match include {
                 "None" => Include::None,
                 "Object" => Include::Object,
                 _ => Include::Metadata,
             })),
-            ("PartialObjectMetadata" | "PartialObjectMetadataList", "v1", "meta.k8s.io") => {
-                Some(Self::Metadata)
+            Some(("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1")) => {
+                Some(if json { Self::Metadata } else { Self::MetadataProtobuf })
             }
-            _ => None,
+            Some(_) => None,
         }
+    }
+
+    /// The form of a watch; there are none in YAML.
+    pub(crate) fn parse_stream(accept: &str, include: &str) -> Option<Self> {
+        let own = clauses(accept);
+        let (clause, form) = own.iter().find_map(|clause| Some((clause, Self::of(clause, include)?)))?;
+        (clause.takes("application/json") || clause.takes(PROTOBUF)).then_some(form)
+    }
+
+    /// What is rendered is protobuf.
+    pub(crate) fn is_protobuf(&self) -> bool {
+        matches!(self, Self::Protobuf | Self::MetadataProtobuf)
     }
 
     /// The content type of what is rendered.
     pub(crate) fn content_type(&self) -> &'static str {
-        if *self == Self::Protobuf { PROTOBUF } else { "application/json" }
+        if self.is_protobuf() { PROTOBUF } else { "application/json" }
     }
 
     /// The content type of a watch.
     pub(crate) fn stream_type(&self) -> &'static str {
-        if *self == Self::Protobuf { PROTOBUF_STREAM } else { "application/json" }
+        if self.is_protobuf() { PROTOBUF_STREAM } else { "application/json" }
     }
 
     /// One object.
@@ -86,6 +97,7 @@ impl Rendering {
             Self::Object => shown_bytes(kind, bytes),
             Self::Protobuf => in_protobuf(&shown_bytes(kind, bytes)).unwrap_or_default(),
             Self::Metadata => partial(bytes).to_string().into(),
+            Self::MetadataProtobuf => protobuf::encode(&partial(bytes)).map(Bytes::from).unwrap_or_default(),
             Self::Table(include) => {
                 let object: Value = serde_json::from_slice(bytes).unwrap_or_default();
                 let revision = object["metadata"]["resourceVersion"].clone();
@@ -108,12 +120,16 @@ impl Rendering {
     pub(crate) fn page(&self, kind: &Kind, page: &Page) -> Vec<Bytes> {
         match self {
             Self::Object => concatenated(kind, page),
-            Self::Protobuf => encoded(kind, page),
+            Self::Protobuf => {
+                let object = |record: &Record| Some(shown(kind, serde_json::from_slice(&record.value).ok()?));
+                encoded(&kind.api_version(), kind.kind, page, object)
+            }
             Self::Metadata => {
                 let items: Vec<Value> = page.items.iter().map(|record| partial(&record.value)).collect();
-                let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": page.metadata(), "items": items});
+                let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": page.metadata(), "items": items});
                 vec![list.to_string().into()]
             }
+            Self::MetadataProtobuf => encoded(META, PARTIAL, page, |record| Some(partial(&record.value))),
             Self::Table(include) => {
                 let decoded = |record: &Record| serde_json::from_slice(&record.value).unwrap_or_default();
                 let rows = page.items.iter().map(|record| row(kind, decoded(record), *include)).collect();
@@ -144,14 +160,15 @@ fn concatenated(kind: &Kind, page: &Page) -> Vec<Bytes> {
 }
 
 /// A list as protobuf: of all forms the one that has to decode every object.
-fn encoded(kind: &Kind, page: &Page) -> Vec<Bytes> {
-    let api_version = kind.api_version();
-    let item = |record: &Record| -> Option<Vec<u8>> {
-        let object = serde_json::from_slice(&record.value).ok()?;
-        protobuf::encode_item(&shown(kind, object), &api_version, kind.kind).ok()
-    };
+fn encoded(
+    api_version: &str,
+    kind: &str,
+    page: &Page,
+    object: impl Fn(&Record) -> Option<Value>,
+) -> Vec<Bytes> {
+    let item = |record: &Record| protobuf::encode_item(&object(record)?, api_version, kind).ok();
     let items = page.items.iter().filter_map(|record| item(record)).collect();
-    let list = protobuf::encode_list(&api_version, &format!("{}List", kind.kind), &page.metadata(), items);
+    let list = protobuf::encode_list(api_version, &format!("{kind}List"), &page.metadata(), items);
     list.unwrap_or_default().into_iter().map(Bytes::from).collect()
 }
 
@@ -161,13 +178,45 @@ pub(crate) fn in_protobuf(bytes: &Bytes) -> Option<Bytes> {
     protobuf::encode(&object).ok().map(Bytes::from)
 }
 
+/// JSON as YAML.
+pub(crate) fn in_yaml(bytes: &Bytes) -> Bytes {
+    let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    serde_yaml::to_string(&value).unwrap_or_default().into()
+}
+
+const OBJECTS: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const STREAMS: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+
+/// The refusal of an `Accept` header by the route that a request took: it knows none of the media types.
+/// Routes of collections have those of watches too.
+pub(crate) fn unknown_media(collection: bool) -> Refusal {
+    let streams = if collection { format!(", {STREAMS}") } else { String::new() };
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {OBJECTS}{streams}");
+    let mut refusal = Refusal::new(406, "NotAcceptable", message);
+    refusal.details = json!({});
+    refusal
+}
+
+/// The refusal of an `Accept` header whose media types are known, but not in the form asked for.
+pub(crate) fn unknown_form(watch: bool) -> Refusal {
+    let accepted = if watch { STREAMS } else { OBJECTS };
+    Refusal::new(406, "NotAcceptable", format!("only the following media types are accepted: {accepted}"))
+}
+
+/// The refusal of an `Accept` header at a collection (or not) and for a watch (or not).
+pub(crate) fn not_acceptable(accept: &str, collection: bool, watch: bool) -> Refusal {
+    let known =
+        |clause: &Clause<'_>| ["application/json", YAML, PROTOBUF].iter().any(|own| clause.takes(own));
+    if clauses(accept).iter().any(known) { unknown_form(watch) } else { unknown_media(collection) }
+}
+
 fn partial(bytes: &Bytes) -> Value {
     #[derive(serde::Deserialize)]
     struct Meta {
         metadata: Value,
     }
     let meta = serde_json::from_slice(bytes).unwrap_or(Meta { metadata: Value::Null });
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta.metadata})
+    json!({"kind": PARTIAL, "apiVersion": META, "metadata": meta.metadata})
 }
 
 fn row(kind: &Kind, object: Value, include: Include) -> Value {
@@ -177,7 +226,7 @@ fn row(kind: &Kind, object: Value, include: Include) -> Value {
         Include::None => Value::Null,
         Include::Object => shown(kind, object),
         Include::Metadata => {
-            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+            json!({"kind": PARTIAL, "apiVersion": META, "metadata": object["metadata"]})
         }
     };
     json!({"cells": cells, "object": shown})
@@ -190,7 +239,7 @@ fn definition(column: &Column) -> Value {
 fn table(kind: &Kind, metadata: Value, rows: Vec<Value>, columns: bool) -> Value {
     let definitions: Vec<Value> =
         if columns { kind.columns.iter().map(definition).collect() } else { Vec::new() };
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": definitions, "rows": rows})
+    json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows})
 }
 
 #[cfg(test)]
@@ -204,9 +253,14 @@ mod tests {
         let go = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(Rendering::parse(go, ""), Some(Rendering::Protobuf));
         let metadata_first = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
-        assert_eq!(Rendering::parse(metadata_first, ""), Some(Rendering::Metadata));
+        assert_eq!(Rendering::parse(metadata_first, ""), Some(Rendering::MetadataProtobuf));
         let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
         assert_eq!(Rendering::parse(metadata, ""), Some(Rendering::Metadata));
         assert_eq!(Rendering::parse("text/html", ""), None);
+        let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1";
+        assert_eq!(Rendering::parse(table, ""), None);
+        assert_eq!(Rendering::parse("application/yaml", ""), Some(Rendering::Object));
+        assert_eq!(Rendering::parse_stream("application/yaml", ""), None);
+        assert_eq!(Rendering::parse_stream("", ""), Some(Rendering::Object));
     }
 }

@@ -201,13 +201,13 @@ fn refused(rendering: &Rendering, refusal: &Refusal) -> Body {
 
 fn encoded(rendering: &Rendering, object: &Value) -> Bytes {
     let json = Bytes::from(object.to_string());
-    if *rendering == Rendering::Protobuf { in_protobuf(&json).unwrap_or_default() } else { json }
+    if rendering.is_protobuf() { in_protobuf(&json).unwrap_or_default() } else { json }
 }
 
 /// Adds an event with its object already in the form that was asked for.
 fn push(frames: &mut VecDeque<Bytes>, rendering: &Rendering, what: &'static str, object: Bytes) {
     let head: &'static [u8] = match what {
-        _ if *rendering == Rendering::Protobuf => {
+        _ if rendering.is_protobuf() => {
             return frames.push_back(encode_event(what, &object).into());
         }
         "ADDED" => b"{\"type\":\"ADDED\",\"object\":",
@@ -322,7 +322,7 @@ impl Stream {
             Rendering::Object | Rendering::Protobuf => {
                 json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata})
             }
-            Rendering::Metadata => {
+            Rendering::Metadata | Rendering::MetadataProtobuf => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }
             Rendering::Table(_) => {

@@ -1,0 +1,246 @@
+//! OpenAPI v2 and v3, made from the field tables and the table of kinds. The documents are megabytes:
+//! they are written path by path and type by type, and are never in memory as values.
+
+mod definitions;
+mod parameters;
+mod paths;
+
+use api::schema::schema;
+use definitions::{OPAQUE, known_versions, referred};
+use parameters::Parameter;
+pub(super) use paths::documents;
+use paths::{Answer, Body, Operation, PathItem};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+
+/// Which of the two documents is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    V2,
+    V3,
+}
+
+impl Dialect {
+    fn reference(self, name: &str) -> Value {
+        match self {
+            Self::V2 => json!({"$ref": format!("#/definitions/io.k8s.{name}")}),
+            Self::V3 => json!({"$ref": format!("#/components/schemas/io.k8s.{name}")}),
+        }
+    }
+
+    fn answer(self, answer: Answer) -> Value {
+        match answer {
+            Answer::Type(name) => self.reference(name),
+            Answer::Text => json!({"type": "string"}),
+        }
+    }
+
+    /// A schema for each media type.
+    fn contents(self, media: &[&str], schema: &Value) -> Value {
+        media
+            .iter()
+            .map(|media| ((*media).to_owned(), json!({"schema": schema})))
+            .collect::<Map<_, _>>()
+            .into()
+    }
+
+    fn responses(self, operation: &Operation) -> Value {
+        let schema = self.answer(operation.answer);
+        let mut responses = json!({"401": {"description": "Unauthorized"}});
+        for code in operation.codes {
+            let description = match code {
+                200 => "OK",
+                201 => "Created",
+                _ => "Accepted",
+            };
+            responses[code.to_string()] = match self {
+                Self::V2 => json!({"description": description, "schema": schema}),
+                Self::V3 => {
+                    json!({"description": description, "content": self.contents(operation.produces, &schema)})
+                }
+            };
+        }
+        responses
+    }
+
+    /// A parameter where it is used.
+    fn parameter(self, parameter: &Parameter) -> Value {
+        match (self, parameter.shared_name()) {
+            (Self::V2, Some(shared)) => json!({"$ref": format!("#/parameters/{shared}")}),
+            _ => self.described(parameter),
+        }
+    }
+
+    fn described(self, parameter: &Parameter) -> Value {
+        let mut described = json!({"name": parameter.name, "in": parameter.place});
+        if parameter.place == "path" {
+            described["required"] = json!(true);
+        }
+        match self {
+            Self::V2 => {
+                described["type"] = json!(parameter.ty);
+                described["uniqueItems"] = json!(true);
+            }
+            Self::V3 => described["schema"] = json!({"type": parameter.ty, "uniqueItems": true}),
+        }
+        described
+    }
+
+    /// The body as v2's parameter.
+    fn body_parameter(self, body: Body) -> Option<Value> {
+        let mut parameter =
+            json!({"name": "body", "in": "body", "schema": self.reference(body.type_name()?)});
+        if body.is_required() {
+            parameter["required"] = json!(true);
+        }
+        Some(parameter)
+    }
+
+    fn operation(self, operation: &Operation, tag: &str) -> Value {
+        let mut value =
+            json!({"operationId": operation.id, "responses": self.responses(operation), "tags": [tag]});
+        let mut parameters: Vec<Value> =
+            operation.parameters.iter().map(|parameter| self.parameter(parameter)).collect();
+        let body = self.body_parameter(operation.body);
+        match self {
+            Self::V2 => {
+                let shared = |name: &str| json!({"$ref": format!("#/parameters/{name}")});
+                let body = operation.body.shared_name().map(shared).or(body);
+                body.into_iter().for_each(|body| parameters.insert(0, body));
+                value["schemes"] = json!(["https"]);
+                value["produces"] = json!(operation.produces);
+                if !operation.consumes.is_empty() {
+                    value["consumes"] = json!(operation.consumes);
+                }
+            }
+            Self::V3 => {
+                if let Some(mut body) = body {
+                    let content = self.contents(operation.consumes, &body["schema"]);
+                    value["requestBody"] = json!({"content": content});
+                    if operation.body.is_required() {
+                        value["requestBody"]["required"] = body["required"].take();
+                    }
+                }
+            }
+        }
+        if !parameters.is_empty() {
+            value["parameters"] = Value::Array(parameters);
+        }
+        if !operation.action.is_empty() {
+            let (group, version, kind) = &operation.concerns;
+            value["x-kubernetes-action"] = json!(operation.action);
+            value["x-kubernetes-group-version-kind"] =
+                json!({"group": group, "version": version, "kind": kind});
+        }
+        value
+    }
+
+    fn item(self, item: &PathItem) -> Value {
+        let operations = item.operations.iter();
+        let mut value: Map<String, Value> = operations
+            .map(|operation| (operation.method.to_owned(), self.operation(operation, &item.tag)))
+            .collect();
+        if !item.parameters.is_empty() {
+            let parameters = item.parameters.iter().map(|parameter| self.parameter(parameter));
+            value.insert("parameters".to_owned(), parameters.collect());
+        }
+        Value::Object(value)
+    }
+}
+
+/// Writes an object entry by entry.
+fn entries(out: &mut dyn Write, entries: impl Iterator<Item = (String, Value)>) -> io::Result<()> {
+    out.write_all(b"{")?;
+    for (index, (name, value)) in entries.enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        write!(out, "{comma}{}:{value}", Value::from(name))?;
+    }
+    out.write_all(b"}")
+}
+
+fn info(version: &str) -> Value {
+    json!({"title": "Kubernetes", "version": version})
+}
+
+fn bearer() -> Value {
+    json!({"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication"}})
+}
+
+/// Parameters that many operations of v2 refer to.
+fn shared_parameters() -> Map<String, Value> {
+    let dialect = Dialect::V2;
+    let bodies = [Body::Patch, Body::DeleteOptions].into_iter();
+    let bodies =
+        bodies.filter_map(|body| Some((body.shared_name()?.to_owned(), dialect.body_parameter(body)?)));
+    let shared = parameters::all()
+        .filter_map(|parameter| Some((parameter.shared_name()?, dialect.described(parameter))));
+    shared.chain(bodies).collect()
+}
+
+/// `/openapi/v2`.
+pub(super) fn v2(out: &mut dyn Write, version: &str) -> io::Result<()> {
+    let dialect = Dialect::V2;
+    let parameters = Value::Object(shared_parameters());
+    write!(
+        out,
+        "{{\"swagger\":\"2.0\",\"info\":{},\"security\":[{{\"BearerToken\":[]}}],\"securityDefinitions\":{},\"parameters\":{parameters},\"paths\":",
+        info(version),
+        bearer()
+    )?;
+    let items = documents().into_iter().filter_map(|name| paths::document(&name)).flatten();
+    entries(out, items.map(|item| (item.path.clone(), dialect.item(&item))))?;
+    out.write_all(b",\"definitions\":")?;
+    let names = schema().published().iter().map(|def| def.name).chain(OPAQUE);
+    let versions = known_versions();
+    entries(out, names.map(|name| (format!("io.k8s.{name}"), dialect.named(name, &versions))))?;
+    out.write_all(b"}")
+}
+
+/// One document of `/openapi/v3`: the paths of a group version and all types they use. `false` if there
+/// is none of the name.
+pub(super) fn v3(out: &mut dyn Write, name: &str, version: &str) -> io::Result<bool> {
+    let dialect = Dialect::V3;
+    let Some(items) = paths::document(name) else { return Ok(false) };
+    write!(out, "{{\"openapi\":\"3.0.0\",\"info\":{},\"paths\":", info(version))?;
+    entries(out, items.iter().map(|item| (item.path.clone(), dialect.item(item))))?;
+    write!(out, ",\"components\":{{\"securitySchemes\":{}", bearer())?;
+    let used = used(&items);
+    if !used.is_empty() {
+        out.write_all(b",\"schemas\":")?;
+        let versions = versions_of(name);
+        entries(
+            out,
+            used.into_iter().map(|name| (format!("io.k8s.{name}"), dialect.named(name, &versions))),
+        )?;
+    }
+    out.write_all(b"}}")?;
+    Ok(true)
+}
+
+/// Group versions that the options and events of a document belong to: the core's and its own.
+fn versions_of(name: &str) -> Vec<(&str, &str)> {
+    let own = name.strip_prefix("apis/").and_then(|rest| rest.split_once('/'));
+    [("", "v1")].into_iter().chain(own).collect()
+}
+
+/// The types that paths use, and the types those use.
+fn used(items: &[PathItem]) -> BTreeSet<&'static str> {
+    let mut used = BTreeSet::new();
+    let operations = items.iter().flat_map(|item| &item.operations);
+    let mut wanted: Vec<&'static str> = operations
+        .flat_map(|operation| {
+            let answer = match operation.answer {
+                Answer::Type(name) => Some(name),
+                Answer::Text => None,
+            };
+            answer.into_iter().chain(operation.body.type_name())
+        })
+        .collect();
+    while let Some(name) = wanted.pop() {
+        if used.insert(name) {
+            wanted.extend(referred(name));
+        }
+    }
+    used
+}
