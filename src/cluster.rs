@@ -190,16 +190,8 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     let advertised =
         options.advertise_address.map_or_else(|| network.node_ips.clone(), |address| vec![address]);
     bootstrap::objects::publish_endpoint(&admin, &advertised, options.https_listen_port).await?;
-    let controllers = client_of(&server, "system:kube-controller-manager", &[]);
-    let caches = Caches::new(controllers.clone(), supervisor.clone());
-    let control = controllers::Config {
-        cluster_cidrs: vec![options.cluster_cidr.clone()],
-        root_ca_pem: pki.server_ca_pem().to_owned(),
-    };
+    let caches = start_control(options, &server, &pki, supervisor);
     bootstrap::flow::keep(&admin, &caches, supervisor);
-    controllers::start(control, controllers, caches.clone(), supervisor);
-    let scheduler = client_of(&server, "system:kube-scheduler", &[]);
-    scheduler::start(scheduler::Config::default(), scheduler, &caches, supervisor);
     if !options.disable_agent {
         let kubelet = client_of(&server, &format!("system:node:{node_name}"), &["system:nodes"]);
         let tls = node::Tls {
@@ -216,14 +208,43 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     Ok(())
 }
 
+/// Starts controllers and scheduler; returns the caches that they share with the node.
+fn start_control(
+    options: &Options,
+    server: &Server,
+    pki: &bootstrap::Pki,
+    supervisor: &Supervisor,
+) -> Caches {
+    let controllers = client_of(server, "system:kube-controller-manager", &[]);
+    let caches = Caches::new(controllers.clone(), supervisor.clone());
+    if !options.disable_controller_manager {
+        let control = controllers::Config {
+            cluster_cidrs: vec![options.cluster_cidr.clone()],
+            root_ca_pem: pki.server_ca_pem().to_owned(),
+        };
+        controllers::start(control, controllers, caches.clone(), supervisor);
+    }
+    if !options.disable_scheduler {
+        let scheduler = client_of(server, "system:kube-scheduler", &[]);
+        scheduler::start(scheduler::Config::default(), scheduler, &caches, supervisor);
+    }
+    caches
+}
+
 fn greet(options: &Options, network: &Network, node_name: &str) {
     let address = network.node_ips.first().map_or_else(String::new, ToString::to_string);
     screen::say(&format!("knarr {} on node {node_name}", screen::VERSION));
     screen::say(&format!("  API         https://{address}:{}", options.https_listen_port));
     screen::say(&format!("  kubeconfig  {}", options.write_kubeconfig.display()));
     screen::say(&format!("  data        {}", options.data_dir.display()));
-    let agent = if options.disable_agent { "" } else { ", node, network, services, DNS" };
-    screen::say(&format!("  starting    store, API server, controllers, scheduler{agent}"));
+    let parts = [
+        (false, "store, API server"),
+        (options.disable_controller_manager, "controllers"),
+        (options.disable_scheduler, "scheduler"),
+        (options.disable_agent, "node, network, services, DNS"),
+    ];
+    let starting: Vec<&str> = parts.iter().filter(|(disabled, _)| !disabled).map(|(_, part)| *part).collect();
+    screen::say(&format!("  starting    {}", starting.join(", ")));
 }
 
 /// Certificates that are shown, and can be renewed while they are.
@@ -252,6 +273,7 @@ async fn start_server(
     let config = server::Config {
         listen: vec![SocketAddr::new(options.bind_address, options.https_listen_port)],
         database: options.data_dir.join("server/db/state.db"),
+        watch_history_bytes: options.watch_history_bytes,
         certificate: certificates.api.clone(),
         client_authorities: pki.client_authorities(),
         service_account_keys: server::ServiceAccountKeys::new(pki.service_account_key(), &issuer)?,

@@ -46,9 +46,12 @@ static SETTINGS: &[Setting] = &[
     setting("kubelet-dir", Text, "FOLDER", "Where pods' volumes are kept [default: /var/lib/kubelet]"),
     setting("run-dir", Text, "FOLDER", "What a reboot may lose [default: /run/knarr]"),
     setting("log-dir", Text, "FOLDER", "Where container logs are kept [default: /var/log]"),
+    setting("watch-history-bytes", Number, "BYTES", "Changes kept in memory, for watches that go on from an older version [default: 16777216]"),
     setting("log-format", Text, "FORMAT", "text or json [default: text]"),
     setting("debug", Flag, "", "Log what knarr decides, not only what an operator should know"),
     setting("disable-agent", Flag, "", "Run the control plane alone: no node, no pods, no proxy, no DNS"),
+    setting("disable-controller-manager", Flag, "", "Run no controllers: objects are kept, and nobody acts on them"),
+    setting("disable-scheduler", Flag, "", "Run no scheduler: another one puts pods on nodes"),
 ];
 
 /// The settings, merged from all layers.
@@ -76,9 +79,12 @@ pub(crate) struct Options {
     pub(crate) kubelet_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
     pub(crate) log_dir: PathBuf,
+    pub(crate) watch_history_bytes: usize,
     pub(crate) log_format: base::log::Format,
     pub(crate) debug: bool,
     pub(crate) disable_agent: bool,
+    pub(crate) disable_controller_manager: bool,
+    pub(crate) disable_scheduler: bool,
 }
 
 impl Default for Options {
@@ -105,9 +111,12 @@ impl Default for Options {
             kubelet_dir: "/var/lib/kubelet".into(),
             run_dir: "/run/knarr".into(),
             log_dir: "/var/log".into(),
+            watch_history_bytes: 16 << 20,
             log_format: base::log::Format::Text,
             debug: false,
             disable_agent: false,
+            disable_controller_manager: false,
+            disable_scheduler: false,
         }
     }
 }

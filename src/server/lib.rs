@@ -32,6 +32,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The database.
     pub database: PathBuf,
+    /// How many bytes of changes are kept for watches.
+    pub watch_history_bytes: usize,
     /// The certificate it shows, which may be renewed while it runs.
     pub certificate: ServingCertificate,
     /// The authorities that client certificates are verified against.
@@ -105,7 +107,11 @@ impl Server {
         let tls = http::tls::server_config(&config.certificate).map_err(Error::Tls)?;
         let certificates =
             auth::CertificateAuthenticator::new(&config.client_authorities).map_err(Error::Tls)?;
-        let records = registry::Records::open(store::Config::new(config.database), supervisor).await?;
+        let database = store::Config {
+            history_bytes: config.watch_history_bytes,
+            ..store::Config::new(config.database)
+        };
+        let records = registry::Records::open(database, supervisor).await?;
         let keys = Arc::new(config.service_account_keys);
         let strategies = strategies::Strategies::new(&records, config.service_addresses, config.node_ports);
         let authorizer = Arc::new(auth::Authorizer::new(records.clone()));
