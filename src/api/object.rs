@@ -234,6 +234,8 @@ objects!(
     crate::batch::Job,
     crate::coordination::Lease,
     crate::discovery::EndpointSlice,
+    crate::networking::IPAddress,
+    crate::networking::ServiceCIDR,
     crate::storage::VolumeAttributesClass,
     crate::flowcontrol::FlowSchema,
     crate::flowcontrol::PriorityLevelConfiguration,

@@ -29,6 +29,8 @@ mod replicaset;
 mod replicated;
 mod rollout;
 mod service_account;
+mod service_addresses;
+mod service_cidr;
 mod slices;
 mod template;
 
@@ -61,5 +63,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     pod_garbage::start(&room);
     protection::start(&room);
     quota::start(&room);
+    service_cidr::start(&room);
+    service_addresses::start(&room);
     garbage_runner::start(&room);
 }

@@ -114,6 +114,7 @@ impl Server {
         let records = registry::Records::open(database, supervisor).await?;
         let keys = Arc::new(config.service_account_keys);
         let strategies = strategies::Strategies::new(&records, config.service_addresses, config.node_ports);
+        strategies.repair().await;
         let authorizer = Arc::new(auth::Authorizer::new(records.clone()));
         let health = http::health::Health::new(records.clone(), supervisor.shutdown(Phase::Front));
         let expiring = records.clone();

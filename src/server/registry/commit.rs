@@ -79,10 +79,20 @@ impl Committer {
     async fn finish(self, commit: Commit, quota: bool) -> Result<Bytes, WriteError<Index>> {
         let Commit { kind, namespace, write, old, new, held } = commit;
         let Held { allocation, charge } = held;
-        let written = self.records.write(write).await?;
-        allocation.keep();
+        let name = write.key.rsplit('/').next().unwrap_or_default();
+        if !allocation.claim(&self.records, &namespace, name).await {
+            return Err(WriteError::Io("an address was taken by another write".to_owned()));
+        }
+        let written = match self.records.write(write).await {
+            Ok(written) => written,
+            Err(error) => {
+                allocation.abandon(&self.records).await;
+                return Err(error);
+            }
+        };
+        allocation.keep(&self.records).await;
         if new.is_null() {
-            self.strategies.released(kind, &old);
+            self.strategies.released(kind, &old).await;
         }
         let change = Change { kind, old: &old, new: &new };
         let books = self.ledger.kept(&namespace);

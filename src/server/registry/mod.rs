@@ -8,7 +8,7 @@ mod body;
 mod commit;
 mod create;
 mod delete;
-mod encode;
+pub(crate) mod encode;
 pub(crate) mod expiry;
 mod index;
 mod ledger;

@@ -263,10 +263,15 @@ impl Strategies {
     }
 
     /// Gives back what an object had, as it is gone.
-    pub(crate) fn released(&self, kind: &Kind, object: &Value) {
+    pub(crate) async fn released(&self, kind: &Kind, object: &Value) {
         if self.allocates(kind) {
-            self.allocator.release(object);
+            self.allocator.release(object).await;
         }
+    }
+
+    /// Repairs what a crash may have left of allocations.
+    pub(crate) async fn repair(&self) {
+        self.allocator.repair().await;
     }
 }
 

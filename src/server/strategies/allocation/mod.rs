@@ -1,63 +1,46 @@
 //! Cluster addresses and node ports of services, without collisions.
+//!
+//! An address is taken while an IPAddress of its name is stored, which is made before its service and
+//! removed after it; a port is taken while a service has it. What writes on their way have taken is
+//! remembered beside.
+
+mod addresses;
+mod pools;
+
+pub use pools::AddressPool;
 
 use super::{items, items_mut, text};
-use crate::registry::{Records, random};
+use crate::registry::Records;
 use api::kinds::Kind;
 use api::status::Refusal;
 use api::validate::{Error, Path};
+use pools::{Bands, Pools};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A range of addresses by its first address and prefix length.
-#[derive(Clone, Copy, Debug)]
-pub struct AddressPool {
-    /// The network's address.
-    pub network: Ipv4Addr,
-    /// The prefix length.
-    pub bits: u8,
-}
-
-impl AddressPool {
-    fn size(self) -> u32 {
-        u32::MAX.checked_shr(u32::from(self.bits)).unwrap_or(0)
-    }
-
-    fn contains(self, address: Ipv4Addr) -> bool {
-        let offset = u32::from(address).wrapping_sub(u32::from(self.network));
-        offset >= 1 && offset < self.size()
-    }
-
-    fn at(self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.network) + offset)
-    }
-}
-
-/// The first addresses are for services that ask for one by number, such as cluster DNS (KEP-3070).
-const STATIC_ADDRESSES: u32 = 256;
-
+/// What services have, or are about to.
 #[derive(Default)]
 struct Taken {
+    /// Addresses of writes on their way.
     addresses: HashSet<Ipv4Addr>,
     ports: HashSet<u16>,
 }
 
 impl Taken {
     fn give_back(&mut self, addresses: &[Ipv4Addr], ports: &[u16]) {
-        for address in addresses {
-            self.addresses.remove(address);
-        }
-        for port in ports {
-            self.ports.remove(port);
-        }
+        self.addresses.retain(|address| !addresses.contains(address));
+        self.ports.retain(|port| !ports.contains(port));
     }
 }
 
 /// Knows what is taken.
 pub(crate) struct Allocator {
     taken: Arc<Mutex<Taken>>,
+    records: Records,
+    /// Where addresses come from before the first ServiceCIDR is there.
     addresses: AddressPool,
     ports: RangeInclusive<u16>,
 }
@@ -66,25 +49,46 @@ pub(crate) struct Allocator {
 #[derive(Default)]
 pub(crate) struct Allocation {
     taken: Option<Arc<Mutex<Taken>>>,
+    /// Of these the write makes IPAddresses.
     addresses: Vec<Ipv4Addr>,
     ports: Vec<u16>,
     /// What the object no longer has once the write took place.
+    freed_addresses: Vec<Ipv4Addr>,
     freed_ports: Vec<u16>,
 }
 
 impl Allocation {
     /// Nothing was taken or given up.
     pub(crate) fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.ports.is_empty() && self.freed_ports.is_empty()
+        self.addresses.is_empty()
+            && self.ports.is_empty()
+            && self.freed_addresses.is_empty()
+            && self.freed_ports.is_empty()
+    }
+
+    /// Makes the addresses the service's; says whether all of them were free.
+    pub(crate) async fn claim(&self, records: &Records, namespace: &str, service: &str) -> bool {
+        for (index, address) in self.addresses.iter().enumerate() {
+            if let Err(error) = addresses::claim(records, *address, namespace, service).await {
+                tracing::warn!(%address, ?error, "cannot take an address");
+                addresses::release_all(records, &self.addresses[..index]).await;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The write did not take place.
+    pub(crate) async fn abandon(&self, records: &Records) {
+        addresses::release_all(records, &self.addresses).await;
     }
 
     /// The write took place.
-    pub(crate) fn keep(mut self) {
-        if let Some(taken) = &self.taken {
-            let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
-            taken.ports.retain(|port| !self.freed_ports.contains(port));
-        }
-        self.taken = None;
+    pub(crate) async fn keep(mut self, records: &Records) {
+        addresses::release_all(records, &self.freed_addresses).await;
+        let Some(taken) = self.taken.take() else { return };
+        let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.give_back(&self.addresses, &self.freed_ports);
     }
 }
 
@@ -99,6 +103,7 @@ impl Drop for Allocation {
 fn addresses_of(spec: &Value) -> Vec<Ipv4Addr> {
     let stated = items(spec, "clusterIPs").iter().filter_map(Value::as_str).chain([text(spec, "clusterIP")]);
     let mut addresses: Vec<Ipv4Addr> = stated.filter_map(|text| text.parse().ok()).collect();
+    addresses.sort_unstable();
     addresses.dedup();
     addresses
 }
@@ -117,15 +122,25 @@ impl Allocator {
         let mut taken = Taken::default();
         for record in records.snapshot().range("services/", None) {
             let service: Value = serde_json::from_slice(&record.value).unwrap_or_default();
-            taken.addresses.extend(addresses_of(&service["spec"]));
             taken.ports.extend(ports_of(&service["spec"]));
         }
-        Self { taken: Arc::new(Mutex::new(taken)), addresses, ports }
+        Self { taken: Arc::new(Mutex::new(taken)), records: records.clone(), addresses, ports }
     }
 
-    pub(crate) fn release(&self, service: &Value) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.give_back(&addresses_of(&service["spec"]), &ports_of(&service["spec"]));
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes IPAddresses and services fit each other again, as a crash may have come between them.
+    pub(crate) async fn repair(&self) {
+        addresses::repair(&self.records).await;
+    }
+
+    /// Gives back what a service had, as it is gone.
+    pub(crate) async fn release(&self, service: &Value) {
+        let spec = &service["spec"];
+        self.taken().give_back(&[], &ports_of(spec));
+        addresses::release_all(&self.records, &addresses_of(spec)).await;
     }
 
     pub(crate) fn allocate(
@@ -139,9 +154,11 @@ impl Allocator {
         let Some(spec) = service.get_mut("spec").filter(|spec| spec.is_object()) else {
             return Ok(Allocation::default());
         };
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = Pools::read(&self.records, self.addresses);
+        let mut taken = self.taken();
         let mut draft = Draft {
-            pools: self,
+            pools: &pools,
+            range: &self.ports,
             taken: &mut taken,
             before,
             addresses: Vec::new(),
@@ -149,42 +166,27 @@ impl Allocator {
             errors: Vec::new(),
         };
         draft.address(spec);
-        let freed_ports = draft.node_ports(spec);
+        draft.node_ports(spec);
+        draft.health_port(spec);
         let Draft { addresses, ports, errors, .. } = draft;
         // Given back when dropped, which takes the lock: let go of it first.
         drop(taken);
+        let (has, had) = (addresses_of(spec), addresses_of(before));
+        let (has_ports, had_ports) = (ports_of(spec), ports_of(before));
         let mut allocation = Allocation::default();
         allocation.taken = Some(self.taken.clone());
         allocation.addresses = addresses;
         allocation.ports = ports;
-        allocation.freed_ports = freed_ports;
+        allocation.freed_addresses = had.into_iter().filter(|address| !has.contains(address)).collect();
+        allocation.freed_ports = had_ports.into_iter().filter(|port| !has_ports.contains(port)).collect();
         if errors.is_empty() { Ok(allocation) } else { Err(Refusal::invalid(kind, &name, &errors)) }
-    }
-
-    /// A free address, from a random place on so that a deleted service's is not soon used again.
-    fn free_address(&self, taken: &Taken) -> Option<Ipv4Addr> {
-        let size = self.addresses.size();
-        let low = STATIC_ADDRESSES.min(size / 16).max(1);
-        let span = size.saturating_sub(low).max(1);
-        let start = u32::from_le_bytes(random()) % span;
-        let upper = (0..span).map(|step| low + (start + step) % span);
-        let all = upper.chain(1..low).map(|offset| self.addresses.at(offset));
-        all.into_iter()
-            .find(|address| self.addresses.contains(*address) && !taken.addresses.contains(address))
-    }
-
-    fn free_port(&self, taken: &Taken) -> Option<u16> {
-        let span = u32::from(self.ports.end() - self.ports.start()) + 1;
-        let start = u32::from_le_bytes(random()) % span;
-        let first = u32::from(*self.ports.start());
-        let mut ports = (0..span).filter_map(|step| u16::try_from(first + (start + step) % span).ok());
-        ports.find(|port| !taken.ports.contains(port))
     }
 }
 
 /// One service's allocation while it is made.
 struct Draft<'a> {
-    pools: &'a Allocator,
+    pools: &'a Pools,
+    range: &'a RangeInclusive<u16>,
     taken: &'a mut Taken,
     /// The spec before; null at creation.
     before: &'a Value,
@@ -207,7 +209,8 @@ impl Draft<'_> {
         let address = if kept { Ok(stated.clone()) } else { self.take_address(&stated) };
         match address {
             Ok(address) => {
-                spec["clusterIPs"] = json!([address]);
+                let more = items(spec, "clusterIPs").get(1..).unwrap_or_default().to_vec();
+                spec["clusterIPs"] = [json!(address)].into_iter().chain(more).collect();
                 spec["clusterIP"] = json!(address);
             }
             Err(detail) => {
@@ -219,17 +222,18 @@ impl Draft<'_> {
 
     fn take_address(&mut self, stated: &str) -> Result<String, String> {
         let address = if stated.is_empty() {
-            self.pools.free_address(self.taken).ok_or("failed to allocate a serviceIP: range is full")?
+            let free = self.pools.free(|address| self.taken.addresses.contains(&address));
+            free.ok_or("failed to allocate a serviceIP: range is full")?
         } else {
             let address = stated
                 .parse()
                 .map_err(|_| "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")?;
-            if !self.pools.addresses.contains(address) {
+            if !self.pools.contain(address) {
                 return Err(format!(
                     "failed to allocate IP {stated}: the provided network does not match the current range"
                 ));
             }
-            if self.taken.addresses.contains(&address) {
+            if self.taken.addresses.contains(&address) || self.pools.is_taken(address) {
                 return Err(format!("failed to allocate IP {stated}: provided IP is already allocated"));
             }
             address
@@ -239,14 +243,15 @@ impl Draft<'_> {
         Ok(address.to_string())
     }
 
-    /// Gives ports of the node to those ports that need one; returns those that the service gave up.
-    fn node_ports(&mut self, spec: &mut Value) -> Vec<u16> {
+    /// Gives ports of the node to those ports that need one.
+    fn node_ports(&mut self, spec: &mut Value) {
         let had = ports_of(self.before);
         let wants = match text(spec, "type") {
             "NodePort" => true,
             "LoadBalancer" => spec["allocateLoadBalancerNodePorts"] != false,
             _ => false,
         };
+        // The same number may serve several protocols of one service.
         let mut own = HashSet::new();
         for (index, port) in items_mut(spec, "ports").enumerate() {
             let stated = port["nodePort"].as_i64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
@@ -254,11 +259,8 @@ impl Draft<'_> {
                 port.as_object_mut().and_then(|port| port.remove("nodePort"));
                 continue;
             }
-            let taken = if had.contains(&stated) || own.contains(&stated) {
-                Ok(stated)
-            } else {
-                self.take_port(stated)
-            };
+            let kept = had.contains(&stated) || own.contains(&stated);
+            let taken = if kept { Ok(stated) } else { self.take_port(stated) };
             match taken {
                 Ok(number) => {
                     port["nodePort"] = json!(number);
@@ -270,13 +272,35 @@ impl Draft<'_> {
                 }
             }
         }
-        had.into_iter().filter(|port| !own.contains(port)).collect()
+    }
+
+    /// The port at which a load balancer asks a node whether it has an endpoint.
+    fn health_port(&mut self, spec: &mut Value) {
+        let needed = text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
+        let stated =
+            spec["healthCheckNodePort"].as_i64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
+        if !needed || (stated != 0 && ports_of(self.before).contains(&stated)) {
+            return;
+        }
+        match self.take_port(stated) {
+            Ok(number) => spec["healthCheckNodePort"] = json!(number),
+            Err(detail) => {
+                let path = Path::new("spec").child("healthCheckNodePort");
+                self.errors.push(Error::invalid(&path, stated, detail));
+            }
+        }
     }
 
     fn take_port(&mut self, stated: u16) -> Result<u16, String> {
-        let range = &self.pools.ports;
+        let range = self.range;
         let number = match stated {
-            0 => self.pools.free_port(self.taken).ok_or("failed to allocate a nodePort: range is full")?,
+            0 => {
+                let bands = Bands::of_ports(range);
+                let free = bands.offsets().filter_map(|offset| u16::try_from(offset).ok());
+                let mut free = free.map(|offset| range.start().saturating_add(offset));
+                free.find(|port| !self.taken.ports.contains(port))
+                    .ok_or("failed to allocate a nodePort: range is full")?
+            }
             stated if !range.contains(&stated) => {
                 return Err(format!(
                     "provided port is not in the valid range. The range of valid ports is {}-{}",

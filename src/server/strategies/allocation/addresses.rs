@@ -1,0 +1,101 @@
+//! IPAddress objects: who has which cluster address.
+
+use super::super::text;
+use super::addresses_of;
+use crate::registry::{Index, Records, encode, new_uid, timestamp};
+use api::kinds::{Kind, by_kind};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use store::{Change, Durability, Expect, Write, WriteError};
+
+/// `ipaddress.kubernetes.io/managed-by` of what services have.
+const MANAGER: &str = "ipallocator.k8s.io";
+
+fn kind() -> &'static Kind {
+    by_kind("networking.k8s.io/v1", "IPAddress").expect("the table has every built-in kind")
+}
+
+/// Where the IPAddress of an address is stored.
+pub(super) fn key(address: Ipv4Addr) -> String {
+    kind().storage_key("", &address.to_string())
+}
+
+fn object(address: Ipv4Addr, namespace: &str, service: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
+        "metadata": {
+            "name": address.to_string(), "uid": new_uid(), "creationTimestamp": timestamp(),
+            "labels": {"ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": MANAGER},
+        },
+        "spec": {"parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": service}},
+    })
+}
+
+/// Makes an address a service's.
+pub(super) async fn claim(
+    records: &Records,
+    address: Ipv4Addr,
+    namespace: &str,
+    service: &str,
+) -> Result<(), WriteError<Index>> {
+    let object = object(address, namespace, service);
+    let change = Change::Put(encode::template(&object), Index::of(Some(kind()), &object));
+    let write = Write { key: key(address), expect: Expect::Absent, change, durability: Durability::Durable };
+    records.write(write).await.map(drop)
+}
+
+/// Gives addresses back. What cannot be given back now is found by the next repair.
+pub(super) async fn release_all(records: &Records, addresses: &[Ipv4Addr]) {
+    for address in addresses {
+        if let Err(error) = release(records, *address).await {
+            tracing::warn!(%address, ?error, "cannot give an address back");
+        }
+    }
+}
+
+async fn release(records: &Records, address: Ipv4Addr) -> Result<(), WriteError<Index>> {
+    let key = key(address);
+    let Some(record) = records.snapshot().get(&key).cloned() else { return Ok(()) };
+    let object: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+    if text(&object["metadata"]["labels"], "ipaddress.kubernetes.io/managed-by") != MANAGER {
+        return Ok(());
+    }
+    let change = Change::Delete(encode::template(&object), Index::of(Some(kind()), &object));
+    let expect = Expect::Revision(record.revision);
+    let write = Write { key, expect, change, durability: Durability::Durable };
+    match records.write(write).await {
+        // Somebody else's by now, or nobody's.
+        Ok(_) | Err(WriteError::Conflict(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes what is missing, and removes what no service has.
+pub(super) async fn repair(records: &Records) {
+    let snapshot = records.snapshot();
+    let mut wanted: BTreeMap<Ipv4Addr, (String, String)> = BTreeMap::new();
+    for record in snapshot.range("services/", None) {
+        let service: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+        let meta = &service["metadata"];
+        for address in addresses_of(&service["spec"]) {
+            wanted.insert(address, (text(meta, "namespace").to_owned(), text(meta, "name").to_owned()));
+        }
+    }
+    for record in snapshot.range(&kind().storage_prefix(), None) {
+        let object: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+        let Ok(address) = text(&object["metadata"], "name").parse() else { continue };
+        let parent = &object["spec"]["parentRef"];
+        let of = (text(parent, "namespace").to_owned(), text(parent, "name").to_owned());
+        if wanted.get(&address) == Some(&of) {
+            wanted.remove(&address);
+        } else {
+            release_all(records, &[address]).await;
+        }
+    }
+    for (address, (namespace, service)) in wanted {
+        if let Err(error) = claim(records, address, &namespace, &service).await {
+            tracing::warn!(%address, namespace, service, ?error, "cannot note whose an address is");
+        }
+    }
+}
