@@ -6,6 +6,7 @@ mod documents;
 mod flow;
 mod quota;
 mod reading;
+mod subresources;
 
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::process::{Output, command, run, wait_for};

@@ -13,6 +13,8 @@ use ring::signature::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// How long a token is good that pods have as a volume (Kubernetes' extension): a year.
+const EXTENDED_S: i64 = 365 * 24 * 3600;
 /// Tokens longer than this are no tokens of ours.
 const TOKEN_BYTES: usize = 16 << 10;
 
@@ -80,6 +82,7 @@ impl ServiceAccountKeys {
     pub(crate) fn issue(&self, request: &TokenRequest<'_>) -> Result<(String, i64), String> {
         let now = clock::now().as_second();
         let expires = now + request.expiration_s;
+        let good_for_s = if request.extended { EXTENDED_S } else { request.expiration_s };
         let audiences =
             if request.audiences.is_empty() { std::slice::from_ref(&self.issuer) } else { request.audiences };
         let mut private = json!({
@@ -90,7 +93,11 @@ impl ServiceAccountKeys {
             private[bound.kind] = json!({"name": bound.name, "uid": bound.uid});
         }
         if let Some((node, uid)) = &request.node {
-            private["node"] = json!({"name": node, "uid": uid});
+            private["node"] =
+                if uid.is_empty() { json!({"name": node}) } else { json!({"name": node, "uid": uid}) };
+        }
+        if request.extended {
+            private["warnafter"] = json!(expires);
         }
         let claims = json!({
             "iss": self.issuer,
@@ -98,7 +105,7 @@ impl ServiceAccountKeys {
             "aud": audiences,
             "iat": now,
             "nbf": now,
-            "exp": expires,
+            "exp": now + good_for_s,
             "jti": crate::registry::new_uid(),
             "kubernetes.io": private,
         });
@@ -122,6 +129,8 @@ pub(crate) struct TokenRequest<'a> {
     pub(crate) uid: &'a str,
     pub(crate) audiences: &'a [String],
     pub(crate) expiration_s: i64,
+    /// It is good for longer than it says, and says when it should have been renewed.
+    pub(crate) extended: bool,
     pub(crate) bound: Option<BoundObject>,
     /// The node of the pod it is bound to: name and uid.
     pub(crate) node: Option<(String, String)>,
@@ -162,7 +171,10 @@ impl TokenAuthenticator {
             let object = &private[*claim];
             object.is_null() || self.exists(&format!("{plural}/{namespace}/"), object)
         });
-        let node_alive = private["node"].is_null() || self.exists("nodes/", &private["node"]);
+        let node = &private["node"];
+        // A token that is a pod's only says on which node that is.
+        let bound_to_node = private["pod"].is_null() && !node.is_null();
+        let node_alive = !bound_to_node || self.exists("nodes/", node);
         (alive && node_alive).then(|| user(namespace, account, private))
     }
 
@@ -211,6 +223,7 @@ mod tests {
             uid: "u",
             audiences,
             expiration_s: 3600,
+            extended: false,
             bound: None,
             node: None,
         }

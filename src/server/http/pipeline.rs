@@ -193,14 +193,16 @@ impl Server {
             }
             ("binding", _) => registry.bind(place, &posted()?, &asked.context(Source::default())?).await?,
             ("eviction", _) => registry.evict(place, &posted()?, &asked.context(Source::default())?).await?,
-            ("token", _) => registry.issue_token(place, posted()?)?,
+            ("token", _) => {
+                registry.issue_token(place, posted()?, &asked.context(Source::default())?)?
+            }
             (door, _) => {
                 let (change, source) = asked.change(body)?;
                 let context = asked.context(source)?;
                 match door {
                     "scale" => Reply::Made(200, registry.rescale(place, &change, &context).await?),
                     "status" => Reply::Stored(registry.change(place, &change, Part::Status, &context).await?),
-                    door => Reply::Stored(registry.change_through(place, door, &change, &context).await?),
+                    door => Reply::Stored(registry.change(place, &change, Part::Door(door), &context).await?),
                 }
             }
         };

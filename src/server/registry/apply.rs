@@ -294,9 +294,6 @@ impl Registry {
                 let (new, managed) = apply(kind, config, (Some(old), &stored), &context.writer)?;
                 Ok((new, Owned::Told { managed, stored }))
             }
-            Change::Owned(new, managed) => {
-                Ok((new.clone(), Owned::Told { managed: managed.clone(), stored: take(old) }))
-            }
             _ => {
                 let form = kind.stored_as().map(|_| shown(kind, old.clone()));
                 let mut new = change.apply(form.as_ref().unwrap_or(old), kind)?;

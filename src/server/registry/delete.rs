@@ -69,6 +69,18 @@ impl DeleteOptions {
     }
 }
 
+impl DeleteOptions {
+    /// Only this very form of an object is to be deleted.
+    pub(super) fn pin(&mut self, object: &Value) {
+        self.version = object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    }
+
+    /// Whether only one form of the object is to be deleted.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.version.is_some()
+    }
+}
+
 /// Whether nothing keeps an object any longer whose deletion was asked for.
 pub(super) fn is_finished(kind: &Kind, object: &Value) -> bool {
     let meta = &object["metadata"];
@@ -160,7 +172,12 @@ fn answer(kind: &Kind, gone: bool, old: &Value, new: &Value) -> Bytes {
     answer.to_string().into()
 }
 
-fn check_preconditions(kind: &Kind, name: &str, old: &Value, options: &DeleteOptions) -> Result<(), Refusal> {
+pub(super) fn check_preconditions(
+    kind: &Kind,
+    name: &str,
+    old: &Value,
+    options: &DeleteOptions,
+) -> Result<(), Refusal> {
     let meta = &old["metadata"];
     let fails = |(what, happened): (&str, &str), wanted: &Option<String>, own: &Value| match wanted {
         Some(wanted) if own != wanted.as_str() => {

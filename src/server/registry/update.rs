@@ -12,6 +12,7 @@ use api::kinds::Kind;
 use api::patch;
 use api::schema::schema;
 use api::status::Refusal;
+use api::validate::go_quoted;
 use bytes::Bytes;
 use serde_json::Value;
 use std::cell::RefCell;
@@ -35,8 +36,6 @@ pub(crate) enum Change {
     Strategic(Value),
     /// By applying a configuration.
     Apply(Value),
-    /// All of it, and who owns its fields.
-    Owned(Value, Value),
 }
 
 impl Change {
@@ -44,7 +43,7 @@ impl Change {
     pub(crate) fn apply(&self, old: &Value, kind: &Kind) -> Result<Value, Refusal> {
         let mut object = old.clone();
         let result = match self {
-            Self::Replace(new) | Self::Apply(new) | Self::Owned(new, _) => return Ok(new.clone()),
+            Self::Replace(new) | Self::Apply(new) => return Ok(new.clone()),
             Self::Json(patch) => patch::json(&mut object, patch),
             Self::Merge(patch) => patch::merge(&mut object, patch),
             Self::Strategic(patch) => match schema().of(kind) {
@@ -64,15 +63,17 @@ impl Change {
         }
     }
 
-    /// The resourceVersion that the writer has seen, where the change names one.
-    fn seen<'a>(&'a self, new: &'a Value, old: &Value) -> Option<&'a str> {
-        let stated = new["metadata"]["resourceVersion"].as_str().filter(|version| !version.is_empty())?;
-        let changed = old["metadata"]["resourceVersion"] != *stated;
-        // A patch that does not touch the version carries the old one along.
-        match self {
-            Self::Replace(_) | Self::Owned(..) => Some(stated),
-            _ => changed.then_some(stated),
+    /// The resourceVersion that the writer has seen, where the change names one. Zero is any.
+    fn seen<'a>(&'a self, new: &'a Value, old: &Value) -> Result<Option<&'a str>, Refusal> {
+        let stated = new["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        if !stated.is_empty() && stated.parse::<u64>().is_err() {
+            let why = format!("strconv.ParseUint: parsing {}: invalid syntax", go_quoted(stated));
+            return Err(Refusal::new(500, "", why));
         }
+        let stated = Some(stated).filter(|stated| !matches!(*stated, "" | "0"));
+        // A patch that does not touch the version carries the old one along.
+        let own = matches!(self, Self::Replace(_));
+        Ok(stated.filter(|stated| own || old["metadata"]["resourceVersion"] != **stated))
     }
 }
 
@@ -83,8 +84,8 @@ pub(crate) enum Part {
     Main,
     /// The status, and little of the metadata.
     Status,
-    /// What the server itself changes through a subresource; rules of users do not apply.
-    Trusted,
+    /// What a subresource is for, such as `ephemeralcontainers`.
+    Door(&'static str),
 }
 
 impl Registry {
@@ -113,7 +114,7 @@ impl Registry {
             let (new, mut owned) = self.proposed(kind, change, &mut old, context)?;
             let (new, mut warnings) = decode_checked(new, kind, &context.reading)?;
             let mut new = conversion::stored(kind, new);
-            let seen = change.seen(&new, &old).map(str::to_owned);
+            let seen = change.seen(&new, &old)?.map(str::to_owned);
             check_identity(place, (&new, &old), seen.as_deref())?;
             let Prepared { managed, warnings: more, held } =
                 self.prepare(place, (&mut new, &old), (part, &mut owned), context)?;
@@ -222,7 +223,8 @@ fn complete((new, old): (&mut Value, &Value), kind: &Kind, strategy: &Strategy, 
     match part {
         Part::Status => only_status(new, old, strategy.status_meta),
         Part::Main if kind.subresource("status").is_some() => copy(new, old, "status"),
-        Part::Main | Part::Trusted => {}
+        Part::Door(door) => (strategy.narrow)(door, new, old),
+        Part::Main => {}
     }
     (strategy.default)(new);
 }
@@ -232,7 +234,7 @@ fn settle((new, old): (&mut Value, &Value), strategy: &Strategy, part: Part) {
     match part {
         Part::Status => (strategy.prepare_status)(new, old),
         Part::Main => (strategy.prepare_update)(new, old),
-        Part::Trusted => {}
+        Part::Door(_) => {}
     }
 }
 
@@ -259,16 +261,22 @@ fn check_identity(
     let uid = meta["uid"].as_str().unwrap_or_default();
     if !uid.is_empty() && old["metadata"]["uid"] != uid {
         let own = old["metadata"]["uid"].as_str().unwrap_or_default();
-        let why = format!(
-            "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {own}",
-            etcd_key(kind, namespace, name)
-        );
-        return Err(Refusal::conflict(kind, name, &why));
+        return Err(precondition_failed(Place { kind, namespace, name }, "UID", uid, own));
     }
     match seen {
         Some(seen) if old["metadata"]["resourceVersion"] != seen => Err(Refusal::stale(kind, name)),
         _ => Ok(()),
     }
+}
+
+/// The refusal of a write to an object that is not the one meant, in the words of Kubernetes' store.
+pub(super) fn precondition_failed(place: Place<'_>, what: &str, wanted: &str, own: &str) -> Refusal {
+    let Place { kind, namespace, name } = place;
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {own}",
+        etcd_key(kind, namespace, name)
+    );
+    Refusal::conflict(kind, name, &why)
 }
 
 /// Compares an object's name with the path's.

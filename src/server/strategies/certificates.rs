@@ -37,10 +37,37 @@ pub(super) const REQUEST: Strategy = Strategy {
     name_rule: any_text,
     validate: request,
     validate_update: |new, old| conditions(new, old),
-    // What is asked for never changes.
+    // What is asked for never changes, and a verdict leaves the certificate as it is.
+    narrow: |_, new, old| {
+        let verdicts = new["status"]["conditions"].clone();
+        new["spec"] = old["spec"].clone();
+        new["status"] = old["status"].clone();
+        if verdicts.is_null() {
+            new["status"].as_object_mut().and_then(|status| status.remove("conditions"));
+        } else {
+            new["status"]["conditions"] = verdicts;
+        }
+        date_conditions(new, old);
+    },
+    validate_door: |_, new, old| {
+        request(new);
+        conditions(new, old);
+    },
+    prepare_status: |new, old| {
+        keep_verdicts(new, old);
+        date_conditions(new, old);
+    },
     prepare_update: |new, old| new["spec"] = old["spec"].clone(),
     validate_status: |new, old| {
         conditions(new, old);
+        for kind in ["Approved", "Denied"] {
+            let count = |list: &[Value]| list.iter().filter(|one| one["type"] == kind).count();
+            let status = new.get("status");
+            if count(items(status.value(), "conditions")) > count(items(&old["status"], "conditions")) {
+                let why = format!("updates may not add a condition of type {kind:?}");
+                status.get("conditions").forbidden(why);
+            }
+        }
         let certificate = new.get("status.certificate");
         if !old["status"]["certificate"].is_null() && *certificate.value() != old["status"]["certificate"] {
             certificate.forbidden("updates may not modify existing certificate content");
@@ -93,6 +120,43 @@ fn verdicts(list: &At) {
         }
         kind.unique(&mut seen);
     });
+}
+
+/// Who signs does not judge: verdicts stay as they were.
+fn keep_verdicts(new: &mut Value, old: &Value) {
+    let of = |list: &[Value], kind: &str| -> Vec<usize> {
+        let all = list.iter().enumerate();
+        all.filter(|(_, one)| one["type"] == kind).map(|(index, _)| index).collect()
+    };
+    for kind in ["Approved", "Denied"] {
+        let before = items(&old["status"], "conditions");
+        let (now, then) = (of(items(&new["status"], "conditions"), kind), of(before, kind));
+        if now.len() == then.len() {
+            for (at, from) in now.into_iter().zip(then) {
+                new["status"]["conditions"][at] = before[from].clone();
+            }
+        }
+    }
+}
+
+/// Says when conditions were written, where their writer does not.
+fn date_conditions(new: &mut Value, old: &Value) {
+    let now = crate::registry::timestamp();
+    let before = items(&old["status"], "conditions").to_vec();
+    for condition in super::items_mut(&mut new["status"], "conditions") {
+        if condition["lastUpdateTime"].is_null() {
+            condition["lastUpdateTime"] = Value::from(now.as_str());
+        }
+        if condition["lastTransitionTime"].is_null() {
+            let same = before.iter().find(|one| {
+                one["type"] == condition["type"]
+                    && one["status"] == condition["status"]
+                    && !one["lastTransitionTime"].is_null()
+            });
+            let then = same.map(|one| one["lastTransitionTime"].clone());
+            condition["lastTransitionTime"] = then.unwrap_or_else(|| Value::from(now.as_str()));
+        }
+    }
 }
 
 /// Verdicts are not taken back.

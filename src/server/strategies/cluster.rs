@@ -26,6 +26,7 @@ pub(super) const NAMESPACE: Strategy = Strategy {
         }
         namespace["spec"] = json!({"finalizers": finalizers});
     },
+    narrow: |_, new, old| new["status"] = old["status"].clone(),
     // Only the `finalize` subresource changes these.
     prepare_update: |new, old| new["spec"] = old["spec"].clone(),
     validate: |namespace| {

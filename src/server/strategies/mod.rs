@@ -52,6 +52,10 @@ pub(crate) struct Strategy {
     pub(crate) prepare_update: fn(&mut Value, &Value),
     /// Sets what the server decides at a change of the status: new, old.
     pub(crate) prepare_status: fn(&mut Value, &Value),
+    /// Leaves of a change through a subresource only what that is for: its name, new, old.
+    pub(crate) narrow: fn(&str, &mut Value, &Value),
+    /// Finds what is wrong with a change through a subresource: its name, new, old.
+    validate_door: fn(&str, &At, &Value),
     /// Finds what is wrong.
     validate: fn(&At),
     /// Finds what is wrong with a new object, besides.
@@ -91,6 +95,8 @@ const PLAIN: Strategy = Strategy {
     prepare_create: |_| {},
     prepare_update: |_, _| {},
     prepare_status: |_, _| {},
+    narrow: |_, new, old| *new = old.clone(),
+    validate_door: |_, _, _| {},
     validate: |_| {},
     validate_new: |_| {},
     validate_update: |_, _| {},
@@ -125,10 +131,10 @@ impl Strategy {
             let meta = at.get("metadata");
             validate::object_meta(&meta, kind.namespaced, any_text);
             validate::object_meta_update(&meta, &old["metadata"]);
-            if part == Part::Trusted {
-                return;
-            }
             finalizers(&meta);
+            if let Part::Door(door) = part {
+                return (self.validate_door)(door, at, old);
+            }
             if part == Part::Status {
                 return (self.validate_status)(at, old);
             }

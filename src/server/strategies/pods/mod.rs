@@ -2,6 +2,7 @@
 
 pub(super) mod affinity;
 mod containers;
+mod doors;
 pub(super) mod resources;
 mod security;
 mod spec;
@@ -25,6 +26,8 @@ pub(super) const POD: Strategy = Strategy {
     },
     prepare_create,
     prepare_status: updates::prepare_status,
+    narrow: doors::narrow,
+    validate_door: doors::validate,
     validate,
     validate_new: |pod| {
         let spec = pod.get("spec");
