@@ -94,23 +94,25 @@ fn escaped(text: String) -> String {
 }
 
 /// Words that Go writes in capitals.
-const NAMES: [(&str, &str); 9] = [
+const NAMES: [(&str, &str); 10] = [
     ("cel", "CEL"),
     ("apiGroup", "APIGroup"),
     ("apiVersion", "APIVersion"),
     ("seLinuxOptions", "SELinuxOptions"),
     ("cidrs", "CIDRs"),
     ("ip", "IP"),
+    ("pkixPublicKey", "PKIXPublicKey"),
     ("uid", "UID"),
     ("gmsaCredentialSpecName", "GMSACredentialSpecName"),
     ("gmsaCredentialSpec", "GMSACredentialSpec"),
 ];
 
 /// Fields that stand elsewhere in Go's struct than their numbers say: type, field, the field before it.
-const MOVED: [(&str, &str, &str); 3] = [
+const MOVED: [(&str, &str, &str); 4] = [
     (CRD_VERSION, "deprecated", "storage"),
     (CRD_VERSION, "deprecationWarning", "deprecated"),
     ("api.core.v1.ServicePort", "appProtocol", "protocol"),
+    ("api.certificates.v1beta1.PodCertificateRequestSpec", "unverifiedUserAnnotations", "stubPKCS10Request"),
 ];
 
 const CRD_VERSION: &str = "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionVersion";

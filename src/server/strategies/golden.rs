@@ -127,12 +127,25 @@ const ELSEWHERE: [&str; 12] = [
     "/status/conditions",
 ];
 
+/// Kubernetes writes null for some fields that are not there.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
 fn shown(object: &Value) -> Value {
     let mut object = object.clone();
     for pointer in ELSEWHERE {
         let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
         object.pointer_mut(parent).and_then(Value::as_object_mut).and_then(|fields| fields.remove(field));
     }
+    without_nulls(&mut object);
     if object["kind"] == "Service" {
         for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
             port.as_object_mut().and_then(|port| port.remove("nodePort"));
@@ -222,6 +235,7 @@ fn run(text: &str) -> (usize, Vec<String>) {
             }
             suite.stored = {
                 let mut stored = expected;
+                without_nulls(&mut stored);
                 stored["metadata"]["resourceVersion"] = Value::from("1");
                 stored
             };

@@ -16,14 +16,17 @@ mod devices;
 mod endpoints;
 mod extensions;
 mod flow;
+mod gang;
 #[cfg(test)]
 mod golden;
 mod inventory;
 mod networking;
+mod pod_certificates;
 mod pods;
 mod policy;
 mod services;
 mod storage;
+mod versions;
 mod workloads;
 
 pub use allocation::AddressPool;
@@ -208,6 +211,7 @@ static STRATEGIES: &[(&str, &str, Strategy)] = &[
     ("storage.k8s.io", "VolumeAttachment", csi::ATTACHMENT),
     ("storage.k8s.io", "VolumeAttributesClass", storage::VOLUME_ATTRIBUTES_CLASS),
     ("certificates.k8s.io", "CertificateSigningRequest", certificates::REQUEST),
+    ("certificates.k8s.io", "PodCertificateRequest", pod_certificates::REQUEST),
     ("certificates.k8s.io", "ClusterTrustBundle", certificates::TRUST_BUNDLE),
     ("apiextensions.k8s.io", "CustomResourceDefinition", extensions::DEFINITION),
     ("apiregistration.k8s.io", "APIService", extensions::API_SERVICE),
@@ -224,6 +228,10 @@ static STRATEGIES: &[(&str, &str, Strategy)] = &[
     ("resource.k8s.io", "ResourceClaimTemplate", devices::CLAIM_TEMPLATE),
     ("resource.k8s.io", "ResourceSlice", inventory::SLICE),
     ("resource.k8s.io", "DeviceTaintRule", devices::TAINT_RULE),
+    ("scheduling.k8s.io", "PodGroup", gang::POD_GROUP),
+    ("scheduling.k8s.io", "Workload", gang::WORKLOAD),
+    ("internal.apiserver.k8s.io", "StorageVersion", versions::STORAGE_VERSION),
+    ("storagemigration.k8s.io", "StorageVersionMigration", versions::MIGRATION),
 ];
 
 /// The rules of all kinds, and what is allocated from limited pools.
