@@ -3,7 +3,7 @@
 use crate::args::{Config, Global};
 use crate::error::Error;
 use crate::kubeconfig::{Kubeconfig, LISTS, redacted};
-use crate::output::{Form, say, tabs, yaml};
+use crate::output::{Form, say, tabs};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -56,7 +56,7 @@ fn view(
     }
     match Form::parse(Some(output))? {
         Some(form) => form.print(&content, true),
-        None => say(&yaml::render(&content)),
+        None => say(&api::yaml::render(&content)),
     }
 }
 
@@ -139,7 +139,7 @@ fn change(config: &Kubeconfig, what: &str, edit: impl Fn(&mut Value) -> bool) ->
             .map_err(|error| Error::plain(format!("{}: {error}", path.display())))?;
         let mut content = read.value;
         if edit(&mut content) {
-            return write(path, &yaml::render(&content))
+            return write(path, &api::yaml::render(&content))
                 .map_err(|error| Error::plain(format!("cannot write {}: {error}", path.display())));
         }
     }

@@ -4,7 +4,6 @@ pub(crate) mod columns;
 pub(crate) mod jsonpath;
 pub(crate) mod table;
 pub(crate) mod tabs;
-pub(crate) mod yaml;
 
 use crate::error::Error;
 use serde_json::Value;
@@ -43,7 +42,7 @@ impl Form {
     pub(crate) fn print(&self, object: &Value, headers: bool) -> Result<(), Error> {
         match self {
             Self::Json => say(&format!("{}\n", json(object))),
-            Self::Yaml => say(&yaml::render(object)),
+            Self::Yaml => say(&api::yaml::render(object)),
             Self::Name => items(object).iter().try_for_each(|item| say(&format!("{}\n", name(item)))),
             Self::JsonPath(template) => say(&template.render(object)?),
             Self::Columns(columns) => say(&columns.render(&items(object), headers)?),

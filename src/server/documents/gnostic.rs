@@ -3,6 +3,7 @@
 //! documents by tables of the fields that occur in them.
 
 use api::schema::protobuf::wire::Message;
+use api::yaml;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
@@ -396,7 +397,7 @@ fn write(message: &mut Message, number: u32, shape: Shape, value: &Value) {
             }
             message.message(number, &entries);
         }
-        Shape::Values => items(value).iter().for_each(|item| message.message(number, &yaml(item))),
+        Shape::Values => items(value).iter().for_each(|item| message.message(number, &any(item))),
         Shape::Scalar => message.message(number, &scalar(value)),
     }
 }
@@ -438,15 +439,68 @@ fn scalar(value: &Value) -> Message {
 }
 
 /// Any value, which is carried as YAML.
-fn yaml(value: &Value) -> Message {
+fn any(value: &Value) -> Message {
     let mut any = Message::new();
-    any.bytes(2, serde_yaml::to_string(value).unwrap_or_default().as_bytes());
+    any.bytes(2, yaml::render(value).as_bytes());
     any
 }
 
 fn named(name: &str, value: &Value) -> Message {
     let mut named = Message::new();
     named.bytes(1, name.as_bytes());
-    named.message(2, &yaml(value));
+    named.message(2, &any(value));
     named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A message of one field, in messages of one field each.
+    fn nested(numbers: &[u32], inner: Message) -> Vec<u8> {
+        numbers.iter().rev().fold(inner, wrapped).into_bytes()
+    }
+
+    #[test]
+    fn documents_are_written_part_by_part() {
+        let flag = json!({"in": "query", "name": "n", "type": "boolean", "uniqueItems": true});
+        let document = json!({"swagger": "2.0", "parameters": {"p": flag}, "x-none": 1}).to_string();
+        let mut written = Vec::new();
+        V2.encode(document.as_bytes(), &mut written).unwrap();
+        let mut parameter = Message::new();
+        [(2, "query"), (4, "n"), (6, "boolean")]
+            .iter()
+            .for_each(|(number, text)| parameter.bytes(*number, text.as_bytes()));
+        parameter.number(20, 1);
+        let mut entry = Message::new();
+        entry.bytes(1, b"p");
+        entry.message(2, &wrapped(wrapped(parameter, &3), &2));
+        let mut swagger = Message::new();
+        swagger.bytes(1, b"2.0");
+        assert_eq!(written, [nested(&[10, 1], entry), swagger.into_bytes()].concat());
+    }
+
+    #[test]
+    fn types_of_v3_stand_in_the_components() {
+        let schema = json!({"default": {}, "enum": ["a"], "allOf": [{"$ref": "#/x"}], "x-kubernetes-list-type": "set"});
+        let document = json!({"components": {"schemas": {"T": schema}}}).to_string();
+        let mut written = Vec::new();
+        V3.encode(document.as_bytes(), &mut written).unwrap();
+        let text = |number, text: &str| {
+            let mut message = Message::new();
+            message.bytes(number, text.as_bytes());
+            message
+        };
+        let mut own = Message::new();
+        own.message(24, &text(2, "a\n"));
+        own.message(26, &wrapped(text(1, "#/x"), &2));
+        own.message(33, &Message::new());
+        let mut extension = text(1, "x-kubernetes-list-type");
+        extension.message(2, &text(2, "set\n"));
+        own.message(36, &extension);
+        let mut entry = text(1, "T");
+        entry.message(2, &wrapped(own, &1));
+        assert_eq!(written, nested(&[5, 1, 1], entry));
+    }
 }

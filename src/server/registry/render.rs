@@ -181,7 +181,7 @@ pub(crate) fn in_protobuf(bytes: &Bytes) -> Option<Bytes> {
 /// JSON as YAML.
 pub(crate) fn in_yaml(bytes: &Bytes) -> Bytes {
     let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    serde_yaml::to_string(&value).unwrap_or_default().into()
+    api::yaml::render(&value).into()
 }
 
 const OBJECTS: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";

@@ -1,5 +1,10 @@
 //! YAML as Kubernetes reads it: version 1.1 where Go's library still is (`yes` and `on` are flags, `017`
-//! is octal), everything turned into JSON, and keys that a map has twice told by their lines.
+//! is octal), everything turned into JSON, and keys that a map has twice told by their lines;
+//! and YAML as Kubernetes writes it.
+
+mod write;
+
+pub use write::render;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 use serde_json::{Map, Number, Value};

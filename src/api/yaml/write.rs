@@ -1,4 +1,4 @@
-//! YAML as kubectl prints it, byte for byte: keys sorted, lists not indented, texts quoted where another
+//! YAML as Kubernetes writes it, byte for byte: keys sorted, lists not indented, texts quoted where another
 //! reader could take them for something else (YAML 1.1), long lines folded at spaces.
 
 use serde_json::{Map, Value};
@@ -8,7 +8,7 @@ use std::fmt::Write;
 const WIDTH: usize = 80;
 
 /// One document, ending with a newline.
-pub(crate) fn render(value: &Value) -> String {
+pub fn render(value: &Value) -> String {
     let mut out = Out(String::new());
     match value {
         Value::Object(fields) if !fields.is_empty() => out.map(fields, 0, false),
