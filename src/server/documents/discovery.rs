@@ -30,9 +30,10 @@ fn group_entry(group: &str, versions: &[&str]) -> Value {
     json!({"name": group, "versions": entries, "preferredVersion": entries[0]})
 }
 
-/// `/api`.
-pub(super) fn core_versions() -> Value {
-    json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+/// `/api`. Every client is to go on where it found the server.
+pub(super) fn core_versions(host: &str) -> Value {
+    let addresses = json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": host}]);
+    json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses})
 }
 
 /// `/apis`.

@@ -16,6 +16,7 @@ use api::status::Refusal;
 use base::{Body, clock};
 use bytes::Bytes;
 use cache::{Cache, Encoding, Key, Published};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -70,6 +71,8 @@ struct Asked<'a> {
     gzip: bool,
     /// The digest in the address.
     hash: &'a str,
+    /// Where the client found the server.
+    host: &'a str,
 }
 
 impl Asked<'_> {
@@ -97,6 +100,7 @@ impl Documents {
             has: text(header::IF_NONE_MATCH),
             gzip: compress::is_accepted(headers),
             hash: query.get("hash"),
+            host: request.uri().authority().map_or(text(header::HOST), Authority::as_str),
         };
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         // Only documents that no table of routes leads to have heads of their own.
@@ -232,7 +236,7 @@ fn discovered(asked: &Asked<'_>, parts: &[&str], routed: bool) -> Result<Respons
         return Ok(response);
     }
     let document = match *parts {
-        ["api"] => Some(discovery::core_versions()),
+        ["api"] => Some(discovery::core_versions(asked.host)),
         ["apis"] => Some(discovery::groups()),
         ["api", "v1"] => discovery::resources("", "v1"),
         ["apis", group] => discovery::group(group),
