@@ -193,9 +193,7 @@ impl Server {
             }
             ("binding", _) => registry.bind(place, &posted()?, &asked.context(Source::default())?).await?,
             ("eviction", _) => registry.evict(place, &posted()?, &asked.context(Source::default())?).await?,
-            ("token", _) => {
-                registry.issue_token(place, posted()?, &asked.context(Source::default())?)?
-            }
+            ("token", _) => registry.issue_token(place, posted()?, &asked.context(Source::default())?)?,
             (door, _) => {
                 let (change, source) = asked.change(body)?;
                 let context = asked.context(source)?;

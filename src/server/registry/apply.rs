@@ -176,6 +176,14 @@ pub(super) fn tell(
     writing(kind, writer, |writing| writing.update(old, new, managed)).map_or(Value::Null, Managed::write)
 }
 
+/// Notes in a new object that this server made it.
+pub(crate) fn note_maker(kind: &Kind, object: &mut Value) {
+    let writer = Writer { manager: "kube-apiserver".to_owned(), ..Writer::default() };
+    let mut owned = Owned::ToTell { stated: Value::Null, stored: Value::Null };
+    let managed = tell(kind, (object, None), &mut owned, &writer);
+    put(object, managed);
+}
+
 /// Applies a configuration to a stored object, which comes without `managedFields`, or to `None`. Returns
 /// the object's new form in the version of the configuration, and its `managedFields`.
 pub(super) fn apply(

@@ -155,15 +155,18 @@ impl Ledger {
     }
 
     /// Forgets a namespace that has no quotas any more.
-    fn forget(&self, namespace: &str) {
+    fn forget(&self, records: &Records, namespace: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(namespace);
+        // Looked at under the lock: one that has just come may have its accounts already.
+        if !has_quotas(&records.snapshot(), namespace) {
+            all.remove(namespace);
+        }
     }
 
     /// What the status of a namespace's quotas should say: name, limits, used.
     pub(super) fn statuses(&self, records: &Records, namespace: &str) -> Vec<(String, Amounts, Amounts)> {
         if !has_quotas(&records.snapshot(), namespace) {
-            self.forget(namespace);
+            self.forget(records, namespace);
             return Vec::new();
         }
         let books = self.books(namespace);

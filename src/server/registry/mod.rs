@@ -23,7 +23,7 @@ mod watching;
 #[cfg(test)]
 mod wire_tests;
 
-pub(crate) use apply::Writer;
+pub(crate) use apply::{Writer, note_maker};
 pub(crate) use body::{
     FieldValidation, Reading, Source, decode_checked, decode_configuration, decode_object, decode_patch,
     decode_plain,

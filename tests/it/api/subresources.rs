@@ -193,7 +193,7 @@ fn addresses(https: &Https) {
     let (_, own) = https.call("GET", &format!("{ADDRESSES}/10.43.0.1"), &[]);
     assert_eq!(
         own["spec"]["parentRef"],
-        json!({"group": "", "resource": "services", "namespace": "default", "name": "kubernetes"}),
+        json!({"resource": "services", "namespace": "default", "name": "kubernetes"}),
         "{own}"
     );
     assert_eq!(

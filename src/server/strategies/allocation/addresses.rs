@@ -2,7 +2,7 @@
 
 use super::super::text;
 use super::addresses_of;
-use crate::registry::{Index, Records, encode, new_uid, timestamp};
+use crate::registry::{Index, Records, encode, new_uid, note_maker, timestamp};
 use api::kinds::{Kind, by_kind};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -22,14 +22,16 @@ pub(super) fn key(address: Ipv4Addr) -> String {
 }
 
 fn object(address: Ipv4Addr, namespace: &str, service: &str) -> Value {
-    json!({
+    let mut object = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {
             "name": address.to_string(), "uid": new_uid(), "creationTimestamp": timestamp(),
             "labels": {"ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": MANAGER},
         },
-        "spec": {"parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": service}},
-    })
+        "spec": {"parentRef": {"resource": "services", "namespace": namespace, "name": service}},
+    });
+    note_maker(kind(), &mut object);
+    object
 }
 
 /// Makes an address a service's.

@@ -164,11 +164,12 @@ impl Allocator {
             addresses: Vec::new(),
             ports: Vec::new(),
             errors: Vec::new(),
+            refusal: None,
         };
         draft.address(spec);
         draft.node_ports(spec);
         draft.health_port(spec);
-        let Draft { addresses, ports, errors, .. } = draft;
+        let Draft { addresses, ports, errors, refusal, .. } = draft;
         // Given back when dropped, which takes the lock: let go of it first.
         drop(taken);
         let (has, had) = (addresses_of(spec), addresses_of(before));
@@ -179,6 +180,9 @@ impl Allocator {
         allocation.ports = ports;
         allocation.freed_addresses = had.into_iter().filter(|address| !has.contains(address)).collect();
         allocation.freed_ports = had_ports.into_iter().filter(|port| !has_ports.contains(port)).collect();
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
         if errors.is_empty() { Ok(allocation) } else { Err(Refusal::invalid(kind, &name, &errors)) }
     }
 }
@@ -193,6 +197,7 @@ struct Draft<'a> {
     addresses: Vec<Ipv4Addr>,
     ports: Vec<u16>,
     errors: Vec<Error>,
+    refusal: Option<Refusal>,
 }
 
 impl Draft<'_> {
@@ -284,11 +289,18 @@ impl Draft<'_> {
         }
         match self.take_port(stated) {
             Ok(number) => spec["healthCheckNodePort"] = json!(number),
-            Err(detail) => {
-                let path = Path::new("spec").child("healthCheckNodePort");
-                self.errors.push(Error::invalid(&path, stated, detail));
+            // Kubernetes takes this for an error of its own.
+            Err(why) if stated == 0 => {
+                self.refused(format!("failed to allocate a HealthCheck NodePort 0: {why}"));
+            }
+            Err(why) => {
+                self.refused(format!("failed to allocate requested HealthCheck NodePort {stated}: {why}"));
             }
         }
+    }
+
+    fn refused(&mut self, why: String) {
+        self.refusal = Some(Refusal::internal(why));
     }
 
     fn take_port(&mut self, stated: u16) -> Result<u16, String> {

@@ -78,27 +78,27 @@ impl Policy {
             let key = format!("pod-security.kubernetes.io/{mode}");
             errors.push(Error::invalid(&path.key(&key), value, why));
         };
-        let mut level = |mode: &str, fallback: Level| {
-            let text = label(&format!("pod-security.kubernetes.io/{mode}"))?;
-            let parsed = Level::parse(text);
-            if parsed.is_none() {
-                tell(mode, text, "must be one of privileged, baseline, restricted");
-            }
-            Some((parsed.unwrap_or(fallback), parsed.is_some()))
-        };
-        let enforced = level("enforce", Level::Restricted);
-        level("audit", Level::Privileged);
-        let warned = level("warn", Level::Privileged);
-        let mut version = |mode: &str| {
+        let mut read = |mode: &str, fallback: Level| {
+            let level = label(&format!("pod-security.kubernetes.io/{mode}")).map(|text| {
+                let parsed = Level::parse(text);
+                if parsed.is_none() {
+                    tell(mode, text, "must be one of privileged, baseline, restricted");
+                }
+                (parsed.unwrap_or(fallback), parsed.is_some())
+            });
             let mode = format!("{mode}-version");
-            let text = label(&format!("pod-security.kubernetes.io/{mode}"))?;
-            let parsed = parse_version(text);
-            if parsed.is_none() {
-                tell(&mode, text, "must be \"latest\" or \"v1.x\"");
-            }
-            Some(parsed.flatten())
+            let version = label(&format!("pod-security.kubernetes.io/{mode}")).map(|text| {
+                let parsed = parse_version(text);
+                if parsed.is_none() {
+                    tell(&mode, text, "must be \"latest\" or \"v1.x\"");
+                }
+                parsed.flatten()
+            });
+            (level, version)
         };
-        let (enforce_version, _, warn_version) = (version("enforce"), version("audit"), version("warn"));
+        let (enforced, enforce_version) = read("enforce", Level::Restricted);
+        read("audit", Level::Privileged);
+        let (warned, warn_version) = read("warn", Level::Privileged);
         let pin = |level: Option<(Level, bool)>, version: Option<Option<u32>>| Pin {
             level: level.map_or(UNLIMITED.level, |(level, _)| level),
             version: version.flatten(),
