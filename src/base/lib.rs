@@ -10,6 +10,7 @@ pub mod config;
 pub mod log;
 pub mod process;
 mod supervise;
+pub mod tls;
 
 pub use backoff::Backoff;
 pub use body::{Body, BodyError, CollectError, collect, full_body};

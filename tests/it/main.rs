@@ -7,5 +7,6 @@ mod bad_input;
 mod before_after;
 mod main_job;
 mod pods;
+mod proxying;
 mod support;
 mod tidy;

@@ -18,6 +18,7 @@ use crate::registry::Records;
 use api::status::Refusal;
 use http::{HeaderMap, header};
 use rustls::pki_types::CertificateDer;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A user of the API, as authenticated.
@@ -73,8 +74,9 @@ impl User {
 pub(crate) enum Identity {
     /// From within the process.
     Trusted(User),
-    /// Over TLS, with the client's certificate chain, which may be empty and is not verified yet.
-    Certificates(Arc<Vec<CertificateDer<'static>>>),
+    /// Over TLS from an address, with the client's certificate chain, which may be empty and is not
+    /// verified yet.
+    Certificates(Arc<Vec<CertificateDer<'static>>>, IpAddr),
 }
 
 /// Finds out who is asking.
@@ -96,7 +98,7 @@ impl Authenticator {
     pub(crate) fn authenticate(&self, identity: &Identity, headers: &HeaderMap) -> Result<User, Refusal> {
         let chain = match identity {
             Identity::Trusted(user) => return Ok(user.clone()),
-            Identity::Certificates(chain) => chain,
+            Identity::Certificates(chain, _) => chain,
         };
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));

@@ -9,7 +9,7 @@ use super::query::Query;
 use crate::Server;
 use crate::auth::{Attributes, Identity};
 use crate::flow::{Does, Load, estimate};
-use crate::streams::Kubelets;
+use crate::streams::Backends;
 use api::kinds::by_resource;
 use api::status::Refusal;
 use base::{Body, clock};
@@ -44,7 +44,7 @@ impl Server {
             Target::Other => None,
         };
         // What others answer through this server leaves as it came.
-        let foreign = resource.as_ref().is_none_or(Kubelets::serve);
+        let foreign = resource.as_ref().is_none_or(Backends::serve);
         let edge = Edge::of(&request, &query);
         let answered = self.identified(&identity, target, query, request).await;
         let response = answered.unwrap_or_else(|refusal| answer::refused(&refusal));
@@ -69,9 +69,12 @@ impl Server {
         let deadline = if lasts(&target) { Deadline::standard() } else { Deadline::parse(&query)? };
         let user = self.0.authenticator.authenticate(identity, request.headers())?;
         let user = self.0.authorizer.impersonated(user, request.headers())?;
-        let from_outside = !matches!(identity, Identity::Trusted(_));
-        let ends = from_outside.then(|| self.0.front.clone());
-        let admitted = Admitted { user, permit: None, deadline, ends };
+        let peer = match identity {
+            Identity::Trusted(_) => None,
+            Identity::Certificates(_, peer) => Some(*peer),
+        };
+        let ends = peer.map(|_| self.0.front.clone());
+        let admitted = Admitted { user, permit: None, deadline, ends, peer };
         Ok(self.classified(admitted, target, query, request).await)
     }
 

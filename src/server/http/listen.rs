@@ -106,13 +106,14 @@ async fn connection(
     shutdown: Shutdown,
 ) -> Result<(), BodyError> {
     stream.set_nodelay(true)?;
+    let peer = stream.peer_addr()?.ip().to_canonical();
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
     let certificates = stream
         .get_ref()
         .1
         .peer_certificates()
         .map(|chain| chain.iter().cloned().map(rustls::pki_types::CertificateDer::into_owned).collect());
-    let identity = Identity::Certificates(Arc::new(certificates.unwrap_or_default()));
+    let identity = Identity::Certificates(Arc::new(certificates.unwrap_or_default()), peer);
     let stopping = shutdown.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, identity) = (server.clone(), identity.clone());

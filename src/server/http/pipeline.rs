@@ -14,7 +14,7 @@ use crate::registry::{
     Record, Rendering, Reply, Serving, Source, WatchOptions, Writer, asked_revision, decode_configuration,
     decode_object, decode_patch, decode_plain,
 };
-use crate::streams::Kubelets;
+use crate::streams::Backends;
 use api::kinds::{Kind, by_resource};
 use api::schema::strict::Expected;
 use api::schema::{TypeId, schema};
@@ -23,6 +23,7 @@ use base::{Body, Shutdown};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
 /// The media type of configurations that are applied.
 const APPLY: &str = "application/apply-patch+yaml";
@@ -51,6 +52,8 @@ pub(super) struct Admitted {
     pub(super) permit: Option<Permit>,
     pub(super) deadline: Deadline,
     pub(super) ends: Option<Shutdown>,
+    /// Whose connection it came over.
+    pub(super) peer: Option<IpAddr>,
 }
 
 impl Server {
@@ -62,7 +65,7 @@ impl Server {
         query: Query,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        let Admitted { user, permit, deadline, ends } = admitted;
+        let Admitted { user, permit, deadline, ends, peer } = admitted;
         let kind =
             by_resource(&path.group, &path.version, &path.resource).ok_or_else(Refusal::no_such_resource)?;
         if path.resource != "namespaces"
@@ -71,8 +74,8 @@ impl Server {
         {
             return Err(Refusal::no_such_resource());
         }
-        if Kubelets::serve(&path) {
-            return self.0.kubelets.forward(&self.0.registry, &path, &query, request).await;
+        if Backends::serve(&path) {
+            return self.0.backends.forward(&self.0.registry, &path, (&query, peer), request).await;
         }
         if !METHODS.contains(request.method()) {
             return Err(Refusal::method_not_allowed());

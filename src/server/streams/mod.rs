@@ -1,171 +1,61 @@
-//! Streams to kubelets: logs, exec, attach, port-forward and node proxy. An upgraded connection is
-//! tunnelled byte for byte, as its two ends speak to each other and not to this server.
+//! Requests that others answer: logs, exec, attach and port-forward by kubelets, and the subresource `proxy`
+//! by whatever runs in pods and on nodes.
+
+mod exchange;
+mod proxy;
 
 use crate::http::path::ResourcePath;
 use crate::http::query::Query;
 use crate::registry::{Registry, decoded};
 use api::kinds::by_kind;
 use api::status::Refusal;
-use base::{Body, BodyError, Phase, Supervisor};
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use base::{Body, Supervisor};
+use exchange::{Destination, Exchange, Security};
+use http::{HeaderValue, Request, Response, header};
 use serde_json::Value;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-/// How long a kubelet may take to be connected to.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const DEFAULT_PORT: i64 = 10250;
 
-/// How long a client may take to read the rest of a stream that ended.
-const ENDING_LIMIT: Duration = Duration::from_secs(10);
-/// Headers of one hop, which are not handed on unless the connection is upgraded.
-const HOP_HEADERS: [HeaderName; 5] =
-    [header::CONNECTION, header::UPGRADE, header::TE, header::TRAILER, header::TRANSFER_ENCODING];
-
-/// Connects to kubelets.
-pub(crate) struct Kubelets {
-    tls: TlsConnector,
-    supervisor: Supervisor,
+/// Reaches those that stand behind this server.
+pub(crate) struct Backends {
+    exchange: Exchange,
 }
 
-/// Where a request goes on a kubelet.
-struct Destination {
-    address: String,
-    port: u16,
-    path_and_query: String,
-}
-
-impl Kubelets {
-    pub(crate) fn new(tls: Arc<rustls::ClientConfig>, supervisor: Supervisor) -> Self {
-        Self { tls: TlsConnector::from(tls), supervisor }
+impl Backends {
+    pub(crate) fn new(kubelet_tls: Arc<rustls::ClientConfig>, supervisor: Supervisor) -> Self {
+        Self { exchange: Exchange::new(kubelet_tls, supervisor) }
     }
 
-    /// Whether a subresource is answered by a kubelet.
+    /// Whether a subresource is answered by somebody else.
     pub(crate) fn serve(path: &ResourcePath) -> bool {
         let subresource = path.subresource.as_str();
         path.group.is_empty()
             && match path.resource.as_str() {
-                "pods" => matches!(subresource, "log" | "exec" | "attach" | "portforward"),
-                "nodes" => subresource == "proxy",
+                "pods" => matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy"),
+                "nodes" | "services" => subresource == "proxy",
                 _ => false,
             }
     }
 
-    /// Hands a request on to the kubelet that can answer it.
+    /// Hands a request on to the one that can answer it.
     pub(crate) async fn forward(
         &self,
         registry: &Registry,
         path: &ResourcePath,
-        query: &Query,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, Refusal> {
-        let destination = match path.resource.as_str() {
-            "nodes" => node_destination(registry, path, &request)?,
-            _ => pod_destination(registry, path, query, &request)?,
-        };
-        self.exchange(destination, request).await
-    }
-
-    async fn exchange(
-        &self,
-        destination: Destination,
+        (query, peer): (&Query, Option<IpAddr>),
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Refusal::internal(format!(
-                "error dialing backend: {error} ({}:{})",
-                destination.address, destination.port
-            ))
-        };
-        let connecting = tokio::time::timeout(CONNECT_LIMIT, self.connect(&destination));
-        let stream = connecting
-            .await
-            .map_err(|_| failed(&"no answer within 10 s"))?
-            .map_err(|error| failed(&error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| failed(&error))?;
-        self.supervisor.detached("kubelet connection", Phase::Front, async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "connection to a kubelet ended");
-            }
-        });
-        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-        let outgoing = outgoing(request, &destination, upgrade.is_some()).map_err(|error| failed(&error))?;
-        let mut answer = sender.send_request(outgoing).await.map_err(|error| failed(&error))?;
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS
-            && let Some(upgrade) = upgrade
-        {
-            let backend = hyper::upgrade::on(&mut answer);
-            self.supervisor.detached("stream to a kubelet", Phase::Front, tunnel(upgrade, backend));
-            let mut response = Response::new(base::full_body(""));
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            *response.headers_mut() = answer.headers().clone();
-            return Ok(response);
+        if path.subresource == "proxy" {
+            return self.proxy(registry, path, peer, request).await;
         }
-        let (mut parts, body) = answer.into_parts();
-        HOP_HEADERS.iter().for_each(|name| drop(parts.headers.remove(name)));
-        let body = body.map_err(|error| -> BodyError { Box::new(error) });
-        // The connection lives as long as its answer's body.
-        let held = body.map_frame(move |frame| {
-            let _alive = &sender;
-            frame
-        });
-        Ok(Response::from_parts(parts, held.boxed_unsync()))
-    }
-
-    async fn connect(
-        &self,
-        to: &Destination,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BodyError> {
-        let tcp = TcpStream::connect((to.address.as_str(), to.port)).await?;
-        tcp.set_nodelay(true)?;
-        let name = ServerName::try_from(to.address.clone())?;
-        Ok(self.tls.connect(name, tcp).await?)
-    }
-}
-
-fn outgoing(request: Request<Body>, to: &Destination, upgrade: bool) -> Result<Request<Body>, http::Error> {
-    let (mut parts, body) = request.into_parts();
-    let mut headers = HeaderMap::new();
-    for (name, value) in &parts.headers {
-        let one_hop = HOP_HEADERS.contains(name) && !upgrade;
-        // What the client proves to this server is not for the kubelet.
-        let own = name == header::AUTHORIZATION
-            || name == header::HOST
-            || name.as_str().starts_with("impersonate-");
-        if !one_hop && !own {
-            headers.append(name.clone(), value.clone());
-        }
-    }
-    headers.insert(header::HOST, header::HeaderValue::try_from(format!("{}:{}", to.address, to.port))?);
-    parts.headers = headers;
-    parts.version = http::Version::HTTP_11;
-    parts.uri = to.path_and_query.parse()?;
-    parts.extensions.clear();
-    Ok(Request::from_parts(parts, body))
-}
-
-async fn tunnel(front: OnUpgrade, back: OnUpgrade) {
-    let (front, back) = match tokio::try_join!(front, back) {
-        Ok(both) => both,
-        Err(error) => return tracing::debug!(%error, "an upgrade did not come about"),
-    };
-    let (mut front, mut back) = (TokioIo::new(front), TokioIo::new(back));
-    if let Err(error) = tokio::io::copy_bidirectional(&mut front, &mut back).await {
-        tracing::debug!(%error, "a stream was cut");
-    }
-    // What came before the cut is still to arrive.
-    let ending = async { tokio::join!(front.shutdown(), back.shutdown()) };
-    if tokio::time::timeout(ENDING_LIMIT, ending).await.is_err() {
-        tracing::debug!("a stream's client does not read its end");
+        let to = pod_destination(registry, path, query, &request)?;
+        let upgrade = request.headers().contains_key(header::UPGRADE);
+        exchange::outgoing(request.headers_mut(), upgrade);
+        request.headers_mut().extend(HeaderValue::try_from(to.host()).map(|host| (header::HOST, host)));
+        let answer = self.exchange.send(&to, request).await;
+        answer.map_err(|why| Refusal::internal(format!("error dialing backend: {why}")))
     }
 }
 
@@ -179,16 +69,6 @@ fn kubelet_of(registry: &Registry, node: &str) -> Result<(String, u16), Refusal>
     let address = address.ok_or_else(|| Refusal::internal("the node has no address yet"))?;
     let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_i64().unwrap_or(DEFAULT_PORT);
     Ok((address.to_owned(), u16::try_from(port).unwrap_or(10250)))
-}
-
-fn node_destination(
-    registry: &Registry,
-    path: &ResourcePath,
-    request: &Request<Body>,
-) -> Result<Destination, Refusal> {
-    let (address, port) = kubelet_of(registry, &path.name)?;
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    Ok(Destination { address, port, path_and_query: format!("/{}{query}", path.rest) })
 }
 
 fn pod_destination(
@@ -219,11 +99,8 @@ fn pod_destination(
         "portForward" => format!("/portForward/{namespace}/{name}"),
         verb => format!("/{verb}/{namespace}/{name}/{container}"),
     };
-    Ok(Destination {
-        address,
-        port,
-        path_and_query: format!("{place}?{}", renamed(given, &path.subresource)),
-    })
+    let path_and_query = format!("{place}?{}", renamed(given, &path.subresource));
+    Ok(Destination { security: Security::Kubelet, address, port, path_and_query })
 }
 
 /// The kubelet's names of the streams that a client asks for.

@@ -1,0 +1,208 @@
+//! One request handed on to another server, and its answer handed back. An upgraded connection is tunnelled
+//! byte for byte, as its two ends speak to each other and not to this server.
+
+use base::{Body, BodyError, Phase, Supervisor};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// How long a server may take to be connected to.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client may take to read the rest of a stream that ended.
+const ENDING_LIMIT: Duration = Duration::from_secs(10);
+/// Headers of one hop, which are not handed on unless the connection is upgraded.
+const HOP_HEADERS: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// How a server is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Security {
+    Plain,
+    /// With this server's certificate, by the kubelet's verified one.
+    Kubelet,
+    /// By whatever certificate there is.
+    Unverified,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Destination {
+    pub(super) security: Security,
+    pub(super) address: String,
+    pub(super) port: u16,
+    pub(super) path_and_query: String,
+}
+
+impl Destination {
+    /// `ADDRESS:PORT`, as a URL has it.
+    pub(super) fn host(&self) -> String {
+        let Self { address, port, .. } = self;
+        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+    }
+}
+
+/// Makes connections and hands requests on.
+pub(super) struct Exchange {
+    kubelets: TlsConnector,
+    unverified: TlsConnector,
+    supervisor: Supervisor,
+}
+
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+impl Exchange {
+    pub(super) fn new(kubelets: Arc<rustls::ClientConfig>, supervisor: Supervisor) -> Self {
+        let unverified = TlsConnector::from(base::tls::unverified());
+        Self { kubelets: TlsConnector::from(kubelets), unverified, supervisor }
+    }
+
+    /// Sends a request with its headers as [`outgoing`] left them. An error is what went wrong, in Go's
+    /// words.
+    pub(super) async fn send(
+        &self,
+        to: &Destination,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let wire = match tokio::time::timeout(CONNECT_LIMIT, self.connect(to)).await {
+            Ok(connected) => connected?,
+            Err(_) => return Err(format!("dial tcp {}: i/o timeout", to.host())),
+        };
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(wire)).await;
+        let (mut sender, connection) = handshake.map_err(|error| text(&error))?;
+        self.supervisor.detached("connection to a server behind", Phase::Work, async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "connection to a server behind ended");
+            }
+        });
+        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+        let (mut parts, body) = request.into_parts();
+        parts.version = http::Version::HTTP_11;
+        parts.uri = to.path_and_query.parse().map_err(|error: http::uri::InvalidUri| text(&error))?;
+        parts.extensions.clear();
+        let sent = sender.send_request(Request::from_parts(parts, body)).await;
+        let mut answer = sent.map_err(|error| text(&error))?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(upgrade) = upgrade
+        {
+            let backend = hyper::upgrade::on(&mut answer);
+            self.supervisor.detached("stream", Phase::Front, tunnel(upgrade, backend));
+            let mut response = Response::new(base::full_body(""));
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            *response.headers_mut() = answer.headers().clone();
+            return Ok(response);
+        }
+        let (mut parts, body) = answer.into_parts();
+        strip(&mut parts.headers);
+        let body = body.map_err(|error| -> BodyError { Box::new(error) });
+        // The connection lives as long as its answer's body.
+        let response = Response::from_parts(parts, body.boxed_unsync());
+        Ok(crate::http::answer::holding(response, sender))
+    }
+
+    async fn connect(&self, to: &Destination) -> Result<Box<dyn Wire>, String> {
+        let failed = |error: io::Error| format!("dial tcp {}: {}", to.host(), in_go(&error));
+        let tcp = TcpStream::connect((to.address.as_str(), to.port)).await.map_err(failed)?;
+        tcp.set_nodelay(true).map_err(failed)?;
+        let connector = match to.security {
+            Security::Plain => return Ok(Box::new(tcp)),
+            Security::Kubelet => &self.kubelets,
+            Security::Unverified => &self.unverified,
+        };
+        let name = ServerName::try_from(to.address.clone()).map_err(|error| error.to_string())?;
+        let secured = connector.connect(name, tcp).await.map_err(|error| format!("tls: {error}"))?;
+        Ok(Box::new(secured))
+    }
+}
+
+/// An error of connecting, as Go says it.
+fn in_go(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        io::ErrorKind::TimedOut => "connect: connection timed out".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Removes what concerns one hop alone, also what `Connection` names.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    named.iter().chain(&HOP_HEADERS).for_each(|name| drop(headers.remove(name)));
+}
+
+/// The headers that are handed on. What the client proves to this server is not for those behind it.
+pub(super) fn outgoing(headers: &mut HeaderMap, upgrade: bool) {
+    if !upgrade {
+        strip(headers);
+    }
+    let own: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    own.iter().chain(&[header::AUTHORIZATION]).for_each(|name| drop(headers.remove(name)));
+}
+
+async fn tunnel(front: OnUpgrade, back: OnUpgrade) {
+    let (front, back) = match tokio::try_join!(front, back) {
+        Ok(both) => both,
+        Err(error) => return tracing::debug!(%error, "an upgrade did not come about"),
+    };
+    let (mut front, mut back) = (TokioIo::new(front), TokioIo::new(back));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut front, &mut back).await {
+        tracing::debug!(%error, "a stream was cut");
+    }
+    // What came before the cut is still to arrive.
+    let ending = async { tokio::join!(front.shutdown(), back.shutdown()) };
+    if tokio::time::timeout(ENDING_LIMIT, ending).await.is_err() {
+        tracing::debug!("a stream's client does not read its end");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_one_hop_and_proofs_are_not_handed_on() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "x-own, close"),
+            ("x-own", "1"),
+            ("keep-alive", "5"),
+            ("authorization", "Bearer secret"),
+            ("impersonate-user", "a"),
+            ("impersonate-extra-b", "c"),
+            ("cookie", "d=e"),
+            ("accept", "*/*"),
+        ] {
+            headers.insert(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        outgoing(&mut headers, false);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "cookie"]);
+    }
+}
