@@ -40,10 +40,14 @@ pub(super) fn check(query: &Query, verb: &str, applies: bool) -> Result<(), Refu
         "create" => ("CreateOptions", false),
         "update" => ("UpdateOptions", false),
         "patch" => ("PatchOptions", true),
-        _ => return Ok(()),
+        _ => ("DeleteOptions", false),
     };
     let (manager, path) = (query.get("fieldManager"), Path::new("fieldManager"));
     let mut errors = Vec::new();
+    let dry_run = query.get("dryRun");
+    if !matches!(dry_run, "" | "All") {
+        errors.push(Error::not_supported(&Path::new("dryRun"), json!([dry_run]), &["All"]));
+    }
     if applies && manager.is_empty() {
         errors.push(Error::required(&path, "is required for apply patch"));
     }
@@ -109,5 +113,9 @@ mod tests {
         );
         assert!(refused("fieldManager=a%0Ab", true).contains("U+000A"));
         assert!(check(&Query::parse("fieldManager=a&force=true"), "patch", true).is_ok());
+        assert_eq!(
+            check(&Query::parse("dryRun=Some"), "create", false).unwrap_err().message,
+            "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Some\"]: supported values: \"All\""
+        );
     }
 }

@@ -217,26 +217,26 @@ impl Server {
 
     /// Kinds that are questions: an object is posted and comes back with the answer in its status.
     async fn review(&self, asked: &Asked, body: &Bytes) -> Result<Response<Body>, Refusal> {
-        let value = decode_plain(body, &asked.content_type)?;
+        // What is only told and never kept has no metadata to show alone.
+        if !matches!(asked.rendering, Rendering::Object | Rendering::Protobuf) {
+            return Err(not_acceptable("application/json", false, false));
+        }
+        let (value, source) = decode_object(body, &asked.content_type, asked.form())?;
+        let context = asked.context(source)?;
         if asked.kind.kind == "Binding" {
             let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let pods = by_resource("", "v1", "pods").ok_or_else(Refusal::no_such_resource)?;
             let reply = self
                 .0
                 .registry
-                .bind(
-                    Place { kind: pods, namespace: &asked.path.namespace, name: &name },
-                    &value,
-                    &asked.context(Source::default())?,
-                )
+                .bind(Place { kind: pods, namespace: &asked.path.namespace, name: &name }, &value, &context)
                 .await?;
             let Reply::Made(_, status) = reply else {
                 return Err(Refusal::internal("a binding is no stored object"));
             };
             return Ok(answer::json(StatusCode::CREATED, &status));
         }
-        let reading = Reading { validation: FieldValidation::Ignore, source: Source::default() };
-        let (mut object, _) = crate::registry::decode_checked(value, asked.kind, &reading)?;
+        let (mut object, warnings) = crate::registry::decode_checked(value, asked.kind, &context.reading)?;
         object["status"] = crate::auth::reviews::answer(
             &self.0.authenticator,
             &self.0.authorizer,
@@ -244,7 +244,9 @@ impl Server {
             asked.kind,
             &object,
         );
-        Ok(answer::json(StatusCode::CREATED, &object))
+        let mut response = answer::json(StatusCode::CREATED, &object);
+        warnings.iter().for_each(|warning| answer::warn(&mut response, warning));
+        Ok(response)
     }
 }
 
@@ -257,14 +259,7 @@ impl Asked {
 
     /// Who writes how; `source` is what its body was found to be.
     fn context(&self, source: Source) -> Result<Context, Refusal> {
-        let dry_run = match self.query.get("dryRun") {
-            "" => false,
-            "All" => true,
-            other => {
-                let message = format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"");
-                return Err(Refusal::new(422, "Invalid", message));
-            }
-        };
+        let dry_run = self.query.get("dryRun") == "All";
         let validation = FieldValidation::parse(self.query.get("fieldValidation"))?;
         let applies = self.media_type() == APPLY && self.path.verb == "patch";
         super::options::check(&self.query, self.path.verb, applies)?;

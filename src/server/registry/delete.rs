@@ -3,10 +3,11 @@
 use super::admission::{self, Operation, Request};
 use super::commit::{Commit, Held};
 use super::{Context, Index, Place, Registry, decoded, encode, store_refusal};
-use crate::conversion::shown;
+use crate::conversion::{shown, shown_bytes};
 use crate::strategies::Strategy;
 use api::kinds::Kind;
 use api::status::{Refusal, deleted};
+use api::validate::{Error, Path};
 use base::clock;
 use bytes::Bytes;
 use jiff::SignedDuration;
@@ -42,14 +43,23 @@ impl DeleteOptions {
         let legacy = orphan.map(|orphan| if orphan { "Orphan" } else { "Background" }.to_owned());
         let queried_policy =
             Some(query.get("propagationPolicy").to_owned()).filter(|policy| !policy.is_empty());
-        let propagation = text(&body["propagationPolicy"]).or(queried_policy).or(legacy);
-        if let Some(policy) =
-            propagation.as_deref().filter(|policy| !matches!(*policy, "Orphan" | "Background" | "Foreground"))
-        {
-            let message = format!(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {policy:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-            );
-            return Err(Refusal::new(422, "Invalid", message));
+        let policy = text(&body["propagationPolicy"]).or(queried_policy);
+        let stated = policy.is_some();
+        let propagation = policy.or(legacy);
+        let path = Path::new("propagationPolicy");
+        let known = ["Foreground", "Background", "Orphan"];
+        let error = match propagation.as_deref() {
+            Some(policy) if orphan.is_some() && stated => {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                Some(Error::invalid(&path, policy, why))
+            }
+            Some(policy) if !known.contains(&policy) => {
+                Some(Error::not_supported(&path, policy, &["Foreground", "Background", "Orphan", "nil"]))
+            }
+            _ => None,
+        };
+        if let Some(error) = error {
+            return Err(crate::http::options::invalid("DeleteOptions", &[error]));
         }
         let grace_s = body["gracePeriodSeconds"].as_i64().or(queried);
         if grace_s.is_some_and(|seconds| seconds < 0) {
@@ -127,7 +137,8 @@ impl Registry {
             let namespace = namespace.to_owned();
             let commit = Commit { kind, namespace, write, old, new, held: Held::default() };
             match self.committer().commit(commit).await {
-                Ok(_) => return Ok(body),
+                Ok(_) if gone => return Ok(body),
+                Ok(written) => return Ok(shown_bytes(kind, &written)),
                 Err(WriteError::Conflict(_)) if options.version.is_some() => {
                     return Err(Refusal::stale(kind, name));
                 }
@@ -190,6 +201,7 @@ pub(super) fn check_preconditions(
             let dot = if kind.group.is_empty() { "" } else { "." };
             refusal.message =
                 format!("Operation cannot be fulfilled on {}{dot}{} {name:?}: {why}", kind.kind, kind.group);
+            refusal.details["kind"] = Value::from(kind.kind);
             Some(refusal)
         }
         _ => None,
