@@ -8,5 +8,6 @@ mod before_after;
 mod main_job;
 mod pods;
 mod proxying;
+mod soak;
 mod support;
 mod tidy;

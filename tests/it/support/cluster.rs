@@ -41,6 +41,14 @@ impl Cluster {
         cluster
     }
 
+    /// An API server alone: nobody acts on its objects but who asks.
+    pub(crate) fn api_server() -> Self {
+        let mut cluster =
+            Self::prepared(&["--disable-agent", "--disable-controller-manager", "--disable-scheduler"]);
+        cluster.start();
+        cluster
+    }
+
     /// A cluster that has not been started.
     pub(crate) fn prepared(more: &[&str]) -> Self {
         let sandbox = Sandbox::new();

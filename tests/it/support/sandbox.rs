@@ -109,6 +109,11 @@ impl Sandbox {
         sandbox
     }
 
+    /// Its network namespace.
+    pub(crate) fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.init))
+    }
+
     /// `words` as a command within, killed after `limit`.
     pub(crate) fn command(&self, limit: Duration, words: &[&str]) -> Command {
         let procs = procs_files(&self.name);

@@ -1,0 +1,460 @@
+//! Decides whether a recorded history is one of a store that answers as Kubernetes promises.
+//!
+//! resourceVersions order all changes, so that no search is needed: every change is put at its version,
+//! and everything that was told has to fit there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an object was at a version: the token that its last writer put into it.
+pub(super) type State = BTreeMap<String, (u64, String)>;
+
+/// A moment of the test: requests begin and end at moments of their own.
+pub(super) type Moment = u64;
+
+/// What a client learned by one request.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    /// The write took place at a version; for updates also on which version it built, and 0 for none.
+    Written { key: String, token: String, version: u64, over: Option<u64> },
+    /// The object is deleted.
+    Deleted { key: String },
+    /// Nobody knows whether it took place.
+    Lost { key: String, token: Option<String> },
+    /// The object as it is.
+    Read { key: String, token: String, version: u64 },
+    /// There is no such object.
+    Absent { key: String },
+    /// The whole of the state.
+    Listed { version: u64, state: State },
+}
+
+/// A request and its answer.
+#[derive(Clone, Debug)]
+pub(super) struct Operation {
+    pub(super) began: Moment,
+    pub(super) ended: Moment,
+    pub(super) told: Told,
+}
+
+/// A change as a watch told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) what: String,
+    pub(super) key: String,
+    pub(super) token: String,
+    pub(super) version: u64,
+}
+
+/// What one watcher was told without a gap: from a version on, up to the last event or bookmark.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watched {
+    pub(super) after: u64,
+    pub(super) events: Vec<Event>,
+    pub(super) until: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Change {
+    key: String,
+    /// `None` for a deletion.
+    token: Option<String>,
+}
+
+/// All that was seen of a store.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    pub(super) operations: Vec<Operation>,
+    pub(super) watches: Vec<Watched>,
+    /// The state in the end, at its version.
+    pub(super) end: (u64, State),
+}
+
+impl History {
+    /// What of the history cannot be.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let changes = self.changes(&mut faults);
+        self.check_watches(&changes, &mut faults);
+        self.check_writes(&changes, &mut faults);
+        self.check_order(&mut faults);
+        self.check_reads(&changes, &mut faults);
+        self.check_deletions(&changes, &mut faults);
+        let end = at(&changes, self.end.0);
+        if end != self.end.1 {
+            faults.push(format!("the end is {:?} and not {end:?}", self.end.1));
+        }
+        faults
+    }
+
+    /// Every change by its version, from all that anybody was told.
+    fn changes(&self, faults: &mut Vec<String>) -> BTreeMap<u64, Change> {
+        let mut changes: BTreeMap<u64, Change> = BTreeMap::new();
+        let mut put = |version: u64, key: &String, token: Option<&String>| {
+            let change = Change { key: key.clone(), token: token.cloned() };
+            match changes.get(&version) {
+                Some(other) if *other != change => {
+                    faults.push(format!("version {version} is {other:?} and also {change:?}"));
+                }
+                _ => drop(changes.insert(version, change)),
+            }
+        };
+        for event in self.watches.iter().flat_map(|watched| &watched.events) {
+            put(event.version, &event.key, Some(&event.token).filter(|_| event.what != "DELETED"));
+        }
+        for operation in &self.operations {
+            match &operation.told {
+                Told::Written { key, token, version, .. } | Told::Read { key, token, version } => {
+                    put(*version, key, Some(token));
+                }
+                Told::Listed { state, .. } => {
+                    state.iter().for_each(|(key, (version, token))| put(*version, key, Some(token)));
+                }
+                _ => {}
+            }
+        }
+        self.end.1.iter().for_each(|(key, (version, token))| put(*version, key, Some(token)));
+        self.infer_deletions(&mut changes);
+        changes
+    }
+
+    /// A deletion that no watch was there to tell is known by what came after it; it took place at a
+    /// version that nobody watched.
+    fn infer_deletions(&self, changes: &mut BTreeMap<u64, Change>) {
+        let mut absences: Vec<(u64, Vec<String>)> = Vec::new();
+        let keys: BTreeSet<String> = changes.values().map(|change| change.key.clone()).collect();
+        let lacks = |state: &State| keys.iter().filter(|key| !state.contains_key(*key)).cloned().collect();
+        for operation in &self.operations {
+            match &operation.told {
+                Told::Listed { version, state } => absences.push((*version, lacks(state))),
+                Told::Written { key, version, over: Some(0), .. } => {
+                    absences.push((version - 1, vec![key.clone()]))
+                }
+                _ => {}
+            }
+        }
+        for event in self.watches.iter().flat_map(|watched| &watched.events) {
+            if event.what == "ADDED" {
+                absences.push((event.version - 1, vec![event.key.clone()]));
+            }
+        }
+        absences.push((self.end.0, lacks(&self.end.1)));
+        absences.sort();
+        for (version, key) in
+            absences.iter().flat_map(|(version, keys)| keys.iter().map(move |key| (*version, key)))
+        {
+            let Some((since, Change { token: Some(_), .. })) = before(changes, key, version + 1) else {
+                continue;
+            };
+            let unseen =
+                (since + 1..=version).rev().find(|at| !changes.contains_key(at) && !self.is_watched(*at));
+            if let Some(at) = unseen {
+                changes.insert(at, Change { key: key.clone(), token: None });
+            }
+        }
+    }
+
+    fn is_watched(&self, version: u64) -> bool {
+        self.watches.iter().any(|watched| watched.after < version && version <= watched.until)
+    }
+
+    /// Watches tell all changes, in their order, once, and as what they are.
+    fn check_watches(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
+        for watched in &self.watches {
+            let told: Vec<u64> = watched.events.iter().map(|event| event.version).collect();
+            if !told.windows(2).all(|pair| pair[0] < pair[1]) {
+                faults.push(format!("a watch told versions out of order: {told:?}"));
+            }
+            let wanted: Vec<u64> = changes
+                .range(watched.after + 1..=watched.until.max(watched.after))
+                .map(|(version, _)| *version)
+                .collect();
+            if told != wanted {
+                let missed: Vec<&u64> = wanted.iter().filter(|version| !told.contains(version)).collect();
+                faults.push(format!("a watch after {} did not tell {missed:?}", watched.after));
+            }
+            let mut state = at(changes, watched.after);
+            for event in &watched.events {
+                let there = state.contains_key(&event.key);
+                let wanted = match (event.what.as_str(), there) {
+                    ("DELETED", true) => "DELETED",
+                    (_, true) => "MODIFIED",
+                    (_, false) => "ADDED",
+                };
+                if event.what != wanted {
+                    faults.push(format!("{event:?} is a {wanted}"));
+                }
+                apply(&mut state, event.version, changes.get(&event.version));
+            }
+        }
+    }
+
+    /// An update changes the version that it names, and no other; what is made was not there.
+    fn check_writes(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
+        for operation in &self.operations {
+            let Told::Written { key, version, over: Some(over), .. } = &operation.told else { continue };
+            let before = before(changes, key, *version);
+            let wanted =
+                before.map_or(0, |(version, change)| if change.token.is_some() { version } else { 0 });
+            if wanted != *over {
+                faults.push(format!("{key} at {version} was written over {over}, but {wanted} stood there"));
+            }
+        }
+    }
+
+    /// What began after something was answered has a later version.
+    fn check_order(&self, faults: &mut Vec<String>) {
+        let mut ends: Vec<(Moment, u64)> = Vec::new();
+        for operation in &self.operations {
+            if let Some(version) = version_of(&operation.told) {
+                ends.push((operation.ended, version));
+            }
+        }
+        ends.sort_unstable();
+        let mut highest = Vec::with_capacity(ends.len());
+        for (_, version) in &ends {
+            highest.push(highest.last().copied().unwrap_or(0).max(*version));
+        }
+        for operation in &self.operations {
+            let count = ends.partition_point(|(ended, _)| *ended < operation.began);
+            let Some(known) = count.checked_sub(1).map(|last| highest[last]) else { continue };
+            let (own, late) = match &operation.told {
+                Told::Written { version, .. } => (*version, *version <= known),
+                Told::Listed { version, .. } => (*version, *version < known),
+                _ => continue,
+            };
+            if late {
+                faults.push(format!("{own} began after {known} was answered: {operation:?}"));
+            }
+        }
+    }
+
+    /// Who reads is told what was there at some moment of the request.
+    fn check_reads(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
+        let floors = self.floors(changes);
+        for operation in &self.operations {
+            match &operation.told {
+                Told::Read { key, token, version } => {
+                    let known = floor(&floors, key, operation.began);
+                    if known > *version {
+                        faults.push(format!("{key} was read as {token} at {version} after {known} was told"));
+                    }
+                }
+                Told::Absent { key } => {
+                    let since = floor(&floors, key, operation.began);
+                    let gone = changes
+                        .range(since..)
+                        .any(|(_, change)| change.key == *key && change.token.is_none());
+                    if since > 0 && !gone && changes.get(&since).is_some_and(|change| change.token.is_some())
+                    {
+                        faults.push(format!("{key} was not found though it stands since {since}"));
+                    }
+                }
+                Told::Listed { version, state } => {
+                    let wanted = at(changes, *version);
+                    if *state != wanted {
+                        faults.push(format!("the list at {version} is {state:?} and not {wanted:?}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Of each key, the versions that were answered, with the moments of the answers.
+    fn floors(&self, changes: &BTreeMap<u64, Change>) -> BTreeMap<String, Vec<(Moment, u64)>> {
+        let mut floors: BTreeMap<String, Vec<(Moment, u64)>> = BTreeMap::new();
+        for operation in &self.operations {
+            if let Some(version) = version_of(&operation.told) {
+                let Some(change) = changes.get(&version) else { continue };
+                floors.entry(change.key.clone()).or_default().push((operation.ended, version));
+            }
+        }
+        floors
+    }
+
+    /// Every deletion that was answered took place, and nothing else was deleted.
+    fn check_deletions(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
+        let keys: BTreeSet<&String> = changes.values().map(|change| &change.key).collect();
+        for key in keys {
+            let done = changes.values().filter(|change| change.key == *key && change.token.is_none()).count();
+            let (mut answered, mut lost) = (0, 0);
+            for operation in &self.operations {
+                match &operation.told {
+                    Told::Deleted { key: own } if own == key => answered += 1,
+                    Told::Lost { key: own, token: None } if own == key => lost += 1,
+                    _ => {}
+                }
+            }
+            if done < answered || done > answered + lost {
+                faults.push(format!(
+                    "{key} was deleted {done} times, answered {answered} times, unknown {lost} times"
+                ));
+            }
+        }
+        let known: BTreeSet<&String> =
+            self.operations.iter().filter_map(|operation| token_of(&operation.told)).collect();
+        let mut seen = BTreeMap::new();
+        for (version, change) in changes {
+            let Some(token) = &change.token else { continue };
+            if let Some(other) = seen.insert(token, version) {
+                faults.push(format!("{token} was written at {other} and at {version}"));
+            }
+            if change.token.as_ref().is_some_and(|token| !known.contains(token)) {
+                faults.push(format!("nobody wrote {change:?} at {version}"));
+            }
+        }
+    }
+}
+
+fn version_of(told: &Told) -> Option<u64> {
+    match told {
+        Told::Written { version, .. } | Told::Read { version, .. } => Some(*version),
+        _ => None,
+    }
+}
+
+fn token_of(told: &Told) -> Option<&String> {
+    match told {
+        Told::Written { token, .. } => Some(token),
+        Told::Lost { token, .. } => token.as_ref(),
+        _ => None,
+    }
+}
+
+/// The highest version of a key that had been answered before a moment.
+fn floor(floors: &BTreeMap<String, Vec<(Moment, u64)>>, key: &str, began: Moment) -> u64 {
+    let answered = floors.get(key).into_iter().flatten().filter(|(ended, _)| *ended < began);
+    answered.map(|(_, version)| *version).max().unwrap_or(0)
+}
+
+fn apply(state: &mut State, version: u64, change: Option<&Change>) {
+    match change {
+        Some(Change { key, token: Some(token) }) => {
+            state.insert(key.clone(), (version, token.clone()));
+        }
+        Some(Change { key, token: None }) => {
+            state.remove(key);
+        }
+        None => {}
+    }
+}
+
+/// The state at a version.
+fn at(changes: &BTreeMap<u64, Change>, version: u64) -> State {
+    let mut state = State::new();
+    for (version, change) in changes.range(..=version) {
+        apply(&mut state, *version, Some(change));
+    }
+    state
+}
+
+/// The change of a key before a version.
+fn before<'a>(changes: &'a BTreeMap<u64, Change>, key: &str, version: u64) -> Option<(u64, &'a Change)> {
+    let mut earlier = changes.range(..version).rev();
+    earlier.find(|(_, change)| change.key == key).map(|(version, change)| (*version, change))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(began: Moment, ended: Moment, told: Told) -> Operation {
+        Operation { began, ended, told }
+    }
+
+    fn written(token: &str, version: u64, over: u64) -> Told {
+        Told::Written { key: "a".into(), token: token.into(), version, over: Some(over) }
+    }
+
+    fn event(what: &str, token: &str, version: u64) -> Event {
+        Event { what: what.into(), key: "a".into(), token: token.into(), version }
+    }
+
+    fn state(version: u64, token: &str) -> State {
+        State::from([("a".to_owned(), (version, token.to_owned()))])
+    }
+
+    /// Made at 2, changed at 4, read, listed and watched.
+    fn sound() -> History {
+        let read = Told::Read { key: "a".into(), token: "y".into(), version: 4 };
+        History {
+            operations: vec![
+                operation(1, 2, written("x", 2, 0)),
+                operation(3, 4, written("y", 4, 2)),
+                operation(5, 6, read),
+                operation(5, 7, Told::Listed { version: 4, state: state(4, "y") }),
+            ],
+            watches: vec![Watched {
+                after: 1,
+                events: vec![event("ADDED", "x", 2), event("MODIFIED", "y", 4)],
+                until: 4,
+            }],
+            end: (4, state(4, "y")),
+        }
+    }
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut History), part: &str) {
+        let mut history = sound();
+        change(&mut history);
+        let faults = history.faults();
+        assert!(faults.iter().any(|fault| fault.contains(part)), "{faults:?}");
+    }
+
+    #[test]
+    fn a_sound_history_has_no_faults() {
+        assert_eq!(sound().faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn lost_writes_are_found() {
+        refused(|history| history.end.1 = state(2, "x"), "the end is");
+        refused(|history| history.operations[1].told = written("y", 4, 1), "was written over 1");
+        refused(|history| drop(history.operations.remove(1)), "nobody wrote");
+    }
+
+    #[test]
+    fn versions_that_go_back_are_found() {
+        refused(|history| history.operations[0] = operation(9, 9, written("x", 2, 0)), "began after 4");
+        refused(
+            |history| history.operations[3].told = Told::Listed { version: 2, state: state(2, "x") },
+            "began after 4",
+        );
+    }
+
+    #[test]
+    fn stale_and_invented_reads_are_found() {
+        let read = |token: &str, version| Told::Read { key: "a".into(), token: token.into(), version };
+        refused(|history| history.operations[2].told = read("x", 2), "at 2 after 4 was told");
+        refused(|history| history.operations[2].told = read("z", 4), "and also");
+        refused(|history| history.operations[2].told = read("y", 5), "written at 4 and at 5");
+        refused(|history| history.operations[2].told = Told::Absent { key: "a".into() }, "was not found");
+        let torn = Told::Listed { version: 4, state: State::new() };
+        refused(|history| history.operations[3].told = torn, "the list at 4");
+    }
+
+    #[test]
+    fn incomplete_watches_are_found() {
+        refused(|history| drop(history.watches[0].events.remove(0)), "did not tell [2]");
+        refused(|history| history.watches[0].events.swap(0, 1), "out of order");
+        refused(|history| history.watches[0].events.push(event("MODIFIED", "y", 4)), "out of order");
+        refused(|history| history.watches[0].events[1].what = "ADDED".into(), "is a MODIFIED");
+        refused(|history| history.watches[0].events[1].token = "z".into(), "and also");
+    }
+
+    #[test]
+    fn deletions_take_place_once_each() {
+        let deleted = operation(8, 9, Told::Deleted { key: "a".into() });
+        refused(|history| history.operations.push(deleted), "was deleted 0 times, answered 1 times");
+        let gone = |history: &mut History| {
+            history.watches[0].events.push(event("DELETED", "y", 5));
+            history.watches[0].until = 5;
+            history.end = (5, State::new());
+        };
+        refused(gone, "was deleted 1 times, answered 0 times");
+        let mut history = sound();
+        gone(&mut history);
+        history.operations.push(operation(8, 9, Told::Lost { key: "a".into(), token: None }));
+        assert_eq!(history.faults(), Vec::<String>::new());
+    }
+}
