@@ -2,6 +2,7 @@
 
 mod admission;
 mod apply;
+mod conformance;
 mod documents;
 mod flow;
 mod quota;

@@ -112,6 +112,29 @@ fn the_lock_file_holds_no_banned_crates() {
     }
 }
 
+/// A row of the table names a file and, in it, a function.
+#[test]
+fn every_test_that_the_conformance_table_names_exists() {
+    let table = fs::read_to_string(root().join("docs/conformance.md")).unwrap();
+    let mut ticked = 0;
+    for line in table.lines().filter(|line| line.starts_with('|') && line.contains(".rs`")) {
+        let names: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
+        let [file, functions @ ..] = names.as_slice() else { panic!("no test in {line}") };
+        let text = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        for function in functions {
+            assert!(text.contains(&format!("fn {function}(")), "{file} has no {function}: {line}");
+        }
+        assert!(!functions.is_empty(), "{line} names no function");
+        ticked += 1;
+    }
+    assert!(ticked > 0, "nothing is ticked");
+    let counts = table.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        if cells.len() == 5 { cells[3].parse::<usize>().ok() } else { None }
+    });
+    assert_eq!(counts.sum::<usize>(), ticked, "the counts above the table are others than its rows");
+}
+
 #[test]
 fn golden_files_are_all_used() {
     let mut texts = String::new();

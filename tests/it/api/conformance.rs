@@ -1,0 +1,454 @@
+//! Behaviours that Kubernetes describes for conformance, one function each; `docs/conformance.md` says
+//! which. The cluster has controllers and no node.
+
+use crate::support::cluster::{Cluster, SOON};
+use crate::support::https::{Events, Https, JSON, MERGE};
+use crate::support::process::wait_for;
+use serde_json::{Value, json};
+
+const MAPS: &str = "/api/v1/namespaces/conformance/configmaps";
+const PODS: &str = "/api/v1/namespaces/conformance/pods";
+const CONTROLLERS: &str = "/api/v1/namespaces/conformance/replicationcontrollers";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/conformance/deployments";
+const REPLICA_SETS: &str = "/apis/apps/v1/namespaces/conformance/replicasets";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+
+type Behaviour = (&'static str, fn(&Https));
+
+/// Each behaviour by the name of its function.
+const BEHAVIOURS: &[Behaviour] = &[
+    ("server_version", server_version),
+    ("discovery_locates_resources", discovery_locates_resources),
+    ("discovery_prefers_a_version", discovery_prefers_a_version),
+    ("aggregated_discovery", aggregated_discovery),
+    ("tables_need_metadata", tables_need_metadata),
+    ("chunks", chunks),
+    ("watchers_by_label", watchers_by_label),
+    ("watch_from_a_version", watch_from_a_version),
+    ("watch_goes_on", watch_goes_on),
+    ("watch_of_a_selection", watch_of_a_selection),
+    ("watches_agree", watches_agree),
+    ("namespace_finalizer", namespace_finalizer),
+    ("namespace_update", namespace_update),
+    ("namespace_status", namespace_status),
+    ("namespace_patch", namespace_patch),
+    ("unknown_and_duplicate_fields", unknown_and_duplicate_fields),
+    ("unknown_metadata_fields", unknown_metadata_fields),
+    ("garbage_of_deployments", garbage_of_deployments),
+    ("orphans_of_deployments", orphans_of_deployments),
+    ("garbage_of_controllers", garbage_of_controllers),
+    ("orphans_of_controllers", orphans_of_controllers),
+    ("garbage_in_a_circle", garbage_in_a_circle),
+];
+
+#[test]
+fn behaviours() {
+    let cluster = Cluster::control_plane();
+    let https = Https::new(&cluster);
+    made(
+        &https,
+        "/api/v1/namespaces",
+        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "conformance"}}),
+    );
+    wait_for("the account of pods", SOON, || {
+        (get(&https, "/api/v1/namespaces/conformance/serviceaccounts/default").0 == 200).then_some(())
+    });
+    let mut failed = Vec::new();
+    for (name, behaviour) in BEHAVIOURS {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| behaviour(&https))).is_err() {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "these fail: {failed:?}");
+}
+
+fn get(https: &Https, path: &str) -> (u16, Value) {
+    let answer = https.ask("GET", path).send();
+    (answer.code, answer.value())
+}
+
+#[track_caller]
+fn made(https: &Https, path: &str, object: &Value) -> Value {
+    let answer = https.ask("POST", path).object(JSON, object).send();
+    assert_eq!(answer.code, 201, "{}", answer.value());
+    answer.value()
+}
+
+#[track_caller]
+fn patched(https: &Https, path: &str, patch: &Value) -> Value {
+    let answer = https.ask("PATCH", path).body(MERGE, patch.to_string()).send();
+    assert_eq!(answer.code, 200, "{}", answer.value());
+    answer.value()
+}
+
+#[track_caller]
+fn deleted(https: &Https, path: &str, policy: &str) {
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
+    assert_eq!(https.ask("DELETE", path).object(JSON, &options).send().code, 200);
+}
+
+fn map(name: &str, label: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"watch": label}}})
+}
+
+fn version(object: &Value) -> String {
+    object["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+}
+
+fn items(https: &Https, path: &str) -> Vec<Value> {
+    get(https, path).1["items"].as_array().unwrap().clone()
+}
+
+fn server_version(https: &Https) {
+    let (code, version) = get(https, "/version");
+    assert_eq!(code, 200);
+    for part in ["major", "minor"] {
+        assert!(version[part].as_str().unwrap().parse::<u32>().is_ok(), "{version}");
+    }
+}
+
+fn groups(https: &Https) -> Vec<Value> {
+    get(https, "/apis").1["groups"].as_array().unwrap().clone()
+}
+
+fn discovery_locates_resources(https: &Https) {
+    for group in groups(https) {
+        for version in group["versions"].as_array().unwrap() {
+            let own = version["groupVersion"].as_str().unwrap();
+            let (_, list) = get(https, &format!("/apis/{own}"));
+            assert_eq!(list["groupVersion"], own);
+            assert!(
+                list["resources"].as_array().unwrap().iter().any(|resource| resource["kind"].is_string()),
+                "{list}"
+            );
+        }
+    }
+}
+
+fn discovery_prefers_a_version(https: &Https) {
+    for group in groups(https) {
+        let name = group["name"].as_str().unwrap();
+        let (_, alone) = get(https, &format!("/apis/{name}"));
+        assert_eq!(alone["preferredVersion"], group["preferredVersion"]);
+        assert!(group["versions"].as_array().unwrap().contains(&group["preferredVersion"]), "{group}");
+    }
+}
+
+/// The endpoint by its Accept header, and every built-in resource in it.
+fn aggregated_discovery(https: &Https) {
+    let kind = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let mut found = Vec::new();
+    for path in ["/api", "/apis"] {
+        let answer = https.ask("GET", path).header("accept", kind).send();
+        assert_eq!(answer.code, 200);
+        assert!(
+            answer.header("content-type").contains("as=APIGroupDiscoveryList"),
+            "{}",
+            answer.header("content-type")
+        );
+        for group in answer.value()["items"].as_array().unwrap() {
+            let name = group["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let versions = group["versions"].as_array().unwrap().iter();
+            let resources = versions.flat_map(|version| version["resources"].as_array().unwrap());
+            found.extend(
+                resources.map(|resource| (name.clone(), resource["resource"].as_str().unwrap().to_owned())),
+            );
+        }
+        assert_eq!(
+            https.ask("GET", path).send().value()["items"],
+            Value::Null,
+            "without the header it is another document"
+        );
+    }
+    for kind in api::kinds::KINDS {
+        assert!(
+            found.contains(&(kind.group.to_owned(), kind.plural.to_owned())),
+            "{} is missing",
+            kind.plural
+        );
+    }
+}
+
+fn tables_need_metadata(https: &Https) {
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert_eq!(https.ask("POST", path).object(JSON, &review).header("accept", TABLE).send().code, 406);
+}
+
+fn chunks(https: &Https) {
+    let path = "/api/v1/namespaces/conformance/podtemplates";
+    for index in 0..40 {
+        let template = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": format!("t-{index:02}")},
+            "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}});
+        made(https, path, &template);
+    }
+    let (mut seen, mut token, mut first) = (0, String::new(), String::new());
+    loop {
+        let (_, page) = get(https, &format!("{path}?limit=17&continue={token}"));
+        let count = page["items"].as_array().unwrap().len();
+        assert!(count <= 17);
+        if first.is_empty() {
+            first = version(&page);
+        }
+        assert_eq!(version(&page), first);
+        seen += count;
+        let left = page["metadata"]["remainingItemCount"].as_u64();
+        token = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(left, (!token.is_empty()).then(|| 40 - u64::try_from(seen).unwrap()), "{page}");
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, 40);
+    assert_eq!(items(https, path).len(), 40);
+}
+
+fn watch(https: &Https, more: &str) -> Events {
+    https.ask("GET", &format!("{MAPS}?watch=true&timeoutSeconds=60&{more}")).watch().unwrap()
+}
+
+#[track_caller]
+fn expect(events: &Events, what: &str, object: &Value) {
+    let event = events.next(SOON).unwrap().unwrap();
+    assert_eq!((&event["type"], version(&event["object"])), (&json!(what), version(object)), "{event}");
+}
+
+fn watchers_by_label(https: &Https) {
+    let (_, now) = get(https, MAPS);
+    let labels =
+        |selector: &str| watch(https, &format!("resourceVersion={}&labelSelector={selector}", version(&now)));
+    let (a, b, both) = (labels("watch%3Da"), labels("watch%3Db"), labels("watch%20in%20(a,b)"));
+    let first = made(https, MAPS, &map("label-a", "a"));
+    let second = made(https, MAPS, &map("label-b", "b"));
+    let changed = patched(https, &format!("{MAPS}/label-a"), &json!({"data": {"mutation": "1"}}));
+    deleted(https, &format!("{MAPS}/label-a"), "Background");
+    let last = made(https, MAPS, &map("label-c", "b"));
+    for events in [&a, &both] {
+        expect(events, "ADDED", &first);
+        if std::ptr::eq(events, &both) {
+            expect(events, "ADDED", &second);
+        }
+        expect(events, "MODIFIED", &changed);
+        assert_eq!(events.next(SOON).unwrap().unwrap()["type"], "DELETED");
+    }
+    expect(&b, "ADDED", &second);
+    expect(&b, "ADDED", &last);
+}
+
+fn watch_from_a_version(https: &Https) {
+    made(https, MAPS, &map("from", "from"));
+    let first = patched(https, &format!("{MAPS}/from"), &json!({"data": {"mutation": "1"}}));
+    let second = patched(https, &format!("{MAPS}/from"), &json!({"data": {"mutation": "2"}}));
+    deleted(https, &format!("{MAPS}/from"), "Background");
+    let events = watch(https, &format!("resourceVersion={}&labelSelector=watch%3Dfrom", version(&first)));
+    expect(&events, "MODIFIED", &second);
+    assert_eq!(events.next(SOON).unwrap().unwrap()["type"], "DELETED");
+}
+
+fn watch_goes_on(https: &Https) {
+    let (_, now) = get(https, MAPS);
+    let events = watch(https, &format!("resourceVersion={}&labelSelector=watch%3Don", version(&now)));
+    let first = made(https, MAPS, &map("on", "on"));
+    expect(&events, "ADDED", &first);
+    drop(events);
+    let second = patched(https, &format!("{MAPS}/on"), &json!({"data": {"mutation": "1"}}));
+    deleted(https, &format!("{MAPS}/on"), "Background");
+    let events = watch(https, &format!("resourceVersion={}&labelSelector=watch%3Don", version(&first)));
+    expect(&events, "MODIFIED", &second);
+    assert_eq!(events.next(SOON).unwrap().unwrap()["type"], "DELETED");
+}
+
+fn watch_of_a_selection(https: &Https) {
+    let (_, now) = get(https, MAPS);
+    let events = watch(https, &format!("resourceVersion={}&labelSelector=watch%3Dsome", version(&now)));
+    expect(&events, "ADDED", &made(https, MAPS, &map("some", "some")));
+    let label = |value: &str| json!({"metadata": {"labels": {"watch": value}}});
+    patched(https, &format!("{MAPS}/some"), &label("other"));
+    assert_eq!(events.next(SOON).unwrap().unwrap()["type"], "DELETED");
+    patched(https, &format!("{MAPS}/some"), &json!({"data": {"mutation": "unseen"}}));
+    expect(&events, "ADDED", &patched(https, &format!("{MAPS}/some"), &label("some")));
+    expect(
+        &events,
+        "MODIFIED",
+        &patched(https, &format!("{MAPS}/some"), &json!({"data": {"mutation": "seen"}})),
+    );
+    deleted(https, &format!("{MAPS}/some"), "Background");
+    assert_eq!(events.next(SOON).unwrap().unwrap()["type"], "DELETED");
+}
+
+/// A watch opened at each event of another one is told the same from there on.
+fn watches_agree(https: &Https) {
+    let (_, now) = get(https, MAPS);
+    let path = |version: &str| format!("resourceVersion={version}&labelSelector=watch%3Dagree");
+    let first = watch(https, &path(&version(&now)));
+    for index in 0..10 {
+        made(https, MAPS, &map(&format!("agree-{index}"), "agree"));
+    }
+    let told = |events: &Events, count: usize| -> Vec<String> {
+        (0..count).map(|_| version(&events.next(SOON).unwrap().unwrap()["object"])).collect()
+    };
+    let all = told(&first, 10);
+    for (index, from) in all.iter().enumerate() {
+        assert_eq!(told(&watch(https, &path(from)), 9 - index), all[index + 1..]);
+    }
+}
+
+fn namespace(https: &Https, name: &str) -> String {
+    let path = "/api/v1/namespaces";
+    made(https, path, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+    format!("{path}/{name}")
+}
+
+fn namespace_finalizer(https: &Https) {
+    let path = namespace(https, "finalized");
+    let put = |finalizers: Value| {
+        let (_, mut object) = get(https, &path);
+        object["spec"]["finalizers"] = finalizers;
+        let answer = https.ask("PUT", &format!("{path}/finalize")).object(JSON, &object).send();
+        assert_eq!(answer.code, 200, "{}", answer.value());
+        get(https, &path).1["spec"]["finalizers"].clone()
+    };
+    assert_eq!(
+        put(json!(["kubernetes", "e2e.example.com/fake"])),
+        json!(["kubernetes", "e2e.example.com/fake"])
+    );
+    assert_eq!(put(json!(["kubernetes"])), json!(["kubernetes"]));
+}
+
+fn namespace_update(https: &Https) {
+    let path = namespace(https, "updated");
+    let (_, mut object) = get(https, &path);
+    object["metadata"]["labels"]["updated"] = json!("yes");
+    assert_eq!(https.ask("PUT", &path).object(JSON, &object).send().code, 200);
+    assert_eq!(get(https, &path).1["metadata"]["labels"]["updated"], "yes");
+}
+
+fn namespace_status(https: &Https) {
+    let path = format!("{}/status", namespace(https, "told"));
+    let (code, object) = get(https, &path);
+    assert_eq!((code, &object["status"]["phase"]), (200, &json!("Active")));
+    let condition =
+        |message: &str| json!({"type": "StatusPatch", "status": "True", "reason": "E2E", "message": message});
+    let object = patched(https, &path, &json!({"status": {"conditions": [condition("patched")]}}));
+    assert_eq!(object["status"]["conditions"][0]["message"], "patched");
+    let mut object = object;
+    object["status"]["conditions"] = json!([condition("updated")]);
+    let answer = https.ask("PUT", &path).object(JSON, &object).send();
+    assert_eq!(
+        (answer.code, &answer.value()["status"]["conditions"][0]["message"]),
+        (200, &json!("updated"))
+    );
+}
+
+fn namespace_patch(https: &Https) {
+    let path = namespace(https, "patched");
+    patched(https, &path, &json!({"metadata": {"labels": {"testLabel": "testValue"}}}));
+    assert_eq!(get(https, &path).1["metadata"]["labels"]["testLabel"], "testValue");
+}
+
+fn unknown_and_duplicate_fields(https: &Https) {
+    let body = "{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"fields\"},\"spec\":{\"unknown1\":1,\"paused\":true,\"paused\":false,\"selector\":{\"matchLabels\":{\"app\":\"a\"}},\"template\":{\"metadata\":{\"labels\":{\"app\":\"a\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}";
+    let answer = https.ask("POST", &format!("{DEPLOYMENTS}?fieldValidation=Strict")).body(JSON, body).send();
+    let status = answer.value();
+    let message = status["message"].as_str().unwrap();
+    assert_eq!(answer.code, 400, "{status}");
+    for part in
+        ["strict decoding error", "unknown field \"spec.unknown1\"", "duplicate field \"spec.paused\""]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+fn unknown_metadata_fields(https: &Https) {
+    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "fields", "unknownMeta": "x"},
+        "spec": {"selector": {"matchLabels": {"app": "a"}}, "template": {"metadata": {"labels": {"app": "a"}, "unknownSubMeta": "x"},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let answer =
+        https.ask("POST", &format!("{DEPLOYMENTS}?fieldValidation=Strict")).object(JSON, &object).send();
+    let message = answer.value()["message"].as_str().unwrap().to_owned();
+    assert_eq!(answer.code, 400);
+    for field in ["metadata.unknownMeta", "spec.template.metadata.unknownSubMeta"] {
+        assert!(message.contains(&format!("unknown field {field:?}")), "{message}");
+    }
+}
+
+fn template(app: &str) -> Value {
+    json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": "knarr.test/none:1"}]}})
+}
+
+/// Waits until a collection has `count` objects of an app.
+#[track_caller]
+fn count(https: &Https, path: &str, app: &str, count: usize) -> Vec<Value> {
+    wait_for(&format!("{count} of {app} in {path}"), SOON, || {
+        let found = items(https, &format!("{path}?labelSelector=app%3D{app}"));
+        (found.len() == count).then_some(found)
+    })
+}
+
+fn deployment(https: &Https, app: &str) {
+    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": app},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": app}}, "template": template(app)}});
+    made(https, DEPLOYMENTS, &object);
+    count(https, REPLICA_SETS, app, 1);
+    count(https, PODS, app, 2);
+}
+
+fn garbage_of_deployments(https: &Https) {
+    deployment(https, "garbage");
+    deleted(https, &format!("{DEPLOYMENTS}/garbage"), "Background");
+    count(https, REPLICA_SETS, "garbage", 0);
+    count(https, PODS, "garbage", 0);
+}
+
+fn orphans_of_deployments(https: &Https) {
+    deployment(https, "orphan");
+    deleted(https, &format!("{DEPLOYMENTS}/orphan"), "Orphan");
+    wait_for("the deployment's end", SOON, || {
+        (get(https, &format!("{DEPLOYMENTS}/orphan")).0 == 404).then_some(())
+    });
+    let sets = count(https, REPLICA_SETS, "orphan", 1);
+    assert_eq!(sets[0]["metadata"]["ownerReferences"], Value::Null);
+    count(https, PODS, "orphan", 2);
+}
+
+fn controller(https: &Https, app: &str) {
+    let object = json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": app},
+        "spec": {"replicas": 2, "selector": {"app": app}, "template": template(app)}});
+    made(https, CONTROLLERS, &object);
+    count(https, PODS, app, 2);
+}
+
+fn garbage_of_controllers(https: &Https) {
+    controller(https, "rc-garbage");
+    deleted(https, &format!("{CONTROLLERS}/rc-garbage"), "Background");
+    count(https, PODS, "rc-garbage", 0);
+}
+
+fn orphans_of_controllers(https: &Https) {
+    controller(https, "rc-orphan");
+    deleted(https, &format!("{CONTROLLERS}/rc-orphan"), "Orphan");
+    wait_for("the controller's end", SOON, || {
+        (get(https, &format!("{CONTROLLERS}/rc-orphan")).0 == 404).then_some(())
+    });
+    let pods = count(https, PODS, "rc-orphan", 2);
+    assert!(pods.iter().all(|pod| pod["metadata"]["ownerReferences"].is_null()), "{pods:?}");
+}
+
+fn garbage_in_a_circle(https: &Https) {
+    let pod = |name: &str| {
+        let mut pod = template("circle");
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["name"] = json!(name);
+        made(https, PODS, &pod)
+    };
+    let pods = ["circle-1", "circle-2", "circle-3"].map(pod);
+    for (index, pod) in pods.iter().enumerate() {
+        let owner = &pods[(index + 2) % 3]["metadata"];
+        let reference = json!({"apiVersion": "v1", "kind": "Pod", "name": owner["name"], "uid": owner["uid"], "controller": true, "blockOwnerDeletion": true});
+        let path = format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap());
+        patched(https, &path, &json!({"metadata": {"ownerReferences": [reference]}}));
+    }
+    deleted(https, &format!("{PODS}/circle-1"), "Foreground");
+    count(https, PODS, "circle", 0);
+}
