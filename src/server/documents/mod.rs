@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 const JSON: &str = "application/json";
 /// Encodings of OpenAPI documents as clients ask for them, and the media type that is answered. Older
@@ -59,6 +59,8 @@ const FOREVER: jiff::SignedDuration = jiff::SignedDuration::from_hours(365 * 24)
 pub(crate) struct Documents {
     version: String,
     cache: Cache,
+    /// Held by who makes one: what many ask for at once is made once.
+    making: Mutex<()>,
     /// The digests of the documents of OpenAPI v3 by their names.
     tags: OnceLock<BTreeMap<String, String>>,
 }
@@ -83,7 +85,7 @@ impl Asked<'_> {
 
 impl Documents {
     pub(crate) fn new(version: String) -> Self {
-        Self { version, cache: Cache::default(), tags: OnceLock::new() }
+        Self { version, cache: Cache::default(), making: Mutex::default(), tags: OnceLock::new() }
     }
 
     /// The document at a path.
@@ -207,11 +209,19 @@ impl Documents {
         if let Some(kept) = self.cache.get(&key) {
             return Ok(Some(kept));
         }
+        let _only = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        self.made(key)
+    }
+
+    fn made(&self, key: Key) -> io::Result<Option<Arc<Published>>> {
+        if let Some(kept) = self.cache.get(&key) {
+            return Ok(Some(kept));
+        }
         let published = match key.encoding {
             Encoding::Json => cache::publish(&|out| self.write(&key.path, out))?,
             Encoding::Protobuf => {
                 let json = Key { encoding: Encoding::Json, ..key.clone() };
-                let Some(json) = self.published(json)? else { return Ok(None) };
+                let Some(json) = self.made(json)? else { return Ok(None) };
                 let document = if key.path == "openapi/v2" { &gnostic::V2 } else { &gnostic::V3 };
                 Some(cache::encoded(&json.tag, |out| document.encode(json.reader(), out))?)
             }

@@ -115,7 +115,7 @@ impl Server {
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
         match target {
-            Target::Other => self.other(&admitted.user, &query, &request),
+            Target::Other => self.other(&admitted.user, query, request).await,
             Target::Resource(path) => {
                 let attributes = Attributes::of(&path);
                 if !self.0.authorizer.allows(&admitted.user, &attributes) {

@@ -15,12 +15,13 @@ const OPEN_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
 impl Server {
     /// Health, version, documents.
-    pub(super) fn other(
+    pub(super) async fn other(
         &self,
         user: &User,
-        query: &Query,
-        request: &Request<Body>,
+        query: Query,
+        request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
+        let request = request.map(drop);
         let path = request.uri().path().trim_end_matches('/');
         let verb = plain_verb(request.method());
         let attributes = of_path(&verb, path);
@@ -30,7 +31,7 @@ impl Server {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Refusal::method_not_allowed());
         }
-        if let Some(answer) = self.0.health.answer(path, query) {
+        if let Some(answer) = self.0.health.answer(path, &query) {
             return Ok(answer);
         }
         match path {
@@ -40,8 +41,20 @@ impl Server {
                 Ok(answer::typed(keys, "application/jwk-set+json"))
             }
             "/.well-known/openid-configuration" => Ok(self.openid_configuration()),
-            _ => self.0.documents.answer(path, query, request),
+            _ if path.starts_with("/openapi/") => self.large_document(query, request).await,
+            _ => self.0.documents.answer(path, &query, &request),
         }
+    }
+
+    /// A document that takes a while to be made when it is first asked for, on a thread that nobody else
+    /// waits for.
+    async fn large_document(&self, query: Query, request: Request<()>) -> Result<Response<Body>, Refusal> {
+        let server = self.clone();
+        let making = tokio::task::spawn_blocking(move || {
+            let path = request.uri().path().trim_end_matches('/');
+            server.0.documents.answer(path, &query, &request)
+        });
+        making.await.unwrap_or_else(|error| Err(Refusal::internal(error)))
     }
 
     fn metrics(&self) -> String {
