@@ -44,6 +44,38 @@ impl Drop for Permit {
     }
 }
 
+/// A permit of an answer that its client reads by and by. It is given back when that is done, and after a
+/// while in any case: a client that does not read must not keep others from being answered.
+pub(crate) struct Lent {
+    permit: Arc<Mutex<Option<Permit>>>,
+    timer: tokio::task::AbortHandle,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.timer.abort();
+        give_back(&self.permit);
+    }
+}
+
+fn give_back(permit: &Mutex<Option<Permit>>) {
+    drop(permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
+impl Permit {
+    /// Lends the seats to an answer.
+    pub(crate) fn lend(self, longest: Duration) -> Lent {
+        let supervisor = self.level.supervisor.clone();
+        let permit = Arc::new(Mutex::new(Some(self)));
+        let own = permit.clone();
+        let timer = supervisor.detached("seats of an answer", Phase::Ground, async move {
+            clock::sleep(longest).await;
+            give_back(&own);
+        });
+        Lent { permit, timer }
+    }
+}
+
 /// A waiting request; dropping it leaves the queue.
 struct Waiter<'a> {
     level: &'a Arc<Level>,
@@ -248,6 +280,18 @@ mod tests {
             assert!(futures_util::poll!(gone.as_mut()).is_pending());
             drop(first);
         }
+        assert_eq!(level.shown().2, (0, 0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_an_answer_loses_its_seats() {
+        let (level, counts) = level(QUEUE, 1);
+        let held = level.enter(&counts, (1, Work::of(1)), LONG).await.ok().unwrap();
+        let slow = held.lend(Duration::from_secs(5));
+        assert!(level.enter(&counts, (1, Work::of(1)), LONG).await.is_ok());
+        drop(slow);
+        let held = level.enter(&counts, (1, Work::of(1)), LONG).await.ok().unwrap();
+        drop(held.lend(LONG));
         assert_eq!(level.shown().2, (0, 0, 0, 0));
     }
 

@@ -17,7 +17,7 @@ mod queues;
 mod snapshot;
 
 pub(crate) use estimate::{Does, Load, estimate};
-pub(crate) use level::Permit;
+pub(crate) use level::{Lent, Permit};
 
 use crate::auth::{Attributes, User};
 use crate::registry::{Followed, Records};
@@ -30,6 +30,8 @@ use std::time::Duration;
 
 /// Seats of all levels together: Kubernetes' 400 reading and 200 writing requests.
 const TOTAL_SEATS: u32 = 600;
+/// How long an answer that is still being read holds its seats.
+pub(crate) const READING_LIMIT: Duration = Duration::from_secs(60);
 /// How often levels that need seats may borrow from those that do not.
 const BORROWING_INTERVAL: Duration = Duration::from_secs(10);
 const SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");

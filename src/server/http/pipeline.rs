@@ -7,7 +7,7 @@ use super::path::ResourcePath;
 use super::query::Query;
 use crate::Server;
 use crate::auth::User;
-use crate::flow::Permit;
+use crate::flow::{Permit, READING_LIMIT};
 use crate::registry::render::not_acceptable;
 use crate::registry::{
     Change, Context, DeleteOptions, FieldValidation, ListOptions, Outcome, Page, Part, Place, Reading,
@@ -136,8 +136,9 @@ impl Server {
             )),
             "list" => {
                 let page = registry.list(kind, namespace, &ListOptions::parse(kind, &asked.query)?).await?;
-                // The seats are given back when the client has read the list.
-                Ok(answer::holding(asked.page(&page), asked.permit))
+                let response = asked.page(&page);
+                let lent = asked.permit.filter(|_| page.is_large()).map(|permit| permit.lend(READING_LIMIT));
+                Ok(if lent.is_some() { answer::holding(response, lent) } else { response })
             }
             "create" if !kind.stored() => self.review(&asked, body).await,
             "create" => {

@@ -49,7 +49,15 @@ pub(crate) struct Page {
     pub(crate) remaining: Option<usize>,
 }
 
+/// An answer up to this size is sent whether or not its client reads it.
+const LARGE_BYTES: usize = 64 << 10;
+
 impl Page {
+    /// Whether the client will read it by and by.
+    pub(crate) fn is_large(&self) -> bool {
+        self.items.iter().map(|record| record.value.len()).sum::<usize>() > LARGE_BYTES
+    }
+
     /// `metadata` of the list object.
     pub(crate) fn metadata(&self) -> Value {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});

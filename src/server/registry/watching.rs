@@ -4,8 +4,8 @@ use super::list::{asked_revision, initial_events, name_selected, selection, too_
 use super::meta::random;
 use super::render::in_protobuf;
 use super::usage::Watching;
-use super::{Index, Record, Registry, Rendering, Selection};
-use crate::flow::Permit;
+use super::{Index, Record, Records, Registry, Rendering, Selection};
+use crate::flow::{Lent, Permit, READING_LIMIT};
 use crate::http::query::Query;
 use api::kinds::Kind;
 use api::schema::protobuf::encode_event;
@@ -112,7 +112,7 @@ struct Stream {
     frames: VecDeque<Bytes>,
     ends: clock::Instant,
     /// The seats of a watch that is still sending what was there at its start.
-    permit: Option<Permit>,
+    lent: Option<Lent>,
     /// Completes when the server stops.
     stops: BoxFuture<'static, ()>,
 }
@@ -127,11 +127,23 @@ impl Registry {
         options: WatchOptions,
         serving: Serving,
     ) -> Result<Body, Refusal> {
+        self.records.watch(kind, namespace, options, serving).await
+    }
+}
+
+impl Records {
+    async fn watch(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        options: WatchOptions,
+        serving: Serving,
+    ) -> Result<Body, Refusal> {
         let base = kind.storage_prefix();
         let prefix = if namespace.is_empty() { base } else { format!("{base}{namespace}/") };
         let of_one = options.selection.fields.required("metadata.name").is_some();
-        let counted = self.records.usages().watch(kind, of_one).ok_or_else(too_many)?;
-        let (snapshot, watch) = match self.open(&prefix, options.start).await {
+        let counted = self.usages().watch(kind, of_one).ok_or_else(too_many)?;
+        let (snapshot, watch) = match self.start_of(&prefix, options.start).await {
             Ok(opened) => opened,
             Err(refusal) => return Ok(refused(&serving.rendering, &refusal)),
         };
@@ -154,7 +166,7 @@ impl Registry {
             first: true,
             frames: VecDeque::new(),
             ends: now + options.lasts,
-            permit: serving.permit,
+            lent: serving.permit.map(|permit| permit.lend(READING_LIMIT)),
             stops: match serving.stops {
                 Some(stops) => async move { stops.requested().await }.boxed(),
                 None => futures_util::future::pending().boxed(),
@@ -164,17 +176,17 @@ impl Registry {
     }
 
     /// The state at a watch's start, and its place in the history.
-    async fn open(&self, prefix: &str, start: Start) -> Result<(Snapshot<Index>, Watch<Index>), Refusal> {
+    async fn start_of(&self, prefix: &str, start: Start) -> Result<(Snapshot<Index>, Watch<Index>), Refusal> {
         let at_least = match start {
             Start::Initial(revision) | Start::After(revision) => revision,
             Start::Now => 0,
         };
-        let snapshot = self.records.reach(at_least).await;
+        let snapshot = self.reach(at_least).await;
         if snapshot.revision() < at_least {
             return Err(too_new(at_least, snapshot.revision()));
         }
         let after = if let Start::After(revision) = start { revision } else { snapshot.revision() };
-        let watch = self.records.store().watch(prefix, after).map_err(|error| ended(&error, after))?;
+        let watch = self.store().watch(prefix, after).map_err(|error| ended(&error, after))?;
         Ok((snapshot, watch))
     }
 }
@@ -258,12 +270,12 @@ impl Stream {
         if self.bookmarks {
             self.bookmark(initial.snapshot.revision(), json!({"k8s.io/initial-events-end": "true"}));
         }
-        self.permit = None;
+        self.lent = None;
     }
 
     /// Waits for events, the time of a bookmark, or the end.
     async fn follow(&mut self) {
-        self.permit = None;
+        self.lent = None;
         let before_end = self.ends - LAST_BOOKMARK;
         let mut wait_until = self.ends;
         if self.bookmarks {
@@ -349,4 +361,79 @@ fn departed(previous: Option<&Arc<Record>>, revision: u64) -> Bytes {
     let mut object: Value = serde_json::from_slice(&previous.value).unwrap_or_default();
     object["metadata"]["resourceVersion"] = Value::from(revision.to_string());
     object.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::encode;
+    use api::kinds::by_kind;
+    use base::Supervisor;
+    use store::{Change, Durability, Expect, Write};
+
+    /// Records with room for so many bytes of history.
+    async fn records(name: &str, history_bytes: usize) -> (Records, Supervisor) {
+        let folder = std::env::temp_dir().join(format!("knarr-watching-{name}-{}", std::process::id()));
+        std::fs::remove_dir_all(&folder).ok();
+        let supervisor = Supervisor::new();
+        let config = store::Config { history_bytes, ..store::Config::new(folder.join("state.db")) };
+        (Records::open(config, &supervisor).await.unwrap(), supervisor)
+    }
+
+    async fn create(records: &Records, name: &str, bytes: usize) {
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "a"},
+            "data": {"key": "x".repeat(bytes)}});
+        let index = Index::of(by_kind("v1", "ConfigMap"), &object);
+        let write = Write {
+            key: format!("configmaps/a/{name}"),
+            expect: Expect::Absent,
+            change: Change::Put(encode::template(&object), index),
+            durability: Durability::Volatile,
+        };
+        records.write(write).await.unwrap();
+    }
+
+    async fn watch(records: &Records, query: &str) -> Body {
+        let kind = by_kind("v1", "ConfigMap").unwrap();
+        let options = WatchOptions::parse(kind, "", &Query::parse(query)).unwrap();
+        let serving = Serving { rendering: Rendering::Object, permit: None, stops: None };
+        records.watch(kind, "", options, serving).await.unwrap()
+    }
+
+    fn lines(bytes: &Bytes) -> Vec<Value> {
+        bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_is_cut_off_and_takes_no_memory() {
+        let (records, supervisor) = records("slow", 64 << 10).await;
+        create(&records, "first", 1).await;
+        let slow = watch(&records, "resourceVersion=1&timeoutSeconds=60").await;
+        for number in 0..200 {
+            create(&records, &format!("m-{number}"), 1024).await;
+        }
+        let said = lines(&slow.collect().await.unwrap().to_bytes());
+        assert_eq!(said.len(), 1, "nothing was kept for it");
+        assert_eq!((&said[0]["type"], &said[0]["object"]["code"]), (&json!("ERROR"), &json!(410)));
+        supervisor.drain().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_there_at_the_start_is_taken_up_as_it_is_read() {
+        let (records, supervisor) = records("initial", 16 << 20).await;
+        for number in 0..200 {
+            create(&records, &format!("m-{number:03}"), 1024).await;
+        }
+        let mut body = watch(&records, "resourceVersion=0&timeoutSeconds=1&allowWatchBookmarks=true").await;
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(first.len() < 128 << 10, "{}", first.len());
+        // What changes meanwhile comes after the state, in which it is not.
+        create(&records, "late", 1).await;
+        let rest = body.collect().await.unwrap().to_bytes();
+        let said = lines(&[first, rest].concat().into());
+        let marked = said.iter().position(|event| event["type"] == "BOOKMARK").unwrap();
+        let late = said.iter().position(|event| event["object"]["metadata"]["name"] == "late").unwrap();
+        assert_eq!((marked, late), (200, 201));
+        supervisor.drain().await;
+    }
 }
