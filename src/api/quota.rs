@@ -363,6 +363,7 @@ pub fn listed(amounts: &Amounts) -> String {
 mod tests {
     use super::*;
     use crate::kinds::by_kind;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn quota(spec: &Value) -> Quota {
@@ -462,5 +463,48 @@ mod tests {
         );
         let pod = json!({"spec": {"containers": [{"name": "b"}, {"name": "a", "resources": {"limits": {"cpu": "1"}}}], "initContainers": [{"name": "c"}]}});
         assert_eq!(quota.unstated(&pod).unwrap(), "limits.cpu for: b,c; requests.memory for: a,b,c");
+    }
+
+    /// A pod as it may be at some time; `None` where it is not there.
+    fn some_pod() -> impl Strategy<Value = Option<Value>> {
+        let phase = prop_oneof![Just("Pending"), Just("Running"), Just("Succeeded"), Just("Failed")];
+        let amount = prop_oneof![Just("0"), Just("100m"), Just("0.25"), Just("1"), Just("1500m")];
+        let pod = (phase, amount, any::<bool>(), any::<bool>()).prop_map(|(phase, cpu, ends, leaving)| {
+            let mut pod = json!({"metadata": {}, "status": {"phase": phase}, "spec": {
+                "containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}});
+            if ends {
+                pod["spec"]["activeDeadlineSeconds"] = json!(5);
+            }
+            if leaving {
+                pod["metadata"] =
+                    json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": 5});
+            }
+            pod
+        });
+        proptest::option::of(pod)
+    }
+
+    proptest! {
+        /// What is charged write by write is what a recount finds, for every quota.
+        #[test]
+        fn charging_comes_to_what_counting_finds(writes in prop::collection::vec((0..4usize, some_pod()), 1..40)) {
+            let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+            let kind = by_kind("v1", "Pod").unwrap();
+            let hard = json!({"pods": "9", "count/pods": "9", "requests.cpu": "9"});
+            for scopes in [json!([]), json!(["Terminating"]), json!(["NotTerminating", "NotBestEffort"])] {
+                let quota = quota(&json!({"hard": hard, "scopes": scopes}));
+                let zero = || quota.nothing_used(std::iter::once(kind));
+                let of = |pod: &Option<Value>| pod.as_ref().map_or_else(Amounts::new, |pod| quota.used_by(kind, pod, now));
+                let (mut state, mut charged) = (vec![None; 4], zero());
+                for (place, pod) in &writes {
+                    demand::add(&mut charged, &of(pod));
+                    demand::subtract(&mut charged, &of(&state[*place]));
+                    state[*place].clone_from(pod);
+                    let mut counted = zero();
+                    state.iter().for_each(|pod| demand::add(&mut counted, &of(pod)));
+                    prop_assert_eq!(&charged, &counted);
+                }
+            }
+        }
     }
 }
