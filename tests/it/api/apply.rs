@@ -103,7 +103,7 @@ fn applying(https: &Https) {
         "-H",
         "content-type: application/apply-patch+yaml",
         "--data-binary",
-        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: applied\ndata:\n  x: '1'\n  y: '1'\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: applied\ndata:\n  x: '1'\n  'y': '1'\n",
     ];
     let (code, made) = https.call("PATCH", &by("a"), &yaml);
     assert_eq!((code, &made["data"]), (201, &json!({"x": "1", "y": "1"})));
