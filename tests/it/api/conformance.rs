@@ -1,6 +1,10 @@
 //! Behaviours that Kubernetes describes for conformance, one function each; `docs/conformance.md` says
 //! which. The cluster has controllers and no node.
 
+mod endings;
+mod flow;
+mod quotas;
+
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::https::{Events, Https, JSON, MERGE};
 use crate::support::process::wait_for;
@@ -37,8 +41,27 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("garbage_of_deployments", garbage_of_deployments),
     ("orphans_of_deployments", orphans_of_deployments),
     ("garbage_of_controllers", garbage_of_controllers),
-    ("orphans_of_controllers", orphans_of_controllers),
     ("garbage_in_a_circle", garbage_in_a_circle),
+    ("controllers_wait_for_pods", endings::controllers_wait_for_pods),
+    ("pods_of_two_owners_stay", endings::pods_of_two_owners_stay),
+    ("many_orphans_of_controllers", endings::many_orphans_of_controllers),
+    ("namespaces_take_pods_along", endings::namespaces_take_pods_along),
+    ("namespaces_take_services_along", endings::namespaces_take_services_along),
+    ("namespaces_delete_pods_first", endings::namespaces_delete_pods_first),
+    ("flow_schemas", flow::flow_schemas),
+    ("priority_levels", flow::priority_levels),
+    ("quota_status", quotas::quota_status),
+    ("quota_of_config_maps", quotas::quota_of_config_maps),
+    ("quota_of_secrets", quotas::quota_of_secrets),
+    ("quota_of_services", quotas::quota_of_services),
+    ("quota_of_replica_sets", quotas::quota_of_replica_sets),
+    ("quota_of_controllers", quotas::quota_of_controllers),
+    ("quota_of_pods", quotas::quota_of_pods),
+    ("quota_of_best_effort", quotas::quota_of_best_effort),
+    ("quota_of_terminating", quotas::quota_of_terminating),
+    ("quota_changes", quotas::quota_changes),
+    ("quota_lifecycle", quotas::quota_lifecycle),
+    ("quota_status_changes", quotas::quota_status_changes),
 ];
 
 #[test]
@@ -422,16 +445,6 @@ fn garbage_of_controllers(https: &Https) {
     controller(https, "rc-garbage");
     deleted(https, &format!("{CONTROLLERS}/rc-garbage"), "Background");
     count(https, PODS, "rc-garbage", 0);
-}
-
-fn orphans_of_controllers(https: &Https) {
-    controller(https, "rc-orphan");
-    deleted(https, &format!("{CONTROLLERS}/rc-orphan"), "Orphan");
-    wait_for("the controller's end", SOON, || {
-        (get(https, &format!("{CONTROLLERS}/rc-orphan")).0 == 404).then_some(())
-    });
-    let pods = count(https, PODS, "rc-orphan", 2);
-    assert!(pods.iter().all(|pod| pod["metadata"]["ownerReferences"].is_null()), "{pods:?}");
 }
 
 fn garbage_in_a_circle(https: &Https) {
