@@ -8,6 +8,7 @@ mod flow;
 mod quota;
 mod reading;
 mod subresources;
+mod suite;
 
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::process::{Output, command, run, wait_for};
