@@ -101,6 +101,10 @@ pub struct Kind {
     pub returns_deleted: bool,
     /// The group under which objects are stored: two groups may serve one store of objects.
     pub storage_group: &'static str,
+    /// An update has to name the version that it changes.
+    pub versioned: bool,
+    /// An update makes the object where there is none.
+    pub made_by_update: bool,
     /// The row as which objects are stored, if this is another version of it.
     pub(super) hub: Option<&'static Kind>,
 }
@@ -126,6 +130,8 @@ pub(super) const fn kind(
         selectable_fields: &[],
         returns_deleted: false,
         storage_group: group,
+        versioned: false,
+        made_by_update: false,
         hub: None,
     }
 }
@@ -168,6 +174,16 @@ impl Kind {
 
     pub(super) const fn columns(mut self, columns: &'static [Column]) -> Self {
         self.columns = columns;
+        self
+    }
+
+    pub(super) const fn versioned(mut self) -> Self {
+        self.versioned = true;
+        self
+    }
+
+    pub(super) const fn made_by_update(mut self) -> Self {
+        self.made_by_update = true;
         self
     }
 

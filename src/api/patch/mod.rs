@@ -23,10 +23,24 @@ pub enum Error {
     TooLarge(usize),
 }
 
+/// What a step of a JSON patch may do.
+const STEPS: [&str; 6] = ["add", "copy", "move", "remove", "replace", "test"];
+
+#[derive(serde::Deserialize)]
+struct Step<'a> {
+    #[serde(borrow, default)]
+    op: std::borrow::Cow<'a, str>,
+}
+
 /// Applies a JSON patch (RFC 6902).
 pub fn json(object: &mut Value, patch: &[u8]) -> Result<(), Error> {
-    let patch: json_patch::Patch = serde_json::from_slice(patch)
-        .map_err(|error| Error::Malformed(format!("error decoding patch: {error}")))?;
+    let malformed = |error: serde_json::Error| Error::Malformed(format!("error decoding patch: {error}"));
+    let steps: Vec<Step> = serde_json::from_slice(patch).map_err(malformed)?;
+    if let Some(step) = steps.iter().find(|step| !STEPS.contains(&step.op.as_ref())) {
+        let kind = if step.op.is_empty() { "unknown" } else { step.op.as_ref() };
+        return Err(Error::Unfit(format!("Unexpected kind: {kind}")));
+    }
+    let patch: json_patch::Patch = serde_json::from_slice(patch).map_err(malformed)?;
     if patch.0.len() > OPERATIONS {
         return Err(Error::TooLarge(patch.0.len()));
     }

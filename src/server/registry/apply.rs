@@ -2,7 +2,6 @@
 //! server-side apply.
 
 use super::{Change, Context, Outcome, Place, Registry, decode_checked, timestamp};
-use crate::auth::Attributes;
 use crate::conversion::{shown, stored};
 use api::apply::{Error, Managed, Set, Typed, Versions, Writing, of_kind, same_but_times};
 use api::kinds::{Kind, by_kind};
@@ -318,7 +317,7 @@ impl Registry {
         config: &Value,
         context: &Context,
     ) -> Result<Outcome, Refusal> {
-        let Place { kind, namespace, name } = place;
+        let Place { kind, name, .. } = place;
         let (object, managed) = apply(kind, config, (None, &NONE), &context.writer)?;
         let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
         if !uid.is_empty() {
@@ -330,19 +329,8 @@ impl Registry {
         let (object, warnings) = decode_checked(object, kind, &context.reading)?;
         super::update::check_name(&object["metadata"], name)?;
         let object = stored(kind, object);
-        let attributes = Attributes {
-            verb: "create",
-            group: kind.group,
-            resource: kind.plural,
-            namespace,
-            name,
-            ..Attributes::default()
-        };
-        if !self.authorizer.allows(&context.user, &attributes) {
-            return Err(attributes.refusal(&context.user));
-        }
         let mut owned = Owned::Told { managed, stored: Value::Null };
-        let mut outcome = self.create_once(kind, namespace, (object, &mut owned), context).await?;
+        let mut outcome = self.create_instead(place, (object, &mut owned), context).await?;
         outcome.warnings.splice(0..0, warnings);
         Ok(outcome)
     }

@@ -3,7 +3,8 @@
 use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
-use super::{Context, Index, Outcome, Registry, decode_checked, encode, meta, store_refusal};
+use super::{Context, Index, Outcome, Place, Registry, decode_checked, encode, meta, store_refusal};
+use crate::auth::Attributes;
 use crate::conversion;
 use crate::strategies::Strategy;
 use api::kinds::Kind;
@@ -46,6 +47,43 @@ impl Registry {
             }
         }
         Err(Refusal::internal("no name was tried"))
+    }
+
+    /// Creates the object that a write of another verb did not find; its writer has to be allowed that too.
+    pub(super) async fn create_instead(
+        &self,
+        Place { kind, namespace, name }: Place<'_>,
+        draft: (Value, &mut Owned),
+        context: &Context,
+    ) -> Result<Outcome, Refusal> {
+        let attributes = Attributes {
+            verb: "create",
+            group: kind.group,
+            resource: kind.plural,
+            namespace,
+            name,
+            ..Attributes::default()
+        };
+        if !self.authorizer.allows(&context.user, &attributes) {
+            return Err(attributes.refusal(&context.user));
+        }
+        self.create_once(kind, namespace, draft, context).await
+    }
+
+    /// Creates the object that an update did not find, of a kind that is made so as well.
+    pub(super) async fn create_updated(
+        &self,
+        place: Place<'_>,
+        body: Value,
+        context: &Context,
+    ) -> Result<Outcome, Refusal> {
+        let (mut object, warnings) = decode_checked(body, place.kind, &context.reading)?;
+        super::update::check_name(&object["metadata"], place.name)?;
+        let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
+        let object = conversion::stored(place.kind, object);
+        let mut outcome = self.create_instead(place, (object, &mut owned), context).await?;
+        outcome.warnings.splice(0..0, warnings);
+        Ok(outcome)
     }
 
     pub(super) async fn create_once(
@@ -102,7 +140,7 @@ impl Registry {
             warnings: RefCell::new((strategy.warnings)(&object)),
         };
         admission::admit(&request, &mut object)?;
-        meta::identify(&mut object, strategy.generation);
+        meta::identify(&mut object, strategy.generation.is_first());
         (strategy.prepare_create)(&mut object);
         let allocation = self.strategies.allocate(kind, &mut object, None)?;
         let errors = strategy.check_new(kind, &object);
@@ -128,7 +166,7 @@ struct Draft {
 #[cfg(test)]
 pub(crate) fn shape(object: &mut Value, kind: &Kind, strategy: &Strategy) {
     complete(object, kind, strategy);
-    meta::identify(object, strategy.generation);
+    meta::identify(object, strategy.generation.is_first());
     (strategy.prepare_create)(object);
 }
 

@@ -227,8 +227,8 @@ fn marked(kind: &Kind, strategy: &Strategy, old: &Value, options: &DeleteOptions
         }
     } else {
         set_deletion(&mut new, clock::now(), grace_s);
-        if strategy.generation {
-            new["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        if let Some(generation) = old["metadata"]["generation"].as_i64().filter(|counted| *counted > 0) {
+            new["metadata"]["generation"] = json!(generation + 1);
         }
     }
     set_propagation(&mut new, options.propagation.as_deref().unwrap_or(strategy.propagation));

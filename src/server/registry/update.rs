@@ -13,6 +13,7 @@ use api::patch;
 use api::schema::schema;
 use api::status::Refusal;
 use api::validate::go_quoted;
+use api::validate::{Error, Path};
 use bytes::Bytes;
 use serde_json::Value;
 use std::cell::RefCell;
@@ -108,6 +109,12 @@ impl Registry {
                         other => return other,
                     }
                 }
+                (Err(_), Change::Replace(object)) if part == Part::Main && kind.made_by_update => {
+                    match self.create_updated(place, object.clone(), context).await {
+                        Err(taken) if taken.reason == "AlreadyExists" => continue,
+                        other => return other,
+                    }
+                }
                 (found, _) => found?,
             };
             let mut old = decoded(&record)?;
@@ -116,6 +123,9 @@ impl Registry {
             let mut new = conversion::stored(kind, new);
             let seen = change.seen(&new, &old)?.map(str::to_owned);
             check_identity(place, (&new, &old), seen.as_deref())?;
+            if kind.versioned && seen.is_none() && matches!(change, Change::Replace(_)) {
+                return Err(unversioned(place));
+            }
             let Prepared { managed, warnings: more, held } =
                 self.prepare(place, (&mut new, &old), (part, &mut owned), context)?;
             warnings.extend(more);
@@ -240,10 +250,17 @@ fn settle((new, old): (&mut Value, &Value), strategy: &Strategy, part: Part) {
 
 /// A change of what is desired is a new generation.
 fn count_generation(new: &mut Value, old: &Value, strategy: &Strategy, part: Part) {
-    if strategy.generation && part != Part::Status && desire(new) != desire(old) {
+    if strategy.generation.counts() && part != Part::Status && desire(new) != desire(old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         new["metadata"]["generation"] = Value::from(generation);
     }
+}
+
+/// The refusal of an update that does not say which version it changes.
+fn unversioned(Place { kind, name, .. }: Place<'_>) -> Refusal {
+    let path = Path::new("metadata").child("resourceVersion");
+    let error = Error::invalid(&path, 0, "must be specified for an update");
+    Refusal::invalid(kind, name, std::slice::from_ref(&error))
 }
 
 fn check_identity(

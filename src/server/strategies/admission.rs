@@ -1,6 +1,6 @@
 //! Admission webhooks and policies.
 
-use super::{PLAIN, Strategy, default, items_mut};
+use super::{Generation, PLAIN, Strategy, default, items_mut};
 use api::validate::{
     At, Rule, c_identifier, dns_subdomain, label_selector, path_segment, qualified_name, rfc1035_label,
 };
@@ -33,7 +33,7 @@ pub(super) const WEBHOOKS: Strategy = Strategy {
             }
         });
     },
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 
@@ -364,7 +364,7 @@ pub(super) const VALIDATING_POLICY: Strategy = Strategy {
         });
     },
     validate_status: |new, _| api::validate::conditions(&new.get("status.conditions")),
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 
@@ -425,7 +425,7 @@ pub(super) const VALIDATING_BINDING: Strategy = Strategy {
         }
         actions.need_because("at least one validation action is required");
     },
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 
@@ -453,7 +453,7 @@ pub(super) const MUTATING_POLICY: Strategy = Strategy {
             again.one_of(&["IfNeeded", "Never"]);
         }
     },
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 
@@ -464,6 +464,6 @@ pub(super) const MUTATING_BINDING: Strategy = Strategy {
         }
     },
     validate: |object| binding(&object.get("spec")),
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };

@@ -1,6 +1,6 @@
 //! Jobs.
 
-use super::{PLAIN, Strategy, default, default_zero, defaults, items, pods, text};
+use super::{Generation, PLAIN, Strategy, default, default_zero, defaults, items, pods, text};
 use api::validate::{
     At, dns_label, dns_subdomain, domain_prefixed_path, label_selector, qualified_name, selects,
 };
@@ -65,7 +65,7 @@ pub(super) const JOB: Strategy = Strategy {
     },
     validate_update,
     validate_status,
-    generation: true,
+    generation: Generation::Counted,
     status_meta: true,
     propagation: "Orphan",
     ..PLAIN

@@ -1,7 +1,7 @@
 //! Cron jobs, and their schedules.
 
 use super::batch::{failure_policy_defaults, job_spec};
-use super::{PLAIN, Strategy, default, default_zero, defaults};
+use super::{Generation, PLAIN, Strategy, default, default_zero, defaults};
 use api::validate::At;
 
 pub(super) const JOB: Strategy = Strategy {
@@ -40,7 +40,7 @@ pub(super) const JOB: Strategy = Strategy {
             name.invalid("must be no more than 52 characters");
         }
     },
-    generation: true,
+    generation: Generation::Counted,
     status_meta: true,
     ..PLAIN
 };

@@ -2,12 +2,13 @@
 
 use super::pods::volumes;
 use super::storage::{MOST_PARAMETER_BYTES, volume_spec};
-use super::{PLAIN, Strategy, default, items};
+use super::{Generation, PLAIN, Strategy, default, items};
 use api::validate::{Error, dns_subdomain, label_selector, qualified_name};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
 pub(super) const DRIVER: Strategy = Strategy {
+    generation: Generation::Changes,
     default: |driver| {
         let Some(spec) = driver.get_mut("spec") else { return };
         default(spec, "attachRequired", true);

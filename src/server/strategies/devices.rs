@@ -1,7 +1,7 @@
 //! Devices, claims of them, and what taints them.
 
 use super::pods::{affinity, volumes};
-use super::{Changes, PLAIN, Strategy, default, default_zero, items, items_mut};
+use super::{Changes, Generation, PLAIN, Strategy, default, default_zero, items, items_mut};
 use crate::registry::timestamp;
 use api::validate::{
     At, Error, c_identifier, conditions, dns_label, dns_subdomain, label_value, long_name, qualified_name,
@@ -34,7 +34,7 @@ pub(super) const CLASS: Strategy = Strategy {
             }
         });
     },
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 
@@ -90,7 +90,7 @@ pub(super) const TAINT_RULE: Strategy = Strategy {
         conditions(&new.get("status.conditions"));
         new.get("status.conditions").no_more_than(MOST_CONDITIONS);
     },
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 

@@ -1,6 +1,6 @@
 //! Endpoints, endpoint slices, events.
 
-use super::{Changes, PLAIN, Strategy, default, default_zero, items_mut, services};
+use super::{Changes, Generation, PLAIN, Strategy, default, default_zero, items_mut, services};
 use api::validate::{
     At, Error, dns_label, dns_subdomain, label_value, labels, legacy_ip, lenient_ip, path_segment,
     qualified_name, strict_ip,
@@ -66,7 +66,7 @@ const MOST_PORTS: usize = 20000;
 const MOST_HINTS: usize = 8;
 
 pub(super) const ENDPOINT_SLICE: Strategy = Strategy {
-    generation: true,
+    generation: Generation::Counted,
     default: |slice| {
         for port in items_mut(slice, "ports") {
             default(port, "name", "");
@@ -88,6 +88,13 @@ pub(super) const ENDPOINT_SLICE: Strategy = Strategy {
         endpoints.each(|one| endpoint(one, slice.get("addressType").text()));
     },
     validate_update: |new, old| new.unchanged_fields(old, &["addressType"]),
+    // Whose slice it is stands in its labels: another service is another desire.
+    prepare_update: |new, old| {
+        if new["metadata"]["labels"] != old["metadata"]["labels"] {
+            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+            new["metadata"]["generation"] = generation.into();
+        }
+    },
     ..PLAIN
 };
 

@@ -1,6 +1,6 @@
 //! Definitions of custom resources, and services of aggregated APIs.
 
-use super::{Changes, PLAIN, Strategy, default, default_zero, items, text};
+use super::{Changes, Generation, PLAIN, Strategy, default, default_zero, items, text};
 use api::validate::{At, Error, Rule, dns_subdomain, path_segment, rfc1035_label};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -52,7 +52,7 @@ pub(super) const DEFINITION: Strategy = Strategy {
         spec.unchanged_fields(before, &["group", "names.plural"]);
     },
     changes: Changes::Only,
-    generation: true,
+    generation: Generation::Counted,
     status_at_creation: true,
     ..PLAIN
 };

@@ -1,6 +1,6 @@
 //! Flow schemas and priority levels.
 
-use super::{PLAIN, Strategy, default, default_zero};
+use super::{Generation, PLAIN, Strategy, default, default_zero};
 use api::validate::{At, Error, dns_label, dns_subdomain};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -44,7 +44,7 @@ pub(super) const SCHEMA: Strategy = Strategy {
         spec.get("rules").each(rule);
     },
     validate_status: |new, _| conditions(&new.get("status.conditions")),
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 
@@ -216,7 +216,7 @@ pub(super) const LEVEL: Strategy = Strategy {
         }
     },
     validate_status: |new, _| conditions(&new.get("status.conditions")),
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 

@@ -2,7 +2,7 @@
 
 use super::devices::{all, binding_conditions, name_with_domain, pool_name, set, taint};
 use super::pods::{affinity, volumes};
-use super::{Changes, PLAIN, Strategy, default, items, items_mut};
+use super::{Changes, Generation, PLAIN, Strategy, default, items, items_mut};
 use crate::registry::timestamp;
 use api::quantity::Amount;
 use api::validate::{At, dns_label, dns_subdomain};
@@ -33,7 +33,7 @@ pub(super) const SLICE: Strategy = Strategy {
     validate: |new| slice(&new.get("spec"), None),
     validate_update: |new, old| slice(&new.get("spec"), Some(&old["spec"])),
     changes: Changes::Only,
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 

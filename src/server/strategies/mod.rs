@@ -69,8 +69,8 @@ pub(crate) struct Strategy {
     changes: Changes,
     /// Finds what is wrong with a change of the status: new, old.
     validate_status: fn(&At, &Value),
-    /// `metadata.generation` counts changes of what is desired.
-    pub(crate) generation: bool,
+    /// What `metadata.generation` counts.
+    pub(crate) generation: Generation,
     /// Writers may set the status when they create an object.
     pub(crate) status_at_creation: bool,
     /// Writers of the status may change labels, annotations, finalizers and owners too.
@@ -81,6 +81,31 @@ pub(crate) struct Strategy {
     pub(crate) propagation: &'static str,
     /// What to warn writers of who write such an object.
     pub(crate) warnings: fn(&Value) -> Vec<String>,
+}
+
+/// What `metadata.generation` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Generation {
+    /// There is none.
+    None,
+    /// It is 1 at first and counts changes of what is desired.
+    Counted,
+    /// It is 1 and stays so.
+    Fixed,
+    /// There is none before the first change.
+    Changes,
+}
+
+impl Generation {
+    /// Whether a new object has one.
+    pub(crate) fn is_first(self) -> bool {
+        matches!(self, Self::Counted | Self::Fixed)
+    }
+
+    /// Whether changes are counted.
+    pub(crate) fn counts(self) -> bool {
+        matches!(self, Self::Counted | Self::Changes)
+    }
 }
 
 /// When the rules of changes apply.
@@ -105,7 +130,7 @@ const PLAIN: Strategy = Strategy {
     validate_update: |_, _| {},
     changes: Changes::After,
     validate_status: |_, _| {},
-    generation: false,
+    generation: Generation::None,
     status_at_creation: false,
     status_meta: false,
     grace_s: |_, _| 0,

@@ -1,6 +1,6 @@
 //! Ingresses, network policies, and the addresses of services.
 
-use super::{Changes, PLAIN, Strategy, default, items, items_mut, services};
+use super::{Changes, Generation, PLAIN, Strategy, default, items, items_mut, services};
 use api::validate::{
     At, dns_label, dns_subdomain, domain_prefixed_path, label_selector, legacy_cidr, legacy_ip, lenient_cidr,
     lenient_ip, network_of, path_segment, port_name, strict_cidr, strict_ip, wildcard_subdomain,
@@ -42,7 +42,7 @@ pub(super) const INGRESS: Strategy = Strategy {
         });
     },
     prepare_create: |ingress| ingress["status"] = json!({"loadBalancer": {}}),
-    generation: true,
+    generation: Generation::Counted,
     status_meta: true,
     ..PLAIN
 };
@@ -140,7 +140,7 @@ pub(super) const INGRESS_CLASS: Strategy = Strategy {
     },
     validate_update: |new, old| new.get("spec").unchanged_fields(&old["spec"], &["controller"]),
     changes: Changes::Before,
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 
@@ -159,7 +159,7 @@ pub(super) const NETWORK_POLICY: Strategy = Strategy {
     validate: |policy| network_policy(policy, &Value::Null),
     validate_update: network_policy,
     changes: Changes::Only,
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 

@@ -1,7 +1,7 @@
 //! Quotas, ranges, disruption budgets, priorities.
 
 use super::pods::resources::{self, container_resource, quota_resource, resource_name};
-use super::{Changes, PLAIN, Strategy, default, defaults, items, items_mut};
+use super::{Changes, Generation, PLAIN, Strategy, default, defaults, items, items_mut};
 use api::quantity::Amount;
 use api::validate::{At, conditions, label_selector, path_segment, percent, qualified_name};
 use serde_json::{Value, json};
@@ -293,7 +293,7 @@ pub(super) const DISRUPTION_BUDGET: Strategy = Strategy {
             "expectedPods",
         ]);
     },
-    generation: true,
+    generation: Generation::Counted,
     status_meta: true,
     ..PLAIN
 };
@@ -333,6 +333,6 @@ pub(super) const PRIORITY_CLASS: Strategy = Strategy {
         new.unchanged_fields(old, &["preemptionPolicy"]);
     },
     changes: Changes::Only,
-    generation: true,
+    generation: Generation::Fixed,
     ..PLAIN
 };

@@ -1,10 +1,10 @@
 //! Deployments and all else that keeps pods running by a selector.
 
-use super::{Changes, PLAIN, Strategy, default, default_zero, defaults, items, items_mut, pods};
+use super::{Changes, Generation, PLAIN, Strategy, default, default_zero, defaults, items, items_mut, pods};
 use api::validate::{At, Error, dns_label, label_selector, labels, percent, selects};
 use serde_json::{Value, json};
 
-const COUNTED: Strategy = Strategy { generation: true, ..PLAIN };
+const COUNTED: Strategy = Strategy { generation: Generation::Counted, ..PLAIN };
 
 pub(super) const DEPLOYMENT: Strategy = Strategy {
     default: |object| {

@@ -165,7 +165,7 @@ impl History {
                 faults.push(format!("a watch told versions out of order: {told:?}"));
             }
             let wanted: Vec<u64> = changes
-                .range(watched.after + 1..=watched.until.max(watched.after))
+                .range(watched.after + 1..watched.until.max(watched.after) + 1)
                 .map(|(version, _)| *version)
                 .collect();
             if told != wanted {

@@ -53,6 +53,8 @@ impl Registry {
             );
             let mut refusal = Refusal::invalid(kind, name, std::slice::from_ref(&error));
             refusal.message = format!("Scale.autoscaling {name:?} is invalid: {error}");
+            refusal.details["group"] = json!("autoscaling");
+            refusal.details["kind"] = json!("Scale");
             return Err(refusal);
         }
         let mut patch = json!({"spec": {"replicas": replicas}});
@@ -155,9 +157,10 @@ fn scale_of(object: &Value) -> Value {
     } else {
         serde_json::from_value(selector.clone()).map(|map| Labels::of_map(&map))
     };
+    let replicas = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0);
     json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata,
-        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(0)},
+        "spec": replicas.map_or(json!({}), |replicas| json!({"replicas": replicas})),
         "status": {
             "replicas": object["status"]["replicas"].as_i64().unwrap_or(0),
             "selector": labels.unwrap_or_default().to_string(),

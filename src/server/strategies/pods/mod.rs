@@ -12,7 +12,7 @@ pub(super) mod volumes;
 pub(super) use affinity::node_selector;
 pub(super) use spec::{effect, tolerations};
 
-use super::{PLAIN, Strategy, defaults, items, items_mut, text};
+use super::{Generation, PLAIN, Strategy, defaults, items, items_mut, text};
 use api::demand::qos_class;
 use api::validate::At;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ pub(super) const POD: Strategy = Strategy {
     },
     validate_update: updates::validate,
     validate_status: updates::validate_status,
-    generation: true,
+    generation: Generation::Counted,
     status_meta: true,
     grace_s,
     ..PLAIN
@@ -50,7 +50,7 @@ pub(super) const POD: Strategy = Strategy {
 pub(super) const POD_TEMPLATE: Strategy = Strategy {
     default: |object| defaults::template(object, "/template/spec"),
     validate: |object| template(&object.get("template")),
-    generation: true,
+    generation: Generation::Counted,
     ..PLAIN
 };
 
