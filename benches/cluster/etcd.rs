@@ -10,7 +10,7 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-const ADDRESS: &str = "http://127.0.0.1:23790";
+pub(crate) const ADDRESS: &str = "http://127.0.0.1:23790";
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct PutRequest {
@@ -24,7 +24,7 @@ struct PutRequest {
 struct PutResponse {}
 
 /// A running etcd; ends with this value.
-pub(crate) struct Etcd(#[expect(dead_code, reason = "kept for its end")] Child);
+pub(crate) struct Etcd(Child);
 
 impl Etcd {
     /// Starts etcd with its data in `folder`. `None` where it is not installed.
@@ -45,6 +45,10 @@ impl Etcd {
             clock::sleep(Duration::from_millis(100)).await;
         }
         Ok(Some(Self(child)))
+    }
+
+    pub(crate) fn process(&self) -> Result<u32, Failure> {
+        self.0.id().ok_or_else(|| "etcd ended by itself".into())
     }
 
     pub(crate) async fn connect() -> Result<Connection, Failure> {

@@ -1,7 +1,8 @@
-//! A running `knarr server`, and what the kernel counts about it.
+//! A running `knarr server`.
 
 use crate::Failure;
 use crate::api::Api;
+use crate::subject::{Subject, Usage};
 use base::clock::{self, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,16 +25,6 @@ pub(crate) struct Knarr {
     agent: bool,
     started: Instant,
     notifications: UnixDatagram,
-}
-
-/// Counters of a process.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Usage {
-    /// By the scheduler's clock: a minute of idling is less than the ticks of `stat` tell apart.
-    pub(crate) cpu_ns: u64,
-    pub(crate) pss_bytes: u64,
-    pub(crate) write_bytes: u64,
-    pub(crate) wchar: u64,
 }
 
 impl Knarr {
@@ -101,7 +92,7 @@ impl Knarr {
 
     /// A connection of its own, as the administrator.
     pub(crate) fn api(&self) -> Result<Api, Failure> {
-        Api::new(&std::fs::read_to_string(self.folder.join("kubeconfig"))?)
+        Api::new(&self.kubeconfig()?)
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -112,39 +103,35 @@ impl Knarr {
         self.child.id().ok_or_else(|| "knarr ended by itself".into())
     }
 
+    /// What load is put on, as the administrator.
+    pub(crate) fn subject(&self) -> Result<Subject, Failure> {
+        Ok(Subject { kubeconfig: self.kubeconfig()?, processes: vec![self.pid()?] })
+    }
+
+    /// The administrator's access, were the API at another port of this machine.
+    pub(crate) fn kubeconfig_for_port(&self, port: &str) -> Result<String, Failure> {
+        Ok(self.kubeconfig()?.replace(":6443", &format!(":{port}")))
+    }
+
+    /// Where its certificates and keys are.
+    pub(crate) fn certificates(&self) -> PathBuf {
+        self.folder.join("data/server/tls")
+    }
+
+    fn kubeconfig(&self) -> Result<String, Failure> {
+        Ok(std::fs::read_to_string(self.folder.join("kubeconfig"))?)
+    }
+
     /// Asks it to stop, and waits.
-    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
+    pub(crate) async fn stop(&mut self) -> Result<(), Failure> {
         kill(Pid::from_raw(self.pid()?.cast_signed()), Signal::SIGTERM)?;
         tokio::time::timeout(START_LIMIT, self.child.wait()).await??;
         Ok(())
     }
 
     pub(crate) fn usage(&self) -> Result<Usage, Failure> {
-        let process = PathBuf::from(format!("/proc/{}", self.pid()?));
-        let read = |name: &str| std::fs::read_to_string(process.join(name));
-        let (io, smaps) = (read("io")?, read("smaps_rollup")?);
-        Ok(Usage {
-            cpu_ns: cpu_ns(&process)?,
-            pss_bytes: number_after(&smaps, "Pss:") * 1024,
-            write_bytes: number_after(&io, "write_bytes:"),
-            wchar: number_after(&io, "wchar:"),
-        })
+        Usage::of(self.pid()?)
     }
-}
-
-/// The scheduler's own count of what the threads there are now have used: finer than ticks.
-fn cpu_ns(process: &Path) -> Result<u64, Failure> {
-    let mut sum = 0;
-    for thread in std::fs::read_dir(process.join("task"))? {
-        let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-        sum += text.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or_default();
-    }
-    Ok(sum)
-}
-
-fn number_after(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
 async fn node_is_ready(api: &Api) -> bool {

@@ -2,15 +2,15 @@
 
 use crate::api::Api;
 use crate::etcd::Etcd;
-use crate::knarr::Knarr;
-use crate::table::{Row, Table, mib, percentile};
+use crate::subject::Subject;
+use crate::table::percentile;
 use crate::{Failure, SETTLE};
 use base::clock::{self, Instant};
 use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,27 +23,26 @@ const WRITING: Duration = Duration::from_secs(8);
 const PAYLOAD_BYTES: usize = 800;
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// Durable creates through the API, and puts into etcd, with one client and with many.
-pub(crate) async fn creates(server: &Knarr, folder: &Path, table: &mut Table) -> Result<(), Failure> {
-    let etcd = Etcd::start(&folder.join("etcd")).await?;
-    for (clients, budget) in [(1, "1,000/s"), (64, "5,000/s")] {
-        let before = server.usage()?;
-        let (own, count) = create_config_maps(server, clients).await?;
-        let cpu = (server.usage()?.cpu_ns - before.cpu_ns) as f64 / 1e3 / count as f64;
-        let peer = match &etcd {
-            Some(_) => {
-                let put = etcd_puts(clients).await?;
-                format!("etcd puts {put:.0}/s: {:.2} of it", own / put)
-            }
-            None => "etcd is not installed".to_owned(),
-        };
-        let what = format!("durable creates, {clients} clients (HTTP/2, TLS)");
-        table.add(Row::new(&what, format!("{own:.0}/s, {cpu:.0} µs CPU each")).budget(budget).peer(peer));
-    }
-    Ok(())
+/// Durable creates with so many clients: how many a second, and µs of CPU for each.
+pub(crate) struct Creates {
+    pub(crate) rate: f64,
+    cpu: f64,
 }
 
-async fn create_config_maps(server: &Knarr, clients: usize) -> Result<(f64, usize), Failure> {
+impl fmt::Display for Creates {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:.0}/s, {:.0} µs CPU each", self.rate, self.cpu)
+    }
+}
+
+pub(crate) async fn creates(server: &Subject, clients: usize) -> Result<Creates, Failure> {
+    let before = server.usage()?;
+    let (rate, count) = create_config_maps(server, clients).await?;
+    let cpu = (server.usage()?.cpu_ns - before.cpu_ns) as f64 / 1e3 / count as f64;
+    Ok(Creates { rate, cpu })
+}
+
+async fn create_config_maps(server: &Subject, clients: usize) -> Result<(f64, usize), Failure> {
     let apis: Vec<Api> = (0..clients).map(|_| server.api()).collect::<Result<_, _>>()?;
     for api in &apis {
         // Connections are made before the clock starts.
@@ -79,7 +78,8 @@ async fn per_second(
     Ok((count as f64 / began.elapsed().as_secs_f64(), count))
 }
 
-async fn etcd_puts(clients: usize) -> Result<f64, Failure> {
+/// Durable puts into etcd a second.
+pub(crate) async fn etcd_puts(clients: usize) -> Result<f64, Failure> {
     let mut connections = Vec::new();
     for _ in 0..clients {
         connections.push(Etcd::connect().await?);
@@ -106,8 +106,21 @@ const EVENTS: usize = 40;
 /// Between events, so that each is alone.
 const PAUSE: Duration = Duration::from_millis(150);
 
-/// One event to a thousand watchers: from before the write is sent until a watcher has read it.
-pub(crate) async fn watchers(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
+/// One event to a thousand watchers: ms from before the write is sent until a watcher has read it, and
+/// ms of CPU for all of it.
+pub(crate) struct Fanout {
+    p50: f64,
+    p99: f64,
+    pub(crate) cpu: f64,
+}
+
+impl fmt::Display for Fanout {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "p50 {:.1} ms, p99 {:.1} ms, {:.1} ms CPU", self.p50, self.p99, self.cpu)
+    }
+}
+
+pub(crate) async fn fanout(server: &Subject) -> Result<Fanout, Failure> {
     let api = server.api()?;
     api.create(CONFIG_MAPS, &json!({"metadata": {"name": "watched"}})).await?;
     let path = format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Dwatched");
@@ -140,11 +153,7 @@ pub(crate) async fn watchers(server: &Knarr, table: &mut Table) -> Result<(), Fa
     }
     let cpu = (server.usage()?.cpu_ns - before.cpu_ns) as f64 / 1e6 / EVENTS as f64;
     latencies.sort_by(f64::total_cmp);
-    let (p50, p99) = (percentile(&latencies, 0.5), percentile(&latencies, 0.99));
-    let measured = format!("p50 {p50:.1} ms, p99 {p99:.1} ms, {cpu:.1} ms CPU");
-    let row = Row::new("one event to 1,000 watchers", measured).budget("p50 5 ms, 5 ms CPU");
-    table.add(row.peer("kube-apiserver p50 23–29 ms, 35–54 ms CPU".to_owned()));
-    Ok(())
+    Ok(Fanout { p50: percentile(&latencies, 0.5), p99: percentile(&latencies, 0.99), cpu })
 }
 
 /// Tells when each line of a watch's answer came.
@@ -163,40 +172,53 @@ async fn watch(mut body: base::Body, seen: mpsc::UnboundedSender<Instant>) {
 const PODS: usize = 10_000;
 const LISTS: usize = 10;
 
-/// Memory with many pods stored, and the price of a LIST of them.
-pub(crate) async fn many_pods(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
+/// Many pods stored: bytes of memory, and the price of a LIST of them.
+pub(crate) struct Many {
+    pub(crate) memory: u64,
+    pub(crate) list_cpu: f64,
+    list_bytes: usize,
+    pub(crate) memory_after: u64,
+}
+
+impl Many {
+    pub(crate) fn list(&self) -> String {
+        format!("{:.1} ms CPU, {:.1} MB (TLS)", self.list_cpu, self.list_bytes as f64 / 1e6)
+    }
+}
+
+pub(crate) async fn many_pods(server: &Subject) -> Result<Many, Failure> {
+    create_pods(server).await?;
+    clock::sleep(SETTLE).await;
+    let memory = server.usage()?.pss_bytes;
+    let api = server.api()?;
+    let mut list_bytes = api.call(Method::GET, "/api/v1/pods", Bytes::new()).await?.len();
+    let before = server.usage()?;
+    for _ in 0..LISTS {
+        list_bytes = api.call(Method::GET, "/api/v1/pods", Bytes::new()).await?.len();
+    }
+    let after = server.usage()?;
+    let list_cpu = (after.cpu_ns - before.cpu_ns) as f64 / 1e6 / LISTS as f64;
+    Ok(Many { memory, list_cpu, list_bytes, memory_after: after.pss_bytes })
+}
+
+async fn create_pods(server: &Subject) -> Result<(), Failure> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..16 {
         let (api, next) = (server.api()?, next.clone());
         tasks.spawn(async move {
-            let mut count = 0;
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= PODS {
-                    return Ok::<usize, Failure>(count);
+                    return Ok::<(), Failure>(());
                 }
                 api.create("/api/v1/namespaces/default/pods", &pod(number)).await?;
-                count += 1;
             }
         });
     }
-    let (rate, _) = per_second(tasks, clock::instant()).await?;
-    tracing::debug!(rate, "pods created per second");
-    clock::sleep(SETTLE).await;
-    let row = Row::new("memory with 10,000 pods (PSS, no node)", mib(server.usage()?.pss_bytes));
-    table.add(row.budget("150 MiB").peer("apiserver + etcd 662–835 MiB".to_owned()));
-    let api = server.api()?;
-    let mut bytes = api.call(Method::GET, "/api/v1/pods", Bytes::new()).await?.len();
-    let before = server.usage()?;
-    for _ in 0..LISTS {
-        bytes = api.call(Method::GET, "/api/v1/pods", Bytes::new()).await?.len();
+    while let Some(done) = tasks.join_next().await {
+        done??;
     }
-    let cpu = (server.usage()?.cpu_ns - before.cpu_ns) as f64 / 1e6 / LISTS as f64;
-    let measured = format!("{cpu:.1} ms CPU, {:.1} MB (TLS)", bytes as f64 / 1e6);
-    let row = Row::new("LIST of 10,000 pods", measured).budget("30 ms CPU");
-    table.add(row.peer("kube-apiserver 306–506 ms CPU".to_owned()));
-    table.add(Row::new("memory after the LISTs (PSS)", mib(server.usage()?.pss_bytes)));
     Ok(())
 }
 

@@ -10,8 +10,11 @@ mod api;
 mod etcd;
 mod knarr;
 mod load;
+mod peers;
 mod pods;
+mod subject;
 mod table;
+mod upstream;
 
 use knarr::Knarr;
 use std::error::Error as StdError;
@@ -114,22 +117,17 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
         node(executable, &folder.join("node"), table).await?;
     }
     if asked("load") {
-        let server = Knarr::start(executable, &folder.join("load"), &["--disable-agent"])?.ready().await?.0;
-        load::creates(&server, folder, table).await?;
-        load::watchers(&server, table).await?;
-        server.stop().await?;
+        peers::load(executable, &folder.join("load"), table).await?;
     }
     if asked("many") {
-        let server = Knarr::start(executable, &folder.join("many"), &["--disable-agent"])?.ready().await?.0;
-        load::many_pods(&server, table).await?;
-        server.stop().await?;
+        peers::many(executable, &folder.join("many"), table).await?;
     }
     Ok(())
 }
 
 /// A whole node: its start, its idling, its pods.
 async fn node(executable: &Path, folder: &Path, table: &mut Table) -> Result<(), Failure> {
-    let (server, took) = Knarr::start(executable, folder, &[])?.ready().await?;
+    let (mut server, took) = Knarr::start(executable, folder, &[])?.ready().await?;
     let took = format!("{:.2} s", took.as_secs_f64());
     table.add(Row::new("first start to Ready and DNS, nothing on disk", took));
     idle(&server, table).await?;
@@ -164,11 +162,11 @@ async fn idle(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
 }
 
 async fn started_pods(executable: &Path, cluster: &Path, table: &mut Table) -> Result<(), Failure> {
-    let (server, _) =
+    let (mut server, _) =
         Knarr::start(executable, cluster, &["--debug", "--log-format", "json"])?.ready().await?;
     pods::starts(&server, table).await?;
     server.stop().await?;
-    let (server, took) = Knarr::start(executable, cluster, &[])?.ready().await?;
+    let (mut server, took) = Knarr::start(executable, cluster, &[])?.ready().await?;
     let adopted = pods::restarts(&server).await?;
     let measured = format!("{:.2} s", took.as_secs_f64());
     let what = format!("start again, {} pods adopted, {} restarted", adopted.pods, adopted.restarts);
