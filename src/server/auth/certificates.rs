@@ -7,9 +7,34 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The certificates that a client showed when it connected, its own first, and whom they name once that
+/// was verified: a signature costs more than most requests.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    known: OnceLock<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    user: User,
+    /// When the first certificate of the chain ends, in seconds since the epoch.
+    until_s: i64,
+}
+
+impl Shown {
+    pub(crate) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
+        Self { chain, known: OnceLock::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chain.is_empty()
+    }
+}
 
 /// Verifies client certificates against the cluster's authorities.
 pub(crate) struct CertificateAuthenticator(Arc<dyn ClientCertVerifier>);
@@ -25,20 +50,70 @@ impl CertificateAuthenticator {
         Ok(Self(verifier.map_err(|error| error.to_string())?))
     }
 
-    /// The user whom the chain's first certificate names, if the chain is good now.
-    pub(crate) fn authenticate(&self, chain: &[CertificateDer<'static>]) -> Option<User> {
+    /// The user whom the client's first certificate names, if its chain is good now.
+    pub(crate) fn authenticate(&self, shown: &Shown) -> Option<User> {
+        let now = base::clock::now().as_second();
+        let known = match shown.known.get() {
+            Some(known) => known,
+            None => {
+                let known = self.verify(&shown.chain, now)?;
+                shown.known.get_or_init(|| known)
+            }
+        };
+        (now <= known.until_s).then(|| known.user.clone())
+    }
+
+    fn verify(&self, chain: &[CertificateDer<'static>], now_s: i64) -> Option<Known> {
         let (own, intermediates) = chain.split_first()?;
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(
-            u64::try_from(base::clock::now().as_second()).ok()?,
-        ));
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now_s).ok()?));
         if let Err(error) = self.0.verify_client_cert(own, intermediates, now) {
             tracing::debug!(%error, "a client certificate is not trusted");
             return None;
         }
+        let ends = |certificate: &CertificateDer<'_>| {
+            let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+            Some(certificate.validity().not_after.timestamp())
+        };
+        let until_s = chain.iter().map(ends).min().flatten()?;
         let (_, certificate) = X509Certificate::from_der(own).ok()?;
         let subject = certificate.subject();
         let name = subject.iter_common_name().next()?.as_str().ok()?;
         let groups: Vec<&str> = subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
-        Some(User::new(name, &groups))
+        Some(Known { user: User::new(name, &groups), until_s })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+    fn authority() -> CertifiedIssuer<'static, KeyPair> {
+        let mut parameters = CertificateParams::default();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn shown(authority: &CertifiedIssuer<'static, KeyPair>) -> Shown {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, "jane");
+        parameters.distinguished_name.push(DnType::OrganizationName, "dev");
+        let certificate = parameters.signed_by(&KeyPair::generate().unwrap(), authority).unwrap();
+        Shown::new(vec![certificate.der().clone()])
+    }
+
+    #[test]
+    fn a_certificate_is_verified_once_and_ends_all_the_same() {
+        let (own, foreign) = (authority(), authority());
+        let authenticator = CertificateAuthenticator::new(&[own.der().clone()]).unwrap();
+        assert_eq!(authenticator.authenticate(&shown(&foreign)), None);
+        let client = shown(&own);
+        let user = authenticator.authenticate(&client).unwrap();
+        assert_eq!((user.name.as_str(), user.is_in("dev")), ("jane", true));
+        let Shown { chain, known } = client;
+        let mut known = known.into_inner().unwrap();
+        known.until_s = base::clock::now().as_second() - 1;
+        let ended = Shown { chain, known: OnceLock::from(known) };
+        assert_eq!(authenticator.authenticate(&ended), None);
     }
 }

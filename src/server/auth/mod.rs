@@ -8,7 +8,7 @@ mod rbac;
 pub(crate) mod reviews;
 mod tokens;
 
-pub(crate) use certificates::CertificateAuthenticator;
+pub(crate) use certificates::{CertificateAuthenticator, Shown};
 pub(crate) use node::node_of;
 pub use tokens::ServiceAccountKeys;
 pub(crate) use tokens::{BoundObject, TokenRequest};
@@ -17,7 +17,6 @@ use crate::http::path::ResourcePath;
 use crate::registry::Records;
 use api::status::Refusal;
 use http::{HeaderMap, header};
-use rustls::pki_types::CertificateDer;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -74,9 +73,9 @@ impl User {
 pub(crate) enum Identity {
     /// From within the process.
     Trusted(User),
-    /// Over TLS from an address, with the client's certificate chain, which may be empty and is not
-    /// verified yet.
-    Certificates(Arc<Vec<CertificateDer<'static>>>, IpAddr),
+    /// Over TLS from an address, with the client's certificates, of which there may be none and which may
+    /// be anybody's.
+    Certificates(Arc<Shown>, IpAddr),
 }
 
 /// Finds out who is asking.
@@ -96,19 +95,19 @@ impl Authenticator {
 
     /// The user behind a request, or 401.
     pub(crate) fn authenticate(&self, identity: &Identity, headers: &HeaderMap) -> Result<User, Refusal> {
-        let chain = match identity {
+        let shown = match identity {
             Identity::Trusted(user) => return Ok(user.clone()),
-            Identity::Certificates(chain, _) => chain,
+            Identity::Certificates(shown, _) => shown,
         };
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
             let user = token.and_then(|token| self.tokens.authenticate(token.trim(), &[]));
             return user.ok_or_else(Refusal::unauthorized);
         }
-        match chain.as_slice() {
-            [] => Ok(User::anonymous()),
-            chain => self.certificates.authenticate(chain).ok_or_else(Refusal::unauthorized),
+        if shown.is_empty() {
+            return Ok(User::anonymous());
         }
+        self.certificates.authenticate(shown).ok_or_else(Refusal::unauthorized)
     }
 
     /// The user of a token for one of these audiences, as a TokenReview asks; `[]` for the API's own.

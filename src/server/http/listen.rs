@@ -1,7 +1,7 @@
 //! Accepts connections and serves HTTP/1.1 and HTTP/2 on them.
 
 use crate::Server;
-use crate::auth::Identity;
+use crate::auth::{Identity, Shown};
 use crate::http::answer;
 use crate::http::coalesce::Coalesced;
 use base::{Body, BodyError, Phase, Restart, Shutdown, Supervisor, clock};
@@ -113,7 +113,8 @@ async fn connection(
         .1
         .peer_certificates()
         .map(|chain| chain.iter().cloned().map(rustls::pki_types::CertificateDer::into_owned).collect());
-    let identity = Identity::Certificates(Arc::new(certificates.unwrap_or_default()), peer);
+    let shown = Arc::new(Shown::new(certificates.unwrap_or_default()));
+    let identity = Identity::Certificates(shown, peer);
     let stopping = shutdown.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, identity) = (server.clone(), identity.clone());
