@@ -1,15 +1,17 @@
 //! Writes that follow each other closely leave as one.
 
 use bytes::{Buf, BytesMut};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How much is held back at most; as much as rustls takes at a time.
 const HELD_BYTES: usize = 64 << 10;
-/// Writes of this size are worth a system call of their own.
-const LARGE_BYTES: usize = 16 << 10;
+/// The largest TLS record: full ones leave without being copied first.
+const RECORD_BYTES: usize = 16 << 10;
+/// So much beyond whole records is copied rather than sent as a record of its own.
+const REST_BYTES: usize = 4 << 10;
 
 /// A connection that gathers what is written until it is flushed, and then lets those tasks write first
 /// that are ready to: an event to a hundred watches of a connection is a hundred small frames, each of
@@ -41,6 +43,32 @@ impl<S: AsyncWrite + Unpin> Coalesced<S> {
         self.yielded = false;
         Poll::Ready(Ok(()))
     }
+
+    /// Sends what is held and then as much of `data` as fills whole records; a little that is left is held.
+    fn poll_records(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let rest = (self.held.len() + data.len()) % RECORD_BYTES;
+            let whole = &data[..data.len() - if rest > REST_BYTES { 0 } else { rest }];
+            let parts = [IoSlice::new(&self.held), IoSlice::new(whole)];
+            let sent = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, &parts))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            if sent < self.held.len() {
+                self.held.advance(sent);
+                continue;
+            }
+            let taken = sent - self.held.len();
+            self.held.clear();
+            if taken == whole.len() {
+                self.held.extend_from_slice(&data[taken..]);
+                return Poll::Ready(Ok(data.len()));
+            }
+            if taken > 0 {
+                return Poll::Ready(Ok(taken));
+            }
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Coalesced<S> {
@@ -55,11 +83,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Coalesced<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Coalesced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if data.len() >= RECORD_BYTES {
+            return self.poll_records(cx, data);
+        }
         if self.held.len() + data.len() > HELD_BYTES {
             ready!(self.poll_send(cx))?;
-        }
-        if self.held.is_empty() && data.len() >= LARGE_BYTES {
-            return Pin::new(&mut self.inner).poll_write(cx, data);
         }
         self.held.extend_from_slice(data);
         Poll::Ready(Ok(data.len()))
@@ -96,12 +124,18 @@ mod tests {
         let mut seen = [0; 32];
         let count = other.read(&mut seen).await.unwrap();
         assert_eq!(&seen[..count], b"one two");
-        let large = vec![b'x'; 3 * HELD_BYTES];
-        own.write_all(b"head").await.unwrap();
-        own.write_all(&large).await.unwrap();
+        let large: Vec<u8> =
+            (0..3 * HELD_BYTES).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect();
+        let mut expected = Vec::new();
+        for length in [RECORD_BYTES, RECORD_BYTES + 9, large.len(), RECORD_BYTES - 1, large.len() - 7] {
+            for part in [b"head", &large[..length]] {
+                own.write_all(part).await.unwrap();
+                expected.extend_from_slice(part);
+            }
+        }
         own.shutdown().await.unwrap();
         let mut all = Vec::new();
         other.read_to_end(&mut all).await.unwrap();
-        assert_eq!(all, [b"head", &large[..]].concat());
+        assert_eq!(all, expected);
     }
 }
