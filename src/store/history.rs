@@ -41,14 +41,9 @@ impl<I> Event<I> {
     }
 }
 
-impl<I> Clone for Event<I> {
-    fn clone(&self) -> Self {
-        Self { record: self.record.clone(), previous: self.previous.clone(), deleted: self.deleted }
-    }
-}
-
 struct Ring<I> {
-    events: VecDeque<Event<I>>,
+    /// Shared with the watchers: a thousand of them count one reference up each, not its parts'.
+    events: VecDeque<Arc<Event<I>>>,
     bytes: usize,
     /// Events up to this revision are gone.
     floor: u64,
@@ -118,7 +113,7 @@ impl<I> History<I> {
 
     /// Makes a new state current together with the events that led to it, in the order of their
     /// revisions: who holds the ring sees both or neither.
-    pub(crate) fn publish(&self, current: &ArcSwap<State<I>>, state: State<I>, events: Vec<Event<I>>) {
+    pub(crate) fn publish(&self, current: &ArcSwap<State<I>>, state: State<I>, events: Vec<Arc<Event<I>>>) {
         let mut concerned: Vec<Arc<Topic>> = Vec::new();
         let mut ring = self.write();
         current.store(Arc::new(state));
@@ -167,7 +162,7 @@ pub struct Watch<I> {
     prefix: Box<str>,
     position: u64,
     /// What was found and is still to be returned.
-    found: Vec<Event<I>>,
+    found: Vec<Arc<Event<I>>>,
 }
 
 impl<I: Send + Sync + 'static> Watch<I> {
@@ -180,7 +175,7 @@ impl<I: Send + Sync + 'static> Watch<I> {
     }
 
     /// The next events in order, at least one and a bounded number. Cancelling it loses nothing.
-    pub async fn next(&mut self) -> Result<Vec<Event<I>>, WatchError> {
+    pub async fn next(&mut self) -> Result<Vec<Arc<Event<I>>>, WatchError> {
         loop {
             if *self.closed.borrow_and_update() {
                 return Err(WatchError::Closed);

@@ -150,7 +150,7 @@ async fn a_quiet_topic_is_not_compacted_by_others_noise() {
     }
     assert!(matches!(store.watch("loud/", start), Err(WatchError::Compacted { .. })));
     let written = store.write(put("quiet/1", Expect::Absent, "x", Durability::Durable)).await.unwrap();
-    let seen: Vec<u64> = quiet.next().await.unwrap().iter().map(Event::revision).collect();
+    let seen: Vec<u64> = quiet.next().await.unwrap().iter().map(|event| event.revision()).collect();
     assert_eq!(seen, [written.record.revision]);
     assert_eq!(quiet.progress().unwrap(), store.revision());
 }

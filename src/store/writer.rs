@@ -19,7 +19,7 @@ const COMPACT_ROWS: usize = 512;
 
 /// By key: the last volatile change, and the record unless that was a deletion.
 type Unflushed<I> = OrdMap<Arc<str>, (u64, Option<Arc<Record<I>>>)>;
-type Outcome<I> = Result<Event<I>, WriteError<I>>;
+type Outcome<I> = Result<Arc<Event<I>>, WriteError<I>>;
 type Reply<I> = oneshot::Sender<Result<Written<I>, WriteError<I>>>;
 
 pub(crate) struct Request<I> {
@@ -292,7 +292,11 @@ impl<I: Send + Sync + 'static> Writer<I> {
             self.shared.history.publish(&self.shared.state, state, events);
         }
         for (reply, result) in done {
-            answer(reply, result.map(|event| Written { record: event.record, previous: event.previous }));
+            let written = |event: Arc<Event<I>>| Written {
+                record: event.record.clone(),
+                previous: event.previous.clone(),
+            };
+            answer(reply, result.map(written));
         }
     }
 }
@@ -326,7 +330,7 @@ impl<I> Working<I> {
         } else {
             self.map.insert(key, record.clone());
         }
-        Ok(Event { record, previous, deleted })
+        Ok(Arc::new(Event { record, previous, deleted }))
     }
 }
 

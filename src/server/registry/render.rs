@@ -8,6 +8,7 @@ use api::kinds::{Kind, columns::Column};
 use api::schema::protobuf;
 use api::status::Refusal;
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 /// The media type of Kubernetes' protobuf encoding.
@@ -96,8 +97,8 @@ impl Rendering {
         match self {
             Self::Object => shown_bytes(kind, bytes),
             Self::Protobuf => in_protobuf(&shown_bytes(kind, bytes)).unwrap_or_default(),
-            Self::Metadata => partial(bytes).to_string().into(),
-            Self::MetadataProtobuf => protobuf::encode(&partial(bytes)).map(Bytes::from).unwrap_or_default(),
+            Self::Metadata => partial(bytes),
+            Self::MetadataProtobuf => in_protobuf(&partial(bytes)).unwrap_or_default(),
             Self::Table(include) => {
                 let object: Value = serde_json::from_slice(bytes).unwrap_or_default();
                 let revision = object["metadata"]["resourceVersion"].clone();
@@ -119,17 +120,18 @@ impl Rendering {
     /// A page of a list, in pieces that are handed on as they are.
     pub(crate) fn page(&self, kind: &Kind, page: &Page) -> Vec<Bytes> {
         match self {
-            Self::Object => concatenated(kind, page),
+            Self::Object => {
+                let of = kind.api_version();
+                concatenated((&of, kind.kind), page, |record| shown_bytes(kind, &record.value))
+            }
             Self::Protobuf => {
                 let object = |record: &Record| Some(shown(kind, serde_json::from_slice(&record.value).ok()?));
                 encoded(&kind.api_version(), kind.kind, page, object)
             }
-            Self::Metadata => {
-                let items: Vec<Value> = page.items.iter().map(|record| partial(&record.value)).collect();
-                let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": META, "metadata": page.metadata(), "items": items});
-                vec![list.to_string().into()]
+            Self::Metadata => concatenated((META, PARTIAL), page, |record| partial(&record.value)),
+            Self::MetadataProtobuf => {
+                encoded(META, PARTIAL, page, |record| serde_json::from_slice(&partial(&record.value)).ok())
             }
-            Self::MetadataProtobuf => encoded(META, PARTIAL, page, |record| Some(partial(&record.value))),
             Self::Table(include) => {
                 let decoded = |record: &Record| serde_json::from_slice(&record.value).unwrap_or_default();
                 let rows = page.items.iter().map(|record| row(kind, decoded(record), *include)).collect();
@@ -139,21 +141,23 @@ impl Rendering {
     }
 }
 
-/// The list's head, each object's own bytes, and commas: nothing is decoded or encoded.
-fn concatenated(kind: &Kind, page: &Page) -> Vec<Bytes> {
+/// The list's head, each object's bytes, and commas: nothing is decoded or encoded.
+fn concatenated(
+    (api_version, kind): (&str, &str),
+    page: &Page,
+    object: impl Fn(&Record) -> Bytes,
+) -> Vec<Bytes> {
     let mut pieces = Vec::with_capacity(2 * page.items.len() + 2);
+    let metadata = page.metadata();
     let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-        kind.kind,
-        kind.api_version(),
-        page.metadata()
+        "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":["
     );
     pieces.push(Bytes::from(head));
     for (index, record) in page.items.iter().enumerate() {
         if index > 0 {
             pieces.push(Bytes::from_static(b","));
         }
-        pieces.push(shown_bytes(kind, &record.value));
+        pieces.push(object(record));
     }
     pieces.push(Bytes::from_static(b"]}"));
     pieces
@@ -210,13 +214,15 @@ pub(crate) fn not_acceptable(accept: &str, collection: bool, watch: bool) -> Ref
     if clauses(accept).iter().any(known) { unknown_form(watch) } else { unknown_media(collection) }
 }
 
-fn partial(bytes: &Bytes) -> Value {
+/// An object's metadata alone; what stands in it is passed on as it is.
+fn partial(bytes: &Bytes) -> Bytes {
     #[derive(serde::Deserialize)]
-    struct Meta {
-        metadata: Value,
+    struct Meta<'a> {
+        #[serde(borrow)]
+        metadata: &'a RawValue,
     }
-    let meta = serde_json::from_slice(bytes).unwrap_or(Meta { metadata: Value::Null });
-    json!({"kind": PARTIAL, "apiVersion": META, "metadata": meta.metadata})
+    let meta = serde_json::from_slice::<Meta<'_>>(bytes).map_or("null", |meta| meta.metadata.get());
+    format!("{{\"kind\":\"{PARTIAL}\",\"apiVersion\":\"{META}\",\"metadata\":{meta}}}").into()
 }
 
 fn row(kind: &Kind, object: Value, include: Include) -> Value {

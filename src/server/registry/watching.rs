@@ -18,9 +18,11 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Event, Snapshot, Watch, WatchError};
+use tokio::time::Sleep;
 
 /// How often a watch with nothing to tell says how far it is.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -115,6 +117,9 @@ struct Stream {
     lent: Option<Lent>,
     /// Completes when the server stops.
     stops: BoxFuture<'static, ()>,
+    /// Goes off when there is something to do without an event. Kept, since setting it costs as much as an
+    /// event.
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl Registry {
@@ -171,6 +176,7 @@ impl Records {
                 Some(stops) => async move { stops.requested().await }.boxed(),
                 None => futures_util::future::pending().boxed(),
             },
+            alarm: Box::pin(tokio::time::sleep_until(now + options.lasts)),
         };
         Ok(stream.into_body())
     }
@@ -282,18 +288,23 @@ impl Stream {
             let last = if before_end > clock::instant() { before_end } else { self.ends };
             wait_until = self.next_bookmark.min(last);
         }
+        if self.alarm.deadline() != wait_until {
+            self.alarm.as_mut().reset(wait_until);
+        }
         let waited = tokio::select! {
-            waited = tokio::time::timeout_at(wait_until, self.watch.next()) => waited,
+            biased;
             () = &mut self.stops => {
                 self.state = State::Ended;
                 return;
             }
+            () = &mut self.alarm => None,
+            events = self.watch.next() => Some(events),
         };
         match waited {
-            Ok(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
-            Ok(Err(error)) => self.send_error(&error),
-            Err(_) if clock::instant() >= self.ends => self.state = State::Ended,
-            Err(_) => {
+            Some(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
+            Some(Err(error)) => self.send_error(&error),
+            None if clock::instant() >= self.ends => self.state = State::Ended,
+            None => {
                 self.next_bookmark = clock::instant() + BOOKMARK_INTERVAL;
                 match self.watch.progress() {
                     Ok(revision) if revision > self.told || clock::instant() >= before_end => {
