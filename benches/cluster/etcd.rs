@@ -51,6 +51,11 @@ impl Etcd {
         self.0.id().ok_or_else(|| "etcd ended by itself".into())
     }
 
+    /// Ends it, so that another can have its ports.
+    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
+        Ok(self.0.kill().await?)
+    }
+
     pub(crate) async fn connect() -> Result<Connection, Failure> {
         Ok(Connection(Grpc::new(Endpoint::from_static(ADDRESS).connect().await?)))
     }

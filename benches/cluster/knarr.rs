@@ -69,9 +69,7 @@ impl Knarr {
             Err(_) => "it was not ready in time".into(),
         };
         self.child.start_kill()?;
-        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
-        let tail: Vec<&str> = log.lines().rev().take(20).collect();
-        Err(format!("{failure}; knarr's last words, backwards:\n{}", tail.join("\n")).into())
+        Err(with_last_words(failure, &self.log()))
     }
 
     async fn answers(&self) -> Result<(), Failure> {
@@ -132,6 +130,13 @@ impl Knarr {
     pub(crate) fn usage(&self) -> Result<Usage, Failure> {
         Usage::of(self.pid()?)
     }
+}
+
+/// A failure together with the end of a log.
+pub(crate) fn with_last_words(failure: Failure, log: &Path) -> Failure {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    let tail: Vec<&str> = log.lines().rev().take(20).collect();
+    format!("{failure}; the log's last lines, backwards:\n{}", tail.join("\n")).into()
 }
 
 async fn node_is_ready(api: &Api) -> bool {

@@ -9,7 +9,6 @@ use crate::table::{Row, Table, mib};
 use crate::upstream::Upstream;
 use std::path::Path;
 
-const NO_ETCD: &str = "etcd is not installed";
 const NO_UPSTREAM: &str = "kube-apiserver is not installed";
 
 /// What is measured without pods.
@@ -32,10 +31,20 @@ pub(crate) async fn load(executable: &Path, folder: &Path, table: &mut Table) ->
     let mut server = control_plane(executable, folder).await?;
     let own = Load::of(&server.subject()?).await?;
     server.stop().await?;
+    let etcd = Etcd::start(&folder.join("etcd")).await?;
     for (clients, creates, budget) in [(1, &own.one, "1,000/s"), (64, &own.many, "5,000/s")] {
         let what = format!("durable creates, {clients} clients (HTTP/2, TLS)");
         let row = Row::new(&what, creates.to_string()).budget(budget);
-        table.add(row.peer(puts(clients, creates.rate, folder).await?));
+        table.add(row.peer(match &etcd {
+            None => "etcd is not installed".to_owned(),
+            Some(_) => {
+                let rate = load::etcd_puts(clients).await?;
+                format!("etcd puts {rate:.0}/s: {:.2} of it", creates.rate / rate)
+            }
+        }));
+    }
+    if let Some(etcd) = etcd {
+        etcd.stop().await?;
     }
     let row = Row::new("one event to 1,000 watchers", own.fanout.to_string());
     table.add(row.budget("p50 5 ms, 5 ms CPU"));
@@ -86,12 +95,4 @@ fn beside(table: &mut Table, what: &str, measured: String, times: f64) {
 
 async fn control_plane(executable: &Path, folder: &Path) -> Result<Knarr, Failure> {
     Ok(Knarr::start(executable, folder, &["--disable-agent"])?.ready().await?.0)
-}
-
-async fn puts(clients: usize, own: f64, folder: &Path) -> Result<String, Failure> {
-    let Some(_etcd) = Etcd::start(&folder.join(format!("etcd-{clients}"))).await? else {
-        return Ok(NO_ETCD.to_owned());
-    };
-    let rate = load::etcd_puts(clients).await?;
-    Ok(format!("etcd puts {rate:.0}/s: {:.2} of it", own / rate))
 }

@@ -33,8 +33,9 @@ impl Upstream {
             ("client-ca-file", "client-ca.crt"),
             ("tls-cert-file", "serving-kube-apiserver.crt"),
             ("tls-private-key-file", "serving-kube-apiserver.key"),
-            ("service-account-key-file", "service.key"),
-            ("service-account-signing-key-file", "service.key"),
+            // Nobody asks for tokens, but it does not start without keys for them.
+            ("service-account-key-file", "serving-kube-apiserver.crt"),
+            ("service-account-signing-key-file", "serving-kube-apiserver.key"),
         ];
         for (flag, file) in files {
             command.arg(format!("--{flag}={}", tls.join(file).display()));
@@ -53,8 +54,10 @@ impl Upstream {
         command.stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         let Ok(server) = command.spawn() else { return Ok(None) };
         let upstream = Self { etcd, server, kubeconfig: knarr.kubeconfig_for_port(PORT)? };
-        upstream.ready().await?;
-        Ok(Some(upstream))
+        match upstream.ready().await {
+            Ok(()) => Ok(Some(upstream)),
+            Err(failure) => Err(crate::knarr::with_last_words(failure, &folder.join("log"))),
+        }
     }
 
     async fn ready(&self) -> Result<(), Failure> {
