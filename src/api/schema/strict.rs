@@ -228,4 +228,10 @@ mod tests {
         assert!(read(b"{} x", Expected::Any).is_err());
         assert!(read("[".repeat(10_000).as_bytes(), Expected::Any).is_err());
     }
+
+    #[test]
+    fn fractions_keep_their_last_digit() {
+        let text = "51.248178375505404";
+        assert_eq!(read(text.as_bytes(), Expected::Any).unwrap().0.to_string(), text);
+    }
 }
