@@ -14,6 +14,7 @@ use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Failures on the way up are sentences for the person who started knarr.
@@ -273,6 +274,7 @@ async fn start_server(
     let config = server::Config {
         listen: vec![SocketAddr::new(options.bind_address, options.https_listen_port)],
         database: options.data_dir.join("server/db/state.db"),
+        compaction_interval: Duration::from_secs(options.compaction_interval.get()),
         watch_history_bytes: options.watch_history_bytes,
         certificate: certificates.api.clone(),
         client_authorities: pki.client_authorities(),

@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 /// One setting.
@@ -47,6 +48,7 @@ static SETTINGS: &[Setting] = &[
     setting("run-dir", Text, "FOLDER", "What a reboot may lose [default: /run/knarr]"),
     setting("log-dir", Text, "FOLDER", "Where container logs are kept [default: /var/log]"),
     setting("watch-history-bytes", Number, "BYTES", "Changes kept in memory, for watches that go on from an older version [default: 16777216]"),
+    setting("compaction-interval", Number, "SECONDS", "How often older states are forgotten: a list can be read on in pages for one to two of these [default: 300]"),
     setting("log-format", Text, "FORMAT", "text or json [default: text]"),
     setting("debug", Flag, "", "Log what knarr decides, not only what an operator should know"),
     setting("disable-agent", Flag, "", "Run the control plane alone: no node, no pods, no proxy, no DNS"),
@@ -80,6 +82,7 @@ pub(crate) struct Options {
     pub(crate) run_dir: PathBuf,
     pub(crate) log_dir: PathBuf,
     pub(crate) watch_history_bytes: usize,
+    pub(crate) compaction_interval: NonZeroU64,
     pub(crate) log_format: base::log::Format,
     pub(crate) debug: bool,
     pub(crate) disable_agent: bool,
@@ -112,6 +115,8 @@ impl Default for Options {
             run_dir: "/run/knarr".into(),
             log_dir: "/var/log".into(),
             watch_history_bytes: 16 << 20,
+            // Kubernetes' of etcd.
+            compaction_interval: NonZeroU64::new(300).expect("it is more than nothing"),
             log_format: base::log::Format::Text,
             debug: false,
             disable_agent: false,

@@ -25,6 +25,7 @@ use base::{Body, Phase, Restart, Shutdown, Supervisor};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the API server needs to know.
 pub struct Config {
@@ -32,6 +33,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The database.
     pub database: PathBuf,
+    /// How often what is older is forgotten.
+    pub compaction_interval: Duration,
     /// How many bytes of changes are kept for watches.
     pub watch_history_bytes: usize,
     /// The certificate it shows, which may be renewed while it runs.
@@ -109,6 +112,7 @@ impl Server {
             auth::CertificateAuthenticator::new(&config.client_authorities).map_err(Error::Tls)?;
         let database = store::Config {
             history_bytes: config.watch_history_bytes,
+            upkeep_interval: config.compaction_interval,
             ..store::Config::new(config.database)
         };
         let records = registry::Records::open(database, supervisor).await?;

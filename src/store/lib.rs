@@ -27,12 +27,11 @@ use history::History;
 use record::State;
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a snapshot stays pinned: what a client takes between two pages of a list.
-const PIN_AGE: Duration = Duration::from_secs(300);
 /// How many snapshots stay pinned; each shares all but its changes with the current state.
 const PINS: usize = 64;
 /// How many writes wait before callers are held back.
@@ -45,7 +44,8 @@ pub struct Config {
     pub path: PathBuf,
     /// How much memory the watch history may hold.
     pub history_bytes: usize,
-    /// How often volatile writes are flushed and superseded rows removed.
+    /// How often volatile writes are flushed and superseded rows removed: a state of the past can be read
+    /// for one to two of these.
     pub upkeep_interval: Duration,
     /// The largest the database file may become; 0 for no limit.
     pub max_bytes: u64,
@@ -57,7 +57,7 @@ impl Config {
         Self {
             path: path.into(),
             history_bytes: 16 << 20,
-            upkeep_interval: Duration::from_secs(180),
+            upkeep_interval: Duration::from_secs(300),
             max_bytes: 0,
         }
     }
@@ -119,7 +119,9 @@ pub struct Written<I> {
 struct Shared<I> {
     state: ArcSwap<State<I>>,
     history: History<I>,
-    pins: Mutex<VecDeque<(clock::Instant, Snapshot<I>)>>,
+    pins: Mutex<VecDeque<Snapshot<I>>>,
+    /// States before this revision are forgotten, wherever they might still be found.
+    compacted: AtomicU64,
 }
 
 /// The store. Cheap to clone; every clone is the same store.
@@ -151,15 +153,16 @@ impl<I: Send + Sync + 'static> Store<I> {
         let opening = tokio::task::spawn_blocking(move || {
             let mut log = log::Log::open(&config)?;
             let state = log.load(indexer)?;
-            Ok((log, state))
+            Ok((AtomicU64::new(log.compacted), log, state))
         });
-        let (log, state) = opening
+        let (compacted, log, state) = opening
             .await
             .map_err(|join| Error::Database { path: path.to_path_buf(), reason: join.to_string() })??;
         let shared = Arc::new(Shared {
             history: History::new(history_bytes, state.revision),
             state: ArcSwap::from_pointee(state),
             pins: Mutex::default(),
+            compacted,
         });
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let stopped = writer::start(log, shared.clone(), queue);
@@ -182,8 +185,8 @@ impl<I: Send + Sync + 'static> Store<I> {
         Snapshot(self.shared.state.load_full())
     }
 
-    /// The exact state at a recent revision: pinned, rebuilt from the watch history, or read from the
-    /// log (which does not know what was volatile).
+    /// The exact state at a revision that is not compacted: pinned, rebuilt from the watch history, or read
+    /// from the log (which does not know what was volatile).
     pub async fn snapshot_at(&self, revision: u64) -> Result<Snapshot<I>, ReadError> {
         let current = self.snapshot();
         if current.revision() == revision {
@@ -191,6 +194,10 @@ impl<I: Send + Sync + 'static> Store<I> {
         }
         if current.revision() < revision {
             return Err(ReadError::Future { current: current.revision() });
+        }
+        let oldest = self.shared.compacted.load(Ordering::Acquire);
+        if revision < oldest {
+            return Err(ReadError::Compacted { oldest });
         }
         if let Some(pinned) = self.pinned(revision) {
             return Ok(pinned);
@@ -203,20 +210,20 @@ impl<I: Send + Sync + 'static> Store<I> {
         reading.await.map_err(|join| ReadError::Io(join.to_string()))?
     }
 
-    /// Keeps a snapshot for [`Self::snapshot_at`], for some minutes and as one of a bounded number.
+    /// Keeps a snapshot for [`Self::snapshot_at`] until it is compacted, as one of a bounded number.
     pub fn pin(&self, snapshot: &Snapshot<I>) {
-        let now = clock::instant();
+        let oldest = self.shared.compacted.load(Ordering::Acquire);
         let mut pins = self.shared.pins.lock().unwrap_or_else(PoisonError::into_inner);
-        pins.retain(|(at, pin)| now - *at < PIN_AGE && pin.revision() != snapshot.revision());
+        pins.retain(|pin| pin.revision() >= oldest && pin.revision() != snapshot.revision());
         if pins.len() == PINS {
             pins.pop_front();
         }
-        pins.push_back((now, snapshot.clone()));
+        pins.push_back(snapshot.clone());
     }
 
     fn pinned(&self, revision: u64) -> Option<Snapshot<I>> {
         let pins = self.shared.pins.lock().unwrap_or_else(PoisonError::into_inner);
-        pins.iter().find(|(_, pin)| pin.revision() == revision).map(|(_, pin)| pin.clone())
+        pins.iter().find(|pin| pin.revision() == revision).cloned()
     }
 
     /// Makes one change, and returns once it is as durable as it asks and visible to readers.

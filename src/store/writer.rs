@@ -8,6 +8,7 @@ use crate::{Change, Durability, Expect, Record, Shared, Write, WriteError, Writt
 use imbl::OrdMap;
 use rusqlite::{ErrorCode, Transaction};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
 
 /// How many writes share one transaction at most: bounds what one failure refuses.
@@ -160,6 +161,7 @@ impl<I: Send + Sync + 'static> Writer<I> {
     /// Flushes what is volatile, and lets what was superseded before the last upkeep be compacted.
     fn plan_upkeep(&mut self) {
         self.compact_target = self.compact_target.max(self.upkeep_revision);
+        self.shared.compacted.store(self.compact_target, Ordering::Release);
         self.upkeep_revision = self.working.revision;
         self.slack = true;
         if !self.working.unflushed.is_empty()

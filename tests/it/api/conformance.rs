@@ -1,6 +1,7 @@
 //! Behaviours that Kubernetes describes for conformance, one function each; `docs/conformance.md` says
 //! which. The cluster has controllers and no node.
 
+mod chunking;
 mod endings;
 mod flow;
 mod quotas;
@@ -26,7 +27,7 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("discovery_prefers_a_version", discovery_prefers_a_version),
     ("aggregated_discovery", aggregated_discovery),
     ("tables_need_metadata", tables_need_metadata),
-    ("chunks", chunks),
+    ("chunks", chunking::chunks),
     ("watchers_by_label", watchers_by_label),
     ("watch_from_a_version", watch_from_a_version),
     ("watch_goes_on", watch_goes_on),
@@ -68,11 +69,7 @@ const BEHAVIOURS: &[Behaviour] = &[
 fn behaviours() {
     let cluster = Cluster::control_plane();
     let https = Https::new(&cluster);
-    made(
-        &https,
-        "/api/v1/namespaces",
-        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "conformance"}}),
-    );
+    namespace(&https, "conformance");
     wait_for("the account of pods", SOON, || {
         (get(&https, "/api/v1/namespaces/conformance/serviceaccounts/default").0 == 200).then_some(())
     });
@@ -196,34 +193,6 @@ fn tables_need_metadata(https: &Https) {
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     assert_eq!(https.ask("POST", path).object(JSON, &review).header("accept", TABLE).send().code, 406);
-}
-
-fn chunks(https: &Https) {
-    let path = "/api/v1/namespaces/conformance/podtemplates";
-    for index in 0..40 {
-        let template = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": format!("t-{index:02}")},
-            "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}});
-        made(https, path, &template);
-    }
-    let (mut seen, mut token, mut first) = (0, String::new(), String::new());
-    loop {
-        let (_, page) = get(https, &format!("{path}?limit=17&continue={token}"));
-        let count = page["items"].as_array().unwrap().len();
-        assert!(count <= 17);
-        if first.is_empty() {
-            first = version(&page);
-        }
-        assert_eq!(version(&page), first);
-        seen += count;
-        let left = page["metadata"]["remainingItemCount"].as_u64();
-        token = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
-        assert_eq!(left, (!token.is_empty()).then(|| 40 - u64::try_from(seen).unwrap()), "{page}");
-        if token.is_empty() {
-            break;
-        }
-    }
-    assert_eq!(seen, 40);
-    assert_eq!(items(https, path).len(), 40);
 }
 
 fn watch(https: &Https, more: &str) -> Events {
