@@ -10,50 +10,14 @@ mod reading;
 mod subresources;
 mod suite;
 
-use crate::support::cluster::{Cluster, SOON};
-use crate::support::process::{Output, command, run, wait_for};
+use crate::support::cluster::{ADMINISTRATOR, API, Cluster, SOON};
+use crate::support::https::{Https, JSON};
+use crate::support::process::{Output, wait_for};
 use serde_json::{Value, json};
-use std::fs;
 
-const API: &str = "https://127.0.0.1:6443";
-
-/// curl with the certificates of the kubeconfig, or without any.
-struct Https<'a>(&'a Cluster);
-
-impl<'a> Https<'a> {
-    fn new(cluster: &'a Cluster) -> Self {
-        let config = cluster.kubectl("config view --raw -o json");
-        let config: Value = serde_json::from_str(&config).unwrap();
-        let (server, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
-        for (file, data) in [
-            ("ca.pem", &server["certificate-authority-data"]),
-            ("client.pem", &user["client-certificate-data"]),
-            ("client.key", &user["client-key-data"]),
-        ] {
-            let mut decode = command("base64");
-            decode.arg("-d");
-            let pem = run(decode, data.as_str().unwrap()).ok();
-            fs::write(cluster.sandbox.folder.join(file), pem).unwrap();
-        }
-        Self(cluster)
-    }
-
-    fn curl(&self, words: &[&str]) -> Output {
-        let all = ["curl", "-sS", "--max-time", "20", "--cacert", "ca.pem", "-w", "\n%{http_code}"];
-        self.0.sandbox.run(&[&all, words].concat())
-    }
-
-    /// The status and the body of an administrator's request.
-    fn call(&self, method: &str, path: &str, more: &[&str]) -> (u16, Value) {
-        let url = format!("{API}{path}");
-        let words = ["--cert", "client.pem", "--key", "client.key", "-X", method, &url];
-        parts(&self.curl(&[&words, more].concat()))
-    }
-
-    fn send(&self, method: &str, path: &str, kind: &str, body: &Value) -> (u16, Value) {
-        let kind = format!("content-type: {kind}");
-        self.call(method, path, &["-H", &kind, "-d", &body.to_string()])
-    }
+/// curl, which says the status code at the end.
+fn curl(cluster: &Cluster, words: &[&str]) -> (u16, Value) {
+    parts(&cluster.curl(&[&["-w", "\n%{http_code}"], words].concat()))
 }
 
 fn parts(output: &Output) -> (u16, Value) {
@@ -62,7 +26,6 @@ fn parts(output: &Output) -> (u16, Value) {
 }
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-const JSON: &str = "application/json";
 
 fn map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"key": "old"}})
@@ -78,7 +41,7 @@ fn the_api_speaks_kubernetes() {
     dry_run(&https);
     watch(&https);
     tables(&https);
-    strangers(&https);
+    strangers(&cluster);
     let explained = cluster.kubectl("explain deployment.spec.strategy.rollingUpdate");
     assert!(explained.contains("maxSurge") && explained.contains("maxUnavailable"), "{explained}");
     assert!(cluster.kubectl("api-resources").contains("deployments"));
@@ -91,7 +54,7 @@ fn pages(https: &Https) {
     }
     let (mut seen, mut next, mut requests) = (Vec::new(), String::new(), 0);
     loop {
-        let (code, page) = https.call("GET", &format!("{MAPS}?limit=2&continue={next}"), &[]);
+        let (code, page) = https.call("GET", &format!("{MAPS}?limit=2&continue={next}"));
         assert_eq!(code, 200, "{page}");
         let items = page["items"].as_array().unwrap();
         assert!(items.len() <= 2);
@@ -103,14 +66,14 @@ fn pages(https: &Https) {
         }
     }
     assert_eq!((requests, seen.iter().filter(|name| name.starts_with("page-")).count()), (3, 5), "{seen:?}");
-    let (_, one) = https.call("GET", &format!("{MAPS}?fieldSelector=metadata.name%3Dpage-3"), &[]);
+    let (_, one) = https.call("GET", &format!("{MAPS}?fieldSelector=metadata.name%3Dpage-3"));
     assert_eq!(one["items"].as_array().unwrap().len(), 1);
-    let (code, wrong) = https.call("GET", &format!("{MAPS}?continue=nonsense"), &[]);
+    let (code, wrong) = https.call("GET", &format!("{MAPS}?continue=nonsense"));
     assert_eq!((code, &wrong["reason"]), (400, &json!("BadRequest")));
 }
 
 fn conflicts(https: &Https) {
-    let (_, first) = https.call("GET", &format!("{MAPS}/page-0"), &[]);
+    let (_, first) = https.call("GET", &format!("{MAPS}/page-0"));
     let mut changed = first.clone();
     changed["data"]["key"] = json!("new");
     let path = format!("{MAPS}/page-0");
@@ -153,19 +116,19 @@ fn patches(https: &Https) {
 fn dry_run(https: &Https) {
     let (code, _) = https.send("POST", &format!("{MAPS}?dryRun=All"), JSON, &map("never"));
     assert_eq!(code, 201);
-    let (code, status) = https.call("GET", &format!("{MAPS}/never"), &[]);
+    let (code, status) = https.call("GET", &format!("{MAPS}/never"));
     assert_eq!((code, &status["reason"]), (404, &json!("NotFound")));
     assert_eq!(status["message"], "configmaps \"never\" not found");
 }
 
 /// A watch from a known revision brings what happened since and ends in time; one that begins with the state marks its end.
 fn watch(https: &Https) {
-    let (_, list) = https.call("GET", MAPS, &[]);
+    let (_, list) = https.call("GET", MAPS);
     let since = list["metadata"]["resourceVersion"].as_str().unwrap();
     https.send("POST", MAPS, JSON, &map("watched"));
-    https.call("DELETE", &format!("{MAPS}/watched"), &[]);
+    https.call("DELETE", &format!("{MAPS}/watched"));
     let url = format!("{MAPS}?watch=true&resourceVersion={since}&allowWatchBookmarks=true&timeoutSeconds=2");
-    let (code, body) = https.call("GET", &url, &[]);
+    let (code, body) = https.call("GET", &url);
     assert_eq!(code, 200);
     let lines: Vec<Value> =
         body.as_str().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -174,18 +137,18 @@ fn watch(https: &Https) {
     let url = format!(
         "{MAPS}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"
     );
-    let (_, body) = https.call("GET", &url, &[]);
+    let (_, body) = https.call("GET", &url);
     let last: Value = serde_json::from_str(body.as_str().unwrap().lines().last().unwrap()).unwrap();
     assert_eq!(last["type"], "BOOKMARK");
     assert_eq!(last["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     let (code, status) =
-        https.call("GET", &format!("{MAPS}?watch=true&resourceVersion=99999999&timeoutSeconds=1"), &[]);
+        https.call("GET", &format!("{MAPS}?watch=true&resourceVersion=99999999&timeoutSeconds=1"));
     assert!(code == 504 || status["code"] == 504 || status["type"] == "ERROR", "{code} {status}");
 }
 
 fn tables(https: &Https) {
-    let accept = "accept: application/json;as=Table;g=meta.k8s.io;v=v1";
-    let (code, table) = https.call("GET", "/api/v1/namespaces/default/pods", &["-H", accept]);
+    let accept = "application/json;as=Table;g=meta.k8s.io;v=v1";
+    let (code, table) = https.ask("GET", "/api/v1/namespaces/default/pods").header("accept", accept).parts();
     assert_eq!((code, &table["kind"]), (200, &json!("Table")));
     let columns: Vec<&str> = table["columnDefinitions"]
         .as_array()
@@ -195,28 +158,28 @@ fn tables(https: &Https) {
         .collect();
     assert_eq!(columns[..5], ["Name", "Ready", "Status", "Restarts", "Age"]);
     assert_eq!(table["rows"][0]["cells"][0], "p");
-    let accept = "accept: application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
-    let (_, partial) = https.call("GET", "/api/v1/namespaces/default/pods/p", &["-H", accept]);
+    let accept = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+    let (_, partial) = https.ask("GET", "/api/v1/namespaces/default/pods/p").header("accept", accept).parts();
     assert_eq!((&partial["kind"], &partial["spec"]), (&json!("PartialObjectMetadata"), &Value::Null));
 }
 
 /// Who cannot prove to be somebody is refused, and who tries with a false proof is unknown.
-fn strangers(https: &Https) {
+fn strangers(cluster: &Cluster) {
     let pods = format!("{API}/api/v1/namespaces/default/pods");
-    let (code, status) = parts(&https.curl(&[&pods]));
+    let (code, status) = curl(cluster, &[&pods]);
     assert_eq!((code, &status["reason"]), (403, &json!("Forbidden")));
     assert!(status["message"].as_str().unwrap().contains("system:anonymous"), "{status}");
     for path in ["/version", "/livez", "/readyz", "/healthz"] {
-        assert_eq!(parts(&https.curl(&[&format!("{API}{path}")])).0, 200, "{path}");
+        assert_eq!(curl(cluster, &[&format!("{API}{path}")]).0, 200, "{path}");
     }
-    let (code, _) = parts(&https.curl(&["-H", "authorization: Bearer nonsense", &pods]));
-    assert_eq!(code, 401);
+    assert_eq!(curl(cluster, &["-H", "authorization: Bearer nonsense", &pods]).0, 401);
+    assert_eq!(curl(cluster, &[&ADMINISTRATOR[..], &[&pods]].concat()).0, 200);
     let make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 \
                 -subj /O=system:masters/CN=system:admin -keyout false.key -out false.pem";
-    https.0.sandbox.sh(make).ok();
-    let (code, status) = parts(&https.curl(&["--cert", "false.pem", "--key", "false.key", &pods]));
+    cluster.sandbox.sh(make).ok();
+    let (code, status) = curl(cluster, &["--cert", "false.pem", "--key", "false.key", &pods]);
     assert_eq!((code, &status["reason"]), (401, &json!("Unauthorized")));
-    let trusts_no_one = https.0.sandbox.run(&["curl", "-sS", &pods]);
+    let trusts_no_one = cluster.sandbox.run(&["curl", "-sS", &pods]);
     assert_eq!(trusts_no_one.code, 60, "{}", trusts_no_one.stderr);
 }
 

@@ -1,10 +1,8 @@
 //! The subresource `proxy`, with real pods behind it.
 
-use crate::support::cluster::{Cluster, IMAGE, SOON};
+use crate::support::cluster::{ADMINISTRATOR, API, Cluster, IMAGE, SOON};
 use crate::support::process::{Output, wait_for};
 use serde_json::Value;
-
-const API: &str = "https://127.0.0.1:6443";
 
 fn manifest() -> String {
     format!(
@@ -57,26 +55,8 @@ fn requests_are_proxied() {
 
 /// curl as the administrator.
 fn curl(cluster: &Cluster, path: &str, words: &[&str]) -> Output {
-    let config: Value = serde_json::from_str(&cluster.kubectl("config view --raw -o json")).unwrap();
-    let user = &config["users"][0]["user"];
-    for (file, data) in [("client.pem", "client-certificate-data"), ("client.key", "client-key-data")] {
-        let decode = format!("printf %s '{}' | base64 -d > {file}", user[data].as_str().unwrap());
-        cluster.sandbox.sh(&decode).ok();
-    }
     let url = format!("{API}/api/v1/{path}");
-    let all = [
-        "curl",
-        "-sSk",
-        "--max-time",
-        "20",
-        "--path-as-is",
-        "--cert",
-        "client.pem",
-        "--key",
-        "client.key",
-        &url,
-    ];
-    cluster.sandbox.run(&[&all, words].concat())
+    cluster.curl(&[&ADMINISTRATOR[..], &["--path-as-is", &url], words].concat())
 }
 
 fn status(output: &Output) -> Value {

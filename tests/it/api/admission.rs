@@ -1,12 +1,11 @@
 //! What is decided about writes beyond their kinds' own rules, as clients see it.
 
-use super::{Https, JSON, parts};
 use crate::support::cluster::{Cluster, SOON};
+use crate::support::https::{Https, JSON, MERGE};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
-const MERGE: &str = "application/merge-patch+json";
 
 fn pod(name: &str, more: &Value) -> Value {
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
@@ -24,7 +23,7 @@ fn writes_are_admitted_as_kubernetes_admits_them() {
     let cluster = Cluster::control_plane();
     let https = Https::new(&cluster);
     wait_for("the account default", SOON, || {
-        (https.call("GET", "/api/v1/namespaces/default/serviceaccounts/default", &[]).0 == 200).then_some(())
+        (https.call("GET", "/api/v1/namespaces/default/serviceaccounts/default").0 == 200).then_some(())
     });
     namespaces(&https);
     limits(&https);
@@ -40,7 +39,7 @@ fn namespaces(https: &Https) {
     let missing = https.send("POST", "/api/v1/namespaces/none/configmaps", JSON, &super::map("a"));
     assert_eq!(message(&missing), (404, "namespaces \"none\" not found"));
     for name in ["default", "kube-system", "kube-public"] {
-        let kept = https.call("DELETE", &format!("/api/v1/namespaces/{name}"), &[]);
+        let kept = https.call("DELETE", &format!("/api/v1/namespaces/{name}"));
         let wanted = format!("namespaces \"{name}\" is forbidden: this namespace may not be deleted");
         assert_eq!(message(&kept), (403, wanted.as_str()));
     }
@@ -68,7 +67,7 @@ fn limits(https: &Https) {
         message(&refused),
         (403, "pods \"much\" is forbidden: maximum cpu usage per Container is 1, but limit is 2")
     );
-    assert_eq!(https.call("DELETE", &format!("{ranges}/l"), &[]).0, 200);
+    assert_eq!(https.call("DELETE", &format!("{ranges}/l")).0, 200);
 }
 
 fn classes(https: &Https) {
@@ -155,7 +154,7 @@ fn security(https: &Https) {
     let strict = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "strict", "labels": {"pod-security.kubernetes.io/enforce": "baseline"}}});
     assert_eq!(https.send("POST", "/api/v1/namespaces", JSON, &strict).0, 201);
     wait_for("the account of strict", SOON, || {
-        (https.call("GET", "/api/v1/namespaces/strict/serviceaccounts/default", &[]).0 == 200).then_some(())
+        (https.call("GET", "/api/v1/namespaces/strict/serviceaccounts/default").0 == 200).then_some(())
     });
     let host = json!({"spec": {"hostNetwork": true}});
     let refused = https.send("POST", "/api/v1/namespaces/strict/pods", JSON, &pod("host", &host));
@@ -168,23 +167,19 @@ fn security(https: &Https) {
     );
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {
         "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"hostNetwork": true, "containers": [{"name": "c", "image": "x:1"}]}}}});
-    let warned = https.call(
-        "POST",
-        "/apis/apps/v1/namespaces/strict/deployments?dryRun=All",
-        &["-H", "content-type: application/json", "-d", &deployment.to_string(), "-D", "headers"],
-    );
-    assert_eq!(warned.0, 201, "{warned:?}");
-    let headers = https.0.sandbox.run(&["cat", "headers"]).ok();
+    let path = "/apis/apps/v1/namespaces/strict/deployments?dryRun=All";
+    let warned = https.ask("POST", path).object(JSON, &deployment).send();
+    assert_eq!(warned.code, 201, "{warned:?}");
+    let headers = warned.header("warning");
     let wanted = "would violate PodSecurity \\\"baseline:latest\\\": host namespaces (hostNetwork=true)";
     assert!(headers.contains(wanted), "{headers}");
 }
 
 /// What a kubelet may not do, which it is impersonated for.
 fn kubelets(https: &Https) {
-    let of_node = ["-H", "impersonate-user: system:node:a", "-H", "impersonate-group: system:nodes"];
     let send = |method: &str, path: &str, kind: &str, body: &Value| {
-        let (kind, body) = (format!("content-type: {kind}"), body.to_string());
-        https.call(method, path, &[&of_node[..], &["-H", &kind, "-d", &body]].concat())
+        let ask = https.ask(method, path).by("system:node:a").header("impersonate-group", "system:nodes");
+        ask.object(kind, body).parts()
     };
     let node = |name: &str, labels: &Value| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
     let refused = send("POST", "/api/v1/nodes", JSON, &node("b", &json!({})));
@@ -237,12 +232,9 @@ fn protection(https: &Https) {
     let claim = "/api/v1/namespaces/default/persistentvolumeclaims/c";
     let using = json!({"spec": {"nodeName": "a", "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}});
     assert_eq!(https.send("POST", PODS, JSON, &pod("using", &using)).0, 201);
-    assert_eq!(https.call("DELETE", claim, &[]).0, 200);
-    let (code, held) = https.call("GET", claim, &[]);
+    assert_eq!(https.call("DELETE", claim).0, 200);
+    let (code, held) = https.call("GET", claim);
     assert_eq!((code, held["metadata"]["deletionTimestamp"].is_null()), (200, false));
-    assert_eq!(https.call("DELETE", &format!("{PODS}/using?gracePeriodSeconds=0"), &[]).0, 200);
-    wait_for("the claim's end", SOON, || (https.call("GET", claim, &[]).0 == 404).then_some(()));
-    let output =
-        https.curl(&["--cert", "client.pem", "--key", "client.key", &format!("{}/livez", super::API)]);
-    assert_eq!(parts(&output).0, 200);
+    assert_eq!(https.call("DELETE", &format!("{PODS}/using?gracePeriodSeconds=0")).0, 200);
+    wait_for("the claim's end", SOON, || (https.call("GET", claim).0 == 404).then_some(()));
 }

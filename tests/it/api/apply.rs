@@ -1,11 +1,10 @@
 //! Server-side apply and the owners of fields, over HTTPS and by the real kubectl.
 
-use super::{Https, JSON, MAPS};
+use super::MAPS;
 use crate::support::cluster::Cluster;
+use crate::support::https::{APPLY, Https, JSON, MERGE};
 use serde_json::{Value, json};
 
-const APPLY: &str = "application/apply-patch+yaml";
-const MERGE: &str = "application/merge-patch+json";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 fn map(name: &str, data: &Value) -> Value {
@@ -55,15 +54,8 @@ fn writes_are_followed(https: &Https) {
         (&json!("FieldsV1"), &json!({"f:data": {".": {}, "f:a": {}}}))
     );
     assert!(own["time"].is_string());
-    let agent = [
-        "-A",
-        "two/1.2 (linux)",
-        "-H",
-        "content-type: application/merge-patch+json",
-        "-d",
-        "{\"data\":{\"a\":\"2\",\"b\":\"1\"}}",
-    ];
-    let (code, changed) = https.call("PATCH", &path, &agent);
+    let by_agent = https.ask("PATCH", &path).header("user-agent", "two/1.2 (linux)");
+    let (code, changed) = by_agent.object(MERGE, &json!({"data": {"a": "2", "b": "1"}})).parts();
     assert_eq!((code, owns(&changed, "two", "")), (200, json!({"f:data": {"f:a": {}, "f:b": {}}})));
     assert_eq!(owns(&changed, "one", ""), json!({"f:data": {}}));
     // Nothing new: nothing is written, whoever says it.
@@ -77,12 +69,12 @@ fn writes_are_followed(https: &Https) {
         &json!({"data": {"a": "3"}}),
     );
     assert_eq!(owns(&tried, "three", ""), json!({"f:data": {"f:a": {}}}));
-    assert_eq!(https.call("GET", &path, &[]).1, changed);
+    assert_eq!(https.call("GET", &path).1, changed);
     for index in 0..12 {
         let key = format!("k{index}");
         https.send("PATCH", &format!("{path}?fieldManager=m{index}"), MERGE, &json!({"data": {key: "1"}}));
     }
-    let (_, many) = https.call("GET", &path, &[]);
+    let (_, many) = https.call("GET", &path);
     assert_eq!(many["metadata"]["managedFields"].as_array().unwrap().len(), 10, "{many}");
     assert!(entry(&many, "ancient-changes", "").is_some());
 }
@@ -98,21 +90,16 @@ fn applying(https: &Https) {
     );
     let (code, _) =
         https.send("PATCH", &format!("{}&dryRun=All", by("a")), APPLY, &map("applied", &json!({})));
-    assert_eq!((code, https.call("GET", &path, &[]).0), (201, 404));
-    let yaml = [
-        "-H",
-        "content-type: application/apply-patch+yaml",
-        "--data-binary",
-        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: applied\ndata:\n  x: '1'\n  'y': '1'\n",
-    ];
-    let (code, made) = https.call("PATCH", &by("a"), &yaml);
+    assert_eq!((code, https.call("GET", &path).0), (201, 404));
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: applied\ndata:\n  x: '1'\n  'y': '1'\n";
+    let (code, made) = https.ask("PATCH", &by("a")).body(APPLY, yaml).parts();
     assert_eq!((code, &made["data"]), (201, &json!({"x": "1", "y": "1"})));
     let own = entry(&made, "a", "").unwrap();
     assert_eq!(
         (&own["operation"], &own["fieldsV1"]),
         (&json!("Apply"), &json!({"f:data": {"f:x": {}, "f:y": {}}}))
     );
-    let (code, again) = https.call("PATCH", &by("a"), &yaml);
+    let (code, again) = https.ask("PATCH", &by("a")).body(APPLY, yaml).parts();
     assert_eq!((code, &again), (200, &made));
     let (code, status) = https.send("PATCH", &by("b"), APPLY, &map("applied", &json!({"x": "2"})));
     assert_eq!((code, &status["reason"]), (409, &json!("Conflict")));
@@ -209,7 +196,7 @@ fn subresources(https: &Https) {
         &json!({"spec": {"replicas": 3}}),
     );
     assert_eq!((code, &scale["spec"]["replicas"]), (200, &json!(3)));
-    let (_, scaled) = https.call("GET", &path, &[]);
+    let (_, scaled) = https.call("GET", &path);
     assert_eq!(owns(&scaled, "h", "scale"), json!({"f:spec": {"f:replicas": {}}}));
     let own = owns(&scaled, "a", "");
     assert_eq!((&own["f:spec"]["f:replicas"], &own["f:spec"]["f:selector"]), (&Value::Null, &json!({})));
@@ -223,7 +210,7 @@ fn subresources(https: &Https) {
     let (code, scaled) =
         https.send("PATCH", &format!("{path}/scale?fieldManager=g&force=true"), APPLY, &scale);
     assert_eq!((code, &scaled["spec"]["replicas"]), (200, &json!(2)));
-    let (_, scaled) = https.call("GET", &path, &[]);
+    let (_, scaled) = https.call("GET", &path);
     assert_eq!(
         (owns(&scaled, "h", "scale"), owns(&scaled, "g", "scale")),
         (Value::Null, json!({"f:spec": {"f:replicas": {}}}))

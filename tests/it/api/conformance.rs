@@ -83,8 +83,7 @@ fn behaviours() {
 }
 
 fn get(https: &Https, path: &str) -> (u16, Value) {
-    let answer = https.ask("GET", path).send();
-    (answer.code, answer.value())
+    https.call("GET", path)
 }
 
 #[track_caller]

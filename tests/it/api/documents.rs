@@ -1,7 +1,8 @@
 //! Published documents and encodings, over HTTPS and by the real kubectl.
 
-use super::{API, Https, JSON, MAPS, map, parts};
-use crate::support::cluster::Cluster;
+use super::{MAPS, map};
+use crate::support::cluster::{ADMINISTRATOR, API, Cluster};
+use crate::support::https::{Answer, Https, JSON, PROTOBUF, YAML};
 use serde_json::{Value, json};
 
 /// Kubernetes' threshold below which nothing is compressed.
@@ -14,10 +15,10 @@ fn documents_come_as_clients_ask_for_them() {
     everything_is_explained(&cluster);
     old_documents_explain_too(&cluster);
     digests(&https);
-    compression(&https);
+    compression(&cluster, &https);
     encodings(&https);
     metadata_alone(&https);
-    for_people(&https);
+    for_people(&cluster, &https);
     health(&https);
     old_watches(&https);
 }
@@ -56,107 +57,93 @@ fn old_documents_explain_too(cluster: &Cluster) {
     assert!(told.contains("spec\t<"), "{told}");
 }
 
-/// The head and the status code of an administrator's request.
-fn head(https: &Https, path: &str, more: &[&str]) -> (u16, String) {
-    let url = format!("{API}{path}");
-    let words = ["--cert", "client.pem", "--key", "client.key", "-D", "-", "-o", "/dev/null", &url];
-    let (code, head) = parts(&https.curl(&[&words, more].concat()));
-    (code, head.as_str().unwrap().to_ascii_lowercase())
+fn compressed(https: &Https, path: &str) -> Answer {
+    https.ask("GET", path).header("accept-encoding", "gzip").send()
 }
 
 fn digests(https: &Https) {
-    let (_, index) = https.call("GET", "/openapi/v3", &[]);
+    let (_, index) = https.call("GET", "/openapi/v3");
     let address = index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap();
-    let (code, told) = head(https, address, &["--compressed"]);
-    assert_eq!(code, 200);
-    assert!(
-        told.contains("cache-control: public, immutable") && told.contains("content-encoding: gzip"),
-        "{told}"
-    );
-    let tag = told.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().trim().to_ascii_uppercase();
-    assert_eq!(head(https, address, &["-H", &format!("if-none-match: {tag}")]).0, 304);
-    let (code, v2) = https.call("GET", "/openapi/v2", &["--compressed"]);
+    let told = compressed(https, address);
+    assert_eq!((told.code, told.header("content-encoding").as_str()), (200, "gzip"));
+    assert!(told.header("cache-control").contains("public, immutable"), "{told:?}");
+    let known = https.ask("GET", address).header("if-none-match", &told.header("etag"));
+    assert_eq!(known.send().code, 304);
+    let (code, v2) = https.call("GET", "/openapi/v2");
     assert_eq!((code, &v2["swagger"]), (200, &json!("2.0")));
-    let aggregated = "accept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-    let (code, groups) = https.call("GET", "/apis", &["-H", aggregated]);
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let (code, groups) = https.ask("GET", "/apis").header("accept", aggregated).parts();
     assert_eq!((code, &groups["kind"]), (200, &json!("APIGroupDiscoveryList")));
 }
 
-fn compression(https: &Https) {
+fn compression(cluster: &Cluster, https: &Https) {
     let mut large = map("large");
     large["data"]["text"] = "x".repeat(2 * THRESHOLD_BYTES).into();
-    let file = https.0.sandbox.folder.join("large.json");
-    std::fs::write(&file, large.to_string()).unwrap();
-    let body = format!("@{}", file.display());
-    let (code, made) = https.call("POST", MAPS, &["-H", "content-type: application/json", "-d", &body]);
+    let (code, made) = https.send("POST", MAPS, JSON, &large);
     assert_eq!(code, 201, "{made}");
     for path in [format!("{MAPS}/large"), MAPS.to_owned()] {
-        let (code, told) = head(https, &path, &["--compressed", "-A", "test"]);
-        assert_eq!(code, 200);
-        assert!(told.contains("content-encoding: gzip") && told.contains("vary: accept-encoding"), "{told}");
-        let (_, plain) = https.call("GET", &path, &["-A", "test"]);
-        assert_eq!(https.call("GET", &path, &["--compressed", "-A", "test"]).1, plain);
+        let told = compressed(https, &path);
+        assert_eq!((told.code, told.header("content-encoding").as_str()), (200, "gzip"));
+        assert!(told.header("vary").to_ascii_lowercase().contains("accept-encoding"), "{told:?}");
+        let url = format!("{API}{path}");
+        let unpacked =
+            cluster.curl(&[&ADMINISTRATOR[..], &["--compressed", "-A", "test", &url]].concat()).ok();
+        assert_eq!(unpacked, https.ask("GET", &path).send().body);
     }
-    let (_, told) = head(https, "/api/v1/namespaces/default", &["--compressed"]);
-    assert!(!told.contains("content-encoding"), "{told}");
+    assert_eq!(compressed(https, "/api/v1/namespaces/default").header("content-encoding"), "");
     // Kubernetes has heads of documents, and none of objects.
-    assert_eq!(head(https, "/openapi/v2", &["-I"]).0, 200);
-    assert_eq!(head(https, &format!("{MAPS}/large"), &["-I"]).0, 405);
+    assert_eq!(https.call("HEAD", "/openapi/v2").0, 200);
+    assert_eq!(https.call("HEAD", &format!("{MAPS}/large")).0, 405);
 }
 
-fn text(https: &Https, path: &str, more: &[&str]) -> (u16, String) {
-    let (code, body) = https.call("GET", path, more);
-    (code, body.as_str().map_or_else(|| body.to_string(), str::to_owned))
+fn text(https: &Https, path: &str, accept: &str) -> (u16, String) {
+    let answer = https.ask("GET", path).header("accept", accept).send();
+    (answer.code, String::from_utf8_lossy(&answer.body).into_owned())
 }
 
 fn encodings(https: &Https) {
-    let yaml = ["-H", "accept: application/yaml"];
-    let (code, object) = text(https, "/api/v1/namespaces/default", &yaml);
+    let (code, object) = text(https, "/api/v1/namespaces/default", YAML);
     assert_eq!(code, 200);
     assert!(object.starts_with("apiVersion: v1\nkind: Namespace\nmetadata:\n"), "{object}");
-    let (_, list) = text(https, "/api/v1/namespaces", &yaml);
+    let (_, list) = text(https, "/api/v1/namespaces", YAML);
     assert!(
         list.contains("kind: NamespaceList\n") && list.contains("\nitems:\n- apiVersion: v1\n"),
         "{list}"
     );
-    let (code, status) = text(https, &format!("{MAPS}/none"), &yaml);
+    let (code, status) = text(https, &format!("{MAPS}/none"), YAML);
     assert!(code == 404 && status.contains("reason: NotFound\n"), "{status}");
-    let (_, groups) = text(https, "/apis", &yaml);
+    let (_, groups) = text(https, "/apis", YAML);
     assert!(groups.contains("kind: APIGroupList\n"), "{groups}");
-    let (code, status) = https.call("GET", "/api/v1/namespaces", &["-H", "accept: text/html"]);
+    let (code, status) = https.ask("GET", "/api/v1/namespaces").header("accept", "text/html").parts();
     assert_eq!((code, &status["reason"]), (406, &json!("NotAcceptable")), "{status}");
     assert_eq!(
         status["message"],
         "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
     );
-    let (code, status) = text(https, "/api/v1/namespaces?watch=1", &yaml);
+    let (code, status) = text(https, "/api/v1/namespaces?watch=1", YAML);
     assert!(code == 406 && status.contains("accepted: application/json;stream=watch,"), "{status}");
 }
 
 fn metadata_alone(https: &Https) {
-    let form =
-        |name: &str| format!("accept: application/vnd.kubernetes.protobuf;as={name};g=meta.k8s.io;v=v1");
     for (path, name) in [
         ("/api/v1/namespaces/default", "PartialObjectMetadata"),
         ("/api/v1/namespaces", "PartialObjectMetadataList"),
         ("/api/v1/namespaces?watch=1&timeoutSeconds=1", "PartialObjectMetadata"),
     ] {
-        let (code, told) = head(https, path, &["-H", &form(name)]);
-        assert_eq!(code, 200, "{told}");
-        assert!(told.contains("content-type: application/vnd.kubernetes.protobuf"), "{told}");
+        let form = format!("{PROTOBUF};as={name};g=meta.k8s.io;v=v1");
+        let told = https.ask("GET", path).header("accept", &form).send();
+        assert_eq!(told.code, 200, "{told:?}");
+        assert!(told.header("content-type").starts_with(PROTOBUF), "{told:?}");
     }
 }
 
-fn for_people(https: &Https) {
+fn for_people(cluster: &Cluster, https: &Https) {
     let (_, map) = https.send("POST", MAPS, JSON, &map("read"));
     let url = format!("{API}{MAPS}/read");
-    let raw = |more: &[&str]| {
-        let words = ["--cert", "client.pem", "--key", "client.key", &url];
-        https.curl(&[&words, more].concat()).stdout.rsplit_once('\n').unwrap().0.to_owned()
-    };
+    let raw = |more: &[&str]| cluster.curl(&[&ADMINISTRATOR[..], more, &[&url]].concat()).ok();
     assert_eq!(raw(&[]), format!("{map:#}"));
     assert_eq!(raw(&["-A", "Go-http-client/2.0"]), map.to_string());
-    let (code, version) = https.call("GET", "/version", &[]);
+    let (code, version) = https.call("GET", "/version");
     let fields: Vec<&String> = version.as_object().unwrap().keys().collect();
     assert_eq!(code, 200);
     for field in ["buildDate", "compiler", "gitCommit", "gitTreeState", "gitVersion", "goVersion", "platform"]
@@ -166,16 +153,16 @@ fn for_people(https: &Https) {
 }
 
 fn health(https: &Https) {
-    let (code, told) = text(https, "/readyz?verbose&exclude=shutdown", &[]);
+    let (code, told) = text(https, "/readyz?verbose&exclude=shutdown", "*/*");
     assert_eq!(code, 200);
     assert_eq!(told, "[+]ping ok\n[+]etcd ok\n[+]shutdown excluded: ok\nreadyz check passed\n");
-    assert_eq!(text(https, "/livez/etcd", &[]), (200, "ok".to_owned()));
-    assert_eq!(https.call("GET", "/livez/none", &[]).0, 404);
+    assert_eq!(text(https, "/livez/etcd", "*/*"), (200, "ok".to_owned()));
+    assert_eq!(https.call("GET", "/livez/none").0, 404);
 }
 
 fn old_watches(https: &Https) {
     let path = format!("{}/read?timeoutSeconds=1", MAPS.replace("/v1/", "/v1/watch/"));
-    let (code, events) = https.call("GET", &path, &["-A", "test"]);
+    let (code, events) = https.call("GET", &path);
     assert_eq!(code, 200);
     assert_eq!((&events["type"], &events["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("read")));
     assert_ne!(events, Value::Null);

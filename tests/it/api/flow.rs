@@ -1,12 +1,12 @@
 //! Priority and fairness, limits of requests and the end of the server, over HTTPS.
 
-use super::{API, Https, JSON, MAPS, map};
-use crate::support::cluster::{Cluster, SOON};
+use super::{MAPS, map};
+use crate::support::cluster::{ADMINISTRATOR, API, Cluster, SOON};
+use crate::support::https::{Https, JSON, MERGE};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
 
 const FLOW: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
-const MERGE: &str = "application/merge-patch+json";
 
 #[test]
 fn requests_have_priorities() {
@@ -21,7 +21,7 @@ fn requests_have_priorities() {
 
 fn defaults(https: &Https) {
     let names = |path: &str| -> Vec<String> {
-        let (_, list) = https.call("GET", &format!("{FLOW}/{path}"), &[]);
+        let (_, list) = https.call("GET", &format!("{FLOW}/{path}"));
         let items = list["items"].as_array().unwrap_or_else(|| panic!("{list}"));
         items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
     };
@@ -39,16 +39,16 @@ fn defaults(https: &Https) {
         ]
     );
     assert_eq!(names("flowschemas").len(), 11);
-    let (_, schema) = https.call("GET", &format!("{FLOW}/flowschemas/system-nodes"), &[]);
+    let (_, schema) = https.call("GET", &format!("{FLOW}/flowschemas/system-nodes"));
     assert_eq!(schema["status"]["conditions"][0]["status"], "False", "{schema}");
 }
 
 fn mandatory_objects_come_back(https: &Https) {
     let path = format!("{FLOW}/flowschemas/catch-all");
-    let (_, before) = https.call("GET", &path, &[]);
-    https.call("DELETE", &path, &[]);
+    let (_, before) = https.call("GET", &path);
+    https.call("DELETE", &path);
     wait_for("the mandatory schema", SOON, || {
-        let (code, now) = https.call("GET", &path, &[]);
+        let (code, now) = https.call("GET", &path);
         (code == 200 && now["metadata"]["uid"] != before["metadata"]["uid"]).then_some(())
     });
     // A suggested one is the administrator's once the annotation says so.
@@ -60,10 +60,10 @@ fn mandatory_objects_come_back(https: &Https) {
     let other = format!("{FLOW}/prioritylevelconfigurations/node-high");
     assert_eq!(https.send("PATCH", &other, MERGE, &followed).0, 200);
     wait_for("the suggested level", SOON, || {
-        let (_, now) = https.call("GET", &other, &[]);
+        let (_, now) = https.call("GET", &other);
         (now["spec"]["limited"]["nominalConcurrencyShares"] == 40).then_some(())
     });
-    let (_, now) = https.call("GET", &path, &[]);
+    let (_, now) = https.call("GET", &path);
     assert_eq!(now["spec"]["limited"]["nominalConcurrencyShares"], 31);
 }
 
@@ -82,52 +82,53 @@ fn dangling(https: &Https) {
     assert_eq!(code, 201, "{made}");
     let path = format!("{FLOW}/flowschemas/lost");
     let told = wait_for("the condition", SOON, || {
-        let (_, now) = https.call("GET", &path, &[]);
+        let (_, now) = https.call("GET", &path);
         (now["status"]["conditions"][0]["status"] == "True").then(|| now["status"]["conditions"][0].clone())
     });
     assert_eq!(
         told["message"],
         "This FlowSchema references the PriorityLevelConfiguration object named \"none\" but there is no such object"
     );
-    https.call("DELETE", &path, &[]);
+    https.call("DELETE", &path);
 }
 
 fn read(cluster: &Cluster, file: &str) -> String {
     std::fs::read_to_string(cluster.sandbox.folder.join(file)).unwrap_or_default()
 }
 
-/// The headers of an answer to a user, by impersonation.
-fn answered(https: &Https, user: &str, path: &str) -> String {
-    let url = format!("{API}{path}");
-    let name = format!("impersonate-user: {user}");
-    let words = ["--cert", "client.pem", "--key", "client.key", "-i", "-H", &name, &url];
-    https.curl(&words).stdout
-}
-
 fn headers(https: &Https) {
     let uid = |path: &str| {
-        let (_, object) = https.call("GET", &format!("{FLOW}/{path}"), &[]);
+        let (_, object) = https.call("GET", &format!("{FLOW}/{path}"));
         object["metadata"]["uid"].as_str().unwrap().to_owned()
     };
-    let scheduler = answered(https, "system:kube-scheduler", "/api/v1/pods");
-    let schema = uid("flowschemas/kube-scheduler");
+    let scheduler = https.ask("GET", "/api/v1/pods").by("system:kube-scheduler").send();
     let level = uid("prioritylevelconfigurations/workload-high");
-    assert!(scheduler.contains(&format!("x-kubernetes-pf-flowschema-uid: {schema}")), "{scheduler}");
-    assert!(scheduler.contains(&format!("x-kubernetes-pf-prioritylevel-uid: {level}")), "{scheduler}");
-    let somebody = answered(https, "somebody", "/api/v1/pods");
-    assert!(somebody.contains(&uid("flowschemas/global-default")), "{somebody}");
+    assert_eq!(scheduler.header("x-kubernetes-pf-flowschema-uid"), uid("flowschemas/kube-scheduler"));
+    assert_eq!(scheduler.header("x-kubernetes-pf-prioritylevel-uid"), level);
+    let somebody = https.ask("GET", "/api/v1/pods").by("somebody").send();
+    assert_eq!(somebody.header("x-kubernetes-pf-flowschema-uid"), uid("flowschemas/global-default"));
+}
+
+/// Makes a level that has no seats, with a short queue for one user's requests.
+fn make_level(https: &Https, name: &str, user: &str) {
+    let level = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration",
+        "metadata": {"name": name}, "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 0,
+            "borrowingLimitPercent": 0, "limitResponse": {"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 2}}}}});
+    assert_eq!(https.send("POST", &format!("{FLOW}/prioritylevelconfigurations"), JSON, &level).0, 201);
+    assert_eq!(https.send("POST", &format!("{FLOW}/flowschemas"), JSON, &schema(user, name, user)).0, 201);
+}
+
+/// Gives a level a share of the seats, and lets it be known by a request.
+fn share(https: &Https, level: &str, shares: u32) {
+    let change = json!({"spec": {"limited": {"nominalConcurrencyShares": shares}}});
+    let path = format!("{FLOW}/prioritylevelconfigurations/{level}");
+    assert_eq!(https.send("PATCH", &path, MERGE, &change).0, 200);
+    https.call("GET", MAPS);
 }
 
 /// One user's requests fill their level; a node's heartbeat and an administrator are answered all the same.
 fn a_flood_leaves_room_for_others(cluster: &Cluster, https: &Https) {
-    let level = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration",
-        "metadata": {"name": "narrow"}, "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 0,
-            "borrowingLimitPercent": 0, "limitResponse": {"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 2}}}}});
-    assert_eq!(https.send("POST", &format!("{FLOW}/prioritylevelconfigurations"), JSON, &level).0, 201);
-    assert_eq!(
-        https.send("POST", &format!("{FLOW}/flowschemas"), JSON, &schema("noisy", "narrow", "noisy")).0,
-        201
-    );
+    make_level(https, "narrow", "noisy");
     // Without a seat nothing of the user's starts: two requests wait, all others are refused at once.
     let urls = format!("{API}/api/v1/namespaces/default/configmaps?timeout=60s");
     let flood = format!(
@@ -142,26 +143,14 @@ fn a_flood_leaves_room_for_others(cluster: &Cluster, https: &Https) {
     assert_eq!(metric(https, "narrow", "current_inqueue_requests", "").unwrap(), 2);
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a", "namespace": "kube-node-lease"},
         "spec": {"holderIdentity": "a", "leaseDurationSeconds": 40}});
-    let node = [
-        "-H",
-        "impersonate-user: system:node:a",
-        "-H",
-        "impersonate-group: system:nodes",
-        "-H",
-        "content-type: application/json",
-        "-d",
-        &lease.to_string(),
-    ];
-    let (code, made) =
-        https.call("POST", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", &node);
+    let leases = https.ask("POST", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases");
+    let node = leases.by("system:node:a").header("impersonate-group", "system:nodes");
+    let (code, made) = node.object(JSON, &lease).parts();
     assert_eq!(code, 201, "{made}");
-    assert_eq!(https.call("GET", MAPS, &[]).0, 200);
+    assert_eq!(https.call("GET", MAPS).0, 200);
     assert!(noisy.ended().is_none(), "two requests are still waiting");
     // Seats let those go that wait.
-    let more = json!({"spec": {"limited": {"nominalConcurrencyShares": 20}}});
-    let path = format!("{FLOW}/prioritylevelconfigurations/narrow");
-    assert_eq!(https.send("PATCH", &path, MERGE, &more).0, 200);
-    https.call("GET", MAPS, &[]);
+    share(https, "narrow", 20);
     wait_for("the end of the flood", SOON, || noisy.ended());
     let answers: Vec<String> = (1..=8).map(|number| read(cluster, &format!("flood-{number}"))).collect();
     let refused: Vec<&String> = answers.iter().filter(|answer| answer.contains(" 429")).collect();
@@ -172,11 +161,15 @@ fn a_flood_leaves_room_for_others(cluster: &Cluster, https: &Https) {
 
 /// A number of `/metrics` about a priority level.
 fn metric(https: &Https, level: &str, name: &str, reason: &str) -> Option<i64> {
-    let (_, text) = https.call("GET", "/metrics", &[]);
+    let level = format!("priority_level=\"{level}\"");
+    counted(https, &format!("apiserver_flowcontrol_{name}"), &[&level, reason])
+}
+
+/// A number of `/metrics`, of the first series whose labels have these parts.
+fn counted(https: &Https, name: &str, parts: &[&str]) -> Option<i64> {
+    let (_, text) = https.call("GET", "/metrics");
     let line = text.as_str()?.lines().find(|line| {
-        line.starts_with(&format!("apiserver_flowcontrol_{name}{{"))
-            && line.contains(&format!("priority_level=\"{level}\""))
-            && line.contains(reason)
+        line.starts_with(&format!("{name}{{")) && parts.iter().all(|part| line.contains(part))
     })?;
     line.rsplit(' ').next()?.parse().ok()
 }
@@ -185,13 +178,13 @@ fn metric(https: &Https, level: &str, name: &str, reason: &str) -> Option<i64> {
 fn requests_have_limits() {
     let mut cluster = Cluster::control_plane();
     let https = Https::new(&cluster);
-    timeouts(&https);
-    sizes(&cluster, &https);
+    timeouts(&cluster, &https);
+    sizes(&https);
     the_end_is_orderly(&mut cluster);
 }
 
-fn timeouts(https: &Https) {
-    let (code, status) = https.call("GET", &format!("{MAPS}?timeout=soon"), &[]);
+fn timeouts(cluster: &Cluster, https: &Https) {
+    let (code, status) = https.call("GET", &format!("{MAPS}?timeout=soon"));
     assert_eq!((code, &status["reason"]), (400, &json!("BadRequest")));
     assert_eq!(
         status["message"],
@@ -204,7 +197,7 @@ fn timeouts(https: &Https) {
     let script = format!(
         "(printf '{head}{{'; sleep 3) | openssl s_client -quiet -no_ign_eof -connect 127.0.0.1:6443 -cert client.pem -key client.key"
     );
-    let answer = https.0.sandbox.sh(&script).stdout;
+    let answer = cluster.sandbox.sh(&script).stdout;
     assert!(answer.starts_with("HTTP/1.1 504 Gateway Timeout"), "{answer}");
     assert!(
         answer.contains("\"message\":\"Timeout: request did not complete within the allotted timeout\""),
@@ -212,41 +205,25 @@ fn timeouts(https: &Https) {
     );
 }
 
-fn sizes(cluster: &Cluster, https: &Https) {
-    let send = |bytes: usize| {
-        let mut large = map("large");
-        large["data"]["key"] = json!("x".repeat(bytes));
-        std::fs::write(cluster.sandbox.folder.join("large.json"), large.to_string()).unwrap();
-        let words = ["-H", "content-type: application/json", "--data-binary", "@large.json"];
-        https.call("POST", MAPS, &words)
-    };
-    let (code, status) = send(3 << 20);
+fn sizes(https: &Https) {
+    let mut large = map("large");
+    large["data"]["key"] = json!("x".repeat(3 << 20));
+    let (code, status) = https.send("POST", MAPS, JSON, &large);
     assert_eq!((code, &status["reason"]), (413, &json!("RequestEntityTooLarge")), "{status}");
     assert_eq!(status["message"], "Request entity too large: limit is 3145728");
     // More than an object may have.
     let revision = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "large"},
         "revision": 1, "data": {"text": "x".repeat(1_600_000)}});
-    std::fs::write(cluster.sandbox.folder.join("large.json"), revision.to_string()).unwrap();
-    let words = ["-H", "content-type: application/json", "--data-binary", "@large.json"];
-    let (code, status) = https.call("POST", "/apis/apps/v1/namespaces/default/controllerrevisions", &words);
+    let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let (code, status) = https.send("POST", revisions, JSON, &revision);
     assert_eq!((code, &status["message"]), (500, &json!("etcdserver: request is too large")), "{status}");
 }
 
 /// A watch ends with a whole last chunk when the server stops, and a new start goes on from there.
 fn the_end_is_orderly(cluster: &mut Cluster) {
     let url = format!("{API}{MAPS}?watch=true&resourceVersion=0");
-    let words = [
-        "curl",
-        "-sSN",
-        "--http1.1",
-        "--cacert",
-        "ca.pem",
-        "--cert",
-        "client.pem",
-        "--key",
-        "client.key",
-        &url,
-    ];
+    let curl = ["curl", "-sSN", "--http1.1", "--cacert", "ca.pem", &url];
+    let words = [&curl[..], &ADMINISTRATOR].concat();
     let log = cluster.sandbox.folder.join("watch.log");
     let mut watch = cluster.sandbox.background(&log, |_| {}, &words);
     wait_for("the watch", SOON, || std::fs::read_to_string(&log).ok().filter(|text| text.contains("ADDED")));

@@ -1,7 +1,8 @@
 //! ResourceQuotas over HTTPS: counted exactly, also while many write at once.
 
-use super::{Https, JSON, map};
-use crate::support::cluster::{Cluster, SOON};
+use super::map;
+use crate::support::cluster::{API, Cluster, SOON};
+use crate::support::https::{Https, JSON, MERGE};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ const ROOM: usize = 20;
 const TRIES: usize = 60;
 
 fn used(https: &Https, quota: &str, resource: &str) -> String {
-    let (_, quota) = https.call("GET", &format!("{QUOTAS}/{quota}"), &[]);
+    let (_, quota) = https.call("GET", &format!("{QUOTAS}/{quota}"));
     quota["status"]["used"][resource].as_str().unwrap_or_default().to_owned()
 }
 
@@ -27,11 +28,11 @@ fn quotas_are_counted_exactly() {
     cluster.kubectl("create namespace counted");
     let https = Https::new(&cluster);
     wait_for("what every namespace has", SOON, || {
-        (https.call("GET", "/api/v1/namespaces/counted/serviceaccounts/default", &[]).0 == 200
-            && https.call("GET", &format!("{MAPS}/kube-root-ca.crt"), &[]).0 == 200)
+        (https.call("GET", "/api/v1/namespaces/counted/serviceaccounts/default").0 == 200
+            && https.call("GET", &format!("{MAPS}/kube-root-ca.crt")).0 == 200)
             .then_some(())
     });
-    race(&https);
+    race(&cluster, &https);
     words(&https);
     pods(&https);
     cluster.stop("KILL");
@@ -43,7 +44,7 @@ fn quotas_are_counted_exactly() {
 }
 
 /// Of many creates at once exactly as many take place as there is room for.
-fn race(https: &Https) {
+fn race(cluster: &Cluster, https: &Https) {
     let hard = json!({"hard": {"configmaps": ROOM.to_string(), "count/configmaps": "1k"}});
     let (code, made) = https.send("POST", QUOTAS, JSON, &quota("maps", &hard));
     assert_eq!(code, 201, "{made}");
@@ -51,20 +52,16 @@ fn race(https: &Https) {
     let config: String = (0..TRIES)
         .map(|index| {
             let body = map(&format!("m-{index}")).to_string().replace('"', "\\\"");
-            format!("url = \"{}{MAPS}\"\ncacert = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\nrequest = POST\nheader = \"content-type: application/json\"\ndata = \"{body}\"\noutput = /dev/null\nwrite-out = \"%{{http_code}}\\n\"\n", super::API)
+            format!("url = \"{}{MAPS}\"\ncacert = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\nrequest = POST\nheader = \"content-type: application/json\"\ndata = \"{body}\"\noutput = /dev/null\nwrite-out = \"%{{http_code}}\\n\"\n", API)
         })
         .collect::<Vec<_>>()
         .join("next\n");
-    std::fs::write(https.0.sandbox.folder.join("race"), config).unwrap();
-    let output = https
-        .0
-        .sandbox
-        .run(&["curl", "-sS", "--no-progress-meter", "-Z", "--parallel-max", "32", "-K", "race"])
-        .ok();
+    std::fs::write(cluster.sandbox.folder.join("race"), config).unwrap();
+    let output = cluster.curl(&["--no-progress-meter", "-Z", "--parallel-max", "32", "-K", "race"]).ok();
     let made = output.lines().filter(|code| *code == "201").count();
     let refused = output.lines().filter(|code| *code == "403").count();
     assert_eq!((made, refused), (ROOM - 1, TRIES - ROOM + 1), "{output}");
-    let (_, list) = https.call("GET", MAPS, &[]);
+    let (_, list) = https.call("GET", MAPS);
     assert_eq!(list["items"].as_array().unwrap().len(), ROOM);
     assert_eq!(used(https, "maps", "configmaps"), ROOM.to_string());
 }
@@ -78,9 +75,9 @@ fn words(https: &Https) {
             "configmaps \"more\" is forbidden: exceeded quota: maps, requested: configmaps=1, used: configmaps={ROOM}, limited: configmaps={ROOM}"
         )
     );
-    let (_, list) = https.call("GET", MAPS, &[]);
+    let (_, list) = https.call("GET", MAPS);
     let first = list["items"][1]["metadata"]["name"].as_str().unwrap().to_owned();
-    assert_eq!(https.call("DELETE", &format!("{MAPS}/{first}"), &[]).0, 200);
+    assert_eq!(https.call("DELETE", &format!("{MAPS}/{first}")).0, 200);
     assert_eq!(used(https, "maps", "configmaps"), (ROOM - 1).to_string(), "a deletion gives back at once");
     let dry = https.send("POST", &format!("{MAPS}?dryRun=All"), JSON, &map("dry"));
     assert_eq!(dry.0, 201);
@@ -123,13 +120,12 @@ fn pods(https: &Https) {
     short["spec"]["activeDeadlineSeconds"] = json!(60);
     assert_eq!(https.send("POST", PODS, JSON, &short).0, 201, "another scope");
     let ended = json!({"status": {"phase": "Succeeded"}});
-    let (code, _) =
-        https.send("PATCH", &format!("{PODS}/some/status"), "application/merge-patch+json", &ended);
+    let (code, _) = https.send("PATCH", &format!("{PODS}/some/status"), MERGE, &ended);
     assert_eq!((code, used(https, "pods", "pods").as_str()), (200, "0"));
     assert_eq!(https.send("POST", PODS, JSON, &pod("more", &some)).0, 201);
     let wider = json!({"spec": {"hard": {"pods": "5"}}});
-    assert_eq!(https.send("PATCH", &format!("{QUOTAS}/pods"), "application/merge-patch+json", &wider).0, 200);
-    let (_, told) = https.call("GET", &format!("{QUOTAS}/pods"), &[]);
+    assert_eq!(https.send("PATCH", &format!("{QUOTAS}/pods"), MERGE, &wider).0, 200);
+    let (_, told) = https.call("GET", &format!("{QUOTAS}/pods"));
     assert_eq!(
         (&told["status"]["hard"]["pods"], &told["status"]["used"]["pods"]),
         (&json!("5"), &json!("1"))

@@ -1,7 +1,8 @@
 //! Lists, pages and watches at revisions, by selectors and in their older forms, over HTTPS.
 
-use super::{Https, JSON, MAPS, map};
+use super::{MAPS, map};
 use crate::support::cluster::Cluster;
+use crate::support::https::{Https, JSON, MERGE};
 use serde_json::{Value, json};
 
 #[test]
@@ -19,7 +20,7 @@ fn reading_is_exact() {
 
 /// The events of a watch that ends by itself.
 fn watched(https: &Https, path: &str) -> Vec<Value> {
-    let (code, body) = https.call("GET", path, &[]);
+    let (code, body) = https.call("GET", path);
     assert_eq!(code, 200, "{body}");
     let text = match body {
         Value::String(text) => text,
@@ -37,7 +38,7 @@ fn revisions(https: &Https) {
         format!("{MAPS}?resourceVersion=99999999"),
         format!("{MAPS}/kube-root-ca.crt?resourceVersion=99999999"),
     ] {
-        let (code, status) = https.call("GET", &path, &[]);
+        let (code, status) = https.call("GET", &path);
         assert_eq!((code, &status["reason"]), (504, &json!("Timeout")), "{status}");
         let message = status["message"].as_str().unwrap();
         assert!(message.starts_with("Timeout: Too large resource version: 99999999, current: "), "{message}");
@@ -53,14 +54,14 @@ fn revisions(https: &Https) {
 
 fn options(https: &Https) {
     let refused = |query: &str| {
-        let (code, status) = https.call("GET", &format!("{MAPS}?{query}"), &[]);
+        let (code, status) = https.call("GET", &format!("{MAPS}?{query}"));
         assert_eq!((code, &status["reason"]), (422, &json!("Invalid")), "{status}");
         status["details"]["causes"][0]["field"].as_str().unwrap().to_owned()
     };
     assert_eq!(refused("resourceVersionMatch=Exact"), "resourceVersionMatch");
     assert_eq!(refused("sendInitialEvents=false"), "sendInitialEvents");
     assert_eq!(refused("watch=1&sendInitialEvents=true"), "resourceVersionMatch");
-    let (code, status) = https.call("GET", &format!("{MAPS}?continue=%20"), &[]);
+    let (code, status) = https.call("GET", &format!("{MAPS}?continue=%20"));
     assert_eq!(code, 400);
     assert_eq!(
         status["message"],
@@ -74,7 +75,7 @@ fn pages_change_selectors(https: &Https) {
         object["metadata"]["labels"] = json!({"reading": label});
         assert_eq!(https.send("POST", MAPS, JSON, &object).0, 201);
     }
-    let (_, page) = https.call("GET", &format!("{MAPS}?limit=1&labelSelector=reading"), &[]);
+    let (_, page) = https.call("GET", &format!("{MAPS}?limit=1&labelSelector=reading"));
     let names = |page: &Value| -> Vec<String> {
         let items = page["items"].as_array().unwrap().iter();
         items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
@@ -83,8 +84,8 @@ fn pages_change_selectors(https: &Https) {
     assert_eq!(page["metadata"]["remainingItemCount"], Value::Null);
     let token = page["metadata"]["continue"].as_str().unwrap();
     let url = format!("{MAPS}?limit=5&labelSelector=reading%3D1&continue={token}");
-    assert_eq!(names(&https.call("GET", &url, &[]).1), ["r-c"]);
-    let (_, page) = https.call("GET", &format!("{MAPS}?limit=1"), &[]);
+    assert_eq!(names(&https.call("GET", &url).1), ["r-c"]);
+    let (_, page) = https.call("GET", &format!("{MAPS}?limit=1"));
     assert_eq!(page["metadata"]["remainingItemCount"], 4);
 }
 
@@ -102,22 +103,22 @@ fn watches(https: &Https) {
     assert_eq!(kinds[at + 1..], ["BOOKMARK"], "shortly before the end: {with:?}");
     let without = watched(https, &format!("{MAPS}?watch=1&{initial}&timeoutSeconds=1"));
     assert!(kinds_of(&without).iter().all(|kind| *kind == "ADDED"));
-    let (_, list) = https.call("GET", MAPS, &[]);
+    let (_, list) = https.call("GET", MAPS);
     let since = list["metadata"]["resourceVersion"].as_str().unwrap();
     let quiet = format!("{MAPS}?watch=1&resourceVersion={since}&allowWatchBookmarks=1&timeoutSeconds=3");
     assert_eq!(kinds_of(&watched(https, &quiet)), ["BOOKMARK"]);
 }
 
 fn watches_of_selections(https: &Https) {
-    let (_, list) = https.call("GET", MAPS, &[]);
+    let (_, list) = https.call("GET", MAPS);
     let since = list["metadata"]["resourceVersion"].as_str().unwrap();
     let relabel = |value: &str| {
         let patch = json!({"metadata": {"labels": {"reading": value}}});
-        https.send("PATCH", &format!("{MAPS}/r-a"), "application/merge-patch+json", &patch)
+        https.send("PATCH", &format!("{MAPS}/r-a"), MERGE, &patch)
     };
     relabel("9");
     let (_, last) = relabel("1");
-    https.call("DELETE", &format!("{MAPS}/r-c"), &[]);
+    https.call("DELETE", &format!("{MAPS}/r-c"));
     let url = format!("{MAPS}?watch=1&labelSelector=reading%3D1&resourceVersion={since}&timeoutSeconds=1");
     let events = watched(https, &url);
     assert_eq!(kinds_of(&events), ["DELETED", "ADDED", "DELETED"], "{events:?}");
@@ -135,7 +136,7 @@ fn older_paths(https: &Https) {
     let one = watched(https, &format!("{path}?timeoutSeconds=1"));
     assert_eq!(one.len(), 1);
     assert_eq!(one[0]["object"]["metadata"]["name"], "r-b");
-    let (code, status) = https.call("GET", &format!("{path}?fieldSelector=metadata.name%3Dr-a"), &[]);
+    let (code, status) = https.call("GET", &format!("{path}?fieldSelector=metadata.name%3Dr-a"));
     assert_eq!(
         (code, &status["message"]),
         (400, &json!("fieldSelector metadata.name doesn't match requested name"))
@@ -157,7 +158,7 @@ fn events(https: &Https) {
     let found = |path: &str, selector: &str| -> Vec<String> {
         let selector = selector.replace('=', "%3D").replace('/', "%2F");
         let (code, list) =
-            https.call("GET", &format!("{path}/namespaces/default/events?fieldSelector={selector}"), &[]);
+            https.call("GET", &format!("{path}/namespaces/default/events?fieldSelector={selector}"));
         assert_eq!(code, 200, "{list}");
         let items = list["items"].as_array().unwrap().iter();
         items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
@@ -168,7 +169,6 @@ fn events(https: &Https) {
     assert_eq!(found(core, "reportingComponent=example.com/a,type=Normal,reason=Tried"), ["one.1"]);
     assert_eq!(found(own, "regarding.name=one,regarding.kind=ConfigMap"), ["one.1"]);
     assert_eq!(found(own, "reportingController=example.com/b"), ["two.1"]);
-    let (code, status) =
-        https.call("GET", &format!("{own}/events?fieldSelector=involvedObject.name%3Done"), &[]);
+    let (code, status) = https.call("GET", &format!("{own}/events?fieldSelector=involvedObject.name%3Done"));
     assert_eq!(code, 400, "{status}");
 }

@@ -1,7 +1,7 @@
 //! Subresources, and what services are given, as clients see them.
 
-use super::{Https, JSON};
 use crate::support::cluster::{Cluster, SOON};
+use crate::support::https::{Https, JSON, MERGE};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
 
@@ -9,7 +9,6 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
 const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
-const MERGE: &str = "application/merge-patch+json";
 
 fn message(answer: &(u16, Value)) -> (u16, &str) {
     (answer.0, answer.1["message"].as_str().unwrap_or_default())
@@ -25,7 +24,7 @@ fn pods_are_bound_resized_and_evicted_as_in_kubernetes() {
     let cluster = Cluster::control_plane();
     let https = Https::new(&cluster);
     wait_for("the account default", SOON, || {
-        (https.call("GET", "/api/v1/namespaces/default/serviceaccounts/default", &[]).0 == 200).then_some(())
+        (https.call("GET", "/api/v1/namespaces/default/serviceaccounts/default").0 == 200).then_some(())
     });
     assert_eq!(https.send("POST", PODS, JSON, &pod("p")).0, 201);
     binding(&https);
@@ -53,7 +52,7 @@ fn binding(https: &Https) {
         message(&again),
         (409, "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n\"")
     );
-    let (_, bound) = https.call("GET", &format!("{PODS}/p"), &[]);
+    let (_, bound) = https.call("GET", &format!("{PODS}/p"));
     assert_eq!(bound["metadata"]["annotations"]["by"], "test");
     assert_eq!(bound["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
 }
@@ -112,14 +111,14 @@ fn eviction(https: &Https) {
     );
     assert_eq!(status(&json!({"disruptionsAllowed": 1, "currentHealthy": 2})).0, 200);
     assert_eq!(evict("p", "?dryRun=All").0, 201);
-    let (_, told) = https.call("GET", &format!("{budgets}/b"), &[]);
+    let (_, told) = https.call("GET", &format!("{budgets}/b"));
     assert_eq!(told["status"]["disruptionsAllowed"], 1, "{told}");
     let (code, done) = evict("p", "");
     assert_eq!((code, &done["status"]), (201, &json!("Success")), "{done}");
-    let (_, told) = https.call("GET", &format!("{budgets}/b"), &[]);
+    let (_, told) = https.call("GET", &format!("{budgets}/b"));
     assert_eq!(told["status"]["disruptionsAllowed"], 0, "{told}");
     assert!(told["status"]["disruptedPods"]["p"].is_string(), "{told}");
-    let (_, going) = https.call("GET", &format!("{PODS}/p"), &[]);
+    let (_, going) = https.call("GET", &format!("{PODS}/p"));
     let why = going["status"]["conditions"]
         .as_array()
         .unwrap()
@@ -171,7 +170,7 @@ fn services_have_their_addresses_and_ports_and_give_them_back() {
     cluster.stop("KILL");
     cluster.start();
     let https = Https::new(&cluster);
-    assert_eq!(https.call("GET", &format!("{ADDRESSES}/10.43.0.77"), &[]).0, 200);
+    assert_eq!(https.call("GET", &format!("{ADDRESSES}/10.43.0.77")).0, 200);
     let taken = https.send("POST", SERVICES, JSON, &service("other", &json!({"clusterIP": "10.43.0.77"})));
     assert_eq!(
         message(&taken),
@@ -180,17 +179,17 @@ fn services_have_their_addresses_and_ports_and_give_them_back() {
             "Service \"other\" is invalid: spec.clusterIPs: Invalid value: [\"10.43.0.77\"]: failed to allocate IP 10.43.0.77: provided IP is already allocated"
         )
     );
-    assert_eq!(https.call("DELETE", &format!("{ADDRESSES}/10.43.0.77"), &[]).0, 200);
+    assert_eq!(https.call("DELETE", &format!("{ADDRESSES}/10.43.0.77")).0, 200);
     wait_for("the repaired address", SOON, || {
-        (https.call("GET", &format!("{ADDRESSES}/10.43.0.77"), &[]).0 == 200).then_some(())
+        (https.call("GET", &format!("{ADDRESSES}/10.43.0.77")).0 == 200).then_some(())
     });
     ranges(&https);
 }
 
 fn addresses(https: &Https) {
-    let (_, cidr) = https.call("GET", &format!("{CIDRS}/kubernetes"), &[]);
+    let (_, cidr) = https.call("GET", &format!("{CIDRS}/kubernetes"));
     assert_eq!(cidr["spec"]["cidrs"], json!(["10.43.0.0/16"]));
-    let (_, own) = https.call("GET", &format!("{ADDRESSES}/10.43.0.1"), &[]);
+    let (_, own) = https.call("GET", &format!("{ADDRESSES}/10.43.0.1"));
     assert_eq!(
         own["spec"]["parentRef"],
         json!({"resource": "services", "namespace": "default", "name": "kubernetes"}),
@@ -203,26 +202,26 @@ fn addresses(https: &Https) {
     let (code, made) = https.send("POST", SERVICES, JSON, &service("a", &json!({})));
     assert_eq!(code, 201, "{made}");
     let ip = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
-    assert_eq!(https.call("GET", &format!("{ADDRESSES}/{ip}"), &[]).0, 200);
+    assert_eq!(https.call("GET", &format!("{ADDRESSES}/{ip}")).0, 200);
     let (code, _) = https.send(
         "POST",
         &format!("{SERVICES}?dryRun=All"),
         JSON,
         &service("b", &json!({"clusterIP": "10.43.0.99"})),
     );
-    assert_eq!((code, https.call("GET", &format!("{ADDRESSES}/10.43.0.99"), &[]).0), (201, 404));
+    assert_eq!((code, https.call("GET", &format!("{ADDRESSES}/10.43.0.99")).0), (201, 404));
     let external = json!({"spec": {"type": "ExternalName", "externalName": "example.com", "clusterIP": null, "clusterIPs": null, "ports": null}});
     let (code, changed) = https.send("PATCH", &format!("{SERVICES}/a"), MERGE, &external);
     assert_eq!(code, 200, "{changed}");
     assert_eq!(
-        https.call("GET", &format!("{ADDRESSES}/{ip}"), &[]).0,
+        https.call("GET", &format!("{ADDRESSES}/{ip}")).0,
         404,
         "a change of type gives the address back"
     );
     let (_, made) = https.send("POST", SERVICES, JSON, &service("c", &json!({})));
     let ip = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
-    assert_eq!(https.call("DELETE", &format!("{SERVICES}/c"), &[]).0, 200);
-    assert_eq!(https.call("GET", &format!("{ADDRESSES}/{ip}"), &[]).0, 404, "a deletion gives it back");
+    assert_eq!(https.call("DELETE", &format!("{SERVICES}/c")).0, 200);
+    assert_eq!(https.call("GET", &format!("{ADDRESSES}/{ip}")).0, 404, "a deletion gives it back");
 }
 
 fn ports(https: &Https) {
@@ -255,7 +254,7 @@ fn ranges(https: &Https) {
     assert_eq!(outside.0, 422, "{outside:?}");
     assert_eq!(https.send("POST", CIDRS, JSON, &more).0, 201);
     let ready = |status: &str, reason: &str| {
-        let (_, cidr) = https.call("GET", &format!("{CIDRS}/more"), &[]);
+        let (_, cidr) = https.call("GET", &format!("{CIDRS}/more"));
         let condition = &cidr["status"]["conditions"][0];
         (condition["type"] == "Ready" && condition["status"] == status && condition["reason"] == reason)
             .then_some(cidr)
@@ -266,10 +265,10 @@ fn ranges(https: &Https) {
         https.send("POST", SERVICES, JSON, &service("far", &json!({"clusterIP": "10.99.0.9"}))).0,
         201
     );
-    assert_eq!(https.call("DELETE", &format!("{CIDRS}/more"), &[]).0, 200);
+    assert_eq!(https.call("DELETE", &format!("{CIDRS}/more")).0, 200);
     wait_for("the range that is held", SOON, || ready("False", "Terminating"));
-    assert_eq!(https.call("DELETE", &format!("{SERVICES}/far"), &[]).0, 200);
+    assert_eq!(https.call("DELETE", &format!("{SERVICES}/far")).0, 200);
     wait_for("the range's end", SOON, || {
-        (https.call("GET", &format!("{CIDRS}/more"), &[]).0 == 404).then_some(())
+        (https.call("GET", &format!("{CIDRS}/more")).0 == 404).then_some(())
     });
 }

@@ -1,5 +1,6 @@
 //! A cluster in a sandbox, driven by the machine's kubectl.
 
+use super::https::Account;
 use super::process::{Output, run, wait_for};
 use super::sandbox::{Background, Sandbox};
 use super::{binary, image};
@@ -7,6 +8,11 @@ use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Where the API is, from within the sandbox.
+pub(crate) const API: &str = "https://127.0.0.1:6443";
+/// curl's words for being the administrator.
+pub(crate) const ADMINISTRATOR: [&str; 4] = ["--cert", "client.pem", "--key", "client.key"];
 
 /// The image of most tests' pods.
 pub(crate) const IMAGE: &str = "knarr.test/busybox:1";
@@ -93,6 +99,24 @@ impl Cluster {
             (screen.matches("Ready in").count() > before).then_some(())
         });
         self.server = Some(server);
+        self.write_identity();
+    }
+
+    /// What the kubeconfig says as files, for programs that do not read it.
+    fn write_identity(&self) {
+        let Account { authorities, certificate, key, .. } = Account::read(&self.kubeconfig());
+        for (file, pem) in [("ca.pem", authorities), ("client.pem", certificate), ("client.key", key)] {
+            fs::write(self.sandbox.folder.join(file), pem).unwrap();
+        }
+    }
+
+    pub(crate) fn kubeconfig(&self) -> String {
+        fs::read_to_string(self.sandbox.folder.join("kubeconfig")).unwrap()
+    }
+
+    /// Runs curl, which trusts the cluster's authority.
+    pub(crate) fn curl(&self, words: &[&str]) -> Output {
+        self.sandbox.run(&[&["curl", "-sS", "--max-time", "20", "--cacert", "ca.pem"], words].concat())
     }
 
     /// Runs `knarr server` to its end where it is expected to fail.

@@ -36,6 +36,28 @@ const LIMIT: Duration = Duration::from_secs(70);
 /// The largest answer.
 const ANSWER_BYTES: usize = 64 << 20;
 
+/// What a kubeconfig says, certificates and key as PEM.
+pub(crate) struct Account {
+    server: String,
+    pub(crate) authorities: Vec<u8>,
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+}
+
+impl Account {
+    pub(crate) fn read(kubeconfig: &str) -> Self {
+        let config: Value = serde_yaml::from_str(kubeconfig).unwrap();
+        let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
+        let pem = |value: &Value| STANDARD.decode(value.as_str().unwrap_or_default()).unwrap();
+        Self {
+            server: cluster["server"].as_str().unwrap().to_owned(),
+            authorities: pem(&cluster["certificate-authority-data"]),
+            certificate: pem(&user["client-certificate-data"]),
+            key: pem(&user["client-key-data"]),
+        }
+    }
+}
+
 /// A client of one server. What waits, waits on the test's own thread.
 pub(crate) struct Https {
     runtime: Runtime,
@@ -45,21 +67,28 @@ pub(crate) struct Https {
 impl Https {
     /// The administrator of a cluster.
     pub(crate) fn new(cluster: &Cluster) -> Self {
-        let kubeconfig = std::fs::read_to_string(cluster.sandbox.folder.join("kubeconfig")).unwrap();
-        Self::of_kubeconfig(&kubeconfig, Some(cluster.sandbox.network()))
+        Self::of_kubeconfig(&cluster.kubeconfig(), Some(cluster.sandbox.network()))
     }
 
     /// Whom a kubeconfig names; `network` is the namespace to connect from, where it is another one.
     pub(crate) fn of_kubeconfig(text: &str, network: Option<PathBuf>) -> Self {
-        let config: Value = serde_yaml::from_str(text).unwrap();
-        let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
-        let pem = |value: &Value| STANDARD.decode(value.as_str().unwrap_or_default()).unwrap();
-        let authorities = pem(&cluster["certificate-authority-data"]);
-        let identity = (pem(&user["client-certificate-data"]), pem(&user["client-key-data"]));
-        let server = cluster["server"].as_str().unwrap().parse().unwrap();
-        let tls = Some(Arc::new(tls(&authorities, &identity)));
+        let account = Account::read(text);
+        let server = account.server.parse().unwrap();
+        let tls = Some(Arc::new(tls(&account, b"h2")));
         let target = Target { server, tls, server_name: None, token: None };
         Self { runtime: runtime(network), connections: Connections::new(target) }
+    }
+
+    /// The status and the body of a request.
+    #[track_caller]
+    pub(crate) fn call(&self, method: &str, path: &str) -> (u16, Value) {
+        self.ask(method, path).parts()
+    }
+
+    /// The same of a request with a body.
+    #[track_caller]
+    pub(crate) fn send(&self, method: &str, path: &str, kind: &str, body: &Value) -> (u16, Value) {
+        self.ask(method, path).object(kind, body).parts()
     }
 
     /// Begins a request.
@@ -69,7 +98,8 @@ impl Https {
     }
 
     /// Does work on the runtime's threads, whose sockets are in the sandbox.
-    fn wait<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+    #[track_caller]
+    fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         let (tell, told) = mpsc::channel();
         self.runtime.spawn(async move { drop(tell.send(work.await)) });
         told.recv_timeout(LIMIT).expect("an answer in time")
@@ -86,9 +116,9 @@ fn runtime(network: Option<PathBuf>) -> Runtime {
     Builder::new_multi_thread().worker_threads(2).on_thread_start(enter).enable_all().build().unwrap()
 }
 
-fn tls(authorities: &[u8], (certificate, key): &(Vec<u8>, Vec<u8>)) -> ClientConfig {
+fn tls(account: &Account, protocol: &[u8]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(authorities) {
+    for certificate in CertificateDer::pem_slice_iter(&account.authorities) {
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -96,10 +126,10 @@ fn tls(authorities: &[u8], (certificate, key): &(Vec<u8>, Vec<u8>)) -> ClientCon
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots);
-    let chain = CertificateDer::pem_slice_iter(certificate).map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(key).unwrap();
+    let chain = CertificateDer::pem_slice_iter(&account.certificate).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(&account.key).unwrap();
     let mut config = builder.with_client_auth_cert(chain, key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config
 }
 
@@ -145,10 +175,17 @@ impl Ask<'_> {
         self.try_send().unwrap_or_else(|error| panic!("no answer: {error}"))
     }
 
+    /// The answer's status and body.
+    #[track_caller]
+    pub(crate) fn parts(self) -> (u16, Value) {
+        let answer = self.send();
+        (answer.code, answer.value())
+    }
+
     /// The answer, or why there is none.
     pub(crate) fn try_send(self) -> Result<Answer, String> {
         let call = self.https.connections.call(self.request.body(full_body(self.body)).unwrap());
-        self.https.wait(async move {
+        self.https.run(async move {
             let (head, body) = call.await.map_err(|error| error.to_string())?.into_parts();
             let body = base::collect(body, ANSWER_BYTES).await.map_err(|error| error.to_string())?;
             Ok(Answer { code: head.status.as_u16(), headers: head.headers, body })
@@ -164,7 +201,7 @@ impl Ask<'_> {
     /// The same, or why there is no answer.
     pub(crate) fn try_watch(self) -> Result<Result<Events, Box<Answer>>, String> {
         let call = self.https.connections.call(self.request.body(full_body(self.body)).unwrap());
-        let opened = self.https.wait(async move {
+        let opened = self.https.run(async move {
             let (head, body) = call.await.map_err(|error| error.to_string())?.into_parts();
             if head.status.is_success() {
                 return Ok(Ok((head.headers, body)));
