@@ -17,6 +17,7 @@ fn requests_have_priorities() {
     dangling(&https);
     headers(&https);
     a_flood_leaves_room_for_others(&cluster, &https);
+    who_leaves_is_forgotten(&cluster, &https);
 }
 
 fn defaults(https: &Https) {
@@ -157,6 +158,46 @@ fn a_flood_leaves_room_for_others(cluster: &Cluster, https: &Https) {
     assert_eq!(refused.len(), 6, "{answers:?}");
     assert!(refused[0].contains("retry-after: 1"), "{}", refused[0]);
     assert!(refused[0].ends_with("\r\n\r\nToo many requests, please try again later.\n"), "{}", refused[0]);
+}
+
+/// A request whose client closes its connection is dropped, whether it waits or is worked on, and its seats
+/// are free.
+fn who_leaves_is_forgotten(cluster: &Cluster, https: &Https) {
+    make_level(https, "fleeting", "hasty");
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "hasty"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "hasty"}]});
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    assert_eq!(https.send("POST", bindings, JSON, &binding).0, 201);
+    let becomes = |name: &str, wanted: i64| {
+        wait_for(&format!("{wanted} {name}"), SOON, || {
+            metric(https, "fleeting", name, "").filter(|count| *count == wanted)
+        });
+    };
+    // A version that is still to come is waited for.
+    let late = "/api/v1/namespaces/default/podtemplates?resourceVersion=99999999";
+    for version in ["--http1.1", "--http2"] {
+        let url = format!("{API}{late}");
+        let curl = ["curl", "-sS", version, "-H", "impersonate-user: hasty", "--cacert", "ca.pem", &url];
+        let words = [&curl[..], &ADMINISTRATOR].concat();
+        let ask = || cluster.sandbox.background(&cluster.sandbox.folder.join("hasty.log"), |_| {}, &words);
+        share(https, "fleeting", 0);
+        let mut waiting = ask();
+        becomes("current_inqueue_requests", 1);
+        waiting.stop("KILL");
+        becomes("current_inqueue_requests", 0);
+        share(https, "fleeting", 20);
+        let mut worked_on = ask();
+        becomes("current_executing_requests", 1);
+        worked_on.stop("KILL");
+        becomes("current_executing_requests", 0);
+        becomes("current_executing_seats", 0);
+    }
+    assert_eq!(metric(https, "fleeting", "rejected_requests_total", "time-out"), Some(0));
+    // Whoever stays is told, and is the only one: those before began earlier and would have been told by now.
+    assert_eq!(https.ask("GET", late).by("hasty").send().code, 504);
+    let parts = ["resource=\"podtemplates\"", "code=\"504\""];
+    assert_eq!(counted(https, "apiserver_request_total", &parts), Some(1));
 }
 
 /// A number of `/metrics` about a priority level.
