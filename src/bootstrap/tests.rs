@@ -151,3 +151,14 @@ fn the_kubeconfig_is_rewritten_only_when_it_has_to_be() {
     assert!(!write("https://127.0.0.1:7443").ends_with("# mine\n"));
     assert!(parse_mode("rw").is_err());
 }
+
+#[test]
+fn a_kubeconfig_may_be_named_without_a_folder() {
+    let folder = Folder::new("bare-kubeconfig");
+    let pki = Pki::prepare(&config(&folder)).unwrap();
+    std::env::set_current_dir(&folder.0).unwrap();
+    let (server, admin) = ("https://127.0.0.1:6443".to_owned(), pki.admin().unwrap());
+    let config = Kubeconfig { server, authority_pem: pki.server_ca_pem(), user: &admin };
+    config.write("kubeconfig".as_ref(), 0o600).unwrap();
+    assert!(folder.0.join("kubeconfig").is_file());
+}
