@@ -106,8 +106,34 @@ pub struct Field {
     pub zero_is_absent: bool,
     /// A required field that can nevertheless be told from its zero value.
     pub pointer: bool,
+    /// Its values are schemas of custom resources, or something simpler.
+    pub(crate) either: Option<Either>,
     /// What the published documents alone say, to be read by [`Field::fact`].
     facts: &'static str,
+}
+
+/// What stands where a schema of custom resources could: JSON shows which of both it is, protobuf has a
+/// message for each (`JSONSchemaPropsOr…`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Either {
+    /// Whether anything may be there.
+    Flag,
+    /// A list of schemas.
+    Schemas,
+    /// A list of names.
+    Names,
+}
+
+impl Either {
+    fn of(facts: &str) -> Option<Self> {
+        let (_, name) = facts.split(' ').next()?.rsplit_once("JSONSchemaPropsOr")?;
+        match name {
+            "Bool" => Some(Self::Flag),
+            "Array" => Some(Self::Schemas),
+            "StringArray" => Some(Self::Names),
+            _ => None,
+        }
+    }
 }
 
 impl Field {
@@ -275,6 +301,7 @@ fn field(line: &'static str, types: &HashMap<&'static str, TypeId>) -> Field {
         numbers: number.trim_end_matches('?').split('.').filter_map(|part| part.parse().ok()).collect(),
         zero_is_absent: number.ends_with('?'),
         pointer: false,
+        either: Either::of(facts),
         facts,
     };
     for word in words {

@@ -4,7 +4,7 @@
 
 use super::wire::Message;
 use super::{MAGIC, Result, type_of};
-use crate::schema::{Field, Type, TypeDef, schema};
+use crate::schema::{Either, Field, Type, TypeDef, schema};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
@@ -72,7 +72,7 @@ fn head(api_version: &str, kind: &str, length: usize) -> Vec<u8> {
 /// The envelope's end: the content's encoding and type, which Kubernetes leaves empty.
 const TAIL: &[u8] = &[0x1a, 0, 0x22, 0];
 
-fn message(value: &Value, def: &TypeDef) -> Message {
+pub(super) fn message(value: &Value, def: &TypeDef) -> Message {
     let mut message = Message::new();
     let none = Map::new();
     let fields: Vec<&Field> = def.wire_order.iter().map(|index| &def.fields[*index]).collect();
@@ -109,12 +109,19 @@ fn write_field(message: &mut Message, number: u32, field: &Field, value: Option<
                 entry.bytes(1, key.as_bytes());
                 match value {
                     Value::Null => write_zero(&mut entry, 2, item),
-                    value => write(&mut entry, 2, value, item),
+                    value => write_one(&mut entry, 2, value, (item, field.either)),
                 }
                 message.message(number, &entry);
             }
         }
-        (Some(value), ty) => write(message, number, value, ty),
+        (Some(value), ty) => write_one(message, number, value, (ty, field.either)),
+    }
+}
+
+fn write_one(message: &mut Message, number: u32, value: &Value, (ty, either): (&Type, Option<Either>)) {
+    match either {
+        None => write(message, number, value, ty),
+        Some(either) => message.message(number, &super::either::write(value, either)),
     }
 }
 

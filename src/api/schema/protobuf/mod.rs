@@ -1,12 +1,13 @@
 //! Kubernetes' protobuf encoding (`application/vnd.kubernetes.protobuf`), read and written by the field
 //! tables: no generated code, one reader and one writer for every kind.
 
+mod either;
 mod encode;
 pub mod wire;
 
 pub use encode::{encode, encode_event, encode_item, encode_list};
 
-use super::{Field, Type, TypeDef, TypeId, schema};
+use super::{Either, Field, Type, TypeDef, TypeId, schema};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -174,12 +175,12 @@ fn put(object: &mut Map<String, Value>, field: &Field, wire: Wire<'_>, depth: us
             items.push(value(wire, item, depth)?);
         }
         Type::Map(item) => {
-            let (key, value) = pair(wire, item, depth)?;
+            let (key, value) = pair(wire, (item, field.either), depth)?;
             let map = object.entry(field.name).or_insert_with(|| json!({}));
             map[key] = value;
         }
         ty => {
-            let value = value(wire, ty, depth)?;
+            let value = one(wire, (ty, field.either), depth)?;
             let absent = value.is_null() || (field.zero_is_absent && is_zero(&value));
             if !absent {
                 object.insert(field.name.to_owned(), value);
@@ -200,21 +201,30 @@ fn is_zero(value: &Value) -> bool {
 }
 
 /// An entry of a map: a message of key and value.
-fn pair(wire: Wire<'_>, item: &Type, depth: usize) -> Result<(String, Value)> {
+fn pair(wire: Wire<'_>, item: (&Type, Option<Either>), depth: usize) -> Result<(String, Value)> {
     let Wire::Bytes(bytes) = wire else { return Err(Error::Malformed) };
     let mut key = String::new();
-    let mut found = match item {
+    let mut found = match item.0 {
         Type::String => json!(""),
         _ => Value::Null,
     };
     for entry in Entries(bytes) {
         match entry? {
             (1, Wire::Bytes(text)) => key = utf8(text)?,
-            (2, wire) => found = value(wire, item, depth)?,
+            (2, wire) => found = one(wire, item, depth)?,
             _ => {}
         }
     }
     Ok((key, found))
+}
+
+/// A value of a type, or what stands where a schema could.
+fn one(wire: Wire<'_>, (ty, either): (&Type, Option<Either>), depth: usize) -> Result<Value> {
+    match (either, wire) {
+        (None, _) => value(wire, ty, depth),
+        (Some(either), Wire::Bytes(bytes)) => either::read(bytes, either, depth + 1),
+        _ => Err(Error::Malformed),
+    }
 }
 
 fn value(wire: Wire<'_>, ty: &Type, depth: usize) -> Result<Value> {
