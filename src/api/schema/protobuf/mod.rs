@@ -388,6 +388,16 @@ mod tests {
     }
 
     #[test]
+    fn verbs_are_a_message_of_their_own() {
+        let list = json!({"apiVersion": "v1", "kind": "APIResourceList", "groupVersion": "v1", "resources": [
+            {"name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod", "verbs": ["get", "list"]}]});
+        let bytes = encode(&list).unwrap();
+        let verbs = b"\x22\x0b\x0a\x03get\x0a\x04list";
+        assert!(bytes.windows(verbs.len()).any(|window| window == verbs));
+        assert_eq!(decode(&bytes).unwrap(), list);
+    }
+
+    #[test]
     fn rubbish_is_refused() {
         for bytes in [
             &b""[..],
