@@ -1,5 +1,8 @@
 //! The subresource `proxy`, with real pods behind it.
 
+mod backend;
+mod streams;
+
 use crate::support::cluster::{ADMINISTRATOR, API, Cluster, IMAGE, SOON};
 use crate::support::process::{Output, wait_for};
 use serde_json::Value;

@@ -8,20 +8,23 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
 use client::Transport;
 use client::https::{Https as Connections, Target};
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, Request, Uri, header};
 use http_body_util::BodyExt;
 use nix::sched::{CloneFlags, setns};
 use prost::Message;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const YAML: &str = "application/yaml";
@@ -99,7 +102,7 @@ impl Https {
 
     /// Does work on the runtime's threads, whose sockets are in the sandbox.
     #[track_caller]
-    fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         let (tell, told) = mpsc::channel();
         self.runtime.spawn(async move { drop(tell.send(work.await)) });
         told.recv_timeout(LIMIT).expect("an answer in time")
@@ -114,6 +117,15 @@ fn runtime(network: Option<PathBuf>) -> Runtime {
         }
     };
     Builder::new_multi_thread().worker_threads(2).on_thread_start(enter).enable_all().build().unwrap()
+}
+
+/// A connection for HTTP/1.1, made by whoever is in the sandbox.
+pub(crate) async fn connect(account: &Account) -> TlsStream<TcpStream> {
+    let server: Uri = account.server.parse().unwrap();
+    let (host, port) = (server.host().unwrap().to_owned(), server.port_u16().unwrap());
+    let tcp = TcpStream::connect((host.as_str(), port)).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(tls(account, b"http/1.1")));
+    connector.connect(ServerName::try_from(host).unwrap(), tcp).await.unwrap()
 }
 
 fn tls(account: &Account, protocol: &[u8]) -> ClientConfig {
