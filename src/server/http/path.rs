@@ -91,6 +91,8 @@ fn verb(method: &Method, path: &ResourcePath, query: &Query) -> &'static str {
         "PATCH" => "patch",
         "DELETE" if path.name.is_empty() => "deletecollection",
         "DELETE" => "delete",
+        // Whoever may read may not therefore do what has no verb.
+        method if !matches!(method, "GET" | "HEAD") => "",
         _ if path.name.is_empty() && query.flag("watch") => "watch",
         _ if path.name.is_empty() => "list",
         _ => "get",
@@ -149,6 +151,7 @@ mod tests {
         assert_eq!(namespace.namespace, "web");
         let proxied = parsed(Method::POST, "/api/v1/namespaces/web/services/http:a:80/proxy/x/y");
         assert_eq!((proxied.name.as_str(), proxied.rest.as_str()), ("http:a:80", "x/y"));
+        assert_eq!(parsed(Method::OPTIONS, "/api/v1/namespaces/web/pods/a/proxy").verb, "");
         assert_eq!(target(&Method::GET, "/apis/apps/v1", &Query::parse("")), Target::Other);
     }
 }
