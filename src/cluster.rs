@@ -191,7 +191,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     let advertised =
         options.advertise_address.map_or_else(|| network.node_ips.clone(), |address| vec![address]);
     bootstrap::objects::publish_endpoint(&admin, &advertised, options.https_listen_port).await?;
-    let caches = start_control(options, &server, &pki, supervisor);
+    let caches = start_control(options, &network, (&server, &pki), supervisor);
     bootstrap::flow::keep(&admin, &caches, supervisor);
     if !options.disable_agent {
         let kubelet = client_of(&server, &format!("system:node:{node_name}"), &["system:nodes"]);
@@ -212,8 +212,8 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
 /// Starts controllers and scheduler; returns the caches that they share with the node.
 fn start_control(
     options: &Options,
-    server: &Server,
-    pki: &bootstrap::Pki,
+    network: &Network,
+    (server, pki): (&Server, &bootstrap::Pki),
     supervisor: &Supervisor,
 ) -> Caches {
     let controllers = client_of(server, "system:kube-controller-manager", &[]);
@@ -221,6 +221,7 @@ fn start_control(
     if !options.disable_controller_manager {
         let control = controllers::Config {
             cluster_cidrs: vec![options.cluster_cidr.clone()],
+            node_ports: network.node_ports.clone(),
             root_ca_pem: pki.server_ca_pem().to_owned(),
         };
         controllers::start(control, controllers, caches.clone(), supervisor);

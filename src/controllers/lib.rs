@@ -31,12 +31,14 @@ mod rollout;
 mod service_account;
 mod service_addresses;
 mod service_cidr;
+mod service_ports;
 mod slices;
 mod template;
 
 use base::Supervisor;
 use client::{Caches, Client};
 use common::Room;
+use std::ops::RangeInclusive;
 
 /// What the controllers need to know of the cluster.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub struct Config {
     /// The ranges pods get their addresses from, one per address family, such as `10.42.0.0/16`. Each
     /// node gets a /24 or /64 of each.
     pub cluster_cidrs: Vec<String>,
+    /// The ports of nodes that services may have.
+    pub node_ports: RangeInclusive<u16>,
     /// The authority that signed the API server's certificate, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
 }
@@ -65,5 +69,6 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     quota::start(&room);
     service_cidr::start(&room);
     service_addresses::start(&room);
+    service_ports::start(&room, config.node_ports);
     garbage_runner::start(&room);
 }

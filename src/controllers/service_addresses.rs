@@ -1,8 +1,9 @@
 //! Looks whether every service has its IPAddress and every IPAddress its service, and repairs what it can.
 
 use crate::common::{Key, Room, seconds_between, unless_gone, watch_self};
+use crate::service_cidr::blocks;
 use api::core::Service;
-use api::networking::{IPAddress, ParentReference};
+use api::networking::{IPAddress, ParentReference, ServiceCIDR};
 use api::{Meta, Object};
 use base::clock;
 use client::{Cache, Client, Error, Next, Queue, Recorder, path_of};
@@ -22,6 +23,7 @@ struct Addresses {
     recorder: Recorder,
     services: Cache<Service>,
     addresses: Cache<IPAddress>,
+    cidrs: Cache<ServiceCIDR>,
 }
 
 pub(crate) fn start(room: &Room) {
@@ -30,6 +32,7 @@ pub(crate) fn start(room: &Room) {
         recorder: room.recorder("ipallocator-repair-controller"),
         services: room.caches.of(),
         addresses: room.caches.of(),
+        cidrs: room.caches.of(),
     };
     let (services, addresses) = (Queue::new("addresses of services"), Queue::new("services of addresses"));
     watch_self(&controller.services, &services);
@@ -75,6 +78,7 @@ fn age_s(object: &impl Object) -> i64 {
 impl Addresses {
     async fn service(self, key: Key) -> Result<Next, Error> {
         self.addresses.synced().await;
+        self.cidrs.synced().await;
         let Some(service) = self.services.get(&key.namespace, &key.name) else { return Ok(Next::Done) };
         if service.is_deleting() {
             return Ok(Next::Done);
@@ -92,6 +96,13 @@ impl Addresses {
             return Ok(());
         };
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        if !self.is_in_range(address) {
+            let why = format!(
+                "Cluster IP [{family}]: {ip} is not within any configured Service CIDR; please recreate service"
+            );
+            self.recorder.warning(service, "ClusterIPOutOfRange", why);
+            return Ok(());
+        }
         let Some(there) = self.addresses.get("", ip) else {
             let why = format!("Cluster IP [{family}]: {ip} is not allocated; repairing");
             self.recorder.warning(service, "ClusterIPNotAllocated", why);
@@ -116,6 +127,12 @@ impl Addresses {
         self.recorder.warning(service, "ClusterIPNotAllocated", why);
         self.remove(ip).await?;
         self.make(key, ip, family).await
+    }
+
+    /// Before the first range is there, nothing is outside of it.
+    fn is_in_range(&self, address: IpAddr) -> bool {
+        let cidrs = self.cidrs.snapshot();
+        cidrs.is_empty() || cidrs.iter().flat_map(|cidr| blocks(cidr)).any(|block| block.contains(address))
     }
 
     async fn make(&self, key: &Key, ip: &str, family: &str) -> Result<(), Error> {

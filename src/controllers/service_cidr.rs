@@ -50,7 +50,7 @@ pub(crate) fn start(room: &Room) {
 
 /// A block of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Block {
+pub(crate) struct Block {
     network: IpAddr,
     bits: u8,
 }
@@ -61,7 +61,7 @@ impl Block {
         Some(Self { network: network.parse().ok()?, bits: bits.parse().ok()? })
     }
 
-    fn contains(self, address: IpAddr) -> bool {
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
         let (own, other, width) = match (self.network, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
                 (u128::from(u32::from(own)), u128::from(u32::from(other)), 32)
@@ -78,7 +78,7 @@ impl Block {
     }
 }
 
-fn blocks(cidr: &ServiceCIDR) -> Vec<Block> {
+pub(crate) fn blocks(cidr: &ServiceCIDR) -> Vec<Block> {
     let texts = cidr.spec.as_ref().and_then(|spec| spec.cidrs.as_deref()).unwrap_or_default();
     texts.iter().filter_map(|text| Block::parse(text)).collect()
 }

@@ -183,7 +183,35 @@ fn services_have_their_addresses_and_ports_and_give_them_back() {
     wait_for("the repaired address", SOON, || {
         (https.call("GET", &format!("{ADDRESSES}/10.43.0.77")).0 == 200).then_some(())
     });
-    ranges(&https);
+    let told = cluster.event("kept", "ClusterIPNotAllocated");
+    assert_eq!(told, "Cluster IP [IPv4]: 10.43.0.77 is not allocated; repairing");
+    ranges(&cluster, &https);
+}
+
+/// Ports that the range no longer has are told of, and what is free of the new range is given.
+#[test]
+fn a_range_of_ports_may_change() {
+    let mut cluster = Cluster::control_plane();
+    let https = Https::new(&cluster);
+    let node_port = |name: &str, port: u16| {
+        service(name, &json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}))
+    };
+    assert_eq!(https.send("POST", SERVICES, JSON, &node_port("old", 30080)).0, 201);
+    assert_eq!(https.send("POST", SERVICES, JSON, &node_port("both", 31000)).0, 201);
+    assert_eq!(cluster.stop("TERM"), 0);
+    let config = cluster.sandbox.folder.join("config.yaml");
+    std::fs::write(config, "service-node-port-range: 31000-31001\n").unwrap();
+    cluster.start();
+    let told = cluster.event("old", "PortOutOfRange");
+    assert_eq!(told, "Port 30080 is not within the port range 31000-31001; please recreate service");
+    let refused = https.send("POST", SERVICES, JSON, &node_port("new", 30081));
+    let range = "The range of valid ports is 31000-31001";
+    assert!(refused.0 == 422 && message(&refused).1.contains(range), "{refused:?}");
+    assert_eq!(
+        https.send("POST", SERVICES, JSON, &node_port("new", 0)).1["spec"]["ports"][0]["nodePort"],
+        31001
+    );
+    assert!(cluster.events("both").is_empty());
 }
 
 fn addresses(https: &Https) {
@@ -248,7 +276,7 @@ fn ports(https: &Https) {
 }
 
 /// Another range widens the pool while running, and stays while it is needed.
-fn ranges(https: &Https) {
+fn ranges(cluster: &Cluster, https: &Https) {
     let more = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"}, "spec": {"cidrs": ["10.99.0.0/24"]}});
     let outside = https.send("POST", SERVICES, JSON, &service("far", &json!({"clusterIP": "10.99.0.9"})));
     assert_eq!(outside.0, 422, "{outside:?}");
@@ -268,7 +296,27 @@ fn ranges(https: &Https) {
     assert_eq!(https.call("DELETE", &format!("{CIDRS}/more")).0, 200);
     wait_for("the range that is held", SOON, || ready("False", "Terminating"));
     assert_eq!(https.call("DELETE", &format!("{SERVICES}/far")).0, 200);
-    wait_for("the range's end", SOON, || {
-        (https.call("GET", &format!("{CIDRS}/more")).0 == 404).then_some(())
+    let gone = || {
+        wait_for("the range's end", SOON, || {
+            (https.call("GET", &format!("{CIDRS}/more")).0 == 404).then_some(())
+        });
+    };
+    gone();
+    // Who takes it away in spite of that leaves services outside, which are told.
+    assert_eq!(https.send("POST", CIDRS, JSON, &more).0, 201);
+    wait_for("the range that is ready again", SOON, || ready("True", ""));
+    let lost = service("lost", &json!({"clusterIP": "10.99.0.9"}));
+    assert_eq!(https.send("POST", SERVICES, JSON, &lost).0, 201);
+    assert_eq!(https.call("DELETE", &format!("{CIDRS}/more")).0, 200);
+    let forced = json!({"metadata": {"finalizers": null}});
+    assert_eq!(https.send("PATCH", &format!("{CIDRS}/more"), MERGE, &forced).0, 200);
+    gone();
+    let mut looks = 0;
+    wait_for("the warning", SOON, || {
+        looks += 1;
+        let touched = json!({"metadata": {"labels": {"looked": looks.to_string()}}});
+        https.send("PATCH", &format!("{SERVICES}/lost"), MERGE, &touched);
+        let told = cluster.events("lost");
+        told.into_iter().find(|(reason, _)| reason == "ClusterIPOutOfRange")
     });
 }

@@ -2,7 +2,7 @@
 //!
 //! An address is taken while an IPAddress of its name is stored, which is made before its service and
 //! removed after it; a port is taken while a service has it. What writes on their way have taken is
-//! remembered beside.
+//! remembered beside. Whether what is refused as taken really is somebody's is looked up at times.
 
 mod addresses;
 mod pools;
@@ -14,26 +14,64 @@ use crate::registry::Records;
 use api::kinds::Kind;
 use api::status::Refusal;
 use api::validate::{Error, Path};
+use base::clock;
 use pools::{Bands, Pools};
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often it is looked up at the most which ports services have (the interval of Kubernetes' repair).
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(180);
 
 /// What services have, or are about to.
 #[derive(Default)]
 struct Taken {
-    /// Addresses of writes on their way.
+    /// Of writes on their way.
     addresses: HashSet<Ipv4Addr>,
-    ports: HashSet<u16>,
+    coming_ports: HashSet<u16>,
+    /// Each with the uid of the service that has it.
+    ports: HashMap<u16, Box<str>>,
+    recounted: Option<clock::Instant>,
 }
 
 impl Taken {
-    fn give_back(&mut self, addresses: &[Ipv4Addr], ports: &[u16]) {
+    fn arrived(&mut self, addresses: &[Ipv4Addr], ports: &[u16]) {
         self.addresses.retain(|address| !addresses.contains(address));
-        self.ports.retain(|port| !ports.contains(port));
+        self.coming_ports.retain(|port| !ports.contains(port));
     }
+
+    /// Gives back what is a service's, and not what has become another's.
+    fn free(&mut self, ports: &[u16], owner: &str) {
+        self.ports.retain(|port, own| !(ports.contains(port) && **own == *owner));
+    }
+
+    fn has(&self, port: u16) -> bool {
+        self.coming_ports.contains(&port) || self.ports.contains_key(&port)
+    }
+
+    /// Reads again who has which port, unless that was done lately.
+    fn recount(&mut self, records: &Records) {
+        let now = clock::instant();
+        if self.recounted.is_none_or(|last| now - last >= RECOUNT_INTERVAL) {
+            self.recounted = Some(now);
+            // Of writes that are not on their way any more, the store knows.
+            self.ports = ports_of_services(records);
+        }
+    }
+}
+
+fn ports_of_services(records: &Records) -> HashMap<u16, Box<str>> {
+    let mut ports = HashMap::new();
+    for record in records.snapshot().range("services/", None) {
+        if matches!(record.index.field("spec.type"), "NodePort" | "LoadBalancer") {
+            let service: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+            ports.extend(ports_of(&service["spec"]).into_iter().map(|port| (port, record.index.uid.clone())));
+        }
+    }
+    ports
 }
 
 /// Knows what is taken.
@@ -49,6 +87,8 @@ pub(crate) struct Allocator {
 #[derive(Default)]
 pub(crate) struct Allocation {
     taken: Option<Arc<Mutex<Taken>>>,
+    /// The service's uid.
+    owner: Box<str>,
     /// Of these the write makes IPAddresses.
     addresses: Vec<Ipv4Addr>,
     ports: Vec<u16>,
@@ -88,7 +128,9 @@ impl Allocation {
         addresses::release_all(records, &self.freed_addresses).await;
         let Some(taken) = self.taken.take() else { return };
         let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.give_back(&self.addresses, &self.freed_ports);
+        taken.arrived(&self.addresses, &self.ports);
+        taken.ports.extend(self.ports.iter().map(|port| (*port, self.owner.clone())));
+        taken.free(&self.freed_ports, &self.owner);
     }
 }
 
@@ -96,7 +138,7 @@ impl Drop for Allocation {
     fn drop(&mut self) {
         let Some(taken) = &self.taken else { return };
         let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.give_back(&self.addresses, &self.ports);
+        taken.arrived(&self.addresses, &self.ports);
     }
 }
 
@@ -119,11 +161,7 @@ fn ports_of(spec: &Value) -> Vec<u16> {
 
 impl Allocator {
     pub(crate) fn new(records: &Records, addresses: AddressPool, ports: RangeInclusive<u16>) -> Self {
-        let mut taken = Taken::default();
-        for record in records.snapshot().range("services/", None) {
-            let service: Value = serde_json::from_slice(&record.value).unwrap_or_default();
-            taken.ports.extend(ports_of(&service["spec"]));
-        }
+        let taken = Taken { ports: ports_of_services(records), ..Taken::default() };
         Self { taken: Arc::new(Mutex::new(taken)), records: records.clone(), addresses, ports }
     }
 
@@ -139,7 +177,7 @@ impl Allocator {
     /// Gives back what a service had, as it is gone.
     pub(crate) async fn release(&self, service: &Value) {
         let spec = &service["spec"];
-        self.taken().give_back(&[], &ports_of(spec));
+        self.taken().free(&ports_of(spec), text(&service["metadata"], "uid"));
         addresses::release_all(&self.records, &addresses_of(spec)).await;
     }
 
@@ -150,6 +188,7 @@ impl Allocator {
         old: Option<&Value>,
     ) -> Result<Allocation, Refusal> {
         let name = text(&service["metadata"], "name").to_owned();
+        let owner = text(&service["metadata"], "uid").into();
         let before = old.map_or(&Value::Null, |old| &old["spec"]);
         let Some(spec) = service.get_mut("spec").filter(|spec| spec.is_object()) else {
             return Ok(Allocation::default());
@@ -157,6 +196,7 @@ impl Allocator {
         let pools = Pools::read(&self.records, self.addresses);
         let mut taken = self.taken();
         let mut draft = Draft {
+            records: &self.records,
             pools: &pools,
             range: &self.ports,
             taken: &mut taken,
@@ -176,6 +216,7 @@ impl Allocator {
         let (has_ports, had_ports) = (ports_of(spec), ports_of(before));
         let mut allocation = Allocation::default();
         allocation.taken = Some(self.taken.clone());
+        allocation.owner = owner;
         allocation.addresses = addresses;
         allocation.ports = ports;
         allocation.freed_addresses = had.into_iter().filter(|address| !has.contains(address)).collect();
@@ -189,6 +230,7 @@ impl Allocator {
 
 /// One service's allocation while it is made.
 struct Draft<'a> {
+    records: &'a Records,
     pools: &'a Pools,
     range: &'a RangeInclusive<u16>,
     taken: &'a mut Taken,
@@ -306,13 +348,7 @@ impl Draft<'_> {
     fn take_port(&mut self, stated: u16) -> Result<u16, String> {
         let range = self.range;
         let number = match stated {
-            0 => {
-                let bands = Bands::of_ports(range);
-                let free = bands.offsets().filter_map(|offset| u16::try_from(offset).ok());
-                let mut free = free.map(|offset| range.start().saturating_add(offset));
-                free.find(|port| !self.taken.ports.contains(port))
-                    .ok_or("failed to allocate a nodePort: range is full")?
-            }
+            0 => self.free_port().ok_or("failed to allocate a nodePort: range is full")?,
             stated if !range.contains(&stated) => {
                 return Err(format!(
                     "provided port is not in the valid range. The range of valid ports is {}-{}",
@@ -322,10 +358,66 @@ impl Draft<'_> {
             }
             stated => stated,
         };
-        if !self.taken.ports.insert(number) {
+        if self.taken.has(number) {
+            self.taken.recount(self.records);
+        }
+        if self.taken.has(number) {
             return Err("provided port is already allocated".to_owned());
         }
+        self.taken.coming_ports.insert(number);
         self.ports.push(number);
         Ok(number)
+    }
+
+    fn free_port(&mut self) -> Option<u16> {
+        let any = |taken: &Taken| {
+            let offsets = Bands::of_ports(self.range).offsets();
+            let mut ports = offsets
+                .filter_map(|offset| Some(self.range.start().saturating_add(u16::try_from(offset).ok()?)));
+            ports.find(|port| !taken.has(*port))
+        };
+        any(self.taken).or_else(|| {
+            self.taken.recount(self.records);
+            any(self.taken)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::kinds::by_kind;
+    use base::Supervisor;
+
+    /// A port that nobody has is found to be free when somebody wants it, though not at every refusal.
+    #[tokio::test(start_paused = true)]
+    async fn leaked_ports_are_found_when_they_are_wanted() {
+        let folder = std::env::temp_dir().join(format!("knarr-ports-{}", std::process::id()));
+        let supervisor = Supervisor::new();
+        let records = Records::open(store::Config::new(folder.join("state.db")), &supervisor).await.unwrap();
+        let pool = AddressPool { network: Ipv4Addr::new(10, 43, 0, 0), bits: 16 };
+        let allocator = Allocator::new(&records, pool, 30000..=30001);
+        let leak = |port| allocator.taken().ports.insert(port, "gone".into());
+        let wanted = |port: u16| {
+            let ports = json!([{"port": 80, "nodePort": port}]);
+            let mut service =
+                json!({"metadata": {"name": "a", "uid": "a"}, "spec": {"type": "NodePort", "ports": ports}});
+            let allocated = allocator.allocate(by_kind("v1", "Service").unwrap(), &mut service, None);
+            allocated.map_err(|refusal| refusal.message)
+        };
+        leak(30000);
+        let kept = wanted(30000).unwrap();
+        let refused = wanted(30000).err().unwrap();
+        assert!(refused.contains("provided port is already allocated"), "on its way: {refused}");
+        kept.keep(&records).await;
+        allocator.taken().free(&[30000], "another");
+        assert!(wanted(30000).is_err(), "it is not another's to give back");
+        allocator.taken().free(&[30000], "a");
+        leak(30000);
+        leak(30001);
+        assert!(wanted(0).err().unwrap().contains("range is full"), "it was looked up just now");
+        clock::sleep(RECOUNT_INTERVAL).await;
+        assert!(wanted(0).is_ok());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }
