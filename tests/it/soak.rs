@@ -1,4 +1,4 @@
-//! Many writers, readers and watchers at once while the server is killed and forgets its history; what
+//! Many writers, readers and watchers at once while the server is killed, stopped, and forgets its past; what
 //! all of them were told is put together and has to be one history.
 //!
 //! `KNARR_TEST_SOAK_WRITES` makes it longer.
@@ -6,7 +6,7 @@
 mod checker;
 
 use crate::support::cluster::Cluster;
-use crate::support::https::{Answer, Events, Https, JSON, JSON_PATCH, MERGE};
+use crate::support::https::{Answer, Ask, Events, Https, JSON, JSON_PATCH, MERGE};
 use crate::support::process::wait_for;
 use checker::{Event, History, Moment, Operation, State, Told, Watched};
 use serde_json::{Value, json};
@@ -21,12 +21,14 @@ const WRITERS: usize = 4;
 const WATCHERS: usize = 2;
 /// A hundred changes or so: watches that were away for longer have to list again.
 const HISTORY_BYTES: usize = 64 << 10;
-/// Writes between two kills.
-const BETWEEN_KILLS: usize = 400;
+/// Writes between two ends of the server.
+const BETWEEN_ENDS: usize = 400;
+/// What a server that stops says to new requests.
+const STOPPING: u16 = 429;
 /// How long a watcher waits for an event before it looks whether all is done.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// More than any number of writes between two kills takes.
+/// More than any number of writes between two ends takes.
 const LONG: Duration = Duration::from_secs(120);
 
 struct Soak {
@@ -46,11 +48,13 @@ struct Soak {
 fn what_all_clients_see_is_one_history() {
     let writes = std::env::var("KNARR_TEST_SOAK_WRITES").map_or(1500, |text| text.parse().unwrap());
     let history = format!("--watch-history-bytes={HISTORY_BYTES}");
+    let compactions = "--compaction-interval=1";
     let mut cluster = Cluster::prepared(&[
         "--disable-agent",
         "--disable-controller-manager",
         "--disable-scheduler",
         &history,
+        compactions,
     ]);
     cluster.start();
     let soak = Soak::new(Https::new(&cluster), writes);
@@ -94,7 +98,7 @@ impl Soak {
             let watchers: Vec<_> = (0..WATCHERS).map(|_| scope.spawn(|| self.watch())).collect();
             let readers = [scope.spawn(|| self.read()), scope.spawn(|| self.page())];
             let writers: Vec<_> = (0..WRITERS).map(|seed| scope.spawn(move || self.write(seed))).collect();
-            self.kill(cluster);
+            self.end(cluster);
             writers.into_iter().for_each(|writer| writer.join().unwrap());
             self.done.store(true, Ordering::Release);
             watchers.into_iter().chain(readers).for_each(|other| other.join().unwrap());
@@ -109,16 +113,23 @@ impl Soak {
         self.done.load(Ordering::Acquire)
     }
 
-    /// Kills the server and starts it again, as often as there are writes for.
-    fn kill(&self, cluster: &mut Cluster) {
-        for round in 1..=self.writes / BETWEEN_KILLS {
+    /// Ends the server and starts it again, as often as there are writes for: mostly without a warning.
+    fn end(&self, cluster: &mut Cluster) {
+        for round in 1..=self.writes / BETWEEN_ENDS {
             wait_for("writes", LONG, || {
-                (self.begun.load(Ordering::Acquire) >= round * BETWEEN_KILLS).then_some(())
+                (self.begun.load(Ordering::Acquire) >= round * BETWEEN_ENDS).then_some(())
             });
             let _dead = self.alive.write().unwrap();
-            cluster.stop("KILL");
+            cluster.stop(if round % 4 == 0 { "TERM" } else { "KILL" });
             cluster.start();
+            // What has come through is looked at before anybody changes it.
+            self.relist().expect("the server runs");
         }
+    }
+
+    /// The answer to a request, unless the server goes away.
+    fn answer(ask: Ask) -> Option<Answer> {
+        ask.try_send().ok().filter(|answer| answer.code != STOPPING)
     }
 
     /// Waits until there is a server.
@@ -161,14 +172,14 @@ impl Soak {
             number += 1;
             let key = format!("k{}", number % KEYS);
             let began = self.moment();
-            match self.https.ask("GET", &format!("{MAPS}/{key}")).try_send() {
-                Ok(answer) if answer.code == 200 => {
+            match Self::answer(self.https.ask("GET", &format!("{MAPS}/{key}"))) {
+                Some(answer) if answer.code == 200 => {
                     let (_, version, token) = parts(&answer.value());
                     self.record(began, Told::Read { key, token, version });
                 }
-                Ok(answer) if answer.code == 404 => self.record(began, Told::Absent { key }),
-                Ok(answer) => panic!("{answer:?}"),
-                Err(_) => self.wait(),
+                Some(answer) if answer.code == 404 => self.record(began, Told::Absent { key }),
+                Some(answer) => panic!("{answer:?}"),
+                None => self.wait(),
             }
         }
     }
@@ -192,7 +203,7 @@ impl Soak {
         let (mut state, mut version, mut token) = (State::new(), 0, String::new());
         loop {
             let path = format!("{MAPS}?limit={size}&continue={token}");
-            let answer = self.https.ask("GET", &path).try_send().ok().filter(|answer| answer.code != 410)?;
+            let answer = Self::answer(self.https.ask("GET", &path)).filter(|answer| answer.code != 410)?;
             assert_eq!(answer.code, 200, "{answer:?}");
             let page = answer.value();
             let own = parts(&page).1;
@@ -236,6 +247,7 @@ impl Soak {
         let events = match self.https.ask("GET", &path).try_watch() {
             Ok(Ok(events)) => events,
             Ok(Err(answer)) if answer.code == 410 => return None,
+            Ok(Err(answer)) if answer.code == STOPPING => return Some(after),
             Ok(Err(answer)) => panic!("{answer:?}"),
             Err(_) => return Some(after),
         };
@@ -295,54 +307,53 @@ impl Write<'_> {
     }
 
     fn create(self) {
-        let answer = self.soak.https.ask("POST", MAPS).object(JSON, &self.object()).try_send();
+        let answer = Soak::answer(self.soak.https.ask("POST", MAPS).object(JSON, &self.object()));
         self.written(answer, Some(0));
     }
 
     /// Changes what it has just read, unless somebody else was faster.
     fn update(self) {
-        let read = self.soak.https.ask("GET", &self.path()).try_send();
-        let Some(mut object) = read.ok().filter(|answer| answer.code == 200).map(|answer| answer.value())
-        else {
+        let read = Soak::answer(self.soak.https.ask("GET", &self.path()));
+        let Some(mut object) = read.filter(|answer| answer.code == 200).map(|answer| answer.value()) else {
             return self.soak.wait();
         };
         let over = parts(&object).1;
         object["data"]["token"] = json!(self.token);
-        let answer = self.soak.https.ask("PUT", &self.path()).object(JSON, &object).try_send();
+        let answer = Soak::answer(self.soak.https.ask("PUT", &self.path()).object(JSON, &object));
         self.written(answer, Some(over));
     }
 
     fn patch(self, kind: &str, patch: &Value) {
-        let answer = self.soak.https.ask("PATCH", &self.path()).body(kind, patch.to_string()).try_send();
+        let answer = Soak::answer(self.soak.https.ask("PATCH", &self.path()).body(kind, patch.to_string()));
         self.written(answer, None);
     }
 
     fn delete(self) {
-        let answer = self.soak.https.ask("DELETE", &self.path()).try_send();
+        let answer = Soak::answer(self.soak.https.ask("DELETE", &self.path()));
         let key = self.key.clone();
         match answer {
-            Ok(answer) if answer.code == 200 => self.soak.record(self.began, Told::Deleted { key }),
-            Ok(answer) if answer.code == 404 => self.soak.record(self.began, Told::Absent { key }),
-            Ok(answer) if answer.code == 409 => {}
-            Ok(answer) => panic!("{answer:?}"),
-            Err(_) => {
+            Some(answer) if answer.code == 200 => self.soak.record(self.began, Told::Deleted { key }),
+            Some(answer) if answer.code == 404 => self.soak.record(self.began, Told::Absent { key }),
+            Some(answer) if answer.code == 409 => {}
+            Some(answer) => panic!("{answer:?}"),
+            None => {
                 self.soak.record(self.began, Told::Lost { key, token: None });
                 self.soak.wait();
             }
         }
     }
 
-    fn written(self, answer: Result<Answer, String>, over: Option<u64>) {
+    fn written(self, answer: Option<Answer>, over: Option<u64>) {
         let Self { soak, key, token, began } = self;
         match answer {
-            Ok(answer) if matches!(answer.code, 200 | 201) => {
+            Some(answer) if matches!(answer.code, 200 | 201) => {
                 let (_, version, _) = parts(&answer.value());
                 soak.record(began, Told::Written { key, token, version, over });
             }
-            Ok(answer) if answer.code == 404 => soak.record(began, Told::Absent { key }),
-            Ok(answer) if matches!(answer.code, 409 | 422) => {}
-            Ok(answer) => panic!("{answer:?}"),
-            Err(_) => {
+            Some(answer) if answer.code == 404 => soak.record(began, Told::Absent { key }),
+            Some(answer) if matches!(answer.code, 409 | 422) => {}
+            Some(answer) => panic!("{answer:?}"),
+            None => {
                 soak.record(began, Told::Lost { key, token: Some(token) });
                 soak.wait();
             }

@@ -231,6 +231,7 @@ impl History {
     /// Who reads is told what was there at some moment of the request.
     fn check_reads(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
         let floors = self.floors(changes);
+        let later = self.later_writes();
         for operation in &self.operations {
             match &operation.told {
                 Told::Read { key, token, version } => {
@@ -241,32 +242,81 @@ impl History {
                 }
                 Told::Absent { key } => {
                     let since = floor(&floors, key, operation.began);
+                    let until = ceiling(&later, operation.ended);
                     let gone = changes
-                        .range(since..)
+                        .range(since..until.max(since))
                         .any(|(_, change)| change.key == *key && change.token.is_none());
                     if since > 0 && !gone && changes.get(&since).is_some_and(|change| change.token.is_some())
                     {
                         faults.push(format!("{key} was not found though it stands since {since}"));
                     }
                 }
-                Told::Listed { version, state } => {
-                    let wanted = at(changes, *version);
-                    if *state != wanted {
-                        faults.push(format!("the list at {version} is {state:?} and not {wanted:?}"));
-                    }
-                }
                 _ => {}
+            }
+        }
+        self.check_lists(changes, faults);
+    }
+
+    /// Lists are whole, and what nobody was told of has taken place before the next list or never: whoever
+    /// worked on it is dead.
+    fn check_lists(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
+        let mut lists: Vec<(u64, &Operation, &State)> = Vec::new();
+        for operation in &self.operations {
+            if let Told::Listed { version, state } = &operation.told {
+                lists.push((*version, operation, state));
+            }
+        }
+        lists.sort_by_key(|(version, ..)| *version);
+        let (mut now, mut next) = (State::new(), 0);
+        for (version, _, state) in &lists {
+            for (at, change) in changes.range(next..version + 1) {
+                apply(&mut now, *at, Some(change));
+            }
+            next = next.max(version + 1);
+            if **state != now {
+                faults.push(format!("the list at {version} is {state:?} and not {now:?}"));
+            }
+        }
+        let written = changes.iter().filter_map(|(version, change)| Some((change.token.as_ref()?, *version)));
+        let written: BTreeMap<&String, u64> = written.collect();
+        let began: Vec<(Moment, u64)> =
+            lists.iter().map(|(version, list, _)| (list.began, *version)).collect();
+        let later = lowest_after(began);
+        for operation in &self.operations {
+            let Told::Lost { token: Some(token), .. } = &operation.told else { continue };
+            let listed = ceiling(&later, operation.ended);
+            if let Some(version) = written.get(token).filter(|version| **version > listed) {
+                faults.push(format!(
+                    "{token} was written at {version}, after the end of its server: {listed} was listed"
+                ));
             }
         }
     }
 
-    /// Of each key, the versions that were answered, with the moments of the answers.
+    /// The lowest version of all writes that began after a moment.
+    fn later_writes(&self) -> Vec<(Moment, u64)> {
+        let written = self.operations.iter().filter_map(|operation| match operation.told {
+            Told::Written { version, .. } => Some((operation.began, version)),
+            _ => None,
+        });
+        lowest_after(written.collect())
+    }
+
+    /// Of each key, the highest version that was answered up to each moment of an answer.
     fn floors(&self, changes: &BTreeMap<u64, Change>) -> BTreeMap<String, Vec<(Moment, u64)>> {
         let mut floors: BTreeMap<String, Vec<(Moment, u64)>> = BTreeMap::new();
         for operation in &self.operations {
             if let Some(version) = version_of(&operation.told) {
                 let Some(change) = changes.get(&version) else { continue };
                 floors.entry(change.key.clone()).or_default().push((operation.ended, version));
+            }
+        }
+        for floors in floors.values_mut() {
+            floors.sort_unstable();
+            let mut highest = 0;
+            for (_, version) in floors {
+                highest = highest.max(*version);
+                *version = highest;
             }
         }
         floors
@@ -323,8 +373,26 @@ fn token_of(told: &Told) -> Option<&String> {
 
 /// The highest version of a key that had been answered before a moment.
 fn floor(floors: &BTreeMap<String, Vec<(Moment, u64)>>, key: &str, began: Moment) -> u64 {
-    let answered = floors.get(key).into_iter().flatten().filter(|(ended, _)| *ended < began);
-    answered.map(|(_, version)| *version).max().unwrap_or(0)
+    let Some(floors) = floors.get(key) else { return 0 };
+    let count = floors.partition_point(|(ended, _)| *ended < began);
+    count.checked_sub(1).map_or(0, |last| floors[last].1)
+}
+
+/// Makes of versions at moments the lowest version from each moment on.
+fn lowest_after(mut at: Vec<(Moment, u64)>) -> Vec<(Moment, u64)> {
+    at.sort_unstable();
+    let mut lowest = u64::MAX;
+    for (_, version) in at.iter_mut().rev() {
+        lowest = lowest.min(*version);
+        *version = lowest;
+    }
+    at
+}
+
+/// The lowest version of what began after a moment.
+fn ceiling(lowest: &[(Moment, u64)], ended: Moment) -> u64 {
+    let first = lowest.partition_point(|(began, _)| *began <= ended);
+    lowest.get(first).map_or(u64::MAX, |(_, version)| *version)
 }
 
 fn apply(state: &mut State, version: u64, change: Option<&Change>) {
@@ -431,6 +499,33 @@ mod tests {
         refused(|history| history.operations[2].told = Told::Absent { key: "a".into() }, "was not found");
         let torn = Told::Listed { version: 4, state: State::new() };
         refused(|history| history.operations[3].told = torn, "the list at 4");
+    }
+
+    #[test]
+    fn writes_of_dead_servers_are_found() {
+        let late = |history: &mut History| {
+            history.operations[1] = operation(2, 3, Told::Lost { key: "a".into(), token: Some("y".into()) });
+            let listed = Told::Listed { version: 3, state: state(2, "x") };
+            history.operations.push(operation(4, 5, listed));
+        };
+        refused(late, "y was written at 4, after the end of its server: 3 was listed");
+    }
+
+    /// What is made later does not explain that something was not found before.
+    #[test]
+    fn later_deletions_are_no_excuse() {
+        refused(
+            |history| {
+                history.operations[2].told = Told::Absent { key: "a".into() };
+                let deleted = Told::Deleted { key: "a".into() };
+                history.operations.push(operation(8, 9, written("z", 5, 4)));
+                history.operations.push(operation(10, 11, deleted));
+                history.watches[0].events.extend([event("MODIFIED", "z", 5), event("DELETED", "z", 6)]);
+                history.watches[0].until = 6;
+                history.end = (6, State::new());
+            },
+            "was not found",
+        );
     }
 
     #[test]
