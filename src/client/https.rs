@@ -19,6 +19,10 @@ use tokio::net::TcpStream;
 
 /// How long a connection may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer may take to begin: longer than a server takes over a request. The HTTP library is known
+/// to forget requests while an HTTP/2 connection is shut down (seanmonstar/reqwest#1323), and nobody may wait
+/// for ever.
+const ANSWER_LIMIT: Duration = Duration::from_secs(75);
 
 /// How the server is reached and how the client proves who it is.
 #[derive(Clone)]
@@ -76,7 +80,9 @@ impl Transport for Https {
         let client = self.client.clone();
         let prepared = self.prepare(request);
         async move {
-            let answer = client.request(prepared?).await;
+            let answer = tokio::time::timeout(ANSWER_LIMIT, client.request(prepared?)).await;
+            let answer =
+                answer.map_err(|_| Error::Transport(format!("no answer within {ANSWER_LIMIT:?}")))?;
             let answer = answer.map_err(|error| Error::Transport(chain(&error)))?;
             Ok(answer.map(|body| body.map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync()))
         }
@@ -178,5 +184,27 @@ impl Write for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         self.io.as_mut().poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_never_begins_is_not_waited_for() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let https = Https::new(Target { server, tls: None, server_name: None, token: None });
+        let accepts = async {
+            let connection = silent.accept().await.unwrap();
+            // What is left to wait for passes at once.
+            tokio::time::pause();
+            connection
+        };
+        let request = Request::get("/version").body(base::full_body("")).unwrap();
+        let (_connection, answer) = tokio::join!(accepts, https.call(request));
+        let error = answer.err().unwrap().to_string();
+        assert!(error.contains("no answer within 75s"), "{error}");
     }
 }

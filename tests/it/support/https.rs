@@ -34,8 +34,8 @@ pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
 pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 
-/// Longer than any request takes that a server limits itself.
-const LIMIT: Duration = Duration::from_secs(70);
+/// Longer than the client waits for an answer to begin.
+const LIMIT: Duration = Duration::from_secs(90);
 /// The largest answer.
 const ANSWER_BYTES: usize = 64 << 20;
 
