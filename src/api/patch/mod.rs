@@ -4,6 +4,7 @@ mod strategic;
 
 pub use strategic::strategic;
 
+use crate::validate::{go_kind, go_syntax};
 use serde_json::Value;
 
 /// The most operations one JSON patch may have (Kubernetes' limit).
@@ -34,7 +35,18 @@ struct Step<'a> {
 
 /// Applies a JSON patch (RFC 6902).
 pub fn json(object: &mut Value, patch: &[u8]) -> Result<(), Error> {
-    let malformed = |error: serde_json::Error| Error::Malformed(format!("error decoding patch: {error}"));
+    let malformed = |error: serde_json::Error| {
+        let why = match serde_json::from_slice(patch) {
+            Ok(other @ (Value::Object(_) | Value::String(_) | Value::Number(_) | Value::Bool(_))) => {
+                format!(
+                    "json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
+                    go_kind(&other)
+                )
+            }
+            _ => go_syntax(patch, &error),
+        };
+        Error::Malformed(format!("error decoding patch: {why}"))
+    };
     let steps: Vec<Step> = serde_json::from_slice(patch).map_err(malformed)?;
     if let Some(step) = steps.iter().find(|step| !STEPS.contains(&step.op.as_ref())) {
         let kind = if step.op.is_empty() { "unknown" } else { step.op.as_ref() };
@@ -47,10 +59,15 @@ pub fn json(object: &mut Value, patch: &[u8]) -> Result<(), Error> {
     json_patch::patch(object, &patch).map_err(|error| Error::Unfit(error.to_string()))
 }
 
+/// What Go says of a patch that is no object.
+fn no_object(patch: &Value) -> String {
+    format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", go_kind(patch))
+}
+
 /// Applies a JSON merge patch (RFC 7386).
 pub fn merge(object: &mut Value, patch: &Value) -> Result<(), Error> {
     if !patch.is_object() {
-        return Err(Error::Malformed("a merge patch has to be an object".to_owned()));
+        return Err(Error::Malformed(format!("error decoding patch: {}", no_object(patch))));
     }
     json_patch::merge(object, patch);
     Ok(())

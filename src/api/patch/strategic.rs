@@ -14,7 +14,7 @@ const PRIMITIVE_DELETE: &str = "$deleteFromPrimitiveList/";
 /// Applies a strategic merge patch to an object of this type.
 pub fn strategic(object: &mut Value, patch: &Value, ty: TypeId) -> Result<(), Error> {
     let (Value::Object(object), Value::Object(patch)) = (object, patch) else {
-        return Err(Error::Malformed("a strategic merge patch has to be an object".to_owned()));
+        return Err(Error::Malformed(super::no_object(patch)));
     };
     maps(object, patch, Some(schema().get(ty)))
 }

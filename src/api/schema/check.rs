@@ -2,6 +2,7 @@
 //! are found and removed, and explicit nulls are as good as absent.
 
 use super::{Field, Type, TypeDef, TypeId, canonical, schema};
+use crate::validate::go_kind;
 use serde_json::{Map, Value};
 
 /// What was found in an object.
@@ -170,13 +171,8 @@ fn go_name(ty: &Type) -> &'static str {
 
 fn mismatch(value: &Value, go_type: &str, path: &str, owner: &str, findings: &mut Findings) {
     let found = match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(_) => "bool".to_owned(),
-        Value::Number(number) if number.is_i64() || !go_type.starts_with("int") => "number".to_owned(),
-        Value::Number(number) => format!("number {number}"),
-        Value::String(_) => "string".to_owned(),
-        Value::Array(_) => "array".to_owned(),
-        Value::Object(_) => "object".to_owned(),
+        Value::Number(number) if !number.is_i64() && go_type.starts_with("int") => format!("number {number}"),
+        other => go_kind(other).to_owned(),
     };
     let owner = owner.rsplit('.').next().unwrap_or_default();
     let text =

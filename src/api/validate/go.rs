@@ -4,6 +4,7 @@
 use crate::schema::{Field, Type, TypeId, schema};
 use serde_json::Value;
 use std::fmt::Write;
+use std::num::{IntErrorKind, ParseIntError};
 
 /// A text in Go's quotes (`%q`).
 pub fn go_quoted(text: &str) -> String {
@@ -15,7 +16,8 @@ pub fn go_quoted(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
             '\r' => quoted.push_str("\\r"),
-            c if c.is_control() => drop(write!(quoted, "\\x{:02x}", u32::from(c))),
+            c if c.is_ascii_control() => drop(write!(quoted, "\\x{:02x}", u32::from(c))),
+            c if c.is_control() => drop(write!(quoted, "\\u{:04x}", u32::from(c))),
             c => quoted.push(c),
         }
     }
@@ -43,6 +45,62 @@ pub fn go_map(value: &Value) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// The refusal of a text that is no number, by Go's `function` that reads such.
+pub fn go_number_error(function: &str, text: &str, error: &ParseIntError) -> String {
+    let why = match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{function}: parsing {}: {why}", go_quoted(text))
+}
+
+/// What Go calls a JSON value.
+pub fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Where a JSON text goes wrong, as this process' parser says it and as Go's does.
+const PLACES: [(&str, &str); 9] = [
+    ("trailing characters", "after top-level value"),
+    ("key must be a string", "looking for beginning of object key string"),
+    ("expected `:`", "after object key"),
+    ("expected `,` or `}`", "after object key:value pair"),
+    ("expected `,` or `]`", "after array element"),
+    ("expected value", "looking for beginning of value"),
+    ("invalid escape", "in string escape code"),
+    ("control character", "in string literal"),
+    ("invalid number", "in numeric literal"),
+];
+
+/// A text that is no JSON, in the words of Go's parser.
+pub fn go_syntax(text: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "unexpected end of JSON input".to_owned();
+    }
+    let said = error.to_string();
+    let line = text.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let found = line.get(error.column().saturating_sub(1)).copied().map(char::from).unwrap_or_default();
+    let place = match PLACES.iter().find(|(own, _)| said.starts_with(own)) {
+        Some((_, place)) => place,
+        None if said.starts_with("trailing comma") && found == '}' => PLACES[1].1,
+        None if said.starts_with("trailing comma") => PLACES[5].1,
+        None => return said,
+    };
+    let shown = match found {
+        '\'' => "\\'".to_owned(),
+        '"' => "\"".to_owned(),
+        other => go_quoted(&other.to_string()).trim_matches('"').to_owned(),
+    };
+    format!("invalid character '{shown}' {place}")
 }
 
 /// The fields of a label selector in their order, and of a requirement in it, of which the first two
@@ -94,9 +152,10 @@ fn escaped(text: String) -> String {
 }
 
 /// Words that Go writes in capitals.
-const NAMES: [(&str, &str); 10] = [
+const NAMES: [(&str, &str); 11] = [
     ("cel", "CEL"),
     ("apiGroup", "APIGroup"),
+    ("apiGroups", "APIGroups"),
     ("apiVersion", "APIVersion"),
     ("seLinuxOptions", "SELinuxOptions"),
     ("cidrs", "CIDRs"),
@@ -192,6 +251,23 @@ fn of_type(value: &Value, ty: &Type) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn texts_that_are_no_json_are_refused_as_go_does() {
+        let of = |text: &str| go_syntax(text.as_bytes(), &serde_json::from_str::<Value>(text).unwrap_err());
+        assert_eq!(of("{\"a\": "), "unexpected end of JSON input");
+        assert_eq!(of("{\"a\":\"x"), "unexpected end of JSON input");
+        assert_eq!(of("{} x"), "invalid character 'x' after top-level value");
+        assert_eq!(of("{\n{a:1}"), "invalid character '{' looking for beginning of object key string");
+        assert_eq!(of("{\"a\":1,}"), "invalid character '}' looking for beginning of object key string");
+        assert_eq!(of("[1,]"), "invalid character ']' looking for beginning of value");
+        assert_eq!(of("{\"a\" 1}"), "invalid character '1' after object key");
+        assert_eq!(of("{\"a\":1 \"b\"}"), "invalid character '\"' after object key:value pair");
+        assert_eq!(of("[1 2]"), "invalid character '2' after array element");
+        assert_eq!(of("{\"a\":\"\\x\"}"), "invalid character 'x' in string escape code");
+        assert_eq!(of("{\"a\":\"\x01\"}"), "invalid character '\\x01' in string literal");
+        assert_eq!(of("{'a':1}"), "invalid character '\\'' looking for beginning of object key string");
+    }
 
     #[test]
     fn structs_are_printed_as_go_prints_them() {

@@ -11,7 +11,7 @@ mod meta;
 
 pub use at::{At, Sink, check};
 pub use format::*;
-pub use go::{go_map, go_quoted};
+pub use go::{go_kind, go_map, go_number_error, go_quoted, go_syntax};
 pub use meta::{
     condition, conditions, label_name, label_selector, labels, object_meta, object_meta_update, selects,
     template_meta,

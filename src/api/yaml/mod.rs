@@ -31,9 +31,9 @@ pub struct Document {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// It is no YAML.
-    #[error("yaml: line {line}: {why}")]
+    #[error("yaml: {}{why}", place(.line))]
     Malformed {
-        /// Where, from 1.
+        /// Where, from 1; 0 where that is not told.
         line: usize,
         /// What is wrong.
         why: String,
@@ -170,8 +170,22 @@ impl<'t> Loader<'t> {
     }
 }
 
+fn place(line: &usize) -> String {
+    if *line == 0 { String::new() } else { format!("line {line}: ") }
+}
+
+/// An error as Go's library tells it: without what was being read, without a place on the first line, and
+/// what is missing one line before it was missed.
 fn malformed(error: &ScanError) -> Error {
-    Error::Malformed { line: error.marker().line(), why: error.info().to_owned() }
+    let said = error.info();
+    let why = said.strip_prefix("while ").and_then(|rest| rest.split_once(", ")).map_or(said, |(_, why)| why);
+    let line = error.marker().line();
+    let line = match why.starts_with("did not find expected") {
+        true => line.saturating_sub(1),
+        false if line == 1 => 0,
+        false => line,
+    };
+    Error::Malformed { line, why: why.to_owned() }
 }
 
 fn at(span: Span, why: String) -> Error {
@@ -342,6 +356,14 @@ mod tests {
             broken[1].as_ref().unwrap_err().to_string(),
             "yaml: line 3: mapping values are not allowed in this context"
         );
+    }
+
+    #[test]
+    fn errors_are_told_as_go_does() {
+        let told = |text: &str| first(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(told("a: ["), "yaml: line 1: did not find expected node content");
+        assert_eq!(told("a: b: c"), "yaml: mapping values are not allowed in this context");
+        assert_eq!(told("a: 1\n  b: 2"), "yaml: line 2: mapping values are not allowed in this context");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! ConfigMaps, Secrets, service accounts.
 
 use super::{PLAIN, Strategy, default_zero, items_mut, text};
-use api::validate::{At, Error, config_key};
+use api::validate::{At, Error, config_key, go_kind, go_syntax};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -127,32 +127,7 @@ fn json_object(at: &At) {
             "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             go_kind(&other)
         ),
-        Err(_) => go_json_error(&bytes),
+        Err(error) => go_syntax(&bytes, &error),
     };
     at.invalid_as("<secret contents redacted>", problem);
-}
-
-fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Array(_) => "array",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        _ => "string",
-    }
-}
-
-/// Go's words for text that is no JSON, for the cases that people meet.
-fn go_json_error(bytes: &[u8]) -> String {
-    let first = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
-    match first {
-        Some(byte) if !matches!(byte, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
-            let shown = match byte {
-                b'\'' => "'\\''".to_owned(),
-                byte if byte.is_ascii() => format!("'{}'", char::from(byte)),
-                byte => format!("'{}'", char::from(byte)),
-            };
-            format!("invalid character {shown} looking for beginning of value")
-        }
-        _ => "unexpected end of JSON input".to_owned(),
-    }
 }
