@@ -59,7 +59,7 @@ pub(crate) fn length(response: &Response<Body>) -> Option<u64> {
 
 /// The answer with a body that is changed while it is sent. `step` is given its parts and, at the end,
 /// nothing, and returns what is sent for them.
-pub(super) fn through(
+pub(crate) fn through(
     mut response: Response<Body>,
     step: impl FnMut(Option<Bytes>) -> std::io::Result<Bytes> + Send + 'static,
 ) -> Response<Body> {

@@ -3,6 +3,7 @@
 
 mod exchange;
 mod proxy;
+mod rewrite;
 
 use crate::http::path::ResourcePath;
 use crate::http::query::Query;

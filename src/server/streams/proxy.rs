@@ -1,14 +1,20 @@
 //! The subresource `proxy` of pods, services and nodes: any request to whatever answers there.
 
 use super::exchange::{Destination, Security, outgoing};
+use super::rewrite::Rewriter;
 use super::{Backends, kubelet_of};
+use crate::http::answer::through;
 use crate::http::path::ResourcePath;
 use crate::registry::{Registry, decoded, random};
 use api::kinds::by_kind;
 use api::status::Refusal;
 use base::Body;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::{GzDecoder, GzEncoder};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::Value;
+use std::io::Write;
 use std::net::IpAddr;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -119,8 +125,12 @@ impl Backends {
             return Err(Refusal::new(500, "", format!("invalid upgrade response: status code {code}")));
         }
         CORS_HEADERS.iter().for_each(|name| drop(answer.headers_mut().remove(name)));
-        relocate(answer.headers_mut(), before, [&to.host(), &asked_host]);
-        Ok(answer)
+        let (before, hosts) = (before.to_owned(), [to.host(), asked_host]);
+        if answer.headers().contains_key(header::LOCATION) {
+            relocate(answer.headers_mut(), &before, &hosts);
+            return Ok(answer);
+        }
+        Ok(with_links(answer, move |link| relocated(link, &before, &hosts)))
     }
 }
 
@@ -149,7 +159,7 @@ fn forward(headers: &mut HeaderMap, (upgrade, peer): (bool, Option<IpAddr>), uri
 }
 
 /// Makes a redirect within the server behind lead through this one.
-fn relocate(headers: &mut HeaderMap, before: &str, own_hosts: [&str; 2]) {
+fn relocate(headers: &mut HeaderMap, before: &str, own_hosts: &[String; 2]) {
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     if let Some(location) = location.and_then(|location| relocated(location, before, own_hosts))
         && let Ok(value) = HeaderValue::from_str(&location)
@@ -158,7 +168,45 @@ fn relocate(headers: &mut HeaderMap, before: &str, own_hosts: [&str; 2]) {
     }
 }
 
-fn relocated(location: &str, before: &str, [backend, asked]: [&str; 2]) -> Option<String> {
+/// The answer with its links rewritten, if it is HTML in an encoding that is understood.
+fn with_links(
+    answer: Response<Body>,
+    link: impl Fn(&str) -> Option<String> + Send + 'static,
+) -> Response<Body> {
+    let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if text(header::CONTENT_TYPE).split(';').next().map(str::trim) != Some("text/html") {
+        return answer;
+    }
+    match text(header::CONTENT_ENCODING) {
+        "" => {
+            let mut rewriter = Some(Rewriter::new(Vec::new(), link));
+            through(answer, move |part| match (part, &mut rewriter) {
+                (Some(part), Some(open)) => {
+                    open.write_all(&part)?;
+                    Ok(std::mem::take(open.get_mut()).into())
+                }
+                _ => rewriter.take().map_or(Ok(Vec::new()), Rewriter::finish).map(Bytes::from),
+            })
+        }
+        "gzip" => {
+            let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            let mut decoder = Some(GzDecoder::new(Rewriter::new(encoder, link)));
+            through(answer, move |part| match (part, &mut decoder) {
+                (Some(part), Some(open)) => {
+                    open.write_all(&part)?;
+                    Ok(std::mem::take(open.get_mut().get_mut().get_mut()).into())
+                }
+                _ => {
+                    let ended = decoder.take().map(|decoder| decoder.finish()?.finish()?.finish());
+                    ended.unwrap_or_else(|| Ok(Vec::new())).map(Bytes::from)
+                }
+            })
+        }
+        _ => answer,
+    }
+}
+
+fn relocated(location: &str, before: &str, [backend, asked]: &[String; 2]) -> Option<String> {
     let (origin, path) = match location.split_once("://") {
         Some((_, rest)) => {
             let start = rest.find('/')?;
@@ -252,15 +300,11 @@ fn service(registry: &Registry, namespace: &str, id: &str) -> Result<Destination
 
 /// The name of the port that is meant: by its number, or as it is.
 fn port_name(registry: &Registry, namespace: &str, target: &Target<'_>) -> Result<String, Refusal> {
-    let kind = |name| by_kind("v1", name).ok_or_else(Refusal::no_such_resource);
+    let services = by_kind("v1", "Service").ok_or_else(Refusal::no_such_resource)?;
     let number: Option<i64> = target.port.parse().ok();
-    let found = registry.find(kind("Service")?, namespace, target.name);
-    let Some(number) = number else {
-        // Kubernetes looks for the endpoints, and misses them.
-        let missing = Refusal::not_found(kind("Endpoints")?, target.name);
-        return found.map(|_| target.port.to_owned()).map_err(|_| missing);
-    };
-    let service = decoded(&*found?)?;
+    let found = registry.find(services, namespace, target.name)?;
+    let Some(number) = number else { return Ok(target.port.to_owned()) };
+    let service = decoded(&found)?;
     let mut ports = service["spec"]["ports"].as_array().into_iter().flatten();
     let port = ports.find(|port| port["port"].as_i64() == Some(number)).ok_or_else(|| {
         let why = format!("no service port {number} found for service {:?}", target.name);
@@ -316,7 +360,8 @@ mod tests {
     #[test]
     fn redirects_lead_through_the_proxy() {
         let before = "/api/v1/namespaces/web/pods/a/proxy";
-        let of = |location| relocated(location, before, ["10.0.0.1:80", "api:6443"]);
+        let hosts = ["10.0.0.1:80".to_owned(), "api:6443".to_owned()];
+        let of = |location| relocated(location, before, &hosts);
         assert_eq!(of("/login"), Some(format!("{before}/login")));
         assert_eq!(of("http://10.0.0.1:80/login?a=b"), Some(format!("{before}/login?a=b")));
         assert_eq!(of("https://api:6443/login"), Some(format!("https://api:6443{before}/login")));
