@@ -59,12 +59,8 @@ fn default_spec(spec: &mut Value) {
         default_zero(port, "targetPort", number);
     }
     let kind = text(spec, "type").to_owned();
-    if kind != "ExternalName" {
-        if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
-            default(spec, "internalTrafficPolicy", "Cluster");
-        }
-        default(spec, "ipFamilyPolicy", "SingleStack");
-        default(spec, "ipFamilies", json!(["IPv4"]));
+    if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
+        default(spec, "internalTrafficPolicy", "Cluster");
     }
     if reached_from_outside(spec) {
         default_zero(spec, "externalTrafficPolicy", "Cluster");
@@ -275,7 +271,7 @@ fn affinity(spec: &At) {
 }
 
 /// Rules of `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy` together.
-fn addresses(spec: &At) {
+pub(super) fn addresses(spec: &At) {
     let (one, all, families) = (spec.get("clusterIP"), spec.get("clusterIPs"), spec.get("ipFamilies"));
     if !one.empty() {
         if all.empty() {

@@ -5,6 +5,7 @@
 //! remembered beside. Whether what is refused as taken really is somebody's is looked up at times.
 
 mod addresses;
+mod families;
 mod pools;
 
 pub use pools::AddressPool;
@@ -193,6 +194,10 @@ impl Allocator {
         let Some(spec) = service.get_mut("spec").filter(|spec| spec.is_object()) else {
             return Ok(Allocation::default());
         };
+        let wrong = families::settle(spec, before);
+        if !wrong.is_empty() {
+            return Err(Refusal::invalid(kind, &name, &wrong));
+        }
         let pools = Pools::read(&self.records, self.addresses);
         let mut taken = self.taken();
         let mut draft = Draft {
