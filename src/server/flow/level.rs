@@ -4,6 +4,7 @@ use super::allocate::Seats;
 use super::counts::Counts;
 use super::drops::Drops;
 use super::queues::{Arrival, Policy, Queues, Reason, Spot, Ticket, Work};
+use super::snapshot::Rules;
 use base::{Phase, Supervisor, clock};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,7 @@ type Waker = oneshot::Sender<Ticket>;
 
 struct State {
     queues: Queues<Waker>,
+    rules: Rules,
     seats: Seats,
     drops: Drops,
     /// A task waits for lingering seats.
@@ -108,10 +110,11 @@ fn wake(waker: Waker, ticket: Ticket) {
 }
 
 impl Level {
-    pub(super) fn new(name: &str, policy: Policy, seats: Seats, supervisor: &Supervisor) -> Self {
+    pub(super) fn new(name: &str, rules: Rules, seats: Seats, supervisor: &Supervisor) -> Self {
         // It begins halfway between what it has and what it keeps.
         let limit = seats.nominal - (seats.nominal - seats.least) / 2;
-        let state = State { queues: Queues::new(policy, limit), seats, drops: Drops::new(), timed: false };
+        let queues = Queues::new(rules.policy, limit);
+        let state = State { queues, rules, seats, drops: Drops::new(), timed: false };
         Self {
             name: name.to_owned(),
             origin: clock::instant(),
@@ -129,12 +132,22 @@ impl Level {
     }
 
     /// Other rules from now on; seats that are lent stay so until the next [`Self::limit`].
-    pub(super) fn configure(&self, policy: Policy, seats: Seats) {
+    pub(super) fn configure(&self, rules: Rules, seats: Seats) {
         let mut state = self.state();
+        state.rules = rules;
         let before = state.seats;
         state.seats = Seats { smoothed: before.smoothed, highest: before.highest, ..seats };
         let limit = state.queues.limit.clamp(seats.least, seats.most.max(seats.least));
-        state.queues.configure(self.now(), policy, limit, &mut wake);
+        state.queues.configure(self.now(), rules.policy, limit, &mut wake);
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        self.state().rules
+    }
+
+    /// Nobody holds seats of it or waits for some.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state().queues.is_idle()
     }
 
     /// What the level was asked for since the last time.
@@ -252,7 +265,8 @@ mod tests {
 
     fn level(policy: Policy, nominal: u32) -> (Arc<Level>, Arc<Counts>) {
         let seats = Seats { nominal, least: nominal, most: nominal, ..Seats::default() };
-        (Arc::new(Level::new("a", policy, seats, &Supervisor::new())), Arc::default())
+        let rules = Rules { policy, shares: 1, lendable_percent: 0, borrowing_percent: None };
+        (Arc::new(Level::new("a", rules, seats, &Supervisor::new())), Arc::default())
     }
 
     const QUEUE: Policy = Policy::Queue { queues: 1, hand: 1, length: 10 };

@@ -12,6 +12,7 @@ mod demand;
 mod drops;
 mod estimate;
 mod level;
+pub(crate) mod mandatory;
 mod metrics;
 mod queues;
 mod snapshot;
@@ -72,12 +73,12 @@ impl Flow {
 
     fn current(&self) -> Guard<Arc<Snapshot>> {
         let snapshot = self.snapshot.load();
-        if snapshot.revision == self.records.changed(Followed::Flow) {
+        if !snapshot.is_stale(self.records.changed(Followed::Flow)) {
             return snapshot;
         }
         let _one_at_a_time = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshot.load();
-        if before.revision != self.records.changed(Followed::Flow) {
+        if before.is_stale(self.records.changed(Followed::Flow)) {
             self.snapshot.store(Snapshot::compile(&self.records, &before, &self.supervisor).into());
         }
         self.snapshot.load()

@@ -274,6 +274,11 @@ impl<W> Queues<W> {
         self.lingering.iter().map(|one| one.until).min()
     }
 
+    /// Nothing runs, lingers or waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.taken == 0 && self.running == 0 && self.waiting == 0
+    }
+
     /// Requests that wait and run, and the seats they ask for and have.
     pub(crate) fn counts(&self) -> (usize, usize, u32, u32) {
         (self.waiting, self.running, self.wanted, self.taken)

@@ -5,6 +5,7 @@ use super::allocate::{Seats, allocate, bounds};
 use super::classify;
 use super::counts::Counts;
 use super::level::Level;
+use super::mandatory::{LEVELS, SCHEMAS};
 use super::queues::Policy;
 use crate::auth::{Attributes, User};
 use crate::registry::{Followed, Records};
@@ -12,19 +13,16 @@ use api::Object;
 use api::flowcontrol::{
     FlowSchema, FlowSchemaSpec, PriorityLevelConfiguration, PriorityLevelConfigurationSpec,
 };
-use api::k8s::api::flowcontrol::v1::QueuingConfiguration;
+use api::k8s::api::flowcontrol::v1::{ExemptPriorityLevelConfiguration, QueuingConfiguration};
 use base::Supervisor;
 use http::HeaderValue;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What applies where the specification says nothing (the defaults of the API).
 const DEFAULT_SHARES: i32 = 30;
 const DEFAULT_QUEUES: (i32, i32, i32) = (64, 8, 50);
-/// The names that always exist.
-const EXEMPT: &str = "exempt";
-const CATCH_ALL: &str = "catch-all";
 
 /// A flow schema and its level.
 pub(crate) struct Schema {
@@ -42,36 +40,17 @@ pub(crate) struct Snapshot {
     /// In the order of matching. The last one takes everything.
     pub(super) schemas: Vec<Arc<Schema>>,
     pub(super) levels: BTreeMap<String, Arc<Level>>,
+    /// Levels that were removed and still have requests: they keep their shares until these are done.
+    leaving: BTreeMap<String, Arc<Level>>,
 }
 
 impl Snapshot {
     pub(super) fn compile(records: &Records, before: &Self, supervisor: &Supervisor) -> Self {
         // Read first: what changes meanwhile makes it stale at once, and not never.
         let revision = records.changed(Followed::Flow);
-        let configurations = with_mandatory(
-            all(records, "prioritylevelconfigurations"),
-            &[
-                (EXEMPT, json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0}})),
-                (
-                    CATCH_ALL,
-                    json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}}}),
-                ),
-            ],
-        );
-        let levels = levels(&configurations, before, supervisor);
-        let everything = |level: &str, group: &str, precedence: u32| {
-            let subjects = json!([{"kind": "Group", "group": {"name": group}}]);
-            json!({"matchingPrecedence": precedence, "priorityLevelConfiguration": {"name": level}, "rules": [{
-                "subjects": subjects, "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
-                "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true}]}]})
-        };
-        let mut objects: Vec<FlowSchema> = with_mandatory(
-            all(records, "flowschemas"),
-            &[
-                (EXEMPT, everything(EXEMPT, "system:masters", 1)),
-                (CATCH_ALL, everything(CATCH_ALL, "*", 10_000)),
-            ],
-        );
+        let configurations = with_mandatory(all(records, "prioritylevelconfigurations"), &LEVELS[..]);
+        let (levels, leaving) = levels(&configurations, before, supervisor);
+        let mut objects: Vec<FlowSchema> = with_mandatory(all(records, "flowschemas"), &SCHEMAS[..]);
         objects.sort_by(|one, other| order(one).cmp(&order(other)));
         let compiled = objects.into_iter().filter_map(|object| {
             let (level, level_uid) = levels.get(&level_of(&object))?;
@@ -81,7 +60,18 @@ impl Snapshot {
             revision,
             schemas: compiled.collect(),
             levels: levels.into_iter().map(|(name, (level, _))| (name, level)).collect(),
+            leaving,
         }
+    }
+
+    /// Whether it is of other objects than there are, or a level that was removed is done.
+    pub(super) fn is_stale(&self, revision: u64) -> bool {
+        self.revision != revision || self.leaving.values().any(|level| level.is_idle())
+    }
+
+    /// All levels, also those that are being removed.
+    fn running(&self) -> impl Iterator<Item = &Arc<Level>> {
+        self.levels.values().chain(self.leaving.values())
     }
 
     /// The first schema that takes a request; the last one if its user is in no group at all.
@@ -92,8 +82,8 @@ impl Snapshot {
 
     /// Gives every level its seats for the next while.
     pub(super) fn balance(&self) {
-        let demands: Vec<Seats> = self.levels.values().map(|level| level.take_demand()).collect();
-        for (level, seats) in self.levels.values().zip(allocate(&demands)) {
+        let demands: Vec<Seats> = self.running().map(|level| level.take_demand()).collect();
+        for (level, seats) in self.running().zip(allocate(&demands)) {
             level.limit(seats);
         }
     }
@@ -114,7 +104,7 @@ fn all<T: Object>(records: &Records, plural: &str) -> Vec<T> {
 }
 
 /// What has to exist is imagined while it does not.
-fn with_mandatory<T: Object>(mut stored: Vec<T>, mandatory: &[(&str, serde_json::Value)]) -> Vec<T> {
+fn with_mandatory<T: Object>(mut stored: Vec<T>, mandatory: &[(&str, Value)]) -> Vec<T> {
     for (name, spec) in mandatory {
         if !stored.iter().any(|object| object.name() == *name) {
             let imagined = json!({"apiVersion": T::API_VERSION, "kind": T::KIND, "metadata": {"name": name}, "spec": spec});
@@ -143,36 +133,51 @@ fn schema(object: FlowSchema, level: Arc<Level>, level_uid: &str, before: &Snaps
 
 type Levels = BTreeMap<String, (Arc<Level>, String)>;
 
+/// The levels that are configured, and those that were and are still busy.
 fn levels(
     configurations: &[PriorityLevelConfiguration],
     before: &Snapshot,
     supervisor: &Supervisor,
-) -> Levels {
+) -> (Levels, BTreeMap<String, Arc<Level>>) {
     let sound: Vec<(&PriorityLevelConfiguration, Rules)> =
         configurations.iter().filter_map(|object| Some((object, rules(object.spec.as_ref()?)?))).collect();
-    let all_shares: f64 = sound.iter().map(|(_, rules)| f64::from(rules.shares)).sum();
-    let made = sound.into_iter().map(|(object, rules)| {
-        let share = f64::from(rules.shares) / all_shares.max(1.0);
+    let removed = |level: &&Arc<Level>| !sound.iter().any(|(object, _)| object.name() == level.name);
+    let leaving: BTreeMap<String, Arc<Level>> = before
+        .running()
+        .filter(removed)
+        .filter(|level| !level.is_idle())
+        .map(|level| (level.name.clone(), level.clone()))
+        .collect();
+    let own = sound.iter().map(|(_, rules)| *rules);
+    let all_shares: u32 =
+        own.chain(leaving.values().map(|level| level.rules())).map(|rules| rules.shares).sum();
+    let seats = |rules: &Rules| {
+        let share = f64::from(rules.shares) / f64::from(all_shares.max(1));
         let seats = bounds(super::TOTAL_SEATS, share, rules.lendable_percent, rules.borrowing_percent);
-        let seats = Seats { exempt: rules.policy == Policy::Exempt, ..seats };
-        let level = match before.levels.get(object.name()) {
+        Seats { exempt: rules.policy == Policy::Exempt, ..seats }
+    };
+    leaving.values().for_each(|level| level.configure(level.rules(), seats(&level.rules())));
+    let made = sound.into_iter().map(|(object, rules)| {
+        let seats = seats(&rules);
+        let level = match before.running().find(|level| level.name == object.name()) {
             Some(level) => {
-                level.configure(rules.policy, seats);
+                level.configure(rules, seats);
                 level.clone()
             }
-            None => Arc::new(Level::new(object.name(), rules.policy, seats, supervisor)),
+            None => Arc::new(Level::new(object.name(), rules, seats, supervisor)),
         };
         (object.name().to_owned(), (level, object.uid().to_owned()))
     });
-    made.collect()
+    (made.collect(), leaving)
 }
 
 /// A priority level's specification.
-struct Rules {
-    policy: Policy,
-    shares: u32,
-    lendable_percent: u32,
-    borrowing_percent: Option<u32>,
+#[derive(Clone, Copy)]
+pub(super) struct Rules {
+    pub(super) policy: Policy,
+    pub(super) shares: u32,
+    pub(super) lendable_percent: u32,
+    pub(super) borrowing_percent: Option<u32>,
 }
 
 fn positive(number: i32) -> u32 {
@@ -182,12 +187,17 @@ fn positive(number: i32) -> u32 {
 /// What a specification says; `None` for one that contradicts itself.
 fn rules(spec: &PriorityLevelConfigurationSpec) -> Option<Rules> {
     match (spec.type_.as_str(), &spec.exempt, &spec.limited) {
-        ("Exempt", Some(exempt), None) => Some(Rules {
-            policy: Policy::Exempt,
-            shares: positive(exempt.nominal_concurrency_shares.unwrap_or(0)),
-            lendable_percent: positive(exempt.lendable_percent.unwrap_or(0)),
-            borrowing_percent: None,
-        }),
+        ("Exempt", exempt, None) => {
+            let part = |of: fn(&ExemptPriorityLevelConfiguration) -> Option<i32>| {
+                positive(exempt.as_ref().and_then(of).unwrap_or(0))
+            };
+            Some(Rules {
+                policy: Policy::Exempt,
+                shares: part(|exempt| exempt.nominal_concurrency_shares),
+                lendable_percent: part(|exempt| exempt.lendable_percent),
+                borrowing_percent: None,
+            })
+        }
         ("Limited", None, Some(limited)) => {
             let response = limited.limit_response.as_ref();
             let queuing = response.and_then(|response| response.queuing.as_ref());
@@ -221,6 +231,32 @@ mod tests {
 
     fn spec(value: serde_json::Value) -> PriorityLevelConfigurationSpec {
         serde_json::from_value(value).unwrap()
+    }
+
+    fn level(name: &str) -> PriorityLevelConfiguration {
+        let object = json!({"metadata": {"name": name}, "spec": {"type": "Limited", "limited": {
+            "nominalConcurrencyShares": 30, "limitResponse": {"type": "Reject"}}}});
+        PriorityLevelConfiguration::from_json(object.to_string().as_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_removed_level_keeps_its_shares_until_its_requests_are_done() {
+        let supervisor = Supervisor::new();
+        let (made, _) = levels(&[level("a"), level("b")], &Snapshot::default(), &supervisor);
+        let before = Snapshot {
+            levels: made.into_iter().map(|(name, (level, _))| (name, level)).collect(),
+            ..Snapshot::default()
+        };
+        let (work, counts) = (super::super::queues::Work::of(1), Arc::default());
+        let entered = before.levels["a"].enter(&counts, (0, work), std::time::Duration::from_secs(1));
+        let permit = entered.await.ok().unwrap();
+        let seats_of_b = || {
+            let (now, leaving) = levels(&[level("b")], &before, &supervisor);
+            (now["b"].0.take_demand().nominal, leaving.len())
+        };
+        assert_eq!(seats_of_b(), (super::super::TOTAL_SEATS / 2, 1));
+        drop(permit);
+        assert_eq!(seats_of_b(), (super::super::TOTAL_SEATS, 0));
     }
 
     #[test]

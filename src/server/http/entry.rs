@@ -131,14 +131,17 @@ impl Server {
         let nothing = (Does::Else, Load::default());
         let Target::Resource(path) = target else { return nothing };
         let Some(kind) = by_resource(&path.group, &path.version, &path.resource) else { return nothing };
-        let load = || self.0.registry.records().usages().load(kind);
+        let usages = self.0.registry.records().usages();
+        let load = || usages.load(kind);
         let limit = query.number("limit").ok().flatten().filter(|limit| *limit > 0).unwrap_or(u64::MAX);
         match path.verb {
             "list" => (Does::Lists { limit: if path.name.is_empty() { limit } else { 1 } }, load()),
             "watch" if starts_with_state(query) => (Does::Lists { limit }, load()),
             // A token is no change that anybody watches.
             "create" if path.subresource == "token" => nothing,
-            "create" | "update" | "patch" | "delete" => (Does::Writes, load()),
+            "create" | "update" | "patch" | "delete" => {
+                (Does::Writes, usages.load_of_write(kind, &path.namespace, &path.name))
+            }
             _ => nothing,
         }
     }

@@ -3,9 +3,10 @@
 use super::index::{Record, kind_of_key};
 use crate::flow::Load;
 use api::kinds::{KINDS, Kind};
+use api::selector::Fields;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Watches at a time: each holds some kilobytes, and a thousand nodes have some tens each.
 const WATCHES: usize = 100_000;
@@ -14,8 +15,12 @@ const WATCHES: usize = 100_000;
 struct Usage {
     objects: AtomicI64,
     bytes: AtomicI64,
-    watches: AtomicU32,
+    /// By the namespace and the name of what is watched, each "" for all.
+    watches: Mutex<HashMap<Watched, u32>>,
 }
+
+/// Which of a kind's objects a watch sees.
+type Watched = (Box<str>, Box<str>);
 
 /// The usage of every stored kind.
 pub(crate) struct Usages {
@@ -23,18 +28,30 @@ pub(crate) struct Usages {
     watches: AtomicUsize,
 }
 
+impl Usage {
+    fn watches(&self) -> MutexGuard<'_, HashMap<Watched, u32>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A watch that is counted for as long as this lives.
 pub(crate) struct Watching {
     usages: Arc<Usages>,
-    /// `None` for watches of one object, which see few of their kind's events.
-    kind: Option<&'static Kind>,
+    /// `None` for watches that see few of their kind's events.
+    of: Option<(&'static Kind, Watched)>,
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
         self.usages.watches.fetch_sub(1, Ordering::Relaxed);
-        if let Some(usage) = self.kind.and_then(|kind| self.usages.of(kind)) {
-            usage.watches.fetch_sub(1, Ordering::Relaxed);
+        let Some((kind, watched)) = &self.of else { return };
+        let Some(usage) = self.usages.of(kind) else { return };
+        let mut watches = usage.watches();
+        if let Some(count) = watches.get_mut(watched) {
+            *count -= 1;
+            if *count == 0 {
+                watches.remove(watched);
+            }
         }
     }
 }
@@ -66,22 +83,39 @@ impl Usages {
     pub(crate) fn load(&self, kind: &Kind) -> Load {
         let Some(usage) = self.of(kind) else { return Load::default() };
         let number = |number: &AtomicI64| u64::try_from(number.load(Ordering::Relaxed)).unwrap_or(0);
-        Load {
-            objects: number(&usage.objects),
-            bytes: number(&usage.bytes),
-            watches: usage.watches.load(Ordering::Relaxed),
-        }
+        Load { objects: number(&usage.objects), bytes: number(&usage.bytes), watches: 0 }
     }
 
-    /// Counts a watch, if there is room for one more.
-    pub(super) fn watch(self: &Arc<Self>, kind: &'static Kind, of_one: bool) -> Option<Watching> {
+    /// The load of a write to an object of a namespace: who watches the kind, the namespace or the object.
+    pub(crate) fn load_of_write(&self, kind: &Kind, namespace: &str, name: &str) -> Load {
+        let Some(usage) = self.of(kind) else { return Load::default() };
+        let watches = usage.watches();
+        let count =
+            |namespace: &str, name: &str| watches.get(&(namespace.into(), name.into())).copied().unwrap_or(0);
+        let of_namespace = if namespace.is_empty() { 0 } else { count(namespace, "") };
+        let of_object = if name.is_empty() { 0 } else { count(namespace, name) };
+        Load { watches: count("", "") + of_namespace + of_object, ..self.load(kind) }
+    }
+
+    /// Counts a watch, if there is room for one more. Those that see the objects of one node alone cost
+    /// writers next to nothing.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        kind: &'static Kind,
+        namespace: &str,
+        fields: &Fields,
+    ) -> Option<Watching> {
         let room = |count: usize| (count < WATCHES).then_some(count + 1);
         self.watches.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
-        let kind = Some(kind).filter(|_| !of_one);
-        if let Some(usage) = kind.and_then(|kind| self.of(kind)) {
-            usage.watches.fetch_add(1, Ordering::Relaxed);
+        let of_node = fields.required("spec.nodeName").is_some_and(|node| !node.is_empty());
+        let name = fields.required("metadata.name").unwrap_or_default();
+        let of = (!of_node).then(|| (kind, (namespace.into(), name.into())));
+        if let Some((kind, watched)) = &of
+            && let Some(usage) = self.of(kind)
+        {
+            *usage.watches().entry(watched.clone()).or_default() += 1;
         }
-        Some(Watching { usages: self.clone(), kind })
+        Some(Watching { usages: self.clone(), of })
     }
 
     /// Kinds by resource, and how many objects of each there are.
@@ -93,5 +127,26 @@ impl Usages {
             .collect();
         all.sort();
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::kinds::by_kind;
+
+    #[test]
+    fn writes_set_off_events_for_those_who_see_the_object() {
+        let usages = Arc::new(Usages::new(std::iter::empty()));
+        let pods = by_kind("v1", "Pod").unwrap();
+        let watch = |namespace: &str, fields: Fields| usages.watch(pods, namespace, &fields).unwrap();
+        let everything = watch("", Fields::default());
+        let _web = watch("web", Fields::default());
+        let _one = watch("web", Fields::of("metadata.name", "a"));
+        let _of_node = watch("", Fields::of("spec.nodeName", "n"));
+        let watched = |namespace: &str, name: &str| usages.load_of_write(pods, namespace, name).watches;
+        assert_eq!([watched("web", "a"), watched("web", ""), watched("other", "a")], [3, 2, 1]);
+        drop(everything);
+        assert_eq!([watched("web", "b"), watched("other", "a")], [1, 0]);
     }
 }

@@ -146,8 +146,8 @@ impl Records {
     ) -> Result<Body, Refusal> {
         let base = kind.storage_prefix();
         let prefix = if namespace.is_empty() { base } else { format!("{base}{namespace}/") };
-        let of_one = options.selection.fields.required("metadata.name").is_some();
-        let counted = self.usages().watch(kind, of_one).ok_or_else(too_many)?;
+        let fields = &options.selection.fields;
+        let counted = self.usages().watch(kind, namespace, fields).ok_or_else(too_many)?;
         let (snapshot, watch) = match self.start_of(&prefix, options.start).await {
             Ok(opened) => opened,
             Err(refusal) => return Ok(refused(&serving.rendering, &refusal)),

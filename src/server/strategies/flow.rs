@@ -1,6 +1,7 @@
 //! Flow schemas and priority levels.
 
 use super::{Generation, PLAIN, Strategy, default, default_zero};
+use crate::flow::mandatory::{EXEMPT, LEVELS, SCHEMAS};
 use api::validate::{At, Error, dns_label, dns_subdomain};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -42,11 +43,22 @@ pub(super) const SCHEMA: Strategy = Strategy {
             level.named(dns_subdomain);
         }
         spec.get("rules").each(rule);
+        let name = schema.get("metadata.name");
+        if let Some((name, _)) = SCHEMAS.iter().find(|(own, fixed)| name.is(own) && spec.value() != fixed) {
+            changed(&spec, "FlowSchemaSpec", name, "");
+        }
     },
     validate_status: |new, _| conditions(&new.get("status.conditions")),
     generation: Generation::Counted,
     ..PLAIN
 };
+
+/// Refuses another specification than the one that an object of this name has.
+fn changed(spec: &At, of: &str, name: &str, free: &str) {
+    let why = format!("spec of '{name}'{free} must equal the fixed value");
+    let ty = format!("api.flowcontrol.v1.{of}");
+    spec.report(|path| Error::invalid(path, Value::Null, why.clone()).of_type(spec.value(), &ty));
+}
 
 fn conditions(list: &At) {
     let mut seen = HashSet::new();
@@ -213,6 +225,18 @@ pub(super) const LEVEL: Strategy = Strategy {
                 }
             }
             _ => kind.one_of(&["Exempt", "Limited"]),
+        }
+        let name = level.get("metadata.name");
+        if let Some((name, fixed)) = LEVELS.iter().find(|(own, _)| name.is(own)) {
+            let is_free = |field: &str| *name == EXEMPT && field == EXEMPT;
+            let kept = |spec: &Value| -> Vec<(String, Value)> {
+                let fields = spec.as_object().cloned().unwrap_or_default().into_iter();
+                fields.filter(|(field, _)| !is_free(field)).collect()
+            };
+            if kept(spec.value()) != kept(fixed) {
+                let free = if *name == EXEMPT { " except the 'spec.exempt' field" } else { "" };
+                changed(&spec, "PriorityLevelConfigurationSpec", name, free);
+            }
         }
     },
     validate_status: |new, _| conditions(&new.get("status.conditions")),

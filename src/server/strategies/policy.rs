@@ -3,7 +3,7 @@
 use super::pods::resources::{self, container_resource, quota_resource, resource_name};
 use super::{Changes, Generation, PLAIN, Strategy, default, defaults, items, items_mut};
 use api::quantity::Amount;
-use api::validate::{At, conditions, label_selector, path_segment, percent, qualified_name};
+use api::validate::{At, Error, conditions, label_selector, path_segment, percent, qualified_name};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
 
@@ -102,10 +102,11 @@ fn scopes(spec: &At) {
             scope.invalid("unsupported scope");
         }
         (0..misfits(scope.text())).for_each(|_| {
-            expressions.invalid_as(
-                spec.get("scopeSelector").value().clone(),
-                "unsupported scope applied to resource",
-            );
+            let selector = spec.get("scopeSelector");
+            expressions.report(|path| {
+                Error::invalid(path, Value::Null, "unsupported scope applied to resource")
+                    .of_type(selector.value(), "api.core.v1.ScopeSelector")
+            });
         });
         if SCOPES[..6].contains(&scope.text()) && !scope.is("PriorityClass") && !operator.is("Exists") {
             operator.invalid("must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity");
