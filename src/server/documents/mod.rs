@@ -112,9 +112,12 @@ impl Documents {
         }
         match parts[..] {
             [""] => Ok(answer::pretty(&json!({"paths": discovery::paths()}))),
+            ["version"] if !asked.accept.iter().any(|clause| clause.takes(JSON)) => {
+                Err(render::unknown_media(JSON))
+            }
             ["version"] => Ok(answer::pretty(&self.version())),
             ["openapi", "v2"] => self.openapi(&asked, "openapi/v2", &OPENAPI_V2),
-            ["openapi", "v3"] => self.index(&asked),
+            ["openapi", "v3"] => Ok(self.index()),
             ["openapi", "v3", ..] => self.openapi(&asked, path.trim_start_matches('/'), &OPENAPI_V3),
             ref parts => discovered(&asked, parts, routed),
         }
@@ -164,13 +167,16 @@ impl Documents {
         })
     }
 
-    /// `/openapi/v3`: where each document is.
-    fn index(&self, asked: &Asked<'_>) -> Result<Response<Body>, Refusal> {
+    /// `/openapi/v3`: where each document is. It is served as a file that nobody knows the kind of, made now.
+    fn index(&self) -> Response<Body> {
         let place = |(name, tag): (&String, &String)| {
             (name.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={tag}")}))
         };
         let paths: serde_json::Map<String, Value> = self.tags().iter().map(place).collect();
-        tagged(asked, &json!({"paths": paths}), JSON)
+        let mut response = answer::text(StatusCode::OK, json!({"paths": paths}).to_string());
+        let now = http_date(clock::now(), "GMT");
+        response.headers_mut().extend(now.map(|now| (header::LAST_MODIFIED, now)));
+        response
     }
 
     fn openapi(
@@ -180,14 +186,18 @@ impl Documents {
         forms: &[(&str, Encoding, &'static str)],
     ) -> Result<Response<Body>, Refusal> {
         let acceptable = |clause: &Clause<'_>| forms.iter().find(|(media, _, _)| clause.takes(media));
-        let Some((_, encoding, media)) = asked.accept.iter().find_map(acceptable) else {
-            return Ok(answer::empty(StatusCode::NOT_ACCEPTABLE));
+        let Some(&(_, encoding, media)) = asked.accept.iter().find_map(acceptable) else {
+            let mut response = answer::empty(StatusCode::NOT_ACCEPTABLE);
+            response.headers_mut().append(header::VARY, ACCEPT);
+            return Ok(response);
         };
-        let key = Key { path: path.to_owned(), encoding: *encoding };
+        let key = Key { path: path.to_owned(), encoding };
         let published = self.published(key).map_err(Refusal::internal)?;
         let Some(published) = published else { return Ok(answer::empty(StatusCode::NOT_FOUND)) };
         if !asked.hash.is_empty() && asked.hash != published.tag {
-            return Ok(moved(&format!("/{path}?hash={}", published.tag)));
+            let mut response = answer::typed(moved(&format!("/{path}?hash={}", published.tag)), media);
+            mark(response.headers_mut(), &published.tag);
+            return Ok(response);
         }
         let mut response = if asked.has(&published.tag) {
             answer::empty(StatusCode::NOT_MODIFIED)
@@ -197,8 +207,7 @@ impl Documents {
         let headers = response.headers_mut();
         if !asked.hash.is_empty() {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
-            let expires = (clock::now() + FOREVER).strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
-            headers.extend(HeaderValue::try_from(expires).map(|value| (header::EXPIRES, value)));
+            headers.extend(http_date(clock::now() + FOREVER, "UTC").map(|date| (header::EXPIRES, date)));
         }
         mark(headers, &published.tag);
         Ok(response)
@@ -254,7 +263,10 @@ fn discovered(asked: &Asked<'_>, parts: &[&str], routed: bool) -> Result<Respons
         _ => None,
     };
     let Some(document) = document else { return nothing(parts) };
-    let refused = || if routed { render::unknown_media(false) } else { render::unknown_form(false) };
+    let known = asked.accept.iter().any(|clause| encoding(clause).is_some());
+    let unrouted =
+        || if known { render::unknown_form(false) } else { render::unknown_media(render::OBJECTS) };
+    let refused = || if routed { unrouted() } else { render::unknown_form(false) };
     tagged(asked, &document, asked.accept.iter().find_map(plain).ok_or_else(refused)?)
 }
 
@@ -292,7 +304,7 @@ fn tagged(asked: &Asked<'_>, document: &Value, encoding: &'static str) -> Result
         answer::empty(StatusCode::NOT_MODIFIED)
     } else {
         let body = match encoding {
-            PROTOBUF => in_protobuf(document).ok_or_else(|| Refusal::internal("no such message"))?,
+            PROTOBUF => render::in_protobuf(&json).ok_or_else(|| Refusal::internal("no such message"))?,
             YAML => render::in_yaml(&json),
             _ => json,
         };
@@ -300,14 +312,6 @@ fn tagged(asked: &Asked<'_>, document: &Value, encoding: &'static str) -> Result
     };
     mark(response.headers_mut(), &tag);
     Ok(response)
-}
-
-fn in_protobuf(document: &Value) -> Option<Bytes> {
-    let mut document = document.clone();
-    if document["apiVersion"].is_null() {
-        document["apiVersion"] = json!("v1");
-    }
-    render::in_protobuf(&document.to_string().into())
 }
 
 /// A document that is kept, compressed if the client takes that.
@@ -322,8 +326,15 @@ fn whole(asked: &Asked<'_>, published: &Published, media: &'static str) -> io::R
     Ok(answer::typed(answer::json_bytes(StatusCode::OK, document.into()), media))
 }
 
+/// A time as headers tell it. Kubernetes names its zone in two ways.
+fn http_date(time: jiff::Timestamp, zone: &str) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("{} {zone}", time.strftime("%a, %d %b %Y %H:%M:%S"))).ok()
+}
+
+const ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
+
 fn mark(headers: &mut HeaderMap, tag: &str) {
-    headers.append(header::VARY, HeaderValue::from_static("Accept"));
+    headers.append(header::VARY, ACCEPT);
     headers.extend(HeaderValue::try_from(format!("\"{tag}\"")).map(|tag| (header::ETAG, tag)));
 }
 

@@ -16,7 +16,30 @@ pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 pub(crate) const YAML: &str = "application/yaml";
 const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
-const META: &str = "meta.k8s.io/v1";
+/// The versions in which tables and metadata alone are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meta {
+    V1,
+    V1Beta1,
+}
+
+impl Meta {
+    fn of(version: &str) -> Option<Self> {
+        match version {
+            "v1" => Some(Self::V1),
+            "v1beta1" => Some(Self::V1Beta1),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1Beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
+}
+
 const PARTIAL: &str = "PartialObjectMetadata";
 
 /// The form a client asked for in its Accept header.
@@ -26,12 +49,12 @@ pub(crate) enum Rendering {
     Object,
     /// The object in Kubernetes' protobuf encoding.
     Protobuf,
-    /// `Table` of meta.k8s.io/v1, with so much of each object.
-    Table(Include),
-    /// `PartialObjectMetadata` of meta.k8s.io/v1.
-    Metadata,
+    /// `Table`, with so much of each object.
+    Table(Meta, Include),
+    /// `PartialObjectMetadata`.
+    Metadata(Meta),
     /// The same in protobuf.
-    MetadataProtobuf,
+    MetadataProtobuf(Meta),
 }
 
 /// `includeObject` of a table.
@@ -57,16 +80,26 @@ impl Rendering {
         }
         match clause.wanted() {
             None => Some(if json { Self::Object } else { Self::Protobuf }),
-            // Tables have no form in protobuf: a client that takes both names JSON behind it.
-            Some(("Table", "meta.k8s.io", "v1")) if json => Some(Self::Table(match include {
-                "None" => Include::None,
-                "Object" => Include::Object,
-                _ => Include::Metadata,
-            })),
-            Some(("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1")) => {
-                Some(if json { Self::Metadata } else { Self::MetadataProtobuf })
-            }
+            Some((kind, "meta.k8s.io", version)) => Self::of_meta(kind, Meta::of(version)?, (json, include)),
             Some(_) => None,
+        }
+    }
+
+    fn of_meta(kind: &str, meta: Meta, (json, include): (bool, &str)) -> Option<Self> {
+        match kind {
+            // Tables have no form in protobuf: a client that takes both names JSON behind it.
+            "Table" if json => Some(Self::Table(
+                meta,
+                match include {
+                    "None" => Include::None,
+                    "Object" => Include::Object,
+                    _ => Include::Metadata,
+                },
+            )),
+            "PartialObjectMetadata" | "PartialObjectMetadataList" => {
+                Some(if json { Self::Metadata(meta) } else { Self::MetadataProtobuf(meta) })
+            }
+            _ => None,
         }
     }
 
@@ -79,7 +112,7 @@ impl Rendering {
 
     /// What is rendered is protobuf.
     pub(crate) fn is_protobuf(&self) -> bool {
-        matches!(self, Self::Protobuf | Self::MetadataProtobuf)
+        matches!(self, Self::Protobuf | Self::MetadataProtobuf(_))
     }
 
     /// The content type of what is rendered.
@@ -97,24 +130,19 @@ impl Rendering {
         match self {
             Self::Object => shown_bytes(kind, bytes),
             Self::Protobuf => in_protobuf(&shown_bytes(kind, bytes)).unwrap_or_default(),
-            Self::Metadata => partial(bytes),
-            Self::MetadataProtobuf => in_protobuf(&partial(bytes)).unwrap_or_default(),
-            Self::Table(include) => {
-                let object: Value = serde_json::from_slice(bytes).unwrap_or_default();
-                let revision = object["metadata"]["resourceVersion"].clone();
-                let rows = vec![row(kind, object, *include)];
-                table(kind, json!({"resourceVersion": revision}), rows, true).to_string().into()
-            }
+            Self::Metadata(meta) => partial(*meta, bytes),
+            Self::MetadataProtobuf(meta) => in_protobuf(&partial(*meta, bytes)).unwrap_or_default(),
+            Self::Table(..) => self.event(kind, bytes, true),
         }
     }
 
     /// One object in a watch event; of tables, only the first has the columns.
     pub(crate) fn event(&self, kind: &Kind, bytes: &Bytes, first: bool) -> Bytes {
-        let Self::Table(include) = self else { return self.object(kind, bytes) };
+        let Self::Table(meta, include) = *self else { return self.object(kind, bytes) };
         let object: Value = serde_json::from_slice(bytes).unwrap_or_default();
         let revision = object["metadata"]["resourceVersion"].clone();
-        let rows = vec![row(kind, object, *include)];
-        table(kind, json!({"resourceVersion": revision}), rows, first).to_string().into()
+        let rows = vec![row(kind, object, (meta, include))];
+        table((kind, meta), json!({"resourceVersion": revision}), rows, first).to_string().into()
     }
 
     /// A page of a list, in pieces that are handed on as they are.
@@ -128,14 +156,17 @@ impl Rendering {
                 let object = |record: &Record| Some(shown(kind, serde_json::from_slice(&record.value).ok()?));
                 encoded(&kind.api_version(), kind.kind, page, object)
             }
-            Self::Metadata => concatenated((META, PARTIAL), page, |record| partial(&record.value)),
-            Self::MetadataProtobuf => {
-                encoded(META, PARTIAL, page, |record| serde_json::from_slice(&partial(&record.value)).ok())
+            Self::Metadata(meta) => {
+                concatenated((meta.api_version(), PARTIAL), page, |record| partial(*meta, &record.value))
             }
-            Self::Table(include) => {
+            Self::MetadataProtobuf(meta) => encoded(meta.api_version(), PARTIAL, page, |record| {
+                serde_json::from_slice(&partial(*meta, &record.value)).ok()
+            }),
+            Self::Table(meta, include) => {
                 let decoded = |record: &Record| serde_json::from_slice(&record.value).unwrap_or_default();
-                let rows = page.items.iter().map(|record| row(kind, decoded(record), *include)).collect();
-                vec![table(kind, page.metadata(), rows, true).to_string().into()]
+                let form = (*meta, *include);
+                let rows = page.items.iter().map(|record| row(kind, decoded(record), form)).collect();
+                vec![table((kind, *meta), page.metadata(), rows, true).to_string().into()]
             }
         }
     }
@@ -188,14 +219,12 @@ pub(crate) fn in_yaml(bytes: &Bytes) -> Bytes {
     api::yaml::render(&value).into()
 }
 
-const OBJECTS: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+pub(crate) const OBJECTS: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 const STREAMS: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
-/// The refusal of an `Accept` header by the route that a request took: it knows none of the media types.
-/// Routes of collections have those of watches too.
-pub(crate) fn unknown_media(collection: bool) -> Refusal {
-    let streams = if collection { format!(", {STREAMS}") } else { String::new() };
-    let message = format!("406: Not Acceptable\n\nAvailable representations: {OBJECTS}{streams}");
+/// The refusal of an `Accept` header by the route that a request took, which has other media types.
+pub(crate) fn unknown_media(own: &str) -> Refusal {
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {own}");
     let mut refusal = Refusal::new(406, "NotAcceptable", message);
     refusal.details = json!({});
     refusal
@@ -211,28 +240,34 @@ pub(crate) fn unknown_form(watch: bool) -> Refusal {
 pub(crate) fn not_acceptable(accept: &str, collection: bool, watch: bool) -> Refusal {
     let known =
         |clause: &Clause<'_>| ["application/json", YAML, PROTOBUF].iter().any(|own| clause.takes(own));
-    if clauses(accept).iter().any(known) { unknown_form(watch) } else { unknown_media(collection) }
+    match clauses(accept).iter().any(known) {
+        true => unknown_form(watch),
+        // Routes of collections have the types of watches too.
+        false if collection => unknown_media(&format!("{OBJECTS}, {STREAMS}")),
+        false => unknown_media(OBJECTS),
+    }
 }
 
 /// An object's metadata alone; what stands in it is passed on as it is.
-fn partial(bytes: &Bytes) -> Bytes {
+fn partial(meta: Meta, bytes: &Bytes) -> Bytes {
     #[derive(serde::Deserialize)]
-    struct Meta<'a> {
+    struct Head<'a> {
         #[serde(borrow)]
         metadata: &'a RawValue,
     }
-    let meta = serde_json::from_slice::<Meta<'_>>(bytes).map_or("null", |meta| meta.metadata.get());
-    format!("{{\"kind\":\"{PARTIAL}\",\"apiVersion\":\"{META}\",\"metadata\":{meta}}}").into()
+    let head = serde_json::from_slice::<Head<'_>>(bytes).map_or("null", |head| head.metadata.get());
+    let version = meta.api_version();
+    format!("{{\"kind\":\"{PARTIAL}\",\"apiVersion\":\"{version}\",\"metadata\":{head}}}").into()
 }
 
-fn row(kind: &Kind, object: Value, include: Include) -> Value {
+fn row(kind: &Kind, object: Value, (meta, include): (Meta, Include)) -> Value {
     let now = base::clock::now();
     let cells: Vec<Value> = kind.columns.iter().map(|column| column.cell(&object, now)).collect();
     let shown = match include {
         Include::None => Value::Null,
         Include::Object => shown(kind, object),
         Include::Metadata => {
-            json!({"kind": PARTIAL, "apiVersion": META, "metadata": object["metadata"]})
+            json!({"kind": PARTIAL, "apiVersion": meta.api_version(), "metadata": object["metadata"]})
         }
     };
     json!({"cells": cells, "object": shown})
@@ -242,10 +277,10 @@ fn definition(column: &Column) -> Value {
     json!({"name": column.name, "type": column.kind, "format": column.format(), "description": "", "priority": column.priority})
 }
 
-fn table(kind: &Kind, metadata: Value, rows: Vec<Value>, columns: bool) -> Value {
+fn table((kind, meta): (&Kind, Meta), metadata: Value, rows: Vec<Value>, columns: bool) -> Value {
     let definitions: Vec<Value> =
         if columns { kind.columns.iter().map(definition).collect() } else { Vec::new() };
-    json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows})
+    json!({"kind": "Table", "apiVersion": meta.api_version(), "metadata": metadata, "columnDefinitions": definitions, "rows": rows})
 }
 
 #[cfg(test)]
@@ -255,13 +290,15 @@ mod tests {
     #[test]
     fn the_first_form_the_server_has_is_taken() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(Rendering::parse(kubectl, ""), Some(Rendering::Table(Include::Metadata)));
+        assert_eq!(Rendering::parse(kubectl, ""), Some(Rendering::Table(Meta::V1, Include::Metadata)));
+        let old = "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        assert_eq!(Rendering::parse(old, "None"), Some(Rendering::Table(Meta::V1Beta1, Include::None)));
         let go = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(Rendering::parse(go, ""), Some(Rendering::Protobuf));
         let metadata_first = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
-        assert_eq!(Rendering::parse(metadata_first, ""), Some(Rendering::MetadataProtobuf));
+        assert_eq!(Rendering::parse(metadata_first, ""), Some(Rendering::MetadataProtobuf(Meta::V1)));
         let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-        assert_eq!(Rendering::parse(metadata, ""), Some(Rendering::Metadata));
+        assert_eq!(Rendering::parse(metadata, ""), Some(Rendering::Metadata(Meta::V1)));
         assert_eq!(Rendering::parse("text/html", ""), None);
         let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1";
         assert_eq!(Rendering::parse(table, ""), None);

@@ -345,11 +345,11 @@ impl Stream {
             Rendering::Object | Rendering::Protobuf => {
                 json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata})
             }
-            Rendering::Metadata | Rendering::MetadataProtobuf => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            Rendering::Metadata(meta) | Rendering::MetadataProtobuf(meta) => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": meta.api_version(), "metadata": metadata})
             }
-            Rendering::Table(_) => {
-                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": [], "rows": []})
+            Rendering::Table(meta, _) => {
+                json!({"kind": "Table", "apiVersion": meta.api_version(), "metadata": metadata, "columnDefinitions": [], "rows": []})
             }
         };
         self.told = revision;
