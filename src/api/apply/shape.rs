@@ -329,7 +329,7 @@ impl Compiler<'_> {
         let member = |field: &'static Field| Member {
             name: Cow::Borrowed(field.name),
             shape: self.field(field),
-            absent: absent(def, field),
+            absent: absent(field),
         };
         Struct::new(def.fields.iter().map(member).collect(), relation, None)
     }
@@ -392,24 +392,10 @@ impl Compiler<'_> {
     }
 }
 
-/// Fields that Go writes always although they are not required.
-const WRITTEN: &[(&str, &[&str])] = &[
-    ("api.apps.v1.StatefulSetSpec", &["serviceName"]),
-    ("api.apps.v1.StatefulSetStatus", &["availableReplicas"]),
-    ("api.core.v1.Event", &["reportingComponent", "reportingInstance"]),
-    ("api.networking.v1.NetworkPolicySpec", &["podSelector"]),
-    (
-        "api.policy.v1.PodDisruptionBudgetStatus",
-        &["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"],
-    ),
-    ("api.scheduling.v1.PriorityClass", &["value"]),
-];
-
 /// What a published field is where an object does not have it: Go writes fields that are required, and
 /// objects and times that are no pointers.
-fn absent(def: &TypeDef, field: &Field) -> Absent {
-    let listed = WRITTEN.iter().any(|(name, fields)| *name == def.name && fields.contains(&field.name));
-    let written = field.required || listed;
+fn absent(field: &Field) -> Absent {
+    let written = field.is_always_there();
     match &field.ty {
         // The one time that is left out.
         Type::Time if field.name == "creationTimestamp" => Absent::Gone,
@@ -439,8 +425,8 @@ fn keys_of(item: &Type, names: &[&'static str]) -> Vec<Key> {
         ("ContainerPort" | "ServicePort", "protocol") => Some(Value::from("TCP")),
         ("LocalObjectReference", "name") => Some(Value::from("")),
         _ => {
-            let (def, field) = (def?, def?.field(name)?);
-            absent(def, field).value().filter(|_| field.required).cloned()
+            let field = def?.field(name)?;
+            absent(field).value().filter(|_| field.required).cloned()
         }
     };
     let key = |name: &&'static str| Key { name: Cow::Borrowed(name), default: default(name) };

@@ -44,6 +44,7 @@ fn zero(field: &Field) -> Option<Value> {
         Type::Int32 | Type::Int64 => Some(Value::from(0)),
         Type::Bool => Some(Value::from(false)),
         Type::String => Some(Value::from("")),
+        Type::List(_) => Some(Value::Null),
         _ => None,
     }
 }

@@ -4,9 +4,10 @@
 //!
 //! One line a type: `name [@group/version/Kind] [atomic] [union=[discriminator]:field,...]`; below it
 //! one tabbed line a field: `name[!][#number[?]] type [map=keys|set|atomic|granular] [patch=strategy]
-//! [key=merge key] [pointer] [| facts]`. `!` marks required fields. The number is the field's in
+//! [key=merge key] [pointer] [written] [| facts]`. `!` marks required fields. The number is the field's in
 //! protobuf, with the numbers of the messages it stands in before it (`2.19`); `?` says that its zero
-//! value is as good as absent, `pointer` that a required field can be told from its zero value. Types:
+//! value is as good as absent, `pointer` that a required field can be told from its zero value, `written`
+//! that a field is always there although it is not required. Types:
 //! `[]T` list, `{}T` map, scalars by name, or another type's name.
 //!
 //! Facts are what the published documents alone say: `default=JSON` where it is not the zero value that
@@ -108,6 +109,8 @@ pub struct Field {
     pub pointer: bool,
     /// Its values are schemas of custom resources, or something simpler.
     pub(crate) either: Option<Either>,
+    /// Always there although it is not required.
+    pub written: bool,
     /// What the published documents alone say, to be read by [`Field::fact`].
     facts: &'static str,
 }
@@ -153,13 +156,19 @@ impl Field {
         self.facts == "bare" || self.facts.ends_with(" bare")
     }
 
+    /// It is always there: required and no pointer, or [`Field::written`].
+    pub fn is_always_there(&self) -> bool {
+        self.written || (self.required && !self.pointer)
+    }
+
     /// The struct or scalar is always there: a typed server writes its zero value where it is absent.
     pub fn has_zero(&self) -> bool {
         match self.ty {
-            Type::Ref(_) => self.zero_is_absent || (self.required && !self.pointer),
+            Type::Ref(_) => self.zero_is_absent || self.is_always_there(),
             Type::Int32 | Type::Int64 | Type::Bool | Type::String => {
-                self.required && !self.pointer && !self.zero_is_absent
+                self.is_always_there() && !self.zero_is_absent
             }
+            Type::List(_) => self.written,
             _ => false,
         }
     }
@@ -302,6 +311,7 @@ fn field(line: &'static str, types: &HashMap<&'static str, TypeId>) -> Field {
         zero_is_absent: number.ends_with('?'),
         pointer: false,
         either: Either::of(facts),
+        written: false,
         facts,
     };
     for word in words {
@@ -310,6 +320,7 @@ fn field(line: &'static str, types: &HashMap<&'static str, TypeId>) -> Field {
             Some(("patch", strategy)) => field.patch_strategy = strategy,
             Some(("key", key)) => field.patch_key = key,
             None if word == "pointer" => field.pointer = true,
+            None if word == "written" => field.written = true,
             _ => {
                 field.merge = match word {
                     "set" => Merge::Set,

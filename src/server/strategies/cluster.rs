@@ -1,7 +1,7 @@
 //! Namespaces, nodes, and what belongs to nodes.
 
 use super::pods::{self, resources};
-use super::{PLAIN, Strategy, items};
+use super::{PLAIN, Strategy, default, items};
 use api::validate::{
     At, Error, config_key, dns_label, label_name, label_value, labels, legacy_cidr, lenient_cidr,
     qualified_name,
@@ -17,6 +17,10 @@ pub(super) const NAMESPACE: Strategy = Strategy {
         if name.is_string() {
             namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
         }
+        if !namespace["status"].is_object() {
+            namespace["status"] = json!({});
+        }
+        default(&mut namespace["status"], "phase", "Active");
     },
     prepare_create: |namespace| {
         namespace["status"] = json!({"phase": "Active"});

@@ -32,7 +32,9 @@ pub(super) const DEFINITION: Strategy = Strategy {
     prepare_create: |definition| {
         // The names that were accepted are the server's to say.
         default(&mut definition["status"], "acceptedNames", json!({"kind": "", "plural": ""}));
-        default(&mut definition["status"], "conditions", json!([]));
+        if items(&definition["status"], "conditions").is_empty() {
+            definition["status"]["conditions"] = Value::Null;
+        }
     },
     validate: |definition| {
         let (name, spec) = (definition.get("metadata.name"), definition.get("spec"));

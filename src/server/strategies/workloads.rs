@@ -177,9 +177,11 @@ pub(super) const DAEMON_SET: Strategy = Strategy {
         }
         default(spec, "revisionHistoryLimit", 10);
         defaults::template(spec, "/template/spec");
+        // The generation of the template is an old annotation, which is a new object's writer's own.
+        if object["metadata"]["uid"].is_null() {
+            template_generation(object, None);
+        }
     },
-    // The generation of the template is an old annotation, which goes with the object.
-    prepare_create: |object| template_generation(object, None),
     prepare_update: |new, old| template_generation(new, Some(old)),
     validate: |object| {
         let spec = object.get("spec");
