@@ -30,6 +30,23 @@ impl Refusal {
         self
     }
 
+    /// With the kind as which objects are stored, where others are told with their resource.
+    fn of_kind(mut self, kind: &Kind, name: &str) -> Self {
+        self = self.about(kind, name);
+        self.details["kind"] = Value::from(kind.kind);
+        self.details.as_object_mut().and_then(|details| details.remove("group"));
+        if !kind.storage_group.is_empty() {
+            self.details["group"] = Value::from(kind.storage_group);
+        }
+        self
+    }
+
+    /// 409: a precondition of a deletion does not hold.
+    pub fn precondition(kind: &Kind, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", qualified(kind));
+        Self::new(409, "Conflict", message).of_kind(kind, name)
+    }
+
     /// 404: no object of this name.
     pub fn not_found(kind: &Kind, name: &str) -> Self {
         Self::new(404, "NotFound", format!("{} {name:?} not found", kind.resource())).about(kind, name)
@@ -63,18 +80,11 @@ impl Refusal {
 
     /// 422: fields are wrong.
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
-        let qualified = if kind.group.is_empty() {
-            kind.kind.to_owned()
-        } else {
-            format!("{}.{}", kind.kind, kind.group)
-        };
-        let mut refusal =
-            Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {}", aggregate(errors)));
+        let message = format!("{} {name:?} is invalid: {}", qualified(kind), aggregate(errors));
+        let mut refusal = Self::new(422, "Invalid", message).of_kind(kind, name);
         let causes = errors
             .iter()
             .map(|error| json!({"reason": error.cause(), "message": error.body(), "field": error.field()}));
-        refusal.details = details(kind, name);
-        refusal.details["kind"] = Value::from(kind.kind);
         refusal.details["causes"] = causes.collect();
         refusal
     }
@@ -147,6 +157,12 @@ impl Refusal {
         }
         status
     }
+}
+
+/// A kind with the group as which its objects are stored.
+fn qualified(kind: &Kind) -> String {
+    let dot = if kind.storage_group.is_empty() { "" } else { "." };
+    format!("{}{dot}{}", kind.kind, kind.storage_group)
 }
 
 fn details(kind: &Kind, name: &str) -> Value {

@@ -70,6 +70,9 @@ pub(super) const TOKEN: Subresource = foreign("token", "authentication.k8s.io", 
 pub(super) const FULL: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
+/// Kinds of a group and version, all of them where there are none, and since when they are deprecated.
+pub(super) type Deprecated = (&'static str, &'static str, &'static [&'static str], &'static str);
+
 /// One row of the table: everything that other implementations write out per kind.
 #[derive(Clone, Debug)]
 pub struct Kind {
@@ -229,6 +232,16 @@ impl Kind {
     /// `singularName`.
     pub fn singular(&self) -> String {
         if self.singular.is_empty() { self.kind.to_ascii_lowercase() } else { self.singular.to_owned() }
+    }
+
+    /// What its users are warned of, where this version is on its way out.
+    pub fn deprecation(&self) -> Option<String> {
+        let is_this = |(group, version, kinds, _): &&Deprecated| {
+            (*group, *version) == (self.group, self.version)
+                && (kinds.is_empty() || kinds.contains(&self.kind))
+        };
+        let (.., when) = super::table::DEPRECATED.iter().find(is_this)?;
+        Some(format!("{} {} is deprecated in {when}", self.api_version(), self.kind))
     }
 
     /// The resource as people and error messages name it: `pods`, `deployments.apps`.

@@ -2,8 +2,8 @@
 
 use super::columns;
 use super::row::{
-    APPROVAL, ATTACH, BINDING, EPHEMERAL_CONTAINERS, EVICTION, EXEC, FINALIZE, Kind, LOG, PORT_FORWARD,
-    PROXY, RESIZE, SCALE, STATUS, TOKEN, kind,
+    APPROVAL, ATTACH, BINDING, Deprecated, EPHEMERAL_CONTAINERS, EVICTION, EXEC, FINALIZE, Kind, LOG,
+    PORT_FORWARD, PROXY, RESIZE, SCALE, STATUS, TOKEN, kind,
 };
 
 /// Every built-in kind of Kubernetes 1.36.
@@ -115,4 +115,29 @@ pub(super) const OTHER_VERSIONS: &[(&str, &str, &[&str])] = &[
     ),
     ("resource.k8s.io", "v1alpha3", &["devicetaintrules"]),
     ("storage.k8s.io", "v1beta1", &["volumeattributesclasses"]),
+];
+
+/// Versions that are deprecated in this release.
+pub(super) const DEPRECATED: &[Deprecated] = &[
+    ("", "v1", &["ComponentStatus"], "v1.19+"),
+    ("", "v1", &["Endpoints"], "v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+    ("admissionregistration.k8s.io", "v1alpha1", &[], "v1.35+, unavailable in v1.38+"),
+    ("certificates.k8s.io", "v1alpha1", &[], "v1.34+, unavailable in v1.37+"),
+    ("coordination.k8s.io", "v1alpha2", &[], "v1.35+, unavailable in v1.38+"),
+    ("coordination.k8s.io", "v1beta1", &[], "v1.36+, unavailable in v1.39+"),
+    ("networking.k8s.io", "v1beta1", &[], "v1.34+, unavailable in v1.37+"),
+    ("resource.k8s.io", "v1alpha3", &["DeviceTaintRule"], "v1.36+, unavailable in v1.39+"),
+    ("resource.k8s.io", "v1beta1", &[], "v1.35+, unavailable in v1.38+"),
+    (
+        "resource.k8s.io",
+        "v1beta2",
+        &["DeviceClass", "ResourceClaim", "ResourceClaimTemplate", "ResourceSlice"],
+        "v1.36+, unavailable in v1.39+",
+    ),
+    (
+        "storage.k8s.io",
+        "v1beta1",
+        &[],
+        "v1.34+, unavailable in v1.37+; use storage.k8s.io/v1 VolumeAttributesClass",
+    ),
 ];

@@ -2,6 +2,7 @@
 //! as Kubernetes reads them).
 
 use super::User;
+use ::ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -10,6 +11,9 @@ use rustls::server::danger::ClientCertVerifier;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// What tells a user's certificate from another one.
+const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 
 /// The certificates that a client showed when it connected, its own first, and whom they name once that
 /// was verified: a signature costs more than most requests.
@@ -79,7 +83,10 @@ impl CertificateAuthenticator {
         let subject = certificate.subject();
         let name = subject.iter_common_name().next()?.as_str().ok()?;
         let groups: Vec<&str> = subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
-        Some(Known { user: User::new(name, &groups), until_s })
+        let digest = digest(&SHA256, own);
+        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let extra = vec![(CREDENTIAL.to_owned(), vec![format!("X509SHA256={hex}")])];
+        Some(Known { user: User { extra, ..User::new(name, &groups) }, until_s })
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn answer(
                 serde_json::from_value(spec["audiences"].clone()).unwrap_or_default();
             match authenticator.review(text(spec, "token"), &audiences) {
                 Some(user) => json!({"authenticated": true, "user": user.to_value(), "audiences": audiences}),
-                None => json!({"authenticated": false, "user": {}, "error": "the token is not valid"}),
+                None => json!({"user": {}, "error": "invalid bearer token"}),
             }
         }
         "SelfSubjectRulesReview" => rules(authorizer, asking, text(spec, "namespace")),

@@ -10,14 +10,13 @@ use crate::auth::User;
 use crate::flow::{Permit, READING_LIMIT};
 use crate::registry::render::not_acceptable;
 use crate::registry::{
-    Change, Context, DeleteOptions, FieldValidation, ListOptions, Outcome, Page, Part, Place, Reading,
-    Record, Rendering, Reply, Serving, Source, WatchOptions, Writer, asked_revision, decode_configuration,
-    decode_object, decode_patch, decode_plain,
+    Change, Context, DeleteOptions, FieldValidation, Form, ListOptions, Outcome, Page, Part, Place, Reading,
+    Record, Rendering, Reply, Serving, Source, WatchOptions, Writer, asked_revision, decode_checked,
+    decode_configuration, decode_object, decode_options, decode_patch, note_writer, place_object, timestamp,
 };
 use crate::streams::Backends;
 use api::kinds::{Kind, by_resource};
 use api::schema::strict::Expected;
-use api::schema::{TypeId, schema};
 use api::status::Refusal;
 use base::{Body, Shutdown};
 use bytes::Bytes;
@@ -44,6 +43,19 @@ struct Asked {
     permit: Option<Permit>,
     /// When streams have to end, for those that came in from outside.
     ends: Option<Shutdown>,
+}
+
+/// An object that asks for something and is not kept.
+struct Posted {
+    object: Value,
+    context: Context,
+    /// What its writer is to be warned of.
+    warnings: Vec<String>,
+}
+
+/// An answer that was made up for its request.
+fn made(code: u16, value: &Value) -> Response<Body> {
+    answer::json(StatusCode::from_u16(code).unwrap_or(StatusCode::OK), value)
 }
 
 /// What a request is given to be worked on.
@@ -80,6 +92,23 @@ impl Server {
         if !METHODS.contains(request.method()) {
             return Err(Refusal::method_not_allowed());
         }
+        let admitted = Admitted { user, permit, deadline, ends, peer };
+        let answered = self.served(admitted, kind, (path, query), request).await;
+        let Some(deprecated) = kind.deprecation() else { return answered };
+        let mut response = answered.unwrap_or_else(|refusal| answer::refused(&refusal));
+        answer::warn(&mut response, &deprecated);
+        Ok(response)
+    }
+
+    /// What this server answers itself.
+    async fn served(
+        &self,
+        admitted: Admitted,
+        kind: &'static Kind,
+        (path, query): (ResourcePath, Query),
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        let Admitted { user, permit, deadline, ends, .. } = admitted;
         let subresource_exists = path.subresource.is_empty() || kind.subresource(&path.subresource).is_some();
         if !subresource_exists {
             return Err(Refusal::no_such_resource());
@@ -188,16 +217,16 @@ impl Server {
         if !subresource.verbs.contains(&asked.path.verb) {
             return Err(Refusal::method_not_allowed());
         }
-        let posted = || decode_plain(body, &asked.content_type);
         let reply = match (subresource.name, asked.path.verb) {
             ("scale", "get") => Reply::Made(200, registry.scale(kind, place.namespace, place.name)?),
             (_, "get") => {
                 let record = registry.find(kind, place.namespace, place.name)?;
                 return Ok(asked.object(StatusCode::OK, &record.value));
             }
-            ("binding", _) => registry.bind(place, &posted()?, &asked.context(Source::default())?).await?,
-            ("eviction", _) => registry.evict(place, &posted()?, &asked.context(Source::default())?).await?,
-            ("token", _) => registry.issue_token(place, posted()?, &asked.context(Source::default())?)?,
+            ("binding" | "eviction" | "token", _) => {
+                let posted = asked.posted(Form::through(kind, subresource), body)?;
+                return self.post(place, subresource.name, posted).await;
+            }
             (door, _) => {
                 let (change, source) = asked.change(body)?;
                 let context = asked.context(source)?;
@@ -210,10 +239,22 @@ impl Server {
         };
         Ok(match reply {
             Reply::Stored(outcome) => asked.written(&outcome),
-            Reply::Made(code, value) => {
-                answer::json(StatusCode::from_u16(code).unwrap_or(StatusCode::OK), &value)
-            }
+            Reply::Made(code, value) => made(code, &value),
         })
+    }
+
+    /// Does what an object asks for that is posted and not kept.
+    async fn post(&self, place: Place<'_>, door: &str, posted: Posted) -> Result<Response<Body>, Refusal> {
+        let registry = &self.0.registry;
+        let Posted { object, context, warnings } = posted;
+        let (code, value) = match door {
+            "binding" => registry.bind(place, &object, &context).await?,
+            "eviction" => registry.evict(place, &object, &context).await?,
+            _ => registry.issue_token(place, object, &context)?,
+        };
+        let mut response = made(code, &value);
+        warnings.iter().for_each(|warning| answer::warn(&mut response, warning));
+        Ok(response)
     }
 
     /// Kinds that are questions: an object is posted and comes back with the answer in its status.
@@ -222,31 +263,32 @@ impl Server {
         if !matches!(asked.rendering, Rendering::Object | Rendering::Protobuf) {
             return Err(not_acceptable("application/json", false, false));
         }
-        let (value, source) = decode_object(body, &asked.content_type, asked.form())?;
-        let context = asked.context(source)?;
+        let mut posted = asked.posted(asked.form(), body)?;
         if asked.kind.kind == "Binding" {
-            let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let name = posted.object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let pods = by_resource("", "v1", "pods").ok_or_else(Refusal::no_such_resource)?;
-            let reply = self
-                .0
-                .registry
-                .bind(Place { kind: pods, namespace: &asked.path.namespace, name: &name }, &value, &context)
-                .await?;
-            let Reply::Made(_, status) = reply else {
-                return Err(Refusal::internal("a binding is no stored object"));
-            };
-            return Ok(answer::json(StatusCode::CREATED, &status));
+            let place = Place { kind: pods, namespace: &asked.path.namespace, name: &name };
+            return self.post(place, "binding", posted).await;
         }
-        let (mut object, warnings) = crate::registry::decode_checked(value, asked.kind, &context.reading)?;
+        let object = &mut posted.object;
+        match asked.kind.kind {
+            // The answer is one of its own.
+            "SelfSubjectRulesReview" => {}
+            "SelfSubjectReview" => object["metadata"]["creationTimestamp"] = json!(timestamp()),
+            _ => note_writer(asked.kind, object, &posted.context.writer),
+        }
         object["status"] = crate::auth::reviews::answer(
             &self.0.authenticator,
             &self.0.authorizer,
             &asked.user,
             asked.kind,
-            &object,
+            object,
         );
-        let mut response = answer::json(StatusCode::CREATED, &object);
-        warnings.iter().for_each(|warning| answer::warn(&mut response, warning));
+        if asked.kind.kind == "SelfSubjectRulesReview" {
+            (object["metadata"], object["spec"]) = (json!({}), json!({}));
+        }
+        let mut response = answer::json(StatusCode::CREATED, object);
+        posted.warnings.iter().for_each(|warning| answer::warn(&mut response, warning));
         Ok(response)
     }
 }
@@ -278,12 +320,19 @@ impl Asked {
         self.content_type.split(';').next().unwrap_or_default().trim()
     }
 
-    /// The type of what is sent: the object's own, or that of its scale.
-    fn form(&self) -> Option<TypeId> {
-        match self.path.subresource.as_str() {
-            "scale" => schema().by_name("api.autoscaling.v1.Scale"),
-            _ => schema().of(self.kind),
-        }
+    /// What is sent: an object of the kind, or of what its subresource takes.
+    fn form(&self) -> Form {
+        let subresource = self.kind.subresource(&self.path.subresource);
+        subresource.map_or(Form::of(self.kind), |subresource| Form::through(self.kind, subresource))
+    }
+
+    /// Reads an object that is not to be kept.
+    fn posted(&self, form: Form, body: &Bytes) -> Result<Posted, Refusal> {
+        let (object, source) = decode_object(body, &self.content_type, form)?;
+        let context = self.context(source)?;
+        let (mut object, warnings) = decode_checked(object, form, &context.reading)?;
+        place_object(&mut object, self.kind, &self.path.namespace)?;
+        Ok(Posted { object, context, warnings })
     }
 
     /// What is to become of an object, and from what that was read.
@@ -302,14 +351,15 @@ impl Asked {
                 .map(|(patch, notes)| (Change::Merge(patch), Source::Patched(notes))),
             "application/strategic-merge-patch+json" => decode_patch(body, Expected::Any)
                 .map(|(patch, notes)| (Change::Strategic(patch.clone()), Source::Strategic(patch, notes))),
-            other => Err(Refusal::unsupported_media_type(format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, {APPLY}; got {other:?}"
-            ))),
+            _ => Err(Refusal {
+                details: json!({}),
+                ..Refusal::unsupported_media_type("415: Unsupported Media Type")
+            }),
         }
     }
 
     fn delete_options(&self, body: &Bytes) -> Result<DeleteOptions, Refusal> {
-        let options = if body.is_empty() { Value::Null } else { decode_plain(body, &self.content_type)? };
+        let options = if body.is_empty() { Value::Null } else { decode_options(body, &self.content_type)? };
         DeleteOptions::parse(&options, &self.query)
     }
 

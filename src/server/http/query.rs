@@ -1,6 +1,7 @@
 //! Query parameters.
 
 use api::status::Refusal;
+use api::validate::go_number_error;
 
 /// The decoded parameters of a request.
 #[derive(Clone, Debug, Default)]
@@ -50,15 +51,14 @@ impl Query {
         self.has(name) && self.get(name) != "0" && !self.get(name).eq_ignore_ascii_case("false")
     }
 
-    /// A parameter as a number, if it is given.
+    /// A parameter as a number, if it is given; below zero there is none.
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
         match self.get(name) {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| {
-                Refusal::bad_request(format!(
-                    "invalid value for query parameter {name}: {text:?} is not a number"
-                ))
-            }),
+            text => text
+                .parse::<i64>()
+                .map(|number| Some(u64::try_from(number).unwrap_or(0)))
+                .map_err(|error| Refusal::bad_request(go_number_error("ParseInt", text, &error))),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Field management: who owns which fields of an object (`managedFields`), told at every write, and
 //! server-side apply.
 
-use super::{Change, Context, Outcome, Place, Registry, decode_checked, timestamp};
+use super::{Change, Context, Form, Outcome, Place, Registry, decode_checked, timestamp};
 use crate::conversion::{shown, stored};
 use api::apply::{Error, Managed, Set, Typed, Versions, Writing, of_kind, same_but_times};
 use api::kinds::{Kind, by_kind};
@@ -177,9 +177,13 @@ pub(super) fn tell(
 
 /// Notes in a new object that this server made it.
 pub(crate) fn note_maker(kind: &Kind, object: &mut Value) {
-    let writer = Writer { manager: "kube-apiserver".to_owned(), ..Writer::default() };
+    note_writer(kind, object, &Writer { manager: "kube-apiserver".to_owned(), ..Writer::default() });
+}
+
+/// Notes in a new object who made it.
+pub(crate) fn note_writer(kind: &Kind, object: &mut Value, writer: &Writer) {
     let mut owned = Owned::ToTell { stated: Value::Null, stored: Value::Null };
-    let managed = tell(kind, (object, None), &mut owned, &writer);
+    let managed = tell(kind, (object, None), &mut owned, writer);
     put(object, managed);
 }
 
@@ -326,7 +330,7 @@ impl Registry {
             );
             return Err(Refusal::conflict(kind, name, &why));
         }
-        let (object, warnings) = decode_checked(object, kind, &context.reading)?;
+        let (object, warnings) = decode_checked(object, Form::of(kind), &context.reading)?;
         super::update::check_name(&object["metadata"], name)?;
         let object = stored(kind, object);
         let mut owned = Owned::Told { managed, stored: Value::Null };

@@ -1,10 +1,10 @@
 //! Request bodies to objects: JSON, YAML or protobuf, checked against the kind's schema.
 
-use api::kinds::Kind;
+use super::form::{Form, Misfit};
 use api::schema::strict::{Expected, read};
-use api::schema::{self, TypeId, protobuf, schema};
+use api::schema::{self, protobuf};
 use api::status::Refusal;
-use api::validate::{Error, Path, go_map};
+use api::validate::{Error, Path, go_map, go_syntax};
 use api::yaml;
 use serde_json::{Value, json};
 
@@ -80,15 +80,10 @@ impl Source {
         (!all.is_empty()).then(|| all.join(", "))
     }
 
-    /// The refusal of an object of a kind; `patched` is what a patch made of it.
-    fn refusal(&self, kind: &Kind, why: &str, patched: impl FnOnce() -> String) -> Refusal {
+    /// The refusal of an object of a form; `patched` is what a patch made of it.
+    fn refusal(&self, form: Form, why: &str, patched: impl FnOnce() -> String) -> Refusal {
         let shown = match self {
-            Self::Body(_) | Self::Yaml(_) => {
-                let Kind { kind, version, .. } = kind;
-                return Refusal::bad_request(format!(
-                    "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
-                ));
-            }
+            Self::Body(_) | Self::Yaml(_) => return form.refusal(why),
             Self::Applied(_) => return Refusal::bad_request(format!("error strict decoding YAML: {why}")),
             Self::Patched(_) => patched(),
             Self::Strategic(patch, _) => go_map(patch),
@@ -110,43 +105,56 @@ fn media_type(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// Reads a body that is any JSON or YAML value, or a protobuf message of a known kind.
-pub(crate) fn decode_plain(body: &[u8], content_type: &str) -> Result<Value, Refusal> {
-    decode(body, content_type, Expected::Any).map(|(value, _)| value)
+/// Reads a body that is an object of a form.
+pub(crate) fn decode_object(body: &[u8], content_type: &str, form: Form) -> Result<(Value, Source), Refusal> {
+    let (mut object, source) = decode(body, content_type, form)?;
+    match form.identify(&mut object) {
+        Ok(()) => Ok((object, source)),
+        Err(_) if form.is_shared(&object) => Err(form.other_version(&object)),
+        Err(misfit) => Err(form.misfit(&misfit)),
+    }
 }
 
-/// Reads a body that is an object of a type.
-pub(crate) fn decode_object(
-    body: &[u8],
-    content_type: &str,
-    ty: Option<TypeId>,
-) -> Result<(Value, Source), Refusal> {
-    decode(body, content_type, ty.map_or(Expected::Any, Expected::Object))
+/// Reads a body that is the options of a deletion, which belong to every group and version.
+pub(crate) fn decode_options(body: &[u8], content_type: &str) -> Result<Value, Refusal> {
+    decode(body, content_type, Form::OPTIONS).map(|(object, _)| object)
 }
 
-fn decode(body: &[u8], content_type: &str, expected: Expected) -> Result<(Value, Source), Refusal> {
-    match media_type(content_type) {
+fn decode(body: &[u8], content_type: &str, form: Form) -> Result<(Value, Source), Refusal> {
+    let (value, source) = match media_type(content_type) {
         "" | "application/json" => {
-            let (value, notes) = read(body, expected).map_err(|error| {
-                Refusal::bad_request(format!(
-                    "the object provided is unrecognized (must be of type JSON): {error}"
-                ))
-            })?;
-            Ok((value, Source::Body(notes)))
+            let (value, notes) =
+                read(body, form.ty().map_or(Expected::Any, Expected::Object)).map_err(|error| {
+                    let why = go_syntax(body, &error);
+                    form.unrecognized(&format!("couldn't get version/kind; json parse error: {why}"), body)
+                })?;
+            (value, Source::Body(notes))
         }
         "application/yaml" => {
-            let document = yaml::first(body)
-                .map_err(|error| Refusal::bad_request(format!("error converting YAML to JSON: {error}")))?;
-            Ok((document.value, Source::Yaml(document.repeated)))
+            let document = yaml::first(body).map_err(|error| form.unrecognized(&error.to_string(), body))?;
+            (document.value, Source::Yaml(document.repeated))
         }
-        "application/vnd.kubernetes.protobuf" => {
-            let value = protobuf::decode(body).map_err(|error| Refusal::bad_request(error.to_string()))?;
-            Ok((value, Source::default()))
+        "application/vnd.kubernetes.protobuf" => (decode_message(body, form)?, Source::default()),
+        _ => {
+            return Err(Refusal::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            ));
         }
-        other => Err(Refusal::unsupported_media_type(format!(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf; got {other:?}"
-        ))),
-    }
+    };
+    Ok((form.object(value, body)?, source))
+}
+
+fn decode_message(body: &[u8], form: Form) -> Result<Value, Refusal> {
+    protobuf::decode(body).map_err(|error| match error {
+        protobuf::Error::UnknownKind { api_version, kind } => form.misfit(&form.unknown(&api_version, &kind)),
+        protobuf::Error::Malformed if body.is_empty() => form.unrecognized("empty data", body),
+        protobuf::Error::Malformed if !body.starts_with(protobuf::MAGIC) => {
+            let why =
+                "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
+            form.unrecognized(why, body)
+        }
+        protobuf::Error::Malformed => form.unrecognized("unexpected EOF", body),
+    })
 }
 
 /// Reads a configuration that is to be applied: YAML, of which JSON is a part.
@@ -167,27 +175,27 @@ pub(crate) fn decode_configuration(body: &[u8]) -> Result<(Value, Source), Refus
 
 /// Reads a patch that is a JSON document.
 pub(crate) fn decode_patch(body: &[u8], expected: Expected) -> Result<(Value, Vec<String>), Refusal> {
-    read(body, expected).map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))
+    read(body, expected)
+        .map_err(|error| Refusal::bad_request(format!("error decoding patch: {}", go_syntax(body, &error))))
 }
 
-/// Reads an object of a kind: its type is checked, unknown fields are pruned, and reported as asked.
+/// Reads an object of a form: its type is checked, unknown fields are pruned, and reported as asked.
 /// Returns the object and warnings.
 pub(crate) fn decode_checked(
     value: Value,
-    kind: &Kind,
+    form: Form,
     Reading { validation, source }: &Reading,
 ) -> Result<(Value, Vec<String>), Refusal> {
     let mut object = value;
-    if !object.is_object() {
-        return Err(Refusal::bad_request("the object provided is unrecognized: it has to be a JSON object"));
+    if let Err(Misfit { why, .. }) = form.identify(&mut object) {
+        return Err(source.refusal(form, &why, || object.to_string()));
     }
-    identify(&mut object, kind)?;
-    let Some(ty) = schema().of(kind) else { return Ok((object, source.notes().to_vec())) };
+    let Some(ty) = form.ty() else { return Ok((object, source.notes().to_vec())) };
     let strict = *validation == FieldValidation::Strict;
     let patched = (strict && matches!(source, Source::Patched(_))).then(|| object.to_string());
     let findings = schema::check(&mut object, ty);
     let refusal = |why: &str, object: &Value| {
-        source.refusal(kind, why, || patched.unwrap_or_else(|| object.to_string()))
+        source.refusal(form, why, || patched.unwrap_or_else(|| object.to_string()))
     };
     if let Some(reason) = findings.ill_typed {
         return Err(refusal(&reason, &object));
@@ -207,31 +215,10 @@ pub(crate) fn decode_checked(
     }
 }
 
-/// Compares `apiVersion` and `kind` with the path's, and sets what is missing.
-fn identify(object: &mut Value, kind: &Kind) -> Result<(), Refusal> {
-    let expected = kind.api_version();
-    let stated = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
-    let (api_version, stated_kind) = (stated("apiVersion"), stated("kind"));
-    if !api_version.is_empty() && api_version != expected {
-        return Err(Refusal::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
-        )));
-    }
-    if !stated_kind.is_empty() && stated_kind != kind.kind {
-        return Err(Refusal::bad_request(format!(
-            "{stated_kind} in version {:?} cannot be handled as a {}: no kind {stated_kind:?} is registered for version {expected:?}",
-            kind.version, kind.kind
-        )));
-    }
-    object["apiVersion"] = Value::from(expected);
-    object["kind"] = Value::from(kind.kind);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::kinds::by_kind;
+    use api::kinds::{Kind, by_kind};
 
     const JSON: &[u8] =
         br#"{"metadata": {"name": "a"}, "spec": {"new": 1, "paused": true, "paused": false}}"#;
@@ -243,12 +230,12 @@ mod tests {
 
     fn checked((value, source): (Value, Source), validation: FieldValidation) -> Result<Vec<String>, String> {
         let reading = Reading { validation, source };
-        let checked = decode_checked(value, deployments(), &reading);
+        let checked = decode_checked(value, Form::of(deployments()), &reading);
         checked.map(|(_, warnings)| warnings).map_err(|refusal| refusal.message)
     }
 
     fn posted(body: &[u8], media: &str, validation: FieldValidation) -> Result<Vec<String>, String> {
-        checked(decode_object(body, media, schema().of(deployments())).unwrap(), validation)
+        checked(decode_object(body, media, Form::of(deployments())).unwrap(), validation)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
-use super::{Context, Index, Outcome, Place, Registry, decode_checked, encode, meta, store_refusal};
+use super::{Context, Form, Index, Outcome, Place, Registry, decode_checked, encode, meta, store_refusal};
 use crate::auth::Attributes;
 use crate::conversion;
 use crate::strategies::Strategy;
@@ -26,7 +26,7 @@ impl Registry {
         body: Value,
         context: &Context,
     ) -> Result<Outcome, Refusal> {
-        let (mut object, warnings) = decode_checked(body, kind, &context.reading)?;
+        let (mut object, warnings) = decode_checked(body, Form::of(kind), &context.reading)?;
         let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
         let mut object = conversion::stored(kind, object);
         if !object["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {
@@ -74,16 +74,13 @@ impl Registry {
     pub(super) async fn create_updated(
         &self,
         place: Place<'_>,
-        body: Value,
+        mut object: Value,
         context: &Context,
     ) -> Result<Outcome, Refusal> {
-        let (mut object, warnings) = decode_checked(body, place.kind, &context.reading)?;
         super::update::check_name(&object["metadata"], place.name)?;
         let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
         let object = conversion::stored(place.kind, object);
-        let mut outcome = self.create_instead(place, (object, &mut owned), context).await?;
-        outcome.warnings.splice(0..0, warnings);
-        Ok(outcome)
+        self.create_instead(place, (object, &mut owned), context).await
     }
 
     pub(super) async fn create_once(

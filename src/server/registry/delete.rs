@@ -196,13 +196,7 @@ pub(super) fn check_preconditions(
             let why = format!(
                 "the {what} in the precondition ({wanted}) does not match the {what} in record ({own}). The object might have been {happened}"
             );
-            let mut refusal = Refusal::conflict(kind, name, &why);
-            // Kubernetes names the kind here where it names the resource elsewhere.
-            let dot = if kind.group.is_empty() { "" } else { "." };
-            refusal.message =
-                format!("Operation cannot be fulfilled on {}{dot}{} {name:?}: {why}", kind.kind, kind.group);
-            refusal.details["kind"] = Value::from(kind.kind);
-            Some(refusal)
+            Some(Refusal::precondition(kind, name, &why))
         }
         _ => None,
     };

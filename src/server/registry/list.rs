@@ -5,7 +5,7 @@ use crate::http::query::Query;
 use api::kinds::Kind;
 use api::selector::{Fields, Labels};
 use api::status::Refusal;
-use api::validate::{Error, Path};
+use api::validate::{Error, Path, go_number_error, go_quoted, go_syntax};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::{DecodeError, Engine};
 use serde_json::{Value, json};
@@ -83,12 +83,13 @@ pub(crate) fn selection(kind: &Kind, query: &Query) -> Result<Selection, Refusal
             || kind.selectable_fields.contains(&field)
     };
     if let Some(unknown) = fields.fields().find(|field| !known(field)) {
-        return Err(Refusal::bad_request(format!(
-            "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {unknown}",
-            format!("{}, Resource={}", kind.api_version(), kind.plural),
-            query.get("labelSelector"),
-            query.get("fieldSelector")
-        )));
+        return Err(Refusal::bad_request(match kind.selectable_fields {
+            [] => format!(
+                "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                go_quoted(unknown)
+            ),
+            _ => format!("field label not supported: {unknown}"),
+        }));
     }
     let stored_as = |field: &str| crate::conversion::stored_field(kind, field);
     Ok(Selection { labels, fields: fields.renamed(stored_as) })
@@ -108,7 +109,9 @@ impl ListOptions {
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let revision = asked_revision(version)?;
+        let revision = asked_revision(version).map_err(|refusal| {
+            Refusal::bad_request(format!("invalid resource version: {}", refusal.message))
+        })?;
         let at = match query.get("resourceVersionMatch") {
             _ if revision == 0 => At::Newest,
             "Exact" => At::Exact(revision),
@@ -186,15 +189,15 @@ pub(super) fn name_selected(selection: Selection, name: &str) -> Result<Selectio
     }
 }
 
-/// A resourceVersion parameter as a revision; "" is 0.
+/// A resourceVersion parameter as a revision; "" is 0. What is none Kubernetes takes for an error of the
+/// server, except in lists.
 pub(crate) fn asked_revision(text: &str) -> Result<u64, Refusal> {
     if text.is_empty() {
         return Ok(0);
     }
-    text.parse().map_err(|_| {
-        Refusal::bad_request(format!(
-            "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-        ))
+    text.parse().map_err(|error| {
+        let why = go_number_error("ParseUint", text, &error);
+        Refusal::new(500, "", format!("resourceVersion: Invalid value: {}: {why}", go_quoted(text)))
     })
 }
 
@@ -220,7 +223,8 @@ impl Continuation {
             }
             _ => invalid(&format!(": illegal base64 data at input byte {}", token.len())),
         })?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(&format!(": {error}")))?;
+        let value: Value = serde_json::from_slice(&bytes)
+            .map_err(|error| invalid(&format!(": {}", go_syntax(&bytes, &error))))?;
         if value["v"] != "meta.k8s.io/v1" {
             let version = value["v"].as_str().unwrap_or_default();
             return Err(invalid(&format!(": server does not recognize this encoded version {version}")));

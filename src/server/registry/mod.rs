@@ -10,6 +10,7 @@ mod create;
 mod delete;
 pub(crate) mod encode;
 pub(crate) mod expiry;
+mod form;
 mod index;
 mod ledger;
 mod list;
@@ -23,17 +24,18 @@ mod watching;
 #[cfg(test)]
 mod wire_tests;
 
-pub(crate) use apply::{Writer, note_maker};
+pub(crate) use apply::{Writer, note_maker, note_writer};
 pub(crate) use body::{
-    FieldValidation, Reading, Source, decode_checked, decode_configuration, decode_object, decode_patch,
-    decode_plain,
+    FieldValidation, Reading, Source, decode_checked, decode_configuration, decode_object, decode_options,
+    decode_patch,
 };
 #[cfg(test)]
 pub(crate) use create::shape;
 pub(crate) use delete::DeleteOptions;
+pub(crate) use form::Form;
 pub(crate) use index::{Index, Record, Selection, place_of};
 pub(crate) use list::{ListOptions, Page, asked_revision};
-pub(crate) use meta::{new_uid, random, timestamp};
+pub(crate) use meta::{new_uid, place as place_object, random, timestamp};
 pub(crate) use records::{Followed, Records};
 pub(crate) use render::Rendering;
 pub(crate) use subresources::Reply;

@@ -4,7 +4,7 @@ use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
 use super::{
-    Context, Index, Outcome, Place, Record, Registry, decode_checked, decoded, encode, store_refusal,
+    Context, Form, Index, Outcome, Place, Record, Registry, decode_checked, decoded, encode, store_refusal,
 };
 use crate::conversion;
 use crate::strategies::Strategy;
@@ -12,10 +12,10 @@ use api::kinds::Kind;
 use api::patch;
 use api::schema::schema;
 use api::status::Refusal;
-use api::validate::go_quoted;
+use api::validate::go_number_error;
 use api::validate::{Error, Path};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::sync::Arc;
 use store::{Change as StoreChange, Expect, Write, WriteError};
@@ -55,21 +55,27 @@ impl Change {
         match result {
             Ok(()) => Ok(object),
             Err(patch::Error::Malformed(why)) => Err(Refusal::bad_request(why)),
-            Err(patch::Error::Unfit(why)) => Err(Refusal::new(
-                422,
-                "Invalid",
-                format!("the server rejected our request due to an error in our request: {why}"),
-            )),
+            // Why is not told.
+            Err(patch::Error::Unfit(_)) => {
+                let message = "the server rejected our request due to an error in our request";
+                Err(Refusal { details: json!({}), ..Refusal::new(422, "Invalid", message) })
+            }
             Err(error @ patch::Error::TooLarge(_)) => Err(Refusal::too_large(error.to_string())),
         }
+    }
+
+    /// The change with an object that was checked, where it comes with a whole one; and what to warn of.
+    fn checked(&self, form: Form, context: &Context) -> Result<(Self, Vec<String>), Refusal> {
+        let Self::Replace(object) = self else { return Ok((self.clone(), Vec::new())) };
+        let (object, warnings) = decode_checked(object.clone(), form, &context.reading)?;
+        Ok((Self::Replace(object), warnings))
     }
 
     /// The resourceVersion that the writer has seen, where the change names one. Zero is any.
     fn seen<'a>(&'a self, new: &'a Value, old: &Value) -> Result<Option<&'a str>, Refusal> {
         let stated = new["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-        if !stated.is_empty() && stated.parse::<u64>().is_err() {
-            let why = format!("strconv.ParseUint: parsing {}: invalid syntax", go_quoted(stated));
-            return Err(Refusal::new(500, "", why));
+        if let Some(error) = stated.parse::<u64>().err().filter(|_| !stated.is_empty()) {
+            return Err(Refusal::new(500, "", go_number_error("ParseUint", stated, &error)));
         }
         let stated = Some(stated).filter(|stated| !matches!(*stated, "" | "0"));
         // A patch that does not touch the version carries the old one along.
@@ -99,6 +105,8 @@ impl Registry {
         context: &Context,
     ) -> Result<Outcome, Refusal> {
         let Place { kind, namespace, name } = place;
+        let form = Form::of(kind);
+        let (change, noted) = &change.checked(form, context)?;
         for _ in 0..ATTEMPTS {
             let record = match (self.find(kind, namespace, name), change) {
                 (Err(_), Change::Apply(config))
@@ -112,14 +120,22 @@ impl Registry {
                 (Err(_), Change::Replace(object)) if part == Part::Main && kind.made_by_update => {
                     match self.create_updated(place, object.clone(), context).await {
                         Err(taken) if taken.reason == "AlreadyExists" => continue,
-                        other => return other,
+                        other => {
+                            return other.map(|outcome| Outcome {
+                                warnings: [noted, &*outcome.warnings].concat(),
+                                ..outcome
+                            });
+                        }
                     }
                 }
                 (found, _) => found?,
             };
             let mut old = decoded(&record)?;
             let (new, mut owned) = self.proposed(kind, change, &mut old, context)?;
-            let (new, mut warnings) = decode_checked(new, kind, &context.reading)?;
+            let (new, mut warnings) = match change {
+                Change::Replace(_) => (new, noted.clone()),
+                _ => decode_checked(new, form, &context.reading)?,
+            };
             let mut new = conversion::stored(kind, new);
             let seen = change.seen(&new, &old)?.map(str::to_owned);
             check_identity(place, (&new, &old), seen.as_deref())?;

@@ -1,7 +1,7 @@
 //! Every object of Kubernetes' own samples survives what happens to objects here: it is read, stored,
 //! found again after a restart, and written, in JSON and in protobuf, and is what it was.
 
-use super::{Index, Records, decode_plain, encode, render};
+use super::{Form, Index, Records, decode_object, encode, render};
 use crate::conversion::stored;
 use api::kinds::{Kind, by_kind};
 use api::schema::{self, protobuf, schema};
@@ -68,17 +68,18 @@ impl Sample {
             Ok(_) => failures.push(format!("{}: its protobuf is another one", self.name)),
             Err(error) => failures.push(format!("{}: {error}", self.name)),
         }
-        match decode_plain(&self.protobuf, render::PROTOBUF) {
+        match protobuf::decode(&self.protobuf) {
             Ok(own) if own == self.json => {}
             Ok(own) => failures.push(format!("{}: read: {}", self.name, difference(&own, &self.json, ""))),
-            Err(refusal) => failures.push(format!("{}: {}", self.name, refusal.message)),
+            Err(error) => failures.push(format!("{}: {error}", self.name)),
         }
     }
 
     /// Its form to be stored, as it comes in this encoding. The rules of its kind are left out, which
     /// refuse most of what samples are filled with.
     fn decoded(&self, kind: &Kind, body: &[u8], content_type: &str) -> Result<Value, String> {
-        let mut object = decode_plain(body, content_type).map_err(|refusal| refusal.message)?;
+        let (mut object, _) =
+            decode_object(body, content_type, Form::of(kind)).map_err(|refusal| refusal.message)?;
         let findings = schema::check(&mut object, schema().of(kind).ok_or("it has no type")?);
         match (findings.ill_typed, findings.unknown.as_slice()) {
             (None, []) => Ok(stored(kind, object)),

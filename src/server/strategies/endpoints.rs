@@ -11,9 +11,6 @@ use std::collections::HashSet;
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
 pub(super) const ENDPOINTS: Strategy = Strategy {
-    warnings: |_| {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
-    },
     default: |endpoints| {
         for subset in items_mut(endpoints, "subsets") {
             items_mut(subset, "ports").for_each(|port| default_zero(port, "protocol", "TCP"));

@@ -2,7 +2,7 @@
 
 use super::super::commit::Held;
 use super::super::{Context, Place, Registry, decoded, store_refusal, update};
-use super::{Reply, conflict, set_condition, success};
+use super::{conflict, set_condition, success};
 use api::status::Refusal;
 use api::validate::{Error, Path, aggregate};
 use serde_json::{Value, json};
@@ -18,8 +18,11 @@ impl Registry {
         place: Place<'_>,
         binding: &Value,
         context: &Context,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<(u16, Value), Refusal> {
         check(place.name, binding)?;
+        if place.name.is_empty() {
+            return Err(Refusal::bad_request("Name parameter required."));
+        }
         let mut binding = binding.clone();
         self.admit_posted(place, "binding", &mut binding, context)?;
         for _ in 0..ATTEMPTS {
@@ -27,10 +30,10 @@ impl Registry {
             let old = decoded(&record)?;
             let new = bound(place, &old, &binding)?;
             if context.dry_run {
-                return Ok(Reply::Made(201, success()));
+                return Ok((201, success()));
             }
             match self.put(place, &record, (old, new), Held::default()).await {
-                Ok(_) => return Ok(Reply::Made(201, success())),
+                Ok(_) => return Ok((201, success())),
                 Err(WriteError::Conflict(_)) => {}
                 Err(error) => return Err(store_refusal(&error)),
             }

@@ -3,7 +3,7 @@
 use super::super::commit::Held;
 use super::super::delete::{DeleteOptions, check_preconditions};
 use super::super::{Change, Context, Part, Place, Registry, Writer, decoded, store_refusal};
-use super::{Reply, set_condition, success};
+use super::{set_condition, success};
 use crate::http::query::Query;
 use api::kinds::{Kind, by_kind};
 use api::selector::Labels;
@@ -26,7 +26,7 @@ impl Registry {
         place: Place<'_>,
         eviction: &Value,
         context: &Context,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<(u16, Value), Refusal> {
         if eviction["metadata"]["name"].as_str().unwrap_or_default() != place.name {
             return Err(Refusal::bad_request("name in URL does not match name in Eviction object"));
         }
@@ -36,7 +36,7 @@ impl Registry {
         let writer = Writer { manager: "kube-apiserver".to_owned(), subresource: "status", force: false };
         let context = Context { dry_run: context.dry_run || options.dry_run, writer, ..context.clone() };
         let Some(pod) = self.end_unguarded(place, &options, &context).await? else {
-            return Ok(Reply::Made(201, success()));
+            return Ok((201, success()));
         };
         let budgets = by_kind("policy/v1", "PodDisruptionBudget").ok_or_else(Refusal::no_such_resource)?;
         let guarding = self.budgets_of(budgets, place.namespace, &pod);
@@ -60,14 +60,14 @@ impl Registry {
             }
             _ => {
                 let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": SEVERAL, "code": 500});
-                return Ok(Reply::Made(201, status));
+                return Ok((201, status));
             }
         }
         match self.disrupt(place, &own, &context).await {
             Err(refusal) if refusal.reason == "Conflict" && own.is_pinned() && !options.is_pinned() => {
                 Err(too_many(budget_name))
             }
-            other => other.map(|()| Reply::Made(201, success())),
+            other => other.map(|()| (201, success())),
         }
     }
 

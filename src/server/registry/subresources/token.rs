@@ -1,7 +1,7 @@
 //! Making a token for a service account (authentication.k8s.io/v1 TokenRequest).
 
 use super::super::{Context, Place, Registry, decoded};
-use super::{Reply, conflict};
+use super::conflict;
 use crate::auth::{BoundObject, TokenRequest};
 use api::kinds::by_kind;
 use api::status::Refusal;
@@ -31,7 +31,7 @@ impl Registry {
         place: Place<'_>,
         mut request: Value,
         context: &Context,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<(u16, Value), Refusal> {
         let Place { kind: accounts, namespace, name } = place;
         let stated = |field: &str| request["metadata"][field].as_str().unwrap_or_default().to_owned();
         for (field, own) in [("name", name), ("namespace", namespace)] {
@@ -78,7 +78,7 @@ impl Registry {
         request["metadata"] = json!({"name": name, "namespace": namespace, "uid": uid,
             "creationTimestamp": super::super::timestamp()});
         request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
-        Ok(Reply::Made(201, request))
+        Ok((201, request))
     }
 
     /// The object that a token is to be bound to; of a pod also its node.

@@ -1,6 +1,6 @@
 //! Creating.
 
-use super::{Answers, Case, Check, NOBODY, Run, holds, name, same, same_object, version, with_wrong_label};
+use super::{Answers, Case, Check, NOBODY, Run, holds, name, same, version, with_wrong_label};
 use crate::support::https::{Answer, JSON, PROTOBUF, YAML};
 use serde_json::{Value, json};
 
@@ -142,7 +142,7 @@ fn happy(case: Case<'_>, encoding: &str) -> Check {
     if !is_name_alone(&object) {
         is_managed(case, &made, ("maker", "Update", ""))?;
     }
-    same_object("the object read", &case.read(&object), &made)
+    case.same_object("the object read", &case.read(&object), &made)
 }
 
 /// Some objects have no field but their name, which nobody manages.

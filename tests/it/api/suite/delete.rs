@@ -1,6 +1,6 @@
 //! Deleting, one and all.
 
-use super::{Answers, Case, Check, NOBODY, Run, holds, kinds, name, same, same_object, version, with_label};
+use super::{Answers, Case, Check, NOBODY, Run, holds, kinds, name, same, version, with_label};
 use crate::support::https::{Answer, JSON, MERGE, PROTOBUF, YAML};
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ fn is_deleted(case: Case<'_>, answer: &Answer, object: &Value) -> Check {
         same("status", &told["status"], "Success")?;
         let mut details = case.kind().details(name(object));
         details["uid"] = object["metadata"]["uid"].clone();
-        same_object("details", &told["details"], &details)?;
+        case.same_object("details", &told["details"], &details)?;
         return case.is_missing(&case.ask("GET", &case.kind().path_of(object)).send(), name(object));
     }
     same("kind", &told["kind"], &object["kind"])?;
@@ -62,7 +62,7 @@ fn is_deleted(case: Case<'_>, answer: &Answer, object: &Value) -> Check {
     let read = case.ask("GET", &case.kind().path_of(object)).send();
     if is_held(&told) {
         holds("deletionTimestamp", told["metadata"]["deletionTimestamp"].is_string(), &told)?;
-        return same_object("the object read", &read.value(), &told);
+        return case.same_object("the object read", &read.value(), &told);
     }
     case.is_missing(&read, name(object))
 }
@@ -89,9 +89,9 @@ fn dry_run(case: Case<'_>) -> Check {
     let made = case.made()?;
     let path = format!("{}?dryRun=All", case.kind().path_of(&made));
     case.send("query", case.ask("DELETE", &path)).is(200)?;
-    same_object("the object read", &case.read(&made), &made)?;
+    case.same_object("the object read", &case.read(&made), &made)?;
     delete(case, &made, &options(json!({"dryRun": ["All"]}))).is(200)?;
-    same_object("the object read", &case.read(&made), &made)
+    case.same_object("the object read", &case.read(&made), &made)
 }
 
 fn preconditions(case: Case<'_>) -> Check {
@@ -118,9 +118,9 @@ fn preconditions(case: Case<'_>) -> Check {
         if kind.home().is_empty() {
             details.as_object_mut().unwrap().remove("group");
         }
-        same_object("details", &answer.value()["details"], &details)?;
+        case.same_object("details", &answer.value()["details"], &details)?;
     }
-    same_object("the object read", &case.read(&made), &made)?;
+    case.same_object("the object read", &case.read(&made), &made)?;
     let seen = options(json!({"preconditions": {"resourceVersion": version(&made).to_string()}}));
     is_deleted(case, &delete(case, &made, &seen), &made)
 }
@@ -137,7 +137,7 @@ fn finalizers(case: Case<'_>) -> Check {
     let grace = &told["metadata"]["deletionGracePeriodSeconds"];
     holds("deletionGracePeriodSeconds", grace.is_number() || case.kind().kind == "Namespace", &told)?;
     same("generation", &told["metadata"]["generation"], &kinds::next(&made["metadata"]["generation"]))?;
-    same_object("the object read", &case.read(&made), &told)?;
+    case.same_object("the object read", &case.read(&made), &told)?;
     let again = delete(case, &made, &options(json!({})));
     again.is(200)?;
     let path = case.kind().path_of(&made);
@@ -164,7 +164,7 @@ fn wrong_options(case: Case<'_>) -> Check {
     let both =
         delete(case, &made, &options(json!({"propagationPolicy": "Orphan", "orphanDependents": true})));
     both.refuses_with((422, "Invalid"), "orphanDependents and deletionPropagation cannot be both set")?;
-    same_object("the object read", &case.read(&made), &made)
+    case.same_object("the object read", &case.read(&made), &made)
 }
 
 fn all(case: Case<'_>) -> Check {
@@ -174,7 +174,7 @@ fn all(case: Case<'_>) -> Check {
     let selector = format!("labelSelector=doomed%3D{label}");
     let path = format!("{}?{selector}", case.kind().collection());
     case.send("dry run", case.ask("DELETE", &format!("{path}&dryRun=All"))).is(200)?;
-    same_object("the object read", &case.read(&one), &one)?;
+    case.same_object("the object read", &case.read(&one), &one)?;
     let answer = case.send("", case.ask("DELETE", &path));
     answer.is(200)?;
     let told = answer.value();
@@ -187,5 +187,5 @@ fn all(case: Case<'_>) -> Check {
     let left = case.ask("GET", &path).send().value();
     let held = left["items"].as_array().into_iter().flatten().all(is_held);
     holds("what is left", held, &left)?;
-    same_object("the other object", &case.read(&other), &other)
+    case.same_object("the other object", &case.read(&other), &other)
 }

@@ -152,6 +152,7 @@ pub(super) struct Document {
     pub(super) rewritten: bool,
     #[serde(default)]
     pub(super) unmanaged: bool,
+    pub(super) acted_on: Option<String>,
 }
 
 impl Document {
@@ -207,6 +208,22 @@ pub(super) fn documents() -> Vec<Document> {
     serde_yaml::Deserializer::from_str(&text)
         .map(|document| Document::deserialize(document).unwrap())
         .collect()
+}
+
+/// Objects without what a server writes to them on its own.
+pub(super) fn without_acts(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(without_acts).collect(),
+        Value::Object(_) => {
+            let mut object = value.clone();
+            object.as_object_mut().unwrap().remove("status");
+            for field in ["managedFields", "resourceVersion"] {
+                object["metadata"].as_object_mut().and_then(|meta| meta.remove(field));
+            }
+            object
+        }
+        other => other.clone(),
+    }
 }
 
 /// Where two values differ.

@@ -2,7 +2,7 @@
 
 use super::create::{is_managed, is_managed_after, is_name_alone};
 use super::update::is_next;
-use super::{Answers, Case, Check, NOBODY, Run, holds, name, same, same_object, version};
+use super::{Answers, Case, Check, NOBODY, Run, holds, name, same, version};
 use crate::support::https::{APPLY, Answer, JSON_PATCH, MERGE, PROTOBUF, STRATEGIC, YAML};
 use serde_json::{Value, json};
 
@@ -83,7 +83,7 @@ impl Way {
         same("generation", &new["metadata"]["generation"], &generation)?;
         let operation = if self.kind == APPLY { "Apply" } else { "Update" };
         is_managed_after(case, (&new, &made), ("changer", operation, ""))?;
-        same_object("the object read", &case.read(&made), &new)
+        case.same_object("the object read", &case.read(&made), &new)
     }
 
     fn dry_run(&self, case: Case<'_>) -> Check {
@@ -92,7 +92,7 @@ impl Way {
         let answer = self.send(case, "", (&format!("{}&dryRun=All", self.path(case, &made)), &body));
         answer.is(200)?;
         same("label", &answer.value()["metadata"]["labels"]["changed"], "yes")?;
-        same_object("the object read", &case.read(&made), &made)
+        case.same_object("the object read", &case.read(&made), &made)
     }
 
     fn stale(&self, case: Case<'_>) -> Check {
@@ -117,7 +117,7 @@ impl Way {
         if !is_name_alone(&object) {
             is_managed(case, &answer.value(), ("changer", "Apply", ""))?;
         }
-        same_object("the object read", &case.read(&object), &answer.value())
+        case.same_object("the object read", &case.read(&object), &answer.value())
     }
 
     fn invalid(&self, case: Case<'_>) -> Check {
@@ -125,7 +125,7 @@ impl Way {
         let body = self.body(&made, "not a label", &json!({}));
         let answer = self.send(case, "", (&self.path(case, &made), &body));
         case.is_invalid(&answer, name(&made))?;
-        same_object("the object read", &case.read(&made), &made)
+        case.same_object("the object read", &case.read(&made), &made)
     }
 
     fn forbidden(&self, case: Case<'_>) -> Check {
@@ -147,7 +147,7 @@ impl Way {
         let once = self.send(case, "", (&self.path(case, &made), &body)).value();
         let twice = self.send(case, "again", (&self.path(case, &made), &body));
         twice.is(200)?;
-        same_object("the object", &twice.value(), &once)
+        case.same_object("the object", &twice.value(), &once)
     }
 }
 
@@ -231,7 +231,7 @@ fn encodings(case: Case<'_>) -> Check {
         let answer = ask.send();
         answer.is(200)?;
         same("content-type", &*answer.header("content-type"), encoding)?;
-        same_object("the object read", &case.read(&made), &answer.value())?;
+        case.same_object("the object read", &case.read(&made), &answer.value())?;
     }
     let ask = case.ask("PATCH", &case.kind().path("absent")).body(MERGE, "{}").header("accept", PROTOBUF);
     let refused = ask.send();

@@ -1,6 +1,6 @@
 //! Reading objects and lists.
 
-use super::{Answers, Case, Check, NOBODY, Run, holds, name, same, same_object, version, with_label};
+use super::{Answers, Case, Check, NOBODY, Run, holds, name, same, version, with_label};
 use crate::support::https::{JSON, PROTOBUF, YAML};
 use serde_json::{Value, json};
 
@@ -59,14 +59,14 @@ fn object(case: Case<'_>) -> Check {
         let answer = case.send(encoding, case.ask("GET", &path).header("accept", encoding));
         answer.is(200)?;
         same("content-type", &*answer.header("content-type"), encoding)?;
-        same_object(encoding, &answer.value(), &made)?;
+        case.same_object(encoding, &answer.value(), &made)?;
     }
     let answer = case.ask("GET", &path).header("accept", PARTIAL).send();
     answer.is(200)?;
-    same_object("metadata", &metadata(&answer.value()), &metadata(&made))?;
+    case.same_object("metadata", &metadata(&answer.value()), &metadata(&made))?;
     same("kind", &answer.value()["kind"], "PartialObjectMetadata")?;
     let answer = case.ask("GET", &format!("{path}?resourceVersion=0")).send();
-    same_object("the cached object", &answer.value(), &made)
+    case.same_object("the cached object", &answer.value(), &made)
 }
 
 /// Metadata as it is shown alone: without an annotation that one version of a kind is shown with.
@@ -127,7 +127,7 @@ fn is_list(case: Case<'_>, list: &Value, items: &[Value]) -> Check {
     };
     let (got, wanted): (Vec<Value>, Vec<Value>) =
         (got.iter().map(bare).collect(), items.iter().map(bare).collect());
-    same_object("the items", &Value::from(got), &Value::from(wanted))
+    case.same_object("the items", &Value::from(got), &Value::from(wanted))
 }
 
 fn list(case: Case<'_>) -> Check {
@@ -148,7 +148,7 @@ fn list(case: Case<'_>) -> Check {
     let partial =
         case.ask("GET", &format!("{path}?{selector}")).header("accept", PARTIAL_LIST).send().value();
     same("kind", &partial["kind"], "PartialObjectMetadataList")?;
-    same_object("metadata", &metadata(&partial["items"][0]), &metadata(&made[0]))
+    case.same_object("metadata", &metadata(&partial["items"][0]), &metadata(&made[0]))
 }
 
 fn pages(case: Case<'_>) -> Check {

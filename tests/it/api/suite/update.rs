@@ -1,9 +1,7 @@
 //! Replacing.
 
 use super::create::is_managed_after;
-use super::{
-    Answers, Case, Check, NOBODY, Run, holds, name, same, same_object, version, with_label, with_wrong_label,
-};
+use super::{Answers, Case, Check, NOBODY, Run, holds, name, same, version, with_label, with_wrong_label};
 use crate::support::https::{JSON, PROTOBUF, YAML};
 use serde_json::{Value, json};
 
@@ -48,7 +46,7 @@ fn happy(case: Case<'_>, encoding: &str) -> Check {
     let generation = case.document().generation_labelled(&made["metadata"]["generation"]);
     same("generation", &new["metadata"]["generation"], &generation)?;
     is_managed_after(case, (&new, &made), ("changer", "Update", ""))?;
-    same_object("the object read", &case.read(&made), &new)
+    case.same_object("the object read", &case.read(&made), &new)
 }
 
 fn desired(case: Case<'_>) -> Check {
@@ -69,7 +67,7 @@ fn no_change(case: Case<'_>) -> Check {
     if case.document().rewritten {
         return Ok(());
     }
-    same_object("the object", &answer.value(), &made)
+    case.same_object("the object", &answer.value(), &made)
 }
 
 fn dry_run(case: Case<'_>) -> Check {
@@ -79,7 +77,7 @@ fn dry_run(case: Case<'_>) -> Check {
     let answer = case.send("", case.ask("PUT", &format!("{path}?dryRun=All")).object(JSON, &wanted));
     answer.is(200)?;
     same("label", &answer.value()["metadata"]["labels"]["changed"], "new")?;
-    same_object("the object read", &case.read(&made), &made)
+    case.same_object("the object read", &case.read(&made), &made)
 }
 
 fn stale(case: Case<'_>) -> Check {
@@ -113,7 +111,7 @@ fn missing(case: Case<'_>) -> Check {
     let answer = case.send("", case.ask("PUT", &case.kind().path_of(&object)).object(JSON, &object));
     if case.document().made_by_update {
         answer.is(201)?;
-        return same_object("the object read", &case.read(&object), &answer.value());
+        return case.same_object("the object read", &case.read(&object), &answer.value());
     }
     case.is_missing(&answer, name(&object))
 }
@@ -123,7 +121,7 @@ fn invalid(case: Case<'_>) -> Check {
     let answer =
         case.send("", case.ask("PUT", &case.kind().path_of(&made)).object(JSON, &with_wrong_label(&made)));
     case.is_invalid(&answer, name(&made))?;
-    same_object("the object read", &case.read(&made), &made)
+    case.same_object("the object read", &case.read(&made), &made)
 }
 
 fn forbidden(case: Case<'_>) -> Check {
@@ -155,7 +153,7 @@ fn other_identity(case: Case<'_>) -> Check {
         let message = "the namespace of the provided object does not match the namespace sent on the request";
         with("namespace", "elsewhere").refuses((400, "BadRequest"), message, Value::Null)?;
     }
-    same_object("the object read", &case.read(&made), &made)
+    case.same_object("the object read", &case.read(&made), &made)
 }
 
 fn unknown_field(case: Case<'_>) -> Check {

@@ -1,8 +1,9 @@
 //! Watching.
 
-use super::{Answers, Case, Check, NOBODY, Run, holds, name, same, same_object, version, with_label};
-use crate::support::https::{Events, JSON, MERGE, PROTOBUF, YAML};
+use super::{Answers, Case, Check, NOBODY, Run, holds, name, same, version, with_label};
+use crate::support::https::{Answer, Events, JSON, MERGE, PROTOBUF, YAML};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::time::Duration;
 
 /// Enough for an event of a write that was answered.
@@ -53,28 +54,51 @@ impl<'a> Watched<'a> {
         self.case.made_of(&with_label(&self.case.object(), "watched", &self.label))
     }
 
-    fn open(&self, more: &str, accept: &str) -> Result<Events, String> {
+    fn open(&self, more: &str, accept: &str) -> Result<Told<'a>, String> {
         let path = format!(
             "{}?watch=true&labelSelector=watched%3D{}&timeoutSeconds=60&{more}",
             self.case.kind().collection(),
             self.label
         );
         let opened = self.case.ask("GET", &path).header("accept", accept).watch();
-        opened.map_err(|answer| format!("{} {}", answer.code, answer.value()))
+        self.told(opened)
     }
 
-    fn since(&self, accept: &str) -> Result<Events, String> {
+    fn told(&self, opened: Result<Events, Box<Answer>>) -> Result<Told<'a>, String> {
+        let events = opened.map_err(|answer| format!("{} {}", answer.code, answer.value()))?;
+        Ok(Told { case: self.case, events, last: RefCell::default() })
+    }
+
+    fn since(&self, accept: &str) -> Result<Told<'a>, String> {
         self.open(&format!("resourceVersion={}", self.since), accept)
     }
 }
 
-fn next(events: &Events) -> Result<Value, String> {
-    events.next(SOON)?.ok_or_else(|| "the watch ended".to_owned())
+/// A watch and the object that it told of last.
+struct Told<'a> {
+    case: Case<'a>,
+    events: Events,
+    last: RefCell<Value>,
 }
 
-fn is_event(event: &Value, what: &str, object: &Value) -> Check {
-    same("type", &event["type"], what)?;
-    same_object(&format!("the object of {what}"), &event["object"], object)
+impl Told<'_> {
+    /// The next event that is not of what the server does on its own.
+    fn next(&self) -> Result<Value, String> {
+        loop {
+            let event = self.events.next(SOON)?.ok_or_else(|| "the watch ended".to_owned())?;
+            let before = self.last.replace(event["object"].clone());
+            let acted = event["type"] == "MODIFIED" && self.case.document().acted_on.is_some();
+            if !acted || self.case.same_object("", &event["object"], &before).is_err() {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn is_next(&self, what: &str, object: &Value) -> Check {
+        let event = self.next()?;
+        same("type", &event["type"], what)?;
+        self.case.same_object(&format!("the object of {what}"), &event["object"], object)
+    }
 }
 
 fn patch(case: Case<'_>, object: &Value, body: &Value) -> Result<Value, String> {
@@ -87,42 +111,42 @@ fn events(case: Case<'_>, accept: &str) -> Check {
     let watched = Watched::new(case);
     let events = watched.since(accept)?;
     let made = watched.make()?;
-    is_event(&next(&events)?, "ADDED", &made)?;
+    events.is_next("ADDED", &made)?;
     let changed = patch(case, &made, &json!({"metadata": {"annotations": {"changed": "yes"}}}))?;
-    is_event(&next(&events)?, "MODIFIED", &changed)?;
+    events.is_next("MODIFIED", &changed)?;
     patch(case, &made, &json!({"metadata": {"finalizers": null}}))?;
     let path = format!("{}?propagationPolicy=Background", case.kind().path_of(&made));
     case.ask("DELETE", &path).send().is(200)?;
-    let mut last = next(&events)?;
+    let mut last = events.next()?;
     while last["type"] == "MODIFIED" {
         if case.kind().kind == "Namespace" {
             return Ok(());
         }
-        last = next(&events)?;
+        last = events.next()?;
     }
     same("type", &last["type"], "DELETED")?;
     same("name", name(&last["object"]), name(&made))?;
     holds("the version of the deletion", version(&last["object"]) > version(&changed), &last)?;
     // Who comes later from the same version is told the same.
     let again = watched.since(accept)?;
-    is_event(&next(&again)?, "ADDED", &made)
+    again.is_next("ADDED", &made)
 }
 
 fn initial(case: Case<'_>) -> Check {
     let watched = Watched::new(case);
     let made = watched.make()?;
     let events = watched.open("resourceVersion=0", JSON)?;
-    is_event(&next(&events)?, "ADDED", &made)?;
+    events.is_next("ADDED", &made)?;
     let options = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let events = watched.open(options, JSON)?;
-    is_event(&next(&events)?, "ADDED", &made)?;
-    let mark = next(&events)?;
+    events.is_next("ADDED", &made)?;
+    let mark = events.next()?;
     same("type", &mark["type"], "BOOKMARK")?;
     same("kind", &mark["object"]["kind"], &*case.kind().kind)?;
     holds("resourceVersion of the mark", version(&mark["object"]) >= version(&made), &mark)?;
     same("the mark", &mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true")?;
     let late = watched.make()?;
-    is_event(&next(&events)?, "ADDED", &late)
+    events.is_next("ADDED", &late)
 }
 
 /// What leaves a selection is told as deleted, what enters it as added.
@@ -130,33 +154,34 @@ fn selection(case: Case<'_>) -> Check {
     let watched = Watched::new(case);
     let events = watched.since(JSON)?;
     let made = watched.make()?;
-    is_event(&next(&events)?, "ADDED", &made)?;
+    events.is_next("ADDED", &made)?;
     let gone = patch(case, &made, &json!({"metadata": {"labels": {"watched": "no"}}}))?;
-    let event = next(&events)?;
+    let event = events.next()?;
     same("type", &event["type"], "DELETED")?;
     same("label", &event["object"]["metadata"]["labels"]["watched"], &*watched.label)?;
     same("resourceVersion", &version(&event["object"]), &version(&gone))?;
     let back = patch(case, &made, &json!({"metadata": {"labels": {"watched": watched.label}}}))?;
-    is_event(&next(&events)?, "ADDED", &back)?;
+    events.is_next("ADDED", &back)?;
     let named = format!(
         "{}?watch=true&resourceVersion={}&fieldSelector=metadata.name%3D{}",
         case.kind().collection(),
         watched.since,
         name(&made)
     );
-    let events = case.ask("GET", &named).watch().map_err(|answer| answer.value().to_string())?;
-    is_event(&next(&events)?, "ADDED", &made)
+    let events = watched.told(case.ask("GET", &named).watch())?;
+    events.is_next("ADDED", &made)
 }
 
 fn metadata(case: Case<'_>) -> Check {
     let watched = Watched::new(case);
     let made = watched.make()?;
     let events = watched.since("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")?;
-    let event = next(&events)?;
+    let event = events.next()?;
     same("kind", &event["object"]["kind"], "PartialObjectMetadata")?;
-    same_object("metadata", &super::read::metadata(&event["object"]), &super::read::metadata(&made))?;
+    let metadata = |object: &Value| json!({"metadata": super::read::metadata(object)});
+    case.same_object("metadata", &metadata(&event["object"]), &metadata(&made))?;
     let events = watched.since("application/json;as=Table;g=meta.k8s.io;v=v1")?;
-    let event = next(&events)?;
+    let event = events.next()?;
     same("kind", &event["object"]["kind"], "Table")?;
     same("row", name(&event["object"]["rows"][0]["object"]), name(&made))
 }
