@@ -314,9 +314,9 @@ impl Registry {
         match (store.snapshot_at(exact).await, &options.continuation) {
             (Ok(snapshot), _) => Ok(snapshot),
             (Err(ReadError::Compacted { .. }), Some(continuation)) => Err(expired_page(continuation)),
-            (Err(ReadError::Compacted { .. }), None) => Err(Refusal::expired(format!(
-                "The resourceVersion for the provided list is too old: {exact}"
-            ))),
+            (Err(ReadError::Compacted { .. }), None) => {
+                Err(Refusal::expired("The resourceVersion for the provided list is too old."))
+            }
             (Err(ReadError::Future { current }), _) => Err(too_new(exact, current)),
             (Err(ReadError::Io(why)), _) => Err(Refusal::internal(why)),
         }

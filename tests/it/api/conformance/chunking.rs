@@ -87,7 +87,9 @@ fn chunks_outlive_compaction() {
     let status = expired.value();
     assert_eq!((expired.code, &status["reason"]), (410, &json!("Expired")), "{status}");
     let exact = format!("{TEMPLATES}?resourceVersionMatch=Exact&resourceVersion={}", version(&first));
-    assert_eq!(get(&https, &exact).0, 410);
+    let (code, refused) = get(&https, &exact);
+    assert_eq!((code, &refused["reason"]), (410, &json!("Expired")));
+    assert_eq!(refused["message"], "The resourceVersion for the provided list is too old.");
     let second = page(&https, &token(&status)).value();
     assert_ne!(version(&second), version(&first));
     let seen = follows(&second, seen);
