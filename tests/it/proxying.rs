@@ -130,7 +130,7 @@ fn services(cluster: &Cluster) {
     };
     assert_eq!(refused("empty"), (503, "no endpoints available for service \"empty\"".to_owned()));
     assert_eq!(refused("web:81"), (503, "no service port 81 found for service \"web\"".to_owned()));
-    assert_eq!(refused("none"), (404, "endpoints \"none\" not found".to_owned()));
+    assert_eq!(refused("none"), (404, "services \"none\" not found".to_owned()));
 }
 
 fn nodes(cluster: &Cluster) {
