@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod demand;
+pub mod jsonpath;
 pub mod kinds;
 mod object;
 pub mod patch;

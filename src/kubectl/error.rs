@@ -20,6 +20,12 @@ impl From<client::Error> for Error {
     }
 }
 
+impl From<api::jsonpath::Error> for Error {
+    fn from(error: api::jsonpath::Error) -> Self {
+        Self::Plain(error.to_string())
+    }
+}
+
 impl Error {
     pub(crate) fn plain(text: impl Into<String>) -> Self {
         Self::Plain(text.into())

@@ -99,9 +99,9 @@ fn drop_managed_fields(object: &mut Value) {
     }
 }
 
-fn sort_key(path: &str) -> Result<output::jsonpath::Template, Error> {
+fn sort_key(path: &str) -> Result<api::jsonpath::Template, api::jsonpath::Error> {
     let bare = path.trim_start_matches('{').trim_end_matches('}');
-    output::jsonpath::Template::parse(&format!("{{.{}}}", bare.trim_start_matches('.')))
+    api::jsonpath::Template::parse(&format!("{{.{}}}", bare.trim_start_matches('.')))
 }
 
 fn sort_items(list: &mut Value, path: &str) -> Result<(), Error> {
@@ -112,12 +112,12 @@ fn sort_items(list: &mut Value, path: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn order(key: &output::jsonpath::Template, left: &Value, right: &Value) -> std::cmp::Ordering {
+fn order(key: &api::jsonpath::Template, left: &Value, right: &Value) -> std::cmp::Ordering {
     let (left, right) = (key.values(left), key.values(right));
     match (left.first(), right.first()) {
         (Some(left), Some(right)) => match (left.as_f64(), right.as_f64()) {
             (Some(left), Some(right)) => left.total_cmp(&right),
-            _ => output::jsonpath::text(left).cmp(&output::jsonpath::text(right)),
+            _ => api::jsonpath::text(left).cmp(&api::jsonpath::text(right)),
         },
         (left, right) => left.is_some().cmp(&right.is_some()),
     }

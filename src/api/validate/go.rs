@@ -29,7 +29,34 @@ pub fn go_quoted(text: &str) -> String {
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => go_quoted(text),
+        Value::Number(number) if number.is_f64() => go_float(number.as_f64().unwrap_or_default()),
         other => json(other),
+    }
+}
+
+/// A text bare, everything else as JSON.
+pub fn go_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => json(other),
+    }
+}
+
+/// A number as Go prints it (`%v`): the shortest digits, with an exponent from a million on.
+pub fn go_float(number: f64) -> String {
+    float(number, -4, 6)
+}
+
+/// The shortest digits, with an exponent outside of a range.
+fn float(number: f64, least: i32, most: i32) -> String {
+    let text = format!("{number:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    match exponent.parse::<i32>() {
+        Ok(power) if number != 0.0 && !(least..most).contains(&power) => {
+            let sign = if power < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", power.abs())
+        }
+        _ => format!("{number}"),
     }
 }
 
@@ -126,7 +153,8 @@ pub(super) fn json(value: &Value) -> String {
                 fields.iter().map(|(name, value)| format!("{}:{}", Value::from(name.as_str()), json(value)));
             format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
         }
-        other => escaped(other.to_string()),
+        Value::Number(number) if number.is_f64() => float(number.as_f64().unwrap_or_default(), -6, 21),
+        other => go_escaped(&other.to_string()),
     }
 }
 
@@ -142,13 +170,13 @@ fn in_order(value: &Value, names: &[&str], always: usize, shown: impl Fn(&str, &
     format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
 }
 
-/// Go escapes what could end a script.
-fn escaped(text: String) -> String {
-    if text.contains(['<', '>', '&']) {
-        text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
-    } else {
-        text
-    }
+/// Go's JSON has no bare `<`, `>` and `&`.
+pub fn go_escaped(json: &str) -> String {
+    json.replace('&', "\\u0026")
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
 }
 
 /// Words that Go writes in capitals.

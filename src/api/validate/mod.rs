@@ -11,7 +11,7 @@ mod meta;
 
 pub use at::{At, Sink, check};
 pub use format::*;
-pub use go::{go_kind, go_map, go_number_error, go_quoted, go_syntax};
+pub use go::{go_escaped, go_float, go_kind, go_map, go_number_error, go_quoted, go_syntax, go_text};
 pub use meta::{
     condition, conditions, label_name, label_selector, labels, object_meta, object_meta_update, selects,
     template_meta,
@@ -67,6 +67,7 @@ pub struct Error {
 enum Problem {
     Required(String),
     Invalid(String, String),
+    IllTyped(String, String),
     Wrong(String),
     Duplicate(String, String),
     NotSupported(String, Vec<String>),
@@ -86,6 +87,11 @@ impl Error {
     /// The value is wrong.
     pub fn invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self { path: path.clone(), problem: Problem::Invalid(shown(&value.into()), detail.into()) }
+    }
+
+    /// The value is of a wrong type.
+    pub fn ill_typed(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self { path: path.clone(), problem: Problem::IllTyped(shown(&value.into()), detail.into()) }
     }
 
     /// The value is wrong, but not worth repeating.
@@ -171,6 +177,7 @@ impl Error {
         match self.problem {
             Problem::Required(_) => "FieldValueRequired",
             Problem::Invalid(..) | Problem::Wrong(_) => "FieldValueInvalid",
+            Problem::IllTyped(..) => "FieldValueTypeInvalid",
             Problem::Duplicate(..) => "FieldValueDuplicate",
             Problem::NotSupported(..) => "FieldValueNotSupported",
             Problem::Forbidden(_) => "FieldValueForbidden",
@@ -187,7 +194,9 @@ impl Error {
             |head: String, detail: &str| if detail.is_empty() { head } else { format!("{head}: {detail}") };
         match &self.problem {
             Problem::Required(detail) => with_detail("Required value".to_owned(), detail),
-            Problem::Invalid(value, detail) => with_detail(format!("Invalid value: {value}"), detail),
+            Problem::Invalid(value, detail) | Problem::IllTyped(value, detail) => {
+                with_detail(format!("Invalid value: {value}"), detail)
+            }
             Problem::Wrong(detail) => with_detail("Invalid value".to_owned(), detail),
             Problem::Duplicate(value, detail) => with_detail(format!("Duplicate value: {value}"), detail),
             Problem::NotSupported(value, supported) => {

@@ -153,7 +153,7 @@ fn shortened(text: &str) -> String {
 
 /// A value as it is shown: texts bare, nothing for nothing.
 pub(super) fn shown(value: &Value) -> String {
-    crate::output::jsonpath::text(value)
+    api::jsonpath::text(value)
 }
 
 /// A value, or `<none>`.

@@ -1,8 +1,8 @@
 //! `-o custom-columns=NAME:.metadata.name,…`
 
-use super::jsonpath::Template;
 use super::tabs;
 use crate::error::Error;
+use api::jsonpath::{self, Template};
 use serde_json::Value;
 
 pub(crate) struct Columns(Vec<(String, Template)>);
@@ -40,6 +40,6 @@ impl Columns {
 }
 
 fn cell(path: &Template, item: &Value) -> String {
-    let values: Vec<String> = path.values(item).iter().map(|value| super::jsonpath::text(value)).collect();
+    let values: Vec<String> = path.values(item).iter().map(|value| jsonpath::text(value)).collect();
     if values.is_empty() { "<none>".to_owned() } else { tabs::cell(&values.join(",")) }
 }

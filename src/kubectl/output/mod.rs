@@ -1,11 +1,12 @@
 //! How objects are printed.
 
 pub(crate) mod columns;
-pub(crate) mod jsonpath;
 pub(crate) mod table;
 pub(crate) mod tabs;
 
 use crate::error::Error;
+use api::jsonpath::Template;
+pub(crate) use api::validate::go_escaped as escaped;
 use serde_json::Value;
 use std::io::Write;
 
@@ -14,7 +15,7 @@ pub(crate) enum Form {
     Json,
     Yaml,
     Name,
-    JsonPath(jsonpath::Template),
+    JsonPath(Template),
     Columns(columns::Columns),
 }
 
@@ -28,7 +29,10 @@ impl Form {
             "json" => Self::Json,
             "yaml" => Self::Yaml,
             "name" => Self::Name,
-            "jsonpath" => Self::JsonPath(jsonpath::Template::parse(argument)?),
+            "jsonpath" if argument.is_empty() => {
+                return Err(Error::plain("template format specified but no template given"));
+            }
+            "jsonpath" => Self::JsonPath(Template::parse(argument)?),
             "custom-columns" => Self::Columns(columns::Columns::parse(argument)?),
             _ => {
                 return Err(Error::plain(format!(
@@ -44,7 +48,7 @@ impl Form {
             Self::Json => say(&format!("{}\n", json(object))),
             Self::Yaml => say(&api::yaml::render(object)),
             Self::Name => items(object).iter().try_for_each(|item| say(&format!("{}\n", name(item)))),
-            Self::JsonPath(template) => say(&template.render(object)?),
+            Self::JsonPath(template) => say(&template.render(object)),
             Self::Columns(columns) => say(&columns.render(&items(object), headers)?),
         }
     }
@@ -80,15 +84,6 @@ pub(crate) fn json(value: &Value) -> String {
         Ok(()) => escaped(&String::from_utf8_lossy(&bytes)),
         Err(error) => error.to_string(),
     }
-}
-
-/// Go's JSON has no bare `<`, `>` and `&`.
-pub(crate) fn escaped(json: &str) -> String {
-    json.replace('&', "\\u0026")
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029")
 }
 
 /// Writes to standard output; a reader that went away ends the command.

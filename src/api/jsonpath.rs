@@ -1,18 +1,26 @@
-//! kubectl's JSONPath templates: text with `{…}` expressions, `range`/`end`, wildcards, slices, filters,
+//! Kubernetes' JSONPath templates: text with `{…}` expressions, `range`/`end`, wildcards, slices, filters,
 //! unions, recursive descent and quoted text. Their dialect, not RFC 9535.
 
-use crate::error::Error;
+use crate::validate::go_escaped;
 use serde_json::Value;
 
 /// A parsed template.
-pub(crate) struct Template(Vec<Part>);
+#[derive(Debug)]
+pub struct Template(Vec<Part>);
 
+/// Why a text is no template.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("error parsing jsonpath: {0}")]
+pub struct Error(String);
+
+#[derive(Debug)]
 enum Part {
     Text(String),
     Path(Vec<Step>),
     Range(Vec<Step>, Vec<Part>),
 }
 
+#[derive(Debug)]
 enum Step {
     Field(String),
     Wildcard,
@@ -23,39 +31,44 @@ enum Step {
     Filter(Vec<Step>, Option<(String, Operand)>),
 }
 
+#[derive(Debug)]
 enum Operand {
     Literal(Value),
     Path(Vec<Step>),
 }
 
 impl Template {
-    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
-        if text.is_empty() {
-            return Err(Error::plain("template format specified but no template given"));
-        }
+    /// Reads a template. Brackets nest by recursion: who takes templates from others bounds their length.
+    pub fn parse(text: &str) -> Result<Self, Error> {
         let mut rest = text;
         let parts = parts(&mut rest, false)?;
         Ok(Self(parts))
     }
 
-    pub(crate) fn render(&self, object: &Value) -> Result<String, Error> {
+    /// The template's text for an object.
+    pub fn render(&self, object: &Value) -> String {
         let mut out = String::new();
         render(&self.0, object, &mut out);
-        Ok(out)
+        out
     }
 
     /// The values that the template's expressions find.
-    pub(crate) fn values<'a>(&self, object: &'a Value) -> Vec<&'a Value> {
+    pub fn values<'a>(&self, object: &'a Value) -> Vec<&'a Value> {
+        self.first_values(object, usize::MAX)
+    }
+
+    /// So many of them at most, and no more work than finding so many takes at each step.
+    pub fn first_values<'a>(&self, object: &'a Value, most: usize) -> Vec<&'a Value> {
         let paths = self.0.iter().filter_map(|part| match part {
-            Part::Path(steps) => Some(walk(steps, object)),
+            Part::Path(steps) => Some(walk(steps, object, most)),
             _ => None,
         });
-        paths.flatten().collect()
+        paths.flatten().take(most).collect()
     }
 }
 
 fn bad(reason: impl std::fmt::Display) -> Error {
-    Error::plain(format!("error parsing jsonpath: {reason}"))
+    Error(reason.to_string())
 }
 
 fn parts(rest: &mut &str, nested: bool) -> Result<Vec<Part>, Error> {
@@ -232,23 +245,24 @@ fn render(parts: &[Part], here: &Value, out: &mut String) {
         match part {
             Part::Text(text) => out.push_str(text),
             Part::Path(steps) => {
-                let found: Vec<String> = walk(steps, here).into_iter().map(text).collect();
+                let found: Vec<String> = walk(steps, here, usize::MAX).into_iter().map(text).collect();
                 out.push_str(&found.join(" "));
             }
             Part::Range(steps, body) => {
-                walk(steps, here).into_iter().for_each(|item| render(body, item, out));
+                walk(steps, here, usize::MAX).into_iter().for_each(|item| render(body, item, out));
             }
         }
     }
 }
 
-fn walk<'a>(steps: &[Step], from: &'a Value) -> Vec<&'a Value> {
-    steps
-        .iter()
-        .fold(vec![from], |found, step| found.into_iter().flat_map(|value| take(step, value)).collect())
+/// What is at the end of a path, `most` values at each step.
+fn walk<'a>(steps: &[Step], from: &'a Value, most: usize) -> Vec<&'a Value> {
+    steps.iter().fold(vec![from], |found, step| {
+        found.into_iter().flat_map(|value| take(step, value, most)).take(most).collect()
+    })
 }
 
-fn take<'a>(step: &Step, value: &'a Value) -> Vec<&'a Value> {
+fn take<'a>(step: &Step, value: &'a Value, most: usize) -> Vec<&'a Value> {
     match step {
         Step::Field(name) => value.get(name).into_iter().collect(),
         Step::Wildcard => match value {
@@ -259,9 +273,11 @@ fn take<'a>(step: &Step, value: &'a Value) -> Vec<&'a Value> {
         Step::Descend => descendants(value),
         Step::Index(index) => at(value, *index).into_iter().collect(),
         Step::Slice(from, to, by) => slice(value, (*from, *to, *by)),
-        Step::Union(steps) => steps.iter().flat_map(|step| take(step, value)).collect(),
+        Step::Union(steps) => steps.iter().flat_map(|step| take(step, value, most)).collect(),
         Step::Filter(left, right) => match value {
-            Value::Array(items) => items.iter().filter(|item| holds(left, right.as_ref(), item)).collect(),
+            Value::Array(items) => {
+                items.iter().filter(|item| holds(left, right.as_ref(), item, most)).collect()
+            }
             _ => Vec::new(),
         },
     }
@@ -289,12 +305,14 @@ fn slice(value: &Value, (from, to, by): (Option<i64>, Option<i64>, i64)) -> Vec<
     (from..to).step_by(usize::try_from(by).unwrap_or(1)).filter_map(|index| at(value, index)).collect()
 }
 
-fn holds(left: &[Step], right: Option<&(String, Operand)>, item: &Value) -> bool {
-    let found = walk(left, item);
+fn holds(left: &[Step], right: Option<&(String, Operand)>, item: &Value, most: usize) -> bool {
+    let found = walk(left, item, most);
     let Some((operator, operand)) = right else { return !found.is_empty() };
     let wanted = match operand {
         Operand::Literal(value) => value.clone(),
-        Operand::Path(path) => walk(path, item).first().map(|value| (*value).clone()).unwrap_or_default(),
+        Operand::Path(path) => {
+            walk(path, item, most).first().map(|value| (*value).clone()).unwrap_or_default()
+        }
     };
     found.iter().any(|value| {
         let order = match (value.as_f64(), wanted.as_f64()) {
@@ -313,11 +331,11 @@ fn holds(left: &[Step], right: Option<&(String, Operand)>, item: &Value) -> bool
 }
 
 /// A value as it is printed: texts bare, everything else as JSON.
-pub(crate) fn text(value: &Value) -> String {
+pub fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
-        other => super::escaped(&other.to_string()),
+        other => go_escaped(&other.to_string()),
     }
 }
 
@@ -350,7 +368,7 @@ mod tests {
         ];
         for (template, wanted) in cases {
             let template = Template::parse(template).unwrap();
-            assert_eq!(template.render(&list).unwrap(), wanted);
+            assert_eq!(template.render(&list), wanted);
         }
         for broken in ["{.a", "{range .a}x", "{end}", "{.a[x]}"] {
             assert!(Template::parse(broken).is_err(), "{broken}");
