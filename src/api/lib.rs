@@ -5,6 +5,7 @@
 //! implementations write once per kind is derived from that table.
 
 pub mod apply;
+pub mod custom;
 pub mod demand;
 pub mod jsonpath;
 pub mod kinds;

@@ -27,6 +27,19 @@ pub enum Shape {
     Deduced,
 }
 
+impl Shape {
+    /// The types that it refers to.
+    fn refers(&mut self) -> Vec<&mut ShapeId> {
+        match self {
+            Self::Scalar(_) | Self::Deduced => Vec::new(),
+            Self::List(item, _) | Self::Map(item, _) => vec![item],
+            Self::Struct(own) => {
+                own.members.iter_mut().map(|member| &mut member.shape).chain(own.rest.as_mut()).collect()
+            }
+        }
+    }
+}
+
 /// The kinds of single values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scalar {
@@ -172,6 +185,26 @@ impl Shapes {
         ShapeId(u32::try_from(self.0.len() - 1).expect("there are not that many types"))
     }
 
+    /// Adds a published type, with copies of what it refers to; whatever, if there is none of this name.
+    pub fn push_published(&mut self, name: &str) -> ShapeId {
+        match of_type(name) {
+            Some(published) => self.copy(published, &mut HashMap::new()),
+            None => self.push(Shape::Deduced),
+        }
+    }
+
+    fn copy(&mut self, from: Typed<'static>, known: &mut HashMap<u32, ShapeId>) -> ShapeId {
+        if let Some(id) = known.get(&from.id.0) {
+            return *id;
+        }
+        let id = self.push(Shape::Deduced);
+        known.insert(from.id.0, id);
+        let mut shape = from.shape().clone();
+        shape.refers().into_iter().for_each(|to| *to = self.copy(from.to(*to), known));
+        self.0[id.0 as usize] = shape;
+        id
+    }
+
     /// A type with what it refers to.
     pub fn at(&self, id: ShapeId) -> Typed<'_> {
         Typed { shapes: self, id }
@@ -293,6 +326,11 @@ impl<'s> Fields<'s> {
 
 /// The published type of a kind.
 pub fn of_kind(kind: &Kind) -> Option<Typed<'static>> {
+    of_type(schema().get(schema().of(kind)?).name)
+}
+
+/// A published type by its name.
+fn of_type(name: &str) -> Option<Typed<'static>> {
     static PUBLISHED: LazyLock<(Shapes, HashMap<&'static str, ShapeId>)> = LazyLock::new(|| {
         let types = schema().types();
         let ids = (0u32..).map(ShapeId);
@@ -309,8 +347,7 @@ pub fn of_kind(kind: &Kind) -> Option<Typed<'static>> {
         (shapes, by_name)
     });
     let (shapes, by_name) = &*PUBLISHED;
-    let def = schema().get(schema().of(kind)?);
-    Some(shapes.at(*by_name.get(def.name)?))
+    Some(shapes.at(*by_name.get(name)?))
 }
 
 fn relation(atomic: bool) -> Relation {

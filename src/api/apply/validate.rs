@@ -3,6 +3,7 @@
 use super::compare::step_of;
 use super::fields;
 use super::shape::{Atom, Fields, Items, Scalar, Typed};
+use crate::validate::{go_map, go_type};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -45,13 +46,13 @@ impl Checker {
                 }
             }
             (Atom::Map(fields), Value::Object(map)) => self.fields(fields, map),
-            (Atom::List(..), other) => self.wrong(&format!("expected list, got &{{{}}}", go_text(other))),
-            (Atom::Map(_), other) => self.wrong(&format!("expected map, got &{{{}}}", go_text(other))),
+            (Atom::List(..), other) => self.wrong(&format!("expected list, got &{{{}}}", go_map(other))),
+            (Atom::Map(_), other) => self.wrong(&format!("expected map, got &{{{}}}", go_map(other))),
         }
     }
 
     fn scalar(&mut self, scalar: Scalar, value: &Value) {
-        let found = go_text(value);
+        let found = go_map(value);
         match scalar {
             Scalar::Number if !value.is_number() => {
                 self.wrong(&format!("expected numeric (int or float), got {}", go_type(value)));
@@ -102,31 +103,5 @@ impl Checker {
                 return;
             }
         }
-    }
-}
-
-/// A value as Go prints it.
-fn go_text(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let entries = map.iter().map(|(name, value)| format!("{name}:{}", go_text(value)));
-            format!("map[{}]", entries.collect::<Vec<_>>().join(" "))
-        }
-        other => other.to_string(),
-    }
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }

@@ -1,8 +1,10 @@
 //! What `kubectl get` prints of each kind: the columns Kubernetes' server sends as a `Table`.
 
-use super::cells::{self as c, Of};
+use super::cells::{self as c, Of, human_duration};
+use crate::jsonpath::{self, Template};
 use jiff::Timestamp;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// One printed column.
 #[derive(Debug)]
@@ -25,24 +27,133 @@ enum Cell {
     /// How many items the list or map at a path has.
     Count(&'static str),
     Call(fn(&Of<'_>) -> Value),
+    Printed(Printed),
+}
+
+/// A printed column of a custom resource (`additionalPrinterColumns`).
+#[derive(Clone, Debug)]
+pub struct Printed {
+    /// The heading.
+    pub name: String,
+    /// `string`, `integer`, `number`, `boolean` or `date`.
+    pub kind: String,
+    /// A hint to clients.
+    pub format: String,
+    /// What people read of it.
+    pub description: String,
+    /// 0 is always shown, more with `-o wide`.
+    pub priority: i32,
+    /// Where the value stands, as given.
+    pub path: String,
+    /// `None` where the path cannot be read: then the column is empty.
+    template: Option<Arc<Template>>,
+}
+
+/// The longest path that is read: brackets nest, and are read by recursion.
+const LONGEST_PATH: usize = 1 << 10;
+/// How many values a path may find on its way to the first, which alone is printed: unions and descents
+/// multiply.
+const MOST_VALUES: usize = 1_000;
+
+impl Printed {
+    /// Reads one of `additionalPrinterColumns`.
+    pub fn of(column: &Value) -> Option<Self> {
+        let text = |field: &str| column[field].as_str().unwrap_or_default().to_owned();
+        let (path, description) = (column["jsonPath"].as_str()?, text("description"));
+        let shown = || format!("Custom resource definition column (in JSONPath format): {path}");
+        let template = (path.len() <= LONGEST_PATH).then(|| Template::parse(&format!("{{{path}}}")).ok());
+        Some(Self {
+            name: text("name"),
+            kind: text("type"),
+            format: text("format"),
+            description: if description.is_empty() { shown() } else { description },
+            priority: column["priority"].as_i64().and_then(|number| number.try_into().ok()).unwrap_or(0),
+            path: path.to_owned(),
+            template: template.flatten().map(Arc::new),
+        })
+    }
+
+    /// What tells it from other columns.
+    pub(super) fn said(&self) -> impl std::fmt::Debug {
+        (&self.name, &self.kind, &self.format, &self.description, &self.path, self.priority)
+    }
+
+    /// The cell for an object: null for what is missing or of another type.
+    pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
+        let found = self.template.as_ref().map(|template| template.first_values(object, MOST_VALUES));
+        let Some(value) = found.as_deref().and_then(<[_]>::first) else { return Value::Null };
+        match (self.kind.as_str(), *value) {
+            ("string", Value::Null) => Value::from("<no value>"),
+            ("string", value) => Value::from(jsonpath::text(value)),
+            ("integer", Value::Number(number)) => number.as_i64().or(whole(number.as_f64())).into(),
+            ("number", Value::Number(number)) => match whole(number.as_f64()) {
+                Some(whole) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => whole.into(),
+                _ => Value::Number(number.clone()),
+            },
+            ("boolean", Value::Bool(flag)) => Value::Bool(*flag),
+            ("date", Value::String(text)) if ["", "null"].contains(&text.as_str()) => {
+                Value::from("<unknown>")
+            }
+            ("date", Value::String(text)) => match text.parse::<Timestamp>() {
+                Ok(then) => human_duration(now.duration_since(then).as_secs()).into(),
+                Err(_) => Value::from("<invalid>"),
+            },
+            _ => Value::Null,
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "Go converts numbers by leaving out what does not fit")]
+fn whole(number: Option<f64>) -> Option<i64> {
+    number.map(|number| number as i64)
 }
 
 impl Column {
+    /// The columns of a custom resource: its name, and what its definition prints.
+    pub(crate) fn printed(columns: &[Printed]) -> Vec<Self> {
+        let leak = |text: &str| -> &'static str { text.to_owned().leak() };
+        let own = columns.iter().map(|column| Self {
+            name: leak(&column.name),
+            kind: leak(&column.kind),
+            priority: column.priority,
+            cell: Cell::Printed(column.clone()),
+        });
+        std::iter::once(NAME).chain(own).collect()
+    }
+
+    /// What a custom resource's column prints.
+    pub(crate) fn as_printed(&self) -> Option<&Printed> {
+        match &self.cell {
+            Cell::Printed(printed) => Some(printed),
+            _ => None,
+        }
+    }
+
+    /// What people read of the column; built-in kinds say nothing.
+    pub fn description(&self) -> &str {
+        self.as_printed().map_or("", |printed| &printed.description)
+    }
+
     /// The cell of this column for an object.
     pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
         let of = Of { object, now };
-        match self.cell {
+        match &self.cell {
             Cell::Name => of.value("metadata.name"),
             Cell::Age => of.since("metadata.creationTimestamp"),
             Cell::At(path, missing) => of.or(path, missing),
             Cell::Count(path) => Value::from(of.count(path)),
             Cell::Call(function) => function(&of),
+            Cell::Printed(printed) => printed.cell(object, now),
         }
     }
 
     /// `format` of the column definition: marks the column that holds the name.
-    pub fn format(&self) -> &'static str {
-        if matches!(self.cell, Cell::Name) { "name" } else { "" }
+    pub fn format(&self) -> &str {
+        match &self.cell {
+            Cell::Name => "name",
+            Cell::Printed(printed) => &printed.format,
+            _ => "",
+        }
     }
 
     const fn wide(mut self) -> Self {

@@ -3,10 +3,12 @@
 
 mod cells;
 pub mod columns;
+mod defined;
 mod row;
 mod table;
 
 pub use cells::human_duration;
+pub use defined::{MOST_ROWS, rows};
 pub use row::{Kind, Subresource};
 pub use table::KINDS;
 

@@ -88,8 +88,10 @@ pub struct Kind {
     singular: &'static str,
     /// What people type instead, such as `po`.
     pub short_names: &'static [&'static str],
+    /// What lists of it are, where that is not the kind with `List` behind it.
+    list: &'static str,
     /// Groups of kinds people ask for at once, such as `all`.
-    pub category: &'static str,
+    pub categories: &'static [&'static str],
     /// Objects live in namespaces.
     pub namespaced: bool,
     /// What can be done with objects.
@@ -125,7 +127,8 @@ pub(super) const fn kind(
         plural,
         singular: "",
         short_names: &[],
-        category: "",
+        list: "",
+        categories: &[],
         namespaced: false,
         verbs: FULL,
         subresources: &[],
@@ -150,8 +153,18 @@ impl Kind {
         self
     }
 
-    pub(super) const fn category(mut self, category: &'static str) -> Self {
-        self.category = category;
+    pub(super) const fn categories(mut self, categories: &'static [&'static str]) -> Self {
+        self.categories = categories;
+        self
+    }
+
+    pub(super) const fn singular_name(mut self, singular: &'static str) -> Self {
+        self.singular = singular;
+        self
+    }
+
+    pub(super) const fn lists(mut self, list: &'static str) -> Self {
+        self.list = list;
         self
     }
 
@@ -242,6 +255,11 @@ impl Kind {
         };
         let (.., when) = super::table::DEPRECATED.iter().find(is_this)?;
         Some(format!("{} {} is deprecated in {when}", self.api_version(), self.kind))
+    }
+
+    /// `kind` of its lists.
+    pub fn list_kind(&self) -> String {
+        if self.list.is_empty() { format!("{}List", self.kind) } else { self.list.to_owned() }
     }
 
     /// The resource as people and error messages name it: `pods`, `deployments.apps`.

@@ -81,9 +81,13 @@ impl Scope {
 }
 
 /// Where a value stands; written out only for what is noted.
-enum Place<'a> {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'a> {
+    /// The whole.
     Root,
+    /// A field of what stands elsewhere.
     Field(&'a Place<'a>, &'a str),
+    /// An item likewise.
     Item(&'a Place<'a>, usize),
 }
 

@@ -60,6 +60,11 @@ impl<'p, 'v> At<'p, 'v> {
         self.view(name, value.unwrap_or(&NOTHING))
     }
 
+    /// A field below whose name may have dots.
+    pub fn field<'s>(&'s self, name: &'s str) -> At<'s, 'v> {
+        self.view(name, self.value.get(name).unwrap_or(&NOTHING))
+    }
+
     /// Another value, shown under the name of a field here.
     pub fn view<'s>(&'s self, name: &'s str, value: &'v Value) -> At<'s, 'v> {
         At { up: Some(self), step: Step::Field(name), value, sink: self.sink }
@@ -123,9 +128,19 @@ impl<'p, 'v> At<'p, 'v> {
 
     /// Rules for a copy of this value; what they find is told here.
     pub fn on_copy(&self, copy: &Value, rules: impl FnOnce(&At)) {
-        let found = Sink::default();
-        rules(&At { up: None, step: Step::Root, value: copy, sink: &found });
-        for error in found.into_errors() {
+        self.pass_on(check(copy, rules));
+    }
+
+    /// Errors of rules are told in the order of their texts.
+    pub fn sorted(&self, rules: impl FnOnce(&Self)) {
+        let before = self.errors();
+        rules(self);
+        self.sink.0.borrow_mut()[before..].sort_by_cached_key(ToString::to_string);
+    }
+
+    /// Tells errors here that were found below, with paths from here.
+    pub fn pass_on(&self, errors: Vec<Error>) {
+        for error in errors {
             let path = format!(
                 "{}{}{}",
                 self.path(),

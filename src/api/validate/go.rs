@@ -130,6 +130,19 @@ pub fn go_syntax(text: &[u8], error: &serde_json::Error) -> String {
     format!("invalid character '{shown}' {place}")
 }
 
+/// The type that Go's JSON has for a value (`%T`).
+pub fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_i64() => "int64",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
 /// The fields of a label selector in their order, and of a requirement in it, of which the first two
 /// are always written.
 const SELECTOR: [&str; 2] = ["matchLabels", "matchExpressions"];

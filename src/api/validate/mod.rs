@@ -11,7 +11,9 @@ mod meta;
 
 pub use at::{At, Sink, check};
 pub use format::*;
-pub use go::{go_escaped, go_float, go_kind, go_map, go_number_error, go_quoted, go_syntax, go_text};
+pub use go::{
+    go_escaped, go_float, go_kind, go_map, go_number_error, go_quoted, go_syntax, go_text, go_type,
+};
 pub use meta::{
     condition, conditions, label_name, label_selector, labels, object_meta, object_meta_update, selects,
     template_meta,

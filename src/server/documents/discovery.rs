@@ -69,8 +69,8 @@ fn words(kind: &Kind) -> Value {
     if !kind.short_names.is_empty() {
         entry["shortNames"] = json!(kind.short_names);
     }
-    if !kind.category.is_empty() {
-        entry["categories"] = json!([kind.category]);
+    if !kind.categories.is_empty() {
+        entry["categories"] = json!(kind.categories);
     }
     entry
 }

@@ -161,7 +161,7 @@ impl Server {
             "list" if !kind.stored() => Ok(answer::json(
                 StatusCode::OK,
                 &json!({
-                "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": {}, "items": []}),
+                "kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": {}, "items": []}),
             )),
             "list" => {
                 let page = registry.list(kind, namespace, &ListOptions::parse(kind, &asked.query)?).await?;

@@ -150,14 +150,15 @@ impl Rendering {
         match self {
             Self::Object => {
                 let of = kind.api_version();
-                concatenated((&of, kind.kind), page, |record| shown_bytes(kind, &record.value))
+                concatenated((&of, &kind.list_kind()), page, |record| shown_bytes(kind, &record.value))
             }
             Self::Protobuf => {
                 let object = |record: &Record| Some(shown(kind, serde_json::from_slice(&record.value).ok()?));
                 encoded(&kind.api_version(), kind.kind, page, object)
             }
             Self::Metadata(meta) => {
-                concatenated((meta.api_version(), PARTIAL), page, |record| partial(*meta, &record.value))
+                let list = format!("{PARTIAL}List");
+                concatenated((meta.api_version(), &list), page, |record| partial(*meta, &record.value))
             }
             Self::MetadataProtobuf(meta) => encoded(meta.api_version(), PARTIAL, page, |record| {
                 serde_json::from_slice(&partial(*meta, &record.value)).ok()
@@ -180,9 +181,8 @@ fn concatenated(
 ) -> Vec<Bytes> {
     let mut pieces = Vec::with_capacity(2 * page.items.len() + 2);
     let metadata = page.metadata();
-    let head = format!(
-        "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":["
-    );
+    let head =
+        format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[");
     pieces.push(Bytes::from(head));
     for (index, record) in page.items.iter().enumerate() {
         if index > 0 {
@@ -274,7 +274,7 @@ fn row(kind: &Kind, object: Value, (meta, include): (Meta, Include)) -> Value {
 }
 
 fn definition(column: &Column) -> Value {
-    json!({"name": column.name, "type": column.kind, "format": column.format(), "description": "", "priority": column.priority})
+    json!({"name": column.name, "type": column.kind, "format": column.format(), "description": column.description(), "priority": column.priority})
 }
 
 fn table((kind, meta): (&Kind, Meta), metadata: Value, rows: Vec<Value>, columns: bool) -> Value {

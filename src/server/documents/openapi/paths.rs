@@ -215,7 +215,7 @@ impl Described {
     }
 
     fn list(&self) -> &'static str {
-        type_name(self.kind.group, self.kind.version, &format!("{}List", self.kind.kind))
+        type_name(self.kind.group, self.kind.version, &self.kind.list_kind())
     }
 
     /// All its paths.
