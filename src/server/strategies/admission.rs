@@ -27,7 +27,7 @@ pub(super) const WEBHOOKS: Strategy = Strategy {
         let mut seen = HashSet::new();
         object.get("webhooks").each(|hook| {
             webhook(hook);
-            review_versions(&hook.get("admissionReviewVersions"));
+            review_versions(&hook.get("admissionReviewVersions"), "must specify one of v1, v1beta1");
             if !hook.get("name").empty() {
                 hook.get("name").unique(&mut seen);
             }
@@ -156,8 +156,9 @@ fn webhook_service(at: &At) {
     }
 }
 
-fn review_versions(list: &At) {
-    if !list.need_because("must specify one of v1, v1beta1") {
+/// The versions of reviews that a webhook understands; `missing` is said where there are none.
+pub(super) fn review_versions(list: &At, missing: &str) {
+    if !list.need_because(missing) {
         return;
     }
     let mut seen = HashSet::new();

@@ -1,6 +1,8 @@
 //! Definitions of custom resources, and services of aggregated APIs.
 
+use super::admission::{client_config, review_versions};
 use super::{Changes, Generation, PLAIN, Strategy, default, default_zero, items, text};
+use api::custom::{selectable, violations};
 use api::validate::{At, Error, Rule, dns_subdomain, path_segment, rfc1035_label};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -9,7 +11,6 @@ use std::collections::HashSet;
 const LONGEST_WARNING: usize = 256;
 const HIGHEST_GROUP: i64 = 20_000;
 const HIGHEST_VERSION: i64 = 1_000;
-const MOST_SELECTABLE: usize = 8;
 
 pub(super) const DEFINITION: Strategy = Strategy {
     default: |definition| {
@@ -43,9 +44,13 @@ pub(super) const DEFINITION: Strategy = Strategy {
             name.invalid_as(name.text(), "must be spec.names.plural+\".\"+spec.group");
         }
         definition_spec(definition);
+        never_preserves(definition);
     },
     validate_update: |new, old| {
         definition_spec(new);
+        if old["spec"]["preserveUnknownFields"] != true {
+            never_preserves(new);
+        }
         let (spec, before) = (new.get("spec"), &old["spec"]);
         let mut conditions = items(&old["status"], "conditions").iter();
         if conditions.any(|one| one["type"] == "Established" && one["status"] == "True") {
@@ -53,6 +58,7 @@ pub(super) const DEFINITION: Strategy = Strategy {
         }
         spec.unchanged_fields(before, &["group", "names.plural"]);
     },
+    validate_status: |new, _| kind_names(&new.get("status.acceptedNames")),
     changes: Changes::Only,
     generation: Generation::Counted,
     status_at_creation: true,
@@ -103,7 +109,10 @@ fn definition_spec(definition: &At) {
         joined(&spec.view("version", &first["name"]), rfc1035_label, "");
     }
     let own = spec.get("names");
-    names_of_kind(&own);
+    for field in ["plural", "singular", "kind", "listKind"] {
+        own.get(field).need();
+    }
+    kind_names(&own);
     // What all versions have in common is the definition's.
     for part in &same {
         match *part {
@@ -112,10 +121,19 @@ fn definition_spec(definition: &At) {
             "additionalPrinterColumns" => {
                 spec.view("additionalPrinterColumns", &all[0]["additionalPrinterColumns"]).each(column);
             }
-            _ => {}
+            _ => selectable_fields(
+                &spec.view("selectableFields", &all[0]["selectableFields"]),
+                same.contains(&"schema").then_some(&all[0]),
+                "may only be set when validations.schema is included",
+            ),
         }
     }
+    let strategy = spec.get("conversion.strategy");
+    if spec.get("preserveUnknownFields").yes() && strategy.present() && !strategy.is("None") {
+        strategy.invalid("must be None if spec.preserveUnknownFields is true");
+    }
     conversion(&spec.get("conversion"));
+    kind_names(&definition.get("status.acceptedNames"));
     stored_versions(&definition.get("status.storedVersions"), all);
     approval(definition, text(spec.value(), "group"));
 }
@@ -123,7 +141,7 @@ fn definition_spec(definition: &At) {
 const VERSIONS: &str = "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionVersion";
 
 /// The parts of a version that its definition has if all versions have the same.
-const PARTS: [&str; 3] = ["schema", "subresources", "additionalPrinterColumns"];
+const PARTS: [&str; 4] = ["schema", "subresources", "additionalPrinterColumns", "selectableFields"];
 
 fn is_same(versions: &[Value], part: &str) -> bool {
     versions.first().is_some_and(|first| {
@@ -140,10 +158,27 @@ fn without(versions: &[Value], parts: &[&str]) -> Value {
     bare.collect()
 }
 
-fn names_of_kind(names: &At) {
-    for field in ["plural", "singular", "kind", "listKind"] {
-        names.get(field).need();
+/// Unknown fields are kept where a schema says so, no longer everywhere.
+fn never_preserves(definition: &At) {
+    let preserve = definition.get("spec.preserveUnknownFields");
+    if preserve.yes() {
+        preserve.invalid(
+            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead",
+        );
     }
+}
+
+/// Fields that a field selector may name; they are fields of a version's schema.
+fn selectable_fields(fields: &At, version: Option<&Value>, missing: &str) {
+    let schema = version.map(|version| &version["schema"]["openAPIV3Schema"]);
+    match schema.filter(|schema| !schema.is_null()) {
+        _ if fields.empty() => {}
+        Some(schema) => selectable(fields, schema),
+        None => fields.invalid_as("", missing),
+    }
+}
+
+fn kind_names(names: &At) {
     let check = |at: &At, prefix: &str| {
         if !at.text().is_empty() {
             joined(at, rfc1035_label, prefix);
@@ -173,6 +208,12 @@ fn version(at: &At, same: &[&str]) {
         if warning.text().is_empty() {
             warning.invalid("must not be an empty string");
         }
+        let hidden = |sign: char| sign != ' ' && (sign.is_control() || sign.is_whitespace());
+        if let Some(index) = warning.text().find(hidden) {
+            warning.invalid(format!(
+                "must only contain printable UTF-8 characters; non-printable character found at index {index}"
+            ));
+        }
     });
     if !same.contains(&"schema") {
         schema(&at.get("schema"), std::slice::from_ref(at.value()));
@@ -183,27 +224,18 @@ fn version(at: &At, same: &[&str]) {
     if !same.contains(&"additionalPrinterColumns") {
         at.get("additionalPrinterColumns").each(column);
     }
-    at.get("selectableFields").no_more_than(MOST_SELECTABLE);
+    if !same.contains(&"selectableFields") {
+        selectable_fields(
+            &at.get("selectableFields"),
+            (!same.contains(&"schema")).then_some(at.value()),
+            "may only be set when `version.schema.openAPIV3Schema` is not included",
+        );
+    }
 }
 
 fn schema(at: &At, versions: &[Value]) {
-    let root = at.get("openAPIV3Schema");
-    if !root.present() {
-        return;
-    }
-    let of_type = root.get("type");
     let status = versions.iter().any(|version| !version["subresources"]["status"].is_null());
-    if status && !matches!(of_type.text(), "object" | "") {
-        of_type.invalid(
-            "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled",
-        );
-    }
-    match of_type.text() {
-        "object" => {}
-        "" => of_type.required("must not be empty at the root"),
-        _ => of_type.invalid("must be object at the root"),
-    }
-    structure(&root);
+    violations(&at.get("openAPIV3Schema"), status);
 }
 
 fn subresources(at: &At) {
@@ -240,73 +272,25 @@ fn column(at: &At) {
     }
 }
 
-/// What has to be said about each field of a schema.
-fn structure(schema: &At) {
-    const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
-    let of_type = schema.get("type");
-    of_type.one_of_if_set(&TYPES);
-    let free = |at: &At| {
-        at.get("x-kubernetes-int-or-string").yes() || at.get("x-kubernetes-preserve-unknown-fields").yes()
-    };
-    let typed = |at: &At, detail: &str| {
-        if at.get("type").empty() && !free(at) {
-            at.get("type").required(detail);
-        }
-        structure(at);
-    };
-    schema
-        .get("properties")
-        .entries(|_, field| typed(field, "must not be empty for specified object fields"));
-    schema.on("items", |item| typed(item, "must not be empty for specified array items"));
-    schema.on("additionalProperties", |item| {
-        if item.value().is_object() {
-            typed(item, "must not be empty for specified object fields");
-        }
-    });
-    if of_type.is("array") && !schema.get("items").present() {
-        schema.get("items").required("must be specified");
-    }
-    if schema.get("uniqueItems").yes() {
-        schema
-            .get("uniqueItems")
-            .forbidden("uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
-    }
-    for field in ["$ref", "definitions", "dependencies", "id", "patternProperties"] {
-        if !schema.get(field).empty() {
-            schema.get(field).forbidden(format!("{field} is not supported"));
-        }
-    }
-    if schema.get("x-kubernetes-list-type").is("map") && schema.get("x-kubernetes-list-map-keys").empty() {
-        schema
-            .get("x-kubernetes-list-map-keys")
-            .required("must not be empty if x-kubernetes-list-type is map");
-    }
-    schema.get("x-kubernetes-list-type").one_of_if_set(&["atomic", "set", "map"]);
-}
-
 fn conversion(at: &At) {
     let (strategy, webhook) = (at.get("strategy"), at.get("webhook"));
     strategy.need_one_of(&["None", "Webhook"]);
-    let versions = webhook.get("conversionReviewVersions");
+    let client = at.view("webhookClientConfig", webhook.get("clientConfig").value());
+    let versions = at.view("conversionReviewVersions", webhook.get("conversionReviewVersions").value());
     if !strategy.is("Webhook") {
-        if webhook.get("clientConfig").present() {
-            let client = at.view("webhookClientConfig", webhook.get("clientConfig").value());
-            client.forbidden("should not be set when strategy is not set to Webhook");
+        const UNUSED: &str = "should not be set when strategy is not set to Webhook";
+        client.never(UNUSED);
+        if !versions.empty() {
+            versions.forbidden(UNUSED);
         }
         return;
     }
-    let client = at.view("webhookClientConfig", webhook.get("clientConfig").value());
-    if !client.present() {
+    if client.present() {
+        client_config(&client);
+    } else {
         client.required("required when strategy is set to Webhook");
-    } else if client.get("url").present() == client.get("service").present() {
-        client.required("exactly one of url or service is required");
     }
-    let known = at.view("conversionReviewVersions", versions.value());
-    if known.empty() {
-        known.required("");
-    } else if !known.items().iter().any(|version| *version == "v1" || *version == "v1beta1") {
-        known.invalid("must include at least one of v1, v1beta1");
-    }
+    review_versions(&versions, "");
 }
 
 fn stored_versions(stored: &At, versions: &[Value]) {
