@@ -54,6 +54,12 @@ impl Amount {
         clamp(ceiling(self.nanos, NANO / 1000))
     }
 
+    /// The amount as a double, rounded to what that can hold.
+    #[allow(clippy::cast_precision_loss, reason = "it is an approximation")]
+    pub fn to_float(self) -> f64 {
+        self.nanos as f64 / NANO as f64
+    }
+
     /// Whether it is below zero.
     pub fn is_negative(self) -> bool {
         self.nanos < 0

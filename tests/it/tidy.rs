@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const IMPORTS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("api", &[]),
+    ("cel", &["api"]),
     ("store", &["base"]),
     ("net", &["base"]),
     ("client", &["base", "api"]),

@@ -95,7 +95,7 @@ pub fn dns_subdomain_prefix(text: &str) -> Vec<String> {
 }
 
 /// A name that goes on: a dash at its end is not the end.
-pub(super) fn masked(base: &str) -> String {
+pub fn masked(base: &str) -> String {
     match base.strip_suffix('-') {
         Some(rest) if !rest.is_empty() && rest.is_char_boundary(rest.len() - 1) => {
             format!("{}a", &rest[..rest.len() - 1])
