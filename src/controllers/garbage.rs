@@ -55,8 +55,8 @@ pub(crate) enum Action {
     Delete(&'static str),
     /// Remove the references to these owners.
     Disown(Vec<String>),
-    /// Remove the references of all of these to it, then its `orphan` finalizer.
-    Orphan(Vec<Uid>),
+    /// Remove the references of all its dependents to it, then its `orphan` finalizer.
+    Orphan,
     /// Its dependents are gone: remove this finalizer.
     Finalize(&'static str),
     /// Look at these dependents.
@@ -155,13 +155,13 @@ pub(crate) fn plan(graph: &Graph, uid: &str, verified: &HashMap<String, bool>) -
 }
 
 fn plan_deleting(graph: &Graph, item: &Item) -> Option<Action> {
-    let dependents = graph.dependents_of(&item.uid);
     if item.holds(ORPHAN) {
-        return Some(Action::Orphan(dependents));
+        return Some(Action::Orphan);
     }
     if !item.holds(FOREGROUND) {
         return None;
     }
+    let dependents = graph.dependents_of(&item.uid);
     let blocks = |uid: &Uid| {
         let owners = graph.get(uid).map(|dependent| &dependent.owners);
         let blocking =
@@ -277,8 +277,8 @@ mod tests {
 
     #[test]
     fn orphans_are_let_go_before_their_owner() {
-        assert_eq!(decide(&["web deleting orphan", "set <web"], "web"), "Orphan([\"set\"])");
-        assert_eq!(decide(&["web deleting orphan"], "web"), "Orphan([])");
+        assert_eq!(decide(&["web deleting orphan", "set <web"], "web"), "Orphan");
+        assert_eq!(decide(&["web deleting orphan"], "web"), "Orphan");
     }
 
     #[test]

@@ -37,10 +37,7 @@ struct Collector {
 }
 
 pub(crate) fn start(room: &Room) {
-    let mut seen = HashSet::new();
-    // Events own nothing and nobody owns them: they expire.
-    let watched = KINDS.iter().filter(|kind| kind.stored() && kind.plural != "events");
-    let watched: Vec<_> = watched.filter(|kind| seen.insert(kind.storage_prefix())).collect();
+    let watched = watched();
     let collector = Collector {
         client: room.client.clone(),
         graph: Arc::default(),
@@ -58,6 +55,14 @@ pub(crate) fn start(room: &Room) {
     }
     let queue = collector.queue.clone();
     room.work("garbage collector", &queue, 16, move |uid| collector.clone().sync(uid));
+}
+
+/// One kind for each place where objects are stored.
+fn watched() -> Vec<&'static Kind> {
+    let mut seen = HashSet::new();
+    // Events own nothing and nobody owns them: they expire.
+    let watched = KINDS.iter().filter(|kind| kind.stored() && kind.plural != "events");
+    watched.filter(|kind| seen.insert(kind.storage_prefix())).collect()
 }
 
 #[derive(serde::Deserialize)]
@@ -124,10 +129,7 @@ impl Collector {
     }
 
     async fn list(&self, kind: &'static Kind) -> Result<String, Error> {
-        let answer = self.ask(Method::GET, &kind.path(""), METADATA_LIST, None).await?;
-        let body =
-            base::collect(answer, LIST_BYTES).await.map_err(|error| Error::Transport(error.to_string()))?;
-        let list: List = serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))?;
+        let list = self.metadata(&kind.path("")).await?;
         let mut graph = self.graph();
         let mut gone: HashSet<Uid> = graph.of_kind(kind).into_iter().collect();
         let mut look = Vec::new();
@@ -139,6 +141,26 @@ impl Collector {
         drop(graph);
         self.look(look);
         Ok(list.metadata.resource_version.into())
+    }
+
+    async fn metadata(&self, path: &str) -> Result<List, Error> {
+        let answer = self.ask(Method::GET, path, METADATA_LIST, None).await?;
+        let body =
+            base::collect(answer, LIST_BYTES).await.map_err(|error| Error::Transport(error.to_string()))?;
+        serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))
+    }
+
+    /// The dependents of an object as the server knows them. The graph may not have heard of all of them
+    /// yet, and one that is overlooked when its owner goes is garbage later.
+    async fn dependents(&self, owner: &Item) -> Result<Vec<Item>, Error> {
+        let mut found = Vec::new();
+        for kind in watched().into_iter().filter(|kind| kind.namespaced || !owner.kind.namespaced) {
+            let namespace = if kind.namespaced { &*owner.namespace } else { "" };
+            let all = self.metadata(&kind.path(namespace)).await?.items.into_iter();
+            let all = all.map(|object| item(kind, object.metadata));
+            found.extend(all.filter(|item| item.owners.iter().any(|one| *one.uid == *owner.uid)));
+        }
+        Ok(found)
     }
 
     /// Follows one watch to its end.
@@ -239,12 +261,9 @@ impl Collector {
             }
             Action::Disown(uids) => self.disown(item, &uids).await,
             Action::Finalize(finalizer) => self.finalize(item, finalizer).await,
-            Action::Orphan(dependents) => {
-                for dependent in dependents {
-                    let dependent = self.graph().get(&dependent).cloned();
-                    if let Some(dependent) = dependent {
-                        self.disown(&dependent, &[item.uid.to_string()]).await?;
-                    }
+            Action::Orphan => {
+                for dependent in self.dependents(item).await? {
+                    self.disown(&dependent, &[item.uid.to_string()]).await?;
                 }
                 self.finalize(item, ORPHAN).await
             }

@@ -41,6 +41,7 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("unknown_metadata_fields", unknown_metadata_fields),
     ("garbage_of_deployments", garbage_of_deployments),
     ("orphans_of_deployments", orphans_of_deployments),
+    ("orphans_of_the_last_moment", orphans_of_the_last_moment),
     ("garbage_of_controllers", garbage_of_controllers),
     ("garbage_in_a_circle", garbage_in_a_circle),
     ("controllers_wait_for_pods", endings::controllers_wait_for_pods),
@@ -98,6 +99,18 @@ fn patched(https: &Https, path: &str, patch: &Value) -> Value {
     let answer = https.ask("PATCH", path).body(MERGE, patch.to_string()).send();
     assert_eq!(answer.code, 200, "{}", answer.value());
     answer.value()
+}
+
+/// Updates an object that others may change at the same time.
+#[track_caller]
+fn updated(https: &Https, path: &str, change: impl Fn(&mut Value)) -> Value {
+    let answer = wait_for("an update", SOON, || {
+        let mut object = get(https, path).1;
+        change(&mut object);
+        Some(https.send("PUT", path, JSON, &object)).filter(|(code, _)| *code != 409)
+    });
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    answer.1
 }
 
 #[track_caller]
@@ -400,6 +413,25 @@ fn orphans_of_deployments(https: &Https) {
     let sets = count(https, REPLICA_SETS, "orphan", 1);
     assert_eq!(sets[0]["metadata"]["ownerReferences"], Value::Null);
     count(https, PODS, "orphan", 2);
+}
+
+/// Dependents of which nobody can have heard yet when their owner is deleted.
+fn orphans_of_the_last_moment(https: &Https) {
+    let secrets = "/api/v1/namespaces/conformance/secrets";
+    let name = |index: usize| format!("late-{index}");
+    for index in 0..30 {
+        let owner = made(https, MAPS, &map(&name(index), "late"));
+        let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name(index), "uid": owner["metadata"]["uid"]});
+        let metadata = json!({"name": name(index), "ownerReferences": [reference]});
+        made(https, secrets, &json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata}));
+        deleted(https, &format!("{MAPS}/{}", name(index)), "Orphan");
+    }
+    for index in 0..30 {
+        let owner = format!("{MAPS}/{}", name(index));
+        wait_for("the owner's end", SOON, || (get(https, &owner).0 == 404).then_some(()));
+        let (code, secret) = get(https, &format!("{secrets}/{}", name(index)));
+        assert_eq!((code, &secret["metadata"]["ownerReferences"]), (200, &Value::Null), "{secret}");
+    }
 }
 
 fn controller(https: &Https, app: &str) {
