@@ -13,7 +13,7 @@ mod fit;
 mod formats;
 mod lists;
 mod numbers;
-mod pattern;
+pub mod pattern;
 mod published;
 mod ratchet;
 mod rules;

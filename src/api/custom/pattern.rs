@@ -31,7 +31,7 @@ impl Pattern {
 }
 
 /// An expression of Go's; an error in its words.
-pub(super) fn compile(text: &str) -> Result<Regex, String> {
+pub fn compile(text: &str) -> Result<Regex, String> {
     let said = |why: String| format!("error parsing regexp: {why}");
     let ours = translate(text).map_err(said)?;
     let built = RegexBuilder::new(&ours).size_limit(LARGEST_BYTES).build();

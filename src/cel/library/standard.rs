@@ -5,10 +5,9 @@ use crate::operators::{convert, negate};
 use crate::time::{Civil, Moment};
 use crate::types::Type;
 use crate::value::{Fault, Outcome, Value, fail, no_overload};
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
-/// A compiled pattern takes so many bytes at most; patterns are bounded by their repetitions.
-const MAX_PATTERN_BYTES: usize = 1 << 20;
+pub(crate) use api::custom::pattern::compile as compile_pattern;
 
 pub(super) const ROWS: &[Row] = &[
     ("_?_:_", "conditional", "(bool, A, A) -> A", None),
@@ -284,18 +283,6 @@ fn starts_with<'a>(of: &[Value<'a>]) -> Outcome<'a> {
 
 fn matches<'a>(of: &[Value<'a>]) -> Outcome<'a> {
     with_pattern(of, |pattern, within| Ok(Value::Bool(pattern.is_match(within))))
-}
-
-/// Compiles a pattern, within bounds.
-pub(crate) fn compile_pattern(pattern: &str) -> Result<Regex, String> {
-    let built =
-        RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES).build();
-    built.map_err(|error| format!("error parsing regexp: {}", last_line(&error.to_string())))
-}
-
-fn last_line(message: &str) -> String {
-    let line = message.lines().last().unwrap_or_default();
-    line.trim_start_matches("error: ").to_owned()
 }
 
 /// Uses the pattern that is the second argument on the text that is the first.
