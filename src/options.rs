@@ -3,7 +3,8 @@
 
 use base::config::{Error, Known, Layers, Shape};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU64;
@@ -60,6 +61,7 @@ static SETTINGS: &[Setting] = &[
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub(crate) struct Options {
+    #[serde(deserialize_with = "absolute")]
     pub(crate) data_dir: PathBuf,
     pub(crate) bind_address: IpAddr,
     pub(crate) https_listen_port: u16,
@@ -70,7 +72,9 @@ pub(crate) struct Options {
     pub(crate) service_node_port_range: String,
     pub(crate) cluster_dns: Option<Ipv4Addr>,
     pub(crate) cluster_domain: String,
+    #[serde(deserialize_with = "absolute")]
     pub(crate) resolv_conf: PathBuf,
+    #[serde(deserialize_with = "absolute")]
     pub(crate) write_kubeconfig: PathBuf,
     pub(crate) write_kubeconfig_mode: String,
     pub(crate) node_name: Option<String>,
@@ -78,8 +82,11 @@ pub(crate) struct Options {
     pub(crate) node_label: Vec<String>,
     pub(crate) node_taint: Vec<String>,
     pub(crate) container_runtime_endpoint: Option<String>,
+    #[serde(deserialize_with = "absolute")]
     pub(crate) kubelet_dir: PathBuf,
+    #[serde(deserialize_with = "absolute")]
     pub(crate) run_dir: PathBuf,
+    #[serde(deserialize_with = "absolute")]
     pub(crate) log_dir: PathBuf,
     pub(crate) watch_history_bytes: usize,
     pub(crate) compaction_interval: NonZeroU64,
@@ -162,6 +169,11 @@ pub(crate) fn read(matches: &ArgMatches) -> Result<Options, Error> {
     layers.decode()
 }
 
+/// A path that stays the same wherever it is handed on to: other programs have other working folders.
+fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    std::path::absolute(PathBuf::deserialize(from)?).map_err(D::Error::custom)
+}
+
 fn flag_value(matches: &ArgMatches, setting: &Setting) -> Option<Value> {
     match setting.shape {
         Flag => matches.get_flag(setting.name).then_some(Value::Bool(true)),
@@ -190,6 +202,14 @@ mod tests {
             (options.tls_san, options.https_listen_port, options.debug),
             (vec!["a".into(), "b".into(), "c".into()], 7443, true)
         );
+    }
+
+    #[test]
+    fn paths_do_not_depend_on_the_working_folder() {
+        let options = parsed(&["--data-dir", "data", "--write-kubeconfig", "/etc/own.yaml"]).unwrap();
+        assert_eq!(options.data_dir, std::env::current_dir().unwrap().join("data"));
+        assert_eq!(options.write_kubeconfig, Path::new("/etc/own.yaml"));
+        assert!(parsed(&["--run-dir", ""]).is_err());
     }
 
     #[test]
