@@ -16,6 +16,7 @@ use api::validate::go_number_error;
 use api::validate::{Error, Path};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 use store::{Change as StoreChange, Expect, Write, WriteError};
@@ -65,10 +66,10 @@ impl Change {
     }
 
     /// The change with an object that was checked, where it comes with a whole one; and what to warn of.
-    fn checked(&self, form: Form, context: &Context) -> Result<(Self, Vec<String>), Refusal> {
-        let Self::Replace(object) = self else { return Ok((self.clone(), Vec::new())) };
+    fn checked(&self, form: Form, context: &Context) -> Result<(Cow<'_, Self>, Vec<String>), Refusal> {
+        let Self::Replace(object) = self else { return Ok((Cow::Borrowed(self), Vec::new())) };
         let (object, warnings) = decode_checked(object.clone(), form, &context.reading)?;
-        Ok((Self::Replace(object), warnings))
+        Ok((Cow::Owned(Self::Replace(object)), warnings))
     }
 
     /// The resourceVersion that the writer has seen, where the change names one. Zero is any.
@@ -107,6 +108,7 @@ impl Registry {
         let Place { kind, namespace, name } = place;
         let form = Form::of(kind);
         let (change, noted) = &change.checked(form, context)?;
+        let change = change.as_ref();
         for _ in 0..ATTEMPTS {
             let record = match (self.find(kind, namespace, name), change) {
                 (Err(_), Change::Apply(config))
