@@ -55,7 +55,7 @@ impl Amount {
     }
 
     /// The amount as a double, rounded to what that can hold.
-    #[allow(clippy::cast_precision_loss, reason = "it is an approximation")]
+    #[expect(clippy::cast_precision_loss, reason = "it is an approximation")]
     pub fn to_float(self) -> f64 {
         self.nanos as f64 / NANO as f64
     }

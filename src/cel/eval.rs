@@ -109,7 +109,6 @@ impl<'a> Run<'a> {
     }
 
     /// Both sides, the right one also where the left one fails. Nothing is gone on with beyond the limit.
-    #[allow(clippy::type_complexity, reason = "two outcomes within one that says whether to go on")]
     fn both(&mut self, sides: &'a [Node; 2]) -> Result<(Outcome<'a>, Outcome<'a>), Fault> {
         let mut side = |at: usize| match self.eval(&sides[at]) {
             Err(fault) if is_exceeded(&fault) => Err(fault),

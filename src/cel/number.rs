@@ -19,7 +19,7 @@ pub(crate) fn to_int(value: f64) -> Result<i64, Fault> {
     if value.is_nan() || value <= -TWO_TO_63 || value >= TWO_TO_63 {
         return fail("integer overflow");
     }
-    #[allow(clippy::cast_possible_truncation, reason = "the range was looked at, the fraction is cut off")]
+    #[expect(clippy::cast_possible_truncation, reason = "the range was looked at, the fraction is cut off")]
     Ok(value as i64)
 }
 
@@ -27,8 +27,8 @@ pub(crate) fn to_uint(value: f64) -> Result<u64, Fault> {
     if !(0.0..TWO_TO_64).contains(&value) {
         return fail("unsigned integer overflow");
     }
-    #[allow(clippy::cast_possible_truncation, reason = "the range was looked at, the fraction is cut off")]
-    #[allow(clippy::cast_sign_loss, reason = "it is not negative")]
+    #[expect(clippy::cast_possible_truncation, reason = "the range was looked at, the fraction is cut off")]
+    #[expect(clippy::cast_sign_loss, reason = "it is not negative")]
     Ok(value as u64)
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn compare_int_uint(one: i64, other: u64) -> Ordering {
 }
 
 /// Compares with an integer as doubles do: what is beyond all integers stays beyond. `None` for NaN.
-#[allow(clippy::cast_precision_loss, reason = "this is how the language compares")]
+#[expect(clippy::cast_precision_loss, reason = "this is how the language compares")]
 pub(crate) fn compare_int_double(one: i64, other: f64) -> Option<Ordering> {
     if other > TWO_TO_63 {
         return Some(Ordering::Less);
@@ -49,7 +49,7 @@ pub(crate) fn compare_int_double(one: i64, other: f64) -> Option<Ordering> {
 }
 
 /// As [`compare_int_double`].
-#[allow(clippy::cast_precision_loss, reason = "this is how the language compares")]
+#[expect(clippy::cast_precision_loss, reason = "this is how the language compares")]
 pub(crate) fn compare_uint_double(one: u64, other: f64) -> Option<Ordering> {
     if other > TWO_TO_64 {
         return Some(Ordering::Less);

@@ -373,7 +373,7 @@ fn uint(value: &Value<'_>) -> Result<Option<u64>, Fault> {
     })
 }
 
-#[allow(clippy::cast_precision_loss, reason = "conversion to double rounds")]
+#[expect(clippy::cast_precision_loss, reason = "conversion to double rounds")]
 fn double(value: &Value<'_>) -> Option<f64> {
     match value {
         Value::Double(value) => Some(*value),

@@ -146,18 +146,18 @@ fn format(format: Option<&Value<'_>>, length: u64) -> u64 {
     times_size(length + 1, CHARACTER) * times_size(format.pattern_length, PATTERN)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "CEL counts in doubles")]
+#[expect(clippy::cast_precision_loss, reason = "CEL counts in doubles")]
 pub(super) fn as_double(size: u64) -> f64 {
     size as f64
 }
 
 /// So much a unit, rounded up, within 64 bits.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
 pub(super) fn times_size(size: u64, each: f64) -> u64 {
     (as_double(size) * each).ceil() as u64
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
 fn made(size: u64, each: f64) -> u64 {
     ((as_double(size) * each) as u64).saturating_add(1 + LIST)
 }
@@ -184,7 +184,7 @@ fn self_compared(list: Option<&Value<'_>>) -> u64 {
 }
 
 /// Going through everything a value holds.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
 fn traversal(value: &Value<'_>) -> u64 {
     let through = |bytes: usize| (as_double(bytes as u64) * CHARACTER) as u64;
     match value {

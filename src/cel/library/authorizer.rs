@@ -120,7 +120,6 @@ impl PartialEq for Step<'_> {
 
 impl<'a> Step<'a> {
     /// `authorizer` of an expression.
-    #[allow(clippy::new_ret_no_self, reason = "it is only ever boxed, as a value of a library")]
     pub fn new(authorizer: &'a dyn Authorizer) -> Box<Self> {
         Box::new(Self { authorizer, action: Action::default(), stage: Stage::Start })
     }

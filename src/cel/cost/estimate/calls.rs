@@ -68,7 +68,10 @@ impl Coster<'_> {
             }
             "split" => {
                 let most = match asked.args.get(1).map(|one| &one.expr) {
-                    #[allow(clippy::cast_sign_loss, reason = "as Kubernetes takes a negative limit: for all")]
+                    #[expect(
+                        clippy::cast_sign_loss,
+                        reason = "as Kubernetes takes a negative limit: for all"
+                    )]
                     Some(Expr::Literal(LiteralValue::Int(limit))) => *limit.inner() as u64,
                     _ => target()?.max,
                 };
