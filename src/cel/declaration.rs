@@ -82,6 +82,11 @@ impl Declaration {
         Builder { definitions }.declare(schema, name, root, 0).map(Arc::new)
     }
 
+    /// The least bytes that a value takes as JSON.
+    pub fn min_bytes(&self) -> u64 {
+        self.min_bytes
+    }
+
     /// Its type.
     pub fn type_of(&self) -> Type {
         match &self.shape {

@@ -1,6 +1,6 @@
 //! A compiled expression.
 
-use crate::check::Checked;
+use crate::check::{Checked, Reference};
 use crate::cost::estimate::{self, Estimate, Sizes};
 use crate::eval;
 use crate::plan::Node;
@@ -34,6 +34,13 @@ impl Program {
     /// What it costs at least and at most on objects of these sizes. Nothing once the source is forgotten.
     pub fn cost_estimate(&self, sizes: &dyn Sizes) -> Option<Estimate> {
         self.checked.as_deref().map(|checked| estimate::estimate(checked, sizes))
+    }
+
+    /// Whether a variable of the environment, by its place among them, is named. None is once the source is
+    /// forgotten.
+    pub fn refers_to(&self, variable: usize) -> bool {
+        let references = self.checked.iter().flat_map(|checked| checked.references.values());
+        references.into_iter().any(|one| matches!(one, Reference::Variable(own) if *own == variable))
     }
 
     /// Drops what only cost estimates need.

@@ -113,6 +113,9 @@ impl Graph {
     }
 }
 
+/// The kind of an `apiVersion` and `kind`, if it is served.
+pub(crate) type ByKind<'a> = &'a dyn Fn(&str, &str) -> Option<&'static Kind>;
+
 /// What is known of an owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
@@ -125,13 +128,18 @@ enum Owner {
 
 /// What to do about one object. `verified` says of owners that the graph does not know whether the
 /// server does.
-pub(crate) fn plan(graph: &Graph, uid: &str, verified: &HashMap<String, bool>) -> Option<Action> {
+pub(crate) fn plan(
+    graph: &Graph,
+    uid: &str,
+    verified: &HashMap<String, bool>,
+    kinds: ByKind<'_>,
+) -> Option<Action> {
     let item = graph.get(uid)?;
     if item.deleting {
         return plan_deleting(graph, item);
     }
     let states: Vec<_> =
-        item.owners.iter().map(|owner| (owner, state(graph, item, owner, verified))).collect();
+        item.owners.iter().map(|owner| (owner, state(graph, item, (owner, kinds), verified))).collect();
     let of =
         |wanted: Owner| states.iter().filter(move |(_, state)| *state == wanted).map(|(owner, _)| *owner);
     if of(Owner::Unknown).next().is_some() {
@@ -175,8 +183,13 @@ fn plan_deleting(graph: &Graph, item: &Item) -> Option<Action> {
     })
 }
 
-fn state(graph: &Graph, item: &Item, owner: &OwnerReference, verified: &HashMap<String, bool>) -> Owner {
-    let Some(kind) = api::kinds::by_kind(&owner.api_version, &owner.kind) else {
+fn state(
+    graph: &Graph,
+    item: &Item,
+    (owner, kinds): (&OwnerReference, ByKind<'_>),
+    verified: &HashMap<String, bool>,
+) -> Owner {
+    let Some(kind) = kinds(&owner.api_version, &owner.kind) else {
         // A kind that is not served cannot be asked for: nothing is deleted on a guess.
         return Owner::Solid;
     };
@@ -239,7 +252,7 @@ mod tests {
 
     fn decide(items: &[&str], uid: &str) -> String {
         let verified = HashMap::from([("lost".to_owned(), false), ("late".to_owned(), true)]);
-        match plan(&graph(items), uid, &verified) {
+        match plan(&graph(items), uid, &verified, &api::kinds::by_kind) {
             None => "leave".to_owned(),
             Some(Action::Verify(owners)) => format!("verify {}", owners[0].name),
             Some(other) => format!("{other:?}"),

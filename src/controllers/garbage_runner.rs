@@ -3,9 +3,10 @@
 
 use crate::common::{Room, unless_gone};
 use crate::garbage::{Action, FOREGROUND, Graph, Item, ORPHAN, Uid, plan};
+use crate::kinds::{CustomKinds, kind_of};
 use api::kinds::{KINDS, Kind};
 use api::meta::{OwnerReference, Status};
-use base::{Body, Phase, Restart, Shutdown, full_body};
+use base::{Body, Phase, Restart, Shutdown, Supervisor, full_body};
 use client::{Client, Error, Next, Queue};
 use http::{Method, Request, header};
 use http_body_util::BodyExt;
@@ -13,7 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use tokio::sync::watch;
 
 /// Metadata alone: the server need not send, nor we read, anything else.
@@ -34,6 +35,9 @@ struct Collector {
     queue: Queue<Uid>,
     /// How many kinds have not been listed yet: before that, absence means nothing.
     unlisted: Arc<watch::Sender<usize>>,
+    customs: CustomKinds,
+    /// The paths of the custom kinds that are followed.
+    followed: Arc<Mutex<HashSet<String>>>,
 }
 
 pub(crate) fn start(room: &Room) {
@@ -43,16 +47,24 @@ pub(crate) fn start(room: &Room) {
         graph: Arc::default(),
         queue: Queue::new("garbage"),
         unlisted: Arc::new(watch::channel(watched.len()).0),
+        customs: CustomKinds::new(room),
+        followed: Arc::default(),
     };
     for kind in watched {
         let collector = collector.clone();
         // The first list of each kind counts once, also if the feed fails and starts again later.
-        let listed = Arc::new(std::sync::Once::new());
+        let listed = Arc::new(Once::new());
         let name = format!("metadata of {}", kind.resource());
         room.supervisor.run(&name, Phase::Work, Restart::OnFailure, move |shutdown| {
             collector.clone().feed(kind, listed.clone(), shutdown)
         });
     }
+    let (adding, supervisor) = (collector.clone(), room.supervisor.clone());
+    collector.customs.definitions.on_change(move |change| {
+        if let Some(kind) = change.new.as_ref().and_then(|definition| kind_of(definition)) {
+            adding.follow_custom(kind, &supervisor);
+        }
+    });
     let queue = collector.queue.clone();
     room.work("garbage collector", &queue, 16, move |uid| collector.clone().sync(uid));
 }
@@ -97,6 +109,41 @@ struct Line<'a> {
 }
 
 impl Collector {
+    /// Follows a custom kind, unless that is done already, for as long as it is served.
+    fn follow_custom(&self, kind: &'static Kind, supervisor: &Supervisor) {
+        if !self.followed().insert(kind.path("")) {
+            return;
+        }
+        let collector = self.clone();
+        let name = format!("metadata of {}", kind.resource());
+        supervisor.run(&name, Phase::Work, Restart::OnFailure, move |shutdown| {
+            let collector = collector.clone();
+            async move {
+                match collector.clone().feed(kind, Arc::new(Once::new()), shutdown).await {
+                    Err(error) if error.is_not_found() => {
+                        collector.forget(kind);
+                        Ok(())
+                    }
+                    other => other,
+                }
+            }
+        });
+    }
+
+    fn followed(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A custom kind is no longer served: its objects are gone.
+    fn forget(&self, kind: &'static Kind) {
+        self.followed().remove(&kind.path(""));
+        let mut graph = self.graph();
+        let gone = graph.of_kind(kind);
+        let look = gone.iter().flat_map(|uid| graph.remove(uid)).collect();
+        drop(graph);
+        self.look(look);
+    }
+
     fn graph(&self) -> MutexGuard<'_, Graph> {
         self.graph.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,15 +153,10 @@ impl Collector {
     }
 
     /// Keeps one kind's part of the graph current, until shutdown or an error.
-    async fn feed(
-        self,
-        kind: &'static Kind,
-        listed: Arc<std::sync::Once>,
-        shutdown: Shutdown,
-    ) -> Result<(), Error> {
+    async fn feed(self, kind: &'static Kind, listed: Arc<Once>, shutdown: Shutdown) -> Result<(), Error> {
         let following = async {
             let mut revision = self.list(kind).await?;
-            listed.call_once(|| self.unlisted.send_modify(|left| *left -= 1));
+            listed.call_once(|| self.unlisted.send_modify(|left| *left = left.saturating_sub(1)));
             loop {
                 match self.follow(kind, &mut revision).await {
                     Err(error) if error.is_gone() => revision = self.list(kind).await?,
@@ -154,7 +196,8 @@ impl Collector {
     /// yet, and one that is overlooked when its owner goes is garbage later.
     async fn dependents(&self, owner: &Item) -> Result<Vec<Item>, Error> {
         let mut found = Vec::new();
-        for kind in watched().into_iter().filter(|kind| kind.namespaced || !owner.kind.namespaced) {
+        let all = watched().into_iter().chain(self.customs.all());
+        for kind in all.filter(|kind| kind.namespaced || !owner.kind.namespaced) {
             let namespace = if kind.namespaced { &*owner.namespace } else { "" };
             let all = self.metadata(&kind.path(namespace)).await?.items.into_iter();
             let all = all.map(|object| item(kind, object.metadata));
@@ -210,7 +253,8 @@ impl Collector {
         loop {
             let (item, action) = {
                 let graph = self.graph();
-                (graph.get(&uid).cloned(), plan(&graph, &uid, &verified))
+                let by_kind = |version: &str, kind: &str| self.customs.by_kind(version, kind);
+                (graph.get(&uid).cloned(), plan(&graph, &uid, &verified, &by_kind))
             };
             let (Some(item), Some(action)) = (item, action) else { return Ok(Next::Done) };
             match action {
@@ -227,7 +271,7 @@ impl Collector {
 
     /// Asks the server for an owner that the graph does not know.
     async fn exists(&self, item: &Item, owner: &OwnerReference) -> Result<bool, Error> {
-        let Some(kind) = api::kinds::by_kind(&owner.api_version, &owner.kind) else { return Ok(true) };
+        let Some(kind) = self.customs.by_kind(&owner.api_version, &owner.kind) else { return Ok(true) };
         let namespace = if kind.namespaced { &*item.namespace } else { "" };
         let path = format!("{}/{}", kind.path(namespace), owner.name);
         match self.client.send(Method::GET, &path, None).await {

@@ -7,6 +7,7 @@
 
 mod backends;
 mod common;
+mod definitions;
 mod deployment;
 mod deployment_status;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod garbage_runner;
 mod indexes;
 mod job;
 mod job_runner;
+mod kinds;
 mod namespace;
 mod node;
 mod node_ranges;
@@ -70,5 +72,6 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     service_cidr::start(&room);
     service_addresses::start(&room);
     service_ports::start(&room, config.node_ports);
+    definitions::start(&room);
     garbage_runner::start(&room);
 }

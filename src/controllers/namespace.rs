@@ -1,6 +1,7 @@
 //! Empties namespaces that are being deleted, whatever kinds are in them, and then lets them go.
 
-use crate::common::{Room, count, now};
+use crate::common::{Room, count, now, unless_gone};
+use crate::kinds::CustomKinds;
 use api::core::{Namespace, NamespaceCondition, NamespaceStatus};
 use api::kinds::{KINDS, Kind};
 use api::slim::Pod;
@@ -20,11 +21,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 struct Namespaces {
     client: Client,
     namespaces: Cache<Namespace>,
+    customs: CustomKinds,
 }
 
 pub(crate) fn start(room: &Room) {
     let queue = Queue::new("namespace");
-    let controller = Namespaces { client: room.client.clone(), namespaces: room.caches.of() };
+    let customs = CustomKinds::new(room);
+    let controller = Namespaces { client: room.client.clone(), namespaces: room.caches.of(), customs };
     let changed = queue.clone();
     controller.namespaces.on_change(move |change| {
         if let Some(namespace) = change.new.as_ref().filter(|namespace| namespace.is_deleting()) {
@@ -57,9 +60,9 @@ fn resource(kind: &Kind) -> String {
 }
 
 /// The kinds that live in namespaces, each store of objects once.
-fn pods_first() -> Vec<&'static Kind> {
+fn pods_first(customs: Vec<&'static Kind>) -> Vec<&'static Kind> {
     let mut seen = HashSet::new();
-    let namespaced = KINDS.iter().filter(|kind| kind.namespaced && kind.stored());
+    let namespaced = KINDS.iter().chain(customs).filter(|kind| kind.namespaced && kind.stored());
     let mut kinds: Vec<_> = namespaced.filter(|kind| seen.insert(kind.storage_prefix())).collect();
     kinds.sort_by_key(|kind| resource(kind) != PODS);
     kinds
@@ -94,14 +97,14 @@ impl Namespaces {
     /// may need policies and settings until their end (KEP-5080).
     async fn empty(&self, namespace: &str) -> Result<Remaining, Error> {
         let mut remaining = Remaining::default();
-        for kind in pods_first() {
+        for kind in pods_first(self.customs.all()) {
             if remaining.resources.contains_key(PODS) {
                 break;
             }
             if self.list(kind, namespace).await?.is_empty() {
                 continue;
             }
-            self.delete_all(kind, namespace).await?;
+            unless_gone(self.delete_all(kind, namespace).await)?;
             for item in self.list(kind, namespace).await? {
                 *remaining.resources.entry(resource(kind)).or_default() += 1;
                 let finalizers = item["metadata"]["finalizers"].as_array().into_iter().flatten();
@@ -114,7 +117,11 @@ impl Namespaces {
     }
 
     async fn list(&self, kind: &Kind, namespace: &str) -> Result<Vec<Value>, Error> {
-        let body = self.client.send(Method::GET, &kind.path(namespace), None).await?;
+        let body = match self.client.send(Method::GET, &kind.path(namespace), None).await {
+            // The definition of a custom kind went, and its objects before it.
+            Err(error) if kind.custom && error.is_not_found() => return Ok(Vec::new()),
+            answered => answered?,
+        };
         let mut list: Value =
             serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))?;
         Ok(list["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
@@ -129,7 +136,7 @@ impl Namespaces {
             let name = item["metadata"]["name"].as_str().unwrap_or_default();
             let path = format!("{}/{name}", kind.path(namespace));
             let deleted = self.client.send(Method::DELETE, &path, Some(&options)).await;
-            crate::common::unless_gone(deleted.map(drop))?;
+            unless_gone(deleted.map(drop))?;
         }
         Ok(())
     }
@@ -140,7 +147,7 @@ impl Namespaces {
         }
         let path = format!("/api/v1/namespaces/{}/finalize", namespace.name());
         let body = namespace.to_value().map_err(|error| Error::Decode(error.to_string()))?;
-        crate::common::unless_gone(self.client.send(Method::PUT, &path, Some(&body)).await.map(drop))
+        unless_gone(self.client.send(Method::PUT, &path, Some(&body)).await.map(drop))
     }
 }
 

@@ -5,6 +5,7 @@
 //! charge, and pods that stop to count because their time is over.
 
 use crate::common::{Key, Room, unless_gone};
+use crate::kinds::CustomKinds;
 use api::core::ResourceQuota;
 use api::demand::{self, Amounts};
 use api::kinds::{KINDS, Kind};
@@ -25,10 +26,12 @@ const MARGIN: Duration = Duration::from_secs(1);
 struct Quotas {
     client: Client,
     quotas: Cache<ResourceQuota>,
+    customs: CustomKinds,
 }
 
 pub(crate) fn start(room: &Room) {
-    let controller = Quotas { client: room.client.clone(), quotas: room.caches.of() };
+    let customs = CustomKinds::new(room);
+    let controller = Quotas { client: room.client.clone(), quotas: room.caches.of(), customs };
     let queue = Queue::new("quota");
     let changed = queue.clone();
     controller.quotas.on_change(move |change| {
@@ -81,6 +84,8 @@ impl Quotas {
 
     /// What is used, and when that will change by itself.
     async fn count(&self, quota: &Quota, namespace: &str) -> Result<(Amounts, Option<Timestamp>), Error> {
+        let customs = self.customs.all();
+        let counted = || counted().chain(customs.iter().copied().filter(|kind| kind.namespaced));
         let mut used = quota.nothing_used(counted());
         let (now, mut next) = (clock::now(), None);
         for kind in counted().filter(|kind| !quota.resources(kind).is_empty()) {

@@ -6,12 +6,14 @@
 //! reading at [`Server::handle`], then `registry/`, whose verbs serve every kind of the table.
 
 mod auth;
+mod catalogue;
 mod conversion;
 mod documents;
 mod flow;
 mod http;
 mod metrics;
 mod registry;
+mod rules;
 mod strategies;
 mod streams;
 
@@ -127,12 +129,15 @@ impl Server {
         });
         let flow = Arc::new(flow::Flow::new(records.clone(), supervisor));
         flow.run();
+        let authenticator = auth::Authenticator::new(certificates, keys.clone(), records.clone());
+        let (access, running) = (authorizer.clone(), supervisor.clone());
+        let registry = registry::Registry::new(records, strategies, keys, access, running);
         let server = Self(Arc::new(Inner {
-            authenticator: auth::Authenticator::new(certificates, keys.clone(), records.clone()),
-            authorizer: authorizer.clone(),
-            registry: registry::Registry::new(records, strategies, keys, authorizer, supervisor.clone()),
-            backends: streams::Backends::new(config.kubelet_client, supervisor.clone()),
+            authenticator,
+            authorizer,
             documents: documents::Documents::new(config.version),
+            registry,
+            backends: streams::Backends::new(config.kubelet_client, supervisor.clone()),
             health,
             metrics: metrics::Metrics::default(),
             flow,

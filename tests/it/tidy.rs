@@ -13,7 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("store", &["base"]),
     ("net", &["base"]),
     ("client", &["base", "api"]),
-    ("server", &["base", "api", "store"]),
+    ("server", &["base", "api", "cel", "store"]),
     ("controllers", &["base", "api", "client"]),
     ("scheduler", &["base", "api", "client"]),
     ("node", &["base", "api", "client", "net"]),

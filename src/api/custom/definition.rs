@@ -1,10 +1,9 @@
 //! A CustomResourceDefinition (`apiextensions.k8s.io/v1`) as the server needs it.
 
-use super::structural::{Structural, list, text};
+use super::structural::{list, text};
 use crate::kinds::columns::Printed;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 /// A definition.
 #[derive(Clone, Debug)]
@@ -57,7 +56,7 @@ impl Names {
     }
 }
 
-/// A version of a definition.
+/// A version of a definition, without its schema.
 #[derive(Clone, Debug)]
 pub struct Version {
     /// Such as `v1beta1`.
@@ -68,8 +67,6 @@ pub struct Version {
     pub storage: bool,
     /// The warning to give to clients, if it is deprecated.
     pub deprecation: Option<String>,
-    /// The schema of objects, if there is one that can be read.
-    pub schema: Option<Arc<Structural>>,
     /// What is printed besides the name.
     pub columns: Vec<Printed>,
     /// Objects have a `status` subresource.
@@ -142,11 +139,16 @@ impl Definition {
     }
 }
 
+/// The schema of a version (`openAPIV3Schema`), if the definition has one.
+pub fn schema_of<'v>(definition: &'v Value, version: &str) -> Option<&'v Value> {
+    let own = list(&definition["spec"]["versions"]).iter().find(|one| one["name"] == version)?;
+    Some(&own["schema"]["openAPIV3Schema"]).filter(|schema| schema.is_object())
+}
+
 fn version(version: &Value, all: &[Value], group: &str, kind: &str) -> Version {
     let yes = |field: &str| version[field] == true;
     let subresources = &version["subresources"];
     let fields = list(&version["selectableFields"]).iter();
-    let schema = Some(&version["schema"]["openAPIV3Schema"]).filter(|schema| schema.is_object());
     Version {
         name: text(version, "name").to_owned(),
         served: yes("served"),
@@ -155,7 +157,6 @@ fn version(version: &Value, all: &[Value], group: &str, kind: &str) -> Version {
             Some(warning) => warning.to_owned(),
             None => deprecation(text(version, "name"), all, group, kind),
         }),
-        schema: schema.and_then(|schema| Structural::of(schema).ok()).map(Arc::new),
         columns: columns(&version["additionalPrinterColumns"]),
         has_status: subresources["status"].is_object(),
         scale: Some(&subresources["scale"]).filter(|scale| scale.is_object()).map(|scale| Scale {

@@ -26,10 +26,10 @@ mod violations;
 #[cfg(test)]
 mod tests;
 
-pub use crate::kinds::rows;
-pub use definition::{Conversion, Definition, Names, Scale, Version, version_rank};
+pub use crate::kinds::row;
+pub use definition::{Conversion, Definition, Names, Scale, Version, schema_of, version_rank};
 pub use embedded::Malformed;
 pub use published::{Form, Published, published};
-pub use rules::Ruled;
-pub use structural::{DEEPEST, MOST_PLACES, Rule, Structural, Unreadable};
+pub use rules::{Rule, rule_path};
+pub use structural::{DEEPEST, MOST_PLACES, Structural, Unreadable};
 pub use violations::{selectable, violations};

@@ -3,6 +3,7 @@
 
 use super::definition::{Definition, Version};
 use super::structural::{list, text};
+use crate::kinds::Kind;
 use serde_json::{Map, Value, json};
 
 /// The version of OpenAPI.
@@ -14,15 +15,11 @@ pub enum Form {
     V3,
 }
 
-/// The two types of a version: its objects and its lists, with their names in documents.
+/// The two types of a version.
 #[derive(Clone, Debug)]
 pub struct Published {
-    /// Such as `com.example.v1.Wheel`.
-    pub name: String,
     /// The schema of objects.
     pub object: Value,
-    /// Such as `com.example.v1.WheelList`.
-    pub list_name: String,
     /// The schema of lists.
     pub list: Value,
 }
@@ -31,18 +28,17 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// The types of a version, whose schema in the definition (`openAPIV3Schema`) is given.
 pub fn published(
+    kind: &Kind,
     definition: &Definition,
     version: &Version,
     schema: Option<&Value>,
     form: Form,
 ) -> Published {
     let names = &definition.names;
-    let groups: Vec<&str> = definition.group.rsplit('.').collect();
-    let name = |kind: &str| format!("{}.{}.{kind}", groups.join("."), version.name);
     let gvk = |kind: &str| json!([{"group": definition.group, "version": version.name, "kind": kind}]);
     let mut object = whole(schema, definition.preserve_unknown_fields, form);
     object["x-kubernetes-group-version-kind"] = gvk(&names.kind);
-    let item = format!("{}{}", form.place(), name(&names.kind));
+    let item = format!("{}{}", form.place(), kind.types[0]);
     let mut list = json!({"type": "object", "required": ["items"],
         "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"},
             "metadata": form.reference("ListMeta"), "items": {"type": "array", "items": {"$ref": item}}},
@@ -53,7 +49,7 @@ pub fn published(
         list["x-kubernetes-selectable-fields"] = fields.clone();
         object["x-kubernetes-selectable-fields"] = fields;
     }
-    Published { name: name(&names.kind), object, list_name: name(&names.list_kind), list }
+    Published { object, list }
 }
 
 impl Form {

@@ -51,7 +51,6 @@ pub struct Structural {
     pub(super) default: Option<Box<Value>>,
     /// Most places have none.
     pub(super) checks: Option<Box<Checks>>,
-    pub(super) rules: Box<[Rule]>,
 }
 
 /// `type`.
@@ -133,23 +132,6 @@ pub(super) struct Range {
     pub(super) most: Option<i64>,
 }
 
-/// One of `x-kubernetes-validations`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rule {
-    /// The expression that has to hold.
-    pub rule: String,
-    /// What is said where it does not.
-    pub message: String,
-    /// The expression that says it.
-    pub message_expression: String,
-    /// `FieldValueInvalid` and its like; "" where it is not said.
-    pub reason: String,
-    /// The field that is at fault, "" for the place of the rule.
-    pub field_path: String,
-    /// The old value may be absent.
-    pub optional_old_self: Option<bool>,
-}
-
 /// Fields of JSON schemas that structural schemas do not have, and how messages name them.
 const UNSUPPORTED: [(&str, &str); 7] = [
     ("id", "id"),
@@ -168,7 +150,7 @@ impl Structural {
     }
 
     /// The schema of which everything is an object.
-    pub(super) fn anything() -> Self {
+    pub fn anything() -> Self {
         Self { preserves: true, ..Default::default() }
     }
 
@@ -199,11 +181,6 @@ impl Structural {
     /// The schema of a list's items.
     pub fn items(&self) -> Option<&Self> {
         self.items.as_deref()
-    }
-
-    /// The rules of this place.
-    pub fn own_rules(&self) -> &[Rule] {
-        &self.rules
     }
 
     /// The names of the types that a value may have; any, if there are none.
@@ -273,7 +250,6 @@ impl Reader {
             },
             default: Some(&schema["default"]).filter(|value| !value.is_null()).cloned().map(Box::new),
             checks: self.checks(schema, depth)?,
-            rules: list(&schema["x-kubernetes-validations"]).iter().map(rule).collect(),
         })
     }
 
@@ -342,18 +318,6 @@ fn is_set(value: &Value) -> bool {
         Value::String(text) => !text.is_empty(),
         Value::Object(fields) => !fields.is_empty(),
         _ => true,
-    }
-}
-
-fn rule(value: &Value) -> Rule {
-    let text = |field: &str| text(value, field).to_owned();
-    Rule {
-        rule: text("rule"),
-        message: text("message"),
-        message_expression: text("messageExpression"),
-        reason: text("reason"),
-        field_path: text("fieldPath"),
-        optional_old_self: value["optionalOldSelf"].as_bool(),
     }
 }
 

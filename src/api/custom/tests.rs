@@ -194,12 +194,10 @@ fn documents_say_what_their_form_can_say() {
         "none": {"type": "string", "nullable": true, "description": "d"},
         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}},
         "list": {"type": "array", "items": {"type": "string", "anyOf": [{"minLength": 1}]}}}});
-    let of = |form| published(&definition, &definition.versions[0], Some(&schema), form);
+    let kind = row(&definition, &definition.versions[0]).unwrap();
+    let of = |form| published(kind, &definition, &definition.versions[0], Some(&schema), form);
     let (two, three) = (of(Form::V2), of(Form::V3));
-    assert_eq!(
-        (two.name.as_str(), two.list_name.as_str()),
-        ("com.example.a.v1.Wheel", "com.example.a.v1.WheelList")
-    );
+    assert_eq!((kind.types[0], kind.types[1]), ("com.example.a.v1.Wheel", "com.example.a.v1.WheelList"));
     let properties = &two.object["properties"];
     assert_eq!(two.object["required"], json!(["spec"]));
     assert_eq!(properties["none"], json!({"description": "d"}));
@@ -255,17 +253,6 @@ fn objects_merge_as_their_schemas_say() {
             "f:own": {"f:a": {}, "f:apiVersion": {}, "f:kind": {}, "f:metadata": {
                 "f:finalizers": {"v:\"a/b\"": {}}, "f:labels": {"f:l": {}}, "f:name": {}}}}})
     );
-}
-
-#[test]
-fn rules_are_found_where_they_stand() {
-    let rule = json!([{"rule": "self", "optionalOldSelf": true}]);
-    let schema = json!({"type": "object", "x-kubernetes-validations": rule, "properties": {"a": {"type": "array",
-        "items": {"type": "object", "additionalProperties": {"type": "string", "x-kubernetes-validations": rule}}}}});
-    let schema = Structural::of(&schema).unwrap();
-    let rules = schema.rules();
-    assert_eq!(rules.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["", "a[*][*]"]);
-    assert_eq!(rules[1].1.rules[0].optional_old_self, Some(true));
 }
 
 #[test]

@@ -16,24 +16,13 @@ pub const MOST_ROWS: usize = 20_000;
 
 static ROWS: LazyLock<Mutex<HashMap<String, &'static Kind>>> = LazyLock::new(Mutex::default);
 
-/// The rows of the versions that a definition serves, in its order; the storage version's even where that
-/// is not served is the form in which objects are stored. None once there are too many rows.
-pub fn rows(definition: &Definition) -> Vec<&'static Kind> {
-    let Some(storage) = definition.storage() else { return Vec::new() };
-    let Some(hub) = row(definition, storage, None) else { return Vec::new() };
-    let served = definition.versions.iter().filter(|version| version.served);
-    let all =
-        served.map(|version| if version.storage { Some(hub) } else { row(definition, version, Some(hub)) });
-    all.collect::<Option<_>>().unwrap_or_default()
-}
-
-/// The row that says this of a version; made if there is none.
-fn row(definition: &Definition, version: &Version, hub: Option<&'static Kind>) -> Option<&'static Kind> {
+/// The row of a definition's version; made if there is none. None once there are too many rows.
+pub fn row(definition: &Definition, version: &Version) -> Option<&'static Kind> {
     let said = format!(
         "{:?}",
         (
             (&definition.group, &definition.names, definition.namespaced, &version.name),
-            (version.has_status, version.scale.is_some(), hub.map(std::ptr::from_ref)),
+            (version.has_status, version.scale.is_some(), &version.deprecation),
             (version.columns.iter().map(Printed::said).collect::<Vec<_>>(), &version.selectable_fields),
         )
     );
@@ -44,16 +33,14 @@ fn row(definition: &Definition, version: &Version, hub: Option<&'static Kind>) -
     if rows.len() >= MOST_ROWS {
         return None;
     }
-    let mut made = made(definition, version);
-    made.hub = hub;
-    let made: &'static Kind = Box::leak(Box::new(made));
+    let made: &'static Kind = Box::leak(Box::new(made(definition, version)));
     rows.insert(said, made);
     Some(made)
 }
 
 fn made(definition: &Definition, version: &Version) -> Kind {
     let names = &definition.names;
-    let row = kind(leak(&definition.group), leak(&version.name), leak(&names.kind), leak(&names.plural))
+    let mut row = kind(leak(&definition.group), leak(&version.name), leak(&names.kind), leak(&names.plural))
         .singular_name(leak(&names.singular))
         .lists(leak(&names.list_kind))
         .short(leak_all(&names.short_names))
@@ -67,6 +54,11 @@ fn made(definition: &Definition, version: &Version) -> Kind {
             (false, true) => &[SCALE],
             (true, true) => &[SCALE, STATUS],
         });
+    row.custom = true;
+    let groups: Vec<&str> = definition.group.rsplit('.').collect();
+    let name = format!("{}.{}.{}", groups.join("."), version.name, names.kind);
+    row.types = [leak(&name), leak(&format!("{name}List"))];
+    row.warning = version.deprecation.as_deref().map_or("", leak);
     if definition.namespaced { row.namespaced() } else { row }
 }
 
@@ -94,12 +86,11 @@ mod tests {
                 {"name": "v1beta1", "served": true, "storage": false},
                 {"name": "v1alpha1", "served": false, "storage": false}]}});
         let definition = Definition::of(&definition).unwrap();
-        let all = rows(&definition);
-        let again = rows(&definition.clone());
-        assert_eq!(all.iter().map(|row| row.version).collect::<Vec<_>>(), ["v1", "v1beta1"]);
-        assert!(all.iter().zip(&again).all(|(one, other)| std::ptr::eq(*one, *other)));
-        let [stored, other] = all[..] else { panic!() };
-        assert!(stored.stored_as().is_none() && std::ptr::eq(other.stored_as().unwrap(), stored));
+        let all: Vec<_> =
+            definition.versions.iter().map(|version| row(&definition, version).unwrap()).collect();
+        let again = row(&definition.clone(), &definition.versions[0]).unwrap();
+        let [stored, other, _] = all[..] else { panic!() };
+        assert!(std::ptr::eq(stored, again) && stored.custom && stored.stored_as().is_none());
         assert_eq!((stored.list_kind().as_str(), stored.singular().as_str()), ("Wheels", "wheel"));
         assert_eq!(stored.categories, ["all", "cars"]);
         assert_eq!(stored.selectable_fields, ["spec.size"]);

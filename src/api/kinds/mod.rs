@@ -8,7 +8,7 @@ mod row;
 mod table;
 
 pub use cells::human_duration;
-pub use defined::{MOST_ROWS, rows};
+pub use defined::{MOST_ROWS, row};
 pub use row::{Kind, Subresource};
 pub use table::KINDS;
 

@@ -112,6 +112,12 @@ pub struct Kind {
     pub made_by_update: bool,
     /// The row as which objects are stored, if this is another version of it.
     pub(super) hub: Option<&'static Kind>,
+    /// A definition says what its objects are, rather than the table.
+    pub custom: bool,
+    /// What users of a custom kind's version are warned of, if that is deprecated.
+    pub(super) warning: &'static str,
+    /// The names of a custom kind's types in OpenAPI: of its objects, and of lists of them.
+    pub types: [&'static str; 2],
 }
 
 pub(super) const fn kind(
@@ -139,6 +145,9 @@ pub(super) const fn kind(
         versioned: false,
         made_by_update: false,
         hub: None,
+        custom: false,
+        warning: "",
+        types: [""; 2],
     }
 }
 
@@ -249,6 +258,9 @@ impl Kind {
 
     /// What its users are warned of, where this version is on its way out.
     pub fn deprecation(&self) -> Option<String> {
+        if !self.warning.is_empty() {
+            return Some(self.warning.to_owned());
+        }
         let is_this = |(group, version, kinds, _): &&Deprecated| {
             (*group, *version) == (self.group, self.version)
                 && (kinds.is_empty() || kinds.contains(&self.kind))

@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Which part of an indexed Job a pod is.
 pub const JOB_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// Who approved a definition in a group of the project.
+pub const API_APPROVED: &str = "api-approved.kubernetes.io";
 /// The annotations that somebody decides by.
-const ANNOTATIONS: [&str; 2] = [DELETION_COST, JOB_INDEX];
+const ANNOTATIONS: [&str; 3] = [DELETION_COST, JOB_INDEX, API_APPROVED];
 
 /// The metadata of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -3,12 +3,17 @@
 //!
 //! Fields have the names and shapes of the API's. One that a decision needs is added here.
 
+mod definition;
 mod map;
 mod meta;
 mod pod;
 
+pub use definition::{
+    CustomResourceDefinition, DefinitionCondition, DefinitionNames, DefinitionSpec, DefinitionStatus,
+    DefinitionVersion,
+};
 pub use map::Map;
-pub use meta::{DELETION_COST, JOB_INDEX, Meta, OwnerReference};
+pub use meta::{API_APPROVED, DELETION_COST, JOB_INDEX, Meta, OwnerReference};
 pub use pod::{
     Container, ContainerPort, ContainerState, ContainerStateTerminated, ContainerStatus,
     PersistentVolumeClaimVolumeSource, Pod, PodCondition, PodIP, PodSchedulingGate, PodSpec, PodStatus,

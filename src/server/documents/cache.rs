@@ -13,12 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// How much is kept: several times what kubectl asks for. What is dropped is made again.
 const KEPT_BYTES: usize = 2 << 20;
 
-/// What a document is kept under: where it is, and in which encoding. All of them are made from the
-/// tables of the executable, so nothing else can change one.
+/// What a document is kept under: where it is, in which encoding, and what tells the definitions in it
+/// from others. All else comes from the tables of the executable, which nothing can change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) path: String,
     pub(super) encoding: Encoding,
+    pub(super) state: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,7 +147,7 @@ mod tests {
         assert_eq!(publish(&|_| Ok(false)).unwrap(), None);
 
         let cache = Cache::default();
-        let key = |path: &str| Key { path: path.to_owned(), encoding: Encoding::Json };
+        let key = |path: &str| Key { path: path.to_owned(), encoding: Encoding::Json, state: String::new() };
         let large = || Published { gzip: vec![0; KEPT_BYTES - 10].into(), tag: String::new() };
         cache.keep(key("a"), Published { gzip: Bytes::from_static(b"x"), tag: String::new() });
         cache.keep(key("b"), large());

@@ -1,23 +1,31 @@
 //! Discovery, legacy (`APIGroupList`, `APIResourceList`) and aggregated (apidiscovery.k8s.io/v2).
 
+use crate::catalogue::Added;
+use api::custom::version_rank;
 use api::kinds::{Kind, Subresource, group_versions, served};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use std::cmp::Reverse;
+use std::collections::HashMap;
 
 /// The groups in order, each with its versions; the core group is "".
-fn grouped() -> Vec<(&'static str, Vec<&'static str>)> {
+fn grouped(added: &Added) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for (group, version) in group_versions() {
-        match groups.iter_mut().find(|(name, _)| *name == group) {
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let customs = added.customs().iter().map(|custom| (custom.kind.group, custom.kind.version));
+    for (group, version) in group_versions().into_iter().chain(customs) {
+        let place = *places.entry(group).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some((_, versions)) if versions.contains(&version) => {}
             Some((_, versions)) => versions.push(version),
             None => groups.push((group, vec![version])),
         }
     }
     // Stable versions are preferred, whatever the order of rows.
-    groups.iter_mut().for_each(|(_, versions)| {
-        versions.sort_by_key(|version| (version.len(), std::cmp::Reverse(*version)))
-    });
+    for (_, versions) in &mut groups {
+        versions.sort_by_cached_key(|version| Reverse(version_rank(version)));
+    }
     groups
 }
 
@@ -37,8 +45,8 @@ pub(super) fn core_versions(host: &str) -> Value {
 }
 
 /// `/apis`.
-pub(super) fn groups() -> Value {
-    let groups: Vec<Value> = grouped()
+pub(super) fn groups(added: &Added) -> Value {
+    let groups: Vec<Value> = grouped(added)
         .iter()
         .filter(|(group, _)| !group.is_empty())
         .map(|(group, versions)| group_entry(group, versions))
@@ -47,8 +55,8 @@ pub(super) fn groups() -> Value {
 }
 
 /// `/apis/GROUP`.
-pub(super) fn group(name: &str) -> Option<Value> {
-    let groups = grouped();
+pub(super) fn group(added: &Added, name: &str) -> Option<Value> {
+    let groups = grouped(added);
     let (group, versions) = groups.iter().find(|(group, _)| *group == name && !name.is_empty())?;
     let mut entry = group_entry(group, versions);
     entry["kind"] = json!("APIGroup");
@@ -57,8 +65,9 @@ pub(super) fn group(name: &str) -> Option<Value> {
 }
 
 /// The kinds of a group version, in the order of their resources.
-fn kinds_of(group: &str, version: &str) -> Vec<&'static Kind> {
-    let mut kinds: Vec<_> = served().filter(|kind| kind.group == group && kind.version == version).collect();
+fn kinds_of(added: &Added, group: &str, version: &str) -> Vec<&'static Kind> {
+    let all = served().chain(added.customs().iter().map(|custom| custom.kind));
+    let mut kinds: Vec<_> = all.filter(|kind| kind.group == group && kind.version == version).collect();
     kinds.sort_by_key(|kind| kind.plural);
     kinds
 }
@@ -107,11 +116,11 @@ fn subresource(kind: &Kind, door: &Subresource) -> Value {
 }
 
 /// `/api/v1` or `/apis/GROUP/VERSION`.
-pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
+pub(super) fn resources(added: &Added, group: &str, version: &str) -> Option<Value> {
     let with_doors = |kind: &'static Kind| {
         [resource(kind)].into_iter().chain(kind.subresources.iter().map(|door| subresource(kind, door)))
     };
-    let kinds = kinds_of(group, version);
+    let kinds = kinds_of(added, group, version);
     let group_version = kinds.first()?.api_version();
     let entries: Vec<Value> = kinds.into_iter().flat_map(with_doors).collect();
     let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": entries});
@@ -123,9 +132,10 @@ pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
 }
 
 /// `/api` and `/apis` as one document for all groups.
-pub(super) fn aggregated(core: bool) -> Value {
+pub(super) fn aggregated(added: &Added, core: bool) -> Value {
     let version = |group: &str, version: &&str| {
-        let resources: Vec<Value> = kinds_of(group, version).into_iter().map(aggregated_resource).collect();
+        let resources: Vec<Value> =
+            kinds_of(added, group, version).into_iter().map(aggregated_resource).collect();
         json!({"version": version, "resources": resources, "freshness": "Current"})
     };
     let item = |(group, versions): &(&str, Vec<&str>)| {
@@ -134,7 +144,7 @@ pub(super) fn aggregated(core: bool) -> Value {
         json!({"metadata": metadata, "versions": versions})
     };
     let items: Vec<Value> =
-        grouped().iter().filter(|(group, _)| group.is_empty() == core).map(item).collect();
+        grouped(added).iter().filter(|(group, _)| group.is_empty() == core).map(item).collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
@@ -165,7 +175,7 @@ fn aggregated_subresource(kind: &Kind, door: &Subresource) -> Value {
 }
 
 /// `/`: what can be asked for.
-pub(super) fn paths() -> Vec<String> {
+pub(super) fn paths(added: &Added) -> Vec<String> {
     let mut paths: Vec<String> = [
         "/api",
         "/api/v1",
@@ -180,7 +190,7 @@ pub(super) fn paths() -> Vec<String> {
     .map(str::to_owned)
     .to_vec();
     paths.extend(crate::http::health::paths());
-    for (group, versions) in grouped().into_iter().filter(|(group, _)| !group.is_empty()) {
+    for (group, versions) in grouped(added).into_iter().filter(|(group, _)| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }

@@ -2,6 +2,7 @@
 //! difference has to match a line of `differences.txt`, and every line has to match a difference.
 
 use super::{discovery, openapi};
+use crate::catalogue::Added;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -100,14 +101,14 @@ fn check(document: &str, mut theirs: Value, mut own: Value) {
 #[test]
 fn aggregated_discovery_is_kubernetes() {
     if let Some(theirs) = reference("discovery-aggregated-1.36.json") {
-        check("discovery", theirs, discovery::aggregated(false));
+        check("discovery", theirs, discovery::aggregated(&Added::default(), false));
     }
 }
 
 #[test]
 fn discovery_of_the_core_group_is_kubernetes() {
     if let Some(theirs) = reference("discovery-core-v1-1.36.json") {
-        check("core", theirs, discovery::resources("", "v1").unwrap());
+        check("core", theirs, discovery::resources(&Added::default(), "", "v1").unwrap());
     }
 }
 
@@ -115,7 +116,7 @@ fn discovery_of_the_core_group_is_kubernetes() {
 fn openapi_v2_is_kubernetes() {
     if let Some(theirs) = reference("openapi-v2-1.36.json") {
         let mut own = Vec::new();
-        openapi::v2(&mut own, "v1.36.2").unwrap();
+        openapi::v2(&mut own, &Added::default(), "v1.36.2").unwrap();
         check("openapi-v2", theirs, serde_json::from_slice(&own).unwrap());
     }
 }
@@ -141,12 +142,12 @@ fn as_v2(schema: &mut Value) {
 #[test]
 fn openapi_v3_says_the_same_as_v2() {
     let mut v2 = Vec::new();
-    openapi::v2(&mut v2, "").unwrap();
+    openapi::v2(&mut v2, &Added::default(), "").unwrap();
     let v2: Value = serde_json::from_slice(&v2).unwrap();
     let (mut types, mut ids) = (BTreeSet::new(), BTreeSet::new());
-    for name in openapi::documents() {
+    for name in openapi::documents(&Added::default()) {
         let mut document = Vec::new();
-        assert!(openapi::v3(&mut document, &name, "").unwrap());
+        assert!(openapi::v3(&mut document, &Added::default(), &name, "").unwrap());
         let document: Value = serde_json::from_slice(&document).unwrap();
         for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
             let mut schema = schema.clone();
@@ -174,7 +175,7 @@ fn openapi_v3_says_the_same_as_v2() {
 #[test]
 fn every_reference_of_v3_resolves() {
     let mut document = Vec::new();
-    assert!(openapi::v3(&mut document, "apis/apps/v1", "v1.36.0").unwrap());
+    assert!(openapi::v3(&mut document, &Added::default(), "apis/apps/v1", "v1.36.0").unwrap());
     let document: Value = serde_json::from_slice(&document).unwrap();
     let schemas = document["components"]["schemas"].as_object().unwrap();
     for part in document.to_string().split("#/components/schemas/").skip(1) {
@@ -182,5 +183,5 @@ fn every_reference_of_v3_resolves() {
         assert!(schemas.contains_key(name), "{name}");
     }
     assert!(schemas.contains_key("io.k8s.api.apps.v1.Deployment"));
-    assert!(!openapi::v3(&mut Vec::new(), "apis/apps/v2", "").unwrap());
+    assert!(!openapi::v3(&mut Vec::new(), &Added::default(), "apis/apps/v2", "").unwrap());
 }

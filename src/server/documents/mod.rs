@@ -8,6 +8,7 @@ mod gnostic;
 mod golden;
 mod openapi;
 
+use crate::catalogue::{Added, Custom};
 use crate::http::accept::{Clause, clauses};
 use crate::http::query::Query;
 use crate::http::{answer, compress};
@@ -88,12 +89,13 @@ impl Documents {
         Self { version, cache: Cache::default(), making: Mutex::default(), tags: OnceLock::new() }
     }
 
-    /// The document at a path.
+    /// The document at a path; `added` is what definitions add to the tables.
     pub(crate) fn answer<B>(
         &self,
         path: &str,
         query: &Query,
         request: &Request<B>,
+        added: &Added,
     ) -> Result<Response<Body>, Refusal> {
         let headers = request.headers();
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -111,15 +113,15 @@ impl Documents {
             return Err(Refusal::method_not_allowed());
         }
         match parts[..] {
-            [""] => Ok(answer::pretty(&json!({"paths": discovery::paths()}))),
+            [""] => Ok(answer::pretty(&json!({"paths": discovery::paths(added)}))),
             ["version"] if !asked.accept.iter().any(|clause| clause.takes(JSON)) => {
                 Err(render::unknown_media(JSON))
             }
             ["version"] => Ok(answer::pretty(&self.version())),
-            ["openapi", "v2"] => self.openapi(&asked, "openapi/v2", &OPENAPI_V2),
-            ["openapi", "v3"] => Ok(self.index()),
-            ["openapi", "v3", ..] => self.openapi(&asked, path.trim_start_matches('/'), &OPENAPI_V3),
-            ref parts => discovered(&asked, parts, routed),
+            ["openapi", "v2"] => self.openapi(added, &asked, "openapi/v2", &OPENAPI_V2),
+            ["openapi", "v3"] => Ok(self.index(added)),
+            ["openapi", "v3", ..] => self.openapi(added, &asked, path.trim_start_matches('/'), &OPENAPI_V3),
+            ref parts => discovered(added, &asked, parts, routed),
         }
     }
 
@@ -149,30 +151,51 @@ impl Documents {
     }
 
     /// Writes the OpenAPI document of a path.
-    fn write(&self, path: &str, out: &mut dyn Write) -> io::Result<bool> {
+    fn write(&self, added: &Added, path: &str, out: &mut dyn Write) -> io::Result<bool> {
         let (major, minor) = self.numbers();
         let version = format!("{major}.{minor}");
         match path.strip_prefix("openapi/v3/") {
-            Some(name) => openapi::v3(out, name, &version),
-            None => openapi::v2(out, &version).map(|()| true),
+            Some(name) => openapi::v3(out, added, name, &version),
+            None => openapi::v2(out, added, &version).map(|()| true),
         }
     }
 
-    /// The digests of all documents of OpenAPI v3: each is written once to know it, and kept by nobody.
+    /// The digests of all documents of OpenAPI v3 without definitions: each is written once to know it, and
+    /// kept by nobody.
     fn tags(&self) -> &BTreeMap<String, String> {
         self.tags.get_or_init(|| {
-            let tag = |name: &String| cache::tag(&|out| self.write(&format!("openapi/v3/{name}"), out));
-            let named = openapi::documents().into_iter();
+            let none = Added::default();
+            let tag =
+                |name: &String| cache::tag(&|out| self.write(&none, &format!("openapi/v3/{name}"), out));
+            let named = openapi::documents(&none).into_iter();
             named.filter_map(|name| Some((name.clone(), tag(&name).ok()??))).collect()
         })
     }
 
+    /// The digest of a document of OpenAPI v3. Where definitions are part of it, it tells which they are:
+    /// hundreds of documents need not be written to see that one of them changed.
+    fn tag(&self, added: &Added, name: &str) -> Option<String> {
+        let own = self.tags().get(name);
+        let place = name.strip_prefix("apis/").and_then(|name| name.split_once('/'));
+        let here = |custom: &&Custom| place == Some((custom.kind.group, custom.kind.version));
+        let mut customs = added.customs().iter().filter(here).peekable();
+        if customs.peek().is_none() {
+            return own.cloned();
+        }
+        let revisions: Vec<_> = customs.map(|custom| (custom.kind.plural, custom.revision())).collect();
+        let said = format!("{} {name} {own:?} {revisions:?}", self.version);
+        cache::tag(&|out| out.write_all(said.as_bytes()).map(|()| true)).ok()?
+    }
+
     /// `/openapi/v3`: where each document is. It is served as a file that nobody knows the kind of, made now.
-    fn index(&self) -> Response<Body> {
-        let place = |(name, tag): (&String, &String)| {
-            (name.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={tag}")}))
+    fn index(&self, added: &Added) -> Response<Body> {
+        let place = |name: String| {
+            let tag = self.tag(added, &name)?;
+            let url = format!("/openapi/v3/{name}?hash={tag}");
+            Some((name, json!({"serverRelativeURL": url})))
         };
-        let paths: serde_json::Map<String, Value> = self.tags().iter().map(place).collect();
+        let paths: serde_json::Map<String, Value> =
+            openapi::documents(added).into_iter().filter_map(place).collect();
         let mut response = answer::text(StatusCode::OK, json!({"paths": paths}).to_string());
         let now = http_date(clock::now(), "GMT");
         response.headers_mut().extend(now.map(|now| (header::LAST_MODIFIED, now)));
@@ -181,6 +204,7 @@ impl Documents {
 
     fn openapi(
         &self,
+        added: &Added,
         asked: &Asked<'_>,
         path: &str,
         forms: &[(&str, Encoding, &'static str)],
@@ -191,8 +215,13 @@ impl Documents {
             response.headers_mut().append(header::VARY, ACCEPT);
             return Ok(response);
         };
-        let key = Key { path: path.to_owned(), encoding };
-        let published = self.published(key).map_err(Refusal::internal)?;
+        let state = match path.strip_prefix("openapi/v3/") {
+            Some(name) => self.tag(added, name),
+            None => Some(added.revision().to_string()),
+        };
+        let Some(state) = state else { return Ok(answer::empty(StatusCode::NOT_FOUND)) };
+        let key = Key { path: path.to_owned(), encoding, state };
+        let published = self.published(added, key).map_err(Refusal::internal)?;
         let Some(published) = published else { return Ok(answer::empty(StatusCode::NOT_FOUND)) };
         if !asked.hash.is_empty() && asked.hash != published.tag {
             let mut response = answer::typed(moved(&format!("/{path}?hash={}", published.tag)), media);
@@ -214,23 +243,29 @@ impl Documents {
     }
 
     /// An OpenAPI document as it is kept, made if it is not.
-    fn published(&self, key: Key) -> io::Result<Option<Arc<Published>>> {
+    fn published(&self, added: &Added, key: Key) -> io::Result<Option<Arc<Published>>> {
         if let Some(kept) = self.cache.get(&key) {
             return Ok(Some(kept));
         }
         let _only = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        self.made(key)
+        self.made(added, key)
     }
 
-    fn made(&self, key: Key) -> io::Result<Option<Arc<Published>>> {
+    fn made(&self, added: &Added, key: Key) -> io::Result<Option<Arc<Published>>> {
         if let Some(kept) = self.cache.get(&key) {
             return Ok(Some(kept));
         }
         let published = match key.encoding {
-            Encoding::Json => cache::publish(&|out| self.write(&key.path, out))?,
+            Encoding::Json => {
+                let mut made = cache::publish(&|out| self.write(added, &key.path, out))?;
+                if let Some(made) = made.as_mut().filter(|_| key.path != "openapi/v2") {
+                    made.tag.clone_from(&key.state);
+                }
+                made
+            }
             Encoding::Protobuf => {
                 let json = Key { encoding: Encoding::Json, ..key.clone() };
-                let Some(json) = self.made(json)? else { return Ok(None) };
+                let Some(json) = self.made(added, json)? else { return Ok(None) };
                 let document = if key.path == "openapi/v2" { &gnostic::V2 } else { &gnostic::V3 };
                 Some(cache::encoded(&json.tag, |out| document.encode(json.reader(), out))?)
             }
@@ -240,11 +275,16 @@ impl Documents {
 }
 
 /// Discovery in all its forms; `routed` tells how an `Accept` header is refused.
-fn discovered(asked: &Asked<'_>, parts: &[&str], routed: bool) -> Result<Response<Body>, Refusal> {
+fn discovered(
+    added: &Added,
+    asked: &Asked<'_>,
+    parts: &[&str],
+    routed: bool,
+) -> Result<Response<Body>, Refusal> {
     if let ["api" | "apis"] = parts
         && let Some(encoding) = asked.accept.iter().find_map(aggregated)
     {
-        let document = discovery::aggregated(parts == ["api"]);
+        let document = discovery::aggregated(added, parts == ["api"]);
         let mut response = tagged(asked, &document, encoding)?;
         let content_type = format!("{encoding};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
         let headers = response.headers_mut();
@@ -256,13 +296,13 @@ fn discovered(asked: &Asked<'_>, parts: &[&str], routed: bool) -> Result<Respons
     }
     let document = match *parts {
         ["api"] => Some(discovery::core_versions(asked.host)),
-        ["apis"] => Some(discovery::groups()),
-        ["api", "v1"] => discovery::resources("", "v1"),
-        ["apis", group] => discovery::group(group),
-        ["apis", group, version] => discovery::resources(group, version),
+        ["apis"] => Some(discovery::groups(added)),
+        ["api", "v1"] => discovery::resources(added, "", "v1"),
+        ["apis", group] => discovery::group(added, group),
+        ["apis", group, version] => discovery::resources(added, group, version),
         _ => None,
     };
-    let Some(document) = document else { return nothing(parts) };
+    let Some(document) = document else { return nothing(added, parts) };
     let known = asked.accept.iter().any(|clause| encoding(clause).is_some());
     let unrouted =
         || if known { render::unknown_form(false) } else { render::unknown_media(render::OBJECTS) };
@@ -271,10 +311,10 @@ fn discovered(asked: &Asked<'_>, parts: &[&str], routed: bool) -> Result<Respons
 }
 
 /// Where nothing is: groups that are served say so by a status, everything else by a text.
-fn nothing(parts: &[&str]) -> Result<Response<Body>, Refusal> {
+fn nothing(added: &Added, parts: &[&str]) -> Result<Response<Body>, Refusal> {
     let served = match *parts {
         ["api", ..] => true,
-        ["apis", group, ..] => discovery::group(group).is_some(),
+        ["apis", group, ..] => discovery::group(added, group).is_some(),
         _ => false,
     };
     if served { Err(Refusal::no_such_resource()) } else { Ok(answer::nothing()) }
@@ -368,7 +408,8 @@ mod tests {
         let mut request = Request::new(());
         let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
         request.headers_mut().extend(headers);
-        let (head, body) = documents.answer(path, &Query::parse(query), &request).unwrap().into_parts();
+        let (head, body) =
+            documents.answer(path, &Query::parse(query), &request, &Added::default()).unwrap().into_parts();
         (head.status, head.headers, body.collect().await.unwrap().to_bytes())
     }
 
@@ -383,7 +424,10 @@ mod tests {
             headers[header::CONTENT_TYPE],
             "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
         );
-        assert_eq!(protobuf::decode(&body).unwrap()["items"], discovery::aggregated(false)["items"]);
+        assert_eq!(
+            protobuf::decode(&body).unwrap()["items"],
+            discovery::aggregated(&Added::default(), false)["items"]
+        );
         let has = headers[header::ETAG].to_str().unwrap();
         let again = [(header::ACCEPT, AGGREGATED), (header::IF_NONE_MATCH, has)];
         let (code, headers, body) = get(&documents, "/apis", &again).await;
@@ -402,11 +446,15 @@ mod tests {
         assert_eq!(protobuf::decode(&wire).unwrap()["kind"], "APIResourceList");
         let mut html = Request::new(());
         html.headers_mut().insert(header::ACCEPT, "text/html".parse().unwrap());
-        let refused = |path| documents.answer(path, &Query::parse(""), &html).unwrap_err().message;
+        let refused =
+            |path| documents.answer(path, &Query::parse(""), &html, &Added::default()).unwrap_err().message;
         let media = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
         assert_eq!(refused("/apis"), format!("only the following media types are accepted: {media}"));
         assert_eq!(refused("/api/v1"), format!("406: Not Acceptable\n\nAvailable representations: {media}"));
-        assert_eq!(documents.answer("/api/v2", &Query::default(), &html).unwrap_err().code, 404);
+        assert_eq!(
+            documents.answer("/api/v2", &Query::default(), &html, &Added::default()).unwrap_err().code,
+            404
+        );
         let (code, _, body) = get(&documents, "/nope", &[]).await;
         assert_eq!((code, &body[..]), (StatusCode::NOT_FOUND, &b"404 page not found\n"[..]));
     }

@@ -10,7 +10,6 @@ use crate::Server;
 use crate::auth::{Attributes, Identity};
 use crate::flow::{Does, Load, estimate};
 use crate::streams::Backends;
-use api::kinds::by_resource;
 use api::status::Refusal;
 use base::{Body, clock};
 use http::{HeaderMap, Method, Request, Response, header};
@@ -119,7 +118,7 @@ impl Server {
             Target::Resource(path) => {
                 let attributes = Attributes::of(&path);
                 if !self.0.authorizer.allows(&admitted.user, &attributes) {
-                    return Err(attributes.refusal(&admitted.user));
+                    return Err(self.0.registry.denied(&admitted.user, &attributes));
                 }
                 self.resource(admitted, path, query, request).await
             }
@@ -130,7 +129,10 @@ impl Server {
     fn cost(&self, target: &Target, query: &Query) -> (Does, Load) {
         let nothing = (Does::Else, Load::default());
         let Target::Resource(path) = target else { return nothing };
-        let Some(kind) = by_resource(&path.group, &path.version, &path.resource) else { return nothing };
+        let catalogue = self.0.registry.catalogue();
+        let Some(kind) = catalogue.by_resource(&path.group, &path.version, &path.resource) else {
+            return nothing;
+        };
         let usages = self.0.registry.records().usages();
         let load = || usages.load(kind);
         let limit = query.number("limit").ok().flatten().filter(|limit| *limit > 0).unwrap_or(u64::MAX);

@@ -42,7 +42,7 @@ impl Server {
             }
             "/.well-known/openid-configuration" => Ok(self.openid_configuration()),
             _ if path.starts_with("/openapi/") => self.large_document(query, request).await,
-            _ => self.0.documents.answer(path, &query, &request),
+            _ => self.0.documents.answer(path, &query, &request, &self.0.registry.catalogue().added()),
         }
     }
 
@@ -52,7 +52,8 @@ impl Server {
         let server = self.clone();
         let making = tokio::task::spawn_blocking(move || {
             let path = request.uri().path().trim_end_matches('/');
-            server.0.documents.answer(path, &query, &request)
+            let added = server.0.registry.catalogue().added();
+            server.0.documents.answer(path, &query, &request, &added)
         });
         making.await.unwrap_or_else(|error| Err(Refusal::internal(error)))
     }

@@ -7,6 +7,7 @@ use super::path::ResourcePath;
 use super::query::Query;
 use crate::Server;
 use crate::auth::User;
+use crate::catalogue::Custom;
 use crate::flow::{Permit, READING_LIMIT};
 use crate::registry::render::not_acceptable;
 use crate::registry::{
@@ -26,6 +27,8 @@ use std::net::IpAddr;
 
 /// The media type of configurations that are applied.
 const APPLY: &str = "application/apply-patch+yaml";
+/// What is said where a custom object is patched otherwise.
+const CUSTOM_PATCHES: &str = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 /// Methods by which objects are served.
 const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
@@ -35,6 +38,8 @@ struct Asked {
     path: ResourcePath,
     query: Query,
     kind: &'static Kind,
+    /// What a definition says of the kind.
+    custom: Option<Custom>,
     rendering: Rendering,
     content_type: String,
     /// Who writes, by the name of its program.
@@ -78,8 +83,10 @@ impl Server {
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
         let Admitted { user, permit, deadline, ends, peer } = admitted;
-        let kind =
-            by_resource(&path.group, &path.version, &path.resource).ok_or_else(Refusal::no_such_resource)?;
+        let catalogue = self.0.registry.catalogue();
+        let kind = catalogue
+            .by_resource(&path.group, &path.version, &path.resource)
+            .ok_or_else(Refusal::no_such_resource)?;
         if path.resource != "namespaces"
             && kind.namespaced == path.namespace.is_empty()
             && !path.name.is_empty()
@@ -117,11 +124,14 @@ impl Server {
         let streams = path.verb == "watch";
         let parse = if streams { Rendering::parse_stream } else { Rendering::parse };
         let rendering = parse(accept, query.get("includeObject"))
+            .filter(|form| !kind.custom || *form != Rendering::Protobuf)
             .ok_or_else(|| not_acceptable(accept, path.name.is_empty(), streams))?;
         let content_type = header_text(request.headers(), &header::CONTENT_TYPE).to_owned();
         let agent = super::options::agent(request.headers(), &user);
         let place = path.clone();
-        let mut asked = Asked { user, path, query, kind, rendering, content_type, agent, permit, ends };
+        let custom = self.0.registry.catalogue().custom(kind)?;
+        let mut asked =
+            Asked { user, path, query, kind, custom, rendering, content_type, agent, permit, ends };
         // The namespace in the path of a namespace is its name.
         if !kind.namespaced {
             asked.path.namespace.clear();
@@ -155,7 +165,7 @@ impl Server {
         match asked.path.verb {
             "get" => {
                 registry.fresh(asked_revision(asked.query.get("resourceVersion"))?).await?;
-                let record = registry.find(kind, namespace, name)?;
+                let record = registry.get(kind, namespace, name)?;
                 Ok(asked.object(StatusCode::OK, &record.value))
             }
             "list" if !kind.stored() => Ok(answer::json(
@@ -220,7 +230,7 @@ impl Server {
         let reply = match (subresource.name, asked.path.verb) {
             ("scale", "get") => Reply::Made(200, registry.scale(kind, place.namespace, place.name)?),
             (_, "get") => {
-                let record = registry.find(kind, place.namespace, place.name)?;
+                let record = registry.get(kind, place.namespace, place.name)?;
                 return Ok(asked.object(StatusCode::OK, &record.value));
             }
             ("binding" | "eviction" | "token", _) => {
@@ -321,13 +331,18 @@ impl Asked {
     }
 
     /// What is sent: an object of the kind, or of what its subresource takes.
-    fn form(&self) -> Form {
+    fn form(&self) -> Form<'_> {
         let subresource = self.kind.subresource(&self.path.subresource);
-        subresource.map_or(Form::of(self.kind), |subresource| Form::through(self.kind, subresource))
+        match subresource {
+            Some(subresource) if !self.kind.custom || !subresource.kind.is_empty() => {
+                Form::through(self.kind, subresource)
+            }
+            _ => Form::of(self.kind).with(self.custom.as_ref()),
+        }
     }
 
     /// Reads an object that is not to be kept.
-    fn posted(&self, form: Form, body: &Bytes) -> Result<Posted, Refusal> {
+    fn posted(&self, form: Form<'_>, body: &Bytes) -> Result<Posted, Refusal> {
         let (object, source) = decode_object(body, &self.content_type, form)?;
         let context = self.context(source)?;
         let (mut object, warnings) = decode_checked(object, form, &context.reading)?;
@@ -349,8 +364,11 @@ impl Asked {
             }),
             "application/merge-patch+json" => decode_patch(body, Expected::Any)
                 .map(|(patch, notes)| (Change::Merge(patch), Source::Patched(notes))),
-            "application/strategic-merge-patch+json" => decode_patch(body, Expected::Any)
-                .map(|(patch, notes)| (Change::Strategic(patch.clone()), Source::Strategic(patch, notes))),
+            "application/strategic-merge-patch+json" if !self.kind.custom => {
+                decode_patch(body, Expected::Any)
+                    .map(|(patch, notes)| (Change::Strategic(patch.clone()), Source::Strategic(patch, notes)))
+            }
+            _ if self.kind.custom => Err(Refusal::unsupported_media_type(CUSTOM_PATCHES)),
             _ => Err(Refusal {
                 details: json!({}),
                 ..Refusal::unsupported_media_type("415: Unsupported Media Type")

@@ -2,6 +2,7 @@
 //! server-side apply.
 
 use super::{Change, Context, Form, Outcome, Place, Registry, decode_checked, timestamp};
+use crate::catalogue::Subject;
 use crate::conversion::{shown, stored};
 use api::apply::{Error, Managed, Set, Typed, Versions, Writing, of_kind, same_but_times};
 use api::kinds::{Kind, by_kind};
@@ -74,6 +75,7 @@ fn reset(kind: &Kind, subresource: &str) -> &'static Set {
         Set::of(&[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]])
     });
     match (subresource, kind.kind) {
+        ("status", _) if kind.custom => &SPEC_META,
         ("", "CertificateSigningRequest") => &SPEC_STATUS,
         ("status", "CertificateSigningRequest") => &CERTIFICATE,
         ("approval", _) => &APPROVAL,
@@ -101,34 +103,43 @@ fn reset(kind: &Kind, subresource: &str) -> &'static Set {
 
 /// The versions in which a kind is served.
 struct Served<'a> {
-    kind: &'a Kind,
+    of: Subject<'a>,
     api_version: String,
-    ty: Typed<'static>,
+    ty: Typed<'a>,
 }
 
 impl Served<'_> {
     /// The kind in a version, if that is another form of the same objects.
     fn other(&self, api_version: &str) -> Option<&'static Kind> {
-        let other = by_kind(api_version, self.kind.kind)?;
-        (other.storage_prefix() == self.kind.storage_prefix()).then_some(other)
+        let other = by_kind(api_version, self.of.kind.kind)?;
+        (other.storage_prefix() == self.of.kind.storage_prefix()).then_some(other)
     }
 }
 
 impl Versions for Served<'_> {
     fn typed(&self, api_version: &str) -> Option<Typed<'_>> {
-        if api_version == self.api_version { Some(self.ty) } else { of_kind(self.other(api_version)?) }
+        match self.of.custom {
+            _ if api_version == self.api_version => Some(self.ty),
+            Some(custom) => custom.typed_in(api_version),
+            None => of_kind(self.other(api_version)?),
+        }
     }
 
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
+        if let Some(custom) = self.of.custom {
+            return custom.in_version(object.clone(), api_version);
+        }
         let from = self.other(object["apiVersion"].as_str()?)?;
         Some(shown(self.other(api_version)?, stored(from, object.clone())))
     }
 }
 
 /// Runs `tell` with what is to be known of a write; `None` for kinds without a type.
-fn writing<T>(kind: &Kind, writer: &Writer, tell: impl FnOnce(&Writing<'_>) -> T) -> Option<T> {
+fn writing<T>(of: Subject<'_>, writer: &Writer, tell: impl FnOnce(&Writing<'_>) -> T) -> Option<T> {
     let now = timestamp();
-    let served = Served { kind, api_version: kind.api_version(), ty: of_kind(kind)? };
+    let kind = of.kind;
+    let ty = of.custom.map_or_else(|| of_kind(kind), |custom| Some(custom.typed()))?;
+    let served = Served { of, api_version: kind.api_version(), ty };
     let (versions, api_version): (&dyn Versions, &str) = (&served, &served.api_version);
     let Writer { manager, subresource, .. } = writer;
     let reset = reset(kind, subresource);
@@ -138,7 +149,7 @@ fn writing<T>(kind: &Kind, writer: &Writer, tell: impl FnOnce(&Writing<'_>) -> T
 /// `managedFields` of an object that is written otherwise than by applying; `old` is its form before,
 /// if there was one. Both come without `managedFields`, in any version.
 pub(super) fn tell(
-    kind: &Kind,
+    of: Subject<'_>,
     (new, old): (&Value, Option<&Value>),
     owned: &mut Owned,
     writer: &Writer,
@@ -155,7 +166,7 @@ pub(super) fn tell(
         return stored.clone();
     }
     if let Some(old) = old.filter(|_| silent)
-        && writing(kind, writer, |writing| writing.renew(old, new, stored)) == Some(true)
+        && writing(of, writer, |writing| writing.renew(old, new, stored)) == Some(true)
     {
         let managed = std::mem::take(stored);
         *owned = Owned::Renewed;
@@ -172,36 +183,37 @@ pub(super) fn tell(
         return Value::Null;
     }
     let old = old.unwrap_or(&NOTHING);
-    writing(kind, writer, |writing| writing.update(old, new, managed)).map_or(Value::Null, Managed::write)
+    writing(of, writer, |writing| writing.update(old, new, managed)).map_or(Value::Null, Managed::write)
 }
 
 /// Notes in a new object that this server made it.
-pub(crate) fn note_maker(kind: &Kind, object: &mut Value) {
+pub(crate) fn note_maker(kind: &'static Kind, object: &mut Value) {
     note_writer(kind, object, &Writer { manager: "kube-apiserver".to_owned(), ..Writer::default() });
 }
 
 /// Notes in a new object who made it.
-pub(crate) fn note_writer(kind: &Kind, object: &mut Value, writer: &Writer) {
+pub(crate) fn note_writer(kind: &'static Kind, object: &mut Value, writer: &Writer) {
     let mut owned = Owned::ToTell { stated: Value::Null, stored: Value::Null };
-    let managed = tell(kind, (object, None), &mut owned, writer);
+    let managed = tell(Subject::of(kind), (object, None), &mut owned, writer);
     put(object, managed);
 }
 
 /// Applies a configuration to a stored object, which comes without `managedFields`, or to `None`. Returns
 /// the object's new form in the version of the configuration, and its `managedFields`.
 pub(super) fn apply(
-    kind: &Kind,
+    of: Subject<'_>,
     config: &Value,
     (live, stored): (Option<&Value>, &Value),
     writer: &Writer,
 ) -> Result<(Value, Value), Refusal> {
+    let kind = of.kind;
     check_config(kind, config)?;
     let form = live.filter(|_| kind.stored_as().is_some()).map(|live| shown(kind, live.clone()));
     let live = form.as_ref().or(live).unwrap_or(&NOTHING);
     let by_kubectl = writer.manager == "kubectl";
     let last = live["metadata"]["annotations"][LAST_APPLIED].as_str().filter(|_| by_kubectl && !writer.force);
     let last: Option<Value> = last.and_then(|text| serde_json::from_str(text).ok());
-    let applied = writing(kind, writer, |writing| {
+    let applied = writing(of, writer, |writing| {
         let managed = Managed::stored(stored);
         match &last {
             Some(last) => writing.apply_over(live, config, managed, last),
@@ -294,15 +306,16 @@ impl Registry {
     /// `managedFields`.
     pub(super) fn proposed(
         &self,
-        kind: &Kind,
+        of: Subject<'_>,
         change: &Change,
         old: &mut Value,
         context: &Context,
     ) -> Result<(Value, Owned), Refusal> {
+        let kind = of.kind;
         match change {
             Change::Apply(config) => {
                 let stored = take(old);
-                let (new, managed) = apply(kind, config, (Some(old), &stored), &context.writer)?;
+                let (new, managed) = apply(of, config, (Some(old), &stored), &context.writer)?;
                 Ok((new, Owned::Told { managed, stored }))
             }
             _ => {
@@ -322,7 +335,9 @@ impl Registry {
         context: &Context,
     ) -> Result<Outcome, Refusal> {
         let Place { kind, name, .. } = place;
-        let (object, managed) = apply(kind, config, (None, &NONE), &context.writer)?;
+        let custom = self.custom(kind)?;
+        let of = Subject { kind, custom: custom.as_ref() };
+        let (object, managed) = apply(of, config, (None, &NONE), &context.writer)?;
         let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
         if !uid.is_empty() {
             let why = format!(
@@ -330,7 +345,8 @@ impl Registry {
             );
             return Err(Refusal::conflict(kind, name, &why));
         }
-        let (object, warnings) = decode_checked(object, Form::of(kind), &context.reading)?;
+        let form = Form::of(kind).with(of.custom);
+        let (object, warnings) = decode_checked(object, form, &context.reading)?;
         super::update::check_name(&object["metadata"], name)?;
         let object = stored(kind, object);
         let mut owned = Owned::Told { managed, stored: Value::Null };

@@ -1,8 +1,8 @@
 //! Request bodies to objects: JSON, YAML or protobuf, checked against the kind's schema.
 
 use super::form::{Form, Misfit};
+use api::schema::protobuf;
 use api::schema::strict::{Expected, read};
-use api::schema::{self, protobuf};
 use api::status::Refusal;
 use api::validate::{Error, Path, go_map, go_syntax};
 use api::yaml;
@@ -81,7 +81,7 @@ impl Source {
     }
 
     /// The refusal of an object of a form; `patched` is what a patch made of it.
-    fn refusal(&self, form: Form, why: &str, patched: impl FnOnce() -> String) -> Refusal {
+    fn refusal(&self, form: Form<'_>, why: &str, patched: impl FnOnce() -> String) -> Refusal {
         let shown = match self {
             Self::Body(_) | Self::Yaml(_) => return form.refusal(why),
             Self::Applied(_) => return Refusal::bad_request(format!("error strict decoding YAML: {why}")),
@@ -106,7 +106,11 @@ fn media_type(content_type: &str) -> &str {
 }
 
 /// Reads a body that is an object of a form.
-pub(crate) fn decode_object(body: &[u8], content_type: &str, form: Form) -> Result<(Value, Source), Refusal> {
+pub(crate) fn decode_object(
+    body: &[u8],
+    content_type: &str,
+    form: Form<'_>,
+) -> Result<(Value, Source), Refusal> {
     let (mut object, source) = decode(body, content_type, form)?;
     match form.identify(&mut object) {
         Ok(()) => Ok((object, source)),
@@ -120,7 +124,7 @@ pub(crate) fn decode_options(body: &[u8], content_type: &str) -> Result<Value, R
     decode(body, content_type, Form::OPTIONS).map(|(object, _)| object)
 }
 
-fn decode(body: &[u8], content_type: &str, form: Form) -> Result<(Value, Source), Refusal> {
+fn decode(body: &[u8], content_type: &str, form: Form<'_>) -> Result<(Value, Source), Refusal> {
     let (value, source) = match media_type(content_type) {
         "" | "application/json" => {
             let (value, notes) =
@@ -134,7 +138,14 @@ fn decode(body: &[u8], content_type: &str, form: Form) -> Result<(Value, Source)
             let document = yaml::first(body).map_err(|error| form.unrecognized(&error.to_string(), body))?;
             (document.value, Source::Yaml(document.repeated))
         }
-        "application/vnd.kubernetes.protobuf" => (decode_message(body, form)?, Source::default()),
+        "application/vnd.kubernetes.protobuf" if form.has_messages() => {
+            (decode_message(body, form)?, Source::default())
+        }
+        _ if !form.has_messages() => {
+            return Err(Refusal::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+            ));
+        }
         _ => {
             return Err(Refusal::unsupported_media_type(
                 "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
@@ -144,7 +155,7 @@ fn decode(body: &[u8], content_type: &str, form: Form) -> Result<(Value, Source)
     Ok((form.object(value, body)?, source))
 }
 
-fn decode_message(body: &[u8], form: Form) -> Result<Value, Refusal> {
+fn decode_message(body: &[u8], form: Form<'_>) -> Result<Value, Refusal> {
     protobuf::decode(body).map_err(|error| match error {
         protobuf::Error::UnknownKind { api_version, kind } => form.misfit(&form.unknown(&api_version, &kind)),
         protobuf::Error::Malformed if body.is_empty() => form.unrecognized("empty data", body),
@@ -183,17 +194,16 @@ pub(crate) fn decode_patch(body: &[u8], expected: Expected) -> Result<(Value, Ve
 /// Returns the object and warnings.
 pub(crate) fn decode_checked(
     value: Value,
-    form: Form,
+    form: Form<'_>,
     Reading { validation, source }: &Reading,
 ) -> Result<(Value, Vec<String>), Refusal> {
     let mut object = value;
     if let Err(Misfit { why, .. }) = form.identify(&mut object) {
         return Err(source.refusal(form, &why, || object.to_string()));
     }
-    let Some(ty) = form.ty() else { return Ok((object, source.notes().to_vec())) };
     let strict = *validation == FieldValidation::Strict;
     let patched = (strict && matches!(source, Source::Patched(_))).then(|| object.to_string());
-    let findings = schema::check(&mut object, ty);
+    let Some(findings) = form.shape(&mut object) else { return Ok((object, source.notes().to_vec())) };
     let refusal = |why: &str, object: &Value| {
         source.refusal(form, why, || patched.unwrap_or_else(|| object.to_string()))
     };

@@ -3,6 +3,7 @@
 use super::apply::{self, Owned, Writer};
 use super::ledger::{Change, Charge, Ledger};
 use super::{Index, Record, Records, encode};
+use crate::catalogue::Subject;
 use crate::strategies::{Allocation, Strategies};
 use api::demand::{Amounts, to_value};
 use api::kinds::{Kind, by_kind};
@@ -50,7 +51,7 @@ impl Committer {
     pub(super) async fn commit(&self, commit: Commit) -> Result<Bytes, WriteError<Index>> {
         let quota = commit.kind.group.is_empty() && commit.kind.kind == "ResourceQuota";
         let counted = quota || self.ledger.kept(&commit.namespace).is_some();
-        if !counted && commit.held.allocation.is_empty() && !self.strategies.allocates(commit.kind) {
+        if !counted && commit.held.allocation.is_empty() && !Strategies::allocates(commit.kind) {
             return self.write_plainly(commit).await;
         }
         let (reply, answer) = oneshot::channel();
@@ -169,7 +170,7 @@ fn with_status(kind: &'static Kind, record: &Record, hard: &Amounts, used: &Amou
     }
     let writer = Writer { manager: "kube-apiserver".to_owned(), subresource: "status", force: false };
     let mut owned = Owned::ToTell { stated: Value::Null, stored };
-    let managed = apply::tell(kind, (&new, Some(&old)), &mut owned, &writer);
+    let managed = apply::tell(Subject::of(kind), (&new, Some(&old)), &mut owned, &writer);
     apply::put(&mut new, managed);
     Some(new)
 }

@@ -3,10 +3,11 @@
 use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
-use super::{Context, Form, Index, Outcome, Place, Registry, decode_checked, encode, meta, store_refusal};
+use super::{Context, Form, Outcome, Place, Registry, decode_checked, meta, store_refusal};
 use crate::auth::Attributes;
+use crate::catalogue::{Custom, Subject};
 use crate::conversion;
-use crate::strategies::Strategy;
+use crate::strategies::{Strategies, Strategy};
 use api::kinds::Kind;
 use api::schema::{blank, schema};
 use api::status::Refusal;
@@ -26,7 +27,12 @@ impl Registry {
         body: Value,
         context: &Context,
     ) -> Result<Outcome, Refusal> {
-        let (mut object, warnings) = decode_checked(body, Form::of(kind), &context.reading)?;
+        let custom = self.custom(kind)?;
+        if custom.as_ref().is_some_and(Custom::is_terminating) {
+            return Err(terminating());
+        }
+        let form = Form::of(kind).with(custom.as_ref());
+        let (mut object, warnings) = decode_checked(body, form, &context.reading)?;
         let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
         let mut object = conversion::stored(kind, object);
         if !object["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {
@@ -90,7 +96,9 @@ impl Registry {
         (object, owned): (Value, &mut Owned),
         context: &Context,
     ) -> Result<Outcome, Refusal> {
-        let Draft { object, warnings, held } = self.draft(kind, namespace, (object, owned), context)?;
+        let custom = self.custom(kind)?;
+        let subject = Subject { kind, custom: custom.as_ref() };
+        let Draft { object, warnings, held } = self.draft(subject, namespace, (object, owned), context)?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let key = kind.storage_key(namespace, &name);
         if context.dry_run {
@@ -98,14 +106,17 @@ impl Registry {
             let answer = Outcome { object: object.to_string().into(), created: true, warnings };
             return if taken { Err(Refusal::already_exists(kind, &name)) } else { Ok(answer) };
         }
-        let change =
-            Change::Put(encode::template(&object), Index::of(super::index::kind_of_key(&key), &object));
+        let (template, index) = self.stored(subject, &key, &object)?;
+        let change = Change::Put(template, index);
         let durability = super::durability(&key);
         let write = Write { key, expect: Expect::Absent, change, durability };
         let namespace = namespace.to_owned();
         let commit = Commit { kind, namespace, write, old: Value::Null, new: object, held };
         match self.committer().commit(commit).await {
-            Ok(object) => Ok(Outcome { object, created: true, warnings }),
+            Ok(object) => {
+                let object = self.shown(kind, object)?;
+                Ok(Outcome { object, created: true, warnings })
+            }
             Err(WriteError::Conflict(_)) => Err(Refusal::already_exists(kind, &name)),
             Err(error) => Err(store_refusal(&error)),
         }
@@ -114,15 +125,16 @@ impl Registry {
     /// The object as it would be stored, admitted and checked, with what it takes.
     fn draft(
         &self,
-        kind: &'static Kind,
+        subject: Subject<'_>,
         namespace: &str,
         (mut object, owned): (Value, &mut Owned),
         context: &Context,
     ) -> Result<Draft, Refusal> {
-        let strategy = self.strategies.of(kind);
+        let kind = subject.kind;
+        let strategy = Strategies::of(kind);
         meta::place(&mut object, kind, namespace)?;
         complete(&mut object, kind, strategy);
-        let managed = apply::tell(kind, (&object, None), owned, &context.writer);
+        let managed = apply::tell(subject, (&object, None), owned, &context.writer);
         let given = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let (view, none) = (self.view(), Value::Null);
         let request = Request {
@@ -134,13 +146,19 @@ impl Registry {
             old: &none,
             user: &context.user,
             view: &view,
-            warnings: RefCell::new((strategy.warnings)(&object)),
+            warnings: RefCell::new(match subject.custom {
+                Some(custom) => custom.warnings(&object, &Value::Null),
+                None => (strategy.warnings)(&object),
+            }),
         };
         admission::admit(&request, &mut object)?;
         meta::identify(&mut object, strategy.generation.is_first());
         (strategy.prepare_create)(&mut object);
         let allocation = self.strategies.allocate(kind, &mut object, None)?;
-        let errors = strategy.check_new(kind, &object);
+        let errors = match subject.custom {
+            Some(custom) => request.found(custom.check_new(&object)),
+            None => strategy.check_new(kind, &object),
+        };
         if !errors.is_empty() {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             return Err(Refusal::invalid(kind, name, &errors));
@@ -149,6 +167,14 @@ impl Registry {
         let charge = admission::charge(&request, &object, &self.ledger)?;
         apply::put(&mut object, managed);
         Ok(Draft { object, warnings: request.warnings.into_inner(), held: Held { allocation, charge } })
+    }
+}
+
+/// The refusal of a new object whose definition is being deleted.
+fn terminating() -> Refusal {
+    Refusal {
+        message: "create not allowed while custom resource definition is terminating".to_owned(),
+        ..Refusal::method_not_allowed()
     }
 }
 

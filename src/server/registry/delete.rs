@@ -2,9 +2,10 @@
 
 use super::admission::{self, Operation, Request};
 use super::commit::{Commit, Held};
-use super::{Context, Index, Place, Registry, decoded, encode, store_refusal};
+use super::{Context, Place, Registry, store_refusal};
+use crate::catalogue::Subject;
 use crate::conversion::{shown, shown_bytes};
-use crate::strategies::Strategy;
+use crate::strategies::{Strategies, Strategy};
 use api::kinds::Kind;
 use api::status::{Refusal, deleted};
 use api::validate::{Error, Path};
@@ -109,23 +110,22 @@ impl Registry {
         context: &Context,
     ) -> Result<Bytes, Refusal> {
         let Place { kind, namespace, name } = place;
-        let strategy = self.strategies.of(kind);
+        let custom = self.custom(kind)?;
+        let subject = Subject { kind, custom: custom.as_ref() };
+        let strategy = Strategies::of(kind);
         let key = place.key();
         for _ in 0..ATTEMPTS {
             let record = self.find(kind, namespace, name)?;
-            let old = decoded(&record)?;
+            let old = self.form_of(subject, &record)?;
             check_preconditions(kind, name, &old, options)?;
             self.admit_delete(place, &old, context)?;
-            let new = marked(kind, strategy, &old, options);
+            let new = marked(strategy, &old, options);
             let gone = is_finished(kind, &new);
             if context.dry_run || options.dry_run || (!gone && new == old) {
                 return Ok(answer(kind, gone, &old, &new));
             }
             let body = answer(kind, gone, &old, &new);
-            let (template, index) = (
-                encode::template(if gone { &old } else { &new }),
-                Index::of(super::index::kind_of_key(&key), &new),
-            );
+            let (template, index) = self.stored(subject, &key, if gone { &old } else { &new })?;
             let change = if gone { Change::Delete(template, index) } else { Change::Put(template, index) };
             let write = Write {
                 key: key.clone(),
@@ -138,7 +138,7 @@ impl Registry {
             let commit = Commit { kind, namespace, write, old, new, held: Held::default() };
             match self.committer().commit(commit).await {
                 Ok(_) if gone => return Ok(body),
-                Ok(written) => return Ok(shown_bytes(kind, &written)),
+                Ok(written) => return Ok(shown_bytes(kind, &self.shown(kind, written)?)),
                 Err(WriteError::Conflict(_)) if options.version.is_some() => {
                     return Err(Refusal::stale(kind, name));
                 }
@@ -206,7 +206,7 @@ pub(super) fn check_preconditions(
 }
 
 /// The object with its deletion asked for.
-fn marked(kind: &Kind, strategy: &Strategy, old: &Value, options: &DeleteOptions) -> Value {
+fn marked(strategy: &Strategy, old: &Value, options: &DeleteOptions) -> Value {
     let mut new = old.clone();
     let grace_s = (strategy.grace_s)(old, options.grace_s);
     let deleting = !old["metadata"]["deletionTimestamp"].is_null();
@@ -226,8 +226,8 @@ fn marked(kind: &Kind, strategy: &Strategy, old: &Value, options: &DeleteOptions
         }
     }
     set_propagation(&mut new, options.propagation.as_deref().unwrap_or(strategy.propagation));
-    if kind.kind == "Namespace" {
-        new["status"]["phase"] = Value::from("Terminating");
+    if !deleting {
+        (strategy.mark_deleted)(&mut new);
     }
     new
 }
@@ -270,7 +270,7 @@ mod tests {
 
     fn mark(object: &Value, options: &DeleteOptions) -> (Value, bool) {
         let kind = by_kind(object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap()).unwrap();
-        let new = marked(kind, Strategies::static_of(kind), object, options);
+        let new = marked(Strategies::of(kind), object, options);
         let finished = is_finished(kind, &new);
         (new, finished)
     }

@@ -1,7 +1,8 @@
 //! What a body has to be: an object of a resource's kind, or of what one of its subresources takes.
 
+use crate::catalogue::Custom;
 use api::kinds::{Kind, Subresource, by_kind};
-use api::schema::{TypeId, schema};
+use api::schema::{Findings, TypeId, check, schema};
 use api::status::Refusal;
 use api::validate::go_kind;
 use serde_json::{Value, json};
@@ -10,11 +11,13 @@ use serde_json::{Value, json};
 const SHOWN_BYTES: usize = 30;
 
 /// A kind that a body is read as.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Form {
+#[derive(Clone, Copy)]
+pub(crate) struct Form<'a> {
     group: &'static str,
     version: &'static str,
     kind: &'static str,
+    /// What a definition says of it.
+    custom: Option<&'a Custom>,
 }
 
 /// Why an object is none of a form, and what it says it is.
@@ -25,22 +28,41 @@ pub(super) struct Misfit {
     pub(super) why: String,
 }
 
-impl Form {
+impl<'a> Form<'a> {
     /// The options of a deletion.
-    pub(super) const OPTIONS: Self = Self { group: "", version: "v1", kind: "DeleteOptions" };
+    pub(super) const OPTIONS: Self = Self { group: "", version: "v1", kind: "DeleteOptions", custom: None };
 
     pub(crate) fn of(kind: &Kind) -> Self {
-        Self { group: kind.group, version: kind.version, kind: kind.kind }
+        Self { group: kind.group, version: kind.version, kind: kind.kind, custom: None }
+    }
+
+    /// Objects of a kind that a definition may describe.
+    pub(crate) fn with(self, custom: Option<&'a Custom>) -> Self {
+        Self { custom, ..self }
     }
 
     /// What is written through a subresource of a kind.
     pub(crate) fn through(kind: &Kind, subresource: &Subresource) -> Self {
         let (group, version) = subresource.version_of(kind);
-        Self { group, version, kind: if subresource.kind.is_empty() { kind.kind } else { subresource.kind } }
+        let name = if subresource.kind.is_empty() { kind.kind } else { subresource.kind };
+        Self { group, version, kind: name, custom: None }
     }
 
     pub(crate) fn ty(self) -> Option<TypeId> {
         schema().by_gvk(self.group, self.version, self.kind)
+    }
+
+    /// Brings an object into the form of its type; `None` if it has none.
+    pub(super) fn shape(self, object: &mut Value) -> Option<Findings> {
+        match self.custom {
+            Some(custom) => Some(custom.shape(object)),
+            None => self.ty().map(|ty| check(object, ty)),
+        }
+    }
+
+    /// Kinds of definitions have no messages.
+    pub(super) fn has_messages(self) -> bool {
+        self.custom.is_none()
     }
 
     fn api_version(self) -> String {
@@ -134,7 +156,8 @@ impl Form {
             Some(stated) => stated.to_owned(),
         };
         let (api_version, kind) = (stated("apiVersion", &own), stated("kind", self.kind));
-        if api_version == own && kind == self.kind {
+        // Of a custom kind only the version is looked at here; its own rules look at the kind.
+        if api_version == own && (kind == self.kind || self.custom.is_some()) {
             object["apiVersion"] = Value::from(own);
             object["kind"] = Value::from(kind);
             return Ok(());
@@ -156,6 +179,9 @@ impl Form {
 
     /// Whether something else is another form of the same objects.
     pub(super) fn is_shared(self, object: &Value) -> bool {
+        if self.custom.is_some() {
+            return true;
+        }
         let row = |api_version: &str, kind: &str| by_kind(api_version, kind).map(Kind::storage_prefix);
         let stated = |field: &str| object[field].as_str().unwrap_or_default();
         let other = row(stated("apiVersion"), stated("kind"));

@@ -57,7 +57,7 @@ impl Index {
         self.labels.iter().find(|(own, _)| **own == *key).map(|(_, value)| &**value)
     }
 
-    /// A selectable field's value, or "".
+    /// A selectable field's value, or ""; of custom kinds nothing is known here.
     pub(crate) fn field(&self, path: &str) -> &str {
         let names = self.kind.map_or(&[][..], |kind| kind.selectable_fields);
         names.iter().position(|name| *name == path).map_or("", |place| &self.fields[place])
@@ -101,12 +101,31 @@ impl Selection {
             return false;
         }
         let (namespace, name) = place_of(record);
+        let custom = if record.index.kind.is_none() { self.custom_fields(record) } else { Vec::new() };
         self.fields.is_everything()
             || self.fields.matches_with(|field| match field {
                 "metadata.name" => name,
                 "metadata.namespace" => namespace,
-                field => record.index.field(field),
+                field => match custom.iter().find(|(path, _)| *path == field) {
+                    Some((_, text)) => text,
+                    None => record.index.field(field),
+                },
             })
+    }
+
+    /// The fields of a custom object that are selected by. Definitions come and go, so that none are kept.
+    fn custom_fields(&self, record: &Record) -> Vec<(&str, String)> {
+        let mut own = self.fields.fields().filter(|path| !path.starts_with("metadata.")).peekable();
+        if own.peek().is_none() {
+            return Vec::new();
+        }
+        let object: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+        let text = |path: &str| match path.split('.').fold(&object, |value, part| &value[part]) {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        own.map(|path| (path, text(path))).collect()
     }
 
     pub(crate) fn is_everything(&self) -> bool {

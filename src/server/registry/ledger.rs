@@ -192,7 +192,8 @@ impl Books {
             let name = record.key.strip_prefix(&prefix).unwrap_or_default().to_owned();
             if !accounts.get(&name).is_some_and(|account| account.is_of(record)) {
                 let reserved = accounts.remove(&name).map(|account| account.reserved).unwrap_or_default();
-                let account = Account::count(record, &snapshot, namespace, reserved);
+                let kinds = counted_kinds(records);
+                let account = Account::count((record, &kinds), &snapshot, namespace, reserved);
                 accounts.insert(name.clone(), account);
             }
             there.push(name);
@@ -225,10 +226,15 @@ impl Account {
     }
 
     /// Counts everything in one state of the store.
-    fn count(record: &Record, snapshot: &Snapshot<Index>, namespace: &str, reserved: Amounts) -> Self {
+    fn count(
+        (record, kinds): (&Record, &[&'static Kind]),
+        snapshot: &Snapshot<Index>,
+        namespace: &str,
+        reserved: Amounts,
+    ) -> Self {
         let (quota, now) = (read(record), clock::now());
         let mut account = Self {
-            used: quota.nothing_used(counted_kinds()),
+            used: quota.nothing_used(kinds.iter().copied()),
             quota,
             uid: record.index.uid.clone(),
             read_at: record.revision,
@@ -236,7 +242,7 @@ impl Account {
             reserved,
             due: None,
         };
-        for kind in counted_kinds() {
+        for kind in kinds {
             account.count_kind(kind, snapshot, namespace, now);
         }
         account
@@ -325,8 +331,11 @@ impl Account {
 }
 
 /// The kinds whose objects can count, each once.
-fn counted_kinds() -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().filter(|kind| kind.namespaced && kind.stored() && kind.stored_as().is_none())
+fn counted_kinds(records: &Records) -> Vec<&'static Kind> {
+    let added = records.catalogue().added();
+    let customs = added.customs().iter().filter(|custom| custom.is_stored()).map(|custom| custom.kind);
+    let own = KINDS.iter().filter(|kind| kind.stored() && kind.stored_as().is_none());
+    own.chain(customs).filter(|kind| kind.namespaced).collect()
 }
 
 fn read(record: &Record) -> Quota {

@@ -1,5 +1,6 @@
 //! Lists: a consistent snapshot, in pages.
 
+use super::reading::all_shown;
 use super::{Record, Registry, Selection};
 use crate::http::query::Query;
 use api::kinds::Kind;
@@ -267,7 +268,7 @@ impl Registry {
                     record.into_iter().filter(|record| options.selection.matches(record)).cloned().collect();
                 return Ok(Page {
                     revision: snapshot.revision(),
-                    items,
+                    items: all_shown(self.catalogue(), kind, items)?,
                     continuation: String::new(),
                     remaining: None,
                 });
@@ -287,6 +288,7 @@ impl Registry {
             page.continuation = Continuation { revision: Some(snapshot.revision()), after }.token();
             self.records.store().pin(&snapshot);
         }
+        page.items = all_shown(self.catalogue(), kind, page.items)?;
         Ok(page)
     }
 

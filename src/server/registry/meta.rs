@@ -99,6 +99,25 @@ pub(crate) fn identify(object: &mut Value, generation: bool) {
     }
 }
 
+/// Sets one condition of a status; it keeps its place and, if its status stays the same, its time.
+pub(crate) fn set_condition(object: &mut Value, mut condition: Value) {
+    condition["lastTransitionTime"] = Value::from(timestamp());
+    let conditions = &mut object["status"]["conditions"];
+    let Some(all) = conditions.as_array_mut() else {
+        *conditions = json!([condition]);
+        return;
+    };
+    match all.iter_mut().find(|own| own["type"] == condition["type"]) {
+        Some(own) => {
+            if own["status"] == condition["status"] {
+                condition["lastTransitionTime"] = own["lastTransitionTime"].clone();
+            }
+            *own = condition;
+        }
+        None => all.push(condition),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

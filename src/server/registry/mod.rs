@@ -15,6 +15,7 @@ mod index;
 mod ledger;
 mod list;
 mod meta;
+mod reading;
 mod records;
 pub(crate) mod render;
 mod subresources;
@@ -35,7 +36,7 @@ pub(crate) use delete::DeleteOptions;
 pub(crate) use form::Form;
 pub(crate) use index::{Index, Record, Selection, place_of};
 pub(crate) use list::{ListOptions, Page, asked_revision};
-pub(crate) use meta::{new_uid, place as place_object, random, timestamp};
+pub(crate) use meta::{new_uid, place as place_object, random, set_condition, timestamp};
 pub(crate) use records::{Followed, Records};
 pub(crate) use render::Rendering;
 pub(crate) use subresources::Reply;
@@ -45,6 +46,7 @@ pub(crate) use update::{Change, Part};
 pub(crate) use watching::{Serving, WatchOptions};
 
 use crate::auth::{Authorizer, ServiceAccountKeys, User};
+use crate::catalogue::Catalogue;
 use crate::strategies::Strategies;
 use api::kinds::Kind;
 use api::status::Refusal;
@@ -124,6 +126,11 @@ impl Registry {
 
     pub(crate) fn records(&self) -> &Records {
         &self.records
+    }
+
+    /// The kinds that are served.
+    pub(crate) fn catalogue(&self) -> Catalogue<'_> {
+        self.records.catalogue()
     }
 
     pub(crate) fn keys(&self) -> &ServiceAccountKeys {

@@ -3,6 +3,7 @@
 use super::index::{Index, index};
 use super::render::in_protobuf;
 use super::usage::Usages;
+use crate::catalogue::{Catalogue, Compiled};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +21,15 @@ const OBJECT_BYTES: usize = 1_572_864;
 pub(crate) enum Followed {
     Access,
     Flow,
+    Definitions,
 }
 
 /// What stands in their keys.
-const FOLLOWED: [(Followed, &str); 2] =
-    [(Followed::Access, ".rbac.authorization.k8s.io/"), (Followed::Flow, ".flowcontrol.apiserver.k8s.io/")];
+const FOLLOWED: [(Followed, &str); 3] = [
+    (Followed::Access, ".rbac.authorization.k8s.io/"),
+    (Followed::Flow, ".flowcontrol.apiserver.k8s.io/"),
+    (Followed::Definitions, "customresourcedefinitions.apiextensions.k8s.io/"),
+];
 
 /// The store of objects. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +38,7 @@ pub(crate) struct Records {
     /// The revision of the last write to each followed group.
     changed: Arc<[AtomicU64; FOLLOWED.len()]>,
     usages: Arc<Usages>,
+    compiled: Arc<Compiled>,
 }
 
 impl Records {
@@ -44,7 +50,7 @@ impl Records {
         let store = Store::open(config, index, supervisor).await?;
         let changed = Arc::new(FOLLOWED.map(|_| AtomicU64::new(store.revision())));
         let usages = Arc::new(Usages::new(store.snapshot().range("", None)));
-        Ok(Self { store, changed, usages })
+        Ok(Self { store, changed, usages, compiled: Arc::default() })
     }
 
     pub(crate) fn store(&self) -> &Store<Index> {
@@ -53,6 +59,11 @@ impl Records {
 
     pub(crate) fn snapshot(&self) -> Snapshot<Index> {
         self.store.snapshot()
+    }
+
+    /// The kinds that are served.
+    pub(crate) fn catalogue(&self) -> Catalogue<'_> {
+        Catalogue { records: self, compiled: &self.compiled }
     }
 
     /// How much there is of each kind, and how many watch it.

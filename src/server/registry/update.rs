@@ -3,11 +3,10 @@
 use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
-use super::{
-    Context, Form, Index, Outcome, Place, Record, Registry, decode_checked, decoded, encode, store_refusal,
-};
+use super::{Context, Form, Index, Outcome, Place, Record, Registry, decode_checked, store_refusal};
+use crate::catalogue::Subject;
 use crate::conversion;
-use crate::strategies::Strategy;
+use crate::strategies::{Strategies, Strategy};
 use api::kinds::Kind;
 use api::patch;
 use api::schema::schema;
@@ -106,7 +105,9 @@ impl Registry {
         context: &Context,
     ) -> Result<Outcome, Refusal> {
         let Place { kind, namespace, name } = place;
-        let form = Form::of(kind);
+        let custom = self.custom(kind)?;
+        let subject = Subject { kind, custom: custom.as_ref() };
+        let form = Form::of(kind).with(subject.custom);
         let (change, noted) = &change.checked(form, context)?;
         let change = change.as_ref();
         for _ in 0..ATTEMPTS {
@@ -132,8 +133,8 @@ impl Registry {
                 }
                 (found, _) => found?,
             };
-            let mut old = decoded(&record)?;
-            let (new, mut owned) = self.proposed(kind, change, &mut old, context)?;
+            let mut old = self.form_of(subject, &record)?;
+            let (new, mut owned) = self.proposed(subject, change, &mut old, context)?;
             let (new, mut warnings) = match change {
                 Change::Replace(_) => (new, noted.clone()),
                 _ => decode_checked(new, form, &context.reading)?,
@@ -145,17 +146,21 @@ impl Registry {
                 return Err(unversioned(place));
             }
             let Prepared { managed, warnings: more, held } =
-                self.prepare(place, (&mut new, &old), (part, &mut owned), context)?;
+                self.prepare((place, subject), (&mut new, &old), (part, &mut owned), context)?;
             warnings.extend(more);
             if new == old && apply::is_same(&managed, &owned) {
-                return Ok(Outcome { object: record.value.clone(), created: false, warnings });
+                let object = self.shown(kind, record.value.clone())?;
+                return Ok(Outcome { object, created: false, warnings });
             }
             apply::put(&mut new, managed);
             if context.dry_run {
                 return Ok(Outcome { object: new.to_string().into(), created: false, warnings });
             }
             match self.put(place, &record, (old, new), held).await {
-                Ok(object) => return Ok(Outcome { object, created: false, warnings }),
+                Ok(object) => {
+                    let object = self.shown(kind, object)?;
+                    return Ok(Outcome { object, created: false, warnings });
+                }
                 Err(WriteError::Conflict(None)) => return Err(Refusal::not_found(kind, name)),
                 Err(WriteError::Conflict(Some(_))) if seen.is_some() => {
                     return Err(Refusal::stale(kind, name));
@@ -177,7 +182,9 @@ impl Registry {
     ) -> Result<Bytes, WriteError<Index>> {
         let (kind, key) = (place.kind, place.key());
         let gone = super::delete::is_finished(kind, &new);
-        let (template, index) = (encode::template(&new), Index::of(super::index::kind_of_key(&key), &new));
+        let custom = self.custom(kind).map_err(unwritable)?;
+        let subject = Subject { kind, custom: custom.as_ref() };
+        let (template, index) = self.stored(subject, &key, &new).map_err(unwritable)?;
         let change =
             if gone { StoreChange::Delete(template, index) } else { StoreChange::Put(template, index) };
         let durability = super::durability(&key);
@@ -191,16 +198,20 @@ impl Registry {
     /// `managedFields`.
     fn prepare(
         &self,
-        Place { kind, namespace, name }: Place<'_>,
+        (Place { kind, namespace, name }, subject): (Place<'_>, Subject<'_>),
         (new, old): (&mut Value, &Value),
         (part, owned): (Part, &mut Owned),
         context: &Context,
     ) -> Result<Prepared, Refusal> {
-        let strategy = self.strategies.of(kind);
+        let strategy = Strategies::of(kind);
         complete((new, old), kind, strategy, part);
-        let managed = apply::tell(kind, (new, Some(old)), owned, &context.writer);
+        let managed = apply::tell(subject, (new, Some(old)), owned, &context.writer);
         let view = self.view();
-        let warnings = if part == Part::Main { (strategy.warnings)(new) } else { Vec::new() };
+        let warnings = match subject.custom {
+            _ if part != Part::Main => Vec::new(),
+            Some(custom) => custom.warnings(new, old),
+            None => (strategy.warnings)(new),
+        };
         let request = Request {
             kind,
             subresource: context.writer.subresource,
@@ -218,8 +229,11 @@ impl Registry {
         if part == Part::Main {
             held.allocation = self.strategies.allocate(kind, new, Some(old))?;
         }
-        count_generation(new, old, strategy, part);
-        let errors = strategy.check_change(kind, new, old, part);
+        count_generation((new, old), kind, strategy, part);
+        let errors = match subject.custom {
+            Some(custom) => request.found(custom.check_change(new, old, part)),
+            None => strategy.check_change(kind, new, old, part),
+        };
         if !errors.is_empty() {
             return Err(Refusal::invalid(kind, name, &errors));
         }
@@ -267,11 +281,16 @@ fn settle((new, old): (&mut Value, &Value), strategy: &Strategy, part: Part) {
 }
 
 /// A change of what is desired is a new generation.
-fn count_generation(new: &mut Value, old: &Value, strategy: &Strategy, part: Part) {
-    if strategy.generation.counts() && part != Part::Status && desire(new) != desire(old) {
+fn count_generation((new, old): (&mut Value, &Value), kind: &Kind, strategy: &Strategy, part: Part) {
+    if strategy.generation.counts() && part != Part::Status && desire(new, kind) != desire(old, kind) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         new["metadata"]["generation"] = Value::from(generation);
     }
+}
+
+/// An object that cannot be brought into the form in which it is stored.
+fn unwritable(refusal: Refusal) -> WriteError<Index> {
+    WriteError::Io(refusal.message)
 }
 
 /// The refusal of an update that does not say which version it changes.
@@ -335,6 +354,7 @@ fn etcd_key(kind: &Kind, namespace: &str, name: &str) -> String {
         ("", "nodes") => "minions",
         ("", "replicationcontrollers") => "controllers",
         ("networking.k8s.io", "ingresses") => "ingress",
+        (group, plural) if kind.custom => &format!("{group}/{plural}"),
         (_, plural) => plural,
     };
     let place = if kind.namespaced { format!("{namespace}/") } else { String::new() };
@@ -381,8 +401,11 @@ fn only_status(new: &mut Value, old: &Value, labels: bool) {
     *new = result;
 }
 
-/// What of an object is desire: everything but metadata and status.
-fn desire(object: &Value) -> Vec<(&String, &Value)> {
+/// What of an object is desire: everything but metadata and status; of custom kinds the status too, where
+/// it is no door of its own.
+fn desire<'o>(object: &'o Value, kind: &Kind) -> Vec<(&'o String, &'o Value)> {
+    let with_status = kind.custom && kind.subresource("status").is_none();
     let fields = object.as_object().into_iter().flatten();
-    fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status")).collect()
+    let other = |name: &str| name == "metadata" || (name == "status" && !with_status);
+    fields.filter(|(name, _)| !other(name)).collect()
 }

@@ -1,12 +1,13 @@
 //! How much there is of each kind, and how many watch it: what a request will cost.
 
-use super::index::{Record, kind_of_key};
+use super::index::Record;
+use super::index::kind_of_key;
 use crate::flow::Load;
 use api::kinds::{KINDS, Kind};
 use api::selector::Fields;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Watches at a time: each holds some kilobytes, and a thousand nodes have some tens each.
 const WATCHES: usize = 100_000;
@@ -24,7 +25,9 @@ type Watched = (Box<str>, Box<str>);
 
 /// The usage of every stored kind.
 pub(crate) struct Usages {
-    kinds: HashMap<(&'static str, &'static str), Usage>,
+    kinds: HashMap<(&'static str, &'static str), Arc<Usage>>,
+    /// Custom kinds that were written or watched, by their resource.
+    others: RwLock<HashMap<String, Arc<Usage>>>,
     watches: AtomicUsize,
 }
 
@@ -45,7 +48,7 @@ impl Drop for Watching {
     fn drop(&mut self) {
         self.usages.watches.fetch_sub(1, Ordering::Relaxed);
         let Some((kind, watched)) = &self.of else { return };
-        let Some(usage) = self.usages.of(kind) else { return };
+        let usage = self.usages.of(kind);
         let mut watches = usage.watches();
         if let Some(count) = watches.get_mut(watched) {
             *count -= 1;
@@ -58,20 +61,36 @@ impl Drop for Watching {
 
 impl Usages {
     pub(super) fn new<'a>(records: impl Iterator<Item = &'a Arc<Record>>) -> Self {
-        let kinds = KINDS.iter().map(|kind| ((kind.storage_group, kind.plural), Usage::default()));
-        let usages = Self { kinds: kinds.collect(), watches: AtomicUsize::new(0) };
+        let kinds = KINDS.iter().map(|kind| ((kind.storage_group, kind.plural), Arc::default()));
+        let (kinds, others) = (kinds.collect(), RwLock::default());
+        let usages = Self { kinds, others, watches: AtomicUsize::new(0) };
         records.for_each(|record| usages.wrote(None, Some(record)));
         usages
     }
 
-    fn of(&self, kind: &Kind) -> Option<&Usage> {
-        self.kinds.get(&(kind.storage_group, kind.plural))
+    fn of(&self, kind: &Kind) -> Arc<Usage> {
+        match self.kinds.get(&(kind.storage_group, kind.plural)) {
+            Some(usage) => usage.clone(),
+            None => self.other(&kind.resource()),
+        }
+    }
+
+    fn other(&self, resource: &str) -> Arc<Usage> {
+        if let Some(usage) = self.others.read().unwrap_or_else(PoisonError::into_inner).get(resource) {
+            return usage.clone();
+        }
+        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
+        others.entry(resource.to_owned()).or_default().clone()
     }
 
     /// Follows a write.
     pub(super) fn wrote(&self, before: Option<&Record>, now: Option<&Record>) {
         let Some(record) = now.or(before) else { return };
-        let Some(usage) = kind_of_key(&record.key).and_then(|kind| self.of(kind)) else { return };
+        let usage = match (kind_of_key(&record.key), record.key.split_once('/')) {
+            (Some(kind), _) => self.of(kind),
+            (None, Some((resource, _))) => self.other(resource),
+            (None, None) => return,
+        };
         let count = |record: Option<&Record>| i64::from(record.is_some());
         let bytes = |record: Option<&Record>| {
             record.map_or(0, |record| i64::try_from(record.value.len()).unwrap_or(i64::MAX))
@@ -81,14 +100,14 @@ impl Usages {
     }
 
     pub(crate) fn load(&self, kind: &Kind) -> Load {
-        let Some(usage) = self.of(kind) else { return Load::default() };
+        let usage = self.of(kind);
         let number = |number: &AtomicI64| u64::try_from(number.load(Ordering::Relaxed)).unwrap_or(0);
         Load { objects: number(&usage.objects), bytes: number(&usage.bytes), watches: 0 }
     }
 
     /// The load of a write to an object of a namespace: who watches the kind, the namespace or the object.
     pub(crate) fn load_of_write(&self, kind: &Kind, namespace: &str, name: &str) -> Load {
-        let Some(usage) = self.of(kind) else { return Load::default() };
+        let usage = self.of(kind);
         let watches = usage.watches();
         let count =
             |namespace: &str, name: &str| watches.get(&(namespace.into(), name.into())).copied().unwrap_or(0);
@@ -110,10 +129,8 @@ impl Usages {
         let of_node = fields.required("spec.nodeName").is_some_and(|node| !node.is_empty());
         let name = fields.required("metadata.name").unwrap_or_default();
         let of = (!of_node).then(|| (kind, (namespace.into(), name.into())));
-        if let Some((kind, watched)) = &of
-            && let Some(usage) = self.of(kind)
-        {
-            *usage.watches().entry(watched.clone()).or_default() += 1;
+        if let Some((kind, watched)) = &of {
+            *self.of(kind).watches().entry(watched.clone()).or_default() += 1;
         }
         Some(Watching { usages: self.clone(), of })
     }
@@ -125,6 +142,9 @@ impl Usages {
             .filter(|kind| kind.stored() && kind.group == kind.storage_group)
             .map(|kind| (kind.resource(), self.load(kind).objects))
             .collect();
+        let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
+        let counted = |usage: &Usage| u64::try_from(usage.objects.load(Ordering::Relaxed)).unwrap_or(0);
+        all.extend(others.iter().map(|(resource, usage)| (resource.clone(), counted(usage))));
         all.sort();
         all
     }

@@ -100,6 +100,8 @@ enum State {
 
 struct Stream {
     kind: &'static Kind,
+    /// What tells how objects of a custom kind are shown.
+    records: Records,
     rendering: Rendering,
     selection: Selection,
     state: State,
@@ -160,6 +162,7 @@ impl Records {
         let now = clock::instant();
         let stream = Stream {
             kind,
+            records: self.clone(),
             rendering: serving.rendering,
             selection: options.selection,
             state,
@@ -264,9 +267,10 @@ impl Stream {
     fn send_initial(&mut self, mut initial: Initial) {
         let rest = initial.snapshot.range(&initial.prefix, initial.after.as_deref());
         let some: Vec<Arc<Record>> = rest.take(INITIAL).cloned().collect();
-        for record in some.iter().filter(|record| self.selection.matches(record)) {
-            let object = self.rendering.event(self.kind, &record.value, std::mem::take(&mut self.first));
-            push(&mut self.frames, &self.rendering, "ADDED", object);
+        for record in &some {
+            if self.selection.matches(record) {
+                self.send("ADDED", record);
+            }
         }
         if let Some(last) = some.last() {
             initial.after = Some(last.key.clone());
@@ -322,16 +326,36 @@ impl Stream {
         let before = event.previous.as_ref().is_some_and(|record| self.selection.matches(record));
         let now = !event.deleted && self.selection.matches(&event.record);
         match (before, now) {
-            (false, true) => self.send("ADDED", &event.record.value),
-            (true, true) => self.send("MODIFIED", &event.record.value),
-            (true, false) if event.deleted => self.send("DELETED", &event.record.value),
-            (true, false) => self.send("DELETED", &departed(event.previous.as_ref(), event.record.revision)),
+            (false, true) => self.send("ADDED", &event.record),
+            (true, true) => self.send("MODIFIED", &event.record),
+            (true, false) if event.deleted => self.send("DELETED", &event.record),
+            (true, false) => {
+                let left = event.previous.as_ref().and_then(|record| self.shown(record));
+                let left = left.map(|record| departed(&record, event.record.revision));
+                self.send_bytes("DELETED", &left.unwrap_or_default());
+            }
             (false, false) => {}
         }
         self.told = event.record.revision;
     }
 
-    fn send(&mut self, what: &'static str, object: &Bytes) {
+    /// A record as the kind shows it. A custom kind that is gone ends the watch.
+    fn shown(&mut self, record: &Arc<Record>) -> Option<Arc<Record>> {
+        if !self.kind.custom {
+            return Some(record.clone());
+        }
+        let custom = self.records.catalogue().custom(self.kind);
+        let shown = custom.and_then(|custom| super::reading::shown(custom.as_ref(), record.clone()));
+        shown.inspect_err(|_| self.state = State::Ended).ok()
+    }
+
+    fn send(&mut self, what: &'static str, record: &Arc<Record>) {
+        if let Some(record) = self.shown(record) {
+            self.send_bytes(what, &record.value);
+        }
+    }
+
+    fn send_bytes(&mut self, what: &'static str, object: &Bytes) {
         let object = self.rendering.event(self.kind, object, std::mem::take(&mut self.first));
         push(&mut self.frames, &self.rendering, what, object);
     }
@@ -367,8 +391,7 @@ impl Stream {
 }
 
 /// The last form that was selected, at the revision at which it no longer was.
-fn departed(previous: Option<&Arc<Record>>, revision: u64) -> Bytes {
-    let Some(previous) = previous else { return Bytes::new() };
+fn departed(previous: &Record, revision: u64) -> Bytes {
     let mut object: Value = serde_json::from_slice(&previous.value).unwrap_or_default();
     object["metadata"]["resourceVersion"] = Value::from(revision.to_string());
     object.to_string().into()

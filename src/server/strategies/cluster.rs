@@ -30,6 +30,7 @@ pub(super) const NAMESPACE: Strategy = Strategy {
         }
         namespace["spec"] = json!({"finalizers": finalizers});
     },
+    mark_deleted: |namespace| namespace["status"]["phase"] = Value::from("Terminating"),
     narrow: |_, new, old| new["status"] = old["status"].clone(),
     // Only the `finalize` subresource changes these.
     prepare_update: |new, old| new["spec"] = old["spec"].clone(),

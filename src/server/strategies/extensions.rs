@@ -2,6 +2,7 @@
 
 use super::admission::{client_config, review_versions};
 use super::{Changes, Generation, PLAIN, Strategy, default, default_zero, items, text};
+use crate::rules::check_definition;
 use api::custom::{selectable, violations};
 use api::validate::{At, Error, Rule, dns_subdomain, path_segment, rfc1035_label};
 use serde_json::{Value, json};
@@ -62,8 +63,25 @@ pub(super) const DEFINITION: Strategy = Strategy {
     changes: Changes::Only,
     generation: Generation::Counted,
     status_at_creation: true,
+    mark_deleted: |definition| {
+        let finalizers = &mut definition["metadata"]["finalizers"];
+        match finalizers.as_array_mut() {
+            Some(all) if all.iter().any(|own| own == CLEANUP) => {}
+            Some(all) => all.push(json!(CLEANUP)),
+            None => *finalizers = json!([CLEANUP]),
+        }
+        crate::registry::set_condition(
+            definition,
+            json!({"type": "Terminating", "status": "True",
+            "reason": "InstanceDeletionPending",
+            "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"}),
+        );
+    },
     ..PLAIN
 };
+
+/// Holds a definition back until its objects are gone.
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// Problems with a text, as one.
 fn joined(at: &At, rule: Rule, prefix: &str) {
@@ -235,7 +253,13 @@ fn version(at: &At, same: &[&str]) {
 
 fn schema(at: &At, versions: &[Value]) {
     let status = versions.iter().any(|version| !version["subresources"]["status"].is_null());
-    violations(&at.get("openAPIV3Schema"), status);
+    let schema = at.get("openAPIV3Schema");
+    let before = schema.errors();
+    violations(&schema, status);
+    // Rules are about objects that the schema describes: of one that is wrong nothing is known.
+    if schema.errors() == before {
+        check_definition(&schema);
+    }
 }
 
 fn subresources(at: &At) {

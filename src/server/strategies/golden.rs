@@ -91,7 +91,7 @@ fn created(kind: &'static Kind, mut object: Value) -> Option<(Value, Vec<String>
     if findings.ill_typed.is_some() {
         return None;
     }
-    let strategy = Strategies::static_of(kind);
+    let strategy = Strategies::of(kind);
     shape(&mut object, kind, strategy);
     let uid = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     let object: Value =
@@ -105,7 +105,7 @@ fn updated(kind: &'static Kind, old: &Value, mut new: Value, part: Part) -> Opti
     if findings.ill_typed.is_some() {
         return None;
     }
-    let strategy = Strategies::static_of(kind);
+    let strategy = Strategies::of(kind);
     reshape((&mut new, old), kind, strategy, part);
     let errors = strategy.check_change(kind, &new, old, part);
     Some(errors.iter().map(ToString::to_string).collect())

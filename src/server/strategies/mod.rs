@@ -79,6 +79,8 @@ pub(crate) struct Strategy {
     pub(crate) grace_s: fn(&Value, Option<i64>) -> i64,
     /// What happens to dependents when a deletion does not say.
     pub(crate) propagation: &'static str,
+    /// Marks an object whose deletion is asked for.
+    pub(crate) mark_deleted: fn(&mut Value),
     /// What to warn writers of who write such an object.
     pub(crate) warnings: fn(&Value) -> Vec<String>,
 }
@@ -135,8 +137,12 @@ const PLAIN: Strategy = Strategy {
     status_meta: false,
     grace_s: |_, _| 0,
     propagation: "Background",
+    mark_deleted: |_| {},
     warnings: |_| Vec::new(),
 };
+
+/// The rules of custom kinds, besides those of their definitions.
+const CUSTOM: Strategy = Strategy { generation: Generation::Counted, ..PLAIN };
 
 /// Finalizers of Kubernetes itself, which need no domain.
 const FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
@@ -147,7 +153,7 @@ impl Strategy {
         validate::check(object, |at| {
             let meta = at.get("metadata");
             validate::object_meta(&meta, kind.namespaced, self.name_rule);
-            finalizers(&meta);
+            finalizers(kind, &meta);
             (self.validate)(at);
             (self.validate_new)(at);
         })
@@ -159,7 +165,7 @@ impl Strategy {
             let meta = at.get("metadata");
             validate::object_meta(&meta, kind.namespaced, any_text);
             validate::object_meta_update(&meta, &old["metadata"]);
-            finalizers(&meta);
+            finalizers(kind, &meta);
             if let Part::Door(door) = part {
                 return (self.validate_door)(door, at, old);
             }
@@ -179,7 +185,11 @@ impl Strategy {
     }
 }
 
-fn finalizers(meta: &At) {
+/// The groups of the API's own machinery take any finalizer.
+fn finalizers(kind: &Kind, meta: &At) {
+    if matches!(kind.group, "apiextensions.k8s.io" | "apiregistration.k8s.io") {
+        return;
+    }
     meta.get("finalizers").each(|finalizer| {
         let name = finalizer.text();
         if !name.contains('/') && !FINALIZERS.contains(&name) {
@@ -269,13 +279,11 @@ impl Strategies {
         Self { allocator: Allocator::new(records, addresses, node_ports) }
     }
 
-    /// The rules of a kind.
-    #[expect(clippy::unused_self, reason = "custom resources will bring rules that are not static")]
-    pub(crate) fn of(&self, kind: &Kind) -> &'static Strategy {
-        Self::static_of(kind)
-    }
-
-    pub(crate) fn static_of(kind: &Kind) -> &'static Strategy {
+    /// The rules of a kind. What a definition says of a custom kind comes on top of the plain ones.
+    pub(crate) fn of(kind: &Kind) -> &'static Strategy {
+        if kind.custom {
+            return &CUSTOM;
+        }
         static INDEX: LazyLock<HashMap<(&str, &str), &'static Strategy>> = LazyLock::new(|| {
             STRATEGIES.iter().map(|(group, kind, strategy)| ((*group, *kind), strategy)).collect()
         });
@@ -296,14 +304,13 @@ impl Strategies {
     }
 
     /// Whether objects of a kind take something from limited pools.
-    #[expect(clippy::unused_self, reason = "custom resources will bring rules that are not static")]
-    pub(crate) fn allocates(&self, kind: &Kind) -> bool {
+    pub(crate) fn allocates(kind: &Kind) -> bool {
         (kind.group, kind.kind) == ("", "Service")
     }
 
     /// Gives back what an object had, as it is gone.
     pub(crate) async fn released(&self, kind: &Kind, object: &Value) {
-        if self.allocates(kind) {
+        if Self::allocates(kind) {
             self.allocator.release(object).await;
         }
     }

@@ -5,11 +5,13 @@ mod definitions;
 mod parameters;
 mod paths;
 
+use crate::catalogue::{Added, Custom};
+use api::custom::Form;
 use api::schema::schema;
 use definitions::{OPAQUE, known_versions, referred};
 use parameters::Parameter;
 pub(super) use paths::documents;
-use paths::{Answer, Body, Operation, PathItem};
+use paths::{Answer, Body, Operation, PathItem, TypeName};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -22,16 +24,26 @@ enum Dialect {
 }
 
 impl Dialect {
-    fn reference(self, name: &str) -> Value {
+    /// Where types are, in a reference.
+    fn place(self) -> &'static str {
         match self {
-            Self::V2 => json!({"$ref": format!("#/definitions/io.k8s.{name}")}),
-            Self::V3 => json!({"$ref": format!("#/components/schemas/io.k8s.{name}")}),
+            Self::V2 => "#/definitions/",
+            Self::V3 => "#/components/schemas/",
         }
+    }
+
+    /// A reference to one of Kubernetes' own types.
+    fn reference(self, name: &str) -> Value {
+        json!({"$ref": format!("{}io.k8s.{name}", self.place())})
+    }
+
+    fn named_reference(self, name: TypeName) -> Value {
+        json!({"$ref": format!("{}{name}", self.place())})
     }
 
     fn answer(self, answer: Answer) -> Value {
         match answer {
-            Answer::Type(name) => self.reference(name),
+            Answer::Type(name) => self.named_reference(name),
             Answer::Text => json!({"type": "string"}),
         }
     }
@@ -90,7 +102,7 @@ impl Dialect {
     /// The body as v2's parameter.
     fn body_parameter(self, body: Body) -> Option<Value> {
         let mut parameter =
-            json!({"name": "body", "in": "body", "schema": self.reference(body.type_name()?)});
+            json!({"name": "body", "in": "body", "schema": self.named_reference(body.type_name()?)});
         if body.is_required() {
             parameter["required"] = json!(true);
         }
@@ -179,7 +191,7 @@ fn shared_parameters() -> Map<String, Value> {
 }
 
 /// `/openapi/v2`.
-pub(super) fn v2(out: &mut dyn Write, version: &str) -> io::Result<()> {
+pub(super) fn v2(out: &mut dyn Write, added: &Added, version: &str) -> io::Result<()> {
     let dialect = Dialect::V2;
     let parameters = Value::Object(shared_parameters());
     write!(
@@ -188,20 +200,22 @@ pub(super) fn v2(out: &mut dyn Write, version: &str) -> io::Result<()> {
         info(version),
         bearer()
     )?;
-    let items = documents().into_iter().filter_map(|name| paths::document(&name)).flatten();
+    let items = documents(added).into_iter().filter_map(|name| paths::document(added, &name)).flatten();
     entries(out, items.map(|item| (item.path.clone(), dialect.item(&item))))?;
     out.write_all(b",\"definitions\":")?;
     let names = schema().published().iter().map(|def| def.name).chain(OPAQUE);
     let versions = known_versions();
-    entries(out, names.map(|name| (format!("io.k8s.{name}"), dialect.named(name, &versions))))?;
+    let own = names.map(|name| (format!("io.k8s.{name}"), dialect.named(name, &versions)));
+    let customs = added.customs().iter().flat_map(|custom| types_of(custom, Form::V2));
+    entries(out, own.chain(customs))?;
     out.write_all(b"}")
 }
 
 /// One document of `/openapi/v3`: the paths of a group version and all types they use. `false` if there
 /// is none of the name.
-pub(super) fn v3(out: &mut dyn Write, name: &str, version: &str) -> io::Result<bool> {
+pub(super) fn v3(out: &mut dyn Write, added: &Added, name: &str, version: &str) -> io::Result<bool> {
     let dialect = Dialect::V3;
-    let Some(items) = paths::document(name) else { return Ok(false) };
+    let Some(items) = paths::document(added, name) else { return Ok(false) };
     write!(out, "{{\"openapi\":\"3.0.0\",\"info\":{},\"paths\":", info(version))?;
     entries(out, items.iter().map(|item| (item.path.clone(), dialect.item(item))))?;
     write!(out, ",\"components\":{{\"securitySchemes\":{}", bearer())?;
@@ -209,10 +223,13 @@ pub(super) fn v3(out: &mut dyn Write, name: &str, version: &str) -> io::Result<b
     if !used.is_empty() {
         out.write_all(b",\"schemas\":")?;
         let versions = versions_of(name);
-        entries(
-            out,
-            used.into_iter().map(|name| (format!("io.k8s.{name}"), dialect.named(name, &versions))),
-        )?;
+        let customs = added.customs().iter();
+        let customs = customs.filter(|custom| used.contains(&TypeName::Custom(custom.kind.types[0])));
+        let own = used.iter().filter_map(|name| match name {
+            TypeName::Own(own) => Some((name.to_string(), dialect.named(own, &versions))),
+            TypeName::Custom(_) => None,
+        });
+        entries(out, customs.flat_map(|custom| types_of(custom, Form::V3)).chain(own))?;
     }
     out.write_all(b"}}")?;
     Ok(true)
@@ -224,11 +241,18 @@ fn versions_of(name: &str) -> Vec<(&str, &str)> {
     [("", "v1")].into_iter().chain(own).collect()
 }
 
-/// The types that paths use, and the types those use.
-fn used(items: &[PathItem]) -> BTreeSet<&'static str> {
+/// The types of a custom kind.
+fn types_of(custom: &Custom, form: Form) -> [(String, Value); 2] {
+    let [object, list] = custom.kind.types.map(str::to_owned);
+    let published = custom.published(form);
+    [(object, published.object), (list, published.list)]
+}
+
+/// The types that paths use, and the types those use. Custom ones use the metadata of objects and lists.
+fn used(items: &[PathItem]) -> BTreeSet<TypeName> {
     let mut used = BTreeSet::new();
     let operations = items.iter().flat_map(|item| &item.operations);
-    let mut wanted: Vec<&'static str> = operations
+    let mut wanted: Vec<TypeName> = operations
         .flat_map(|operation| {
             let answer = match operation.answer {
                 Answer::Type(name) => Some(name),
@@ -239,8 +263,16 @@ fn used(items: &[PathItem]) -> BTreeSet<&'static str> {
         .collect();
     while let Some(name) = wanted.pop() {
         if used.insert(name) {
-            wanted.extend(referred(name));
+            let referred = match name {
+                TypeName::Own(name) => referred(name),
+                TypeName::Custom(_) => METADATA.to_vec(),
+            };
+            wanted.extend(referred.into_iter().map(TypeName::Own));
         }
     }
     used
 }
+
+/// The metadata of objects and of lists.
+const METADATA: [&str; 2] =
+    ["apimachinery.pkg.apis.meta.v1.ObjectMeta", "apimachinery.pkg.apis.meta.v1.ListMeta"];

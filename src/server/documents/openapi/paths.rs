@@ -3,9 +3,29 @@
 use super::parameters::{
     DELETE, LIST, NAME, NAMESPACE, OPTIONS, PATCH, PRETTY, PROXIED, Parameter, WATCH, WRITE,
 };
+use crate::catalogue::Added;
 use api::kinds::{Kind, Subresource, group_versions, served};
 use api::schema::schema;
 use std::borrow::Cow;
+use std::fmt;
+
+/// The name of a type.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TypeName {
+    /// One of Kubernetes' own, without `io.k8s.` in front of it.
+    Own(&'static str),
+    /// One that a definition of custom resources makes.
+    Custom(&'static str),
+}
+
+impl fmt::Display for TypeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(name) => write!(f, "io.k8s.{name}"),
+            Self::Custom(name) => f.write_str(name),
+        }
+    }
+}
 
 /// One path.
 pub(super) struct PathItem {
@@ -39,19 +59,19 @@ pub(super) struct Operation {
 pub(super) enum Body {
     Nothing,
     /// An object of this type.
-    Object(&'static str),
+    Object(TypeName),
     Patch,
     DeleteOptions,
 }
 
 impl Body {
     /// Its type.
-    pub(super) fn type_name(self) -> Option<&'static str> {
+    pub(super) fn type_name(self) -> Option<TypeName> {
         match self {
             Self::Nothing => None,
             Self::Object(name) => Some(name),
-            Self::Patch => Some("apimachinery.pkg.apis.meta.v1.Patch"),
-            Self::DeleteOptions => Some("apimachinery.pkg.apis.meta.v1.DeleteOptions"),
+            Self::Patch => Some(TypeName::Own("apimachinery.pkg.apis.meta.v1.Patch")),
+            Self::DeleteOptions => Some(TypeName::Own("apimachinery.pkg.apis.meta.v1.DeleteOptions")),
         }
     }
 
@@ -73,13 +93,13 @@ impl Body {
 #[derive(Clone, Copy)]
 pub(super) enum Answer {
     /// An object of this type.
-    Type(&'static str),
+    Type(TypeName),
     /// Text, or what somebody else answers.
     Text,
 }
 
-const STATUS: &str = "apimachinery.pkg.apis.meta.v1.Status";
-const WATCH_EVENT: &str = "apimachinery.pkg.apis.meta.v1.WatchEvent";
+const STATUS: TypeName = TypeName::Own("apimachinery.pkg.apis.meta.v1.Status");
+const WATCH_EVENT: TypeName = TypeName::Own("apimachinery.pkg.apis.meta.v1.WatchEvent");
 
 const JSON: &[&str] = &["application/json"];
 const ANY: &[&str] = &["*/*"];
@@ -99,6 +119,10 @@ const PATCHES: &[&str] = &[
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+
+const CUSTOM_OBJECTS: &[&str] = &["application/json", "application/yaml"];
+const CUSTOM_PATCHES: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
 /// A verb: its method, its action, and the word that operation ids begin with.
 struct Verb {
@@ -150,7 +174,7 @@ struct Described {
     /// `Namespaced` in the ids of what lies in a namespace.
     namespaced: &'static str,
     /// The type of its objects.
-    ty: &'static str,
+    ty: TypeName,
 }
 
 impl Described {
@@ -161,7 +185,10 @@ impl Described {
             prefix: format!("{}{}", capital(&word), capital(kind.version)),
             tag: format!("{word}_{}", kind.version),
             namespaced: if kind.namespaced { "Namespaced" } else { "" },
-            ty: type_name(kind.group, kind.version, kind.kind),
+            ty: match kind.types {
+                ["", _] => type_name(kind.group, kind.version, kind.kind),
+                [own, _] => TypeName::Custom(own),
+            },
         }
     }
 
@@ -204,18 +231,29 @@ impl Described {
             body,
             answer: Answer::Type(answer),
             codes,
-            consumes: if verb.action == "patch" { PATCHES } else { ANY },
-            produces: if streams { STREAMS } else { OBJECTS },
+            consumes: match verb.action {
+                "patch" if self.kind.custom => CUSTOM_PATCHES,
+                "patch" => PATCHES,
+                _ => ANY,
+            },
+            produces: match streams {
+                _ if self.kind.custom => CUSTOM_OBJECTS,
+                true => STREAMS,
+                false => OBJECTS,
+            },
         }
     }
 
     /// The type that the deletion of an object answers with.
-    fn deleted(&self) -> &'static str {
+    fn deleted(&self) -> TypeName {
         if self.kind.returns_deleted { self.ty } else { STATUS }
     }
 
-    fn list(&self) -> &'static str {
-        type_name(self.kind.group, self.kind.version, &self.kind.list_kind())
+    fn list(&self) -> TypeName {
+        match self.kind.types {
+            [_, ""] => type_name(self.kind.group, self.kind.version, &self.kind.list_kind()),
+            [_, own] => TypeName::Custom(own),
+        }
     }
 
     /// All its paths.
@@ -282,7 +320,8 @@ impl Described {
     fn through(&self, door: &Subresource, verb: &Verb, kind: &str) -> Operation {
         let mut operation = self.operation(verb, self.placed(true), (self.namespaced, &capital(door.name)));
         let (group, version) = door.version_of(self.kind);
-        let ty = type_name(group, version, kind);
+        let own = door.kind.is_empty();
+        let ty = if own { self.ty } else { type_name(group, version, kind) };
         operation.concerns = (group, version, kind.to_owned().into());
         operation.answer = Answer::Type(ty);
         if let Body::Object(_) = operation.body {
@@ -333,10 +372,10 @@ impl Described {
     }
 }
 
-fn type_name(group: &'static str, version: &'static str, kind: &str) -> &'static str {
+fn type_name(group: &'static str, version: &'static str, kind: &str) -> TypeName {
     let types = schema().types().iter();
     let mut named = types.filter(|def| def.gvk == Some((group, version, kind)));
-    named.next().map_or(STATUS, |def| def.name)
+    named.next().map_or(STATUS, |def| TypeName::Own(def.name))
 }
 
 impl PathItem {
@@ -374,7 +413,7 @@ impl General {
             path: path.into(),
             id: id.into(),
             tag: tag.into(),
-            answer: Answer::Type(ty),
+            answer: Answer::Type(TypeName::Own(ty)),
             consumes: OBJECTS,
             produces: OBJECTS,
         }
@@ -416,7 +455,7 @@ const GENERAL: [General; 5] = [
         path: Cow::Borrowed("api"),
         id: Cow::Borrowed("getCoreAPIVersions"),
         tag: Cow::Borrowed("core"),
-        answer: Answer::Type("apimachinery.pkg.apis.meta.v1.APIVersions"),
+        answer: Answer::Type(TypeName::Own("apimachinery.pkg.apis.meta.v1.APIVersions")),
         consumes: OBJECTS,
         produces: OBJECTS,
     },
@@ -424,7 +463,7 @@ const GENERAL: [General; 5] = [
         path: Cow::Borrowed("apis"),
         id: Cow::Borrowed("getAPIVersions"),
         tag: Cow::Borrowed("apis"),
-        answer: Answer::Type("apimachinery.pkg.apis.meta.v1.APIGroupList"),
+        answer: Answer::Type(TypeName::Own("apimachinery.pkg.apis.meta.v1.APIGroupList")),
         consumes: OBJECTS,
         produces: OBJECTS,
     },
@@ -440,15 +479,16 @@ const GENERAL: [General; 5] = [
         path: Cow::Borrowed("version"),
         id: Cow::Borrowed("getCodeVersion"),
         tag: Cow::Borrowed("version"),
-        answer: Answer::Type("apimachinery.pkg.version.Info"),
+        answer: Answer::Type(TypeName::Own("apimachinery.pkg.version.Info")),
         consumes: JSON,
         produces: JSON,
     },
 ];
 
 /// The names of all documents of v3, as its index has them. Together they are all paths.
-pub(in super::super) fn documents() -> Vec<String> {
+pub(in super::super) fn documents(added: &Added) -> Vec<String> {
     let mut names: Vec<String> = GENERAL.iter().map(|row| row.path.clone().into_owned()).collect();
+    names.extend(added.customs().iter().map(|custom| format!("apis/{}", custom.kind.api_version())));
     for (group, version) in group_versions() {
         if group.is_empty() {
             names.push(format!("api/{version}"));
@@ -462,17 +502,17 @@ pub(in super::super) fn documents() -> Vec<String> {
 }
 
 /// The paths of one document of v3; `None` if there is none of the name.
-pub(super) fn document(name: &str) -> Option<Vec<PathItem>> {
+pub(super) fn document(added: &Added, name: &str) -> Option<Vec<PathItem>> {
     if let Some(general) = GENERAL.iter().find(|row| row.path == name) {
         return Some(vec![general.item()]);
     }
     match name.split('/').collect::<Vec<_>>()[..] {
-        ["api", version] => version_paths("", version),
+        ["api", version] => version_paths(added, "", version),
         ["apis", group] => {
             let known = !group.is_empty() && group_versions().iter().any(|(own, _)| *own == group);
             known.then(|| vec![group_path(group)])
         }
-        ["apis", group, version] => version_paths(group, version),
+        ["apis", group, version] => version_paths(added, group, version),
         _ => None,
     }
 }
@@ -480,19 +520,25 @@ pub(super) fn document(name: &str) -> Option<Vec<PathItem>> {
 fn group_path(group: &str) -> PathItem {
     let word = group_word(group);
     let id = format!("get{}APIGroup", capital(&word));
-    General::object(format!("apis/{group}"), id, word, "apimachinery.pkg.apis.meta.v1.APIGroup").item()
+    let ty = "apimachinery.pkg.apis.meta.v1.APIGroup";
+    General::object(format!("apis/{group}"), id, word, ty).item()
 }
 
-fn version_paths(group: &str, version: &str) -> Option<Vec<PathItem>> {
-    let kinds: Vec<Described> =
-        served().filter(|kind| kind.group == group && kind.version == version).map(Described::new).collect();
-    let first = kinds.first()?;
-    let root = if group.is_empty() { "api" } else { "apis" };
-    let listed = General::object(
-        format!("{root}/{}", first.kind.api_version()),
-        format!("get{}APIResources", first.prefix),
-        first.tag.clone(),
-        "apimachinery.pkg.apis.meta.v1.APIResourceList",
-    );
-    Some([listed.item()].into_iter().chain(kinds.iter().flat_map(Described::paths)).collect())
+fn version_paths(added: &Added, group: &str, version: &str) -> Option<Vec<PathItem>> {
+    let customs = added.customs().iter().map(|custom| custom.kind);
+    let of = |kind: &&Kind| kind.group == group && kind.version == version;
+    let kinds: Vec<Described> = served().chain(customs).filter(of).map(Described::new).collect();
+    let own = kinds.iter().filter(|described| !described.kind.custom).map(|described| {
+        let root = if group.is_empty() { "api" } else { "apis" };
+        let listed = General::object(
+            format!("{root}/{}", described.kind.api_version()),
+            format!("get{}APIResources", described.prefix),
+            described.tag.clone(),
+            "apimachinery.pkg.apis.meta.v1.APIResourceList",
+        );
+        listed.item()
+    });
+    let listed = own.take(1).collect::<Vec<_>>();
+    kinds.first()?;
+    Some(listed.into_iter().chain(kinds.iter().flat_map(Described::paths)).collect())
 }

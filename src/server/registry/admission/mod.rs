@@ -28,8 +28,10 @@ pub(super) use quota::charge;
 pub(super) use view::View;
 
 use crate::auth::User;
+use crate::rules::Findings;
 use api::kinds::Kind;
 use api::status::Refusal;
+use api::validate::Error;
 use serde_json::Value;
 use std::cell::RefCell;
 
@@ -71,6 +73,12 @@ impl Request<'_> {
 
     fn warn(&self, warning: String) {
         self.warnings.borrow_mut().push(warning);
+    }
+
+    /// Takes over warnings; what is left are errors.
+    pub(super) fn found(&self, findings: Findings) -> Vec<Error> {
+        self.warnings.borrow_mut().extend(findings.warnings);
+        findings.errors
     }
 
     fn creates(&self) -> bool {

@@ -1,8 +1,8 @@
 //! Putting a pod on a node (v1 Binding).
 
 use super::super::commit::Held;
-use super::super::{Context, Place, Registry, decoded, store_refusal, update};
-use super::{conflict, set_condition, success};
+use super::super::{Context, Place, Registry, decoded, set_condition, store_refusal, update};
+use super::{conflict, success};
 use api::status::Refusal;
 use api::validate::{Error, Path, aggregate};
 use serde_json::{Value, json};
@@ -85,7 +85,7 @@ fn bound(place: Place<'_>, pod: &Value, binding: &Value) -> Result<Value, Refusa
             pod["metadata"][field][key] = value.clone();
         }
     }
-    set_condition(&mut pod, "PodScheduled", &Value::Null);
+    set_condition(&mut pod, json!({"type": "PodScheduled", "status": "True"}));
     Ok(pod)
 }
 

@@ -2,8 +2,8 @@
 
 use super::super::commit::Held;
 use super::super::delete::{DeleteOptions, check_preconditions};
-use super::super::{Change, Context, Part, Place, Registry, Writer, decoded, store_refusal};
-use super::{set_condition, success};
+use super::super::{Change, Context, Part, Place, Registry, Writer, decoded, set_condition, store_refusal};
+use super::success;
 use crate::http::query::Query;
 use api::kinds::{Kind, by_kind};
 use api::selector::Labels;
@@ -115,8 +115,9 @@ impl Registry {
             let old = decoded(&record)?;
             check_preconditions(place.kind, place.name, &old, &options)?;
             let mut new = old.clone();
-            let why = json!({"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"});
-            set_condition(&mut new, "DisruptionTarget", &why);
+            let why = json!({"type": "DisruptionTarget", "status": "True",
+                "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"});
+            set_condition(&mut new, why);
             match self.put(place, &record, (old, new), Held::default()).await {
                 Ok(written) => {
                     let written: Value = serde_json::from_slice(&written).map_err(Refusal::internal)?;

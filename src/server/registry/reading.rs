@@ -1,0 +1,92 @@
+//! Stored objects of custom kinds, as they are shown and as they are stored. Those of the table's kinds
+//! pass through as they are.
+
+use super::index::kind_of_key;
+use super::{Index, Record, Registry, decoded, encode};
+use crate::auth::{Attributes, User};
+use crate::catalogue::{Catalogue, Custom, Subject};
+use api::kinds::Kind;
+use api::status::Refusal;
+use bytes::Bytes;
+use serde_json::Value;
+use std::sync::Arc;
+use store::Template;
+
+impl Registry {
+    /// What a definition says of a kind.
+    pub(super) fn custom(&self, kind: &Kind) -> Result<Option<Custom>, Refusal> {
+        self.catalogue().custom(kind)
+    }
+
+    /// The refusal of a request that is not allowed.
+    pub(crate) fn denied(&self, user: &User, attributes: &Attributes<'_>) -> Refusal {
+        attributes.refusal_of(user, self.catalogue().by_group(attributes.group, attributes.resource))
+    }
+
+    /// The record of an object as it is shown, or 404.
+    pub(crate) fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Record>, Refusal> {
+        let record = self.find(kind, namespace, name)?;
+        shown(self.custom(kind)?.as_ref(), record)
+    }
+
+    /// A stored object in the version of a kind.
+    pub(super) fn form_of(&self, subject: Subject<'_>, record: &Record) -> Result<Value, Refusal> {
+        let object = decoded(record)?;
+        match subject.custom {
+            None => Ok(object),
+            Some(custom) => custom.read(object),
+        }
+    }
+
+    /// What is to be stored of an object under a key.
+    pub(super) fn stored(
+        &self,
+        subject: Subject<'_>,
+        key: &str,
+        object: &Value,
+    ) -> Result<(Template, Index), Refusal> {
+        let index = Index::of(kind_of_key(key), object);
+        let other = subject.custom.filter(|custom| !custom.is_stored());
+        let template = match other {
+            Some(custom) => encode::template(&custom.stored(object.clone())?),
+            None => encode::template(object),
+        };
+        Ok((template, index))
+    }
+
+    /// Bytes that were just written, as they are shown.
+    pub(super) fn shown(&self, kind: &Kind, bytes: Bytes) -> Result<Bytes, Refusal> {
+        match self.custom(kind)?.filter(|custom| !custom.is_stored()) {
+            None => Ok(bytes),
+            Some(custom) => {
+                let object = serde_json::from_slice(&bytes).map_err(Refusal::internal)?;
+                custom.read(object).map(|object| object.to_string().into())
+            }
+        }
+    }
+}
+
+/// A record as a version shows it.
+pub(super) fn shown(custom: Option<&Custom>, record: Arc<Record>) -> Result<Arc<Record>, Refusal> {
+    let Some(custom) = custom.filter(|custom| !custom.is_shown(&record)) else { return Ok(record) };
+    let object = custom.read(decoded(&record)?)?;
+    Ok(Arc::new(Record {
+        key: record.key.clone(),
+        value: object.to_string().into(),
+        revision: record.revision,
+        create_revision: record.create_revision,
+        index: Index::of(None, &object),
+    }))
+}
+
+/// Records as a kind shows them.
+pub(super) fn all_shown(
+    catalogue: Catalogue<'_>,
+    kind: &Kind,
+    records: Vec<Arc<Record>>,
+) -> Result<Vec<Arc<Record>>, Refusal> {
+    match catalogue.custom(kind)? {
+        None => Ok(records),
+        custom => records.into_iter().map(|record| shown(custom.as_ref(), record)).collect(),
+    }
+}
