@@ -2,23 +2,15 @@
 //! server has it, or HTTP/1.1 for connections that are to be upgraded.
 
 use crate::request::{Error, Transport};
+use base::https::{Connector, Pool, chain};
 use base::{Body, BodyError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, Uri, header, uri};
 use http_body_util::BodyExt;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::ServerName;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::TcpStream;
 
-/// How long a connection may take to be made.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long an answer may take to begin: longer than a server takes over a request. The HTTP library is known
 /// to forget requests while an HTTP/2 connection is shut down (seanmonstar/reqwest#1323), and nobody may wait
 /// for ever.
@@ -37,22 +29,18 @@ pub struct Target {
     pub token: Option<String>,
 }
 
-type Legacy = hyper_util::client::legacy::Client<Connector, Body>;
-
 /// HTTPS to one server, connections kept alive.
 #[derive(Clone)]
 pub struct Https {
     target: Arc<Target>,
-    client: Legacy,
+    client: Pool,
 }
 
 impl Https {
     /// A transport to this server; connects when first used.
     pub fn new(target: Target) -> Self {
-        let connector = Connector { tls: target.tls.clone(), server_name: target.server_name.clone() };
-        let client = hyper_util::client::legacy::Builder::new(TokioExecutor::new())
-            .pool_idle_timeout(Duration::from_secs(90))
-            .build(connector);
+        let (tls, server_name) = (target.tls.clone(), target.server_name.clone());
+        let client = Connector { tls, server_name, resolve: None }.pool();
         Self { target: Arc::new(target), client }
     }
 
@@ -87,103 +75,6 @@ impl Transport for Https {
             Ok(answer.map(|body| body.map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync()))
         }
         .boxed()
-    }
-}
-
-/// An error with its causes, as hyper's outermost text says little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
-
-#[derive(Clone)]
-struct Connector {
-    tls: Option<Arc<rustls::ClientConfig>>,
-    server_name: Option<String>,
-}
-
-impl tower_service::Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = BodyError;
-    type Future = BoxFuture<'static, Result<Stream, BodyError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let this = self.clone();
-        async move {
-            match tokio::time::timeout(CONNECT_LIMIT, this.connect(uri)).await {
-                Ok(connected) => connected,
-                Err(_) => Err("no connection within 10 s".into()),
-            }
-        }
-        .boxed()
-    }
-}
-
-impl Connector {
-    async fn connect(&self, uri: Uri) -> Result<Stream, BodyError> {
-        let host = uri.host().ok_or("the server's URL has no host")?.trim_matches(['[', ']']);
-        let default_port = if self.tls.is_some() { 443 } else { 80 };
-        let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(default_port))).await?;
-        tcp.set_nodelay(true)?;
-        let Some(tls) = &self.tls else {
-            return Ok(Stream { io: Box::pin(TokioIo::new(tcp)), h2: false });
-        };
-        let name = ServerName::try_from(self.server_name.as_deref().unwrap_or(host).to_owned())?;
-        let stream = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, tcp).await?;
-        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Stream { io: Box::pin(TokioIo::new(stream)), h2 })
-    }
-}
-
-trait Io: Read + Write + Send {}
-impl<T: Read + Write + Send> Io for T {}
-
-struct Stream {
-    io: Pin<Box<dyn Io>>,
-    h2: bool,
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new();
-        if self.h2 { connected.negotiated_h2() } else { connected }
-    }
-}
-
-impl Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        self.io.as_mut().poll_read(cx, buf)
-    }
-}
-
-impl Write for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        self.io.as_mut().poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.io.as_mut().poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.io.as_mut().poll_shutdown(cx)
     }
 }
 

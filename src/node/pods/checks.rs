@@ -4,6 +4,7 @@ use crate::cri::Runtime;
 use crate::protocols::grpc::health::v1 as health;
 use api::IntOrString;
 use api::core::{Container, ExecAction, GRPCAction, HTTPGetAction, TCPSocketAction};
+use base::https::{dial_error, host_port};
 use bytes::Bytes;
 use health::health_client::HealthClient;
 use http::{Request, Response, Uri};
@@ -86,21 +87,8 @@ pub(crate) fn port_number(port: &IntOrString, container: &Container) -> Option<u
     u16::try_from(number).ok().filter(|number| *number > 0)
 }
 
-fn join(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-fn dial_error(address: &str, error: &std::io::Error) -> String {
-    let reason = match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-        std::io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
-        _ => error.to_string(),
-    };
-    format!("dial tcp {address}: {reason}")
-}
-
 async fn run_tcp(host: &str, port: u16, limit: Duration) -> Found {
-    let address = join(host, port);
+    let address = host_port(host, port);
     match tokio::time::timeout(limit, TcpStream::connect(&address)).await {
         Ok(Ok(_)) => Found::Success,
         Ok(Err(error)) => Found::Failure(dial_error(&address, &error)),
@@ -115,7 +103,7 @@ async fn run_http(target: &Target<'_>, action: &HTTPGetAction, limit: Duration) 
     let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_ascii_lowercase();
     let host = action.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(target.ip);
     let path = action.path.as_deref().unwrap_or("/");
-    let url = format!("{scheme}://{}/{}", join(host, port), path.trim_start_matches('/'));
+    let url = format!("{scheme}://{}/{}", host_port(host, port), path.trim_start_matches('/'));
     match tokio::time::timeout(limit, follow(&url, action)).await {
         Ok(found) => found.unwrap_or_else(|reason| Found::Failure(format!("Get {url:?}: {reason}"))),
         Err(_) => Found::Failure(format!(
@@ -169,7 +157,7 @@ fn resolve(base: &Uri, location: &str) -> Result<Uri, String> {
 pub(crate) async fn get(url: &Uri, action: &HTTPGetAction) -> Result<Response<Incoming>, String> {
     let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
     let https = url.scheme_str() == Some("https");
-    let address = join(host, url.port_u16().unwrap_or(if https { 443 } else { 80 }));
+    let address = host_port(host, url.port_u16().unwrap_or(if https { 443 } else { 80 }));
     let stream = TcpStream::connect(&address).await.map_err(|error| dial_error(&address, &error))?;
     let mut request = Request::builder().uri(url.path_and_query().map_or("/", |path| path.as_str()));
     let own = action.http_headers.as_deref().unwrap_or_default();
@@ -212,7 +200,7 @@ where
 
 async fn run_grpc(target: &Target<'_>, action: &GRPCAction, limit: Duration) -> Found {
     let service = action.service.clone().unwrap_or_default();
-    let address = join(target.ip, u16::try_from(action.port).unwrap_or(0));
+    let address = host_port(target.ip, u16::try_from(action.port).unwrap_or(0));
     let look = async {
         let endpoint = tonic::transport::Endpoint::try_from(format!("http://{address}"))?;
         let channel = endpoint.connect().await?;

@@ -1,6 +1,7 @@
 //! One request handed on to another server, and its answer handed back. An upgraded connection is tunnelled
 //! byte for byte, as its two ends speak to each other and not to this server.
 
+use base::https::{dial_error, host_port};
 use base::{Body, BodyError, Phase, Supervisor};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -52,8 +53,7 @@ pub(super) struct Destination {
 impl Destination {
     /// `ADDRESS:PORT`, as a URL has it.
     pub(super) fn host(&self) -> String {
-        let Self { address, port, .. } = self;
-        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+        host_port(&self.address, self.port)
     }
 }
 
@@ -118,7 +118,7 @@ impl Exchange {
     }
 
     async fn connect(&self, to: &Destination) -> Result<Box<dyn Wire>, String> {
-        let failed = |error: io::Error| format!("dial tcp {}: {}", to.host(), in_go(&error));
+        let failed = |error: io::Error| dial_error(&to.host(), &error);
         let tcp = TcpStream::connect((to.address.as_str(), to.port)).await.map_err(failed)?;
         tcp.set_nodelay(true).map_err(failed)?;
         let connector = match to.security {
@@ -129,17 +129,6 @@ impl Exchange {
         let name = ServerName::try_from(to.address.clone()).map_err(|error| error.to_string())?;
         let secured = connector.connect(name, tcp).await.map_err(|error| format!("tls: {error}"))?;
         Ok(Box::new(secured))
-    }
-}
-
-/// An error of connecting, as Go says it.
-fn in_go(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-        io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
-        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
-        io::ErrorKind::TimedOut => "connect: connection timed out".to_owned(),
-        _ => error.to_string(),
     }
 }
 

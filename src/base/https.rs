@@ -1,0 +1,155 @@
+//! HTTP clients whose connections are kept alive: over TLS, HTTP/2 where the server has it, or in the clear.
+
+use crate::{Body, BodyError};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// How long a connection may take to be made.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a connection is kept that nobody uses.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
+
+/// A client with its connections. Cheap to clone.
+pub type Pool = Client<Connector, Body>;
+
+/// Says to which host and port the next connection is made, where the URL's host is but a name.
+pub type Resolve = dyn Fn() -> Result<(String, u16), String> + Send + Sync;
+
+/// How connections are made.
+#[derive(Clone, Default)]
+pub struct Connector {
+    /// Verifies the server and, with a client certificate, identifies the client. `None` for `http://`.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// The name the server's certificate must carry, where it is not the URL's host.
+    pub server_name: Option<String>,
+    /// Where the server is, where it is not at the URL's host and port.
+    pub resolve: Option<Arc<Resolve>>,
+}
+
+impl Connector {
+    /// A client that connects so, when it is first used.
+    pub fn pool(self) -> Pool {
+        Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE_LIMIT).build(self)
+    }
+
+    async fn connect(&self, uri: Uri) -> Result<Stream, BodyError> {
+        let named = uri.host().ok_or("the server's URL has no host")?.trim_matches(['[', ']']);
+        let default_port = if self.tls.is_some() { 443 } else { 80 };
+        let (host, port) = match &self.resolve {
+            Some(resolve) => resolve()?,
+            None => (named.to_owned(), uri.port_u16().unwrap_or(default_port)),
+        };
+        let failed = |error: io::Error| dial_error(&host_port(&host, port), &error);
+        let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect((host.as_str(), port))).await;
+        let tcp = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)?;
+        tcp.set_nodelay(true)?;
+        let Some(tls) = &self.tls else {
+            return Ok(Stream { io: Box::pin(TokioIo::new(tcp)), h2: false });
+        };
+        let name = ServerName::try_from(self.server_name.as_deref().unwrap_or(named).to_owned())?;
+        let shaken = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, tcp);
+        let shaken = tokio::time::timeout(CONNECT_LIMIT, shaken).await;
+        let stream = shaken.map_err(|_| "net/http: TLS handshake timeout")??;
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Stream { io: Box::pin(TokioIo::new(stream)), h2 })
+    }
+}
+
+/// `HOST:PORT`, as a URL has it.
+pub fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// Why `HOST:PORT` could not be connected to, as Go says it.
+pub fn dial_error(address: &str, error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused",
+        io::ErrorKind::HostUnreachable => "connect: no route to host",
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable",
+        io::ErrorKind::TimedOut => "i/o timeout",
+        _ => return format!("dial tcp {address}: {error}"),
+    };
+    format!("dial tcp {address}: {why}")
+}
+
+/// An error with its causes, as hyper's outermost text says little.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = BodyError;
+    type Future = BoxFuture<'static, Result<Stream, BodyError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let this = self.clone();
+        async move { this.connect(uri).await }.boxed()
+    }
+}
+
+trait Io: Read + Write + Send {}
+impl<T: Read + Write + Send> Io for T {}
+
+/// A connection.
+pub struct Stream {
+    io: Pin<Box<dyn Io>>,
+    h2: bool,
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new();
+        if self.h2 { connected.negotiated_h2() } else { connected }
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.io.as_mut().poll_read(cx, buf)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.io.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.io.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.io.as_mut().poll_shutdown(cx)
+    }
+}
