@@ -3,6 +3,7 @@
 use crate::kinds::Kind;
 use crate::validate::{Error as FieldError, aggregate};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// A refusal on its way to the client.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,7 +11,7 @@ pub struct Refusal {
     /// The HTTP status code.
     pub code: u16,
     /// Such as `NotFound`; "" where Kubernetes gives none.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// For people.
     pub message: String,
     /// `details`, or null.
@@ -21,8 +22,14 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal without details.
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null, continuation: None }
+    pub fn new(code: u16, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason: reason.into(),
+            message: message.into(),
+            details: Value::Null,
+            continuation: None,
+        }
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Self {
@@ -150,7 +157,7 @@ impl Refusal {
             status["metadata"]["continue"] = Value::from(token.as_str());
         }
         if !self.reason.is_empty() {
-            status["reason"] = Value::from(self.reason);
+            status["reason"] = Value::from(&*self.reason);
         }
         if !self.details.is_null() {
             status["details"] = self.details.clone();

@@ -14,8 +14,10 @@ mod http;
 mod metrics;
 mod registry;
 mod rules;
+mod services;
 mod strategies;
 mod streams;
+mod trust;
 
 pub use auth::{ServiceAccountKeys, User};
 pub use http::tls::ServingCertificate;

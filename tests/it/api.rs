@@ -9,6 +9,7 @@ mod quota;
 mod reading;
 mod subresources;
 mod suite;
+mod webhooks;
 
 use crate::support::cluster::{ADMINISTRATOR, API, Cluster, SOON};
 use crate::support::https::{Https, JSON};

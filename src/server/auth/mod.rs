@@ -11,7 +11,7 @@ mod tokens;
 pub(crate) use certificates::{CertificateAuthenticator, Shown};
 pub(crate) use node::node_of;
 pub use tokens::ServiceAccountKeys;
-pub(crate) use tokens::{BoundObject, TokenRequest};
+pub(crate) use tokens::{BoundObject, TokenRequest, service_account};
 
 use crate::http::path::ResourcePath;
 use crate::registry::Records;

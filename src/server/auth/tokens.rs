@@ -141,6 +141,12 @@ pub(crate) fn service_account_groups(namespace: &str) -> Vec<String> {
     vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]
 }
 
+/// The user that a service account is, as far as its name tells.
+pub(crate) fn service_account(namespace: &str, name: &str) -> User {
+    let groups = service_account_groups(namespace);
+    User { name: format!("system:serviceaccount:{namespace}:{name}"), groups, ..User::default() }
+}
+
 /// Verifies tokens and looks up what they are bound to.
 pub(crate) struct TokenAuthenticator {
     keys: Arc<ServiceAccountKeys>,

@@ -11,8 +11,10 @@ pub(crate) use custom::Custom;
 
 use crate::registry::{Followed, Records};
 use api::kinds::{self, Kind};
+use api::status::Refusal;
 use arc_swap::ArcSwap;
 use definitions::Defined;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -55,6 +57,12 @@ impl Subject<'_> {
     /// A kind of the table.
     pub(crate) fn of(kind: &'static Kind) -> Self {
         Self { kind, custom: None }
+    }
+
+    /// Brings an object that others changed into the form of a custom kind's schema again.
+    pub(crate) fn shape(self, object: &mut Value) -> Result<(), Refusal> {
+        let found = self.custom.and_then(|custom| custom.shape(object).ill_typed);
+        found.map_or(Ok(()), |why| Err(Refusal::internal(why)))
     }
 }
 
@@ -115,14 +123,24 @@ impl Catalogue<'_> {
         })
     }
 
+    /// The versions of a custom kind.
+    pub(crate) fn versions(self, kind: &Kind) -> Vec<&'static Kind> {
+        if !kind.custom {
+            return Vec::new();
+        }
+        let added = self.added();
+        let all = added.customs.iter().map(|custom| custom.kind);
+        all.filter(|own| (own.group, own.plural) == (kind.group, kind.plural)).collect()
+    }
+
     /// What a definition says of a kind; `None` for kinds of the table, and 404 for custom ones that are
     /// no longer served.
-    pub(crate) fn custom(self, kind: &Kind) -> Result<Option<Custom>, api::status::Refusal> {
+    pub(crate) fn custom(self, kind: &Kind) -> Result<Option<Custom>, Refusal> {
         if !kind.custom {
             return Ok(None);
         }
         let added = self.added();
         let at = added.by_resource.get(&(kind.group, kind.version, kind.plural));
-        at.map(|at| Some(added.customs[*at].clone())).ok_or_else(api::status::Refusal::no_such_resource)
+        at.map(|at| Some(added.customs[*at].clone())).ok_or_else(Refusal::no_such_resource)
     }
 }

@@ -173,8 +173,28 @@ pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
     response
 }
 
-/// Adds a `Warning` header, which kubectl prints.
-pub(crate) fn warn(response: &mut Response<Body>, text: &str) {
+/// So many characters of warnings are sent whole (Kubernetes' limits).
+const WARNING_LETTERS: usize = 4096;
+/// Where they are more, so many of each, until the limit is reached again.
+const SHORT_LETTERS: usize = 256;
+
+/// Adds `Warning` headers, which kubectl prints.
+pub(crate) fn warn_all(response: &mut Response<Body>, texts: &[String]) {
+    let letters = |text: &String| text.chars().count();
+    let whole = texts.iter().map(letters).sum::<usize>() <= WARNING_LETTERS;
+    let mut sent = 0;
+    for text in texts {
+        if sent >= WARNING_LETTERS {
+            return;
+        }
+        let most = if whole { usize::MAX } else { SHORT_LETTERS };
+        let text: String = text.chars().take(most).collect();
+        sent += letters(&text);
+        warn(response, &text);
+    }
+}
+
+fn warn(response: &mut Response<Body>, text: &str) {
     let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace(|c: char| c.is_control(), " ");
     if let Ok(value) = HeaderValue::try_from(format!("299 - \"{escaped}\"")) {
         response.headers_mut().append(header::WARNING, value);

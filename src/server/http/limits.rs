@@ -144,7 +144,7 @@ mod tests {
             Ok(())
         });
         let refusal = slow.await.unwrap_err();
-        assert_eq!((refusal.code, refusal.reason), (504, "Timeout"));
+        assert_eq!((refusal.code, &*refusal.reason), (504, "Timeout"));
         assert_eq!(refusal.message, "Timeout: request did not complete within the allotted timeout");
     }
 }

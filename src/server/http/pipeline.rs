@@ -12,8 +12,9 @@ use crate::flow::{Permit, READING_LIMIT};
 use crate::registry::render::not_acceptable;
 use crate::registry::{
     Change, Context, DeleteOptions, FieldValidation, Form, ListOptions, Outcome, Page, Part, Place, Reading,
-    Record, Rendering, Reply, Serving, Source, WatchOptions, Writer, asked_revision, decode_checked,
-    decode_configuration, decode_object, decode_options, decode_patch, note_writer, place_object, timestamp,
+    Record, Rendering, Reply, Serving, Source, Warnings, WatchOptions, WriteOptions, Writer, asked_revision,
+    decode_checked, decode_configuration, decode_object, decode_options, decode_patch, note_writer,
+    place_object, timestamp,
 };
 use crate::streams::Backends;
 use api::kinds::{Kind, by_resource};
@@ -48,6 +49,8 @@ struct Asked {
     permit: Option<Permit>,
     /// When streams have to end, for those that came in from outside.
     ends: Option<Shutdown>,
+    /// What to warn of, whatever the answer is.
+    warnings: Warnings,
 }
 
 /// An object that asks for something and is not kept.
@@ -93,17 +96,23 @@ impl Server {
         {
             return Err(Refusal::no_such_resource());
         }
-        if Backends::serve(&path) {
-            return self.0.backends.forward(&self.0.registry, &path, (&query, peer), request).await;
-        }
-        if !METHODS.contains(request.method()) {
+        let warnings = Warnings::default();
+        let answered = if Backends::serve(&path) {
+            let context = Context::of(user, warnings.clone());
+            self.0.backends.forward(&self.0.registry, &path, peer, (request, &context)).await
+        } else if METHODS.contains(request.method()) {
+            let admitted = Admitted { user, permit, deadline, ends, peer };
+            self.served(admitted, kind, (path, query), (request, warnings.clone())).await
+        } else {
             return Err(Refusal::method_not_allowed());
+        };
+        warnings.extend(kind.deprecation());
+        let warnings = warnings.take();
+        if warnings.is_empty() {
+            return answered;
         }
-        let admitted = Admitted { user, permit, deadline, ends, peer };
-        let answered = self.served(admitted, kind, (path, query), request).await;
-        let Some(deprecated) = kind.deprecation() else { return answered };
         let mut response = answered.unwrap_or_else(|refusal| answer::refused(&refusal));
-        answer::warn(&mut response, &deprecated);
+        answer::warn_all(&mut response, &warnings);
         Ok(response)
     }
 
@@ -113,7 +122,7 @@ impl Server {
         admitted: Admitted,
         kind: &'static Kind,
         (path, query): (ResourcePath, Query),
-        request: Request<Body>,
+        (request, warnings): (Request<Body>, Warnings),
     ) -> Result<Response<Body>, Refusal> {
         let Admitted { user, permit, deadline, ends, .. } = admitted;
         let subresource_exists = path.subresource.is_empty() || kind.subresource(&path.subresource).is_some();
@@ -131,7 +140,7 @@ impl Server {
         let place = path.clone();
         let custom = self.0.registry.catalogue().custom(kind)?;
         let mut asked =
-            Asked { user, path, query, kind, custom, rendering, content_type, agent, permit, ends };
+            Asked { user, path, query, kind, custom, rendering, content_type, agent, permit, ends, warnings };
         // The namespace in the path of a namespace is its name.
         if !kind.namespaced {
             asked.path.namespace.clear();
@@ -193,10 +202,8 @@ impl Server {
                 Ok(asked.written(&outcome))
             }
             "delete" => {
-                let options = asked.delete_options(body)?;
-                let answer = registry
-                    .delete(Place { kind, namespace, name }, &options, &asked.context(Source::default())?)
-                    .await?;
+                let (options, context) = asked.deletion(body)?;
+                let answer = registry.delete(Place { kind, namespace, name }, &options, &context).await?;
                 Ok(answer::json_bytes(StatusCode::OK, answer))
             }
             _ => self.delete_all(&asked, body).await,
@@ -205,11 +212,10 @@ impl Server {
 
     async fn delete_all(&self, asked: &Asked, body: &Bytes) -> Result<Response<Body>, Refusal> {
         let registry = &self.0.registry;
-        let options = asked.delete_options(body)?;
+        let (options, context) = asked.deletion(body)?;
         let page = registry
             .list(asked.kind, &asked.path.namespace, &ListOptions::parse(asked.kind, &asked.query)?)
             .await?;
-        let context = asked.context(Source::default())?;
         for record in &page.items {
             match registry.delete(asked.place_of(record), &options, &context).await {
                 Err(refusal) if refusal.code != 404 => return Err(refusal),
@@ -260,11 +266,10 @@ impl Server {
         let (code, value) = match door {
             "binding" => registry.bind(place, &object, &context).await?,
             "eviction" => registry.evict(place, &object, &context).await?,
-            _ => registry.issue_token(place, object, &context)?,
+            _ => registry.issue_token(place, object, &context).await?,
         };
-        let mut response = made(code, &value);
-        warnings.iter().for_each(|warning| answer::warn(&mut response, warning));
-        Ok(response)
+        context.warnings.extend(warnings);
+        Ok(made(code, &value))
     }
 
     /// Kinds that are questions: an object is posted and comes back with the answer in its status.
@@ -280,6 +285,9 @@ impl Server {
             let place = Place { kind: pods, namespace: &asked.path.namespace, name: &name };
             return self.post(place, "binding", posted).await;
         }
+        let place = Place { kind: asked.kind, namespace: &asked.path.namespace, name: "" };
+        let registry = &self.0.registry;
+        asked.warnings.extend(registry.admit_posted(place, "", &mut posted.object, &posted.context).await?);
         let object = &mut posted.object;
         match asked.kind.kind {
             // The answer is one of its own.
@@ -297,8 +305,8 @@ impl Server {
         if asked.kind.kind == "SelfSubjectRulesReview" {
             (object["metadata"], object["spec"]) = (json!({}), json!({}));
         }
-        let mut response = answer::json(StatusCode::CREATED, object);
-        posted.warnings.iter().for_each(|warning| answer::warn(&mut response, warning));
+        let response = answer::json(StatusCode::CREATED, object);
+        asked.warnings.extend(posted.warnings);
         Ok(response)
     }
 }
@@ -323,7 +331,11 @@ impl Asked {
         let subresource = self.kind.subresource(&self.path.subresource).map_or("", |own| own.name);
         let writer = Writer { manager, subresource, force: self.query.flag("force") };
         let reading = Reading { validation, source };
-        Ok(Context { user: self.user.clone(), dry_run, reading, writer })
+        let [manager, validation] =
+            ["fieldManager", "fieldValidation"].map(|name| self.query.get(name).to_owned());
+        let (user, warnings) = (self.user.clone(), self.warnings.clone());
+        let options = WriteOptions { manager, validation };
+        Ok(Context { dry_run, reading, writer, options, ..Context::of(user, warnings) })
     }
 
     fn media_type(&self) -> &str {
@@ -376,9 +388,13 @@ impl Asked {
         }
     }
 
-    fn delete_options(&self, body: &Bytes) -> Result<DeleteOptions, Refusal> {
+    /// How something is to be deleted, and by whom.
+    fn deletion(&self, body: &Bytes) -> Result<(DeleteOptions, Context), Refusal> {
         let options = if body.is_empty() { Value::Null } else { decode_options(body, &self.content_type)? };
-        DeleteOptions::parse(&options, &self.query)
+        let options = DeleteOptions::parse(&options, &self.query)?;
+        let context = self.context(Source::default())?;
+        let dry_run = context.dry_run || options.dry_run;
+        Ok((options, Context { dry_run, ..context }))
     }
 
     fn object(&self, code: StatusCode, bytes: &Bytes) -> Response<Body> {
@@ -392,8 +408,7 @@ impl Asked {
 
     fn written(&self, outcome: &Outcome) -> Response<Body> {
         let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
-        let mut response = self.object(code, &outcome.object);
-        outcome.warnings.iter().for_each(|warning| answer::warn(&mut response, warning));
-        response
+        self.warnings.extend(outcome.warnings.iter().cloned());
+        self.object(code, &outcome.object)
     }
 }

@@ -12,7 +12,7 @@ use api::kinds::Kind;
 use api::schema::{blank, schema};
 use api::status::Refusal;
 use serde_json::Value;
-use std::cell::RefCell;
+use std::sync::Mutex;
 use store::{Change, Expect, Write, WriteError};
 
 /// How often a generated name that is taken is drawn again (Kubernetes' number).
@@ -98,7 +98,8 @@ impl Registry {
     ) -> Result<Outcome, Refusal> {
         let custom = self.custom(kind)?;
         let subject = Subject { kind, custom: custom.as_ref() };
-        let Draft { object, warnings, held } = self.draft(subject, namespace, (object, owned), context)?;
+        let Draft { object, warnings, held } =
+            self.draft(subject, namespace, (object, owned), context).await?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let key = kind.storage_key(namespace, &name);
         if context.dry_run {
@@ -123,7 +124,7 @@ impl Registry {
     }
 
     /// The object as it would be stored, admitted and checked, with what it takes.
-    fn draft(
+    async fn draft(
         &self,
         subject: Subject<'_>,
         namespace: &str,
@@ -136,22 +137,22 @@ impl Registry {
         complete(&mut object, kind, strategy);
         let managed = apply::tell(subject, (&object, None), owned, &context.writer);
         let given = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let (view, none) = (self.view(), Value::Null);
+        let view = self.view();
+        let again = |object: &mut Value| {
+            subject.shape(object)?;
+            meta::place(object, kind, namespace)?;
+            complete(object, kind, strategy);
+            Ok(())
+        };
         let request = Request {
-            kind,
-            subresource: "",
-            operation: Operation::Create,
-            namespace,
-            name: &given,
-            old: &none,
-            user: &context.user,
-            view: &view,
-            warnings: RefCell::new(match subject.custom {
+            complete: &again,
+            warnings: Mutex::new(match subject.custom {
                 Some(custom) => custom.warnings(&object, &Value::Null),
                 None => (strategy.warnings)(&object),
             }),
+            ..Request::new(Place { kind, namespace, name: &given }, Operation::Create, context, &view)
         };
-        admission::admit(&request, &mut object)?;
+        admission::admit(&request, &mut object).await?;
         meta::identify(&mut object, strategy.generation.is_first());
         (strategy.prepare_create)(&mut object);
         let allocation = self.strategies.allocate(kind, &mut object, None)?;
@@ -163,10 +164,10 @@ impl Registry {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             return Err(Refusal::invalid(kind, name, &errors));
         }
-        admission::validate(&request, &object)?;
+        admission::validate(&request, &object).await?;
         let charge = admission::charge(&request, &object, &self.ledger)?;
         apply::put(&mut object, managed);
-        Ok(Draft { object, warnings: request.warnings.into_inner(), held: Held { allocation, charge } })
+        Ok(Draft { object, warnings: request.into_warnings(), held: Held { allocation, charge } })
     }
 }
 

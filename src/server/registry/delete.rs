@@ -13,7 +13,6 @@ use base::clock;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use std::cell::RefCell;
 use store::{Change, Expect, Write, WriteError};
 
 const ORPHAN: &str = "orphan";
@@ -28,7 +27,7 @@ pub(crate) struct DeleteOptions {
     version: Option<String>,
     propagation: Option<String>,
     /// Nothing is changed; asked for in the options as well as in the query.
-    pub(super) dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 impl DeleteOptions {
@@ -81,6 +80,26 @@ impl DeleteOptions {
 }
 
 impl DeleteOptions {
+    /// The options as an object, of no kind yet.
+    pub(super) fn to_value(&self) -> Value {
+        let mut options = json!({});
+        if let Some(seconds) = self.grace_s {
+            options["gracePeriodSeconds"] = json!(seconds);
+        }
+        let texts = [
+            ("/propagationPolicy", &self.propagation),
+            ("/preconditions/uid", &self.uid),
+            ("/preconditions/resourceVersion", &self.version),
+        ];
+        for (path, text) in texts {
+            if let Some(text) = text {
+                let place = path[1..].split('/').fold(&mut options, |place, field| &mut place[field]);
+                *place = json!(text);
+            }
+        }
+        options
+    }
+
     /// Only this very form of an object is to be deleted.
     pub(super) fn pin(&mut self, object: &Value) {
         self.version = object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
@@ -118,10 +137,10 @@ impl Registry {
             let record = self.find(kind, namespace, name)?;
             let old = self.form_of(subject, &record)?;
             check_preconditions(kind, name, &old, options)?;
-            self.admit_delete(place, &old, context)?;
+            self.admit_delete(place, &old, options, context).await?;
             let new = marked(strategy, &old, options);
             let gone = is_finished(kind, &new);
-            if context.dry_run || options.dry_run || (!gone && new == old) {
+            if context.dry_run || (!gone && new == old) {
                 return Ok(answer(kind, gone, &old, &new));
             }
             let body = answer(kind, gone, &old, &new);
@@ -149,26 +168,21 @@ impl Registry {
         Err(Refusal::stale(kind, name))
     }
 
-    fn admit_delete(
+    async fn admit_delete(
         &self,
-        Place { kind, namespace, name }: Place<'_>,
+        place: Place<'_>,
         old: &Value,
+        options: &DeleteOptions,
         context: &Context,
     ) -> Result<(), Refusal> {
         let view = self.view();
         let request = Request {
-            kind,
-            subresource: "",
-            operation: Operation::Delete,
-            namespace,
-            name,
             old,
-            user: &context.user,
-            view: &view,
-            warnings: RefCell::default(),
+            deletion: Some(options),
+            ..Request::new(place, Operation::Delete, context, &view)
         };
-        admission::admit(&request, &mut Value::Null)?;
-        admission::validate(&request, &Value::Null)
+        admission::admit(&request, &mut Value::Null).await?;
+        admission::validate(&request, &Value::Null).await
     }
 }
 

@@ -21,10 +21,12 @@ pub(crate) mod render;
 mod subresources;
 mod update;
 mod usage;
+mod warnings;
 mod watching;
 #[cfg(test)]
 mod wire_tests;
 
+pub(crate) use admission::{compile, environment};
 pub(crate) use apply::{Writer, note_maker, note_writer};
 pub(crate) use body::{
     FieldValidation, Reading, Source, decode_checked, decode_configuration, decode_object, decode_options,
@@ -43,6 +45,7 @@ pub(crate) use subresources::Reply;
 #[cfg(test)]
 pub(crate) use update::reshape;
 pub(crate) use update::{Change, Part};
+pub(crate) use warnings::Warnings;
 pub(crate) use watching::{Serving, WatchOptions};
 
 use crate::auth::{Authorizer, ServiceAccountKeys, User};
@@ -63,6 +66,7 @@ pub(crate) struct Registry {
     keys: Arc<ServiceAccountKeys>,
     authorizer: Arc<Authorizer>,
     ledger: ledger::Ledger,
+    dynamic: admission::Dynamic,
     supervisor: Supervisor,
 }
 
@@ -73,6 +77,38 @@ pub(crate) struct Context {
     pub(crate) dry_run: bool,
     pub(crate) reading: Reading,
     pub(crate) writer: Writer,
+    pub(crate) options: WriteOptions,
+    /// What to warn of whatever becomes of the write.
+    pub(crate) warnings: Warnings,
+    /// It is this server's own part of a write that was admitted.
+    pub(crate) admitted: bool,
+}
+
+impl Context {
+    /// A user who states nothing.
+    pub(crate) fn of(user: User, warnings: Warnings) -> Self {
+        let reading = Reading { validation: FieldValidation::Warn, source: Source::default() };
+        let (writer, options) = (Writer::default(), WriteOptions::default());
+        Self { user, dry_run: false, reading, writer, options, warnings, admitted: false }
+    }
+}
+
+/// What the options of a write say, beside what changes how it is done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WriteOptions {
+    /// `fieldManager`.
+    pub(crate) manager: String,
+    /// `fieldValidation`.
+    pub(crate) validation: String,
+}
+
+impl WriteOptions {
+    /// The options as an object, of no kind yet.
+    fn to_value(&self) -> Value {
+        let said = [("fieldManager", &self.manager), ("fieldValidation", &self.validation)];
+        let said = said.into_iter().filter(|(_, text)| !text.is_empty());
+        said.map(|(field, text)| (field.to_owned(), Value::from(text.as_str()))).collect()
+    }
 }
 
 /// Where an object is.
@@ -106,13 +142,14 @@ impl Registry {
         authorizer: Arc<Authorizer>,
         supervisor: Supervisor,
     ) -> Self {
-        let strategies = Arc::new(strategies);
-        Self { records, strategies, keys, authorizer, ledger: ledger::Ledger::default(), supervisor }
+        let (strategies, ledger) = (Arc::new(strategies), ledger::Ledger::default());
+        let dynamic = admission::Dynamic::new(records.clone());
+        Self { records, strategies, keys, authorizer, ledger, dynamic, supervisor }
     }
 
     /// What admission reads, as of now.
     fn view(&self) -> admission::View<'_> {
-        admission::View::new(&self.records, &self.authorizer)
+        admission::View::new(&self.records, &self.authorizer, &self.dynamic)
     }
 
     fn committer(&self) -> commit::Committer {

@@ -20,13 +20,15 @@ const OBJECT_BYTES: usize = 1_572_864;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Followed {
     Access,
+    Admission,
     Flow,
     Definitions,
 }
 
 /// What stands in their keys.
-const FOLLOWED: [(Followed, &str); 3] = [
+const FOLLOWED: [(Followed, &str); 4] = [
     (Followed::Access, ".rbac.authorization.k8s.io/"),
+    (Followed::Admission, ".admissionregistration.k8s.io/"),
     (Followed::Flow, ".flowcontrol.apiserver.k8s.io/"),
     (Followed::Definitions, "customresourcedefinitions.apiextensions.k8s.io/"),
 ];

@@ -16,8 +16,7 @@ use api::validate::{Error, Path};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use store::{Change as StoreChange, Expect, Write, WriteError};
 
 /// How often a change that does not name a resourceVersion is tried again when somebody else was
@@ -146,7 +145,7 @@ impl Registry {
                 return Err(unversioned(place));
             }
             let Prepared { managed, warnings: more, held } =
-                self.prepare((place, subject), (&mut new, &old), (part, &mut owned), context)?;
+                self.prepare((place, subject), (&mut new, &old), (part, &mut owned), context).await?;
             warnings.extend(more);
             if new == old && apply::is_same(&managed, &owned) {
                 let object = self.shown(kind, record.value.clone())?;
@@ -196,13 +195,14 @@ impl Registry {
 
     /// Brings the new form into the shape in which it is stored, and checks it. Both forms come without
     /// `managedFields`.
-    fn prepare(
+    async fn prepare(
         &self,
-        (Place { kind, namespace, name }, subject): (Place<'_>, Subject<'_>),
+        (place, subject): (Place<'_>, Subject<'_>),
         (new, old): (&mut Value, &Value),
         (part, owned): (Part, &mut Owned),
         context: &Context,
     ) -> Result<Prepared, Refusal> {
+        let Place { kind, name, .. } = place;
         let strategy = Strategies::of(kind);
         complete((new, old), kind, strategy, part);
         let managed = apply::tell(subject, (new, Some(old)), owned, &context.writer);
@@ -212,18 +212,20 @@ impl Registry {
             Some(custom) => custom.warnings(new, old),
             None => (strategy.warnings)(new),
         };
-        let request = Request {
-            kind,
-            subresource: context.writer.subresource,
-            operation: Operation::Update,
-            namespace,
-            name,
-            old,
-            user: &context.user,
-            view: &view,
-            warnings: RefCell::new(warnings),
+        let again = |new: &mut Value| {
+            subject.shape(new)?;
+            check_identity(place, (new, old), None)?;
+            complete((new, old), kind, strategy, part);
+            Ok(())
         };
-        admission::admit(&request, new)?;
+        let request = Request {
+            subresource: context.writer.subresource,
+            old,
+            complete: &again,
+            warnings: Mutex::new(warnings),
+            ..Request::new(place, Operation::Update, context, &view)
+        };
+        admission::admit(&request, new).await?;
         settle((new, old), strategy, part);
         let mut held = Held::default();
         if part == Part::Main {
@@ -237,9 +239,9 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Refusal::invalid(kind, name, &errors));
         }
-        admission::validate(&request, new)?;
+        admission::validate(&request, new).await?;
         held.charge = admission::charge(&request, new, &self.ledger)?;
-        Ok(Prepared { managed, warnings: request.warnings.into_inner(), held })
+        Ok(Prepared { managed, warnings: request.into_warnings(), held })
     }
 }
 

@@ -1,9 +1,11 @@
 //! Admission webhooks and policies.
 
 use super::{Generation, PLAIN, Strategy, default, items_mut};
+use crate::registry::{compile, environment};
 use api::validate::{
     At, Rule, c_identifier, dns_subdomain, label_selector, path_segment, qualified_name, rfc1035_label,
 };
+use cel::Type;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
@@ -83,7 +85,7 @@ fn webhook(hook: &At) {
     label_selector(&hook.get("objectSelector"));
     hook.get("reinvocationPolicy").one_of_if_set(&["IfNeeded", "Never"]);
     client_config(&hook.get("clientConfig"));
-    match_conditions(&hook.get("matchConditions"));
+    match_conditions(&hook.get("matchConditions"), false);
 }
 
 /// Where a webhook is.
@@ -239,11 +241,19 @@ fn resources(list: &At) {
 
 const MOST_CONDITIONS: usize = 64;
 
-fn match_conditions(list: &At) {
+fn match_conditions(list: &At, has_params: bool) {
     list.no_more_than(MOST_CONDITIONS);
-    let mut seen = HashSet::new();
+    let (mut seen, mut environment) = (HashSet::new(), environment());
+    if has_params {
+        environment = environment.variable("params", Type::Dyn);
+    }
     list.each(|condition| {
-        expression(&condition.get("expression"), "");
+        let at = condition.get("expression");
+        expression(&at, "");
+        let text = at.text().trim();
+        if let Some(why) = compile(&environment, text, &Type::Bool).err().filter(|_| !text.is_empty()) {
+            at.invalid_as(text, why);
+        }
         let name = condition.get("name");
         if name.need() {
             name.named(qualified_name);
@@ -318,7 +328,7 @@ fn policy(spec: &At) {
     } else {
         constraints.required("");
     }
-    match_conditions(&spec.get("matchConditions"));
+    match_conditions(&spec.get("matchConditions"), spec.get("paramKind").present());
     spec.get("variables").each(|variable| {
         let name = variable.get("name");
         if name.text().trim().is_empty() {

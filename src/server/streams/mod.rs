@@ -2,13 +2,14 @@
 //! by whatever runs in pods and on nodes.
 
 mod exchange;
+mod options;
 mod proxy;
 mod rewrite;
 
 use crate::http::path::ResourcePath;
 use crate::http::query::Query;
-use crate::registry::{Registry, decoded};
-use api::kinds::by_kind;
+use crate::registry::{Context, Place, Registry, decoded};
+use api::kinds::{by_kind, by_resource};
 use api::status::Refusal;
 use base::{Body, Supervisor};
 use exchange::{Destination, Exchange, Security};
@@ -40,24 +41,51 @@ impl Backends {
             }
     }
 
-    /// Hands a request on to the one that can answer it.
+    /// Hands a request on to the one that can answer it, if it is admitted.
     pub(crate) async fn forward(
         &self,
         registry: &Registry,
         path: &ResourcePath,
-        (query, peer): (&Query, Option<IpAddr>),
-        mut request: Request<Body>,
+        peer: Option<IpAddr>,
+        (mut request, context): (Request<Body>, &Context),
     ) -> Result<Response<Body>, Refusal> {
+        admit(registry, path, &mut request, context).await?;
         if path.subresource == "proxy" {
             return self.proxy(registry, path, peer, request).await;
         }
-        let to = pod_destination(registry, path, query, &request)?;
+        let to = pod_destination(registry, path, &request)?;
         let upgrade = request.headers().contains_key(header::UPGRADE);
         exchange::outgoing(request.headers_mut(), upgrade);
         request.headers_mut().extend(HeaderValue::try_from(to.host()).map(|host| (header::HOST, host)));
         let answer = self.exchange.send(&to, request).await;
         answer.map_err(|why| Refusal::internal(format!("error dialing backend: {why}")))
     }
+}
+
+/// Lets admission see what a stream is asked for, and change it. Logs are but read.
+async fn admit(
+    registry: &Registry,
+    path: &ResourcePath,
+    request: &mut Request<Body>,
+    context: &Context,
+) -> Result<(), Refusal> {
+    let kind = by_resource("", "v1", &path.resource).ok_or_else(Refusal::no_such_resource)?;
+    let door = kind.subresource(&path.subresource).ok_or_else(Refusal::no_such_resource)?;
+    if door.name == "log" || !registry.admits_connections() {
+        return Ok(());
+    }
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let (_, rest) = proxy::split(path, request.uri().path());
+    let asked = options::of_query(kind, door, &query, rest);
+    let mut admitted = asked.clone();
+    let place = Place { kind, namespace: &path.namespace, name: &path.name };
+    registry.admit_connection(place, door.name, &mut admitted, context).await?;
+    // A path that is proxied stays the one that was asked for.
+    if admitted != asked && door.name != "proxy" {
+        let changed = format!("{}?{}", request.uri().path(), options::to_query(&admitted));
+        *request.uri_mut() = changed.parse().map_err(Refusal::internal)?;
+    }
+    Ok(())
 }
 
 fn kubelet_of(registry: &Registry, node: &str) -> Result<(String, u16), Refusal> {
@@ -75,9 +103,9 @@ fn kubelet_of(registry: &Registry, node: &str) -> Result<(String, u16), Refusal>
 fn pod_destination(
     registry: &Registry,
     path: &ResourcePath,
-    query: &Query,
     request: &Request<Body>,
 ) -> Result<Destination, Refusal> {
+    let query = Query::parse(request.uri().query().unwrap_or_default());
     let pods = by_kind("v1", "Pod").ok_or_else(Refusal::no_such_resource)?;
     let (namespace, name) = (path.namespace.as_str(), path.name.as_str());
     let pod = decoded(&*registry.find(pods, namespace, name)?)?;

@@ -5,7 +5,8 @@ use super::rewrite::Rewriter;
 use super::{Backends, kubelet_of};
 use crate::http::answer::through;
 use crate::http::path::ResourcePath;
-use crate::registry::{Registry, decoded, random};
+use crate::registry::{Registry, decoded};
+use crate::services::{self, Among};
 use api::kinds::by_kind;
 use api::status::Refusal;
 use base::Body;
@@ -13,13 +14,11 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{GzDecoder, GzEncoder};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use serde_json::Value;
 use std::io::Write;
 use std::net::IpAddr;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// Answers to browsers of other sites are this server's to give.
 const CORS_HEADERS: [HeaderName; 4] = [
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -65,7 +64,7 @@ impl<'a> Target<'a> {
 }
 
 /// What precedes the proxied path in a request's path, and that path, encoded as it came.
-fn split<'a>(path: &ResourcePath, whole: &'a str) -> (&'a str, &'a str) {
+pub(super) fn split<'a>(path: &ResourcePath, whole: &'a str) -> (&'a str, &'a str) {
     // api, version, namespaces, its name, resource, name, proxy; or without a namespace.
     let count = if path.namespace.is_empty() { 5 } else { 7 };
     let mut ends =
@@ -281,58 +280,25 @@ fn node(registry: &Registry, id: &str) -> Result<Destination, Refusal> {
 /// One of a service's ready endpoints that are pods.
 fn service(registry: &Registry, namespace: &str, id: &str) -> Result<Destination, Refusal> {
     let target = Target::parse("service", id)?;
-    let port = port_name(registry, namespace, &target)?;
-    let slices = by_kind("discovery.k8s.io/v1", "EndpointSlice").ok_or_else(Refusal::no_such_resource)?;
-    let prefix = format!("{}{namespace}/", slices.storage_prefix());
-    let snapshot = registry.records().snapshot();
-    let own = snapshot
-        .range(&prefix, None)
-        .filter(|record| record.index.label(SERVICE_LABEL) == Some(target.name))
-        .filter_map(|record| decoded(record).ok());
-    let ready: Vec<(String, u16)> = own.flat_map(|slice| endpoints(&slice, &port)).collect();
-    if ready.is_empty() {
-        return Err(Refusal::unavailable(format!("no endpoints available for service {id:?}")));
-    }
-    let chosen = usize::from(u16::from_le_bytes(random())) % ready.len();
-    let (address, port) = &ready[chosen];
-    Ok(target.to(address, *port))
-}
-
-/// The name of the port that is meant: by its number, or as it is.
-fn port_name(registry: &Registry, namespace: &str, target: &Target<'_>) -> Result<String, Refusal> {
-    let services = by_kind("v1", "Service").ok_or_else(Refusal::no_such_resource)?;
-    let number: Option<i64> = target.port.parse().ok();
-    let found = registry.find(services, namespace, target.name)?;
-    let Some(number) = number else { return Ok(target.port.to_owned()) };
-    let service = decoded(&found)?;
-    let mut ports = service["spec"]["ports"].as_array().into_iter().flatten();
-    let port = ports.find(|port| port["port"].as_i64() == Some(number)).ok_or_else(|| {
-        let why = format!("no service port {number} found for service {:?}", target.name);
-        Refusal::unavailable(why)
-    })?;
-    Ok(port["name"].as_str().unwrap_or_default().to_owned())
-}
-
-fn endpoints(slice: &Value, port: &str) -> Vec<(String, u16)> {
-    let mut ports = slice["ports"].as_array().into_iter().flatten();
-    let port = ports.find(|one| one["name"].as_str().unwrap_or_default() == port);
-    let Some(port) = port.and_then(|port| u16::try_from(port["port"].as_u64()?).ok()) else {
-        return Vec::new();
+    let kind = by_kind("v1", "Service").ok_or_else(Refusal::no_such_resource)?;
+    let service = decoded(&*registry.find(kind, namespace, target.name)?)?;
+    // The port that is meant: by its number, or by its name as it is.
+    let port = match target.port.parse::<i64>() {
+        Err(_) => target.port,
+        Ok(number) => services::port_name(&service, number).ok_or_else(|| {
+            let why = format!("no service port {number} found for service {:?}", target.name);
+            Refusal::unavailable(why)
+        })?,
     };
-    let all = slice["endpoints"].as_array().into_iter().flatten();
-    let ready = all.filter(|endpoint| {
-        endpoint["conditions"]["ready"] != false && endpoint["targetRef"]["kind"] == "Pod"
-    });
-    ready
-        .filter_map(|endpoint| endpoint["addresses"][0].as_str())
-        .map(|address| (address.to_owned(), port))
-        .collect()
+    let found = services::endpoint(registry.records(), (namespace, target.name), port, Among::Pods);
+    let (address, port) =
+        found.ok_or_else(|| Refusal::unavailable(format!("no endpoints available for service {id:?}")))?;
+    Ok(target.to(&address, port))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn names_have_schemes_and_ports() {
@@ -369,16 +335,6 @@ mod tests {
         assert_eq!(of("login"), None);
         assert_eq!(of("//elsewhere/login"), None);
         assert_eq!(of(&format!("{before}/x")), Some(format!("{before}/x")));
-    }
-
-    #[test]
-    fn ready_pods_answer_for_a_service() {
-        let slice = json!({"ports": [{"name": "http", "port": 8080}, {"name": "other", "port": 1}], "endpoints": [
-            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "targetRef": {"kind": "Pod"}},
-            {"addresses": ["10.0.0.2"], "conditions": {"ready": false}, "targetRef": {"kind": "Pod"}},
-            {"addresses": ["10.0.0.3"], "conditions": {"ready": true}}]});
-        assert_eq!(endpoints(&slice, "http"), [("10.0.0.1".to_owned(), 8080)]);
-        assert_eq!(endpoints(&slice, ""), []);
     }
 
     #[test]

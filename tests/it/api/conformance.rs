@@ -5,6 +5,7 @@ mod chunking;
 mod endings;
 mod flow;
 mod quotas;
+mod webhooks;
 
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::https::{Events, Https, JSON, MERGE};
@@ -64,6 +65,24 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("quota_changes", quotas::quota_changes),
     ("quota_lifecycle", quotas::quota_lifecycle),
     ("quota_status_changes", quotas::quota_status_changes),
+    ("listing_of_mutating_webhooks", webhooks::listing_of_mutating_webhooks),
+    ("listing_of_validating_webhooks", webhooks::listing_of_validating_webhooks),
+    ("changes_of_mutating_webhooks", webhooks::changes_of_mutating_webhooks),
+    ("changes_of_validating_webhooks", webhooks::changes_of_validating_webhooks),
+    ("conditions_of_mutating_webhooks", webhooks::conditions_of_mutating_webhooks),
+    ("conditions_of_validating_webhooks", webhooks::conditions_of_validating_webhooks),
+    ("wrong_conditions_of_mutating_webhooks", webhooks::wrong_conditions_of_mutating_webhooks),
+    ("wrong_conditions_of_validating_webhooks", webhooks::wrong_conditions_of_validating_webhooks),
+    ("attaching_denied", webhooks::attaching_denied),
+    ("pods_and_maps_denied", webhooks::pods_and_maps_denied),
+    ("definitions_denied", webhooks::definitions_denied),
+    ("webhook_timeouts", webhooks::webhook_timeouts),
+    ("webhooks_in_discovery", webhooks::webhooks_in_discovery),
+    ("mutations_in_order", webhooks::mutations_in_order),
+    ("conditions_skip_by_name", webhooks::conditions_skip_by_name),
+    ("defaults_after_mutation", webhooks::defaults_after_mutation),
+    ("configurations_are_exempt", webhooks::configurations_are_exempt),
+    ("failing_closed", webhooks::failing_closed),
 ];
 
 #[test]

@@ -5,6 +5,7 @@ pub(crate) mod https;
 pub(crate) mod image;
 pub(crate) mod process;
 pub(crate) mod sandbox;
+pub(crate) mod webhook;
 
 use std::path::{Path, PathBuf};
 

@@ -3,11 +3,12 @@
 //! The chain is a table of steps in the order of Kubernetes' plugins, one file a plugin. All steps that
 //! change an object run first, then the server and the kind's own rules complete and check it, then all
 //! steps that only judge run. A step is a pure decision: it sees the object, its old form, who writes, and
-//! one consistent state of the store.
+//! one consistent state of the store. After the steps of either half comes what users configured (`dynamic`).
 
 mod certificates;
 mod claim_resize;
 mod classes;
+mod dynamic;
 mod limits;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -24,16 +25,22 @@ mod tolerations;
 mod topology_labels;
 mod view;
 
+pub(super) use dynamic::Dynamic;
+pub(crate) use dynamic::{compile, environment};
 pub(super) use quota::charge;
 pub(super) use view::View;
+use view::row;
 
+use super::delete::DeleteOptions;
+use super::{Context, Place};
 use crate::auth::User;
 use crate::rules::Findings;
 use api::kinds::Kind;
 use api::status::Refusal;
 use api::validate::Error;
+use dynamic::Rounds;
 use serde_json::Value;
-use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +48,24 @@ pub(super) enum Operation {
     Create,
     Update,
     Delete,
+    /// Opens a stream, or goes through to what is behind.
+    Connect,
 }
+
+impl Operation {
+    /// As rules and reviews name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// Completes an object that a webhook has changed, as one that a client sent.
+pub(super) type Completion<'a> = dyn Fn(&mut Value) -> Verdict + Sync + 'a;
 
 /// A write as it is judged.
 pub(super) struct Request<'a> {
@@ -55,14 +79,45 @@ pub(super) struct Request<'a> {
     /// The stored form; null at creation.
     pub(super) old: &'a Value,
     pub(super) user: &'a User,
+    pub(super) context: &'a Context,
     pub(super) view: &'a View<'a>,
+    /// What a deletion was asked for with.
+    pub(super) deletion: Option<&'a DeleteOptions>,
+    pub(super) complete: &'a Completion<'a>,
     /// What to warn the writer of.
-    pub(super) warnings: RefCell<Vec<String>>,
+    pub(super) warnings: Mutex<Vec<String>>,
 }
 
 type Verdict = Result<(), Refusal>;
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// A write of an object itself, of which there is no other form before.
+    pub(super) fn new(
+        Place { kind, namespace, name }: Place<'a>,
+        operation: Operation,
+        context: &'a Context,
+        view: &'a View<'a>,
+    ) -> Self {
+        Self {
+            kind,
+            subresource: "",
+            operation,
+            namespace,
+            name,
+            old: &Value::Null,
+            user: &context.user,
+            context,
+            view,
+            deletion: None,
+            complete: &|_| Ok(()),
+            warnings: Mutex::default(),
+        }
+    }
+
+    /// What its steps warn of.
+    pub(super) fn into_warnings(self) -> Vec<String> {
+        self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
     /// 403 about the object in Kubernetes' words.
     fn forbidden(&self, object: &Value, why: impl AsRef<str>) -> Refusal {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
@@ -72,12 +127,12 @@ impl Request<'_> {
     }
 
     fn warn(&self, warning: String) {
-        self.warnings.borrow_mut().push(warning);
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
     }
 
     /// Takes over warnings; what is left are errors.
     pub(super) fn found(&self, findings: Findings) -> Vec<Error> {
-        self.warnings.borrow_mut().extend(findings.warnings);
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).extend(findings.warnings);
         findings.errors
     }
 
@@ -150,14 +205,27 @@ fn is_target(target: &str, kind: &Kind, subresource: &str) -> bool {
     door == subresource && plural == kind.plural && group == kind.group
 }
 
-/// Lets all steps change the object.
-pub(super) fn admit(request: &Request, object: &mut Value) -> Verdict {
-    run(request, |step| (step.admit)(request, object))
+/// Lets all steps change the object, and then the webhooks. If one of them did, both have another look.
+pub(super) async fn admit(request: &Request<'_>, object: &mut Value) -> Verdict {
+    run(request, |step| (step.admit)(request, object))?;
+    let Some(configured) = request.view.dynamic.concerning(request) else { return Ok(()) };
+    let mut rounds = Rounds::default();
+    Box::pin(configured.mutate(request, object, &mut rounds)).await?;
+    if rounds.changed {
+        run(request, |step| (step.admit)(request, object))?;
+        rounds.begin_second(object);
+        Box::pin(configured.mutate(request, object, &mut rounds)).await?;
+    }
+    Ok(())
 }
 
-/// Lets all steps judge the object.
-pub(super) fn validate(request: &Request, object: &Value) -> Verdict {
-    run(request, |step| (step.validate)(request, object))
+/// Lets all steps judge the object, and then the webhooks.
+pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Verdict {
+    run(request, |step| (step.validate)(request, object))?;
+    match request.view.dynamic.concerning(request) {
+        Some(configured) => Box::pin(configured.validate(request, object)).await,
+        None => Ok(()),
+    }
 }
 
 fn run(request: &Request, mut decide: impl FnMut(&Step) -> Verdict) -> Verdict {

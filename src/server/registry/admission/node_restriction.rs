@@ -82,11 +82,7 @@ impl Asked<'_> {
     }
 
     fn operation(&self) -> &'static str {
-        match self.request.operation {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-        }
+        self.request.operation.name()
     }
 
     fn runs_here(&self, pod: &Value) -> bool {
@@ -101,7 +97,7 @@ impl Asked<'_> {
                 self.runs_here(self.request.old),
                 format!("node {node:?} can only delete pods with spec.nodeName set to itself"),
             ),
-            Operation::Update => self.refused(format!(
+            Operation::Update | Operation::Connect => self.refused(format!(
                 "unexpected operation {:?}, node {node:?} can only create and delete mirror pods",
                 self.operation()
             )),
@@ -209,7 +205,7 @@ impl Asked<'_> {
                 self.node_update(new, old)?;
                 self.needs(list.is_empty(), format!("is not allowed to modify labels: {list}"))
             }
-            Operation::Delete => Ok(()),
+            Operation::Delete | Operation::Connect => Ok(()),
         }
     }
 
@@ -356,7 +352,7 @@ impl Asked<'_> {
                 own(self.request.old),
                 "can only delete ResourceSlice with the same NodeName as the requesting node",
             ),
-            Operation::Update => Ok(()),
+            Operation::Update | Operation::Connect => Ok(()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What admission reads: one consistent state of the store, and who may do what.
 
 use super::super::{Index, Record, Records};
+use super::Dynamic;
 use crate::auth::{Attributes, Authorizer, User};
 use api::kinds::{Kind, by_kind};
 use serde_json::Value;
@@ -11,6 +12,7 @@ pub(in crate::registry) struct View<'a> {
     snapshot: Snapshot<Index>,
     pub(super) records: &'a Records,
     pub(super) authorizer: &'a Authorizer,
+    pub(super) dynamic: &'a Dynamic,
 }
 
 /// A row of the table of kinds.
@@ -19,8 +21,12 @@ pub(super) fn row(api_version: &str, kind: &str) -> &'static Kind {
 }
 
 impl<'a> View<'a> {
-    pub(in crate::registry) fn new(records: &'a Records, authorizer: &'a Authorizer) -> Self {
-        Self { snapshot: records.snapshot(), records, authorizer }
+    pub(in crate::registry) fn new(
+        records: &'a Records,
+        authorizer: &'a Authorizer,
+        dynamic: &'a Dynamic,
+    ) -> Self {
+        Self { snapshot: records.snapshot(), records, authorizer, dynamic }
     }
 
     /// The record of an object.

@@ -24,7 +24,7 @@ impl Registry {
             return Err(Refusal::bad_request("Name parameter required."));
         }
         let mut binding = binding.clone();
-        self.admit_posted(place, "binding", &mut binding, context)?;
+        self.admit_posted(place, "binding", &mut binding, context).await?;
         for _ in 0..ATTEMPTS {
             let record = self.find(place.kind, place.namespace, place.name)?;
             let old = decoded(&record)?;

@@ -31,10 +31,11 @@ impl Registry {
             return Err(Refusal::bad_request("name in URL does not match name in Eviction object"));
         }
         let options = DeleteOptions::parse(&eviction["deleteOptions"], &Query::default())?;
-        self.admit_posted(place, "eviction", &mut eviction.clone(), context)?;
+        self.admit_posted(place, "eviction", &mut eviction.clone(), context).await?;
         // What becomes of a budget and of the pod is this server's doing.
         let writer = Writer { manager: "kube-apiserver".to_owned(), subresource: "status", force: false };
-        let context = Context { dry_run: context.dry_run || options.dry_run, writer, ..context.clone() };
+        let dry_run = context.dry_run || options.dry_run;
+        let context = Context { dry_run, writer, admitted: true, ..context.clone() };
         let Some(pod) = self.end_unguarded(place, &options, &context).await? else {
             return Ok((201, success()));
         };

@@ -9,7 +9,8 @@ use super::admission::{self, Operation, Request};
 use super::{Context, Outcome, Place, Registry};
 use api::status::Refusal;
 use serde_json::{Value, json};
-use std::cell::RefCell;
+
+pub(crate) use scale::{scale_of, set_replicas};
 
 /// The answer of a subresource: an object as stored, or one made up for the answer.
 #[derive(Debug)]
@@ -19,29 +20,45 @@ pub(crate) enum Reply {
 }
 
 impl Registry {
-    /// Admits what is posted to a subresource, as an object of its own; returns what to warn of.
-    fn admit_posted(
+    /// Admits what is posted and not kept, to a subresource ("" for none); returns what to warn of.
+    pub(crate) async fn admit_posted(
         &self,
-        Place { kind, namespace, name }: Place<'_>,
+        place: Place<'_>,
         subresource: &str,
         object: &mut Value,
         context: &Context,
     ) -> Result<Vec<String>, Refusal> {
-        let (view, none) = (self.view(), Value::Null);
-        let request = Request {
-            kind,
-            subresource,
-            operation: Operation::Create,
-            namespace,
-            name,
-            old: &none,
-            user: &context.user,
-            view: &view,
-            warnings: RefCell::default(),
-        };
-        admission::admit(&request, object)?;
-        admission::validate(&request, object)?;
-        Ok(request.warnings.into_inner())
+        self.admit_through(place, (subresource, Operation::Create), object, context).await
+    }
+
+    /// Whether anybody may have a say in what is opened.
+    pub(crate) fn admits_connections(&self) -> bool {
+        self.dynamic.is_configured()
+    }
+
+    /// Admits what is opened through a subresource, by the options that it was asked for with.
+    pub(crate) async fn admit_connection(
+        &self,
+        place: Place<'_>,
+        subresource: &str,
+        options: &mut Value,
+        context: &Context,
+    ) -> Result<(), Refusal> {
+        self.admit_through(place, (subresource, Operation::Connect), options, context).await.map(drop)
+    }
+
+    async fn admit_through(
+        &self,
+        place: Place<'_>,
+        (subresource, operation): (&str, Operation),
+        object: &mut Value,
+        context: &Context,
+    ) -> Result<Vec<String>, Refusal> {
+        let view = self.view();
+        let request = Request { subresource, ..Request::new(place, operation, context, &view) };
+        admission::admit(&request, object).await?;
+        admission::validate(&request, object).await?;
+        Ok(request.into_warnings())
     }
 }
 

@@ -64,7 +64,7 @@ fn changed(
         return Err(refusal);
     }
     let mut patch = json!({});
-    set(&mut patch, spec_path(paths), json!(replicas));
+    set_replicas(&mut patch, paths, json!(replicas));
     let seen = wanted["metadata"]["resourceVersion"].as_str().unwrap_or_default();
     if matches!(change, Change::Replace(_)) && !seen.is_empty() {
         patch["metadata"] = json!({"resourceVersion": seen});
@@ -80,7 +80,7 @@ fn applied(kind: &Kind, config: &Value, paths: Option<&Scale>) -> Result<Value, 
     let mut own =
         json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": config["metadata"]});
     if !config["spec"]["replicas"].is_null() {
-        set(&mut own, spec_path(paths), config["spec"]["replicas"].clone());
+        set_replicas(&mut own, paths, config["spec"]["replicas"].clone());
     }
     Ok(own)
 }
@@ -94,12 +94,17 @@ fn at<'v>(object: &'v Value, path: &str) -> &'v Value {
     path.trim_start_matches('.').split('.').fold(object, |value, field| &value[field])
 }
 
+/// Sets the wanted number of replicas.
+pub(crate) fn set_replicas(object: &mut Value, paths: Option<&Scale>, replicas: Value) {
+    set(object, spec_path(paths), replicas);
+}
+
 fn set(object: &mut Value, path: &str, value: Value) {
     *path.trim_start_matches('.').split('.').fold(object, |value, field| &mut value[field]) = value;
 }
 
 /// The scale of an object; `paths` are where a custom kind keeps it.
-fn scale_of(object: &Value, paths: Option<&Scale>) -> Value {
+pub(crate) fn scale_of(object: &Value, paths: Option<&Scale>) -> Value {
     let meta = &object["metadata"];
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {

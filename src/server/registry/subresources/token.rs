@@ -26,7 +26,7 @@ struct Bound {
 
 impl Registry {
     /// Makes a token for a service account.
-    pub(crate) fn issue_token(
+    pub(crate) async fn issue_token(
         &self,
         place: Place<'_>,
         mut request: Value,
@@ -51,7 +51,7 @@ impl Registry {
         }
         let expiration_s = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
         lifetime(expiration_s)?;
-        self.admit_posted(place, "token", &mut request, context)?;
+        self.admit_posted(place, "token", &mut request, context).await?;
         let spec = &request["spec"];
         let audiences: Vec<String> = serde_json::from_value(spec["audiences"].clone()).unwrap_or_default();
         let bound = self.bound_object(place, &spec["boundObjectRef"])?;

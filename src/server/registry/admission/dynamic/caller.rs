@@ -1,0 +1,132 @@
+//! How webhooks are reached: by URL or through a service, over connections that are kept alive.
+
+use crate::registry::Records;
+use crate::services::{self, Among};
+use crate::trust;
+use base::https::{Connector, Pool};
+use base::{BodyError, collect, full_body};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::Error;
+use serde_json::Value;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest answer: a patch that writes the largest object anew (3 MiB, a third more in base64), and some
+/// room for what is said beside it.
+const ANSWER_BYTES: usize = 5 << 20;
+const AGENT: HeaderValue = HeaderValue::from_static("kube-apiserver-admission");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// One webhook's server.
+pub(super) struct Caller {
+    url: String,
+    pool: Pool,
+}
+
+impl Caller {
+    /// Reads a `clientConfig`; an error says why nobody can be called by it.
+    pub(super) fn of(config: &Value, records: &Records) -> Result<Self, String> {
+        let bundle = STANDARD.decode(config["caBundle"].as_str().unwrap_or_default());
+        let tls = Some(trust::trusting(&bundle.map_err(|error| error.to_string())?)?);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let service = &config["service"];
+        if !service.is_object() {
+            let pool = Connector { tls, ..Connector::default() }.pool();
+            return Ok(Self { url: text(&config["url"]), pool });
+        }
+        let (namespace, name) = (text(&service["namespace"]), text(&service["name"]));
+        let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
+        let server_name = format!("{name}.{namespace}.svc");
+        let path = text(&service["path"]);
+        let url = format!("https://{server_name}:{port}/{}", path.strip_prefix('/').unwrap_or(&path));
+        let records = records.clone();
+        let resolve = move || resolve(&records, &namespace, &name, port);
+        let pool = Connector { tls, server_name: None, resolve: Some(Arc::new(resolve)) }.pool();
+        Ok(Self { url, pool })
+    }
+
+    /// Posts a question and takes the answer. An error is what went wrong, in Go's words.
+    pub(super) async fn post(&self, question: &Value, limit: Duration) -> Result<Bytes, String> {
+        let url = format!("{}?timeout={}s", self.url, limit.as_secs());
+        let request = Request::post(&url)
+            .header(header::CONTENT_TYPE, JSON)
+            .header(header::ACCEPT, "application/json, */*")
+            .header(header::USER_AGENT, AGENT)
+            .body(full_body(question.to_string()))
+            .map_err(|error| error.to_string())?;
+        let failed = |why: String| format!("Post {url:?}: {why}");
+        let talk = async {
+            let answer = self.pool.request(request).await.map_err(|error| failed(go_error(&error)))?;
+            let status = answer.status();
+            let body = answer.into_body().map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync();
+            let body = collect(body, ANSWER_BYTES).await.map_err(|error| {
+                format!("unexpected error when reading response body. Please retry. Original error: {error}")
+            })?;
+            if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+        };
+        match tokio::time::timeout(limit, talk).await {
+            Ok(answered) => answered,
+            Err(_) => Err(failed("context deadline exceeded".to_owned())),
+        }
+    }
+}
+
+/// Where a service's next connection is made to.
+fn resolve(records: &Records, namespace: &str, name: &str, port: u16) -> Result<(String, u16), String> {
+    let service = services::service(records, namespace, name);
+    let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
+    if service["spec"]["type"] == "ExternalName" {
+        return Ok((service["spec"]["externalName"].as_str().unwrap_or_default().to_owned(), port));
+    }
+    let port_name = services::port_name(&service, i64::from(port))
+        .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
+    services::endpoint(records, (namespace, name), port_name, Among::All)
+        .ok_or_else(|| format!("no endpoints available for service {name:?}"))
+}
+
+/// Why a request was not answered, in Go's words.
+fn go_error(error: &Error) -> String {
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or(cause.downcast_ref()) {
+        Some(tls) => trust::go_error(tls),
+        None if cause.to_string().contains("closed before message completed") => "EOF".to_owned(),
+        None => cause.to_string(),
+    }
+}
+
+/// What Kubernetes says of an answer that is an error.
+fn refused(status: StatusCode, body: &[u8]) -> String {
+    let stated: Value = serde_json::from_slice(body).unwrap_or_default();
+    if let ("Status", Some(message)) =
+        (stated["kind"].as_str().unwrap_or_default(), stated["message"].as_str())
+    {
+        return message.to_owned();
+    }
+    match status.as_u16() {
+        400 => "the server rejected our request for an unknown reason".to_owned(),
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        404 => "the server could not find the requested resource".to_owned(),
+        405 => "the server does not allow this method on the requested resource".to_owned(),
+        503 => "the server is currently unable to handle the request".to_owned(),
+        500.. => {
+            let told = String::from_utf8_lossy(&body[..body.len().min(TOLD_BYTES)]);
+            let told = if told.trim().is_empty() { "unknown" } else { told.trim() };
+            format!("an error on the server ({told:?}) has prevented the request from succeeding")
+        }
+        code => {
+            format!("the server responded with the status code {code} but did not return more information")
+        }
+    }
+}
+
+/// So much of an error's text is handed on (Kubernetes' number).
+const TOLD_BYTES: usize = 2048;

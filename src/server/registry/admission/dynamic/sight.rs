@@ -1,0 +1,170 @@
+//! A request as webhooks and policies see it: its objects in the version that they want, and what an
+//! AdmissionRequest says beside them.
+
+use super::super::{Operation, Request};
+use crate::catalogue::Custom;
+use crate::conversion;
+use crate::registry::subresources::{scale_of, set_replicas};
+use api::kinds::Kind;
+use api::patch;
+use api::schema::{self, schema};
+use api::status::Refusal;
+use serde_json::{Value, json};
+use std::borrow::Cow;
+
+/// See the module's comment.
+pub(super) struct Sight<'a> {
+    pub(super) request: &'a Request<'a>,
+    /// The version that is wanted, of the kind that was asked for.
+    pub(super) form: &'static Kind,
+    pub(super) object: Value,
+    pub(super) old: Value,
+}
+
+/// What a request is about: the object, or its scale.
+pub(super) fn subject<'a>(request: &Request, object: &'a Value) -> Cow<'a, Value> {
+    let scale = request.subresource == "scale" && !object.is_null();
+    if scale {
+        Cow::Owned(scale_of(object, custom(request).as_ref().and_then(Custom::scale)))
+    } else {
+        Cow::Borrowed(object)
+    }
+}
+
+/// What a definition says of the kind that was asked for.
+fn custom(request: &Request) -> Option<Custom> {
+    request.view.records.catalogue().custom(request.kind).ok().flatten()
+}
+
+/// Whether what is admitted is an object of the resource's own kind.
+fn is_own(request: &Request) -> bool {
+    request.kind.subresource(request.subresource).is_none_or(|door| door.kind.is_empty())
+}
+
+fn shown(request: &Request, form: &Kind, object: &Value) -> Value {
+    let object = subject(request, object).into_owned();
+    if object.is_null() || !is_own(request) {
+        return object;
+    }
+    match custom(request) {
+        Some(custom) => custom.in_version(object, &form.api_version()).unwrap_or_default(),
+        None => conversion::shown(form, object),
+    }
+}
+
+impl<'a> Sight<'a> {
+    pub(super) fn of(request: &'a Request<'a>, form: &'static Kind, object: &Value) -> Self {
+        let (object, old) = (shown(request, form, object), shown(request, form, request.old));
+        Self { request, form, object, old }
+    }
+
+    /// An AdmissionRequest without its uid and its objects.
+    pub(super) fn described(&self) -> Value {
+        let Request { kind, subresource, name, operation, user, context, .. } = self.request;
+        let mut described = json!({
+            "kind": gvk(self.form, subresource), "resource": gvr(self.form),
+            "requestKind": gvk(kind, subresource), "requestResource": gvr(kind),
+            "operation": operation.name(), "userInfo": user.to_value(),
+            "dryRun": context.dry_run, "options": self.request.options(),
+        });
+        let texts = [
+            ("subResource", *subresource),
+            ("requestSubResource", *subresource),
+            ("name", *name),
+            ("namespace", self.request.home()),
+        ];
+        for (field, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+            described[field] = Value::from(text);
+        }
+        described
+    }
+
+    /// Lets a JSON patch change the object, which is read and completed as one that was sent. Says
+    /// whether it is another one now.
+    pub(super) fn patch(&self, object: &mut Value, webhook: &str, patch: &[u8]) -> Result<bool, Refusal> {
+        if object.is_null() {
+            return Err(Refusal::internal(format!(
+                "admission webhook {webhook:?} attempted to modify the object, which is not supported for this operation"
+            )));
+        }
+        let mut patched = self.object.clone();
+        patch::json(&mut patched, patch).map_err(Refusal::internal)?;
+        self.read(&mut patched)?;
+        if patched == self.object {
+            return Ok(false);
+        }
+        if self.request.subresource == "scale" {
+            let custom = custom(self.request);
+            let paths = custom.as_ref().and_then(Custom::scale);
+            set_replicas(object, paths, patched["spec"]["replicas"].clone());
+        } else {
+            *object = match custom(self.request) {
+                _ if !is_own(self.request) => patched,
+                Some(custom) => {
+                    let version = self.request.kind.api_version();
+                    custom.in_version(patched, &version).unwrap_or_default()
+                }
+                None => conversion::stored(self.form, patched),
+            };
+        }
+        (self.request.complete)(object)?;
+        Ok(true)
+    }
+
+    /// Reads what became of an object as one of its kind.
+    fn read(&self, patched: &mut Value) -> Result<(), Refusal> {
+        let unlike = |field: &str| patched[field] != self.object[field];
+        if unlike("apiVersion") || unlike("kind") {
+            let text = |field: &str| self.object[field].as_str().unwrap_or_default().to_owned();
+            let why =
+                format!("unable to decode a patched object as {}, Kind={}", text("apiVersion"), text("kind"));
+            return Err(Refusal::internal(why));
+        }
+        let stated = |field: &str| self.object[field].as_str().unwrap_or_default();
+        let Some(ty) = schema().by_stated(stated("apiVersion"), stated("kind")) else { return Ok(()) };
+        match schema::check(patched, ty).ill_typed {
+            Some(why) => Err(Refusal::internal(why)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn gvk(form: &Kind, subresource: &str) -> Value {
+    let (group, version, kind) = match form.subresource(subresource) {
+        Some(door) => {
+            let (group, version) = door.version_of(form);
+            (group, version, door.kind_of(form))
+        }
+        None => (form.group, form.version, form.kind.to_owned()),
+    };
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+fn gvr(form: &Kind) -> Value {
+    json!({"group": form.group, "version": form.version, "resource": form.plural})
+}
+
+impl Request<'_> {
+    /// The namespace; of a namespace its own name.
+    pub(super) fn home(&self) -> &str {
+        let own = (self.kind.group, self.kind.plural) == ("", "namespaces");
+        if own { self.name } else { self.namespace }
+    }
+
+    /// `CreateOptions`, `UpdateOptions` (also of a patch) or `DeleteOptions`; null for what connects.
+    fn options(&self) -> Value {
+        let kind = match self.operation {
+            Operation::Create => "CreateOptions",
+            Operation::Update => "UpdateOptions",
+            Operation::Delete => "DeleteOptions",
+            Operation::Connect => return Value::Null,
+        };
+        let mut options = self.deletion.map_or_else(|| self.context.options.to_value(), |own| own.to_value());
+        options["apiVersion"] = Value::from("meta.k8s.io/v1");
+        options["kind"] = Value::from(kind);
+        if self.context.dry_run {
+            options["dryRun"] = json!(["All"]);
+        }
+        options
+    }
+}

@@ -1,0 +1,85 @@
+//! Where services lead: to the ready endpoints of their slices.
+
+use crate::registry::{Records, decoded, random};
+use api::kinds::{Kind, by_kind};
+use serde_json::Value;
+
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// Which endpoints are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Among {
+    /// Those that are pods.
+    Pods,
+    /// Also those that somebody wrote down.
+    All,
+}
+
+fn kind(api_version: &str, kind: &str) -> &'static Kind {
+    by_kind(api_version, kind).expect("the table has every built-in kind")
+}
+
+/// A service.
+pub(crate) fn service(records: &Records, namespace: &str, name: &str) -> Option<Value> {
+    let key = kind("v1", "Service").storage_key(namespace, name);
+    records.snapshot().get(&key).and_then(|record| decoded(record).ok())
+}
+
+/// The name of a service's port of that number.
+pub(crate) fn port_name(service: &Value, number: i64) -> Option<&str> {
+    let mut ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    let port = ports.find(|port| port["port"].as_i64() == Some(number))?;
+    Some(port["name"].as_str().unwrap_or_default())
+}
+
+/// Address and port of one of the ready endpoints behind a service's port of that name.
+pub(crate) fn endpoint(
+    records: &Records,
+    (namespace, name): (&str, &str),
+    port: &str,
+    among: Among,
+) -> Option<(String, u16)> {
+    let prefix = format!("{}{namespace}/", kind("discovery.k8s.io/v1", "EndpointSlice").storage_prefix());
+    let snapshot = records.snapshot();
+    let own = snapshot
+        .range(&prefix, None)
+        .filter(|record| record.index.label(SERVICE_LABEL) == Some(name))
+        .filter_map(|record| decoded(record).ok());
+    let mut ready: Vec<(String, u16)> = own.flat_map(|slice| endpoints(&slice, port, among)).collect();
+    let chosen = usize::from(u16::from_le_bytes(random())).checked_rem(ready.len())?;
+    Some(ready.swap_remove(chosen))
+}
+
+fn endpoints(slice: &Value, port: &str, among: Among) -> Vec<(String, u16)> {
+    let mut ports = slice["ports"].as_array().into_iter().flatten();
+    let port = ports.find(|one| one["name"].as_str().unwrap_or_default() == port);
+    let Some(port) = port.and_then(|port| u16::try_from(port["port"].as_u64()?).ok()) else {
+        return Vec::new();
+    };
+    let all = slice["endpoints"].as_array().into_iter().flatten();
+    let ready = all.filter(|endpoint| {
+        endpoint["conditions"]["ready"] != false
+            && (among == Among::All || endpoint["targetRef"]["kind"] == "Pod")
+    });
+    ready
+        .filter_map(|endpoint| endpoint["addresses"][0].as_str())
+        .map(|address| (address.to_owned(), port))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn ready_pods_answer_for_a_service() {
+        let slice = json!({"ports": [{"name": "http", "port": 8080}, {"name": "other", "port": 1}], "endpoints": [
+            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "targetRef": {"kind": "Pod"}},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": false}, "targetRef": {"kind": "Pod"}},
+            {"addresses": ["10.0.0.3"], "conditions": {"ready": true}}]});
+        assert_eq!(endpoints(&slice, "http", Among::Pods), [("10.0.0.1".to_owned(), 8080)]);
+        assert_eq!(endpoints(&slice, "", Among::Pods), []);
+        assert_eq!(endpoints(&slice, "other", Among::All).len(), 2);
+    }
+}
