@@ -281,6 +281,7 @@ async fn start_server(
         client_authorities: pki.client_authorities(),
         service_account_keys: server::ServiceAccountKeys::new(pki.service_account_key(), &issuer)?,
         kubelet_client: pki.kubelet_client()?,
+        front_proxy: pki.front_proxy(),
         service_addresses: server::AddressPool {
             network: network.service_network,
             bits: network.services.prefix(),

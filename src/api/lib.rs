@@ -31,4 +31,5 @@ pub use k8s_openapi::api::{
 pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+pub use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as registration;
 pub use object::{Controller, Meta, Object, Scope, Texts, Whole, owner_reference};

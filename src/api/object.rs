@@ -239,6 +239,7 @@ objects!(
     crate::storage::VolumeAttributesClass,
     crate::flowcontrol::FlowSchema,
     crate::flowcontrol::PriorityLevelConfiguration,
+    crate::registration::APIService,
     k8s_openapi::api::node::v1::RuntimeClass,
 );
 

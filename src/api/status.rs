@@ -33,7 +33,7 @@ impl Refusal {
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Self {
-        self.details = details(kind, name);
+        self.details = details((kind.group, kind.plural), name);
         self
     }
 
@@ -108,8 +108,15 @@ impl Refusal {
 
     /// 403 about an object or (with "") a collection.
     pub fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
-        let subject = if name.is_empty() { kind.resource() } else { format!("{} {name:?}", kind.resource()) };
-        Self::new(403, "Forbidden", format!("{subject} is forbidden: {why}")).about(kind, name)
+        Self::forbidden_in((kind.group, kind.plural), name, why)
+    }
+
+    /// The same of a group and resource, which may be another server's.
+    pub fn forbidden_in((group, plural): (&str, &str), name: &str, why: &str) -> Self {
+        let dot = if group.is_empty() { "" } else { "." };
+        let object = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+        let message = format!("{plural}{dot}{group}{object} is forbidden: {why}");
+        Self { details: details((group, plural), name), ..Self::new(403, "Forbidden", message) }
     }
 
     /// 405.
@@ -172,10 +179,10 @@ fn qualified(kind: &Kind) -> String {
     format!("{}{dot}{}", kind.kind, kind.storage_group)
 }
 
-fn details(kind: &Kind, name: &str) -> Value {
-    let mut details = json!({"kind": kind.plural});
-    if !kind.group.is_empty() {
-        details["group"] = Value::from(kind.group);
+fn details((group, plural): (&str, &str), name: &str) -> Value {
+    let mut details = json!({"kind": plural});
+    if !group.is_empty() {
+        details["group"] = Value::from(group);
     }
     if !name.is_empty() {
         details["name"] = Value::from(name);
@@ -186,7 +193,7 @@ fn details(kind: &Kind, name: &str) -> Value {
 /// The answer to a deletion that is done.
 pub fn deleted(kind: &Kind, name: &str, uid: &str) -> Value {
     let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
-    status["details"] = details(kind, name);
+    status["details"] = details((kind.group, kind.plural), name);
     status["details"]["uid"] = Value::from(uid);
     status
 }

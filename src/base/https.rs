@@ -7,7 +7,7 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use std::io;
 use std::pin::Pin;
@@ -20,6 +20,10 @@ use tokio::net::TcpStream;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a connection is kept that nobody uses.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
+
+/// How often a server that says nothing on HTTP/2 is asked whether it is there, and how long it may take.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_LIMIT: Duration = Duration::from_secs(15);
 
 /// A client with its connections. Cheap to clone.
 pub type Pool = Client<Connector, Body>;
@@ -41,7 +45,18 @@ pub struct Connector {
 impl Connector {
     /// A client that connects so, when it is first used.
     pub fn pool(self) -> Pool {
-        Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE_LIMIT).build(self)
+        Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_LIMIT)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_LIMIT)
+            .build(self)
+    }
+
+    /// Makes one connection that is of no pool.
+    pub async fn dial(&self, host: &str, port: u16) -> Result<Stream, BodyError> {
+        self.secured(host, (host, port)).await
     }
 
     async fn connect(&self, uri: Uri) -> Result<Stream, BodyError> {
@@ -51,8 +66,13 @@ impl Connector {
             Some(resolve) => resolve()?,
             None => (named.to_owned(), uri.port_u16().unwrap_or(default_port)),
         };
-        let failed = |error: io::Error| dial_error(&host_port(&host, port), &error);
-        let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect((host.as_str(), port))).await;
+        self.secured(named, (&host, port)).await
+    }
+
+    /// A connection to a host that may show a certificate of another name.
+    async fn secured(&self, named: &str, (host, port): (&str, u16)) -> Result<Stream, BodyError> {
+        let failed = |error: io::Error| dial_error(&host_port(host, port), &error);
+        let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect((host, port))).await;
         let tcp = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)?;
         tcp.set_nodelay(true)?;
         let Some(tls) = &self.tls else {

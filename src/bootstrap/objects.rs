@@ -181,9 +181,10 @@ fn authentication(pki: &Pki) -> Value {
         "data": {
             "client-ca-file": pki.client_ca_pem(),
             "requestheader-client-ca-file": pki.request_header_ca_pem(),
-            "requestheader-allowed-names": "[\"system:auth-proxy\"]",
+            "requestheader-allowed-names": format!("[{:?}]", crate::pki::AUTH_PROXY),
             "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
             "requestheader-group-headers": "[\"X-Remote-Group\"]",
+            "requestheader-uid-headers": "[\"X-Remote-Uid\"]",
             "requestheader-username-headers": "[\"X-Remote-User\"]",
         },
     })

@@ -22,6 +22,9 @@ use std::time::Duration;
 /// How often certificates are looked at again: a sleeping machine's monotonic clock stands still.
 const LOOK: Duration = Duration::from_secs(12 * 3600);
 
+/// Who passes on what others ask for.
+pub(crate) const AUTH_PROXY: &str = "system:auth-proxy";
+
 /// A certificate chain with its key.
 #[derive(Clone)]
 pub struct Identity {
@@ -81,6 +84,7 @@ pub struct Pki {
     client_authority_der: Vec<CertificateDer<'static>>,
     service_account_key: Vec<u8>,
     to_kubelets: Arc<Shown>,
+    to_extensions: Arc<Shown>,
 }
 
 /// Who certificates are for.
@@ -102,11 +106,13 @@ impl Pki {
         let request_header_authority = authority(&folder, "request-header-ca", "knarr-request-header-ca")?;
         let to_kubelets = leaf(&folder, "client-kube-apiserver", &api_server(), &client_authority)?;
         let shown = Shown::new(&folder, &to_kubelets)?;
+        let to_extensions = leaf(&folder, "client-auth-proxy", &auth_proxy(), &request_header_authority)?;
         let pki = Self {
             server_authority_der: certificates_of(&folder, "server-ca", &server_authority)?,
             client_authority_der: certificates_of(&folder, "client-ca", &client_authority)?,
             service_account_key: service_account_key(&folder)?,
             to_kubelets: Arc::new(shown),
+            to_extensions: Arc::new(Shown::new(&folder, &to_extensions)?),
             names,
             server_authority,
             client_authority,
@@ -198,6 +204,12 @@ impl Pki {
         self.config_showing(self.to_kubelets.clone())
     }
 
+    /// What the API server shows to those behind APIServices: `system:auth-proxy`, by the authority that they
+    /// find in `extension-apiserver-authentication`. Follows renewals by itself.
+    pub fn front_proxy(&self) -> Arc<dyn ResolvesClientCert> {
+        self.to_extensions.clone()
+    }
+
     fn config_showing(&self, shown: Arc<Shown>) -> Result<Arc<rustls::ClientConfig>, Error> {
         let bad = |error: rustls::Error| content(&self.folder, error.to_string());
         let mut roots = RootCertStore::empty();
@@ -225,10 +237,13 @@ impl Pki {
             .map_err(|error| content(&self.folder, error.to_string()))
     }
 
-    /// Issues again whatever expires soon, and shows the API server's own new certificate to kubelets.
+    /// Issues again whatever expires soon, and shows the API server's own new certificates from then on.
     fn renew(&self) -> Result<Renewed, Error> {
         let to_kubelets = leaf(&self.folder, "client-kube-apiserver", &api_server(), &self.client_authority)?;
         self.to_kubelets.show(&self.folder, &to_kubelets)?;
+        let to_extensions =
+            leaf(&self.folder, "client-auth-proxy", &auth_proxy(), &self.request_header_authority)?;
+        self.to_extensions.show(&self.folder, &to_extensions)?;
         self.scheduler()?;
         self.controller_manager()?;
         self.kubelet()?;
@@ -260,6 +275,10 @@ impl Pki {
             }
         });
     }
+}
+
+fn auth_proxy() -> Subject {
+    Subject { name: AUTH_PROXY.to_owned(), ..Subject::default() }
 }
 
 fn api_server() -> Subject {

@@ -5,6 +5,7 @@
 //! It must never do a controller's work: it answers requests and keeps no loops about objects. Start
 //! reading at [`Server::handle`], then `registry/`, whose verbs serve every kind of the table.
 
+mod aggregation;
 mod auth;
 mod catalogue;
 mod conversion;
@@ -49,6 +50,8 @@ pub struct Config {
     pub service_account_keys: ServiceAccountKeys,
     /// How kubelets are reached.
     pub kubelet_client: Arc<rustls::ClientConfig>,
+    /// What is shown to servers behind APIServices, which trust it to say who asks.
+    pub front_proxy: Arc<dyn rustls::client::ResolvesClientCert>,
     /// Where cluster addresses of services come from.
     pub service_addresses: AddressPool,
     /// Where node ports of services come from.
@@ -95,6 +98,7 @@ struct Inner {
     authorizer: Arc<auth::Authorizer>,
     registry: registry::Registry,
     backends: streams::Backends,
+    aggregation: aggregation::Aggregation,
     documents: documents::Documents,
     health: http::health::Health,
     metrics: metrics::Metrics,
@@ -131,15 +135,19 @@ impl Server {
         });
         let flow = Arc::new(flow::Flow::new(records.clone(), supervisor));
         flow.run();
+        let exchange = Arc::new(streams::Exchange::new(config.kubelet_client, supervisor.clone()));
+        let aggregation =
+            aggregation::Aggregation::new(records.clone(), config.front_proxy, exchange.clone());
         let authenticator = auth::Authenticator::new(certificates, keys.clone(), records.clone());
         let (access, running) = (authorizer.clone(), supervisor.clone());
         let registry = registry::Registry::new(records, strategies, keys, access, running);
         let server = Self(Arc::new(Inner {
+            aggregation,
             authenticator,
             authorizer,
+            backends: streams::Backends::new(exchange),
             documents: documents::Documents::new(config.version),
             registry,
-            backends: streams::Backends::new(config.kubelet_client, supervisor.clone()),
             health,
             metrics: metrics::Metrics::default(),
             flow,
@@ -154,5 +162,11 @@ impl Server {
     /// Answers one request from within the process, as this user.
     pub async fn call(&self, user: &User, request: Request<Body>) -> Response<Body> {
         self.handle(Identity::Trusted(user.clone()), request).await
+    }
+
+    /// Whether the service behind an APIService answers; an error is the message of its condition
+    /// `Available`.
+    pub async fn check_extension(&self, name: &str) -> Result<(), String> {
+        self.0.aggregation.check(name).await
     }
 }

@@ -15,6 +15,41 @@ pub(crate) enum Among {
     All,
 }
 
+/// A port of a service that this server calls itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServicePort {
+    namespace: String,
+    name: String,
+    pub(crate) port: u16,
+}
+
+impl ServicePort {
+    /// A service's port; 443 where none is named.
+    pub(crate) fn new(namespace: &str, name: &str, port: Option<i32>) -> Self {
+        let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
+        Self { namespace: namespace.to_owned(), name: name.to_owned(), port }
+    }
+
+    /// The name that certificates of its servers carry.
+    pub(crate) fn server_name(&self) -> String {
+        format!("{}.{}.svc", self.name, self.namespace)
+    }
+
+    /// Where the next connection is made to.
+    pub(crate) fn resolve(&self, records: &Records) -> Result<(String, u16), String> {
+        let Self { namespace, name, port } = self;
+        let service = service(records, namespace, name);
+        let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
+        if service["spec"]["type"] == "ExternalName" {
+            return Ok((service["spec"]["externalName"].as_str().unwrap_or_default().to_owned(), *port));
+        }
+        let port_name = port_name(&service, i64::from(*port))
+            .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
+        endpoint(records, (namespace, name), port_name, Among::All)
+            .ok_or_else(|| format!("no endpoints available for service {name:?}"))
+    }
+}
+
 fn kind(api_version: &str, kind: &str) -> &'static Kind {
     by_kind(api_version, kind).expect("the table has every built-in kind")
 }

@@ -1,13 +1,15 @@
 //! TLS towards servers that objects name with the authorities to trust (`caBundle`), verified as Go does it.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Where distributions keep the authorities that everybody trusts; the first that is there counts.
@@ -20,6 +22,28 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 
 /// A configuration that trusts the authorities of a bundle in PEM; of an empty one the system's.
 pub(crate) fn trusting(bundle: &[u8]) -> Result<Arc<ClientConfig>, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder =
+        builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?.dangerous();
+    Ok(Arc::new(builder.with_custom_certificate_verifier(verifier(bundle)?).with_no_client_auth()))
+}
+
+/// The same that shows a certificate, over HTTP/2 where the server has it; without a bundle it trusts
+/// everybody.
+pub(crate) fn showing(
+    shown: Arc<dyn ResolvesClientCert>,
+    bundle: Option<&[u8]>,
+) -> Result<ClientConfig, String> {
+    let mut config = match bundle {
+        Some(bundle) => ClientConfig::clone(&*trusting(bundle)?),
+        None => ClientConfig::clone(&base::tls::unverified()),
+    };
+    config.client_auth_cert_resolver = shown;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn verifier(bundle: &[u8]) -> Result<Arc<Verifier>, String> {
     let system = || SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
     let pem = if bundle.is_empty() { system() } else { bundle.to_vec() };
     let trusted: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem).flatten().collect();
@@ -29,14 +53,11 @@ pub(crate) fn trusting(bundle: &[u8]) -> Result<Arc<ClientConfig>, String> {
         return Err("unable to load root certificates: unable to parse bytes as PEM block".to_owned());
     }
     let provider = Arc::new(ring::default_provider());
-    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
     let chains = chains.map_err(|error| error.to_string())?;
     // Only small bundles pin certificates of servers.
     let pinned = if bundle.is_empty() { Vec::new() } else { trusted };
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| error.to_string())?.dangerous();
-    let config = config.with_custom_certificate_verifier(Arc::new(Verifier { chains, pinned }));
-    Ok(Arc::new(config.with_no_client_auth()))
+    Ok(Arc::new(Verifier { chains, pinned }))
 }
 
 /// Verifies chains, and takes a certificate that is in the bundle itself even if it is an authority's: what
@@ -93,26 +114,39 @@ impl ServerCertVerifier for Verifier {
 
 fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     let parsed = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-    let (validity, now_s) = (parsed.1.validity(), i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-    if now_s > validity.not_after.timestamp() {
-        return Err(CertificateError::Expired.into());
+    let validity = parsed.1.validity();
+    let [not_before, not_after] = [validity.not_before, validity.not_after].map(|time| {
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0)))
+    });
+    if now > not_after {
+        return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
     }
-    if now_s < validity.not_before.timestamp() {
-        return Err(CertificateError::NotValidYet.into());
+    if now < not_before {
+        return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
     }
     Ok(())
 }
 
+/// Why a server did not answer, in Go's words.
+pub(crate) fn go_error(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match inner.and_then(|inner| inner.downcast_ref::<Error>()).or(cause.downcast_ref()) {
+        Some(tls) => handshake_error(tls),
+        None if cause.to_string().contains("closed before message completed") => "EOF".to_owned(),
+        None => cause.to_string(),
+    }
+}
+
 /// A failed handshake in Go's words.
-pub(crate) fn go_error(error: &Error) -> String {
+fn handshake_error(error: &Error) -> String {
     let Error::InvalidCertificate(why) = error else { return format!("tls: {error}") };
     let why = match why {
-        CertificateError::Expired
-        | CertificateError::ExpiredContext { .. }
-        | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => {
-            "certificate has expired or is not yet valid".to_owned()
-        }
+        CertificateError::ExpiredContext { time, not_after } => outside(*time, "after", *not_after),
+        CertificateError::NotValidYetContext { time, not_before } => outside(*time, "before", *not_before),
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "certificate signed by unknown authority".to_owned()
         }
@@ -129,6 +163,14 @@ pub(crate) fn go_error(error: &Error) -> String {
         other => other.to_string(),
     };
     format!("tls: failed to verify certificate: x509: {why}")
+}
+
+fn outside(now: UnixTime, side: &str, end: UnixTime) -> String {
+    let [now, end] = [now, end].map(|time| {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX)
+    });
+    format!("certificate has expired or is not yet valid: current time {now} is {side} {end}")
 }
 
 /// The name in `DnsName("a.b")`.

@@ -15,7 +15,6 @@ pub(crate) use tokens::{BoundObject, TokenRequest, service_account};
 
 use crate::http::path::ResourcePath;
 use crate::registry::Records;
-use api::kinds::{KINDS, Kind};
 use api::status::Refusal;
 use http::{HeaderMap, header};
 use std::net::IpAddr;
@@ -164,16 +163,10 @@ impl<'a> Attributes<'a> {
 
     /// The refusal of a request that is not allowed.
     pub(crate) fn refusal(&self, user: &User) -> Refusal {
-        let known = |kind: &&Kind| kind.group == self.group && kind.plural == self.resource;
-        self.refusal_of(user, KINDS.iter().find(known))
-    }
-
-    /// The refusal of a request about a kind, if it is about one, that is not allowed.
-    pub(crate) fn refusal_of(&self, user: &User, kind: Option<&Kind>) -> Refusal {
         let why = self.denial(user);
-        match kind {
-            Some(kind) => Refusal::forbidden(kind, self.name, &why),
-            None => Refusal::new(403, "Forbidden", format!("forbidden: {why}")),
+        match self.path {
+            "" => Refusal::forbidden_in((self.group, self.resource), self.name, &why),
+            _ => Refusal::new(403, "Forbidden", format!("forbidden: {why}")),
         }
     }
 }

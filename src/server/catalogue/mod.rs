@@ -114,15 +114,6 @@ impl Catalogue<'_> {
         })
     }
 
-    /// A kind by group and resource, whatever its version.
-    pub(crate) fn by_group(self, group: &str, plural: &str) -> Option<&'static Kind> {
-        let is = |kind: &&Kind| kind.group == group && kind.plural == plural;
-        kinds::KINDS.iter().find(is).or_else(|| {
-            let added = self.added();
-            added.customs.iter().map(|custom| custom.kind).find(|kind| is(kind))
-        })
-    }
-
     /// The versions of a custom kind.
     pub(crate) fn versions(self, kind: &Kind) -> Vec<&'static Kind> {
         if !kind.custom {

@@ -29,7 +29,12 @@ pub(crate) fn empty(code: StatusCode) -> Response<Body> {
 
 /// The answer where nothing is.
 pub(crate) fn nothing() -> Response<Body> {
-    let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");
+    error(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+/// An error as Go's library tells it.
+pub(crate) fn error(code: StatusCode, why: &str) -> Response<Body> {
+    let mut response = text(code, format!("{why}\n"));
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
@@ -154,6 +159,21 @@ pub(crate) fn holding<T: Send + 'static>(response: Response<Body>, held: T) -> R
 /// Tells this server's own refusals from what others answer through it.
 #[derive(Clone, Copy)]
 struct Refused;
+
+/// Tells what another server answered.
+#[derive(Clone, Copy)]
+struct Relayed;
+
+/// Marks an answer as another server's.
+pub(crate) fn relayed(mut response: Response<Body>) -> Response<Body> {
+    response.extensions_mut().insert(Relayed);
+    response
+}
+
+/// Whether an answer is another server's.
+pub(crate) fn is_relayed(response: &Response<Body>) -> bool {
+    response.extensions().get::<Relayed>().is_some()
+}
 
 /// Whether an answer is this server's own refusal.
 pub(crate) fn is_refusal(response: &Response<Body>) -> bool {

@@ -7,7 +7,8 @@ use super::path::{Target, target};
 use super::pipeline::Admitted;
 use super::query::Query;
 use crate::Server;
-use crate::auth::{Attributes, Identity};
+use crate::aggregation::Remote;
+use crate::auth::{Attributes, Identity, User};
 use crate::flow::{Does, Load, estimate};
 use crate::streams::Backends;
 use api::status::Refusal;
@@ -22,7 +23,7 @@ pub(super) fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName)
 }
 
 /// The verb of a request that is about no resource.
-pub(super) fn plain_verb(method: &Method) -> String {
+fn plain_verb(method: &Method) -> String {
     let name = if method == Method::HEAD { &Method::GET } else { method };
     name.as_str().to_ascii_lowercase()
 }
@@ -47,6 +48,7 @@ impl Server {
         let edge = Edge::of(&request, &query);
         let answered = self.identified(&identity, target, query, request).await;
         let response = answered.unwrap_or_else(|refusal| answer::refused(&refusal));
+        let foreign = foreign || answer::is_relayed(&response);
         let mut response = match foreign && !answer::is_refusal(&response) {
             true => edge.relayed(response),
             false => edge.finish(response).await,
@@ -113,16 +115,39 @@ impl Server {
         query: Query,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        match target {
-            Target::Other => self.other(&admitted.user, query, request).await,
-            Target::Resource(path) => {
-                let attributes = Attributes::of(&path);
-                if !self.0.authorizer.allows(&admitted.user, &attributes) {
-                    return Err(self.0.registry.denied(&admitted.user, &attributes));
-                }
-                self.resource(admitted, path, query, request).await
-            }
+        self.authorize(&admitted.user, &target, &request)?;
+        if let Some(remote) = self.0.aggregation.find(request.uri().path()) {
+            return self.elsewhere(admitted, &remote, &target, request).await;
         }
+        match target {
+            Target::Other => self.other(query, request).await,
+            Target::Resource(path) => self.resource(admitted, path, query, request).await,
+        }
+    }
+
+    fn authorize(&self, user: &User, target: &Target, request: &Request<Body>) -> Result<(), Refusal> {
+        let (verb, path) = (plain_verb(request.method()), request.uri().path());
+        if matches!(target, Target::Other) && super::other::is_open(path) {
+            return Ok(());
+        }
+        let attributes = attributes(target, &verb, path);
+        if self.0.authorizer.allows(user, &attributes) { Ok(()) } else { Err(attributes.refusal(user)) }
+    }
+
+    /// What another API server answers.
+    async fn elsewhere(
+        &self,
+        admitted: Admitted,
+        remote: &Remote,
+        target: &Target,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        let Admitted { user, permit, deadline, peer, .. } = admitted;
+        let handed_on = async { Ok(self.0.aggregation.proxy(remote, (&user, peer), request).await) };
+        if lasts(target) {
+            return handed_on.await;
+        }
+        Ok(answer::holding(deadline.keep(handed_on).await?, permit))
     }
 
     /// What a request does, and what is known of its kind.
@@ -162,7 +187,7 @@ fn attributes<'a>(target: &'a Target, verb: &'a str, path: &'a str) -> Attribute
 }
 
 /// The attributes of a request that is about no resource.
-pub(super) fn of_path<'a>(verb: &'a str, path: &'a str) -> Attributes<'a> {
+fn of_path<'a>(verb: &'a str, path: &'a str) -> Attributes<'a> {
     let trimmed = path.trim_end_matches('/');
     Attributes { verb, path: if trimmed.is_empty() { "/" } else { trimmed }, ..Attributes::default() }
 }

@@ -3,7 +3,6 @@
 
 use super::index::kind_of_key;
 use super::{Index, Record, Registry, decoded, encode};
-use crate::auth::{Attributes, User};
 use crate::catalogue::{Catalogue, Custom, Subject};
 use api::kinds::Kind;
 use api::status::Refusal;
@@ -16,11 +15,6 @@ impl Registry {
     /// What a definition says of a kind.
     pub(super) fn custom(&self, kind: &Kind) -> Result<Option<Custom>, Refusal> {
         self.catalogue().custom(kind)
-    }
-
-    /// The refusal of a request that is not allowed.
-    pub(crate) fn denied(&self, user: &User, attributes: &Attributes<'_>) -> Refusal {
-        attributes.refusal_of(user, self.catalogue().by_group(attributes.group, attributes.resource))
     }
 
     /// The record of an object as it is shown, or 404.

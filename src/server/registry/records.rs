@@ -23,14 +23,16 @@ pub(crate) enum Followed {
     Admission,
     Flow,
     Definitions,
+    Registration,
 }
 
 /// What stands in their keys.
-const FOLLOWED: [(Followed, &str); 4] = [
+const FOLLOWED: [(Followed, &str); 5] = [
     (Followed::Access, ".rbac.authorization.k8s.io/"),
     (Followed::Admission, ".admissionregistration.k8s.io/"),
     (Followed::Flow, ".flowcontrol.apiserver.k8s.io/"),
     (Followed::Definitions, "customresourcedefinitions.apiextensions.k8s.io/"),
+    (Followed::Registration, ".apiregistration.k8s.io/"),
 ];
 
 /// The store of objects. Cheap to clone.

@@ -1,22 +1,17 @@
 //! One request handed on to another server, and its answer handed back. An upgraded connection is tunnelled
 //! byte for byte, as its two ends speak to each other and not to this server.
 
-use base::https::{dial_error, host_port};
+use crate::trust;
+use base::https::{Connector, Stream, host_port};
 use base::{Body, BodyError, Phase, Supervisor};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::io::AsyncWriteExt;
 
-/// How long a server may take to be connected to.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to read the rest of a stream that ended.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);
 /// Headers of one hop, which are not handed on unless the connection is upgraded.
@@ -58,19 +53,15 @@ impl Destination {
 }
 
 /// Makes connections and hands requests on.
-pub(super) struct Exchange {
-    kubelets: TlsConnector,
-    unverified: TlsConnector,
+pub(crate) struct Exchange {
+    kubelets: Arc<rustls::ClientConfig>,
+    unverified: Arc<rustls::ClientConfig>,
     supervisor: Supervisor,
 }
 
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
-
 impl Exchange {
-    pub(super) fn new(kubelets: Arc<rustls::ClientConfig>, supervisor: Supervisor) -> Self {
-        let unverified = TlsConnector::from(base::tls::unverified());
-        Self { kubelets: TlsConnector::from(kubelets), unverified, supervisor }
+    pub(crate) fn new(kubelets: Arc<rustls::ClientConfig>, supervisor: Supervisor) -> Self {
+        Self { kubelets, unverified: base::tls::unverified(), supervisor }
     }
 
     /// Sends a request with its headers as [`outgoing`] left them. An error is what went wrong, in Go's
@@ -78,14 +69,21 @@ impl Exchange {
     pub(super) async fn send(
         &self,
         to: &Destination,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, String> {
+        let wire = self.connector(to).dial(&to.address, to.port).await;
+        self.over(wire.map_err(|error| trust::go_error(&*error))?, &to.path_and_query, request).await
+    }
+
+    /// Sends a request over a connection that is used for it alone.
+    pub(crate) async fn over(
+        &self,
+        wire: Stream,
+        path_and_query: &str,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let wire = match tokio::time::timeout(CONNECT_LIMIT, self.connect(to)).await {
-            Ok(connected) => connected?,
-            Err(_) => return Err(format!("dial tcp {}: i/o timeout", to.host())),
-        };
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(wire)).await;
+        let handshake = hyper::client::conn::http1::handshake(wire).await;
         let (mut sender, connection) = handshake.map_err(|error| text(&error))?;
         self.supervisor.detached("connection to a server behind", Phase::Work, async move {
             if let Err(error) = connection.with_upgrades().await {
@@ -95,7 +93,7 @@ impl Exchange {
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
         let (mut parts, body) = request.into_parts();
         parts.version = http::Version::HTTP_11;
-        parts.uri = to.path_and_query.parse().map_err(|error: http::uri::InvalidUri| text(&error))?;
+        parts.uri = path_and_query.parse().map_err(|error: http::uri::InvalidUri| text(&error))?;
         parts.extensions.clear();
         let sent = sender.send_request(Request::from_parts(parts, body)).await;
         let mut answer = sent.map_err(|error| text(&error))?;
@@ -117,23 +115,18 @@ impl Exchange {
         Ok(crate::http::answer::holding(response, sender))
     }
 
-    async fn connect(&self, to: &Destination) -> Result<Box<dyn Wire>, String> {
-        let failed = |error: io::Error| dial_error(&to.host(), &error);
-        let tcp = TcpStream::connect((to.address.as_str(), to.port)).await.map_err(failed)?;
-        tcp.set_nodelay(true).map_err(failed)?;
-        let connector = match to.security {
-            Security::Plain => return Ok(Box::new(tcp)),
-            Security::Kubelet => &self.kubelets,
-            Security::Unverified => &self.unverified,
+    fn connector(&self, to: &Destination) -> Connector {
+        let tls = match to.security {
+            Security::Plain => None,
+            Security::Kubelet => Some(self.kubelets.clone()),
+            Security::Unverified => Some(self.unverified.clone()),
         };
-        let name = ServerName::try_from(to.address.clone()).map_err(|error| error.to_string())?;
-        let secured = connector.connect(name, tcp).await.map_err(|error| format!("tls: {error}"))?;
-        Ok(Box::new(secured))
+        Connector { tls, ..Connector::default() }
     }
 }
 
 /// Removes what concerns one hop alone, also what `Connection` names.
-fn strip(headers: &mut HeaderMap) {
+pub(crate) fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -145,7 +138,7 @@ fn strip(headers: &mut HeaderMap) {
 }
 
 /// The headers that are handed on. What the client proves to this server is not for those behind it.
-pub(super) fn outgoing(headers: &mut HeaderMap, upgrade: bool) {
+pub(crate) fn outgoing(headers: &mut HeaderMap, upgrade: bool) {
     if !upgrade {
         strip(headers);
     }

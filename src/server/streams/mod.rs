@@ -6,13 +6,16 @@ mod options;
 mod proxy;
 mod rewrite;
 
+pub(crate) use exchange::{Exchange, outgoing, strip};
+pub(crate) use proxy::{forward, handed_back, upgraded};
+
 use crate::http::path::ResourcePath;
 use crate::http::query::Query;
 use crate::registry::{Context, Place, Registry, decoded};
 use api::kinds::{by_kind, by_resource};
 use api::status::Refusal;
-use base::{Body, Supervisor};
-use exchange::{Destination, Exchange, Security};
+use base::Body;
+use exchange::{Destination, Security};
 use http::{HeaderValue, Request, Response, header};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -22,12 +25,12 @@ const DEFAULT_PORT: i64 = 10250;
 
 /// Reaches those that stand behind this server.
 pub(crate) struct Backends {
-    exchange: Exchange,
+    exchange: Arc<Exchange>,
 }
 
 impl Backends {
-    pub(crate) fn new(kubelet_tls: Arc<rustls::ClientConfig>, supervisor: Supervisor) -> Self {
-        Self { exchange: Exchange::new(kubelet_tls, supervisor) }
+    pub(crate) fn new(exchange: Arc<Exchange>) -> Self {
+        Self { exchange }
     }
 
     /// Whether a subresource is answered by somebody else.

@@ -112,25 +112,39 @@ impl Backends {
         to.path_and_query = format!("{rest}{query}");
         let asked_host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
         let asked_host = asked_host.or(request.uri().host()).unwrap_or_default().to_owned();
-        forward(request.headers_mut(), (upgrade, peer), &format!("{before}{rest}"), &to);
+        forward(request.headers_mut(), (upgrade, peer), &format!("{before}{rest}"));
+        if !request.headers().contains_key(header::HOST) {
+            request.headers_mut().extend(HeaderValue::try_from(to.host()).map(|host| (header::HOST, host)));
+        }
         let answer = self
             .exchange
             .send(&to, request)
             .await
             .map_err(|why| Refusal::unavailable(format!("error trying to reach service: {why}")));
-        let mut answer = answer?;
-        if upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS && answer.status().as_u16() < 400 {
-            let code = answer.status().as_u16();
-            return Err(Refusal::new(500, "", format!("invalid upgrade response: status code {code}")));
+        let answer = answer?;
+        if upgrade {
+            upgraded(&answer).map_err(|why| Refusal::new(500, "", why))?;
         }
-        CORS_HEADERS.iter().for_each(|name| drop(answer.headers_mut().remove(name)));
-        let (before, hosts) = (before.to_owned(), [to.host(), asked_host]);
-        if answer.headers().contains_key(header::LOCATION) {
-            relocate(answer.headers_mut(), &before, &hosts);
-            return Ok(answer);
-        }
-        Ok(with_links(answer, move |link| relocated(link, &before, &hosts)))
+        Ok(handed_back(answer, before.to_owned(), [to.host(), asked_host]))
     }
+}
+
+/// Whether an answer to a request for an upgrade is one: the upgrade, or an error.
+pub(crate) fn upgraded(answer: &Response<Body>) -> Result<(), String> {
+    let code = answer.status();
+    let fits = code == StatusCode::SWITCHING_PROTOCOLS || code.as_u16() >= 400;
+    if fits { Ok(()) } else { Err(format!("invalid upgrade response: status code {}", code.as_u16())) }
+}
+
+/// An answer of a server behind, in which links within it lead through this server, to what is `before` its
+/// paths here. It is known by the `hosts` that its clients may name.
+pub(crate) fn handed_back(mut answer: Response<Body>, before: String, hosts: [String; 2]) -> Response<Body> {
+    CORS_HEADERS.iter().for_each(|name| drop(answer.headers_mut().remove(name)));
+    if answer.headers().contains_key(header::LOCATION) {
+        relocate(answer.headers_mut(), &before, &hosts);
+        return answer;
+    }
+    with_links(answer, move |link| relocated(link, &before, &hosts))
 }
 
 /// The answer to a path that lacks its last slash: relative links would lead elsewhere.
@@ -142,7 +156,7 @@ fn moved(to: &str) -> Response<Body> {
 }
 
 /// Who asked for what, for those behind.
-fn forward(headers: &mut HeaderMap, (upgrade, peer): (bool, Option<IpAddr>), uri: &str, to: &Destination) {
+pub(crate) fn forward(headers: &mut HeaderMap, (upgrade, peer): (bool, Option<IpAddr>), uri: &str) {
     outgoing(headers, upgrade);
     if let Some(peer) = peer {
         let before = headers.get(&FORWARDED_FOR).and_then(|value| value.to_str().ok());
@@ -151,9 +165,6 @@ fn forward(headers: &mut HeaderMap, (upgrade, peer): (bool, Option<IpAddr>), uri
     }
     if !upgrade {
         headers.extend(HeaderValue::from_str(uri).map(|uri| (FORWARDED_URI, uri)));
-    }
-    if !headers.contains_key(header::HOST) {
-        headers.extend(HeaderValue::from_str(&to.host()).map(|host| (header::HOST, host)));
     }
 }
 

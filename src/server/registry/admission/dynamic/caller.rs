@@ -1,7 +1,7 @@
 //! How webhooks are reached: by URL or through a service, over connections that are kept alive.
 
 use crate::registry::Records;
-use crate::services::{self, Among};
+use crate::services::ServicePort;
 use crate::trust;
 use base::https::{Connector, Pool};
 use base::{BodyError, collect, full_body};
@@ -10,9 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper_util::client::legacy::Error;
 use serde_json::Value;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,13 +37,13 @@ impl Caller {
             let pool = Connector { tls, ..Connector::default() }.pool();
             return Ok(Self { url: text(&config["url"]), pool });
         }
-        let (namespace, name) = (text(&service["namespace"]), text(&service["name"]));
-        let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
-        let server_name = format!("{name}.{namespace}.svc");
+        let port = service["port"].as_i64().and_then(|port| i32::try_from(port).ok());
+        let at = ServicePort::new(&text(&service["namespace"]), &text(&service["name"]), port);
         let path = text(&service["path"]);
-        let url = format!("https://{server_name}:{port}/{}", path.strip_prefix('/').unwrap_or(&path));
+        let path = path.strip_prefix('/').unwrap_or(&path);
+        let url = format!("https://{}:{}/{path}", at.server_name(), at.port);
         let records = records.clone();
-        let resolve = move || resolve(&records, &namespace, &name, port);
+        let resolve = move || at.resolve(&records);
         let pool = Connector { tls, server_name: None, resolve: Some(Arc::new(resolve)) }.pool();
         Ok(Self { url, pool })
     }
@@ -61,7 +59,7 @@ impl Caller {
             .map_err(|error| error.to_string())?;
         let failed = |why: String| format!("Post {url:?}: {why}");
         let talk = async {
-            let answer = self.pool.request(request).await.map_err(|error| failed(go_error(&error)))?;
+            let answer = self.pool.request(request).await.map_err(|error| failed(trust::go_error(&error)))?;
             let status = answer.status();
             let body = answer.into_body().map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync();
             let body = collect(body, ANSWER_BYTES).await.map_err(|error| {
@@ -73,33 +71,6 @@ impl Caller {
             Ok(answered) => answered,
             Err(_) => Err(failed("context deadline exceeded".to_owned())),
         }
-    }
-}
-
-/// Where a service's next connection is made to.
-fn resolve(records: &Records, namespace: &str, name: &str, port: u16) -> Result<(String, u16), String> {
-    let service = services::service(records, namespace, name);
-    let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
-    if service["spec"]["type"] == "ExternalName" {
-        return Ok((service["spec"]["externalName"].as_str().unwrap_or_default().to_owned(), port));
-    }
-    let port_name = services::port_name(&service, i64::from(port))
-        .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-    services::endpoint(records, (namespace, name), port_name, Among::All)
-        .ok_or_else(|| format!("no endpoints available for service {name:?}"))
-}
-
-/// Why a request was not answered, in Go's words.
-fn go_error(error: &Error) -> String {
-    let mut cause: &(dyn std::error::Error + 'static) = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or(cause.downcast_ref()) {
-        Some(tls) => trust::go_error(tls),
-        None if cause.to_string().contains("closed before message completed") => "EOF".to_owned(),
-        None => cause.to_string(),
     }
 }
 

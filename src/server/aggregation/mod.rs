@@ -1,0 +1,130 @@
+//! API aggregation: group versions that other API servers answer, each behind a Service that an APIService
+//! names. Whoever asks for one is authenticated and authorized here, then the request goes on with this server's
+//! own certificate and the user's name in headers.
+
+mod proxy;
+mod remote;
+
+use crate::auth::User;
+use crate::registry::{Followed, Records};
+use crate::streams::Exchange;
+use api::registration::APIService;
+use arc_swap::ArcSwap;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+pub(crate) use remote::Remote;
+use remote::Way;
+use rustls::client::ResolvesClientCert;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Where APIServices are stored.
+const PREFIX: &str = "apiservices.apiregistration.k8s.io/";
+/// This group says who serves all others, and is never somebody else's.
+const OWN_GROUP: &str = "apiregistration.k8s.io";
+/// How many endpoints are asked at once whether a service answers: one that does is enough.
+const ATTEMPTS: usize = 5;
+
+#[derive(Default)]
+struct Remotes {
+    /// The last change of an APIService that is in here; `None` before the first look.
+    revision: Option<u64>,
+    /// By the names of their APIServices, `VERSION.GROUP`.
+    by_name: HashMap<String, Arc<Remote>>,
+}
+
+/// Knows which group versions are served elsewhere, and reaches those servers.
+pub(crate) struct Aggregation {
+    records: Records,
+    shown: Arc<dyn ResolvesClientCert>,
+    exchange: Arc<Exchange>,
+    remotes: ArcSwap<Remotes>,
+}
+
+impl Aggregation {
+    pub(crate) fn new(records: Records, shown: Arc<dyn ResolvesClientCert>, exchange: Arc<Exchange>) -> Self {
+        Self { records, shown, exchange, remotes: ArcSwap::default() }
+    }
+
+    /// Who serves a path, if it is not this server.
+    pub(crate) fn find(&self, path: &str) -> Option<Arc<Remote>> {
+        let remotes = self.current();
+        if remotes.by_name.is_empty() {
+            return None;
+        }
+        remotes.by_name.get(&name_of(path)?).cloned()
+    }
+
+    /// Whether the service behind an APIService answers what it has to, as the check of its condition
+    /// `Available` asks. The error is in Kubernetes' words.
+    pub(crate) async fn check(&self, name: &str) -> Result<(), String> {
+        let Some(remote) = self.current().by_name.get(name).cloned() else { return Ok(()) };
+        let mut attempts: FuturesUnordered<_> = (0..ATTEMPTS).map(|_| self.probe(&remote)).collect();
+        let mut outcome = Ok(());
+        while let Some(attempt) = attempts.next().await {
+            outcome = attempt;
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn current(&self) -> Arc<Remotes> {
+        let remotes = self.remotes.load();
+        let revision = self.records.changed(Followed::Registration);
+        if remotes.revision == Some(revision) {
+            return remotes.clone();
+        }
+        let fresh = Arc::new(self.read(revision, &remotes));
+        self.remotes.store(fresh.clone());
+        fresh
+    }
+
+    /// All that are served elsewhere; connections are kept to those that are as before.
+    fn read(&self, revision: u64, before: &Remotes) -> Remotes {
+        let snapshot = self.records.snapshot();
+        let all = snapshot.range(PREFIX, None).filter_map(|record| {
+            let service: APIService = serde_json::from_slice(&record.value).ok()?;
+            let name = service.metadata.name.clone()?;
+            let known = before.by_name.get(&name);
+            Some((name, Arc::new(Remote::of(service, known, &self.shown)?)))
+        });
+        Remotes { revision: Some(revision), by_name: all.collect() }
+    }
+}
+
+/// The name of the APIService that a path belongs to.
+fn name_of(path: &str) -> Option<String> {
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    match (parts.next()?, parts.next(), parts.next()) {
+        ("api", ..) => Some("v1.".to_owned()),
+        ("apis", Some(group), Some(version)) if group != OWN_GROUP => Some(format!("{version}.{group}")),
+        _ => None,
+    }
+}
+
+/// Whom this server says it is when it asks for itself.
+fn aggregator() -> User {
+    User {
+        name: "system:kube-aggregator".to_owned(),
+        groups: vec!["system:masters".to_owned()],
+        ..User::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_belong_to_apiservices() {
+        let of = |path| name_of(path).unwrap_or_default();
+        assert_eq!(of("/apis/metrics.k8s.io/v1beta1/nodes"), "v1beta1.metrics.k8s.io");
+        assert_eq!(of("/apis/metrics.k8s.io/v1beta1/"), "v1beta1.metrics.k8s.io");
+        assert_eq!(of("/api/v1/pods"), "v1.");
+        assert_eq!(of("/apis/metrics.k8s.io"), "");
+        assert_eq!(of("/apis/apiregistration.k8s.io/v1/apiservices"), "");
+        assert_eq!(of("/metrics"), "");
+    }
+}
