@@ -193,6 +193,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     bootstrap::objects::publish_endpoint(&admin, &advertised, options.https_listen_port).await?;
     let caches = start_control(options, &network, (&server, &pki), supervisor);
     bootstrap::flow::keep(&admin, &caches, supervisor);
+    register(&server, admin.clone(), caches.clone(), supervisor);
     if !options.disable_agent {
         let kubelet = client_of(&server, &format!("system:node:{node_name}"), &["system:nodes"]);
         let tls = node::Tls {
@@ -231,6 +232,16 @@ fn start_control(
         scheduler::start(scheduler::Config::default(), scheduler, &caches, supervisor);
     }
     caches
+}
+
+/// Starts to keep the APIServices of the groups that are served.
+fn register(server: &Server, admin: Client, caches: Caches, supervisor: &Supervisor) {
+    let own = server.clone();
+    let reach: controllers::Reach = Arc::new(move |name| {
+        let server = own.clone();
+        Box::pin(async move { server.check_extension(&name).await })
+    });
+    controllers::start_registration(reach, admin, caches, supervisor);
 }
 
 fn greet(options: &Options, network: &Network, node_name: &str) {

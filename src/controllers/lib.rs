@@ -5,6 +5,7 @@
 //! on a cache that is older than their own writes. Start reading at [`start`], then `replicaset.rs`,
 //! the plainest of them.
 
+mod availability;
 mod backends;
 mod common;
 mod definitions;
@@ -27,6 +28,7 @@ mod pod_garbage;
 mod pods;
 mod protection;
 mod quota;
+mod registration;
 mod replicaset;
 mod replicated;
 mod rollout;
@@ -40,7 +42,9 @@ mod template;
 use base::Supervisor;
 use client::{Caches, Client};
 use common::Room;
+use futures_util::future::BoxFuture;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// What the controllers need to know of the cluster.
 #[derive(Clone, Debug)]
@@ -52,6 +56,17 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// The authority that signed the API server's certificate, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
+}
+
+/// Asks whether the service behind an APIService answers, which only the API server can know; an error says
+/// why it does not.
+pub type Reach = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Starts what belongs to an API server, whether or not there are other controllers beside it: its APIServices.
+pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervisor: &Supervisor) {
+    let room = Room { client, caches, supervisor: supervisor.clone() };
+    registration::start(&room);
+    availability::start(&room, reach);
 }
 
 /// Starts all controllers under `supervisor` and returns.

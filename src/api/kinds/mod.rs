@@ -4,11 +4,13 @@
 mod cells;
 pub mod columns;
 mod defined;
+mod priority;
 mod row;
 mod table;
 
 pub use cells::human_duration;
 pub use defined::{MOST_ROWS, row};
+pub use priority::{CUSTOM, priority};
 pub use row::{Kind, Subresource};
 pub use table::KINDS;
 
