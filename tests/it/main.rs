@@ -6,6 +6,7 @@ mod aggregation;
 mod api;
 mod bad_input;
 mod before_after;
+mod extending;
 mod main_job;
 mod pods;
 mod proxying;

@@ -29,6 +29,31 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
+/// What stands around keys of maps in paths while they are built: keys may hold every other sign.
+const KEY: [char; 2] = ['\u{1}', '\u{2}'];
+
+/// A path with its keys, as unknown fields are told.
+fn with_keys(path: &str) -> String {
+    path.replace(KEY[0], ".").replace(KEY[1], "")
+}
+
+/// A path without its keys and places in lists, as Go tells what does not fit.
+fn fields_of(path: &str) -> String {
+    let mut inside = None;
+    let plain = path.chars().filter(|letter| match inside {
+        Some(end) => {
+            inside = Some(end).filter(|end| end != letter);
+            false
+        }
+        None => {
+            let ends = [(KEY[0], KEY[1]), ('[', ']')];
+            inside = ends.iter().find(|(start, _)| start == letter).map(|(_, end)| *end);
+            inside.is_none()
+        }
+    });
+    plain.collect()
+}
+
 fn object(value: &mut Value, def: &TypeDef, path: &str, findings: &mut Findings) {
     if def.fields.is_empty() && def.gvk.is_none() {
         // Types without published fields, such as a JSON schema, take any object.
@@ -42,7 +67,7 @@ fn object(value: &mut Value, def: &TypeDef, path: &str, findings: &mut Findings)
     for name in names {
         match def.field(&name) {
             None => {
-                findings.unknown.push(join(path, &name));
+                findings.unknown.push(with_keys(&join(path, &name)));
                 map.remove(&name);
             }
             Some(_) if map[&name].is_null() => drop(map.remove(&name)),
@@ -133,7 +158,7 @@ fn map(value: &mut Value, item: &Type, path: &str, owner: &str, findings: &mut F
             *value = zero(item);
             continue;
         }
-        typed(value, item, &join(path, key), owner, findings);
+        typed(value, item, &format!("{path}{}{key}{}", KEY[0], KEY[1]), owner, findings);
     }
 }
 
@@ -175,6 +200,7 @@ fn mismatch(value: &Value, go_type: &str, path: &str, owner: &str, findings: &mu
         other => go_kind(other).to_owned(),
     };
     let owner = owner.rsplit('.').next().unwrap_or_default();
+    let path = fields_of(path);
     let text =
         format!("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {go_type}");
     findings.ill_typed.get_or_insert(text);
@@ -214,6 +240,12 @@ mod tests {
             text,
             "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
         );
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {"a.b[/c": 5}}});
+        let text = checked(&mut pod).ill_typed.unwrap();
+        assert!(text.ends_with("Go struct field ObjectMeta.metadata.labels of type string"), "{text}");
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"command": [5]}]}});
+        let text = checked(&mut pod).ill_typed.unwrap();
+        assert!(text.ends_with("Go struct field Container.spec.containers.command of type string"), "{text}");
     }
 
     #[test]

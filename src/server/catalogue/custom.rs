@@ -117,7 +117,8 @@ impl Custom {
 
     /// Whether stored bytes are an object of this version as it is shown.
     pub(crate) fn is_shown(&self, record: &Record) -> bool {
-        record.revision > self.defined.since
+        self.defined.uniform
+            && record.revision > self.defined.since
             && record.value.starts_with(self.defined.versions[self.at].head.as_bytes())
     }
 

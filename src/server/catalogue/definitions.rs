@@ -24,6 +24,8 @@ pub(super) struct Defined {
     pub(super) terminating: bool,
     /// As many as there are versions.
     pub(super) versions: Vec<Of>,
+    /// All versions have the same schema: what is written through one of them suits the others.
+    pub(super) uniform: bool,
     /// The place of the version in which objects are stored.
     pub(super) storage: usize,
 }
@@ -87,7 +89,11 @@ impl Defined {
         let since = same.map_or(record.revision, |before| before.since);
         let versions = versions?;
         let terminating = is("Terminating");
-        Some(Self { record: record.clone(), generation, definition, since, terminating, versions, storage })
+        let mut schemas = definition.versions.iter().map(|version| schema_of(&object, &version.name));
+        let first = schemas.next();
+        let uniform = schemas.all(|schema| Some(schema) == first);
+        let record = record.clone();
+        Some(Self { record, generation, definition, since, terminating, versions, uniform, storage })
     }
 
     pub(super) fn revision(&self) -> u64 {

@@ -299,7 +299,11 @@ fn unwritable(refusal: Refusal) -> WriteError<Index> {
 fn unversioned(Place { kind, name, .. }: Place<'_>) -> Refusal {
     let path = Path::new("metadata").child("resourceVersion");
     let error = Error::invalid(&path, 0, "must be specified for an update");
-    Refusal::invalid(kind, name, std::slice::from_ref(&error))
+    let mut refusal = Refusal::invalid(kind, name, std::slice::from_ref(&error));
+    // This one names the resource instead of the kind.
+    refusal.message = format!("{} {name:?} is invalid: {error}", kind.resource());
+    refusal.details["kind"] = Value::from(kind.plural);
+    refusal
 }
 
 fn check_identity(
