@@ -99,6 +99,11 @@ pub fn dial_error(address: &str, error: &io::Error) -> String {
         io::ErrorKind::HostUnreachable => "connect: no route to host",
         io::ErrorKind::NetworkUnreachable => "connect: network is unreachable",
         io::ErrorKind::TimedOut => "i/o timeout",
+        // Nothing but its text tells what looking a name up failed with.
+        _ if error.to_string().starts_with("failed to lookup address") => {
+            let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+            return format!("dial tcp: lookup {host}: no such host");
+        }
         _ => return format!("dial tcp {address}: {error}"),
     };
     format!("dial tcp {address}: {why}")

@@ -147,17 +147,24 @@ fn handshake_error(error: &Error) -> String {
     let why = match why {
         CertificateError::ExpiredContext { time, not_after } => outside(*time, "after", *not_after),
         CertificateError::NotValidYetContext { time, not_before } => outside(*time, "before", *not_before),
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Other(_) => {
             "certificate signed by unknown authority".to_owned()
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
-            let names: Vec<&str> = presented.iter().map(|name| go_name(name)).collect();
-            match names.as_slice() {
-                [] => format!(
-                    "certificate is not valid for any names, but wanted to match {}",
-                    expected.to_str()
-                ),
-                names => format!("certificate is valid for {}, not {}", names.join(", "), expected.to_str()),
+            let (kind, wanted) = match expected {
+                ServerName::IpAddress(_) => ("IpAddress", expected.to_str()),
+                _ => ("DnsName", expected.to_str()),
+            };
+            let own = presented.iter().filter_map(|name| name.strip_prefix(kind));
+            let own: Vec<&str> = own.map(|name| name.trim_matches(['(', ')', '"'])).collect();
+            match (own.as_slice(), kind) {
+                ([], "DnsName") => {
+                    format!("certificate is not valid for any names, but wanted to match {wanted}")
+                }
+                ([], _) => {
+                    format!("cannot validate certificate for {wanted} because it doesn't contain any IP SANs")
+                }
+                (own, _) => format!("certificate is valid for {}, not {wanted}", own.join(", ")),
             }
         }
         other => other.to_string(),
@@ -171,9 +178,4 @@ fn outside(now: UnixTime, side: &str, end: UnixTime) -> String {
         jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX)
     });
     format!("certificate has expired or is not yet valid: current time {now} is {side} {end}")
-}
-
-/// The name in `DnsName("a.b")`.
-fn go_name(shown: &str) -> &str {
-    shown.split('"').nth(1).unwrap_or(shown)
 }

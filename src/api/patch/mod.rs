@@ -5,6 +5,7 @@ mod strategic;
 pub use strategic::strategic;
 
 use crate::validate::{go_kind, go_syntax};
+use json_patch::PatchOperation;
 use serde_json::Value;
 
 /// The most operations one JSON patch may have (Kubernetes' limit).
@@ -56,7 +57,31 @@ pub fn json(object: &mut Value, patch: &[u8]) -> Result<(), Error> {
     if patch.0.len() > OPERATIONS {
         return Err(Error::TooLarge(patch.0.len()));
     }
-    json_patch::patch(object, &patch).map_err(|error| Error::Unfit(error.to_string()))
+    json_patch::patch(object, &patch).map_err(|error| Error::Unfit(unfit(object, &patch, &error)))
+}
+
+/// Why a step failed, in the words of Go's library.
+fn unfit(object: &Value, patch: &json_patch::Patch, error: &json_patch::PatchError) -> String {
+    let path = error.path.as_str();
+    let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_there = object.pointer(parent).is_some();
+    match patch.0.get(error.operation) {
+        Some(PatchOperation::Test(_)) => format!("testing value {path} failed: test failed"),
+        Some(PatchOperation::Remove(_)) if is_there => format!(
+            "error in remove for path: '{path}': Unable to remove nonexistent key: {last}: missing value"
+        ),
+        Some(PatchOperation::Remove(_)) => {
+            format!("remove operation does not apply: doc is missing path: {path:?}: missing value")
+        }
+        Some(PatchOperation::Replace(_)) => {
+            let what = if is_there { "key" } else { "path" };
+            format!("replace operation does not apply: doc is missing {what}: {path}: missing value")
+        }
+        Some(PatchOperation::Add(_)) if !is_there => {
+            format!("add operation does not apply: doc is missing path: {path:?}: missing value")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// What Go says of a patch that is no object.

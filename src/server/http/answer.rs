@@ -214,11 +214,13 @@ pub(crate) fn warn_all(response: &mut Response<Body>, texts: &[String]) {
     }
 }
 
+/// What cannot be in a header is not sent, as Kubernetes has it.
 fn warn(response: &mut Response<Body>, text: &str) {
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace(|c: char| c.is_control(), " ");
-    if let Ok(value) = HeaderValue::try_from(format!("299 - \"{escaped}\"")) {
-        response.headers_mut().append(header::WARNING, value);
-    }
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+    let header = HeaderValue::try_from(format!("299 - \"{escaped}\""));
+    response.headers_mut().extend(
+        header.ok().filter(|_| !text.contains(char::is_control)).map(|value| (header::WARNING, value)),
+    );
 }
 
 #[cfg(test)]

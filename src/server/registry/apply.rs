@@ -36,6 +36,16 @@ pub(super) enum Owned {
     Renewed,
 }
 
+impl Owned {
+    /// `managedFields` as they are stored, unless they are those that are told now.
+    pub(super) fn stored(&self) -> Option<&Value> {
+        match self {
+            Self::ToTell { stored, .. } | Self::Told { stored, .. } => Some(stored),
+            Self::Renewed => None,
+        }
+    }
+}
+
 static NONE: Value = Value::Null;
 static NOTHING: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
 
@@ -54,10 +64,7 @@ pub(super) fn put(object: &mut Value, managed: Value) {
 
 /// Whether a form says no more than what is stored, but for the times of managers.
 pub(super) fn is_same(managed: &Value, owned: &Owned) -> bool {
-    match owned {
-        Owned::ToTell { stored, .. } | Owned::Told { stored, .. } => same_but_times(managed, stored),
-        Owned::Renewed => true,
-    }
+    owned.stored().is_none_or(|stored| same_but_times(managed, stored))
 }
 
 /// Fields that writes through a door of a kind never change, so that nobody owns them by such a write.

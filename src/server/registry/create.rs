@@ -145,6 +145,7 @@ impl Registry {
             Ok(())
         };
         let request = Request {
+            managed: [&managed, &Value::Null],
             complete: &again,
             warnings: Mutex::new(match subject.custom {
                 Some(custom) => custom.warnings(&object, &Value::Null),
@@ -166,8 +167,9 @@ impl Registry {
         }
         admission::validate(&request, &object).await?;
         let charge = admission::charge(&request, &object, &self.ledger)?;
+        let warnings = request.into_warnings();
         apply::put(&mut object, managed);
-        Ok(Draft { object, warnings: request.into_warnings(), held: Held { allocation, charge } })
+        Ok(Draft { object, warnings, held: Held { allocation, charge } })
     }
 }
 

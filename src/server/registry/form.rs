@@ -131,10 +131,7 @@ impl<'a> Form<'a> {
         let object = match value {
             Value::Null => json!({}),
             value @ Value::Object(_) => value,
-            other => {
-                let ty = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
-                return Err(unread(format!("{} into Go value of type {ty}", go_kind(&other))));
-            }
+            other => return Err(unread(no_object(&other))),
         };
         for field in ["apiVersion", "kind"] {
             if !matches!(object[field], Value::Null | Value::String(_)) {
@@ -208,7 +205,13 @@ impl<'a> Form<'a> {
     }
 }
 
-fn unregistered(kind: &str, api_version: &str, scheme: &str) -> String {
+/// What Go says of a value that can have no kind.
+pub(super) fn no_object(value: &Value) -> String {
+    let ty = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    format!("{} into Go value of type {ty}", go_kind(value))
+}
+
+pub(super) fn unregistered(kind: &str, api_version: &str, scheme: &str) -> String {
     format!("no kind {kind:?} is registered for version {api_version:?} in scheme {scheme:?}")
 }
 

@@ -219,6 +219,7 @@ impl Registry {
             Ok(())
         };
         let request = Request {
+            managed: [&managed, owned.stored().unwrap_or(&managed)],
             subresource: context.writer.subresource,
             old,
             complete: &again,
@@ -241,7 +242,8 @@ impl Registry {
         }
         admission::validate(&request, new).await?;
         held.charge = admission::charge(&request, new, &self.ledger)?;
-        Ok(Prepared { managed, warnings: request.into_warnings(), held })
+        let warnings = request.into_warnings();
+        Ok(Prepared { managed, warnings, held })
     }
 }
 

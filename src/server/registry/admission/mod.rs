@@ -81,6 +81,8 @@ pub(super) struct Request<'a> {
     pub(super) user: &'a User,
     pub(super) context: &'a Context,
     pub(super) view: &'a View<'a>,
+    /// `managedFields` of the object and of its stored form, which come without.
+    pub(super) managed: [&'a Value; 2],
     /// What a deletion was asked for with.
     pub(super) deletion: Option<&'a DeleteOptions>,
     pub(super) complete: &'a Completion<'a>,
@@ -108,6 +110,7 @@ impl<'a> Request<'a> {
             user: &context.user,
             context,
             view,
+            managed: [&Value::Null; 2],
             deletion: None,
             complete: &|_| Ok(()),
             warnings: Mutex::default(),

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 /// Tokens live at least ten minutes (TokenRequest v1).
 const SHORTEST_S: i64 = 600;
+/// What is given to who does not say (the API's default).
+const DEFAULT_S: i64 = 3600;
 const LONGEST_S: i64 = 1 << 32;
 /// What pods' volumes ask for: such tokens are good for a year, so that programs that never read them
 /// again do not break, and say when they should have been renewed.
@@ -49,9 +51,12 @@ impl Registry {
             );
             return Err(conflict("TokenRequest", GROUP, name, &why));
         }
-        let expiration_s = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
-        lifetime(expiration_s)?;
+        if request["spec"]["expirationSeconds"].is_null() {
+            request["spec"]["expirationSeconds"] = json!(DEFAULT_S);
+        }
         self.admit_posted(place, "token", &mut request, context).await?;
+        let expiration_s = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_S);
+        lifetime(expiration_s)?;
         let spec = &request["spec"];
         let audiences: Vec<String> = serde_json::from_value(spec["audiences"].clone()).unwrap_or_default();
         let bound = self.bound_object(place, &spec["boundObjectRef"])?;

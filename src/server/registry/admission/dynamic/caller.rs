@@ -61,11 +61,22 @@ impl Caller {
         let talk = async {
             let answer = self.pool.request(request).await.map_err(|error| failed(trust::go_error(&error)))?;
             let status = answer.status();
+            let kind = answer.headers().get(header::CONTENT_TYPE).cloned().unwrap_or(JSON);
             let body = answer.into_body().map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync();
             let body = collect(body, ANSWER_BYTES).await.map_err(|error| {
                 format!("unexpected error when reading response body. Please retry. Original error: {error}")
             })?;
-            if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+            if !status.is_success() {
+                return Err(refused(status, &body));
+            }
+            if body.is_empty() {
+                let code = status.as_u16();
+                return Err(format!(
+                    "0-length response with status code: {code} and content type: {}",
+                    kind.to_str().unwrap_or_default()
+                ));
+            }
+            Ok(body)
         };
         match tokio::time::timeout(limit, talk).await {
             Ok(answered) => answered,
@@ -74,30 +85,39 @@ impl Caller {
     }
 }
 
+/// What Kubernetes says of codes, whatever the body says.
+const REFUSED: [(u16, &str); 9] = [
+    (400, "the server rejected our request for an unknown reason"),
+    (401, "the server has asked for the client to provide credentials"),
+    (404, "the server could not find the requested resource"),
+    (405, "the server does not allow this method on the requested resource"),
+    (409, "the server reported a conflict"),
+    (422, "the server rejected our request due to an error in our request"),
+    (429, "the server has received too many requests and has asked us to try again later"),
+    (503, "the server is currently unable to handle the request"),
+    (
+        504,
+        "the server was unable to return a response in the time allotted, but may still be processing the request",
+    ),
+];
+/// So much of an error's text is handed on (Kubernetes' number).
+const TOLD_BYTES: usize = 2048;
+
 /// What Kubernetes says of an answer that is an error.
 fn refused(status: StatusCode, body: &[u8]) -> String {
     let stated: Value = serde_json::from_slice(body).unwrap_or_default();
-    if let ("Status", Some(message)) =
-        (stated["kind"].as_str().unwrap_or_default(), stated["message"].as_str())
-    {
-        return message.to_owned();
+    if stated["kind"] == "Status" && stated["message"].is_string() {
+        return stated["message"].as_str().unwrap_or_default().to_owned();
     }
-    match status.as_u16() {
-        400 => "the server rejected our request for an unknown reason".to_owned(),
-        401 => "the server has asked for the client to provide credentials".to_owned(),
-        404 => "the server could not find the requested resource".to_owned(),
-        405 => "the server does not allow this method on the requested resource".to_owned(),
-        503 => "the server is currently unable to handle the request".to_owned(),
-        500.. => {
-            let told = String::from_utf8_lossy(&body[..body.len().min(TOLD_BYTES)]);
-            let told = if told.trim().is_empty() { "unknown" } else { told.trim() };
-            format!("an error on the server ({told:?}) has prevented the request from succeeding")
-        }
-        code => {
-            format!("the server responded with the status code {code} but did not return more information")
-        }
+    let code = status.as_u16();
+    if let Some((_, words)) = REFUSED.iter().find(|(own, _)| *own == code) {
+        return (*words).to_owned();
+    }
+    let told = String::from_utf8_lossy(&body[..body.len().min(TOLD_BYTES)]).trim().to_owned();
+    let told = if told.is_empty() { "unknown".to_owned() } else { told };
+    match code {
+        403 | 406 | 415 => told,
+        500.. => format!("an error on the server ({told:?}) has prevented the request from succeeding"),
+        _ => format!("the server responded with the status code {code} but did not return more information"),
     }
 }
-
-/// So much of an error's text is handed on (Kubernetes' number).
-const TOLD_BYTES: usize = 2048;

@@ -158,11 +158,12 @@ impl Compiled {
             if rounds.is_second && !rounds.again.contains(&place) {
                 continue;
             }
-            let changed = match hook.ask(&sight, true).await {
-                Ok(patch) if patch.is_empty() => false,
-                Ok(patch) => sight.patch(object, &hook.name, &patch)?,
-                Err(failure) => hook.overlook(failure).map(|()| false)?,
-            };
+            let asked = hook.ask(&sight, true).await;
+            let changed = asked.and_then(|patch| match patch.as_slice() {
+                [] => Ok(false),
+                patch => sight.patch(object, &hook.name, patch),
+            });
+            let changed = changed.or_else(|failure| hook.overlook(failure).map(|()| false))?;
             if changed {
                 rounds.changed = true;
                 rounds.call_again();
@@ -209,6 +210,12 @@ fn select<'a>(
     let Some(form) = hook.criteria.form(&target) else { return Ok(None) };
     let sight = Sight::of(request, form, object);
     Ok(hook.wants(&sight)?.then_some(sight))
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Denied(refusal)
+    }
 }
 
 impl From<Failure> for Refusal {

@@ -2,14 +2,18 @@
 //! and what their answers say.
 
 use super::sight::Sight;
+use crate::registry::form::{no_object, unregistered};
 use api::status::Refusal;
-use base64::Engine;
+use api::validate::go_kind;
+use api::yaml;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use base64::{DecodeError, Engine};
 use serde_json::{Value, json};
 
 const GROUP: &str = "admission.k8s.io";
 const KIND: &str = "AdmissionReview";
+/// Where Kubernetes registers what webhooks answer with, as its refusals tell.
+const SCHEME: &str = "k8s.io/apiserver/pkg/util/webhook/client.go:71";
 
 /// The review that a webhook is asked for.
 pub(super) fn question(sight: &Sight<'_>, uid: &str, version: &str) -> Value {
@@ -18,25 +22,6 @@ pub(super) fn question(sight: &Sight<'_>, uid: &str, version: &str) -> Value {
     request["object"] = sight.object.clone();
     request["oldObject"] = sight.old.clone();
     json!({"kind": KIND, "apiVersion": format!("{GROUP}/{version}"), "request": request})
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Review {
-    kind: Option<String>,
-    api_version: Option<String>,
-    response: Option<Response>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Response {
-    uid: Option<String>,
-    allowed: Option<bool>,
-    status: Option<Value>,
-    patch: Option<String>,
-    patch_type: Option<String>,
-    warnings: Option<Vec<String>>,
 }
 
 /// What a webhook decided.
@@ -52,50 +37,106 @@ pub(super) struct Verdict {
 
 /// Reads an answer to a review; an error is what is wrong with it.
 pub(super) fn verdict(body: &[u8], uid: &str, (version, mutates): (&str, bool)) -> Result<Verdict, String> {
-    let review: Review = serde_json::from_slice(body).map_err(|error| unread(body, &error))?;
-    let response = review.response.ok_or_else(|| invalid("webhook response was absent"))?;
-    let Response { uid: said, allowed, status, patch, patch_type, warnings } = response;
+    let failed = |why: String| format!("failed to call webhook: {why}");
+    let review = read(body, version).map_err(failed)?;
+    let response = &review["response"];
+    let allowed = typed(response, "allowed", "bool", Value::is_boolean).map_err(failed)?;
+    let text = |field: &str, of: &str| {
+        typed(response, field, of, Value::is_string).map(Value::as_str).map_err(failed)
+    };
+    let (said, kind) = (text("uid", "types.UID")?, text("patchType", "v1.PatchType")?);
+    let patch = text("patch", "[]uint8")?.unwrap_or_default();
+    let patch = STANDARD.decode(patch).map_err(|error| failed(illegal(patch, &error)))?;
+    let warnings = typed(response, "warnings", "[]string", Value::is_array).map_err(failed)?;
+    let warnings = warnings.as_array().into_iter().flatten().filter_map(Value::as_str);
+    if response.is_null() {
+        return Err(invalid("webhook response was absent"));
+    }
     // The first version never compared these.
     if version == "v1" {
-        let said = said.unwrap_or_default();
-        if said != uid {
-            return Err(invalid(&format!("expected response.uid={uid:?}, got {said:?}")));
+        check_answer(&review, uid, said.unwrap_or_default())?;
+        check_patch(patch.is_empty(), kind, mutates)?;
+        if let Some(kind) = kind.filter(|kind| *kind != "JSONPatch") {
+            return Err(format!("unsupported patch type {kind:?}"));
         }
-        let (stated, kind) = (review.api_version.unwrap_or_default(), review.kind.unwrap_or_default());
-        if (stated.as_str(), kind.as_str()) != ("admission.k8s.io/v1", KIND) {
-            let slash = if stated.contains('/') { "" } else { "/" };
-            return Err(invalid(&format!(
-                "expected webhook response of {GROUP}/v1, Kind={KIND}, got {slash}{stated}, Kind={kind}"
-            )));
-        }
-        check_patch(patch.as_deref().unwrap_or_default(), patch_type.as_deref(), mutates)?;
-    }
-    let patch = STANDARD.decode(patch.filter(|_| mutates).unwrap_or_default());
-    let patch =
-        patch.map_err(|_| "failed to call webhook: illegal base64 data in response.patch".to_owned())?;
-    if !patch.is_empty() && patch_type.as_deref().is_some_and(|kind| kind != "JSONPatch") && version == "v1" {
-        return Err(format!("unsupported patch type {:?}", patch_type.unwrap_or_default()));
     }
     Ok(Verdict {
-        allowed: allowed.unwrap_or_default(),
-        status: status.unwrap_or_default(),
-        patch,
-        warnings: warnings.unwrap_or_default(),
+        allowed: allowed.as_bool().unwrap_or_default(),
+        status: response["status"].clone(),
+        patch: if mutates { patch } else { Vec::new() },
+        warnings: warnings.map(str::to_owned).collect(),
     })
+}
+
+/// Reads a body as a review; what it does not say of its kind is what was asked for.
+fn read(body: &[u8], version: &str) -> Result<Value, String> {
+    let unread = |why: &str| format!("couldn't get version/kind; json parse error: {why}");
+    let read = serde_json::from_slice(body);
+    let read = read.or_else(|_| yaml::first(body).map(|document| document.value));
+    let review: Value = read.map_err(|error| unread(&error.to_string()))?;
+    if !review.is_object() {
+        return Err(unread(&format!("json: cannot unmarshal {}", no_object(&review))));
+    }
+    let text = |field: &str| review[field].as_str().filter(|text| !text.is_empty());
+    let asked = format!("{GROUP}/{version}");
+    let (stated, kind) = (text("apiVersion").unwrap_or(&asked), text("kind").unwrap_or(KIND));
+    match (stated, kind) {
+        (stated, KIND) if stated == asked => Ok(review),
+        ("admission.k8s.io/v1" | "admission.k8s.io/v1beta1", KIND) | ("v1", "Status") => {
+            let other = stated.rsplit('/').next().unwrap_or_default();
+            Err(format!("converting ({other}.{kind}) to ({version}.{KIND}): unknown conversion"))
+        }
+        _ => Err(unregistered(kind, stated, SCHEME)),
+    }
+}
+
+/// A field of a response, null where there is none.
+fn typed<'a>(
+    response: &'a Value,
+    field: &str,
+    of: &str,
+    fits: fn(&Value) -> bool,
+) -> Result<&'a Value, String> {
+    let value = &response[field];
+    if value.is_null() || fits(value) {
+        return Ok(value);
+    }
+    let found = go_kind(value);
+    Err(format!(
+        "json: cannot unmarshal {found} into Go struct field AdmissionResponse.response.{field} of type {of}"
+    ))
+}
+
+/// What Go says of a text that is not in base64.
+fn illegal(text: &str, error: &DecodeError) -> String {
+    let place = match error {
+        DecodeError::InvalidByte(place, _) | DecodeError::InvalidLastSymbol(place, _) => *place,
+        DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len(),
+    };
+    format!("illegal base64 data at input byte {place}")
 }
 
 fn invalid(why: &str) -> String {
     format!("received invalid webhook response: {why}")
 }
 
-/// What Kubernetes says of a body that is no JSON, or no review.
-fn unread(body: &[u8], error: &serde_json::Error) -> String {
-    let why = api::validate::go_syntax(body, error);
-    format!("failed to call webhook: couldn't get version/kind; json parse error: {why}")
+/// The answer is to this question, and says what it is.
+fn check_answer(review: &Value, uid: &str, said: &str) -> Result<(), String> {
+    if said != uid {
+        return Err(invalid(&format!("expected response.uid={uid:?}, got {said:?}")));
+    }
+    let [stated, kind] = ["apiVersion", "kind"].map(|field| review[field].as_str().unwrap_or_default());
+    if !stated.is_empty() && !kind.is_empty() {
+        return Ok(());
+    }
+    let slash = if stated.contains('/') { "" } else { "/" };
+    Err(invalid(&format!(
+        "expected webhook response of {GROUP}/v1, Kind={KIND}, got {slash}{stated}, Kind={kind}"
+    )))
 }
 
-fn check_patch(patch: &str, kind: Option<&str>, mutates: bool) -> Result<(), String> {
-    let wrong = match (patch.is_empty(), kind, mutates) {
+fn check_patch(is_empty: bool, kind: Option<&str>, mutates: bool) -> Result<(), String> {
+    let wrong = match (is_empty, kind, mutates) {
         (false, _, false) => "validating webhook may not return response.patch",
         (true, Some(_), false) => "validating webhook may not return response.patchType",
         (false, None, true) => "webhook returned response.patch but not response.patchType",
@@ -170,9 +211,26 @@ mod tests {
             verdict(bare.as_bytes(), "u", ("v1", true)).unwrap_err(),
             "received invalid webhook response: expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /, Kind="
         );
+        let unread = |body: &[u8]| verdict(body, "u", ("v1", true)).unwrap_err();
         assert_eq!(
-            verdict(b"garbage", "u", ("v1", true)).unwrap_err(),
-            "failed to call webhook: couldn't get version/kind; json parse error: invalid character 'g' looking for beginning of value"
+            unread(b"garbage"),
+            r#"failed to call webhook: couldn't get version/kind; json parse error: json: cannot unmarshal string into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#
+        );
+        assert_eq!(
+            unread(br#"{"kind": "Foo", "apiVersion": "v1"}"#),
+            "failed to call webhook: no kind \"Foo\" is registered for version \"v1\" in scheme \"k8s.io/apiserver/pkg/util/webhook/client.go:71\""
+        );
+        assert_eq!(
+            unread(br#"{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1beta1"}"#),
+            "failed to call webhook: converting (v1beta1.AdmissionReview) to (v1.AdmissionReview): unknown conversion"
+        );
+        assert_eq!(
+            unread(br#"{"response": {"allowed": "yes"}}"#),
+            "failed to call webhook: json: cannot unmarshal string into Go struct field AdmissionResponse.response.allowed of type bool"
+        );
+        assert_eq!(
+            unread(br#"{"response": {"patch": "!!"}}"#),
+            "failed to call webhook: illegal base64 data at input byte 0"
         );
     }
 

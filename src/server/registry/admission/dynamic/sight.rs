@@ -2,12 +2,14 @@
 //! AdmissionRequest says beside them.
 
 use super::super::{Operation, Request};
+use super::webhook::Failure;
 use crate::catalogue::Custom;
 use crate::conversion;
+use crate::registry::form::no_object;
 use crate::registry::subresources::{scale_of, set_replicas};
+use crate::registry::{Form, apply};
 use api::kinds::Kind;
 use api::patch;
-use api::schema::{self, schema};
 use api::status::Refusal;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -41,11 +43,12 @@ fn is_own(request: &Request) -> bool {
     request.kind.subresource(request.subresource).is_none_or(|door| door.kind.is_empty())
 }
 
-fn shown(request: &Request, form: &Kind, object: &Value) -> Value {
-    let object = subject(request, object).into_owned();
+fn shown(request: &Request, form: &Kind, object: &Value, managed: &Value) -> Value {
+    let mut object = subject(request, object).into_owned();
     if object.is_null() || !is_own(request) {
         return object;
     }
+    apply::put(&mut object, managed.clone());
     match custom(request) {
         Some(custom) => custom.in_version(object, &form.api_version()).unwrap_or_default(),
         None => conversion::shown(form, object),
@@ -54,13 +57,16 @@ fn shown(request: &Request, form: &Kind, object: &Value) -> Value {
 
 impl<'a> Sight<'a> {
     pub(super) fn of(request: &'a Request<'a>, form: &'static Kind, object: &Value) -> Self {
-        let (object, old) = (shown(request, form, object), shown(request, form, request.old));
+        let [managed, before] = request.managed;
+        let (object, old) =
+            (shown(request, form, object, managed), shown(request, form, request.old, before));
         Self { request, form, object, old }
     }
 
     /// An AdmissionRequest without its uid and its objects.
     pub(super) fn described(&self) -> Value {
         let Request { kind, subresource, name, operation, user, context, .. } = self.request;
+        let made_up = self.object["metadata"]["name"].as_str().unwrap_or_default();
         let mut described = json!({
             "kind": gvk(self.form, subresource), "resource": gvr(self.form),
             "requestKind": gvk(kind, subresource), "requestResource": gvr(kind),
@@ -70,7 +76,7 @@ impl<'a> Sight<'a> {
         let texts = [
             ("subResource", *subresource),
             ("requestSubResource", *subresource),
-            ("name", *name),
+            ("name", if name.is_empty() { made_up } else { name }),
             ("namespace", self.request.home()),
         ];
         for (field, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
@@ -81,18 +87,20 @@ impl<'a> Sight<'a> {
 
     /// Lets a JSON patch change the object, which is read and completed as one that was sent. Says
     /// whether it is another one now.
-    pub(super) fn patch(&self, object: &mut Value, webhook: &str, patch: &[u8]) -> Result<bool, Refusal> {
+    pub(super) fn patch(&self, object: &mut Value, webhook: &str, patch: &[u8]) -> Result<bool, Failure> {
         if object.is_null() {
-            return Err(Refusal::internal(format!(
+            return Err(Failure::Denied(Refusal::internal(format!(
                 "admission webhook {webhook:?} attempted to modify the object, which is not supported for this operation"
-            )));
+            ))));
         }
         let mut patched = self.object.clone();
-        patch::json(&mut patched, patch).map_err(Refusal::internal)?;
-        self.read(&mut patched)?;
+        patch::json(&mut patched, patch).map_err(|error| unpatched(webhook, error))?;
+        self.read(&mut patched).map_err(Refusal::internal)?;
         if patched == self.object {
             return Ok(false);
         }
+        // Who owns what is told by this server.
+        apply::take(&mut patched);
         if self.request.subresource == "scale" {
             let custom = custom(self.request);
             let paths = custom.as_ref().and_then(Custom::scale);
@@ -112,20 +120,33 @@ impl<'a> Sight<'a> {
     }
 
     /// Reads what became of an object as one of its kind.
-    fn read(&self, patched: &mut Value) -> Result<(), Refusal> {
-        let unlike = |field: &str| patched[field] != self.object[field];
-        if unlike("apiVersion") || unlike("kind") {
-            let text = |field: &str| self.object[field].as_str().unwrap_or_default().to_owned();
-            let why =
-                format!("unable to decode a patched object as {}, Kind={}", text("apiVersion"), text("kind"));
-            return Err(Refusal::internal(why));
+    fn read(&self, patched: &mut Value) -> Result<(), String> {
+        if !patched.is_object() {
+            let why = no_object(patched);
+            return Err(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {why}"));
         }
-        let stated = |field: &str| self.object[field].as_str().unwrap_or_default();
-        let Some(ty) = schema().by_stated(stated("apiVersion"), stated("kind")) else { return Ok(()) };
-        match schema::check(patched, ty).ill_typed {
-            Some(why) => Err(Refusal::internal(why)),
-            None => Ok(()),
+        let door = self.form.subresource(self.request.subresource).filter(|door| !door.kind.is_empty());
+        let custom = self.request.view.records.catalogue().custom(self.form).ok().flatten();
+        let form = match door {
+            Some(door) => Form::through(self.form, door),
+            None => Form::of(self.form).with(custom.as_ref()),
+        };
+        form.identify(patched).map_err(|misfit| misfit.why)?;
+        form.shape(patched).and_then(|findings| findings.ill_typed).map_or(Ok(()), Err)
+    }
+}
+
+/// Why a patch cannot be made: it is none, for the failure policy to decide, or it does not fit.
+fn unpatched(webhook: &str, error: patch::Error) -> Failure {
+    match error {
+        patch::Error::Malformed(why) => {
+            let why = why
+                .trim_start_matches("error decoding patch: ")
+                .replace("[]handlers.jsonPatchOp", "jsonpatch.Patch");
+            let why = format!("received undecodable patch in webhook response: {why}");
+            Failure::Call(format!("failed calling webhook {webhook:?}: {why}"))
         }
+        other => Failure::Denied(Refusal::internal(other)),
     }
 }
 
