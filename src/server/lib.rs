@@ -98,7 +98,7 @@ struct Inner {
     authorizer: Arc<auth::Authorizer>,
     registry: registry::Registry,
     backends: streams::Backends,
-    aggregation: aggregation::Aggregation,
+    aggregation: Arc<aggregation::Aggregation>,
     documents: documents::Documents,
     health: http::health::Health,
     metrics: metrics::Metrics,
@@ -137,16 +137,20 @@ impl Server {
         flow.run();
         let exchange = Arc::new(streams::Exchange::new(config.kubelet_client, supervisor.clone()));
         let aggregation =
-            aggregation::Aggregation::new(records.clone(), config.front_proxy, exchange.clone());
+            Arc::new(aggregation::Aggregation::new(records.clone(), config.front_proxy, exchange.clone()));
+        let keeping = aggregation.clone();
+        supervisor.run("documents of other API servers", Phase::Work, Restart::OnFailure, move |shutdown| {
+            keeping.clone().keep(shutdown)
+        });
         let authenticator = auth::Authenticator::new(certificates, keys.clone(), records.clone());
         let (access, running) = (authorizer.clone(), supervisor.clone());
         let registry = registry::Registry::new(records, strategies, keys, access, running);
         let server = Self(Arc::new(Inner {
-            aggregation,
+            aggregation: aggregation.clone(),
             authenticator,
             authorizer,
             backends: streams::Backends::new(exchange),
-            documents: documents::Documents::new(config.version),
+            documents: documents::Documents::new(config.version, aggregation),
             registry,
             health,
             metrics: metrics::Metrics::default(),

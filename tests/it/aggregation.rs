@@ -234,6 +234,61 @@ fn upgrades(sample: &Sample) {
     });
 }
 
+/// What the extension serves is found where this server's own is.
+#[test]
+fn documents_are_merged() {
+    let sample = Sample::new();
+    let stop = sample.is_served();
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let discovered = || {
+        let all = sample.https.ask("GET", "/apis").header("accept", aggregated).send().value();
+        let items = all["items"].as_array().unwrap().clone();
+        let place = items.iter().position(|item| item["metadata"]["name"] == GROUP).unwrap();
+        // By its priority it is behind this server's own.
+        assert_eq!(place, items.len() - 1);
+        items[place]["versions"][0].clone()
+    };
+    let current = wait_for("fresh discovery", SOON, || {
+        let version = discovered();
+        (version["freshness"] == "Current").then_some(version)
+    });
+    assert_eq!(
+        current["resources"][0]["responseKind"],
+        json!({"group": GROUP, "version": "v1", "kind": "Fruit"})
+    );
+    let (_, groups) = sample.https.call("GET", "/apis");
+    let names: Vec<&str> =
+        groups["groups"].as_array().unwrap().iter().map(|group| group["name"].as_str().unwrap()).collect();
+    assert_eq!((names[0], names[1], *names.last().unwrap()), ("apiregistration.k8s.io", "apps", GROUP));
+    let (code, group) = sample.https.call("GET", &format!("/apis/{GROUP}"));
+    let version = json!({"groupVersion": "sample.knarr.test/v1", "version": "v1"});
+    assert_eq!(
+        (code, group),
+        (
+            200,
+            json!({"kind": "APIGroup", "apiVersion": "v1", "name": GROUP, "versions": [version], "preferredVersion": version})
+        )
+    );
+    let (_, index) = sample.https.call("GET", "/openapi/v3");
+    let place = &index["paths"]["apis/sample.knarr.test/v1"]["serverRelativeURL"];
+    assert_eq!(place, "/openapi/v3/apis/sample.knarr.test/v1?hash=ONE");
+    let table = sample.cluster.kubectl("api-resources --api-group sample.knarr.test");
+    let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["fruits", "fr", "sample.knarr.test/v1", "true", "Fruit"], "{table}");
+    let explained = sample.cluster.kubectl("explain fruit");
+    assert!(explained.contains("What it looks like."), "{explained}");
+    // Of a server that is gone the last is known, and that it may be old.
+    drop(stop);
+    sample.becomes(NAME, "FailedDiscoveryCheck");
+    let stale = wait_for("stale discovery", SOON, || {
+        let version = discovered();
+        (version["freshness"] == "Stale").then_some(version)
+    });
+    assert_eq!(stale["resources"], current["resources"]);
+    assert_eq!(sample.https.call("DELETE", &format!("{SERVICES}/{NAME}")).0, 200);
+    assert_eq!(sample.https.call("GET", &format!("/apis/{GROUP}")).0, 404);
+}
+
 /// A server that takes connections and says nothing holds up nobody else.
 #[test]
 fn a_dead_backend_slows_nobody() {

@@ -10,7 +10,7 @@ mod table;
 
 pub use cells::human_duration;
 pub use defined::{MOST_ROWS, row};
-pub use priority::{CUSTOM, priority};
+pub use priority::{CUSTOM, priority, version_order};
 pub use row::{Kind, Subresource};
 pub use table::KINDS;
 

@@ -1,5 +1,8 @@
 //! The order of groups and versions in discovery, as the APIServices of built-in ones say it.
 
+use crate::custom::version_rank;
+use std::cmp::Ordering;
+
 /// Of the groups of custom resources, and of their versions.
 pub const CUSTOM: (i32, i32) = (1000, 100);
 
@@ -39,10 +42,46 @@ pub fn priority(group: &str, version: &str) -> Option<(i32, i32)> {
     Some((*of_group, *of_version))
 }
 
+/// The order of versions of equal priority: stable ones first, then beta and alpha, of each the latest first;
+/// what is named otherwise follows by name.
+pub fn version_order(a: &str, b: &str) -> Ordering {
+    version_rank(b).cmp(&version_rank(a))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kinds::group_versions;
+
+    #[test]
+    fn stable_and_late_versions_come_first() {
+        let mut versions = [
+            "foo1",
+            "v1alpha1",
+            "v10",
+            "v3beta1",
+            "v11beta2",
+            "v12alpha1",
+            "v2",
+            "v10beta3",
+            "foo10",
+            "v11alpha2",
+        ];
+        versions.sort_by(|a, b| version_order(a, b));
+        let wanted = [
+            "v10",
+            "v2",
+            "v11beta2",
+            "v10beta3",
+            "v3beta1",
+            "v12alpha1",
+            "v11alpha2",
+            "v1alpha1",
+            "foo1",
+            "foo10",
+        ];
+        assert_eq!(versions, wanted);
+    }
 
     #[test]
     fn every_group_version_has_its_place() {

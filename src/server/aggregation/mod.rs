@@ -2,6 +2,8 @@
 //! names. Whoever asks for one is authenticated and authorized here, then the request goes on with this server's
 //! own certificate and the user's name in headers.
 
+mod discovery;
+mod merge;
 mod proxy;
 mod remote;
 
@@ -10,6 +12,7 @@ use crate::registry::{Followed, Records};
 use crate::streams::Exchange;
 use api::registration::APIService;
 use arc_swap::ArcSwap;
+use discovery::Found;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 pub(crate) use remote::Remote;
@@ -31,6 +34,8 @@ struct Remotes {
     revision: Option<u64>,
     /// By the names of their APIServices, `VERSION.GROUP`.
     by_name: HashMap<String, Arc<Remote>>,
+    /// Of all, also of this server's own.
+    priorities: HashMap<String, merge::Priority>,
 }
 
 /// Knows which group versions are served elsewhere, and reaches those servers.
@@ -39,11 +44,13 @@ pub(crate) struct Aggregation {
     shown: Arc<dyn ResolvesClientCert>,
     exchange: Arc<Exchange>,
     remotes: ArcSwap<Remotes>,
+    /// What they say that they serve, by the same names.
+    found: ArcSwap<HashMap<String, Arc<Found>>>,
 }
 
 impl Aggregation {
     pub(crate) fn new(records: Records, shown: Arc<dyn ResolvesClientCert>, exchange: Arc<Exchange>) -> Self {
-        Self { records, shown, exchange, remotes: ArcSwap::default() }
+        Self { records, shown, exchange, remotes: ArcSwap::default(), found: ArcSwap::default() }
     }
 
     /// Who serves a path, if it is not this server.
@@ -84,13 +91,15 @@ impl Aggregation {
     /// All that are served elsewhere; connections are kept to those that are as before.
     fn read(&self, revision: u64, before: &Remotes) -> Remotes {
         let snapshot = self.records.snapshot();
-        let all = snapshot.range(PREFIX, None).filter_map(|record| {
-            let service: APIService = serde_json::from_slice(&record.value).ok()?;
-            let name = service.metadata.name.clone()?;
+        let mut fresh = Remotes { revision: Some(revision), ..Remotes::default() };
+        for record in snapshot.range(PREFIX, None) {
+            let Ok(service) = serde_json::from_slice::<APIService>(&record.value) else { continue };
+            let (Some(name), Some(spec)) = (service.metadata.name.clone(), &service.spec) else { continue };
+            fresh.priorities.insert(name.clone(), (spec.group_priority_minimum, spec.version_priority));
             let known = before.by_name.get(&name);
-            Some((name, Arc::new(Remote::of(service, known, &self.shown)?)))
-        });
-        Remotes { revision: Some(revision), by_name: all.collect() }
+            fresh.by_name.extend(Remote::of(service, known, &self.shown).map(|remote| (name, remote)));
+        }
+        fresh
     }
 }
 
@@ -100,6 +109,11 @@ fn name_of(path: &str) -> Option<String> {
     match (parts.next()?, parts.next(), parts.next()) {
         ("api", ..) => Some("v1.".to_owned()),
         ("apis", Some(group), Some(version)) if group != OWN_GROUP => Some(format!("{version}.{group}")),
+        // Its description in OpenAPI belongs to it as well.
+        ("openapi", Some("v3"), Some("apis")) => match (parts.next()?, parts.next()?, parts.next()) {
+            (group, version, None) => Some(format!("{version}.{group}")),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -126,5 +140,7 @@ mod tests {
         assert_eq!(of("/apis/metrics.k8s.io"), "");
         assert_eq!(of("/apis/apiregistration.k8s.io/v1/apiservices"), "");
         assert_eq!(of("/metrics"), "");
+        assert_eq!(of("/openapi/v3/apis/metrics.k8s.io/v1beta1"), "v1beta1.metrics.k8s.io");
+        assert_eq!(of("/openapi/v3/api/v1"), "");
     }
 }

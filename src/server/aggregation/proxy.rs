@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long discovery may take: all clients ask for it, and wait.
-const DISCOVERY_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const DISCOVERY_LIMIT: Duration = Duration::from_secs(5);
 const REMOTE_USER: HeaderName = HeaderName::from_static("x-remote-user");
 const REMOTE_UID: HeaderName = HeaderName::from_static("x-remote-uid");
 const REMOTE_GROUP: HeaderName = HeaderName::from_static("x-remote-group");

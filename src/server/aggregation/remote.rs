@@ -30,7 +30,7 @@ impl Remote {
         object: APIService,
         before: Option<&Arc<Self>>,
         shown: &Arc<dyn ResolvesClientCert>,
-    ) -> Option<Self> {
+    ) -> Option<Arc<Self>> {
         let spec = object.spec?;
         let named = spec.service.as_ref()?;
         let service = ServicePort::new(named.namespace.as_deref()?, named.name.as_deref()?, named.port);
@@ -38,10 +38,11 @@ impl Remote {
         let mut own = conditions.filter(|condition| condition.type_ == "Available");
         let available = own.any(|condition| condition.status == "True");
         let way = match before.filter(|before| before.spec == spec) {
+            Some(before) if before.available == available => return Some(before.clone()),
             Some(before) => before.way.clone(),
             None => Way::to(&spec, &service, shown).map(Arc::new),
         };
-        Some(Self { spec, service, available, way })
+        Some(Arc::new(Self { spec, service, available, way }))
     }
 
     /// The path of its discovery.

@@ -56,9 +56,42 @@ const OPENAPI_V3: [(&str, Encoding, &str); 3] = [
 /// How long a document whose address has its digest may be kept.
 const FOREVER: jiff::SignedDuration = jiff::SignedDuration::from_hours(365 * 24);
 
+/// What other API servers, whose groups are served through this one, add to its documents.
+pub(crate) trait Others: Send + Sync {
+    /// An APIGroupList with their groups.
+    fn groups(&self, own: Value) -> Value {
+        own
+    }
+
+    /// An APIGroup with their versions.
+    fn group(&self, _name: &str, own: Option<Value>) -> Option<Value> {
+        own
+    }
+
+    /// An APIGroupDiscoveryList with their groups.
+    fn aggregated(&self, own: Value) -> Value {
+        own
+    }
+
+    /// Where their documents of OpenAPI v3 are, by name.
+    fn openapi_v3(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// Where their discovery is.
+    fn paths(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Nobody else.
+#[cfg(test)]
+impl Others for () {}
+
 /// Makes the documents.
 pub(crate) struct Documents {
     version: String,
+    others: Arc<dyn Others>,
     cache: Cache,
     /// Held by who makes one: what many ask for at once is made once.
     making: Mutex<()>,
@@ -85,8 +118,8 @@ impl Asked<'_> {
 }
 
 impl Documents {
-    pub(crate) fn new(version: String) -> Self {
-        Self { version, cache: Cache::default(), making: Mutex::default(), tags: OnceLock::new() }
+    pub(crate) fn new(version: String, others: Arc<dyn Others>) -> Self {
+        Self { version, others, cache: Cache::default(), making: Mutex::default(), tags: OnceLock::new() }
     }
 
     /// The document at a path; `added` is what definitions add to the tables.
@@ -113,7 +146,7 @@ impl Documents {
             return Err(Refusal::method_not_allowed());
         }
         match parts[..] {
-            [""] => Ok(answer::pretty(&json!({"paths": discovery::paths(added)}))),
+            [""] => Ok(answer::pretty(&json!({"paths": self.paths(added)}))),
             ["version"] if !asked.accept.iter().any(|clause| clause.takes(JSON)) => {
                 Err(render::unknown_media(JSON))
             }
@@ -121,7 +154,7 @@ impl Documents {
             ["openapi", "v2"] => self.openapi(added, &asked, "openapi/v2", &OPENAPI_V2),
             ["openapi", "v3"] => Ok(self.index(added)),
             ["openapi", "v3", ..] => self.openapi(added, &asked, path.trim_start_matches('/'), &OPENAPI_V3),
-            ref parts => discovered(added, &asked, parts, routed),
+            ref parts => self.discovered(added, &asked, parts, routed),
         }
     }
 
@@ -194,8 +227,10 @@ impl Documents {
             let url = format!("/openapi/v3/{name}?hash={tag}");
             Some((name, json!({"serverRelativeURL": url})))
         };
-        let paths: serde_json::Map<String, Value> =
+        let mut paths: serde_json::Map<String, Value> =
             openapi::documents(added).into_iter().filter_map(place).collect();
+        let others = self.others.openapi_v3().into_iter();
+        paths.extend(others.map(|(name, place)| (name, json!({"serverRelativeURL": place}))));
         let mut response = answer::text(StatusCode::OK, json!({"paths": paths}).to_string());
         let now = http_date(clock::now(), "GMT");
         response.headers_mut().extend(now.map(|now| (header::LAST_MODIFIED, now)));
@@ -272,42 +307,54 @@ impl Documents {
         };
         Ok(published.map(|published| self.cache.keep(key, published)))
     }
-}
 
-/// Discovery in all its forms; `routed` tells how an `Accept` header is refused.
-fn discovered(
-    added: &Added,
-    asked: &Asked<'_>,
-    parts: &[&str],
-    routed: bool,
-) -> Result<Response<Body>, Refusal> {
-    if let ["api" | "apis"] = parts
-        && let Some(encoding) = asked.accept.iter().find_map(aggregated)
-    {
-        let document = discovery::aggregated(added, parts == ["api"]);
-        let mut response = tagged(asked, &document, encoding)?;
-        let content_type = format!("{encoding};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
-        let headers = response.headers_mut();
-        if let Ok(content_type) = HeaderValue::try_from(content_type) {
-            headers.insert(header::CONTENT_TYPE, content_type);
-        }
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
-        return Ok(response);
+    /// `/`: what can be asked for.
+    fn paths(&self, added: &Added) -> Vec<String> {
+        let mut paths = discovery::paths(added);
+        paths.extend(self.others.paths());
+        paths.sort();
+        paths.dedup();
+        paths
     }
-    let document = match *parts {
-        ["api"] => Some(discovery::core_versions(asked.host)),
-        ["apis"] => Some(discovery::groups(added)),
-        ["api", "v1"] => discovery::resources(added, "", "v1"),
-        ["apis", group] => discovery::group(added, group),
-        ["apis", group, version] => discovery::resources(added, group, version),
-        _ => None,
-    };
-    let Some(document) = document else { return nothing(added, parts) };
-    let known = asked.accept.iter().any(|clause| encoding(clause).is_some());
-    let unrouted =
-        || if known { render::unknown_form(false) } else { render::unknown_media(render::OBJECTS) };
-    let refused = || if routed { unrouted() } else { render::unknown_form(false) };
-    tagged(asked, &document, asked.accept.iter().find_map(plain).ok_or_else(refused)?)
+
+    /// Discovery in all its forms; `routed` tells how an `Accept` header is refused.
+    fn discovered(
+        &self,
+        added: &Added,
+        asked: &Asked<'_>,
+        parts: &[&str],
+        routed: bool,
+    ) -> Result<Response<Body>, Refusal> {
+        if let ["api" | "apis"] = parts
+            && let Some(encoding) = asked.accept.iter().find_map(aggregated)
+        {
+            let core = parts == ["api"];
+            let own = discovery::aggregated(added, core);
+            let document = if core { own } else { self.others.aggregated(own) };
+            let mut response = tagged(asked, &document, encoding)?;
+            let content_type = format!("{encoding};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+            let headers = response.headers_mut();
+            if let Ok(content_type) = HeaderValue::try_from(content_type) {
+                headers.insert(header::CONTENT_TYPE, content_type);
+            }
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+            return Ok(response);
+        }
+        let document = match *parts {
+            ["api"] => Some(discovery::core_versions(asked.host)),
+            ["apis"] => Some(self.others.groups(discovery::groups(added))),
+            ["api", "v1"] => discovery::resources(added, "", "v1"),
+            ["apis", group] => self.others.group(group, discovery::group(added, group)),
+            ["apis", group, version] => discovery::resources(added, group, version),
+            _ => None,
+        };
+        let Some(document) = document else { return nothing(added, parts) };
+        let known = asked.accept.iter().any(|clause| encoding(clause).is_some());
+        let unrouted =
+            || if known { render::unknown_form(false) } else { render::unknown_media(render::OBJECTS) };
+        let refused = || if routed { unrouted() } else { render::unknown_form(false) };
+        tagged(asked, &document, asked.accept.iter().find_map(plain).ok_or_else(refused)?)
+    }
 }
 
 /// Where nothing is: groups that are served say so by a status, everything else by a text.
@@ -417,7 +464,7 @@ mod tests {
 
     #[tokio::test]
     async fn discovery_comes_in_every_encoding_and_only_once() {
-        let documents = Documents::new("v1.36.0".into());
+        let documents = Documents::new("v1.36.0".into(), Arc::new(()));
         let (code, headers, body) = get(&documents, "/apis", &[(header::ACCEPT, AGGREGATED)]).await;
         assert_eq!(code, StatusCode::OK);
         assert_eq!(
@@ -461,7 +508,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_document_with_its_digest_in_the_address_may_be_kept_forever() {
-        let documents = Documents::new("v1.36.0".into());
+        let documents = Documents::new("v1.36.0".into(), Arc::new(()));
         let (_, _, index) = get(&documents, "/openapi/v3", &[]).await;
         let index: Value = serde_json::from_slice(&index).unwrap();
         let address = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
