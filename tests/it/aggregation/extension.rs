@@ -231,7 +231,7 @@ fn document(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     }
     let fruit = json!({"name": "fruits", "singularName": "fruit", "namespaced": true, "kind": "Fruit",
         "shortNames": ["fr"], "verbs": verbs});
-    let path = format!("{ROOT}/namespaces/{{namespace}}/fruits");
+    let listed = format!("{ROOT}/namespaces/{{namespace}}/fruits");
     let gvk = json!([{"group": GROUP, "version": "v1", "kind": "Fruit"}]);
     let schema = json!({"type": "object", "description": "A fruit.", "properties": {"color": {"type": "string",
         "description": "What it looks like."}}, "x-kubernetes-group-version-kind": gvk});
@@ -249,7 +249,7 @@ fn document(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
                 {"serverRelativeURL": "/openapi/v3/apis/sample.knarr.test/v1?hash=ONE"}}}),
             "/openapi/v3/apis/sample.knarr.test/v1" => {
                 json!({"openapi": "3.0.0", "info": {"title": "sample", "version": "1"},
-                "paths": {path: {"get": {"x-kubernetes-action": "list", "x-kubernetes-group-version-kind": gvk[0], "responses": {}}}}, "components": {"schemas": {FRUIT: schema}}})
+                "paths": {listed: {"get": {"x-kubernetes-action": "list", "x-kubernetes-group-version-kind": gvk[0], "responses": {}}}}, "components": {"schemas": {FRUIT: schema}}})
             }
             _ => return None,
         },
