@@ -7,6 +7,7 @@
 
 mod aggregation;
 mod auth;
+mod caller;
 mod catalogue;
 mod conversion;
 mod documents;

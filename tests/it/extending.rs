@@ -1,5 +1,6 @@
 //! What people add to the API: custom resources as kubectl, clients and controllers see them.
 
+mod conversion;
 mod rules;
 
 use crate::support::cluster::{Cluster, SOON};
@@ -92,6 +93,7 @@ fn custom_resources_are_like_any_others() {
         ("quotas", quotas),
         ("names", names),
         ("rules", rules::all),
+        ("conversion", conversion::all),
     ];
     let fails = |part: fn(&Https)| std::panic::catch_unwind(AssertUnwindSafe(|| part(&https))).is_err();
     let failed: Vec<_> = parts.iter().filter(|(_, part)| fails(*part)).map(|(name, _)| name).collect();

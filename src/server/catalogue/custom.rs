@@ -1,5 +1,6 @@
 //! A version of a custom kind: how its objects are read, checked, and changed into those of another.
 
+use super::converter::Converters;
 use super::definitions::{Defined, Types};
 use crate::registry::{Part, Record};
 use crate::rules::Findings;
@@ -11,9 +12,12 @@ use api::kinds::Kind;
 use api::schema;
 use api::status::Refusal;
 use api::validate::{self, Error, Path, dns_subdomain};
+use futures_util::FutureExt;
 use serde_json::Value;
 use std::cmp::Reverse;
 use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
 
 /// Finalizers of Kubernetes itself, which need no domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
@@ -34,13 +38,17 @@ pub(crate) struct Custom {
     pub(crate) kind: &'static Kind,
     defined: Arc<Defined>,
     at: usize,
+    converters: Arc<Converters>,
 }
 
 impl Custom {
     /// The versions that a definition serves.
-    pub(super) fn all(defined: &Arc<Defined>) -> impl Iterator<Item = Self> {
+    pub(super) fn all(defined: &Arc<Defined>, converters: &Arc<Converters>) -> impl Iterator<Item = Self> {
         let served = |at: &usize| defined.definition.versions[*at].served;
-        let of = |at: usize| Self { kind: defined.versions[at].row, defined: defined.clone(), at };
+        let of = |at: usize| {
+            let (defined, converters) = (defined.clone(), converters.clone());
+            Self { kind: defined.versions[at].row, defined, at, converters }
+        };
         (0..defined.versions.len()).filter(served).map(of)
     }
 
@@ -122,42 +130,45 @@ impl Custom {
             && record.value.starts_with(self.defined.versions[self.at].head.as_bytes())
     }
 
-    /// A stored object in this version, by the schema as it is now.
-    pub(crate) fn read(&self, stored: Value) -> Result<Value, Refusal> {
-        let mut object = self.converted(stored, self.kind)?;
+    /// Stored objects in this version, by the schema as it is now.
+    pub(crate) async fn read(&self, stored: Vec<Value>) -> Result<Vec<Value>, Refusal> {
+        let mut objects = self.converted(stored, self.kind).await?;
         let schema = self.schema();
-        if !self.definition().preserve_unknown_fields {
-            schema.prune(&mut object);
+        for object in &mut objects {
+            if !self.definition().preserve_unknown_fields {
+                schema.prune(object);
+            }
+            schema.coerce(object, Malformed::Dropped).map_err(Refusal::internal)?;
+            schema.default(object);
         }
-        schema.coerce(&mut object, Malformed::Dropped).map_err(Refusal::internal)?;
-        schema.default(&mut object);
-        Ok(object)
+        Ok(objects)
+    }
+
+    /// A stored object in this version.
+    pub(crate) async fn read_one(&self, stored: Value) -> Result<Value, Refusal> {
+        Ok(self.read(vec![stored]).await?.pop().unwrap_or_default())
     }
 
     /// An object of this version as it is stored.
-    pub(crate) fn stored(&self, object: Value) -> Result<Value, Refusal> {
-        self.converted(object, self.defined.versions[self.defined.storage].row)
+    pub(crate) async fn stored(&self, object: Value) -> Result<Value, Refusal> {
+        let storage = self.defined.versions[self.defined.storage].row;
+        Ok(self.converted(vec![object], storage).await?.pop().unwrap_or_default())
     }
 
-    /// An object of any version in another one.
+    /// An object of any version in another one, at once: what compares versions does not wait. A webhook
+    /// that is asked holds up the thread alone that asks, which is left to others meanwhile.
     pub(crate) fn in_version(&self, object: Value, api_version: &str) -> Option<Value> {
         let to = self.defined.versions.iter().find(|of| of.row.api_version() == api_version)?;
-        self.converted(object, to.row).ok()
+        let converting = self.converted(vec![object], to.row);
+        let converted = match self.definition().conversion {
+            Conversion::None => converting.now_or_never()?,
+            Conversion::Webhook { .. } => block_in_place(|| Handle::current().block_on(converting)),
+        };
+        converted.ok()?.pop()
     }
 
-    fn converted(&self, mut object: Value, to: &'static Kind) -> Result<Value, Refusal> {
-        if object["apiVersion"] == to.api_version() {
-            return Ok(object);
-        }
-        match &self.definition().conversion {
-            Conversion::None => {
-                object["apiVersion"] = Value::from(to.api_version());
-                Ok(object)
-            }
-            Conversion::Webhook { .. } => {
-                Err(Refusal::internal(format!("{} needs its conversion webhook", self.kind.resource())))
-            }
-        }
+    async fn converted(&self, objects: Vec<Value>, to: &'static Kind) -> Result<Vec<Value>, Refusal> {
+        self.converters.convert(&self.defined, objects, to).await.map_err(Refusal::internal)
     }
 
     /// What is wrong with a new object.

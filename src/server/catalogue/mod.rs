@@ -4,6 +4,7 @@
 //! What definitions say is compiled when it is first asked for after one of them changed; a definition
 //! that did not change is taken over, and its schemas are read when the first object needs them.
 
+mod converter;
 mod custom;
 mod definitions;
 
@@ -13,10 +14,11 @@ use crate::registry::{Followed, Records};
 use api::kinds::{self, Kind};
 use api::status::Refusal;
 use arc_swap::ArcSwap;
+use converter::Converters;
 use definitions::Defined;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Group, version and resource of a kind.
 type Name = (&'static str, &'static str, &'static str);
@@ -34,6 +36,7 @@ pub(crate) struct Compiled {
     added: ArcSwap<Added>,
     /// Held by who compiles anew: it is done once, however many ask.
     making: Mutex<()>,
+    converters: OnceLock<Arc<Converters>>,
 }
 
 /// What definitions add.
@@ -77,8 +80,9 @@ impl Added {
         self.revision.unwrap_or_default()
     }
 
-    fn new(revision: u64, definitions: HashMap<String, Arc<Defined>>) -> Self {
-        let mut customs: Vec<Custom> = definitions.values().flat_map(Custom::all).collect();
+    fn new(revision: u64, definitions: HashMap<String, Arc<Defined>>, converters: &Arc<Converters>) -> Self {
+        let all = definitions.values().flat_map(|defined| Custom::all(defined, converters));
+        let mut customs: Vec<Custom> = all.collect();
         customs.sort_by_cached_key(Custom::order);
         let name = |custom: &Custom| (custom.kind.group, custom.kind.version, custom.kind.plural);
         let by_resource = customs.iter().enumerate().map(|(at, custom)| (name(custom), at)).collect();
@@ -89,7 +93,7 @@ impl Added {
 impl Catalogue<'_> {
     /// What definitions add, as of now.
     pub(crate) fn added(self) -> Arc<Added> {
-        let Self { records, compiled: Compiled { added, making } } = self;
+        let Self { records, compiled: Compiled { added, making, converters } } = self;
         let changed = || records.changed(Followed::Definitions);
         let now = added.load_full();
         if now.revision == Some(changed()) {
@@ -100,7 +104,9 @@ impl Catalogue<'_> {
         if now.revision == Some(revision) {
             return now;
         }
-        let fresh = Arc::new(Added::new(revision, definitions::all(&records.snapshot(), &now.definitions)));
+        let converters = converters.get_or_init(|| Arc::new(Converters::new(records.without_definitions())));
+        let all = definitions::all(&records.snapshot(), &now.definitions);
+        let fresh = Arc::new(Added::new(revision, all, converters));
         added.store(fresh.clone());
         fresh
     }

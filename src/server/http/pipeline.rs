@@ -174,7 +174,7 @@ impl Server {
         match asked.path.verb {
             "get" => {
                 registry.fresh(asked_revision(asked.query.get("resourceVersion"))?).await?;
-                let record = registry.get(kind, namespace, name)?;
+                let record = registry.get(kind, namespace, name).await?;
                 Ok(asked.object(StatusCode::OK, &record.value))
             }
             "list" if !kind.stored() => Ok(answer::json(
@@ -234,9 +234,9 @@ impl Server {
             return Err(Refusal::method_not_allowed());
         }
         let reply = match (subresource.name, asked.path.verb) {
-            ("scale", "get") => Reply::Made(200, registry.scale(kind, place.namespace, place.name)?),
+            ("scale", "get") => Reply::Made(200, registry.scale(kind, place.namespace, place.name).await?),
             (_, "get") => {
-                let record = registry.get(kind, place.namespace, place.name)?;
+                let record = registry.get(kind, place.namespace, place.name).await?;
                 return Ok(asked.object(StatusCode::OK, &record.value));
             }
             ("binding" | "eviction" | "token", _) => {

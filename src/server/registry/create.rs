@@ -107,7 +107,7 @@ impl Registry {
             let answer = Outcome { object: object.to_string().into(), created: true, warnings };
             return if taken { Err(Refusal::already_exists(kind, &name)) } else { Ok(answer) };
         }
-        let (template, index) = self.stored(subject, &key, &object)?;
+        let (template, index) = self.stored(subject, &key, &object).await?;
         let change = Change::Put(template, index);
         let durability = super::durability(&key);
         let write = Write { key, expect: Expect::Absent, change, durability };
@@ -115,7 +115,7 @@ impl Registry {
         let commit = Commit { kind, namespace, write, old: Value::Null, new: object, held };
         match self.committer().commit(commit).await {
             Ok(object) => {
-                let object = self.shown(kind, object)?;
+                let object = self.shown(kind, object).await?;
                 Ok(Outcome { object, created: true, warnings })
             }
             Err(WriteError::Conflict(_)) => Err(Refusal::already_exists(kind, &name)),

@@ -135,7 +135,7 @@ impl Registry {
         let key = place.key();
         for _ in 0..ATTEMPTS {
             let record = self.find(kind, namespace, name)?;
-            let old = self.form_of(subject, &record)?;
+            let old = self.form_of(subject, &record).await?;
             check_preconditions(kind, name, &old, options)?;
             self.admit_delete(place, &old, options, context).await?;
             let new = marked(strategy, &old, options);
@@ -144,7 +144,7 @@ impl Registry {
                 return Ok(answer(kind, gone, &old, &new));
             }
             let body = answer(kind, gone, &old, &new);
-            let (template, index) = self.stored(subject, &key, if gone { &old } else { &new })?;
+            let (template, index) = self.stored(subject, &key, if gone { &old } else { &new }).await?;
             let change = if gone { Change::Delete(template, index) } else { Change::Put(template, index) };
             let write = Write {
                 key: key.clone(),
@@ -157,7 +157,7 @@ impl Registry {
             let commit = Commit { kind, namespace, write, old, new, held: Held::default() };
             match self.committer().commit(commit).await {
                 Ok(_) if gone => return Ok(body),
-                Ok(written) => return Ok(shown_bytes(kind, &self.shown(kind, written)?)),
+                Ok(written) => return Ok(shown_bytes(kind, &self.shown(kind, written).await?)),
                 Err(WriteError::Conflict(_)) if options.version.is_some() => {
                     return Err(Refusal::stale(kind, name));
                 }

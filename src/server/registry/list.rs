@@ -268,7 +268,7 @@ impl Registry {
                     record.into_iter().filter(|record| options.selection.matches(record)).cloned().collect();
                 return Ok(Page {
                     revision: snapshot.revision(),
-                    items: all_shown(self.catalogue(), kind, items)?,
+                    items: all_shown(self.catalogue(), kind, items).await?,
                     continuation: String::new(),
                     remaining: None,
                 });
@@ -288,7 +288,7 @@ impl Registry {
             page.continuation = Continuation { revision: Some(snapshot.revision()), after }.token();
             self.records.store().pin(&snapshot);
         }
-        page.items = all_shown(self.catalogue(), kind, page.items)?;
+        page.items = all_shown(self.catalogue(), kind, page.items).await?;
         Ok(page)
     }
 

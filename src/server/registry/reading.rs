@@ -18,22 +18,22 @@ impl Registry {
     }
 
     /// The record of an object as it is shown, or 404.
-    pub(crate) fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Record>, Refusal> {
+    pub(crate) async fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Record>, Refusal> {
         let record = self.find(kind, namespace, name)?;
-        shown(self.custom(kind)?.as_ref(), record)
+        shown(self.custom(kind)?.as_ref(), record).await
     }
 
     /// A stored object in the version of a kind.
-    pub(super) fn form_of(&self, subject: Subject<'_>, record: &Record) -> Result<Value, Refusal> {
+    pub(super) async fn form_of(&self, subject: Subject<'_>, record: &Record) -> Result<Value, Refusal> {
         let object = decoded(record)?;
         match subject.custom {
             None => Ok(object),
-            Some(custom) => custom.read(object),
+            Some(custom) => custom.read_one(object).await,
         }
     }
 
     /// What is to be stored of an object under a key.
-    pub(super) fn stored(
+    pub(super) async fn stored(
         &self,
         subject: Subject<'_>,
         key: &str,
@@ -42,45 +42,53 @@ impl Registry {
         let index = Index::of(kind_of_key(key), object);
         let other = subject.custom.filter(|custom| !custom.is_stored());
         let template = match other {
-            Some(custom) => encode::template(&custom.stored(object.clone())?),
+            Some(custom) => encode::template(&custom.stored(object.clone()).await?),
             None => encode::template(object),
         };
         Ok((template, index))
     }
 
     /// Bytes that were just written, as they are shown.
-    pub(super) fn shown(&self, kind: &Kind, bytes: Bytes) -> Result<Bytes, Refusal> {
+    pub(super) async fn shown(&self, kind: &Kind, bytes: Bytes) -> Result<Bytes, Refusal> {
         match self.custom(kind)?.filter(|custom| !custom.is_stored()) {
             None => Ok(bytes),
             Some(custom) => {
                 let object = serde_json::from_slice(&bytes).map_err(Refusal::internal)?;
-                custom.read(object).map(|object| object.to_string().into())
+                Ok(custom.read_one(object).await?.to_string().into())
             }
         }
     }
 }
 
 /// A record as a version shows it.
-pub(super) fn shown(custom: Option<&Custom>, record: Arc<Record>) -> Result<Arc<Record>, Refusal> {
+pub(super) async fn shown(custom: Option<&Custom>, record: Arc<Record>) -> Result<Arc<Record>, Refusal> {
     let Some(custom) = custom.filter(|custom| !custom.is_shown(&record)) else { return Ok(record) };
-    let object = custom.read(decoded(&record)?)?;
-    Ok(Arc::new(Record {
+    let object = custom.read_one(decoded(&record)?).await?;
+    Ok(rewritten(&record, &object))
+}
+
+/// The same record with another form of its object.
+fn rewritten(record: &Record, object: &Value) -> Arc<Record> {
+    Arc::new(Record {
         key: record.key.clone(),
         value: object.to_string().into(),
         revision: record.revision,
         create_revision: record.create_revision,
-        index: Index::of(None, &object),
-    }))
+        index: Index::of(None, object),
+    })
 }
 
-/// Records as a kind shows them.
-pub(super) fn all_shown(
+/// Records as a kind shows them; all that need it are converted at once.
+pub(super) async fn all_shown(
     catalogue: Catalogue<'_>,
     kind: &Kind,
-    records: Vec<Arc<Record>>,
+    mut records: Vec<Arc<Record>>,
 ) -> Result<Vec<Arc<Record>>, Refusal> {
-    match catalogue.custom(kind)? {
-        None => Ok(records),
-        custom => records.into_iter().map(|record| shown(custom.as_ref(), record)).collect(),
+    let Some(custom) = catalogue.custom(kind)? else { return Ok(records) };
+    let others: Vec<usize> = (0..records.len()).filter(|at| !custom.is_shown(&records[*at])).collect();
+    let stored = others.iter().map(|at| decoded(&records[*at])).collect::<Result<_, _>>()?;
+    for (at, object) in others.into_iter().zip(custom.read(stored).await?) {
+        records[at] = rewritten(&records[at], &object);
     }
+    Ok(records)
 }

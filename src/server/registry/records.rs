@@ -70,6 +70,11 @@ impl Records {
         Catalogue { records: self, compiled: &self.compiled }
     }
 
+    /// The same objects, for what definitions themselves need: it must not hold them.
+    pub(crate) fn without_definitions(&self) -> Self {
+        Self { compiled: Arc::default(), ..self.clone() }
+    }
+
     /// How much there is of each kind, and how many watch it.
     pub(crate) fn usages(&self) -> &Arc<Usages> {
         &self.usages

@@ -132,7 +132,7 @@ impl Registry {
                 }
                 (found, _) => found?,
             };
-            let mut old = self.form_of(subject, &record)?;
+            let mut old = self.form_of(subject, &record).await?;
             let (new, mut owned) = self.proposed(subject, change, &mut old, context)?;
             let (new, mut warnings) = match change {
                 Change::Replace(_) => (new, noted.clone()),
@@ -148,7 +148,7 @@ impl Registry {
                 self.prepare((place, subject), (&mut new, &old), (part, &mut owned), context).await?;
             warnings.extend(more);
             if new == old && apply::is_same(&managed, &owned) {
-                let object = self.shown(kind, record.value.clone())?;
+                let object = self.shown(kind, record.value.clone()).await?;
                 return Ok(Outcome { object, created: false, warnings });
             }
             apply::put(&mut new, managed);
@@ -157,7 +157,7 @@ impl Registry {
             }
             match self.put(place, &record, (old, new), held).await {
                 Ok(object) => {
-                    let object = self.shown(kind, object)?;
+                    let object = self.shown(kind, object).await?;
                     return Ok(Outcome { object, created: false, warnings });
                 }
                 Err(WriteError::Conflict(None)) => return Err(Refusal::not_found(kind, name)),
@@ -183,7 +183,7 @@ impl Registry {
         let gone = super::delete::is_finished(kind, &new);
         let custom = self.custom(kind).map_err(unwritable)?;
         let subject = Subject { kind, custom: custom.as_ref() };
-        let (template, index) = self.stored(subject, &key, &new).map_err(unwritable)?;
+        let (template, index) = self.stored(subject, &key, &new).await.map_err(unwritable)?;
         let change =
             if gone { StoreChange::Delete(template, index) } else { StoreChange::Put(template, index) };
         let durability = super::durability(&key);

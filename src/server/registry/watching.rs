@@ -256,7 +256,7 @@ impl Stream {
                 return Some(part);
             }
             match std::mem::replace(&mut self.state, State::Following) {
-                State::Starting(initial) => self.send_initial(initial),
+                State::Starting(initial) => self.send_initial(initial).await,
                 State::Following => self.follow().await,
                 State::Ended => return None,
             }
@@ -264,12 +264,12 @@ impl Stream {
     }
 
     /// Some of what was there at the start, and after the last of it a mark, if bookmarks are taken.
-    fn send_initial(&mut self, mut initial: Initial) {
+    async fn send_initial(&mut self, mut initial: Initial) {
         let rest = initial.snapshot.range(&initial.prefix, initial.after.as_deref());
         let some: Vec<Arc<Record>> = rest.take(INITIAL).cloned().collect();
         for record in &some {
             if self.selection.matches(record) {
-                self.send("ADDED", record);
+                self.send("ADDED", record).await;
             }
         }
         if let Some(last) = some.last() {
@@ -305,7 +305,11 @@ impl Stream {
             events = self.watch.next() => Some(events),
         };
         match waited {
-            Some(Ok(events)) => events.iter().for_each(|event| self.tell(event)),
+            Some(Ok(events)) => {
+                for event in &events {
+                    self.tell(event).await;
+                }
+            }
             Some(Err(error)) => self.send_error(&error),
             None if clock::instant() >= self.ends => self.state = State::Ended,
             None => {
@@ -322,15 +326,16 @@ impl Stream {
     }
 
     /// An event as the selection sees it: what leaves it is deleted, what enters it added.
-    fn tell(&mut self, event: &Event<Index>) {
+    async fn tell(&mut self, event: &Event<Index>) {
         let before = event.previous.as_ref().is_some_and(|record| self.selection.matches(record));
         let now = !event.deleted && self.selection.matches(&event.record);
         match (before, now) {
-            (false, true) => self.send("ADDED", &event.record),
-            (true, true) => self.send("MODIFIED", &event.record),
-            (true, false) if event.deleted => self.send("DELETED", &event.record),
+            (false, true) => self.send("ADDED", &event.record).await,
+            (true, true) => self.send("MODIFIED", &event.record).await,
+            (true, false) if event.deleted => self.send("DELETED", &event.record).await,
             (true, false) => {
-                let left = event.previous.as_ref().and_then(|record| self.shown(record));
+                let Some(previous) = &event.previous else { return };
+                let left = self.shown(previous).await;
                 let left = left.map(|record| departed(&record, event.record.revision));
                 self.send_bytes("DELETED", &left.unwrap_or_default());
             }
@@ -340,17 +345,19 @@ impl Stream {
     }
 
     /// A record as the kind shows it. A custom kind that is gone ends the watch.
-    fn shown(&mut self, record: &Arc<Record>) -> Option<Arc<Record>> {
+    async fn shown(&mut self, record: &Arc<Record>) -> Option<Arc<Record>> {
         if !self.kind.custom {
             return Some(record.clone());
         }
-        let custom = self.records.catalogue().custom(self.kind);
-        let shown = custom.and_then(|custom| super::reading::shown(custom.as_ref(), record.clone()));
+        let shown = match self.records.catalogue().custom(self.kind) {
+            Ok(custom) => super::reading::shown(custom.as_ref(), record.clone()).await,
+            Err(gone) => Err(gone),
+        };
         shown.inspect_err(|_| self.state = State::Ended).ok()
     }
 
-    fn send(&mut self, what: &'static str, record: &Arc<Record>) {
-        if let Some(record) = self.shown(record) {
+    async fn send(&mut self, what: &'static str, record: &Arc<Record>) {
+        if let Some(record) = self.shown(record).await {
             self.send_bytes(what, &record.value);
         }
     }

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 impl Registry {
     /// Reads the scale of an object (autoscaling/v1 Scale).
-    pub(crate) fn scale(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value, Refusal> {
+    pub(crate) async fn scale(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value, Refusal> {
         let custom = self.custom(kind)?;
         let paths = custom.as_ref().and_then(Custom::scale);
-        let object = decoded(&*self.get(kind, namespace, name)?)?;
+        let object = decoded(&*self.get(kind, namespace, name).await?)?;
         if let Some(paths) = paths.filter(|paths| at(&object, &paths.spec_replicas).is_null()) {
             let why = format!("the spec replicas field {:?} does not exist", paths.spec_replicas);
             return Err(Refusal::internal(why));
@@ -33,7 +33,7 @@ impl Registry {
         let Place { kind, namespace, name } = place;
         let custom = self.custom(kind)?;
         let paths = custom.as_ref().and_then(Custom::scale);
-        let scale = scale_of(&decoded(&*self.get(kind, namespace, name)?)?, paths);
+        let scale = scale_of(&decoded(&*self.get(kind, namespace, name).await?)?, paths);
         let change = match change {
             Change::Apply(config) => Change::Apply(applied(kind, config, paths)?),
             change => changed(place, change, &scale, paths)?,

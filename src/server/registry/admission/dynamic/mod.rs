@@ -4,7 +4,6 @@
 //! A request that nothing is configured for costs one look at a counter. What is called is called outside of
 //! every lock; a webhook that hangs or answers nonsense concerns the requests that it matches alone.
 
-mod caller;
 mod conditions;
 mod matching;
 mod review;
@@ -16,10 +15,10 @@ pub(crate) use conditions::compile;
 pub(crate) use variables::environment;
 
 use super::{Request, View, items, row};
+use crate::caller::Caller;
 use crate::registry::{Followed, Record, Records, decoded};
 use api::status::Refusal;
 use arc_swap::ArcSwap;
-use caller::Caller;
 use futures_util::future::join_all;
 use matching::Target;
 use serde_json::Value;

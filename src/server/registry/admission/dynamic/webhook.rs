@@ -1,11 +1,11 @@
 //! One webhook: whom it wants to see, and what is asked of it.
 
-use super::caller::Caller;
 use super::conditions::Conditions;
 use super::matching::Criteria;
 use super::review;
 use super::sight::Sight;
 use super::variables::Variables;
+use crate::caller::Caller;
 use crate::registry::admission::text;
 use crate::registry::new_uid;
 use api::status::Refusal;

@@ -21,14 +21,14 @@ const AGENT: HeaderValue = HeaderValue::from_static("kube-apiserver-admission");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// One webhook's server.
-pub(super) struct Caller {
+pub(crate) struct Caller {
     url: String,
     pool: Pool,
 }
 
 impl Caller {
     /// Reads a `clientConfig`; an error says why nobody can be called by it.
-    pub(super) fn of(config: &Value, records: &Records) -> Result<Self, String> {
+    pub(crate) fn of(config: &Value, records: &Records) -> Result<Self, String> {
         let bundle = STANDARD.decode(config["caBundle"].as_str().unwrap_or_default());
         let tls = Some(trust::trusting(&bundle.map_err(|error| error.to_string())?)?);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -49,7 +49,7 @@ impl Caller {
     }
 
     /// Posts a question and takes the answer. An error is what went wrong, in Go's words.
-    pub(super) async fn post(&self, question: &Value, limit: Duration) -> Result<Bytes, String> {
+    pub(crate) async fn post(&self, question: &Value, limit: Duration) -> Result<Bytes, String> {
         let url = format!("{}?timeout={}s", self.url, limit.as_secs());
         let request = Request::post(&url)
             .header(header::CONTENT_TYPE, JSON)
