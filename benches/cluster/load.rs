@@ -21,7 +21,17 @@ use tokio::task::JoinSet;
 const WRITING: Duration = Duration::from_secs(8);
 /// What makes an object 1 KiB together with its metadata.
 const PAYLOAD_BYTES: usize = 800;
-const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// A kind of which objects are created.
+pub(crate) struct Kind {
+    pub(crate) path: &'static str,
+    /// `apiVersion`.
+    pub(crate) api: &'static str,
+    /// `kind`.
+    pub(crate) name: &'static str,
+}
+
+pub(crate) const CONFIG_MAPS: Kind =
+    Kind { path: "/api/v1/namespaces/default/configmaps", api: "v1", name: "ConfigMap" };
 
 /// Durable creates with so many clients: how many a second, and µs of CPU for each.
 pub(crate) struct Creates {
@@ -35,14 +45,14 @@ impl fmt::Display for Creates {
     }
 }
 
-pub(crate) async fn creates(server: &Subject, clients: usize) -> Result<Creates, Failure> {
+pub(crate) async fn creates(server: &Subject, clients: usize, kind: &Kind) -> Result<Creates, Failure> {
     let before = server.usage()?;
-    let (rate, count) = create_config_maps(server, clients).await?;
+    let (rate, count) = create_objects(server, clients, kind).await?;
     let cpu = (server.usage()?.cpu_ns - before.cpu_ns) as f64 / 1e3 / count as f64;
     Ok(Creates { rate, cpu })
 }
 
-async fn create_config_maps(server: &Subject, clients: usize) -> Result<(f64, usize), Failure> {
+async fn create_objects(server: &Subject, clients: usize, kind: &Kind) -> Result<(f64, usize), Failure> {
     let apis: Vec<Api> = (0..clients).map(|_| server.api()).collect::<Result<_, _>>()?;
     for api in &apis {
         // Connections are made before the clock starts.
@@ -53,12 +63,14 @@ async fn create_config_maps(server: &Subject, clients: usize) -> Result<(f64, us
     let mut tasks = JoinSet::new();
     for (client, api) in apis.into_iter().enumerate() {
         let payload = payload.clone();
+        let Kind { path, api: version, name: kind } = *kind;
         tasks.spawn(async move {
             let mut count = 0;
             while began.elapsed() < WRITING {
                 let name = format!("bench-{clients}-{client}-{count}");
-                api.create(CONFIG_MAPS, &json!({"metadata": {"name": name}, "data": {"text": payload}}))
-                    .await?;
+                let object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name},
+                    "data": {"text": payload}});
+                api.create(path, &object).await?;
                 count += 1;
             }
             Ok::<usize, Failure>(count)
@@ -122,9 +134,9 @@ impl fmt::Display for Fanout {
 
 pub(crate) async fn fanout(server: &Subject) -> Result<Fanout, Failure> {
     let api = server.api()?;
-    api.create(CONFIG_MAPS, &json!({"metadata": {"name": "watched"}})).await?;
-    let path = format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Dwatched");
-    let object = format!("{CONFIG_MAPS}/watched");
+    api.create(CONFIG_MAPS.path, &json!({"metadata": {"name": "watched"}})).await?;
+    let path = format!("{}?watch=1&fieldSelector=metadata.name%3Dwatched", CONFIG_MAPS.path);
+    let object = format!("{}/watched", CONFIG_MAPS.path);
     let revision = api.get(&object).await?;
     let path =
         format!("{path}&resourceVersion={}", crate::knarr::text(&revision["metadata"]["resourceVersion"]));

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
 mod api;
+mod custom;
 mod etcd;
 mod knarr;
 mod load;
@@ -118,6 +119,9 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
     }
     if asked("load") {
         peers::load(executable, &folder.join("load"), table).await?;
+    }
+    if asked("custom") {
+        custom::custom(executable, &folder.join("custom"), table).await?;
     }
     if asked("many") {
         peers::many(executable, &folder.join("many"), table).await?;

@@ -20,8 +20,8 @@ struct Load {
 
 impl Load {
     async fn of(subject: &Subject) -> Result<Self, Failure> {
-        let one = load::creates(subject, 1).await?;
-        let many = load::creates(subject, 64).await?;
+        let one = load::creates(subject, 1, &load::CONFIG_MAPS).await?;
+        let many = load::creates(subject, 64, &load::CONFIG_MAPS).await?;
         Ok(Self { one, many, fanout: load::fanout(subject).await? })
     }
 }
