@@ -2,7 +2,7 @@
 
 use crate::options::Options;
 use crate::{ready, screen};
-use base::{Body, Drained, Exit, Supervisor, clock};
+use base::{Body, Drained, Exit, Phase, Restart, Supervisor, clock};
 use client::{Caches, Client, Transport};
 use http::{Request, Response};
 use net::Cidr;
@@ -187,10 +187,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     write_kubeconfig(options, &pki, &pki.admin()?, kubeconfig_mode)?;
     greet(options, &network, &node_name);
     let admin = client_of(&server, "system:admin", &["system:masters"]);
-    bootstrap::objects::apply(&admin, &config, &pki).await?;
-    let advertised =
-        options.advertise_address.map_or_else(|| network.node_ips.clone(), |address| vec![address]);
-    bootstrap::objects::publish_endpoint(&admin, &advertised, options.https_listen_port).await?;
+    make_objects(options, &network, (&admin, config, &pki), supervisor).await?;
     let caches = start_control(options, &network, (&server, &pki), supervisor);
     bootstrap::flow::keep(&admin, &caches, supervisor);
     register(&server, admin.clone(), caches.clone(), supervisor);
@@ -202,12 +199,59 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
             api_server: "system:kube-apiserver".to_owned(),
         };
         start_agent(options, &network, (node_name.clone(), tls), (kubelet, caches), supervisor).await?;
-        bootstrap::objects::mark_server(&admin, &node_name).await?;
+        let marking = (admin.clone(), node_name);
+        insist("labels of the server's node", supervisor, move || {
+            let (admin, node_name) = marking.clone();
+            async move { bootstrap::objects::mark_server(&admin, &node_name).await }
+        })
+        .await?;
     }
     keep_certificates(options, &pki, certificates, kubeconfig_mode, supervisor);
     screen::say(&format!("Ready in {:.1} s. Try: knarr kubectl get nodes", began.elapsed().as_secs_f64()));
     ready::notify("READY=1");
     Ok(())
+}
+
+/// Makes the objects that every cluster has.
+async fn make_objects(
+    options: &Options,
+    network: &Network,
+    (admin, config, pki): (&Client, bootstrap::Config, &Arc<bootstrap::Pki>),
+    supervisor: &Supervisor,
+) -> Result<(), bootstrap::Error> {
+    let port = options.https_listen_port;
+    let addresses =
+        options.advertise_address.map_or_else(|| network.node_ips.clone(), |address| vec![address]);
+    let making = Arc::new((admin.clone(), config, pki.clone(), addresses));
+    insist("the cluster's own objects", supervisor, move || {
+        let making = making.clone();
+        async move {
+            let (admin, config, pki, addresses) = &*making;
+            bootstrap::objects::apply(admin, config, pki).await?;
+            bootstrap::objects::publish_endpoint(admin, addresses, port).await
+        }
+    })
+    .await
+}
+
+/// Does what a cluster needs of its API. What is refused is tried again while the rest comes up: it may be a
+/// webhook that refuses, and a pod of this very cluster that would answer for it.
+async fn insist<Fut>(
+    name: &'static str,
+    supervisor: &Supervisor,
+    work: impl Fn() -> Fut + Send + 'static,
+) -> Result<(), bootstrap::Error>
+where
+    Fut: Future<Output = Result<(), bootstrap::Error>> + Send + 'static,
+{
+    match work().await {
+        Err(error @ bootstrap::Error::Object { source: client::Error::Api(_), .. }) => {
+            tracing::warn!(%error, "{name} are tried again");
+            supervisor.run(name, Phase::Work, Restart::OnFailure, move |_| work());
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Starts controllers and scheduler; returns the caches that they share with the node.
