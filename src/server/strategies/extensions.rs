@@ -38,6 +38,16 @@ pub(super) const DEFINITION: Strategy = Strategy {
             definition["status"]["conditions"] = Value::Null;
         }
     },
+    prepare_update: |definition, _| {
+        let mut versions = items(&definition["spec"], "versions").iter();
+        let stored = versions.find(|version| version["storage"] == true);
+        let Some(name) = stored.map(|version| version["name"].clone()) else { return };
+        if let Some(all) = definition["status"]["storedVersions"].as_array_mut()
+            && !all.contains(&name)
+        {
+            all.push(name);
+        }
+    },
     validate: |definition| {
         let (name, spec) = (definition.get("metadata.name"), definition.get("spec"));
         let wanted = format!("{}.{}", spec.get("names.plural").text(), spec.get("group").text());
