@@ -25,6 +25,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(90);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(15);
 
+/// How many connections to one server are kept that nobody uses (what Kubernetes keeps).
+const IDLE_CONNECTIONS: usize = 25;
+
 /// A client with its connections. Cheap to clone.
 pub type Pool = Client<Connector, Body>;
 
@@ -49,6 +52,7 @@ impl Connector {
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_LIMIT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_LIMIT)
             .build(self)

@@ -40,6 +40,9 @@ fn decide(path: &str, request: &Value) -> Act {
         "/missing" => patching(&json!([{"op": "remove", "path": "/none"}])),
         "/label" => patching(&json!([{"op": "add", "path": "/metadata/labels", "value": {"hooked": "yes"}}])),
         "/replicas" => patching(&json!([{"op": "replace", "path": "/spec/replicas", "value": 3}])),
+        "/accountless" => patching(
+            &json!([{"op": "remove", "path": "/spec/serviceAccountName"}, {"op": "remove", "path": "/spec/serviceAccount"}]),
+        ),
         "/container" => patching(&json!([{"op": "add", "path": "/container", "value": "chosen"}])),
         _ => allowed(json!({})),
     }
@@ -135,6 +138,25 @@ fn webhooks_judge_and_change_what_is_written() {
     subresources(&test);
     configurations(&test);
     services(&test);
+}
+
+/// A webhook that refuses everything, and that nobody answers for yet, does not keep the cluster from starting.
+#[test]
+fn webhooks_do_not_lock_a_cluster_out() {
+    let mut cluster = Cluster::control_plane();
+    let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/view";
+    let https = Https::new(&cluster);
+    assert_eq!(https.call("DELETE", role).0, 200);
+    let everything = rule(&["CREATE", "UPDATE"], "*", "*", "*/*");
+    let nowhere = json!({"service": {"namespace": "default", "name": "none"}});
+    let hook = support::hook("all", nowhere, everything, &json!({}));
+    let configured = configure(&https, "ValidatingWebhookConfiguration", "all", &[hook]);
+    assert_eq!(cluster.stop("TERM"), 0);
+    cluster.start();
+    let https = Https::new(&cluster);
+    assert_eq!(https.call("GET", role).0, 404);
+    assert_eq!(https.call("DELETE", &configured.path).0, 200);
+    wait_for("the role that was missing", SOON, || (https.call("GET", role).0 == 200).then_some(()));
 }
 
 #[test]
@@ -237,6 +259,18 @@ fn reinvocations(test: &Test) {
         assert_eq!(test.map("last").value()["data"]["count"], "x");
     });
     // The server's own steps run again as well: the account that a webhook takes away is put back.
+    let pods = rule(&["CREATE"], "", "v1", "pods");
+    test.mutating(&[hook("accountless", test.url("/accountless"), pods, &json!({}))], || {
+        let path = "/api/v1/namespaces/hooked/pods?dryRun=All";
+        let (code, made) = test.https.send("POST", path, JSON, &pod());
+        assert_eq!((code, &made["spec"]["serviceAccountName"]), (201, &json!("default")), "{made}");
+        assert_eq!(made["spec"]["volumes"].as_array().map(Vec::len), Some(1), "{made}");
+        assert_eq!(test.paths().len(), 1);
+    });
+}
+
+fn pod() -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x:1"}]}})
 }
 
 fn warnings(test: &Test) {
@@ -371,8 +405,7 @@ fn subresources(test: &Test) {
         );
     });
     let pods = "/api/v1/namespaces/hooked/pods";
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x:1"}]}});
-    let (code, made) = test.https.send("POST", pods, JSON, &pod);
+    let (code, made) = test.https.send("POST", pods, JSON, &pod());
     assert_eq!(code, 201, "{made}");
     let doors = rule(&["*"], "", "v1", "pods/*");
     test.validating(&[hook("deny", test.url("/deny"), doors, &json!({}))], || {
@@ -402,7 +435,7 @@ fn subresources(test: &Test) {
         },
     );
     let execs = rule(&["CONNECT"], "", "v1", "pods/exec");
-    assert_eq!(test.https.send("POST", pods, JSON, &pod).0, 201);
+    assert_eq!(test.https.send("POST", pods, JSON, &pod()).0, 201);
     test.mutating(&[hook("container", test.url("/container"), execs, &json!({}))], || {
         let (code, refused) = test.https.call("POST", &format!("{pods}/p/exec?command=sh"));
         assert_eq!((code, &refused["message"]), (400, &json!("container chosen is not valid for pod p")));

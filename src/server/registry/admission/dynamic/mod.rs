@@ -171,7 +171,9 @@ impl Compiled {
                 rounds.called.insert(place);
             }
         }
-        rounds.last = if rounds.is_second { Value::Null } else { object.clone() };
+        if rounds.changed && !rounds.is_second {
+            rounds.last = object.clone();
+        }
         Ok(())
     }
 
@@ -207,7 +209,7 @@ fn select<'a>(
         versions: &request.view.records.catalogue().versions(request.kind),
     };
     let Some(form) = hook.criteria.form(&target) else { return Ok(None) };
-    let sight = Sight::of(request, form, object);
+    let sight = Sight::of(request, form, object)?;
     Ok(hook.wants(&sight)?.then_some(sight))
 }
 

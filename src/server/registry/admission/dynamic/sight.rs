@@ -43,24 +43,31 @@ fn is_own(request: &Request) -> bool {
     request.kind.subresource(request.subresource).is_none_or(|door| door.kind.is_empty())
 }
 
-fn shown(request: &Request, form: &Kind, object: &Value, managed: &Value) -> Value {
+/// An object as it is admitted, in a form of its kind.
+fn shown(request: &Request, form: &Kind, object: &Value, managed: &Value) -> Result<Value, Refusal> {
     let mut object = subject(request, object).into_owned();
     if object.is_null() || !is_own(request) {
-        return object;
+        return Ok(object);
     }
     apply::put(&mut object, managed.clone());
     match custom(request) {
-        Some(custom) => custom.in_version(object, &form.api_version()).unwrap_or_default(),
-        None => conversion::shown(form, object),
+        Some(custom) => in_version(&custom, object, form),
+        None => Ok(conversion::shown(form, object)),
     }
 }
 
+fn in_version(custom: &Custom, object: Value, form: &Kind) -> Result<Value, Refusal> {
+    let version = form.api_version();
+    let converted = custom.in_version(object, &version);
+    converted.ok_or_else(|| Refusal::internal(format!("unable to convert to {version}, Kind={}", form.kind)))
+}
+
 impl<'a> Sight<'a> {
-    pub(super) fn of(request: &'a Request<'a>, form: &'static Kind, object: &Value) -> Self {
+    pub(super) fn of(request: &'a Request<'a>, form: &'static Kind, object: &Value) -> Result<Self, Refusal> {
         let [managed, before] = request.managed;
-        let (object, old) =
-            (shown(request, form, object, managed), shown(request, form, request.old, before));
-        Self { request, form, object, old }
+        let object = shown(request, form, object, managed)?;
+        let old = shown(request, form, request.old, before)?;
+        Ok(Self { request, form, object, old })
     }
 
     /// An AdmissionRequest without its uid and its objects.
@@ -108,10 +115,7 @@ impl<'a> Sight<'a> {
         } else {
             *object = match custom(self.request) {
                 _ if !is_own(self.request) => patched,
-                Some(custom) => {
-                    let version = self.request.kind.api_version();
-                    custom.in_version(patched, &version).unwrap_or_default()
-                }
+                Some(custom) => in_version(&custom, patched, self.request.kind)?,
                 None => conversion::stored(self.form, patched),
             };
         }
