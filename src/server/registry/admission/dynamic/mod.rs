@@ -18,7 +18,7 @@ use super::{Request, View, items, row};
 use crate::caller::Caller;
 use crate::registry::{Followed, Record, Records, decoded};
 use api::status::Refusal;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use futures_util::future::join_all;
 use matching::Target;
 use serde_json::Value;
@@ -54,17 +54,16 @@ impl Dynamic {
         Self { records, compiled: ArcSwap::default() }
     }
 
-    fn current(&self) -> Arc<Compiled> {
-        let compiled = self.compiled.load_full();
+    fn current(&self) -> Guard<Arc<Compiled>> {
+        let compiled = self.compiled.load();
         // Read first: what changes meanwhile makes it stale at once, and not never.
         let revision = self.records.changed(Followed::Admission);
         if compiled.revision == Some(revision) {
             return compiled;
         }
         let fresh = Compiled { revision: Some(revision), ..Compiled::of(&self.records, &compiled.callers) };
-        let fresh = Arc::new(fresh);
-        self.compiled.store(fresh.clone());
-        fresh
+        self.compiled.store(Arc::new(fresh));
+        self.compiled.load()
     }
 
     /// Whether anything is configured.
@@ -75,7 +74,8 @@ impl Dynamic {
     /// What may have a say in a request; `None` where nothing can.
     pub(super) fn concerning(&self, request: &Request<'_>) -> Option<Arc<Compiled>> {
         let exempt = request.context.admitted || request.kind.group == EXEMPT;
-        (!exempt).then(|| self.current()).filter(|compiled| !compiled.is_empty())
+        let compiled = (!exempt).then(|| self.current()).filter(|compiled| !compiled.is_empty());
+        compiled.map(Guard::into_inner)
     }
 }
 

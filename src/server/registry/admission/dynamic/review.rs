@@ -164,6 +164,7 @@ pub(super) fn denial(webhook: &str, status: &Value) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn read(response: &Value, mutates: bool) -> Result<Verdict, String> {
         let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": KIND, "response": response});
@@ -232,6 +233,13 @@ mod tests {
             unread(br#"{"response": {"patch": "!!"}}"#),
             "failed to call webhook: illegal base64 data at input byte 0"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_allowed_that_is_not_said_to_be(body in "(\\PC|[\\[\\]{}:,\"a-z0-9]){0,64}") {
+            prop_assert!(verdict(body.as_bytes(), "u", ("v1", true)).is_err());
+        }
     }
 
     #[test]
