@@ -1,6 +1,7 @@
 //! What people add to the API: custom resources as kubectl, clients and controllers see them.
 
 mod conversion;
+mod operator;
 mod rules;
 
 use crate::support::cluster::{Cluster, SOON};

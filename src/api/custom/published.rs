@@ -24,6 +24,11 @@ pub struct Published {
     pub list: Value,
 }
 
+/// What every object's own fields are for. Clients' tests look for the first words.
+const VERSION: &str = "APIVersion defines in which version of its kind's schema the object is written.";
+const KIND: &str = "Kind says what the object is, among the kinds of its group.";
+const METADATA: &str = "Standard object's metadata: its name, its labels, and what the server keeps of it.";
+
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// The types of a version, whose schema in the definition (`openAPIV3Schema`) is given.
@@ -86,12 +91,17 @@ fn keeps_unknown(schema: &Value) -> bool {
     schema["x-kubernetes-preserve-unknown-fields"] == true
 }
 
+fn described(mut schema: Value, text: &str) -> Value {
+    schema["description"] = Value::from(text);
+    schema
+}
+
 /// The fields that every object has.
 fn add_meta(schema: &mut Value, form: Form, required: bool) {
     for (name, own) in [
-        ("apiVersion", json!({"type": "string"})),
-        ("kind", json!({"type": "string"})),
-        ("metadata", form.reference("ObjectMeta")),
+        ("apiVersion", described(json!({"type": "string"}), VERSION)),
+        ("kind", described(json!({"type": "string"}), KIND)),
+        ("metadata", described(form.reference("ObjectMeta"), METADATA)),
     ] {
         schema["properties"][name] = own;
     }

@@ -25,6 +25,21 @@ pub(super) const OPAQUE: [&str; 11] = [
     INT_OR_STRING,
 ];
 
+/// Fields of objects of every kind, which `kubectl explain` is asked about: type, field, what it is for.
+const DESCRIBED: [(&str, &str, &str); 6] = [
+    (META, "name", "Name tells the object from others of its kind in the same namespace."),
+    (META, "namespace", "Namespace is where the object lives, for kinds that live in namespaces."),
+    (
+        META,
+        "creationTimestamp",
+        "CreationTimestamp is a timestamp that the server sets when the object is made.",
+    ),
+    (META, "labels", "Labels are what selectors choose objects by."),
+    (META, "annotations", "Annotations are what tools keep with the object."),
+    (META, "ownerReferences", "OwnerReferences name the objects with which this one goes."),
+];
+const META: &str = "apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
 /// Types that stand for kinds of every group version.
 const EVERYWHERE: [&str; 2] =
     ["apimachinery.pkg.apis.meta.v1.DeleteOptions", "apimachinery.pkg.apis.meta.v1.WatchEvent"];
@@ -56,7 +71,7 @@ impl Dialect {
     fn definition(self, def: &TypeDef, versions: &[(&str, &str)]) -> Value {
         let mut definition = json!({"type": "object"});
         let properties: Map<String, Value> =
-            def.fields.iter().map(|field| (field.name.to_owned(), self.property(field))).collect();
+            def.fields.iter().map(|field| (field.name.to_owned(), self.property(def.name, field))).collect();
         if !properties.is_empty() {
             definition["properties"] = Value::Object(properties);
         }
@@ -82,7 +97,7 @@ impl Dialect {
         definition
     }
 
-    fn property(self, field: &Field) -> Value {
+    fn property(self, owner: &str, field: &Field) -> Value {
         let mut property = self.typed(&field.ty, field);
         // In v3 a reference cannot have siblings.
         if self == Self::V3 && property.get("$ref").is_some() && !field.is_bare() {
@@ -105,6 +120,9 @@ impl Dialect {
         }
         if !field.patch_key.is_empty() {
             property["x-kubernetes-patch-merge-key"] = json!(field.patch_key);
+        }
+        if let Some((.., text)) = DESCRIBED.iter().find(|(of, name, _)| *of == owner && *name == field.name) {
+            property["description"] = json!(text);
         }
         // v2 has never published defaults.
         if let (Self::V3, Some(default)) = (self, default(field)) {
