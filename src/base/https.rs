@@ -10,11 +10,13 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 /// How long a connection may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -25,6 +27,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(90);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(15);
 
+/// How many names are looked up at once: what nobody answers holds a thread for as long as the resolver waits,
+/// also when nobody waits for it any longer.
+const LOOKUPS: usize = 32;
 /// How many connections to one server are kept that nobody uses (what Kubernetes keeps).
 const IDLE_CONNECTIONS: usize = 25;
 
@@ -76,7 +81,8 @@ impl Connector {
     /// A connection to a host that may show a certificate of another name.
     async fn secured(&self, named: &str, (host, port): (&str, u16)) -> Result<Stream, BodyError> {
         let failed = |error: io::Error| dial_error(&host_port(host, port), &error);
-        let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect((host, port))).await;
+        let connecting = async { TcpStream::connect(&*addresses(host, port).await?).await };
+        let connected = tokio::time::timeout(CONNECT_LIMIT, connecting).await;
         let tcp = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)?;
         tcp.set_nodelay(true)?;
         let Some(tls) = &self.tls else {
@@ -89,6 +95,21 @@ impl Connector {
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok(Stream { io: Box::pin(TokioIo::new(stream)), h2 })
     }
+}
+
+/// The addresses of a host, which may be one itself.
+async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    static TURNS: Semaphore = Semaphore::const_new(LOOKUPS);
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![(address, port).into()]);
+    }
+    let turn = TURNS.acquire().await.map_err(io::Error::other)?;
+    let host = host.to_owned();
+    let looking = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
+    });
+    looking.await.map_err(io::Error::other)?
 }
 
 /// `HOST:PORT`, as a URL has it.

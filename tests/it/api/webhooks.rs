@@ -540,12 +540,24 @@ fn policies(test: &Test) {
 
 /// A webhook that hangs holds up what it matches until its time is over, and nothing else.
 fn hanging(test: &Test) {
-    let hook = hook("slow", test.url("/hang"), maps(), &json!({"timeoutSeconds": 1}));
+    let hook = hook("slow", test.url("/hang"), maps(), &json!({"timeoutSeconds": 5}));
     test.validating(&[hook], || {
-        let wanted = format!("Internal error occurred: failed calling webhook \"slow.knarr.test\": failed to call webhook: Post \"https://127.0.0.1:{}/hang?timeout=1s\": context deadline exceeded", test.server.port);
-        assert_eq!(test.refused("slow"), (500, wanted));
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "quick"}});
-        assert_eq!(test.https.send("POST", "/api/v1/namespaces/hooked/secrets", JSON, &secret).0, 201);
+        let wanted = format!("Internal error occurred: failed calling webhook \"slow.knarr.test\": failed to call webhook: Post \"https://127.0.0.1:{}/hang?timeout=5s\": context deadline exceeded", test.server.port);
+        let before = test.server.connections();
+        std::thread::scope(|scope| {
+            let slow: Vec<_> =
+                (0..20).map(|place| scope.spawn(move || test.refused(&format!("slow-{place}")))).collect();
+            wait_for("webhooks that hang", SOON, || (test.server.connections() >= before + 20).then_some(()));
+            for place in 0..20 {
+                let name = format!("quick-{place}");
+                let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
+                assert_eq!(test.https.send("POST", "/api/v1/namespaces/hooked/secrets", JSON, &secret).0, 201);
+            }
+            assert!(slow.iter().all(|call| !call.is_finished()), "others had to wait");
+            for call in slow {
+                assert_eq!(call.join().unwrap(), (500, wanted.clone()));
+            }
+        });
     });
 }
 
