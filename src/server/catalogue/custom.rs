@@ -151,8 +151,12 @@ impl Custom {
 
     /// An object of this version as it is stored.
     pub(crate) async fn stored(&self, object: Value) -> Result<Value, Refusal> {
-        let storage = self.defined.versions[self.defined.storage].row;
-        Ok(self.converted(vec![object], storage).await?.pop().unwrap_or_default())
+        self.in_form(object, self.defined.versions[self.defined.storage].row).await
+    }
+
+    /// An object of any version in another one.
+    pub(crate) async fn in_form(&self, object: Value, form: &'static Kind) -> Result<Value, Refusal> {
+        Ok(self.converted(vec![object], form).await?.pop().unwrap_or_default())
     }
 
     /// An object of any version in another one, at once: what compares versions does not wait. A webhook

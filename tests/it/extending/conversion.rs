@@ -3,7 +3,7 @@
 use super::{DEFINITIONS, created, defined, definition};
 use crate::support::https::{APPLY, Https, JSON, MERGE};
 use crate::support::process::wait_for;
-use crate::support::webhook::{Act, Shows, WebhookServer};
+use crate::support::webhook::{Act, Shows, WebhookServer, configure, hook, patching, rule};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -28,6 +28,9 @@ fn converted(object: &Value, version: &str) -> Value {
 }
 
 fn decide(path: &str, asked: &Value) -> Act {
+    if path == "/admit" {
+        return patching(&json!([{"op": "replace", "path": "/spec/port", "value": 443}]));
+    }
     let version = asked["desiredAPIVersion"].as_str().unwrap();
     let objects = || asked["objects"].as_array().unwrap().iter();
     let success = |objects: Vec<Value>| {
@@ -97,6 +100,7 @@ pub(super) fn all(https: &Https) {
     assert_eq!(https.call("GET", &format!("{OLD}/b")).1["spec"]["address"], "i:9");
     applied(https);
     watched(https);
+    admitted(https, &server);
     failing(https, &server);
 }
 
@@ -121,6 +125,16 @@ fn watched(https: &Https) {
     assert_eq!(code, 200);
     let event = events.next(SOON).unwrap().unwrap();
     assert_eq!((&event["type"], &event["object"]["spec"]["host"]), (&json!("MODIFIED"), &json!("k")));
+}
+
+/// Admission sees the version that it asks for, and what it changes there counts.
+fn admitted(https: &Https, server: &WebhookServer) {
+    let newer = rule(&["CREATE"], "ports.example.com", "v2", "gates");
+    let hook = hook("gates", server.by_url("/admit"), newer, &json!({}));
+    let _configured = configure(https, "MutatingWebhookConfiguration", "gates", &[hook]);
+    let gate = json!({"apiVersion": "ports.example.com/v1", "kind": "Gate", "metadata": {"name": "d"},
+        "spec": {"address": "l:80"}});
+    assert_eq!(created(https, OLD, &gate)["spec"]["address"], "l:443");
 }
 
 /// A webhook that fails hurts its own kind alone.

@@ -153,15 +153,15 @@ impl Compiled {
         rounds: &mut Rounds,
     ) -> Result<(), Refusal> {
         for (place, hook) in self.mutating.iter().enumerate() {
-            let Some(sight) = select(hook, request, object)? else { continue };
+            let Some(sight) = select(hook, request, object).await? else { continue };
             if rounds.is_second && !rounds.again.contains(&place) {
                 continue;
             }
-            let asked = hook.ask(&sight, true).await;
-            let changed = asked.and_then(|patch| match patch.as_slice() {
-                [] => Ok(false),
-                patch => sight.patch(object, &hook.name, patch),
-            });
+            let changed = match hook.ask(&sight, true).await {
+                Ok(patch) if patch.is_empty() => Ok(false),
+                Ok(patch) => sight.patch(object, &hook.name, &patch).await,
+                Err(failure) => Err(failure),
+            };
             let changed = changed.or_else(|failure| hook.overlook(failure).map(|()| false))?;
             if changed {
                 rounds.changed = true;
@@ -181,7 +181,7 @@ impl Compiled {
     pub(super) async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Refusal> {
         let mut sights = Vec::new();
         for hook in &self.validating {
-            sights.extend(select(hook, request, object)?.map(|sight| (hook, sight)));
+            sights.extend(select(hook, request, object).await?.map(|sight| (hook, sight)));
         }
         let calls = sights.iter().map(|(hook, sight)| async move {
             hook.ask(sight, false).await.map(drop).or_else(|failure| hook.overlook(failure))
@@ -191,7 +191,7 @@ impl Compiled {
 }
 
 /// The request as a webhook wants to see it, if it is meant at all.
-fn select<'a>(
+async fn select<'a>(
     hook: &Webhook,
     request: &'a Request<'a>,
     object: &Value,
@@ -209,7 +209,7 @@ fn select<'a>(
         versions: &request.view.records.catalogue().versions(request.kind),
     };
     let Some(form) = hook.criteria.form(&target) else { return Ok(None) };
-    let sight = Sight::of(request, form, object)?;
+    let sight = Sight::of(request, form, object).await?;
     Ok(hook.wants(&sight)?.then_some(sight))
 }
 

@@ -44,29 +44,32 @@ fn is_own(request: &Request) -> bool {
 }
 
 /// An object as it is admitted, in a form of its kind.
-fn shown(request: &Request, form: &Kind, object: &Value, managed: &Value) -> Result<Value, Refusal> {
+async fn shown(
+    request: &Request<'_>,
+    form: &'static Kind,
+    object: &Value,
+    managed: &Value,
+) -> Result<Value, Refusal> {
     let mut object = subject(request, object).into_owned();
     if object.is_null() || !is_own(request) {
         return Ok(object);
     }
     apply::put(&mut object, managed.clone());
     match custom(request) {
-        Some(custom) => in_version(&custom, object, form),
+        Some(custom) => custom.in_form(object, form).await,
         None => Ok(conversion::shown(form, object)),
     }
 }
 
-fn in_version(custom: &Custom, object: Value, form: &Kind) -> Result<Value, Refusal> {
-    let version = form.api_version();
-    let converted = custom.in_version(object, &version);
-    converted.ok_or_else(|| Refusal::internal(format!("unable to convert to {version}, Kind={}", form.kind)))
-}
-
 impl<'a> Sight<'a> {
-    pub(super) fn of(request: &'a Request<'a>, form: &'static Kind, object: &Value) -> Result<Self, Refusal> {
+    pub(super) async fn of(
+        request: &'a Request<'a>,
+        form: &'static Kind,
+        object: &Value,
+    ) -> Result<Self, Refusal> {
         let [managed, before] = request.managed;
-        let object = shown(request, form, object, managed)?;
-        let old = shown(request, form, request.old, before)?;
+        let object = shown(request, form, object, managed).await?;
+        let old = shown(request, form, request.old, before).await?;
         Ok(Self { request, form, object, old })
     }
 
@@ -94,7 +97,12 @@ impl<'a> Sight<'a> {
 
     /// Lets a JSON patch change the object, which is read and completed as one that was sent. Says
     /// whether it is another one now.
-    pub(super) fn patch(&self, object: &mut Value, webhook: &str, patch: &[u8]) -> Result<bool, Failure> {
+    pub(super) async fn patch(
+        &self,
+        object: &mut Value,
+        webhook: &str,
+        patch: &[u8],
+    ) -> Result<bool, Failure> {
         if object.is_null() {
             return Err(Failure::Denied(Refusal::internal(format!(
                 "admission webhook {webhook:?} attempted to modify the object, which is not supported for this operation"
@@ -115,7 +123,7 @@ impl<'a> Sight<'a> {
         } else {
             *object = match custom(self.request) {
                 _ if !is_own(self.request) => patched,
-                Some(custom) => in_version(&custom, patched, self.request.kind)?,
+                Some(custom) => custom.in_form(patched, self.request.kind).await?,
                 None => conversion::stored(self.form, patched),
             };
         }
