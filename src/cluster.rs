@@ -269,6 +269,12 @@ fn start_control(
             node_ports: network.node_ports.clone(),
             root_ca_pem: pki.server_ca_pem().to_owned(),
         };
+        let own = server.clone();
+        let check: controllers::CheckPolicy = Arc::new(move |policy| {
+            let server = own.clone();
+            Box::pin(async move { server.check_policy(policy).await })
+        });
+        controllers::start_policy_status(check, controllers.clone(), caches.clone(), supervisor);
         controllers::start(control, controllers, caches.clone(), supervisor);
     }
     if !options.disable_scheduler {

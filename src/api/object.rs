@@ -240,6 +240,7 @@ objects!(
     crate::flowcontrol::FlowSchema,
     crate::flowcontrol::PriorityLevelConfiguration,
     crate::registration::APIService,
+    crate::admission::ValidatingAdmissionPolicy,
     k8s_openapi::api::node::v1::RuntimeClass,
 );
 

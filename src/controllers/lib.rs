@@ -26,6 +26,7 @@ mod node;
 mod node_ranges;
 mod pod_garbage;
 mod pods;
+mod policy_status;
 mod protection;
 mod quota;
 mod registration;
@@ -62,11 +63,20 @@ pub struct Config {
 /// why it does not.
 pub type Reach = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
+/// Says what is to be warned of in a ValidatingAdmissionPolicy, by field; only the API server knows its kinds.
+pub type CheckPolicy =
+    Arc<dyn Fn(serde_json::Value) -> BoxFuture<'static, Vec<(String, String)>> + Send + Sync>;
+
 /// Starts what belongs to an API server, whether or not there are other controllers beside it: its APIServices.
 pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervisor: &Supervisor) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     registration::start(&room);
     availability::start(&room, reach);
+}
+
+/// Starts to check policies, which is for those who run the other controllers as well.
+pub fn start_policy_status(check: CheckPolicy, client: Client, caches: Caches, supervisor: &Supervisor) {
+    policy_status::start(&Room { client, caches, supervisor: supervisor.clone() }, check);
 }
 
 /// Starts all controllers under `supervisor` and returns.

@@ -174,4 +174,14 @@ impl Server {
     pub async fn check_extension(&self, name: &str) -> Result<(), String> {
         self.0.aggregation.check(name).await
     }
+
+    /// What is to be warned of in a ValidatingAdmissionPolicy: fields, and what is wrong there for the kinds
+    /// that it is for.
+    pub async fn check_policy(&self, policy: serde_json::Value) -> Vec<(String, String)> {
+        let server = self.clone();
+        let checking = tokio::task::spawn_blocking(move || {
+            registry::policy_warnings(server.0.registry.records(), &policy)
+        });
+        checking.await.unwrap_or_default()
+    }
 }

@@ -3,7 +3,7 @@
 mod extension;
 
 use crate::support::cluster::{Cluster, SOON};
-use crate::support::https::{Account, Https, JSON, connect};
+use crate::support::https::{Account, Https, JSON, MERGE, connect};
 use crate::support::process::wait_for;
 use base::full_body;
 use extension::{Extension, GROUP, Shown};
@@ -279,6 +279,8 @@ fn documents_are_merged() {
     assert!(explained.contains("What it looks like."), "{explained}");
     // Of a server that is gone the last is known, and that it may be old.
     drop(stop);
+    let touched = json!({"metadata": {"annotations": {"look": "again"}}});
+    assert_eq!(sample.https.send("PATCH", &format!("{SERVICES}/{NAME}"), MERGE, &touched).0, 200);
     sample.becomes(NAME, "FailedDiscoveryCheck");
     let stale = wait_for("stale discovery", SOON, || {
         let version = discovered();

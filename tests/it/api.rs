@@ -5,6 +5,7 @@ mod apply;
 mod conformance;
 mod documents;
 mod flow;
+mod policies;
 mod quota;
 mod reading;
 mod subresources;

@@ -8,6 +8,7 @@ mod compare;
 mod fields;
 mod managers;
 mod merge;
+mod mutation;
 mod shape;
 mod update;
 mod validate;
@@ -18,6 +19,7 @@ mod tests;
 pub use compare::{Comparison, compare, fields_of};
 pub use fields::{Mark, Set};
 pub use managers::{Entry, Managed, Operation, same_but_times};
+pub use mutation::mutate;
 pub use shape::{
     Absent, Items, Key, Member, Relation, Scalar, Shape, ShapeId, Shapes, Struct, Typed, of_kind,
 };

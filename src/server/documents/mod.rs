@@ -7,6 +7,9 @@ mod gnostic;
 #[cfg(test)]
 mod golden;
 mod openapi;
+mod typing;
+
+pub(crate) use typing::declaration;
 
 use crate::catalogue::{Added, Custom};
 use crate::http::accept::{Clause, clauses};

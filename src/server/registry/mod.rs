@@ -26,7 +26,7 @@ mod watching;
 #[cfg(test)]
 mod wire_tests;
 
-pub(crate) use admission::{compile, environment};
+pub(crate) use admission::{Composer, Purpose, compile, environment, made_by, policy_warnings};
 pub(crate) use apply::{Writer, note_maker, note_writer};
 pub(crate) use body::{
     FieldValidation, Reading, Source, decode_checked, decode_configuration, decode_object, decode_options,

@@ -1,7 +1,7 @@
 //! Admission webhooks and policies.
 
 use super::{Generation, PLAIN, Strategy, default, items_mut};
-use crate::registry::{compile, environment};
+use crate::registry::{Composer, Purpose, compile, environment, made_by};
 use api::validate::{
     At, Rule, c_identifier, dns_subdomain, label_selector, path_segment, qualified_name, rfc1035_label,
 };
@@ -243,7 +243,7 @@ const MOST_CONDITIONS: usize = 64;
 
 fn match_conditions(list: &At, has_params: bool) {
     list.no_more_than(MOST_CONDITIONS);
-    let (mut seen, mut environment) = (HashSet::new(), environment());
+    let (mut seen, mut environment) = (HashSet::new(), environment(true));
     if has_params {
         environment = environment.variable("params", Type::Dyn);
     }
@@ -251,7 +251,7 @@ fn match_conditions(list: &At, has_params: bool) {
         let at = condition.get("expression");
         expression(&at, "");
         let text = at.text().trim();
-        if let Some(why) = compile(&environment, text, &Type::Bool).err().filter(|_| !text.is_empty()) {
+        if let Some(why) = compile(&environment, text, &[Type::Bool]).err().filter(|_| !text.is_empty()) {
             at.invalid_as(text, why);
         }
         let name = condition.get("name");
@@ -318,7 +318,8 @@ fn param_kind(at: &At) {
     }
 }
 
-fn policy(spec: &At) {
+/// Checks what both kinds of policies have; gives what compiles their other expressions.
+fn policy(spec: &At) -> Composer {
     spec.get("failurePolicy").one_of_if_set(&["Fail", "Ignore"]);
     spec.on("paramKind", param_kind);
     let constraints = spec.get("matchConstraints");
@@ -328,7 +329,9 @@ fn policy(spec: &At) {
     } else {
         constraints.required("");
     }
-    match_conditions(&spec.get("matchConditions"), spec.get("paramKind").present());
+    let has_params = spec.get("paramKind").present();
+    match_conditions(&spec.get("matchConditions"), has_params);
+    let mut composer = Composer::new(has_params);
     spec.get("variables").each(|variable| {
         let name = variable.get("name");
         if name.text().trim().is_empty() {
@@ -336,8 +339,20 @@ fn policy(spec: &At) {
         } else if !c_identifier(name.text()).is_empty() {
             name.invalid("must be a valid CEL identifier");
         }
-        expression(&variable.get("expression"), "expression is not specified");
+        let at = variable.get("expression");
+        compiled(&at, "expression is not specified", |source| composer.variable(name.text(), source));
     });
+    composer
+}
+
+/// An expression has to be there, and to compile.
+fn compiled(at: &At, why: &str, compile: impl FnOnce(&str) -> Result<cel::Program, String>) {
+    expression(at, why);
+    if !at.text().trim().is_empty()
+        && let Err(problem) = compile(at.text())
+    {
+        at.invalid(problem);
+    }
 }
 
 fn policy_defaults(policy: &mut Value) {
@@ -351,14 +366,14 @@ pub(super) const VALIDATING_POLICY: Strategy = Strategy {
     default: policy_defaults,
     validate: |object| {
         let spec = object.get("spec");
-        policy(&spec);
+        let composer = policy(&spec);
         let (validations, annotations) = (spec.get("validations"), spec.get("auditAnnotations"));
         if validations.empty() && annotations.empty() {
             let why = "validations or auditAnnotations must contain at least one item";
             validations.required(why);
             annotations.required(why);
         }
-        validations.each(validation);
+        validations.each(|at| validation(at, &composer));
         if annotations.items().len() > 20 {
             annotations.invalid("must not have more than 20 auditAnnotations");
         }
@@ -370,7 +385,10 @@ pub(super) const VALIDATING_POLICY: Strategy = Strategy {
             } else {
                 key.named_as(&format!("{name}/{}", key.text()), qualified_name);
             }
-            expression(&annotation.get("valueExpression"), "valueExpression is not specified");
+            let value = annotation.get("valueExpression");
+            compiled(&value, "valueExpression is not specified", |source| {
+                composer.compile(Purpose::Decides, source.trim(), &[Type::String, Type::Null])
+            });
             key.unique(&mut seen);
         });
     },
@@ -379,14 +397,23 @@ pub(super) const VALIDATING_POLICY: Strategy = Strategy {
     ..PLAIN
 };
 
-fn validation(at: &At) {
-    expression(&at.get("expression"), "expression is not specified");
+fn validation(at: &At, composer: &Composer) {
+    compiled(&at.get("expression"), "expression is not specified", |source| {
+        composer.compile(Purpose::Decides, source, &[Type::Bool])
+    });
     let filled = |field: &At| {
         if field.present() && !field.empty() && field.text().trim().is_empty() {
             field.invalid("must be non-empty if specified");
         }
     };
-    filled(&at.get("messageExpression"));
+    let words = at.get("messageExpression");
+    filled(&words);
+    if let Some(Err(problem)) = Some(words.text())
+        .filter(|source| !source.trim().is_empty())
+        .map(|source| composer.compile(Purpose::Tells, source, &[Type::String]))
+    {
+        words.invalid(problem);
+    }
     let message = at.get("message");
     filled(&message);
     if message.text().trim().contains(['\n', '\r']) {
@@ -440,22 +467,31 @@ pub(super) const VALIDATING_BINDING: Strategy = Strategy {
     ..PLAIN
 };
 
+/// Types of patches, and the fields that they are in.
+const PATCHES: [(&str, &str); 2] = [("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")];
+
 pub(super) const MUTATING_POLICY: Strategy = Strategy {
     default: policy_defaults,
     validate: |object| {
         let spec = object.get("spec");
-        policy(&spec);
+        let composer = policy(&spec);
         let mutations = spec.get("mutations");
         mutations.need_because("mutations must contain at least one item");
         mutations.each(|mutation| {
             let kind = mutation.get("patchType");
             kind.need_one_of(&["ApplyConfiguration", "JSONPatch"]);
-            for (name, field) in [("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")] {
+            for (name, field) in PATCHES {
                 let patch = mutation.get(field);
                 if kind.is(name) && !patch.present() {
                     patch.required(&format!("must be specified when patchType is {name}"));
-                } else if patch.present() {
-                    expression(&patch.get("expression"), "expression is not specified");
+                } else if kind.is(name) {
+                    let source = patch.get("expression");
+                    compiled(&source, "", |_| {
+                        composer.compile(Purpose::Changes, source.text().trim(), &[made_by(name)])
+                    });
+                } else if patch.present() && !kind.empty() {
+                    let why = format!("must not be specified when patchType is {}", kind.text());
+                    patch.invalid_as(format!("{{{field}}}"), why);
                 }
             }
         });

@@ -4,6 +4,7 @@
 mod chunking;
 mod endings;
 mod flow;
+mod policies;
 mod quotas;
 mod webhooks;
 
@@ -53,6 +54,14 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("namespaces_delete_pods_first", endings::namespaces_delete_pods_first),
     ("flow_schemas", flow::flow_schemas),
     ("priority_levels", flow::priority_levels),
+    ("validating_policies", policies::validating_policies),
+    ("validating_bindings", policies::validating_bindings),
+    ("mutating_policies", policies::mutating_policies),
+    ("mutating_bindings", policies::mutating_bindings),
+    ("deployments_are_validated", policies::deployments_are_validated),
+    ("expressions_name_variables", policies::expressions_name_variables),
+    ("deployments_are_mutated", policies::deployments_are_mutated),
+    ("deployments_are_annotated", policies::deployments_are_annotated),
     ("quota_status", quotas::quota_status),
     ("quota_of_config_maps", quotas::quota_of_config_maps),
     ("quota_of_secrets", quotas::quota_of_secrets),

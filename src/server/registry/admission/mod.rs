@@ -26,7 +26,7 @@ mod topology_labels;
 mod view;
 
 pub(super) use dynamic::Dynamic;
-pub(crate) use dynamic::{compile, environment};
+pub(crate) use dynamic::{Composer, Purpose, compile, environment, made_by, policy_warnings};
 pub(super) use quota::charge;
 pub(super) use view::View;
 use view::row;

@@ -5,6 +5,7 @@ use super::Dynamic;
 use crate::auth::{Attributes, Authorizer, User};
 use api::kinds::{Kind, by_kind};
 use serde_json::Value;
+use std::sync::Arc;
 use store::Snapshot;
 
 /// See the module's comment.
@@ -39,13 +40,18 @@ impl<'a> View<'a> {
         self.record(kind, namespace, name).map(read)
     }
 
-    /// All objects of a kind, in one namespace or (with "") in all.
-    pub(super) fn list(&self, kind: &Kind, namespace: &str) -> Vec<Value> {
+    /// The records of a kind, in one namespace or (with "") in all.
+    pub(super) fn records_of(&self, kind: &Kind, namespace: &str) -> Vec<Arc<Record>> {
         let mut prefix = kind.storage_prefix();
         if !namespace.is_empty() {
             prefix.extend([namespace, "/"]);
         }
-        self.snapshot.range(&prefix, None).map(|record| read(record)).collect()
+        self.snapshot.range(&prefix, None).cloned().collect()
+    }
+
+    /// All objects of a kind, in one namespace or (with "") in all.
+    pub(super) fn list(&self, kind: &Kind, namespace: &str) -> Vec<Value> {
+        self.records_of(kind, namespace).iter().map(|record| read(record)).collect()
     }
 
     /// Whether a user may do something.

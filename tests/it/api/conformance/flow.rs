@@ -7,24 +7,31 @@ use serde_json::{Value, json};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
-fn is_published(https: &Https, plural: &str) {
+fn is_published(https: &Https, (group, plural): (&str, &str), status: bool) {
     let named = |list: &Value, key: &str, name: &str| {
         list.as_array().unwrap().iter().any(|one| one[key].as_str() == Some(name))
     };
     let (_, groups) = get(https, "/apis");
-    assert!(named(&groups["groups"], "name", GROUP), "{groups}");
-    let (_, group) = get(https, &format!("/apis/{GROUP}"));
-    assert!(named(&group["versions"], "version", "v1"), "{group}");
-    let (_, resources) = get(https, &format!("/apis/{GROUP}/v1"));
-    for name in [plural.to_owned(), format!("{plural}/status")] {
-        assert!(named(&resources["resources"], "name", &name), "{resources}");
+    assert!(named(&groups["groups"], "name", group), "{groups}");
+    let (_, versions) = get(https, &format!("/apis/{group}"));
+    assert!(named(&versions["versions"], "version", "v1"), "{versions}");
+    let (_, resources) = get(https, &format!("/apis/{group}/v1"));
+    for name in [plural.to_owned(), format!("{plural}/status")].iter().take(1 + usize::from(status)) {
+        assert!(named(&resources["resources"], "name", name), "{resources}");
     }
 }
 
-/// Every verb, in the order of an object's life. `change` is a patch of the spec.
-fn lives(https: &Https, plural: &str, object: &Value, change: &Value) {
-    is_published(https, plural);
-    let collection = format!("/apis/{GROUP}/v1/{plural}");
+/// Every verb, in the order of an object's life. `change` is a patch of the spec; a `condition` of its status,
+/// where it has one.
+pub(super) fn lives(
+    https: &Https,
+    (group, plural): (&str, &str),
+    object: &Value,
+    change: &Value,
+    condition: Option<Value>,
+) {
+    is_published(https, (group, plural), condition.is_some());
+    let collection = format!("/apis/{group}/v1/{plural}");
     let (labelled, path) = (format!("{collection}?labelSelector=of%3Dlife"), format!("{collection}/life"));
     let since = version(&get(https, &labelled).1);
     let own = made(https, &collection, object);
@@ -37,14 +44,13 @@ fn lives(https: &Https, plural: &str, object: &Value, change: &Value) {
     let changed =
         updated(https, &path, |object| object["metadata"]["annotations"]["updated"] = json!("true"));
     assert_eq!(changed["metadata"]["annotations"]["updated"], "true");
-    let status = format!("{path}/status");
-    let condition = json!({"type": "Told", "status": "False", "reason": "Test", "message": "told"});
-    let told = patched(https, &status, &json!({"status": {"conditions": [condition]}}));
-    assert!(
-        told["status"]["conditions"].as_array().unwrap().iter().any(|one| one["type"] == "Told"),
-        "{told}"
-    );
-    updated(https, &status, |_| {});
+    if let Some(condition) = condition {
+        let status = format!("{path}/status");
+        let told = patched(https, &status, &json!({"status": {"conditions": [condition]}}));
+        let conditions = told["status"]["conditions"].as_array().unwrap();
+        assert!(conditions.iter().any(|one| one["type"] == "Told"), "{told}");
+        updated(https, &status, |_| {});
+    }
     assert_eq!(https.ask("DELETE", &path).send().code, 200);
     assert_eq!(get(https, &path).0, 404);
     made(https, &collection, object);
@@ -60,6 +66,10 @@ fn lives(https: &Https, plural: &str, object: &Value, change: &Value) {
     ["ADDED", "MODIFIED", "DELETED"].into_iter().for_each(seen);
 }
 
+fn condition() -> Value {
+    json!({"type": "Told", "status": "False", "reason": "Test", "message": "told"})
+}
+
 pub(super) fn flow_schemas(https: &Https) {
     let object = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema",
         "metadata": {"name": "life", "labels": {"of": "life"}},
@@ -67,17 +77,13 @@ pub(super) fn flow_schemas(https: &Https) {
             "distinguisherMethod": {"type": "ByUser"}, "rules": [{
                 "subjects": [{"kind": "User", "user": {"name": "nobody-of-these"}}],
                 "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["/none"]}]}]}});
-    lives(https, "flowschemas", &object, &json!({"matchingPrecedence": 9999}));
+    lives(https, (GROUP, "flowschemas"), &object, &json!({"matchingPrecedence": 9999}), Some(condition()));
 }
 
 pub(super) fn priority_levels(https: &Https) {
     let object = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration",
         "metadata": {"name": "life", "labels": {"of": "life"}},
         "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 2, "limitResponse": {"type": "Reject"}}}});
-    lives(
-        https,
-        "prioritylevelconfigurations",
-        &object,
-        &json!({"limited": {"nominalConcurrencyShares": 4}}),
-    );
+    let change = json!({"limited": {"nominalConcurrencyShares": 4}});
+    lives(https, (GROUP, "prioritylevelconfigurations"), &object, &change, Some(condition()));
 }

@@ -12,6 +12,8 @@ pub(super) struct Target<'a> {
     /// "" for the object itself.
     pub(super) subresource: &'a str,
     pub(super) operation: Operation,
+    /// "" where one will be made up.
+    pub(super) name: &'a str,
     /// Of a namespace its own name.
     pub(super) namespace: &'a str,
     /// Null where there is none.
@@ -48,6 +50,8 @@ struct Rule {
     /// As `pods`, `pods/status`, `pods/*`, `*/scale`, `*` or `*/*`.
     resources: Vec<String>,
     scope: String,
+    /// The objects that are meant; all where there are none.
+    names: Vec<String>,
 }
 
 fn texts(value: &Value) -> Vec<String> {
@@ -66,6 +70,7 @@ impl Rule {
             versions: texts(&rule["apiVersions"]),
             resources: texts(&rule["resources"]),
             scope: text(rule, "scope").to_owned(),
+            names: texts(&rule["resourceNames"]),
         }
     }
 
@@ -76,6 +81,7 @@ impl Rule {
             && lists(&self.versions, form.version)
             && self.resources.iter().any(|named| names(named, form.plural, target.subresource))
             && self.is_in_scope(target)
+            && (self.names.is_empty() || self.names.iter().any(|name| name == target.name))
     }
 
     fn is_in_scope(&self, target: &Target<'_>) -> bool {
@@ -88,6 +94,10 @@ impl Rule {
     }
 }
 
+fn rules(list: &Value) -> Vec<Rule> {
+    list.as_array().into_iter().flatten().map(Rule::of).collect()
+}
+
 fn names(named: &str, plural: &str, subresource: &str) -> bool {
     let (resource, door) = named.split_once('/').unwrap_or((named, ""));
     (resource == "*" || resource == plural) && (door == "*" || door == subresource)
@@ -95,7 +105,10 @@ fn names(named: &str, plural: &str, subresource: &str) -> bool {
 
 /// What a webhook or a policy is meant for.
 pub(super) struct Criteria {
-    rules: Vec<Rule>,
+    /// Without any, everything is meant; of webhooks nothing is.
+    rules: Option<Vec<Rule>>,
+    /// What is not meant, whatever the rules say.
+    excluded: Vec<Rule>,
     /// Other forms of the objects that rules name are not meant.
     exact: bool,
     namespaces: Labels,
@@ -103,13 +116,24 @@ pub(super) struct Criteria {
 }
 
 impl Criteria {
-    /// Reads the rules in a field of a specification, and the selectors and the policy beside them.
-    pub(super) fn of(spec: &Value, rules: &str) -> Self {
+    /// Reads what a webhook is meant for.
+    pub(super) fn of_webhook(hook: &Value) -> Self {
+        Self::of(hook, Some(rules(&hook["rules"])), Vec::new())
+    }
+
+    /// Reads what a policy or its binding is meant for.
+    pub(super) fn of_policy(resources: &Value) -> Self {
+        let own = Some(rules(&resources["resourceRules"])).filter(|rules| !rules.is_empty());
+        Self::of(resources, own, rules(&resources["excludeResourceRules"]))
+    }
+
+    fn of(spec: &Value, rules: Option<Vec<Rule>>, excluded: Vec<Rule>) -> Self {
         let selector = |field: &str| {
             serde_json::from_value(spec[field].clone()).map(|selector| Labels::of(Some(&selector)))
         };
         Self {
-            rules: spec[rules].as_array().into_iter().flatten().map(Rule::of).collect(),
+            rules,
+            excluded,
             exact: text(spec, "matchPolicy") == "Exact",
             // What is absent selects everything.
             namespaces: selector("namespaceSelector").unwrap_or_default(),
@@ -119,16 +143,20 @@ impl Criteria {
 
     /// The form in which the objects of a request are meant; `None` where the request is not meant.
     pub(super) fn form(&self, target: &Target<'_>) -> Option<&'static Kind> {
-        let form = self.form_by_rules(target)?;
-        (self.selects_namespace(target) && self.selects_object(target)).then_some(form)
+        let form = match &self.rules {
+            Some(rules) => self.form_by(rules, target)?,
+            None => target.kind,
+        };
+        let selected = self.selects_namespace(target) && self.selects_object(target);
+        (selected && self.form_by(&self.excluded, target).is_none()).then_some(form)
     }
 
-    fn form_by_rules(&self, target: &Target<'_>) -> Option<&'static Kind> {
-        if self.rules.iter().any(|rule| rule.matches(target, target.kind)) {
+    fn form_by(&self, rules: &[Rule], target: &Target<'_>) -> Option<&'static Kind> {
+        if rules.iter().any(|rule| rule.matches(target, target.kind)) {
             return Some(target.kind);
         }
         let others = || target.equivalents().filter(|_| !self.exact);
-        self.rules.iter().find_map(|rule| others().find(|form| rule.matches(target, form)))
+        rules.iter().find_map(|rule| others().find(|form| rule.matches(target, form)))
     }
 
     fn selects_namespace(&self, target: &Target<'_>) -> bool {
@@ -170,13 +198,14 @@ mod tests {
             kind: by_resource(group, version, plural).unwrap(),
             subresource,
             operation,
+            name: target["name"].as_str().unwrap_or_default(),
             namespace: target["namespace"].as_str().unwrap_or_default(),
             object: &target["object"],
             old: &target["old"],
             home: &|key| target["home"][key].as_str(),
             versions: &[],
         };
-        Criteria::of(hook, "rules").form(&target).map(|form| form.version)
+        Criteria::of_webhook(hook).form(&target).map(|form| form.version)
     }
 
     fn rule(groups: &[&str], versions: &[&str], resources: &[&str], more: &Value) -> Value {

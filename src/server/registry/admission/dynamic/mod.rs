@@ -5,16 +5,19 @@
 //! every lock; a webhook that hangs or answers nonsense concerns the requests that it matches alone.
 
 mod conditions;
+mod expression;
 mod matching;
+mod policy;
 mod review;
 mod sight;
 mod variables;
 mod webhook;
 
-pub(crate) use conditions::compile;
+pub(crate) use expression::{Composer, Purpose, compile, made_by};
+pub(crate) use policy::typing::warnings as policy_warnings;
 pub(crate) use variables::environment;
 
-use super::{Request, View, items, row};
+use super::{Request, View, items, row, text};
 use crate::caller::Caller;
 use crate::registry::{Followed, Record, Records, decoded};
 use api::status::Refusal;
@@ -47,6 +50,7 @@ pub(super) struct Compiled {
     mutating: Vec<Webhook>,
     validating: Vec<Webhook>,
     callers: Callers,
+    policies: policy::All,
 }
 
 impl Dynamic {
@@ -61,7 +65,7 @@ impl Dynamic {
         if compiled.revision == Some(revision) {
             return compiled;
         }
-        let fresh = Compiled { revision: Some(revision), ..Compiled::of(&self.records, &compiled.callers) };
+        let fresh = Compiled { revision: Some(revision), ..Compiled::of(&self.records, &compiled) };
         self.compiled.store(Arc::new(fresh));
         self.compiled.load()
     }
@@ -81,11 +85,11 @@ impl Dynamic {
 
 impl Compiled {
     fn is_empty(&self) -> bool {
-        self.mutating.is_empty() && self.validating.is_empty()
+        self.mutating.is_empty() && self.validating.is_empty() && self.policies.is_empty()
     }
 
-    fn of(records: &Records, before: &Callers) -> Self {
-        let (snapshot, environment, mut callers) = (records.snapshot(), environment(), Callers::new());
+    fn of(records: &Records, before: &Self) -> Self {
+        let (snapshot, environment, mut callers) = (records.snapshot(), environment(true), Callers::new());
         let mut read = |plural: &str| -> Vec<Webhook> {
             let prefix = format!("{plural}.{EXEMPT}/");
             let stored = snapshot.range(&prefix, None).filter_map(|record| decoded(record).ok());
@@ -93,7 +97,7 @@ impl Compiled {
             let compiled = hooks.iter().map(|hook| {
                 let config = &hook["clientConfig"];
                 let key = config.to_string();
-                let known = callers.get(&key).or_else(|| before.get(&key)).cloned();
+                let known = callers.get(&key).or_else(|| before.callers.get(&key)).cloned();
                 let caller = known.unwrap_or_else(|| Caller::of(config, records).map(Arc::new));
                 callers.insert(key, caller.clone());
                 Webhook::of(hook, caller, &environment)
@@ -102,36 +106,69 @@ impl Compiled {
         };
         let mutating = read("mutatingwebhookconfigurations");
         let validating = read("validatingwebhookconfigurations");
-        Self { revision: None, mutating, validating, callers }
+        Self {
+            revision: None,
+            mutating,
+            validating,
+            callers,
+            policies: policy::All::of(records, &before.policies),
+        }
     }
 }
 
-/// What happened in one request's rounds of mutating webhooks.
+/// What happened in one request's rounds of what changes objects.
 #[derive(Default)]
 pub(super) struct Rounds {
-    /// A webhook changed the object, so that another round is needed.
+    /// The object was changed, so that another round is needed.
     pub(super) changed: bool,
     is_second: bool,
-    /// Places of webhooks that were called and want to see what others change later.
-    called: HashSet<usize>,
-    /// Places of those that have reason to be called again.
-    again: HashSet<usize>,
-    /// What the last webhook left.
+    /// Webhooks by their places.
+    webhooks: Calls<usize>,
+    /// Policies by their names, with those of their bindings and parameters.
+    policies: Calls<String>,
+}
+
+/// Who was called.
+struct Calls<K> {
+    /// Those who want to see what others change later.
+    called: HashSet<K>,
+    /// Those who have reason to be called again.
+    again: HashSet<K>,
+    /// What the last of them left.
     last: Value,
 }
 
-impl Rounds {
+impl<K> Default for Calls<K> {
+    fn default() -> Self {
+        Self { called: HashSet::new(), again: HashSet::new(), last: Value::Null }
+    }
+}
+
+impl<K: Eq + std::hash::Hash> Calls<K> {
     fn call_again(&mut self) {
         self.again.extend(self.called.drain());
     }
 
+    fn end(&mut self, object: &Value) {
+        if !self.called.is_empty() {
+            self.last = object.clone();
+        }
+    }
+
+    fn begin_second(&mut self, object: &Value) {
+        // What others changed meanwhile is reason enough.
+        if !self.called.is_empty() && *object != self.last {
+            self.call_again();
+        }
+    }
+}
+
+impl Rounds {
     /// Before the second round, in which those are called alone that have reason to.
     pub(super) fn begin_second(&mut self, object: &Value) {
         self.is_second = true;
-        // What the server's own steps changed meanwhile is reason enough.
-        if *object != self.last {
-            self.call_again();
-        }
+        self.webhooks.begin_second(object);
+        self.policies.begin_second(object);
     }
 }
 
@@ -145,16 +182,17 @@ impl<'a> Home<'a> {
 }
 
 impl Compiled {
-    /// Calls the mutating webhooks one after the other.
+    /// Asks policies, then calls the mutating webhooks, one after the other.
     pub(super) async fn mutate(
         &self,
         request: &Request<'_>,
         object: &mut Value,
         rounds: &mut Rounds,
     ) -> Result<(), Refusal> {
+        self.policies.mutate(request, object, rounds).await?;
         for (place, hook) in self.mutating.iter().enumerate() {
             let Some(sight) = select(hook, request, object).await? else { continue };
-            if rounds.is_second && !rounds.again.contains(&place) {
+            if rounds.is_second && !rounds.webhooks.again.contains(&place) {
                 continue;
             }
             let changed = match hook.ask(&sight, true).await {
@@ -165,20 +203,19 @@ impl Compiled {
             let changed = changed.or_else(|failure| hook.overlook(failure).map(|()| false))?;
             if changed {
                 rounds.changed = true;
-                rounds.call_again();
+                rounds.webhooks.call_again();
             }
             if hook.reinvocable {
-                rounds.called.insert(place);
+                rounds.webhooks.called.insert(place);
             }
         }
-        if rounds.changed && !rounds.is_second {
-            rounds.last = object.clone();
-        }
+        rounds.webhooks.end(object);
         Ok(())
     }
 
-    /// Calls the validating webhooks side by side; the first refusal in their order is told.
+    /// Asks policies, then calls the validating webhooks side by side; the first refusal in their order is told.
     pub(super) async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Refusal> {
+        self.policies.validate(request, object).await?;
         let mut sights = Vec::new();
         for hook in &self.validating {
             sights.extend(select(hook, request, object).await?.map(|sight| (hook, sight)));
@@ -190,25 +227,31 @@ impl Compiled {
     }
 }
 
+/// Does work with a request as rules and selectors see it.
+fn with_target<T>(request: &Request<'_>, object: &Value, work: impl FnOnce(&Target<'_>) -> T) -> T {
+    let (new, old) = (subject(request, object), subject(request, request.old));
+    let home = Home::of(request.view, request.home());
+    work(&Target {
+        kind: request.kind,
+        subresource: request.subresource,
+        operation: request.operation,
+        name: request.name,
+        namespace: request.home(),
+        object: &new,
+        old: &old,
+        home: &|key| home.0.and_then(|record| record.index.label(key)),
+        versions: &request.view.records.catalogue().versions(request.kind),
+    })
+}
+
 /// The request as a webhook wants to see it, if it is meant at all.
 async fn select<'a>(
     hook: &Webhook,
     request: &'a Request<'a>,
     object: &Value,
 ) -> Result<Option<Sight<'a>>, Refusal> {
-    let (new, old) = (subject(request, object), subject(request, request.old));
-    let home = Home::of(request.view, request.home());
-    let target = Target {
-        kind: request.kind,
-        subresource: request.subresource,
-        operation: request.operation,
-        namespace: request.home(),
-        object: &new,
-        old: &old,
-        home: &|key| home.0.and_then(|record| record.index.label(key)),
-        versions: &request.view.records.catalogue().versions(request.kind),
-    };
-    let Some(form) = hook.criteria.form(&target) else { return Ok(None) };
+    let form = with_target(request, object, |target| hook.criteria.form(target));
+    let Some(form) = form else { return Ok(None) };
     let sight = Sight::of(request, form, object).await?;
     Ok(hook.wants(&sight)?.then_some(sight))
 }

@@ -73,6 +73,11 @@ impl<'a> Sight<'a> {
         Ok(Self { request, form, object, old })
     }
 
+    /// What a definition says of the objects.
+    pub(super) fn custom(&self) -> Option<Custom> {
+        custom(self.request)
+    }
+
     /// An AdmissionRequest without its uid and its objects.
     pub(super) fn described(&self) -> Value {
         let Request { kind, subresource, name, operation, user, context, .. } = self.request;
@@ -110,6 +115,11 @@ impl<'a> Sight<'a> {
         }
         let mut patched = self.object.clone();
         patch::json(&mut patched, patch).map_err(|error| unpatched(webhook, error))?;
+        Ok(self.adopt(object, patched).await?)
+    }
+
+    /// Lets the object become what it is to be, in this form of it.
+    pub(super) async fn adopt(&self, object: &mut Value, mut patched: Value) -> Result<bool, Refusal> {
         self.read(&mut patched).map_err(Refusal::internal)?;
         if patched == self.object {
             return Ok(false);

@@ -89,16 +89,22 @@ fn with_namespace(environment: Environment) -> Environment {
     types.into_iter().fold(environment, |environment, (name, fields)| with_type(environment, name, fields))
 }
 
-/// What expressions about admission are compiled against; [`Variables::bindings`] come in this order.
-pub(crate) fn environment() -> Environment {
+/// What expressions about admission are compiled against, with or without the authorizer;
+/// [`Variables::bindings`] come in this order.
+pub(crate) fn environment(authorizes: bool) -> Environment {
     let check = |name: &str| Type::object(&format!("kubernetes.authorization.{name}"));
+    // Names that nothing can be called keep the places.
+    let [authorizer, resource] = match authorizes {
+        true => ["authorizer", "authorizer.requestResource"],
+        false => ["no authorizer", "no resource"],
+    };
     with_namespace(with_request(Environment::new()))
         .variable("object", Type::Dyn)
         .variable("oldObject", Type::Dyn)
         .variable("namespaceObject", own("Namespace"))
         .variable("request", own("AdmissionRequest"))
-        .variable("authorizer", check("Authorizer"))
-        .variable("authorizer.requestResource", check("ResourceCheck"))
+        .variable(authorizer, check("Authorizer"))
+        .variable(resource, check("ResourceCheck"))
 }
 
 /// What the variables are in one request.

@@ -1,6 +1,7 @@
 //! One webhook: whom it wants to see, and what is asked of it.
 
 use super::conditions::Conditions;
+use super::expression::{Run, compile};
 use super::matching::Criteria;
 use super::review;
 use super::sight::Sight;
@@ -9,7 +10,7 @@ use crate::caller::Caller;
 use crate::registry::admission::text;
 use crate::registry::new_uid;
 use api::status::Refusal;
-use cel::Environment;
+use cel::{Environment, Type};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +49,11 @@ impl Webhook {
         let known = versions.filter_map(|version| ["v1", "v1beta1"].into_iter().find(|own| version == own));
         Self {
             name: text(hook, "name").to_owned(),
-            criteria: Criteria::of(hook, "rules"),
+            criteria: Criteria::of_webhook(hook),
             reinvocable: text(hook, "reinvocationPolicy") == "IfNeeded",
-            conditions: Conditions::of(&hook["matchConditions"], environment),
+            conditions: Conditions::of(&hook["matchConditions"], |source| {
+                compile(environment, source, &[Type::Bool])
+            }),
             ignores_failures: text(hook, "failurePolicy") == "Ignore",
             harmless: matches!(text(hook, "sideEffects"), "None" | "NoneOnDryRun"),
             version: known.into_iter().next().unwrap_or_default(),
@@ -64,7 +67,8 @@ impl Webhook {
         if self.conditions.is_empty() {
             return Ok(true);
         }
-        match self.conditions.hold(&Variables::of(sight, &Value::Null)) {
+        let variables = Variables::of(sight, &Value::Null);
+        match self.conditions.hold(&Run::of(&variables.bindings())) {
             Ok(hold) => Ok(hold),
             Err(_) if self.ignores_failures => Ok(false),
             Err(why) => Err(Refusal::forbidden(sight.request.kind, sight.request.name, &why)),
