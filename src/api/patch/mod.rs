@@ -34,7 +34,7 @@ struct Step<'a> {
     op: std::borrow::Cow<'a, str>,
 }
 
-/// Applies a JSON patch (RFC 6902).
+/// Applies a JSON patch (RFC 6902). One that does not fit leaves the object somewhere between.
 pub fn json(object: &mut Value, patch: &[u8]) -> Result<(), Error> {
     let malformed = |error: serde_json::Error| {
         let why = match serde_json::from_slice(patch) {
@@ -57,27 +57,43 @@ pub fn json(object: &mut Value, patch: &[u8]) -> Result<(), Error> {
     if patch.0.len() > OPERATIONS {
         return Err(Error::TooLarge(patch.0.len()));
     }
-    json_patch::patch(object, &patch).map_err(|error| Error::Unfit(unfit(object, &patch, &error)))
+    for step in &patch.0 {
+        if !expects_nothing(object, step) {
+            json_patch::patch(object, std::slice::from_ref(step))
+                .map_err(|error| Error::Unfit(unfit(object, step, &error)))?;
+        }
+    }
+    Ok(())
+}
+
+/// A test for null where nothing is: to Go's library these are the same, and clients build on it.
+fn expects_nothing(object: &Value, step: &PatchOperation) -> bool {
+    let PatchOperation::Test(test) = step else { return false };
+    let path = test.path.as_str();
+    let (parent, _) = path.rsplit_once('/').unwrap_or(("", path));
+    test.value.is_null()
+        && object.pointer(path).is_none()
+        && object.pointer(parent).is_some_and(Value::is_object)
 }
 
 /// Why a step failed, in the words of Go's library.
-fn unfit(object: &Value, patch: &json_patch::Patch, error: &json_patch::PatchError) -> String {
+fn unfit(object: &Value, step: &PatchOperation, error: &json_patch::PatchError) -> String {
     let path = error.path.as_str();
     let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
     let is_there = object.pointer(parent).is_some();
-    match patch.0.get(error.operation) {
-        Some(PatchOperation::Test(_)) => format!("testing value {path} failed: test failed"),
-        Some(PatchOperation::Remove(_)) if is_there => format!(
+    match step {
+        PatchOperation::Test(_) => format!("testing value {path} failed: test failed"),
+        PatchOperation::Remove(_) if is_there => format!(
             "error in remove for path: '{path}': Unable to remove nonexistent key: {last}: missing value"
         ),
-        Some(PatchOperation::Remove(_)) => {
+        PatchOperation::Remove(_) => {
             format!("remove operation does not apply: doc is missing path: {path:?}: missing value")
         }
-        Some(PatchOperation::Replace(_)) => {
+        PatchOperation::Replace(_) => {
             let what = if is_there { "key" } else { "path" };
             format!("replace operation does not apply: doc is missing {what}: {path}: missing value")
         }
-        Some(PatchOperation::Add(_)) if !is_there => {
+        PatchOperation::Add(_) if !is_there => {
             format!("add operation does not apply: doc is missing path: {path:?}: missing value")
         }
         _ => error.to_string(),
@@ -96,4 +112,31 @@ pub fn merge(object: &mut Value, patch: &Value) -> Result<(), Error> {
     }
     json_patch::merge(object, patch);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_test_for_null_holds_where_nothing_is() {
+        let patched = |patch: Value| {
+            let mut object = json!({"metadata": {"name": "a"}});
+            json(&mut object, patch.to_string().as_bytes())
+                .map(|()| object)
+                .map_err(|error| error.to_string())
+        };
+        let finalizer = json!([{"op": "test", "path": "/metadata/finalizers", "value": null},
+            {"op": "add", "path": "/metadata/finalizers", "value": ["b"]}]);
+        assert_eq!(patched(finalizer), Ok(json!({"metadata": {"name": "a", "finalizers": ["b"]}})));
+        for (path, value) in [
+            ("/metadata/finalizers", json!("x")),
+            ("/none/name", json!(null)),
+            ("/metadata/name", json!(null)),
+        ] {
+            let patch = json!([{"op": "test", "path": path, "value": value}]);
+            assert_eq!(patched(patch), Err(format!("testing value {path} failed: test failed")));
+        }
+    }
 }
