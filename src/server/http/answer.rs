@@ -239,4 +239,21 @@ mod tests {
         let sizes: Vec<usize> = std::iter::from_fn(|| gather(&mut many)).map(|part| part.len()).collect();
         assert_eq!(sizes, [60_000, 60_000, 60_000, 20_000]);
     }
+
+    #[test]
+    fn many_warnings_are_cut_short() {
+        let sent = |texts: &[String]| -> Vec<usize> {
+            let mut response = empty(StatusCode::OK);
+            warn_all(&mut response, texts);
+            response.headers().get_all(header::WARNING).iter().map(HeaderValue::len).collect()
+        };
+        let frame = "299 - \"\"".len();
+        assert_eq!(sent(&["x".repeat(4096)]), [4096 + frame]);
+        assert_eq!(sent(&["x".repeat(4000), "y".repeat(100)]), [SHORT_LETTERS + frame, 100 + frame]);
+        assert_eq!(
+            sent(&vec!["x".repeat(300); 40]),
+            [SHORT_LETTERS + frame; WARNING_LETTERS / SHORT_LETTERS]
+        );
+        assert!(sent(&["two\nlines".to_owned()]).is_empty());
+    }
 }
