@@ -87,6 +87,15 @@ fn conflicts(https: &Https) {
     assert!(status["message"].as_str().unwrap().contains("the object has been modified"), "{status}");
     let (code, status) = https.send("POST", MAPS, JSON, &map("page-0"));
     assert_eq!((code, &status["reason"]), (409, &json!("AlreadyExists")));
+    let mut held = map("held");
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    assert_eq!(https.send("POST", MAPS, JSON, &held).0, 201);
+    assert_eq!(https.call("DELETE", &format!("{MAPS}/held")).0, 200);
+    for query in ["", "?dryRun=All"] {
+        let (code, status) = https.send("POST", &format!("{MAPS}{query}"), JSON, &map("held"));
+        let wanted = "object is being deleted: configmaps \"held\" already exists";
+        assert_eq!((code, &status["message"]), (409, &json!(wanted)));
+    }
     let (code, status) = https.send("POST", MAPS, JSON, &map("No Name"));
     assert_eq!((code, &status["reason"]), (422, &json!("Invalid")));
     assert_eq!(status["details"]["causes"][0]["field"], "metadata.name", "{status}");

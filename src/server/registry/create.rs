@@ -3,7 +3,7 @@
 use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
-use super::{Context, Form, Outcome, Place, Registry, decode_checked, meta, store_refusal};
+use super::{Context, Form, Outcome, Place, Record, Registry, decode_checked, decoded, meta, store_refusal};
 use crate::auth::Attributes;
 use crate::catalogue::{Custom, Subject};
 use crate::conversion;
@@ -103,9 +103,9 @@ impl Registry {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let key = kind.storage_key(namespace, &name);
         if context.dry_run {
-            let taken = self.records.snapshot().get(&key).is_some();
             let answer = Outcome { object: object.to_string().into(), created: true, warnings };
-            return if taken { Err(Refusal::already_exists(kind, &name)) } else { Ok(answer) };
+            let snapshot = self.records.snapshot();
+            return snapshot.get(&key).map_or(Ok(answer), |record| Err(taken(kind, &name, record)));
         }
         let (template, index) = self.stored(subject, &key, &object).await?;
         let change = Change::Put(template, index);
@@ -118,7 +118,8 @@ impl Registry {
                 let object = self.shown(kind, object).await?;
                 Ok(Outcome { object, created: true, warnings })
             }
-            Err(WriteError::Conflict(_)) => Err(Refusal::already_exists(kind, &name)),
+            Err(WriteError::Conflict(Some(record))) => Err(taken(kind, &name, &record)),
+            Err(WriteError::Conflict(None)) => Err(Refusal::already_exists(kind, &name)),
             Err(error) => Err(store_refusal(&error)),
         }
     }
@@ -179,6 +180,15 @@ fn terminating() -> Refusal {
         message: "create not allowed while custom resource definition is terminating".to_owned(),
         ..Refusal::method_not_allowed()
     }
+}
+
+/// The refusal of a name that an object has, which may be on its way out.
+fn taken(kind: &Kind, name: &str, record: &Record) -> Refusal {
+    let mut refusal = Refusal::already_exists(kind, name);
+    if decoded(record).is_ok_and(|object| !object["metadata"]["deletionTimestamp"].is_null()) {
+        refusal.message = format!("object is being deleted: {}", refusal.message);
+    }
+    refusal
 }
 
 /// A new object that only has to be written.
