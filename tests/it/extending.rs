@@ -78,13 +78,16 @@ fn condition(object: &Value, of: &str) -> Option<String> {
     own["status"].as_str().map(str::to_owned)
 }
 
+/// A part of a test by its name.
+type Part = (&'static str, fn(&Https));
+
 #[test]
 fn custom_resources_are_like_any_others() {
     let mut cluster = Cluster::control_plane();
     let https = Https::new(&cluster);
     defined(&https, &boats());
     documents(&cluster, &https);
-    let parts: &[(&str, fn(&Https))] = &[
+    let parts: &[Part] = &[
         ("writes", writes),
         ("versions", versions),
         ("doors", doors),

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 const OPERATOR: &str = "berths";
 const FINALIZER: &str = "berths.operators.example.com/cleanup";
@@ -146,21 +147,22 @@ fn an_operator_works_as_on_any_cluster() {
             |name| Arc::new(Operator { client: client.clone(), name, cleaned: AtomicUsize::new(0) });
         let (first, second) = (operator("first"), operator("second"));
         let (stop_first, stopped) = oneshot::channel();
-        let leading = tokio::spawn(first.clone().run(stopped));
+        let mut operators = JoinSet::new();
+        operators.spawn(first.clone().run(stopped));
         let berths: Api<Berth> = Api::namespaced(client.clone(), "default");
         berths.create(&PostParams::default(), &berth("one", "hello")).await.unwrap();
         written(&berths, "one", "first", 1).await;
         let (stop_second, stopped) = oneshot::channel();
-        let waiting = tokio::spawn(second.clone().run(stopped));
+        operators.spawn(second.clone().run(stopped));
         refused(&berths).await;
         children(&client, &berths).await;
         stop_first.send(()).unwrap();
-        leading.await.unwrap();
+        operators.join_next().await.unwrap().unwrap();
         berths.create(&PostParams::default(), &berth("two", "again")).await.unwrap();
         written(&berths, "two", "second", 1).await;
         removed(&client, &berths, &second).await;
         stop_second.send(()).unwrap();
-        waiting.await.unwrap();
+        operators.join_next().await.unwrap().unwrap();
         assert_eq!(first.cleaned.load(Ordering::Relaxed), 0);
     });
 }
