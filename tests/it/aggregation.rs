@@ -272,6 +272,13 @@ fn documents_are_merged() {
     let (_, index) = sample.https.call("GET", "/openapi/v3");
     let place = &index["paths"]["apis/sample.knarr.test/v1"]["serverRelativeURL"];
     assert_eq!(place, "/openapi/v3/apis/sample.knarr.test/v1?hash=ONE");
+    let (_, whole) = sample.https.call("GET", "/openapi/v2");
+    assert!(
+        whole["paths"]["/apis/sample.knarr.test/v1"].is_object()
+            && whole["paths"]["/api/v1/pods"].is_object()
+    );
+    let fruit = &whole["definitions"]["test.knarr.sample.v1.Fruit"];
+    assert_eq!(fruit["properties"]["color"]["description"], "What it looks like.");
     let table = sample.cluster.kubectl("api-resources --api-group sample.knarr.test");
     let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(row, ["fruits", "fr", "sample.knarr.test/v1", "true", "Fruit"], "{table}");

@@ -2,16 +2,19 @@
 //! changes, and every minute.
 
 use super::{Aggregation, PREFIX, Remote, merge};
-use crate::documents::Others;
+use crate::documents::{Others, Swagger};
+use crate::registry::Followed;
 use api::kinds::{CUSTOM, priority};
 use base::https::host_port;
 use base::{Backoff, Shutdown, clock};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How often documents are fetched again, and how long failures may delay that.
@@ -36,6 +39,8 @@ pub(super) struct Found {
     tag: Option<HeaderValue>,
     /// The `serverRelativeURL` of its OpenAPI v3.
     openapi: Option<String>,
+    /// Its OpenAPI v2, and by which the server knows that again.
+    swagger: Option<(Arc<Swagger>, Option<HeaderValue>)>,
 }
 
 /// When a document is fetched next.
@@ -112,9 +117,14 @@ impl Aggregation {
             (if before.entry.is_null() { nothing } else { before.entry.clone() }, before.tag.clone())
         });
         entry["freshness"] = json!(if well { "Current" } else { "Stale" });
-        let openapi = if well { self.openapi(remote).await } else { before.openapi };
+        let openapi = if well { self.openapi(remote).await } else { before.openapi.clone() };
+        let swagger = if well { self.swagger(remote, &before).await } else { before.swagger.clone() };
+        let told = |found: &Option<(Arc<Swagger>, _)>| found.as_ref().map(|(swagger, _)| swagger.clone());
+        if told(&swagger) != told(&before.swagger) {
+            self.described.fetch_add(1, Ordering::AcqRel);
+        }
         let mut all = HashMap::clone(&self.found.load());
-        all.insert(name.to_owned(), Arc::new(Found { entry, tag, openapi }));
+        all.insert(name.to_owned(), Arc::new(Found { entry, tag, openapi, swagger }));
         self.found.store(Arc::new(all));
         well
     }
@@ -159,18 +169,48 @@ impl Aggregation {
         place.as_str().filter(|_| code == StatusCode::OK).map(str::to_owned)
     }
 
+    /// What it describes of its group version in OpenAPI v2; what was known stays where it cannot be told.
+    async fn swagger(&self, remote: &Remote, before: &Found) -> Option<(Arc<Swagger>, Option<HeaderValue>)> {
+        let known = before.swagger.clone();
+        let mut headers = HeaderMap::from_iter([(header::ACCEPT, JSON)]);
+        headers.extend(known.iter().filter_map(|(_, tag)| Some((header::IF_NONE_MATCH, tag.clone()?))));
+        let fetched = self.bytes(remote, "/openapi/v2", headers).await;
+        let (code, told, body) = match fetched {
+            Ok(fetched) => fetched,
+            Err(_) => return known,
+        };
+        match code {
+            StatusCode::NOT_MODIFIED => known,
+            StatusCode::OK => {
+                let own = Swagger::of(&body, &remote.root()).ok()?;
+                Some((Arc::new(own), told.get(header::ETAG).cloned()))
+            }
+            _ => None,
+        }
+    }
+
     async fn document(
         &self,
         remote: &Remote,
         path: &str,
         headers: HeaderMap,
     ) -> Result<(StatusCode, HeaderMap, Value), String> {
+        let (code, told, body) = self.bytes(remote, path, headers).await?;
+        Ok((code, told, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    async fn bytes(
+        &self,
+        remote: &Remote,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
         let (address, port) = remote.service.resolve(&self.records)?;
         let answer = self.fetch(remote, &host_port(&address, port), path, headers).await?;
         let (head, body) = answer.into_parts();
         let read = tokio::time::timeout(super::proxy::DISCOVERY_LIMIT, base::collect(body, DOCUMENT_BYTES));
         let body = read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        Ok((head.status, head.headers, serde_json::from_slice(&body).unwrap_or_default()))
+        Ok((head.status, head.headers, body))
     }
 
     /// Where a group version stands among others.
@@ -221,6 +261,18 @@ impl Others for Aggregation {
             Some((group.to_owned(), version.to_owned(), entry))
         });
         merge::aggregated(own, others, |group, version| self.priority(group, version))
+    }
+
+    fn openapi_v2(&self) -> (u64, Vec<Arc<Swagger>>) {
+        let state = self.described.load(Ordering::Acquire) + self.records.changed(Followed::Registration);
+        let (remotes, found) = (self.current(), self.found.load());
+        let mut own: Vec<_> = remotes
+            .by_name
+            .keys()
+            .filter_map(|name| Some((name, found.get(name)?.swagger.as_ref()?.0.clone())))
+            .collect();
+        own.sort_by_key(|(name, _)| *name);
+        (if own.is_empty() { 0 } else { state }, own.into_iter().map(|(_, swagger)| swagger).collect())
     }
 
     fn openapi_v3(&self) -> Vec<(String, String)> {

@@ -20,6 +20,7 @@ use remote::Way;
 use rustls::client::ResolvesClientCert;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Where APIServices are stored.
 const PREFIX: &str = "apiservices.apiregistration.k8s.io/";
@@ -46,11 +47,20 @@ pub(crate) struct Aggregation {
     remotes: ArcSwap<Remotes>,
     /// What they say that they serve, by the same names.
     found: ArcSwap<HashMap<String, Arc<Found>>>,
+    /// Counts the changes of what they describe.
+    described: AtomicU64,
 }
 
 impl Aggregation {
     pub(crate) fn new(records: Records, shown: Arc<dyn ResolvesClientCert>, exchange: Arc<Exchange>) -> Self {
-        Self { records, shown, exchange, remotes: ArcSwap::default(), found: ArcSwap::default() }
+        Self {
+            records,
+            shown,
+            exchange,
+            remotes: ArcSwap::default(),
+            found: ArcSwap::default(),
+            described: AtomicU64::new(0),
+        }
     }
 
     /// Who serves a path, if it is not this server.

@@ -116,7 +116,7 @@ fn discovery_of_the_core_group_is_kubernetes() {
 fn openapi_v2_is_kubernetes() {
     if let Some(theirs) = reference("openapi-v2-1.36.json") {
         let mut own = Vec::new();
-        openapi::v2(&mut own, &Added::default(), "v1.36.2").unwrap();
+        openapi::v2(&mut own, &Added::default(), &[], "v1.36.2").unwrap();
         check("openapi-v2", theirs, serde_json::from_slice(&own).unwrap());
     }
 }
@@ -142,7 +142,7 @@ fn as_v2(schema: &mut Value) {
 #[test]
 fn openapi_v3_says_the_same_as_v2() {
     let mut v2 = Vec::new();
-    openapi::v2(&mut v2, &Added::default(), "").unwrap();
+    openapi::v2(&mut v2, &Added::default(), &[], "").unwrap();
     let v2: Value = serde_json::from_slice(&v2).unwrap();
     let (mut types, mut ids) = (BTreeSet::new(), BTreeSet::new());
     for name in openapi::documents(&Added::default()) {

@@ -7,8 +7,10 @@ mod gnostic;
 #[cfg(test)]
 mod golden;
 mod openapi;
+mod swagger;
 mod typing;
 
+pub(crate) use swagger::Swagger;
 pub(crate) use typing::declaration;
 
 use crate::catalogue::{Added, Custom};
@@ -74,6 +76,11 @@ pub(crate) trait Others: Send + Sync {
     /// An APIGroupDiscoveryList with their groups.
     fn aggregated(&self, own: Value) -> Value {
         own
+    }
+
+    /// Their parts of OpenAPI v2, and what tells them from what they were.
+    fn openapi_v2(&self) -> (u64, Vec<Arc<Swagger>>) {
+        (0, Vec::new())
     }
 
     /// Where their documents of OpenAPI v3 are, by name.
@@ -192,7 +199,7 @@ impl Documents {
         let version = format!("{major}.{minor}");
         match path.strip_prefix("openapi/v3/") {
             Some(name) => openapi::v3(out, added, name, &version),
-            None => openapi::v2(out, added, &version).map(|()| true),
+            None => openapi::v2(out, added, &self.others.openapi_v2().1, &version).map(|()| true),
         }
     }
 
@@ -255,7 +262,7 @@ impl Documents {
         };
         let state = match path.strip_prefix("openapi/v3/") {
             Some(name) => self.tag(added, name),
-            None => Some(added.revision().to_string()),
+            None => Some(format!("{} {}", added.revision(), self.others.openapi_v2().0)),
         };
         let Some(state) = state else { return Ok(answer::empty(StatusCode::NOT_FOUND)) };
         let key = Key { path: path.to_owned(), encoding, state };

@@ -94,7 +94,6 @@ impl Extension {
             let (own, acceptor) = (self.clone(), acceptor.clone());
             connections.detached("connection", Phase::Front, own.connection(stream, acceptor));
         }
-        connections.drain().await;
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, acceptor: TlsAcceptor) {
@@ -244,7 +243,7 @@ fn document(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
                 json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "sample.knarr.test/v1", "resources": [fruit]})
             }
             "/openapi/v2" => json!({"swagger": "2.0", "info": {"title": "sample", "version": "1"},
-                "paths": {ROOT: {"get": {"responses": {}}}}, "definitions": {FRUIT: schema}}),
+                "paths": {ROOT: {"get": {"responses": {"200": {"schema": {"$ref": format!("#/definitions/{FRUIT}")}}}}}}, "definitions": {FRUIT: schema}}),
             "/openapi/v3" => json!({"paths": {"apis/sample.knarr.test/v1":
                 {"serverRelativeURL": "/openapi/v3/apis/sample.knarr.test/v1?hash=ONE"}}}),
             "/openapi/v3/apis/sample.knarr.test/v1" => {

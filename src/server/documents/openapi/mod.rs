@@ -5,6 +5,7 @@ mod definitions;
 mod parameters;
 mod paths;
 
+use super::swagger::{self, Swagger};
 use crate::catalogue::{Added, Custom};
 use api::custom::Form;
 use api::schema::schema;
@@ -15,6 +16,7 @@ use paths::{Answer, Body, Operation, PathItem, TypeName};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 /// Which of the two documents is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -191,9 +193,22 @@ fn shared_parameters() -> Map<String, Value> {
 }
 
 /// `/openapi/v2`.
-pub(super) fn v2(out: &mut dyn Write, added: &Added, version: &str) -> io::Result<()> {
+pub(super) fn v2(
+    out: &mut dyn Write,
+    added: &Added,
+    others: &[Arc<Swagger>],
+    version: &str,
+) -> io::Result<()> {
     let dialect = Dialect::V2;
-    let parameters = Value::Object(shared_parameters());
+    let names = || schema().published().iter().map(|def| def.name).chain(OPAQUE);
+    let others = swagger::merged(others, |name| {
+        let own = name.strip_prefix("io.k8s.");
+        let custom = || added.customs().iter().flat_map(|custom| types_of(custom, Form::V2));
+        own.is_some_and(|own| names().any(|known| known == own)) || custom().any(|(known, _)| known == name)
+    });
+    let mut parameters = others.parameters;
+    parameters.extend(shared_parameters());
+    let parameters = Value::Object(parameters);
     write!(
         out,
         "{{\"swagger\":\"2.0\",\"info\":{},\"security\":[{{\"BearerToken\":[]}}],\"securityDefinitions\":{},\"parameters\":{parameters},\"paths\":",
@@ -201,13 +216,14 @@ pub(super) fn v2(out: &mut dyn Write, added: &Added, version: &str) -> io::Resul
         bearer()
     )?;
     let items = documents(added).into_iter().filter_map(|name| paths::document(added, &name)).flatten();
-    entries(out, items.map(|item| (item.path.clone(), dialect.item(&item))))?;
+    let items = items.filter(|item| !others.paths.contains_key(&item.path));
+    let items = items.map(|item| (item.path.clone(), dialect.item(&item)));
+    entries(out, items.chain(others.paths.clone()))?;
     out.write_all(b",\"definitions\":")?;
-    let names = schema().published().iter().map(|def| def.name).chain(OPAQUE);
     let versions = known_versions();
-    let own = names.map(|name| (format!("io.k8s.{name}"), dialect.named(name, &versions)));
+    let own = names().map(|name| (format!("io.k8s.{name}"), dialect.named(name, &versions)));
     let customs = added.customs().iter().flat_map(|custom| types_of(custom, Form::V2));
-    entries(out, own.chain(customs))?;
+    entries(out, own.chain(customs).chain(others.definitions))?;
     out.write_all(b"}")
 }
 
