@@ -190,7 +190,9 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     make_objects(options, &network, (&admin, config, &pki), supervisor).await?;
     let caches = start_control(options, &network, (&server, &pki), supervisor);
     bootstrap::flow::keep(&admin, &caches, supervisor);
-    register(&server, admin.clone(), caches.clone(), supervisor);
+    if !options.disable_controller_manager {
+        register(&server, admin.clone(), caches.clone(), supervisor);
+    }
     if !options.disable_agent {
         let kubelet = client_of(&server, &format!("system:node:{node_name}"), &["system:nodes"]);
         let tls = node::Tls {

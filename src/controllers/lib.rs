@@ -67,7 +67,7 @@ pub type Reach = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + 
 pub type CheckPolicy =
     Arc<dyn Fn(serde_json::Value) -> BoxFuture<'static, Vec<(String, String)>> + Send + Sync>;
 
-/// Starts what belongs to an API server, whether or not there are other controllers beside it: its APIServices.
+/// Starts what keeps APIServices: those of the server's own groups, and whether others are available.
 pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervisor: &Supervisor) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     registration::start(&room);

@@ -74,6 +74,11 @@ pub(super) const DEFINITION: Strategy = Strategy {
     generation: Generation::Counted,
     status_at_creation: true,
     mark_deleted: |definition| {
+        // Without objects there is nothing to clean up.
+        let conditions = items(&definition["status"], "conditions");
+        if !conditions.iter().any(|one| one["type"] == "Established" && one["status"] == "True") {
+            return;
+        }
         let finalizers = &mut definition["metadata"]["finalizers"];
         match finalizers.as_array_mut() {
             Some(all) if all.iter().any(|own| own == CLEANUP) => {}
