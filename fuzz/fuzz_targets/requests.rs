@@ -69,6 +69,7 @@ async fn start(supervisor: &Supervisor) -> Server {
         client_authorities: pki.client_authorities(),
         service_account_keys: ServiceAccountKeys::new(pki.service_account_key(), "fuzz").expect("a key"),
         kubelet_client: pki.kubelet_client().expect("a configuration"),
+        front_proxy: pki.front_proxy(),
         service_addresses: AddressPool { network: Ipv4Addr::new(10, 43, 0, 0), bits: 16 },
         node_ports: 30000..=32767,
         version: "v1.36.0".to_owned(),
