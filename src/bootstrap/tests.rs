@@ -62,7 +62,7 @@ fn a_second_start_changes_nothing_and_secrets_are_private() {
     let folder = Folder::new("again");
     let pki = Pki::prepare(&config(&folder)).unwrap();
     let first = texts(&folder.0);
-    assert_eq!(first.len(), 2 * 10 + 1);
+    assert_eq!(first.len(), 2 * 11 + 1);
     for (path, _) in &first {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
     }
