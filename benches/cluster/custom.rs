@@ -1,8 +1,8 @@
 //! Custom resources: as fast as the kinds of the table, and what hundreds of definitions cost.
 
+use crate::api::Api;
 use crate::knarr::Knarr;
 use crate::load::{self, Kind};
-use crate::subject::Subject;
 use crate::table::{Row, Table, mib};
 use crate::{Failure, SETTLE};
 use base::clock;
@@ -22,7 +22,7 @@ const SERVED: Duration = Duration::from_secs(30);
 pub(crate) async fn custom(executable: &Path, folder: &Path, table: &mut Table) -> Result<(), Failure> {
     let (mut server, started) = start(executable, folder).await?;
     let subject = server.subject()?;
-    define(&subject, 0).await?;
+    define(&subject.api()?, 0).await?;
     let custom = Kind {
         path: "/apis/bench0.example.com/v1/namespaces/default/things",
         api: "bench0.example.com/v1",
@@ -39,9 +39,10 @@ pub(crate) async fn custom(executable: &Path, folder: &Path, table: &mut Table) 
     clock::sleep(SETTLE).await;
     let subject = server.subject()?;
     let before = subject.usage()?.pss_bytes;
+    let api = subject.api()?;
     let began = clock::instant();
     for number in 0..DEFINITIONS {
-        define(&subject, number).await?;
+        define(&api, number).await?;
     }
     let took = began.elapsed().as_secs_f64();
     clock::sleep(SETTLE).await;
@@ -64,8 +65,7 @@ async fn start(executable: &Path, folder: &Path) -> Result<(Knarr, Duration), Fa
 }
 
 /// Makes a definition and waits until its objects are served.
-async fn define(subject: &Subject, number: usize) -> Result<(), Failure> {
-    let api = subject.api()?;
+async fn define(api: &Api, number: usize) -> Result<(), Failure> {
     api.create(PATH, &definition(number)).await?;
     let path = format!("/apis/bench{number}.example.com/v1/things?limit=1");
     let began = clock::instant();

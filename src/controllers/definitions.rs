@@ -3,6 +3,7 @@
 
 use crate::common::{Key, Room, now, unless_gone, watch_self};
 use api::Object;
+use api::custom::CLEANUP;
 use api::slim::{
     API_APPROVED as APPROVED, CustomResourceDefinition as Definition, DefinitionCondition, DefinitionNames,
 };
@@ -12,9 +13,6 @@ use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Holds a definition back until its objects are gone.
-const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// How soon to look again at objects that something else holds back.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

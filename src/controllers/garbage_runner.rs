@@ -33,7 +33,7 @@ struct Collector {
     client: Client,
     graph: Arc<Mutex<Graph>>,
     queue: Queue<Uid>,
-    /// How many kinds have not been listed yet: before that, absence means nothing.
+    /// How many kinds of the table have not been listed yet: before that, absence means nothing.
     unlisted: Arc<watch::Sender<usize>>,
     customs: CustomKinds,
     /// The paths of the custom kinds that are followed.
@@ -53,10 +53,12 @@ pub(crate) fn start(room: &Room) {
     for kind in watched {
         let collector = collector.clone();
         // The first list of each kind counts once, also if the feed fails and starts again later.
-        let listed = Arc::new(Once::new());
+        let once = Arc::new(Once::new());
         let name = format!("metadata of {}", kind.resource());
         room.supervisor.run(&name, Phase::Work, Restart::OnFailure, move |shutdown| {
-            collector.clone().feed(kind, listed.clone(), shutdown)
+            let (once, unlisted) = (once.clone(), collector.unlisted.clone());
+            let listed = move || once.call_once(|| unlisted.send_modify(|left| *left -= 1));
+            collector.clone().feed(kind, listed, shutdown)
         });
     }
     let (adding, supervisor) = (collector.clone(), room.supervisor.clone());
@@ -119,7 +121,7 @@ impl Collector {
         supervisor.run(&name, Phase::Work, Restart::OnFailure, move |shutdown| {
             let collector = collector.clone();
             async move {
-                match collector.clone().feed(kind, Arc::new(Once::new()), shutdown).await {
+                match collector.clone().feed(kind, || {}, shutdown).await {
                     Err(error) if error.is_not_found() => {
                         collector.forget(kind);
                         Ok(())
@@ -152,11 +154,17 @@ impl Collector {
         uids.into_iter().for_each(|uid| self.queue.add(uid));
     }
 
-    /// Keeps one kind's part of the graph current, until shutdown or an error.
-    async fn feed(self, kind: &'static Kind, listed: Arc<Once>, shutdown: Shutdown) -> Result<(), Error> {
+    /// Keeps one kind's part of the graph current, until shutdown or an error; `listed` is called when it is
+    /// complete.
+    async fn feed(
+        self,
+        kind: &'static Kind,
+        listed: impl FnOnce() + Send,
+        shutdown: Shutdown,
+    ) -> Result<(), Error> {
         let following = async {
             let mut revision = self.list(kind).await?;
-            listed.call_once(|| self.unlisted.send_modify(|left| *left = left.saturating_sub(1)));
+            listed();
             loop {
                 match self.follow(kind, &mut revision).await {
                     Err(error) if error.is_gone() => revision = self.list(kind).await?,

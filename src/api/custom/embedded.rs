@@ -28,8 +28,8 @@ pub(super) fn meta_type() -> TypeId {
 
 impl Structural {
     /// Brings the metadata of an object, and of the objects within it, into its form, and all numbers into
-    /// theirs. Returns the paths
-    /// of fields that metadata does not have, which are removed; or what is of a wrong type.
+    /// theirs. Returns the paths of fields that metadata does not have, which are removed; or what is of a
+    /// wrong type.
     pub fn coerce(&self, object: &mut Value, malformed: Malformed) -> Result<Vec<String>, Error> {
         let mut unknown = Vec::new();
         coerce(object, self, true, &Place::Root, &mut Coercion { malformed, unknown: &mut unknown })?;

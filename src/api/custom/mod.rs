@@ -26,6 +26,9 @@ mod violations;
 #[cfg(test)]
 mod tests;
 
+/// The finalizer that holds a definition back until its objects are gone.
+pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
 pub use crate::kinds::row;
 pub use definition::{Conversion, Definition, Names, Scale, Version, schema_of, version_rank};
 pub use embedded::Malformed;

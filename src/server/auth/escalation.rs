@@ -2,7 +2,7 @@
 //! verb `escalate`; who binds one needs all its rules or the verb `bind`.
 
 use super::{Attributes, Authorizer, User};
-use crate::registry::Records;
+use crate::registry::{Records, read};
 use api::kinds::Kind;
 use api::rbac::PolicyRule;
 use api::status::Refusal;
@@ -64,8 +64,7 @@ fn rules_of(records: &Records, resource: &str, namespace: &str, name: &str) -> V
     let place = if resource == "roles" { format!("{namespace}/{name}") } else { name.to_owned() };
     let key = format!("{resource}.rbac.authorization.k8s.io/{place}");
     let snapshot = records.snapshot();
-    let object: Value =
-        snapshot.get(&key).and_then(|record| serde_json::from_slice(&record.value).ok()).unwrap_or_default();
+    let object = snapshot.get(&key).map(|record| read(record)).unwrap_or_default();
     serde_json::from_value(object["rules"].clone()).unwrap_or_default()
 }
 

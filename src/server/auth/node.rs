@@ -1,7 +1,7 @@
 //! The Node authorizer: what a kubelet may read and write, by what runs on its node.
 
 use super::{Attributes, User};
-use crate::registry::Records;
+use crate::registry::{Records, read};
 use serde_json::Value;
 
 const GROUP: &str = "system:nodes";
@@ -72,7 +72,7 @@ impl NodeAuthorizer {
         let mut own =
             snapshot.range(&prefix, None).filter(|record| record.index.field("spec.nodeName") == node);
         own.any(|record| {
-            let pod: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+            let pod = read(record);
             refers(&pod["spec"], attributes.resource, attributes.name)
         })
     }

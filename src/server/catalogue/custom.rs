@@ -4,6 +4,7 @@ use super::converter::Converters;
 use super::definitions::{Defined, Types};
 use crate::registry::{Part, Record};
 use crate::rules::Findings;
+use crate::strategies::FINALIZERS;
 use api::apply::Typed;
 use api::custom::{
     Conversion, Definition, Form, Malformed, Published, Scale, Structural, Version, published, version_rank,
@@ -18,9 +19,6 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
-
-/// Finalizers of Kubernetes itself, which need no domain.
-const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
 /// Faults of objects that rules are not made for.
 const BLOCKING: [&str; 5] = [
@@ -44,12 +42,18 @@ pub(crate) struct Custom {
 impl Custom {
     /// The versions that a definition serves.
     pub(super) fn all(defined: &Arc<Defined>, converters: &Arc<Converters>) -> impl Iterator<Item = Self> {
-        let served = |at: &usize| defined.definition.versions[*at].served;
         let of = |at: usize| {
             let (defined, converters) = (defined.clone(), converters.clone());
             Self { kind: defined.versions[at].row, defined, at, converters }
         };
-        (0..defined.versions.len()).filter(served).map(of)
+        defined.served().map(of)
+    }
+
+    /// The versions in which the same objects are served, the best one first.
+    pub(super) fn versions(&self) -> Vec<&'static Kind> {
+        let mut all: Vec<_> = self.defined.served().map(|at| self.defined.versions[at].row).collect();
+        all.sort_by_key(|row| Reverse(version_rank(row.version)));
+        all
     }
 
     /// Its place among others: discovery lists by group, and the best version of a group first.
@@ -112,10 +116,15 @@ impl Custom {
 
     /// Brings an object that somebody writes into the form of its schema.
     pub(crate) fn shape(&self, object: &mut Value) -> schema::Findings {
+        self.fit(object, Malformed::Refused)
+    }
+
+    /// Leaves of an object what its schema knows, and fills in the defaults.
+    fn fit(&self, object: &mut Value, malformed: Malformed) -> schema::Findings {
         let schema = self.schema();
         let prunes = !self.definition().preserve_unknown_fields;
         let mut unknown = if prunes { schema.prune(object) } else { Vec::new() };
-        match schema.coerce(object, Malformed::Refused) {
+        match schema.coerce(object, malformed) {
             Err(error) => return schema::Findings { unknown, ill_typed: Some(error.to_string()) },
             Ok(more) => unknown.extend(more),
         }
@@ -133,15 +142,8 @@ impl Custom {
     /// Stored objects in this version, by the schema as it is now.
     pub(crate) async fn read(&self, stored: Vec<Value>) -> Result<Vec<Value>, Refusal> {
         let mut objects = self.converted(stored, self.kind).await?;
-        let schema = self.schema();
-        for object in &mut objects {
-            if !self.definition().preserve_unknown_fields {
-                schema.prune(object);
-            }
-            schema.coerce(object, Malformed::Dropped).map_err(Refusal::internal)?;
-            schema.default(object);
-        }
-        Ok(objects)
+        let ill_typed = objects.iter_mut().find_map(|object| self.fit(object, Malformed::Dropped).ill_typed);
+        ill_typed.map_or(Ok(objects), |why| Err(Refusal::internal(why)))
     }
 
     /// A stored object in this version.
@@ -236,7 +238,7 @@ impl Custom {
         added.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
         added.dedup();
         let lone = added.iter().filter_map(Value::as_str);
-        let lone = lone.filter(|name| !name.contains('/') && !STANDARD_FINALIZERS.contains(name));
+        let lone = lone.filter(|name| !name.contains('/') && !FINALIZERS.contains(name));
         lone.map(|name| {
             let path = if name.contains('.') { " including a path (/)" } else { "" };
             format!("metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers")

@@ -1,6 +1,6 @@
 //! Definitions as the server keeps them.
 
-use crate::registry::{Index, Record};
+use crate::registry::{Index, Record, read};
 use crate::rules::Rules;
 use api::apply::{ShapeId, Shapes};
 use api::custom::{Definition, Names, Structural, row, schema_of};
@@ -64,7 +64,7 @@ pub(super) fn all(
 impl Defined {
     /// Reads a definition; `before` is what it said before. `None` if it is not served.
     fn of(record: &Arc<Record>, before: Option<&Self>) -> Option<Self> {
-        let object = decoded(record);
+        let object = read(record);
         let is = |of: &str| {
             let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
             conditions.any(|one| one["type"] == of && one["status"] == "True")
@@ -100,11 +100,17 @@ impl Defined {
         self.record.revision
     }
 
+    /// The places of the versions that are served.
+    pub(super) fn served(&self) -> impl Iterator<Item = usize> {
+        let versions = self.definition.versions.iter().enumerate();
+        versions.filter(|(_, version)| version.served).map(|(at, _)| at)
+    }
+
     /// What the schema of a version says, which is read when it is first needed: of most of the hundreds
     /// of definitions that an operator brings there is never an object.
     pub(super) fn types(&self, at: usize) -> &Types {
         self.versions[at].types.get_or_init(|| {
-            let object = decoded(&self.record);
+            let object = read(&self.record);
             let version = &self.definition.versions[at];
             let whole = schema_of(&object, &version.name);
             let schema = whole.map(Structural::of).and_then(Result::ok).unwrap_or_else(Structural::anything);
@@ -115,10 +121,6 @@ impl Defined {
 
     /// The schema of a version as the definition has it.
     pub(super) fn schema(&self, at: usize) -> Option<Value> {
-        schema_of(&decoded(&self.record), &self.definition.versions[at].name).cloned()
+        schema_of(&read(&self.record), &self.definition.versions[at].name).cloned()
     }
-}
-
-fn decoded(record: &Record) -> Value {
-    serde_json::from_slice(&record.value).unwrap_or_default()
 }

@@ -120,14 +120,9 @@ impl Catalogue<'_> {
         })
     }
 
-    /// The versions of a custom kind.
+    /// The versions of a custom kind that are served; none for kinds of the table.
     pub(crate) fn versions(self, kind: &Kind) -> Vec<&'static Kind> {
-        if !kind.custom {
-            return Vec::new();
-        }
-        let added = self.added();
-        let all = added.customs.iter().map(|custom| custom.kind);
-        all.filter(|own| (own.group, own.plural) == (kind.group, kind.plural)).collect()
+        self.custom(kind).ok().flatten().map_or_else(Vec::new, |custom| custom.versions())
     }
 
     /// What a definition says of a kind; `None` for kinds of the table, and 404 for custom ones that are

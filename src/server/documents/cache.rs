@@ -32,7 +32,7 @@ pub(super) enum Encoding {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Published {
     pub(super) gzip: Bytes,
-    /// The digest of its JSON, for `ETag`.
+    /// For `ETag`: the digest of its JSON, or the state of its definitions.
     pub(super) tag: String,
 }
 

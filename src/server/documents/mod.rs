@@ -215,25 +215,25 @@ impl Documents {
         })
     }
 
-    /// The digest of a document of OpenAPI v3. Where definitions are part of it, it tells which they are:
-    /// hundreds of documents need not be written to see that one of them changed.
-    fn tag(&self, added: &Added, name: &str) -> Option<String> {
-        let own = self.tags().get(name);
-        let place = name.strip_prefix("apis/").and_then(|name| name.split_once('/'));
-        let here = |custom: &&Custom| place == Some((custom.kind.group, custom.kind.version));
-        let mut customs = added.customs().iter().filter(here).peekable();
-        if customs.peek().is_none() {
-            return own.cloned();
+    /// What tells a document of OpenAPI v3 that definitions are part of from what it was: which they are.
+    /// Hundreds of documents need not be written to see that one of them changed. `None` for those that
+    /// nothing can change.
+    fn state(&self, added: &Added, name: &str) -> Option<String> {
+        let place = name.strip_prefix("apis/")?.split_once('/')?;
+        let here = |custom: &&Custom| place == (custom.kind.group, custom.kind.version);
+        let revision = |custom: &Custom| (custom.kind.plural, custom.revision());
+        let revisions: Vec<_> = added.customs().iter().filter(here).map(revision).collect();
+        if revisions.is_empty() {
+            return None;
         }
-        let revisions: Vec<_> = customs.map(|custom| (custom.kind.plural, custom.revision())).collect();
-        let said = format!("{} {name} {own:?} {revisions:?}", self.version);
+        let said = format!("{} {name} {revisions:?}", self.version);
         cache::tag(&|out| out.write_all(said.as_bytes()).map(|()| true)).ok()?
     }
 
     /// `/openapi/v3`: where each document is. It is served as a file that nobody knows the kind of, made now.
     fn index(&self, added: &Added) -> Response<Body> {
         let place = |name: String| {
-            let tag = self.tag(added, &name)?;
+            let tag = self.state(added, &name).or_else(|| self.tags().get(&name).cloned())?;
             let url = format!("/openapi/v3/{name}?hash={tag}");
             Some((name, json!({"serverRelativeURL": url})))
         };
@@ -261,10 +261,9 @@ impl Documents {
             return Ok(response);
         };
         let state = match path.strip_prefix("openapi/v3/") {
-            Some(name) => self.tag(added, name),
-            None => Some(format!("{} {}", added.revision(), self.others.openapi_v2().0)),
+            Some(name) => self.state(added, name).unwrap_or_default(),
+            None => format!("{} {}", added.revision(), self.others.openapi_v2().0),
         };
-        let Some(state) = state else { return Ok(answer::empty(StatusCode::NOT_FOUND)) };
         let key = Key { path: path.to_owned(), encoding, state };
         let published = self.published(added, key).map_err(Refusal::internal)?;
         let Some(published) = published else { return Ok(answer::empty(StatusCode::NOT_FOUND)) };
@@ -303,7 +302,8 @@ impl Documents {
         let published = match key.encoding {
             Encoding::Json => {
                 let mut made = cache::publish(&|out| self.write(added, &key.path, out))?;
-                if let Some(made) = made.as_mut().filter(|_| key.path != "openapi/v2") {
+                let told = key.path != "openapi/v2" && !key.state.is_empty();
+                if let Some(made) = made.as_mut().filter(|_| told) {
                     made.tag.clone_from(&key.state);
                 }
                 made

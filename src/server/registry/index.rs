@@ -119,7 +119,7 @@ impl Selection {
         if own.peek().is_none() {
             return Vec::new();
         }
-        let object: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+        let object = super::read(record);
         let text = |path: &str| match path.split('.').fold(&object, |value, part| &value[part]) {
             Value::Null => String::new(),
             Value::String(text) => text.clone(),

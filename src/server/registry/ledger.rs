@@ -260,7 +260,7 @@ impl Account {
             return;
         }
         for record in snapshot.range(&prefix, None) {
-            let object: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+            let object = super::read(record);
             demand::add(&mut self.used, &self.quota.used_by(kind, &object, now));
             self.note_end(kind, &object, now);
         }
@@ -339,7 +339,7 @@ fn counted_kinds(records: &Records) -> Vec<&'static Kind> {
 }
 
 fn read(record: &Record) -> Quota {
-    Quota::of(&serde_json::from_slice(&record.value).unwrap_or_default())
+    Quota::of(&super::read(record))
 }
 
 #[cfg(test)]

@@ -86,6 +86,10 @@ pub(super) async fn all_shown(
 ) -> Result<Vec<Arc<Record>>, Refusal> {
     let Some(custom) = catalogue.custom(kind)? else { return Ok(records) };
     let others: Vec<usize> = (0..records.len()).filter(|at| !custom.is_shown(&records[*at])).collect();
+    // Else the schema would be read for nothing.
+    if others.is_empty() {
+        return Ok(records);
+    }
     let stored = others.iter().map(|at| decoded(&records[*at])).collect::<Result<_, _>>()?;
     for (at, object) in others.into_iter().zip(custom.read(stored).await?) {
         records[at] = rewritten(&records[at], &object);

@@ -164,9 +164,8 @@ impl Rendering {
                 serde_json::from_slice(&partial(*meta, &record.value)).ok()
             }),
             Self::Table(meta, include) => {
-                let decoded = |record: &Record| serde_json::from_slice(&record.value).unwrap_or_default();
                 let form = (*meta, *include);
-                let rows = page.items.iter().map(|record| row(kind, decoded(record), form)).collect();
+                let rows = page.items.iter().map(|record| row(kind, super::read(record), form)).collect();
                 vec![table((kind, *meta), page.metadata(), rows, true).to_string().into()]
             }
         }

@@ -1,7 +1,6 @@
 //! How much there is of each kind, and how many watch it: what a request will cost.
 
-use super::index::Record;
-use super::index::kind_of_key;
+use super::index::{Record, kind_of_key};
 use crate::flow::Load;
 use api::kinds::{KINDS, Kind};
 use api::selector::Fields;
@@ -32,6 +31,12 @@ pub(crate) struct Usages {
 }
 
 impl Usage {
+    /// What there is; who watches is not counted.
+    fn load(&self) -> Load {
+        let number = |number: &AtomicI64| u64::try_from(number.load(Ordering::Relaxed)).unwrap_or(0);
+        Load { objects: number(&self.objects), bytes: number(&self.bytes), watches: 0 }
+    }
+
     fn watches(&self) -> MutexGuard<'_, HashMap<Watched, u32>> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,9 +105,7 @@ impl Usages {
     }
 
     pub(crate) fn load(&self, kind: &Kind) -> Load {
-        let usage = self.of(kind);
-        let number = |number: &AtomicI64| u64::try_from(number.load(Ordering::Relaxed)).unwrap_or(0);
-        Load { objects: number(&usage.objects), bytes: number(&usage.bytes), watches: 0 }
+        self.of(kind).load()
     }
 
     /// The load of a write to an object of a namespace: who watches the kind, the namespace or the object.
@@ -113,7 +116,7 @@ impl Usages {
             |namespace: &str, name: &str| watches.get(&(namespace.into(), name.into())).copied().unwrap_or(0);
         let of_namespace = if namespace.is_empty() { 0 } else { count(namespace, "") };
         let of_object = if name.is_empty() { 0 } else { count(namespace, name) };
-        Load { watches: count("", "") + of_namespace + of_object, ..self.load(kind) }
+        Load { watches: count("", "") + of_namespace + of_object, ..usage.load() }
     }
 
     /// Counts a watch, if there is room for one more. Those that see the objects of one node alone cost
@@ -143,8 +146,7 @@ impl Usages {
             .map(|kind| (kind.resource(), self.load(kind).objects))
             .collect();
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        let counted = |usage: &Usage| u64::try_from(usage.objects.load(Ordering::Relaxed)).unwrap_or(0);
-        all.extend(others.iter().map(|(resource, usage)| (resource.clone(), counted(usage))));
+        all.extend(others.iter().map(|(resource, usage)| (resource.clone(), usage.load().objects)));
         all.sort();
         all
     }

@@ -3,6 +3,7 @@
 use super::admission::{client_config, review_versions};
 use super::{Changes, Generation, PLAIN, Strategy, default, default_zero, items, text};
 use crate::rules::check_definition;
+use api::custom::CLEANUP;
 use api::custom::{selectable, violations};
 use api::validate::{At, Error, Rule, dns_subdomain, path_segment, rfc1035_label};
 use serde_json::{Value, json};
@@ -94,9 +95,6 @@ pub(super) const DEFINITION: Strategy = Strategy {
     },
     ..PLAIN
 };
-
-/// Holds a definition back until its objects are gone.
-const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// Problems with a text, as one.
 fn joined(at: &At, rule: Rule, prefix: &str) {

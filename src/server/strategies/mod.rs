@@ -145,7 +145,7 @@ const PLAIN: Strategy = Strategy {
 const CUSTOM: Strategy = Strategy { generation: Generation::Counted, ..PLAIN };
 
 /// Finalizers of Kubernetes itself, which need no domain.
-const FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+pub(crate) const FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
 impl Strategy {
     /// What is wrong with a new object.

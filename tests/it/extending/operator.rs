@@ -123,8 +123,8 @@ impl Operator {
         while let Err(taken) = self.leases().create(&PostParams::default(), &lease).await {
             let kube::Error::Api(status) = taken else { panic!("{taken}") };
             assert_eq!(status.reason, "AlreadyExists", "{status:?}");
-            let gone = await_condition(self.leases(), OPERATOR, conditions::is_deleted(""));
-            drop(tokio::time::timeout(Duration::from_millis(300), gone).await);
+            let free = |lease: Option<&Lease>| lease.is_none();
+            await_condition(self.leases(), OPERATOR, free).await.unwrap();
         }
     }
 }
@@ -221,11 +221,10 @@ async fn removed(client: &Client, berths: &Api<Berth>, operator: &Operator) {
     let gone = |map: Option<&ConfigMap>| map.is_none();
     berths.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
     tokio::time::timeout(SOON, await_condition(maps, "one", gone)).await.unwrap().unwrap();
-    let all = async {
-        while !berths.list(&ListParams::default()).await.unwrap().items.is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(SOON, all).await.unwrap();
+    for name in ["one", "two"] {
+        let gone = |berth: Option<&Berth>| berth.is_none();
+        tokio::time::timeout(SOON, await_condition(berths.clone(), name, gone)).await.unwrap().unwrap();
+    }
+    assert!(berths.list(&ListParams::default()).await.unwrap().items.is_empty());
     assert_eq!(operator.cleaned.load(Ordering::Relaxed), 2);
 }

@@ -1,6 +1,6 @@
 //! What admission reads: one consistent state of the store, and who may do what.
 
-use super::super::{Index, Record, Records};
+use super::super::{Index, Record, Records, read};
 use super::Dynamic;
 use crate::auth::{Attributes, Authorizer, User};
 use api::kinds::{Kind, by_kind};
@@ -58,9 +58,4 @@ impl<'a> View<'a> {
     pub(super) fn allows(&self, user: &User, attributes: &Attributes<'_>) -> bool {
         self.authorizer.allows(user, attributes)
     }
-}
-
-/// A stored object is JSON; what the disk has damaged is null and fits no rule.
-fn read(record: &Record) -> Value {
-    serde_json::from_slice(&record.value).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 use super::super::text;
 use super::addresses_of;
-use crate::registry::{Index, Records, encode, new_uid, note_maker, timestamp};
+use crate::registry::{Index, Records, encode, new_uid, note_maker, read, timestamp};
 use api::kinds::{Kind, by_kind};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ pub(super) async fn release_all(records: &Records, addresses: &[Ipv4Addr]) {
 async fn release(records: &Records, address: Ipv4Addr) -> Result<(), WriteError<Index>> {
     let key = key(address);
     let Some(record) = records.snapshot().get(&key).cloned() else { return Ok(()) };
-    let object: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+    let object = read(&record);
     if text(&object["metadata"]["labels"], "ipaddress.kubernetes.io/managed-by") != MANAGER {
         return Ok(());
     }
@@ -78,14 +78,14 @@ pub(super) async fn repair(records: &Records) {
     let snapshot = records.snapshot();
     let mut wanted: BTreeMap<Ipv4Addr, (String, String)> = BTreeMap::new();
     for record in snapshot.range("services/", None) {
-        let service: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+        let service = read(record);
         let meta = &service["metadata"];
         for address in addresses_of(&service["spec"]) {
             wanted.insert(address, (text(meta, "namespace").to_owned(), text(meta, "name").to_owned()));
         }
     }
     for record in snapshot.range(&kind().storage_prefix(), None) {
-        let object: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+        let object = read(record);
         let Ok(address) = text(&object["metadata"], "name").parse() else { continue };
         let parent = &object["spec"]["parentRef"];
         let of = (text(parent, "namespace").to_owned(), text(parent, "name").to_owned());

@@ -11,7 +11,7 @@ mod pools;
 pub use pools::AddressPool;
 
 use super::{items, items_mut, text};
-use crate::registry::Records;
+use crate::registry::{Records, read};
 use api::kinds::Kind;
 use api::status::Refusal;
 use api::validate::{Error, Path};
@@ -68,7 +68,7 @@ fn ports_of_services(records: &Records) -> HashMap<u16, Box<str>> {
     let mut ports = HashMap::new();
     for record in records.snapshot().range("services/", None) {
         if matches!(record.index.field("spec.type"), "NodePort" | "LoadBalancer") {
-            let service: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+            let service = read(record);
             ports.extend(ports_of(&service["spec"]).into_iter().map(|port| (port, record.index.uid.clone())));
         }
     }

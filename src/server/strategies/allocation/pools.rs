@@ -1,7 +1,7 @@
 //! Where addresses and ports come from: blocks, and their two bands (KEP-3070, KEP-3668).
 
 use super::super::{items, text};
-use crate::registry::{Index, Records, random};
+use crate::registry::{Index, Records, random, read};
 use serde_json::Value;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -79,7 +79,7 @@ impl Pools {
         let mut blocks = Vec::new();
         let mut any = false;
         for record in snapshot.range("servicecidrs.networking.k8s.io/", None) {
-            let cidr: Value = serde_json::from_slice(&record.value).unwrap_or_default();
+            let cidr = read(record);
             any = true;
             if text(&cidr["metadata"], "deletionTimestamp").is_empty() {
                 let texts = items(&cidr["spec"], "cidrs").iter().filter_map(Value::as_str);
