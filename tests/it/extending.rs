@@ -1,6 +1,7 @@
 //! What people add to the API: custom resources as kubectl, clients and controllers see them.
 
 mod conversion;
+mod migration;
 mod operator;
 mod rules;
 
@@ -98,6 +99,7 @@ fn custom_resources_are_like_any_others() {
         ("names", names),
         ("rules", rules::all),
         ("conversion", conversion::all),
+        ("migration", migration::all),
     ];
     let fails = |part: fn(&Https)| std::panic::catch_unwind(AssertUnwindSafe(|| part(&https))).is_err();
     let failed: Vec<_> = parts.iter().filter(|(_, part)| fails(*part)).map(|(name, _)| name).collect();

@@ -2,7 +2,7 @@
 //! pass through as they are.
 
 use super::index::kind_of_key;
-use super::{Index, Record, Registry, decoded, encode};
+use super::{Index, Record, Registry, apply, decoded, encode};
 use crate::catalogue::{Catalogue, Custom, Subject};
 use api::kinds::Kind;
 use api::status::Refusal;
@@ -65,6 +65,23 @@ pub(super) async fn shown(custom: Option<&Custom>, record: Arc<Record>) -> Resul
     let Some(custom) = custom.filter(|custom| !custom.is_shown(&record)) else { return Ok(record) };
     let object = custom.read_one(decoded(&record)?).await?;
     Ok(rewritten(&record, &object))
+}
+
+/// Whether the form that a record has in a version is the one that it would be stored in. A definition may
+/// say other defaults by now, or store another version: then a write of what is shown changes the record.
+/// The form comes without `managedFields`.
+pub(super) async fn is_stored_so(
+    subject: Subject<'_>,
+    record: &Record,
+    form: &Value,
+) -> Result<bool, Refusal> {
+    let Some(custom) = subject.custom else { return Ok(true) };
+    if custom.is_stored() && custom.is_shown(record) {
+        return Ok(true);
+    }
+    let mut stored = decoded(record)?;
+    apply::take(&mut stored);
+    Ok(custom.stored(form.clone()).await? == stored)
 }
 
 /// The same record with another form of its object.

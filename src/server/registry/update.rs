@@ -3,6 +3,7 @@
 use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
+use super::reading::is_stored_so;
 use super::{Context, Form, Index, Outcome, Place, Record, Registry, decode_checked, store_refusal};
 use crate::catalogue::Subject;
 use crate::conversion;
@@ -147,7 +148,8 @@ impl Registry {
             let Prepared { managed, warnings: more, held } =
                 self.prepare((place, subject), (&mut new, &old), (part, &mut owned), context).await?;
             warnings.extend(more);
-            if new == old && apply::is_same(&managed, &owned) {
+            let same = new == old && apply::is_same(&managed, &owned);
+            if same && is_stored_so(subject, &record, &new).await? {
                 let object = self.shown(kind, record.value.clone()).await?;
                 return Ok(Outcome { object, created: false, warnings });
             }
