@@ -232,6 +232,7 @@ objects!(
     crate::apps::Deployment,
     crate::apps::ReplicaSet,
     crate::batch::Job,
+    k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler,
     crate::coordination::Lease,
     crate::discovery::EndpointSlice,
     crate::networking::IPAddress,

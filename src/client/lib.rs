@@ -17,5 +17,5 @@ pub use cache::{Cache, Change, Snapshot};
 pub use caches::Caches;
 pub use events::Recorder;
 pub use queue::{Next, Queue};
-pub use request::{Client, Error, ListSelector, Patch, Transport, path_of};
+pub use request::{Client, Error, ListSelector, Patch, Transport, escape, path_of};
 pub use watch::{Event, Watch};

@@ -6,6 +6,7 @@ use api::custom::{Conversion, Definition, Names, Version, row};
 use api::kinds::{self, Kind};
 use api::slim::CustomResourceDefinition;
 use client::Cache;
+use std::sync::Arc;
 
 /// The kinds that definitions add.
 #[derive(Clone)]
@@ -23,16 +24,24 @@ impl CustomKinds {
         self.definitions.snapshot().iter().filter_map(|definition| kind_of(definition)).collect()
     }
 
+    /// The kind of a group in the version that is served first, of the table or of a definition.
+    pub(crate) fn by_group(&self, group: &str, kind: &str) -> Option<&'static Kind> {
+        let own = kinds::KINDS.iter().find(|own| (own.group, own.kind) == (group, kind));
+        own.or_else(|| kind_of(self.definition(group, kind)?.as_ref()))
+    }
+
+    fn definition(&self, group: &str, kind: &str) -> Option<Arc<CustomResourceDefinition>> {
+        let of = |one: &CustomResourceDefinition| {
+            *one.spec.group == *group && *one.status.accepted_names.kind == *kind
+        };
+        self.definitions.snapshot().iter().find(|one| of(one) && one.is("Established")).cloned()
+    }
+
     /// The kind of an `apiVersion` and `kind`, of the table or of a definition.
     pub(crate) fn by_kind(&self, api_version: &str, kind: &str) -> Option<&'static Kind> {
         kinds::by_kind(api_version, kind).or_else(|| {
             let (group, version) = api_version.split_once('/')?;
-            let all = self.definitions.snapshot();
-            let of = |one: &CustomResourceDefinition| {
-                *one.spec.group == *group && *one.status.accepted_names.kind == *kind
-            };
-            let definition = all.iter().find(|one| of(one) && one.is("Established"))?;
-            row_of(definition, version)
+            row_of(self.definition(group, kind)?.as_ref(), version)
         })
     }
 }

@@ -5,6 +5,10 @@
 //! on a cache that is older than their own writes. Start reading at [`start`], then `replicaset.rs`,
 //! the plainest of them.
 
+mod autoscaler;
+mod autoscaler_metrics;
+mod autoscaler_runner;
+mod autoscaler_usage;
 mod availability;
 mod backends;
 mod common;
@@ -98,5 +102,6 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     service_addresses::start(&room);
     service_ports::start(&room, config.node_ports);
     definitions::start(&room);
+    autoscaler_runner::start(&room);
     garbage_runner::start(&room);
 }

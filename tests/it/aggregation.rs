@@ -1,5 +1,6 @@
 //! API aggregation: a sample extension API server behind an APIService.
 
+mod autoscaling;
 mod extension;
 
 use crate::support::cluster::{Cluster, SOON};
@@ -47,10 +48,16 @@ impl Sample {
 
     /// The APIService of the sample group.
     fn register(&self) {
+        self.register_as(NAME, GROUP);
+    }
+
+    /// Another APIService of the same server.
+    fn register_as(&self, name: &str, group: &str) {
+        let version = name.split('.').next();
         let bundle = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &self.shown.pem);
         self.made(
             SERVICES,
-            &json!({"metadata": {"name": NAME}, "spec": {"group": GROUP, "version": "v1", "caBundle": bundle,
+            &json!({"metadata": {"name": name}, "spec": {"group": group, "version": version, "caBundle": bundle,
                 "groupPriorityMinimum": 2000, "versionPriority": 10,
                 "service": {"namespace": "default", "name": "sample"}}}),
         );

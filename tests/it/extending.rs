@@ -11,7 +11,7 @@ use crate::support::process::wait_for;
 use serde_json::{Value, json};
 use std::panic::AssertUnwindSafe;
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const BOATS: &str = "/apis/example.com/v1/namespaces/default/boats";
 const OLD_BOATS: &str = "/apis/example.com/v1beta1/namespaces/default/boats";
 
@@ -390,6 +390,10 @@ fn namespaces(https: &Https) {
 fn removal(https: &Https) {
     let held = json!({"metadata": {"finalizers": ["example.com/hold"]}});
     assert_eq!(https.send("PATCH", &format!("{BOATS}/first"), MERGE, &held).0, 200);
+    let (_, list) = https.call("GET", BOATS);
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let events =
+        https.ask("GET", &format!("{BOATS}?watch=1&resourceVersion={version}")).watch().ok().unwrap();
     let path = format!("{DEFINITIONS}/boats.example.com");
     let (code, going) = https.call("DELETE", &path);
     assert_eq!((code, condition(&going, "Terminating")), (200, Some("True".into())), "{going}");
@@ -407,4 +411,7 @@ fn removal(https: &Https) {
     wait_for("a definition to go", SOON, || (https.call("GET", &path).0 == 404).then_some(()));
     assert_eq!(https.call("GET", BOATS).0, 404);
     assert_eq!(https.call("GET", "/apis/example.com").0, 404);
+    let all: Vec<Value> = std::iter::from_fn(|| events.next(SOON).unwrap()).collect();
+    let deleted = all.iter().filter(|event| event["type"] == "DELETED");
+    assert_eq!(deleted.count(), list["items"].as_array().unwrap().len(), "the watch ends with them: {all:?}");
 }

@@ -97,6 +97,7 @@ pub struct PodSchedulingGate {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
+    pub name: Box<str>,
     pub ports: Option<Box<[ContainerPort]>>,
     pub resources: ResourceRequirements,
     pub restart_policy: Option<Box<str>>,
@@ -128,6 +129,7 @@ pub struct ResourceRequirements {
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
     pub phase: Option<Box<str>>,
+    pub start_time: Option<Time>,
     /// Only those that somebody but the node decides by.
     #[serde(deserialize_with = "conditions")]
     pub conditions: Option<Box<[PodCondition]>>,

@@ -18,6 +18,7 @@ use serde_json::Value;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 /// Faults of objects that rules are not made for.
@@ -64,6 +65,11 @@ impl Custom {
     /// Tells what it is now from what it was.
     pub(crate) fn revision(&self) -> u64 {
         self.defined.revision()
+    }
+
+    /// True once the definition is gone.
+    pub(crate) fn gone(&self) -> watch::Receiver<bool> {
+        self.defined.gone.subscribe()
     }
 
     fn definition(&self) -> &Definition {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use store::Snapshot;
+use tokio::sync::watch;
 
 /// Where definitions are stored.
 const PREFIX: &str = "customresourcedefinitions.apiextensions.k8s.io/";
@@ -28,6 +29,8 @@ pub(super) struct Defined {
     pub(super) uniform: bool,
     /// The place of the version in which objects are stored.
     pub(super) storage: usize,
+    /// True once the definition is gone: what it said and says later share this.
+    pub(super) gone: Arc<watch::Sender<bool>>,
 }
 
 /// What is kept of a version.
@@ -45,20 +48,28 @@ pub(super) struct Types {
     pub(super) rules: Option<Rules>,
 }
 
-/// The definitions that are served; those that did not change are taken from `known`.
+/// The definitions that are served; those that did not change are taken from `known`, and those that are no
+/// longer there are told to be gone.
 pub(super) fn all(
     snapshot: &Snapshot<Index>,
     known: &HashMap<String, Arc<Defined>>,
 ) -> HashMap<String, Arc<Defined>> {
     let one = |record: &Arc<Record>| {
         let name = record.key[PREFIX.len()..].to_owned();
-        let before = known.get(&name);
+        let before =
+            known.get(&name).filter(|before| before.record.create_revision == record.create_revision);
         if let Some(same) = before.filter(|before| before.record.revision == record.revision) {
             return Some((name, same.clone()));
         }
         Defined::of(record, before.map(Arc::as_ref)).map(|defined| (name, Arc::new(defined)))
     };
-    snapshot.range(PREFIX, None).filter_map(one).collect()
+    let all: HashMap<_, _> = snapshot.range(PREFIX, None).filter_map(one).collect();
+    for (name, before) in known {
+        if all.get(name).is_none_or(|now| !Arc::ptr_eq(&now.gone, &before.gone)) {
+            before.gone.send_replace(true);
+        }
+    }
+    all
 }
 
 impl Defined {
@@ -87,13 +98,14 @@ impl Defined {
         let same = before.filter(|before| before.generation == generation);
         let storage = definition.versions.iter().position(|version| version.storage)?;
         let since = same.map_or(record.revision, |before| before.since);
+        let gone = before.map_or_else(Arc::default, |before| before.gone.clone());
         let versions = versions?;
         let terminating = is("Terminating");
         let mut schemas = definition.versions.iter().map(|version| schema_of(&object, &version.name));
         let first = schemas.next();
         let uniform = schemas.all(|schema| Some(schema) == first);
         let record = record.clone();
-        Some(Self { record, generation, definition, since, terminating, versions, uniform, storage })
+        Some(Self { record, generation, definition, since, terminating, versions, uniform, storage, gone })
     }
 
     pub(super) fn revision(&self) -> u64 {

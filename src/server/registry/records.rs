@@ -112,6 +112,10 @@ impl Records {
         self.usages.wrote(written.previous.as_deref(), now);
         if let Some((group, _)) = group {
             self.changed[*group as usize].fetch_max(written.record.revision, Ordering::AcqRel);
+            if deletes && *group == Followed::Definitions {
+                // Who watches its objects waits for this.
+                self.catalogue().added();
+            }
         }
         Ok(written)
     }

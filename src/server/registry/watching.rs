@@ -5,6 +5,7 @@ use super::meta::random;
 use super::render::in_protobuf;
 use super::usage::Watching;
 use super::{Index, Record, Records, Registry, Rendering, Selection};
+use crate::catalogue::Custom;
 use crate::flow::{Lent, Permit, READING_LIMIT};
 use crate::http::query::Query;
 use api::kinds::Kind;
@@ -22,6 +23,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Event, Snapshot, Watch, WatchError};
+use tokio::sync::watch;
 use tokio::time::Sleep;
 
 /// How often a watch with nothing to tell says how far it is.
@@ -100,8 +102,9 @@ enum State {
 
 struct Stream {
     kind: &'static Kind,
-    /// What tells how objects of a custom kind are shown.
     records: Records,
+    /// What its definition said last, if the kind is a custom one, and what tells that it is gone.
+    custom: Option<(Custom, watch::Receiver<bool>)>,
     rendering: Rendering,
     selection: Selection,
     state: State,
@@ -146,6 +149,7 @@ impl Records {
         options: WatchOptions,
         serving: Serving,
     ) -> Result<Body, Refusal> {
+        let custom = self.catalogue().custom(kind)?.map(|custom| (custom.clone(), custom.gone()));
         let base = kind.storage_prefix();
         let prefix = if namespace.is_empty() { base } else { format!("{base}{namespace}/") };
         let fields = &options.selection.fields;
@@ -163,6 +167,7 @@ impl Records {
         let stream = Stream {
             kind,
             records: self.clone(),
+            custom,
             rendering: serving.rendering,
             selection: options.selection,
             state,
@@ -303,6 +308,11 @@ impl Stream {
             }
             () = &mut self.alarm => None,
             events = self.watch.next() => Some(events),
+            // After the last events: the deletions of its objects came before.
+            () = gone(&mut self.custom) => {
+                self.state = State::Ended;
+                return;
+            }
         };
         match waited {
             Some(Ok(events)) => {
@@ -344,14 +354,16 @@ impl Stream {
         self.told = event.record.revision;
     }
 
-    /// A record as the kind shows it. A custom kind that is gone ends the watch.
+    /// A record as the kind shows it. A version that is no longer served ends the watch.
     async fn shown(&mut self, record: &Arc<Record>) -> Option<Arc<Record>> {
-        if !self.kind.custom {
-            return Some(record.clone());
-        }
+        let Some((known, gone)) = &mut self.custom else { return Some(record.clone()) };
         let shown = match self.records.catalogue().custom(self.kind) {
-            Ok(custom) => super::reading::shown(custom.as_ref(), record.clone()).await,
-            Err(gone) => Err(gone),
+            Ok(Some(now)) if !*gone.borrow() => {
+                *known = now;
+                super::reading::shown(Some(known), record.clone()).await
+            }
+            Err(unserved) if !*gone.borrow() => Err(unserved),
+            _ => super::reading::shown(Some(known), record.clone()).await,
         };
         shown.inspect_err(|_| self.state = State::Ended).ok()
     }
@@ -394,6 +406,15 @@ impl Stream {
             push(&mut self.frames, &self.rendering, "ERROR", status);
         }
         self.state = State::Ended;
+    }
+}
+
+/// Completes when the definition of a custom kind is gone.
+async fn gone(custom: &mut Option<(Custom, watch::Receiver<bool>)>) {
+    match custom {
+        // Its sender is kept by what the definition said.
+        Some((_, gone)) => drop(gone.wait_for(|gone| *gone).await),
+        None => std::future::pending().await,
     }
 }
 

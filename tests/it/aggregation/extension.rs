@@ -17,6 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,13 +69,16 @@ pub(super) struct Extension {
     events: broadcast::Sender<Value>,
     /// How often its documents were made, by path.
     pub(super) asked: Mutex<Vec<String>>,
+    /// What is answered to reads of paths of other groups.
+    pub(super) answers: Mutex<BTreeMap<String, Value>>,
     pub(super) supervisor: Supervisor,
 }
 
 impl Extension {
     pub(super) fn new() -> Arc<Self> {
-        let (fruits, asked) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { fruits, events: broadcast::channel(16).0, asked, supervisor: Supervisor::new() })
+        let (fruits, asked, answers) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let events = broadcast::channel(16).0;
+        Arc::new(Self { fruits, events, asked, answers, supervisor: Supervisor::new() })
     }
 
     /// Serves every connection until `stop` is dropped.
@@ -116,6 +120,9 @@ impl Extension {
         self.asked.lock().unwrap().push(path.clone());
         if let Some(document) = document(&path, request.headers()) {
             return document;
+        }
+        if let Some(answer) = self.answers.lock().unwrap().get(&path) {
+            return coded(StatusCode::OK, answer);
         }
         let Some(rest) = path.strip_prefix(&format!("{ROOT}/namespaces/default/fruits")) else {
             return coded(StatusCode::NOT_FOUND, &json!({"kind": "Status", "code": 404}));
