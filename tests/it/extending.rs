@@ -7,7 +7,7 @@ mod rules;
 mod selecting;
 
 use crate::support::cluster::{Cluster, SOON};
-use crate::support::definition::{DEFINITIONS, condition, defined, definition};
+use crate::support::definition::{DEFINITIONS, condition, define, defined, definition};
 use crate::support::https::{APPLY, Https, JSON, JSON_PATCH, MERGE, STRATEGIC};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
@@ -70,6 +70,7 @@ fn custom_resources_are_like_any_others() {
         ("selections", selections),
         ("applying", applying),
         ("owners", owners),
+        ("orphans", orphans),
         ("quotas", quotas),
         ("names", names),
         ("rules", rules::all),
@@ -304,6 +305,26 @@ fn owners(https: &Https) {
     wait_for("what a custom object owned to go", SOON, || {
         (https.call("GET", &format!("{maps}/owned")).0 == 404).then_some(())
     });
+}
+
+/// What a custom object owned is let go, also of a kind that has just been defined.
+fn orphans(https: &Https) {
+    let mut rafts = definition("rafts.example.com", "rafts", "Raft", &json!({"type": "object"}));
+    rafts["spec"]["scope"] = json!("Cluster");
+    let _defined = define(https, &rafts);
+    let path = "/apis/rafts.example.com/v1/rafts";
+    let raft = |name: &str| json!({"apiVersion": "rafts.example.com/v1", "kind": "Raft", "metadata": {"name": name}});
+    let owner = created(https, path, &raft("owner"));
+    let mut owned = raft("owned");
+    owned["metadata"]["ownerReferences"] = json!([{"apiVersion": "rafts.example.com/v1", "kind": "Raft", "name": "owner", "uid": owner["metadata"]["uid"]}]);
+    created(https, path, &owned);
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Orphan"});
+    assert_eq!(https.send("DELETE", &format!("{path}/owner"), JSON, &options).0, 200);
+    wait_for("an owner of orphans to go", SOON, || {
+        (https.call("GET", &format!("{path}/owner")).0 == 404).then_some(())
+    });
+    let (code, orphan) = https.call("GET", &format!("{path}/owned"));
+    assert_eq!((code, &orphan["metadata"]["ownerReferences"]), (200, &Value::Null), "{orphan}");
 }
 
 fn quotas(https: &Https) {
