@@ -14,7 +14,7 @@ pub async fn durable_creates(
     bytes: usize,
 ) -> Result<f64, Error> {
     let supervisor = Supervisor::new();
-    let store = Store::<()>::open(Config::new(path), |_, _| (), &supervisor).await?;
+    let store = Store::<()>::open(Config::new(path), |_, _| (), Box::new(|_| {}), &supervisor).await?;
     let (done, mut all_done) = mpsc::channel::<usize>(1);
     let started = clock::instant();
     for writer in 0..writers {

@@ -6,7 +6,7 @@
 //! so what counts for them is what the ring dropped of their own topic.
 
 use crate::record::{Snapshot, State};
-use crate::{Record, Shared, WatchError};
+use crate::{Observer, Record, Shared, WatchError};
 use arc_swap::ArcSwap;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,12 +88,13 @@ impl<I> Ring<I> {
 pub(crate) struct History<I> {
     ring: RwLock<Ring<I>>,
     max_bytes: usize,
+    observer: Observer<I>,
 }
 
 impl<I> History<I> {
-    pub(crate) fn new(max_bytes: usize, floor: u64) -> Self {
+    pub(crate) fn new(max_bytes: usize, floor: u64, observer: Observer<I>) -> Self {
         let ring = Ring { events: VecDeque::new(), bytes: 0, floor, topics: HashMap::new() };
-        Self { ring: RwLock::new(ring), max_bytes }
+        Self { ring: RwLock::new(ring), max_bytes, observer }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Ring<I>> {
@@ -118,6 +119,7 @@ impl<I> History<I> {
         let mut ring = self.write();
         current.store(Arc::new(state));
         for event in events {
+            (self.observer)(&event);
             for name in ["", topic_of(&event.record.key)] {
                 let topic = ring.topics.get(name);
                 concerned.extend(

@@ -66,6 +66,10 @@ impl Config {
 /// Computes what is kept beside a value, when the database is read at start.
 pub type Indexer<I> = fn(key: &str, value: &[u8]) -> I;
 
+/// Is told of every change once it is visible, and before anybody who watches; whether or not the writer
+/// still waits. It must not block.
+pub type Observer<I> = Box<dyn Fn(&Event<I>) + Send + Sync>;
+
 /// What a write expects of the key's current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -146,7 +150,12 @@ impl<I> Clone for Store<I> {
 impl<I: Send + Sync + 'static> Store<I> {
     /// Opens the database, making it if it is missing, reads the current state into memory and starts
     /// the writer under `supervisor`.
-    pub async fn open(config: Config, indexer: Indexer<I>, supervisor: &Supervisor) -> Result<Self, Error> {
+    pub async fn open(
+        config: Config,
+        indexer: Indexer<I>,
+        observer: Observer<I>,
+        supervisor: &Supervisor,
+    ) -> Result<Self, Error> {
         let path = Arc::new(config.path.clone());
         let interval = config.upkeep_interval;
         let history_bytes = config.history_bytes;
@@ -159,7 +168,7 @@ impl<I: Send + Sync + 'static> Store<I> {
             .await
             .map_err(|join| Error::Database { path: path.to_path_buf(), reason: join.to_string() })??;
         let shared = Arc::new(Shared {
-            history: History::new(history_bytes, state.revision),
+            history: History::new(history_bytes, state.revision, observer),
             state: ArcSwap::from_pointee(state),
             pins: Mutex::default(),
             compacted,

@@ -54,7 +54,7 @@ pub(crate) async fn open(path: &Path) -> (Store<usize>, Supervisor) {
 
 async fn open_with(config: Config) -> Result<(Store<usize>, Supervisor), Error> {
     let supervisor = Supervisor::new();
-    Ok((Store::open(config, index, &supervisor).await?, supervisor))
+    Ok((Store::open(config, index, Box::new(|_| {}), &supervisor).await?, supervisor))
 }
 
 /// The one sentence a person sees when the store cannot be opened, with the path cut to its name.

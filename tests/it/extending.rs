@@ -4,25 +4,17 @@ mod conversion;
 mod migration;
 mod operator;
 mod rules;
+mod selecting;
 
 use crate::support::cluster::{Cluster, SOON};
+use crate::support::definition::{DEFINITIONS, condition, define, defined, definition};
 use crate::support::https::{APPLY, Https, JSON, JSON_PATCH, MERGE, STRATEGIC};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
 use std::panic::AssertUnwindSafe;
 
-pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const BOATS: &str = "/apis/example.com/v1/namespaces/default/boats";
 const OLD_BOATS: &str = "/apis/example.com/v1beta1/namespaces/default/boats";
-
-/// A definition of a group, with one version that has this schema.
-fn definition(group: &str, plural: &str, kind: &str, schema: &Value) -> Value {
-    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.{group}")},
-        "spec": {"group": group, "scope": "Namespaced", "names": {"plural": plural, "kind": kind},
-            "versions": [{"name": "v1", "served": true, "storage": true,
-                "schema": {"openAPIV3Schema": schema}}]}})
-}
 
 /// Boats: two versions, both subresources, columns, fields to select by.
 fn boats() -> Value {
@@ -62,23 +54,6 @@ fn created(https: &Https, path: &str, object: &Value) -> Value {
     made
 }
 
-/// Makes a definition and waits until its objects are served.
-#[track_caller]
-fn defined(https: &Https, definition: &Value) {
-    created(https, DEFINITIONS, definition);
-    let name = definition["metadata"]["name"].as_str().unwrap();
-    wait_for("a definition that is served", SOON, || {
-        let (_, own) = https.call("GET", &format!("{DEFINITIONS}/{name}"));
-        condition(&own, "Established").map(|status| assert_eq!(status, "True"))
-    });
-}
-
-fn condition(object: &Value, of: &str) -> Option<String> {
-    let conditions = object["status"]["conditions"].as_array()?;
-    let own = conditions.iter().find(|own| own["type"] == of)?;
-    own["status"].as_str().map(str::to_owned)
-}
-
 /// A part of a test by its name.
 type Part = (&'static str, fn(&Https));
 
@@ -95,6 +70,7 @@ fn custom_resources_are_like_any_others() {
         ("selections", selections),
         ("applying", applying),
         ("owners", owners),
+        ("orphans", orphans),
         ("quotas", quotas),
         ("names", names),
         ("rules", rules::all),
@@ -105,6 +81,7 @@ fn custom_resources_are_like_any_others() {
     let failed: Vec<_> = parts.iter().filter(|(_, part)| fails(*part)).map(|(name, _)| name).collect();
     assert!(failed.is_empty(), "these fail: {failed:?}");
     with_kubectl(&cluster);
+    selecting::all(&cluster, &https);
     cluster.stop("KILL");
     cluster.start();
     let https = Https::new(&cluster);
@@ -328,6 +305,26 @@ fn owners(https: &Https) {
     wait_for("what a custom object owned to go", SOON, || {
         (https.call("GET", &format!("{maps}/owned")).0 == 404).then_some(())
     });
+}
+
+/// What a custom object owned is let go, also of a kind that has just been defined.
+fn orphans(https: &Https) {
+    let mut rafts = definition("rafts.example.com", "rafts", "Raft", &json!({"type": "object"}));
+    rafts["spec"]["scope"] = json!("Cluster");
+    let _defined = define(https, &rafts);
+    let path = "/apis/rafts.example.com/v1/rafts";
+    let raft = |name: &str| json!({"apiVersion": "rafts.example.com/v1", "kind": "Raft", "metadata": {"name": name}});
+    let owner = created(https, path, &raft("owner"));
+    let mut owned = raft("owned");
+    owned["metadata"]["ownerReferences"] = json!([{"apiVersion": "rafts.example.com/v1", "kind": "Raft", "name": "owner", "uid": owner["metadata"]["uid"]}]);
+    created(https, path, &owned);
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Orphan"});
+    assert_eq!(https.send("DELETE", &format!("{path}/owner"), JSON, &options).0, 200);
+    wait_for("an owner of orphans to go", SOON, || {
+        (https.call("GET", &format!("{path}/owner")).0 == 404).then_some(())
+    });
+    let (code, orphan) = https.call("GET", &format!("{path}/owned"));
+    assert_eq!((code, &orphan["metadata"]["ownerReferences"]), (200, &Value::Null), "{orphan}");
 }
 
 fn quotas(https: &Https) {

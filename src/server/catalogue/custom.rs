@@ -94,6 +94,11 @@ impl Custom {
         self.at == self.defined.storage
     }
 
+    /// Another version of an object may have other labels.
+    pub(crate) fn relabels(&self) -> bool {
+        matches!(self.definition().conversion, Conversion::Webhook { .. })
+    }
+
     fn types(&self) -> &Types {
         self.defined.types(self.at)
     }

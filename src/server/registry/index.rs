@@ -1,6 +1,7 @@
 //! What is kept beside an object's bytes: what selectors ask for, so that a LIST or watch decodes
 //! nothing.
 
+use crate::catalogue::Custom;
 use api::kinds::{KINDS, Kind};
 use api::selector::{Fields, Labels};
 use serde_json::Value;
@@ -126,6 +127,12 @@ impl Selection {
             other => other.to_string(),
         };
         own.map(|path| (path, text(path))).collect()
+    }
+
+    /// Whether the form of an object decides that a version shows, and not what is kept of the stored one.
+    pub(crate) fn needs_form(&self, custom: &Custom) -> bool {
+        let by_fields = self.fields.fields().any(|path| !path.starts_with("metadata."));
+        by_fields || (custom.relabels() && !self.labels.is_everything())
     }
 
     pub(crate) fn is_everything(&self) -> bool {

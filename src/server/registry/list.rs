@@ -1,6 +1,6 @@
 //! Lists: a consistent snapshot, in pages.
 
-use super::reading::all_shown;
+use super::reading::{all_shown, selected};
 use super::{Record, Registry, Selection};
 use crate::http::query::Query;
 use api::kinds::Kind;
@@ -49,6 +49,9 @@ pub(crate) struct Page {
     pub(crate) continuation: String,
     pub(crate) remaining: Option<usize>,
 }
+
+/// So many records at least are converted at once to find those of a page: a webhook is asked once for them.
+const CONVERTED: usize = 64;
 
 /// An answer up to this size is sent whether or not its client reads it.
 const LARGE_BYTES: usize = 64 << 10;
@@ -263,22 +266,20 @@ impl Registry {
         if let Some(name) = options.selection.fields.required("metadata.name") {
             // One object at the most: no need to walk over the others.
             if !namespace.is_empty() || !kind.namespaced {
-                let record = snapshot.get(&format!("{prefix}{name}"));
-                let items =
-                    record.into_iter().filter(|record| options.selection.matches(record)).cloned().collect();
+                let custom = self.custom(kind)?;
+                let found = match snapshot.get(&format!("{prefix}{name}")) {
+                    Some(record) => selected(custom.as_ref(), &options.selection, record).await?,
+                    None => None,
+                };
                 return Ok(Page {
                     revision: snapshot.revision(),
-                    items: all_shown(self.catalogue(), kind, items).await?,
+                    items: found.into_iter().collect(),
                     continuation: String::new(),
                     remaining: None,
                 });
             }
         }
-        let limit = if options.limit == 0 { usize::MAX } else { options.limit };
-        let mut walk =
-            snapshot.range(&prefix, after.as_deref()).filter(|record| options.selection.matches(record));
-        let items: Vec<Arc<Record>> = walk.by_ref().take(limit).cloned().collect();
-        let more = if items.len() == limit { walk.next().is_some() } else { false };
+        let (items, more) = self.some(kind, snapshot.range(&prefix, after.as_deref()), options).await?;
         let mut page =
             Page { revision: snapshot.revision(), items, continuation: String::new(), remaining: None };
         if let Some(last) = page.items.last().filter(|_| more) {
@@ -288,8 +289,36 @@ impl Registry {
             page.continuation = Continuation { revision: Some(snapshot.revision()), after }.token();
             self.records.store().pin(&snapshot);
         }
-        page.items = all_shown(self.catalogue(), kind, page.items).await?;
         Ok(page)
+    }
+
+    /// The records of a page, as the kind shows them, and whether there are more.
+    async fn some(
+        &self,
+        kind: &Kind,
+        rest: impl Iterator<Item = &Arc<Record>>,
+        options: &ListOptions,
+    ) -> Result<(Vec<Arc<Record>>, bool), Refusal> {
+        let (selection, limit) = (&options.selection, options.limit);
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        let custom = self.custom(kind)?;
+        if !custom.is_some_and(|custom| selection.needs_form(&custom)) {
+            let mut walk = rest.filter(|record| selection.matches(record));
+            let items: Vec<Arc<Record>> = walk.by_ref().take(limit).cloned().collect();
+            let more = items.len() == limit && walk.next().is_some();
+            return Ok((all_shown(self.catalogue(), kind, items).await?, more));
+        }
+        let rest: Vec<Arc<Record>> = rest.cloned().collect();
+        let mut items = Vec::new();
+        for some in rest.chunks(limit.max(CONVERTED)) {
+            let shown = all_shown(self.catalogue(), kind, some.to_vec()).await?;
+            items.extend(shown.into_iter().filter(|record| selection.matches(record)));
+            if items.len() > limit {
+                items.truncate(limit);
+                return Ok((items, true));
+            }
+        }
+        Ok((items, false))
     }
 
     /// A state at least as new as a revision, for which it waits some seconds.

@@ -2,7 +2,7 @@
 //! pass through as they are.
 
 use super::index::kind_of_key;
-use super::{Index, Record, Registry, apply, decoded, encode};
+use super::{Index, Record, Registry, Selection, apply, decoded, encode};
 use crate::catalogue::{Catalogue, Custom, Subject};
 use api::kinds::Kind;
 use api::status::Refusal;
@@ -65,6 +65,19 @@ pub(super) async fn shown(custom: Option<&Custom>, record: Arc<Record>) -> Resul
     let Some(custom) = custom.filter(|custom| !custom.is_shown(&record)) else { return Ok(record) };
     let object = custom.read_one(decoded(&record)?).await?;
     Ok(rewritten(&record, &object))
+}
+
+/// A record as a version shows it, if it is selected.
+pub(super) async fn selected(
+    custom: Option<&Custom>,
+    selection: &Selection,
+    record: &Arc<Record>,
+) -> Result<Option<Arc<Record>>, Refusal> {
+    if custom.is_some_and(|custom| selection.needs_form(custom)) {
+        let shown = shown(custom, record.clone()).await?;
+        return Ok(selection.matches(&shown).then_some(shown));
+    }
+    if selection.matches(record) { shown(custom, record.clone()).await.map(Some) } else { Ok(None) }
 }
 
 /// Whether the form that a record has in a version is the one that it would be stored in. A definition may

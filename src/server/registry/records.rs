@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use store::{Change, Snapshot, Store, Write, WriteError, Written};
+use store::{Change, Event, Observer, Snapshot, Store, Write, WriteError, Written};
 
 /// How long a read waits for a revision that is still to come.
 const FRESH_LIMIT: Duration = Duration::from_secs(3);
@@ -26,21 +26,24 @@ pub(crate) enum Followed {
     Registration,
 }
 
+const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io/";
 /// What stands in their keys.
 const FOLLOWED: [(Followed, &str); 5] = [
     (Followed::Access, ".rbac.authorization.k8s.io/"),
     (Followed::Admission, ".admissionregistration.k8s.io/"),
     (Followed::Flow, ".flowcontrol.apiserver.k8s.io/"),
-    (Followed::Definitions, "customresourcedefinitions.apiextensions.k8s.io/"),
+    (Followed::Definitions, DEFINITIONS),
     (Followed::Registration, ".apiregistration.k8s.io/"),
 ];
+
+type Changed = [AtomicU64; FOLLOWED.len()];
 
 /// The store of objects. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Records {
     store: Store<Index>,
     /// The revision of the last write to each followed group.
-    changed: Arc<[AtomicU64; FOLLOWED.len()]>,
+    changed: Arc<Changed>,
     usages: Arc<Usages>,
     compiled: Arc<Compiled>,
 }
@@ -51,9 +54,12 @@ impl Records {
         config: store::Config,
         supervisor: &base::Supervisor,
     ) -> Result<Self, store::Error> {
-        let store = Store::open(config, index, supervisor).await?;
-        let changed = Arc::new(FOLLOWED.map(|_| AtomicU64::new(store.revision())));
-        let usages = Arc::new(Usages::new(store.snapshot().range("", None)));
+        let changed = Arc::new(FOLLOWED.map(|_| AtomicU64::new(0)));
+        let usages = Arc::new(Usages::default());
+        let observer = observer(changed.clone(), usages.clone());
+        let store = Store::open(config, index, observer, supervisor).await?;
+        changed.iter().for_each(|revision| revision.store(store.revision(), Ordering::Release));
+        store.snapshot().range("", None).for_each(|record| usages.wrote(None, Some(record)));
         Ok(Self { store, changed, usages, compiled: Arc::default() })
     }
 
@@ -102,23 +108,28 @@ impl Records {
 
     /// Makes one change.
     pub(crate) async fn write(&self, write: Write<Index>) -> Result<Written<Index>, WriteError<Index>> {
-        let group = FOLLOWED.iter().find(|(_, part)| write.key.contains(part));
-        let deletes = matches!(write.change, Change::Delete(..));
         if too_large(&write.change) {
             return Err(WriteError::TooLarge);
         }
+        let ends = matches!(write.change, Change::Delete(..)) && write.key.contains(DEFINITIONS);
         let written = self.store.write(write).await?;
-        let now = (!deletes).then_some(&*written.record);
-        self.usages.wrote(written.previous.as_deref(), now);
-        if let Some((group, _)) = group {
-            self.changed[*group as usize].fetch_max(written.record.revision, Ordering::AcqRel);
-            if deletes && *group == Followed::Definitions {
-                // Who watches its objects waits for this.
-                self.catalogue().added();
-            }
+        if ends {
+            // Who watches its objects waits for this.
+            self.catalogue().added();
         }
         Ok(written)
     }
+}
+
+/// Counts what is written.
+fn observer(changed: Arc<Changed>, usages: Arc<Usages>) -> Observer<Index> {
+    Box::new(move |event: &Event<Index>| {
+        let now = (!event.deleted).then_some(&*event.record);
+        usages.wrote(event.previous.as_deref(), now);
+        if let Some((group, _)) = FOLLOWED.iter().find(|(_, part)| event.record.key.contains(part)) {
+            changed[*group as usize].store(event.revision(), Ordering::Release);
+        }
+    })
 }
 
 /// Whether an object is larger than what Kubernetes' store takes. That keeps protobuf, which is smaller.
@@ -129,4 +140,36 @@ fn too_large(change: &Change<Index>) -> bool {
     }
     let bytes = Bytes::copy_from_slice(&template.bytes);
     in_protobuf(&bytes).is_none_or(|encoded| encoded.len() > OBJECT_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::encode;
+    use base::Supervisor;
+    use futures_util::FutureExt;
+    use serde_json::json;
+    use store::{Durability, Expect};
+
+    /// A write whose caller has gone counts as any other, and before anybody hears of it.
+    #[tokio::test]
+    async fn what_is_written_is_counted_for_whoever_hears_of_it() {
+        let folder = std::env::temp_dir().join(format!("knarr-records-{}", std::process::id()));
+        std::fs::remove_dir_all(&folder).ok();
+        let supervisor = Supervisor::new();
+        let records = Records::open(store::Config::new(folder.join("state.db")), &supervisor).await.unwrap();
+        let mut watch = records.store().watch("", records.store().revision()).unwrap();
+        let object = json!({"metadata": {"name": "a", "uid": "u"}});
+        let write = Write {
+            key: "customresourcedefinitions.apiextensions.k8s.io/a".to_owned(),
+            expect: Expect::Absent,
+            change: Change::Put(encode::template(&object), Index::of(None, &object)),
+            durability: Durability::Volatile,
+        };
+        assert!(records.write(write).now_or_never().is_none());
+        let revision = watch.next().await.unwrap()[0].revision();
+        assert_eq!(records.changed(Followed::Definitions), revision);
+        supervisor.drain().await;
+        std::fs::remove_dir_all(&folder).ok();
+    }
 }

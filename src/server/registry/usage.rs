@@ -64,15 +64,14 @@ impl Drop for Watching {
     }
 }
 
-impl Usages {
-    pub(super) fn new<'a>(records: impl Iterator<Item = &'a Arc<Record>>) -> Self {
+impl Default for Usages {
+    fn default() -> Self {
         let kinds = KINDS.iter().map(|kind| ((kind.storage_group, kind.plural), Arc::default()));
-        let (kinds, others) = (kinds.collect(), RwLock::default());
-        let usages = Self { kinds, others, watches: AtomicUsize::new(0) };
-        records.for_each(|record| usages.wrote(None, Some(record)));
-        usages
+        Self { kinds: kinds.collect(), others: RwLock::default(), watches: AtomicUsize::new(0) }
     }
+}
 
+impl Usages {
     fn of(&self, kind: &Kind) -> Arc<Usage> {
         match self.kinds.get(&(kind.storage_group, kind.plural)) {
             Some(usage) => usage.clone(),
@@ -159,7 +158,7 @@ mod tests {
 
     #[test]
     fn writes_set_off_events_for_those_who_see_the_object() {
-        let usages = Arc::new(Usages::new(std::iter::empty()));
+        let usages = Arc::new(Usages::default());
         let pods = by_kind("v1", "Pod").unwrap();
         let watch = |namespace: &str, fields: Fields| usages.watch(pods, namespace, &fields).unwrap();
         let everything = watch("", Fields::default());

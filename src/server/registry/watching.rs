@@ -273,8 +273,8 @@ impl Stream {
         let rest = initial.snapshot.range(&initial.prefix, initial.after.as_deref());
         let some: Vec<Arc<Record>> = rest.take(INITIAL).cloned().collect();
         for record in &some {
-            if self.selection.matches(record) {
-                self.send("ADDED", record).await;
+            if let Some(record) = self.selected(record).await {
+                self.send_bytes("ADDED", &record.value);
             }
         }
         if let Some(last) = some.last() {
@@ -337,40 +337,65 @@ impl Stream {
 
     /// An event as the selection sees it: what leaves it is deleted, what enters it added.
     async fn tell(&mut self, event: &Event<Index>) {
-        let before = event.previous.as_ref().is_some_and(|record| self.selection.matches(record));
-        let now = !event.deleted && self.selection.matches(&event.record);
+        let before = match &event.previous {
+            Some(previous) => self.selects(previous).await,
+            None => false,
+        };
+        let now = if event.deleted { None } else { self.selected(&event.record).await };
         match (before, now) {
-            (false, true) => self.send("ADDED", &event.record).await,
-            (true, true) => self.send("MODIFIED", &event.record).await,
-            (true, false) if event.deleted => self.send("DELETED", &event.record).await,
-            (true, false) => {
-                let Some(previous) = &event.previous else { return };
-                let left = self.shown(previous).await;
-                let left = left.map(|record| departed(&record, event.record.revision));
-                self.send_bytes("DELETED", &left.unwrap_or_default());
+            // What cannot be shown is not gone.
+            _ if matches!(self.state, State::Ended) => return,
+            (false, Some(record)) => self.send_bytes("ADDED", &record.value),
+            (true, Some(record)) => self.send_bytes("MODIFIED", &record.value),
+            (true, None) => {
+                let last = if event.deleted { Some(&event.record) } else { event.previous.as_ref() };
+                let Some(last) = last else { return };
+                let Some(left) = self.shown(last).await else { return };
+                match event.deleted {
+                    true => self.send_bytes("DELETED", &left.value),
+                    false => self.send_bytes("DELETED", &departed(&left, event.record.revision)),
+                }
             }
-            (false, false) => {}
+            (false, None) => {}
         }
         self.told = event.record.revision;
     }
 
+    /// What the definition says of a custom kind: now, or, while the last events of a kind that is gone are
+    /// told, what it said last. A version that is no longer served is refused.
+    fn version(&mut self) -> Result<Option<Custom>, Refusal> {
+        let Some((known, gone)) = &mut self.custom else { return Ok(None) };
+        match self.records.catalogue().custom(self.kind) {
+            Ok(Some(now)) if !*gone.borrow() => *known = now,
+            Err(unserved) if !*gone.borrow() => return Err(unserved),
+            _ => {}
+        }
+        Ok(Some(known.clone()))
+    }
+
     /// A record as the kind shows it. A version that is no longer served ends the watch.
     async fn shown(&mut self, record: &Arc<Record>) -> Option<Arc<Record>> {
-        let Some((known, gone)) = &mut self.custom else { return Some(record.clone()) };
-        let shown = match self.records.catalogue().custom(self.kind) {
-            Ok(Some(now)) if !*gone.borrow() => {
-                *known = now;
-                super::reading::shown(Some(known), record.clone()).await
-            }
-            Err(unserved) if !*gone.borrow() => Err(unserved),
-            _ => super::reading::shown(Some(known), record.clone()).await,
+        let shown = match self.version() {
+            Ok(custom) => super::reading::shown(custom.as_ref(), record.clone()).await,
+            Err(unserved) => Err(unserved),
         };
         shown.inspect_err(|_| self.state = State::Ended).ok()
     }
 
-    async fn send(&mut self, what: &'static str, record: &Arc<Record>) {
-        if let Some(record) = self.shown(record).await {
-            self.send_bytes(what, &record.value);
+    /// The same of a record that is selected.
+    async fn selected(&mut self, record: &Arc<Record>) -> Option<Arc<Record>> {
+        let selected = match self.version() {
+            Ok(custom) => super::reading::selected(custom.as_ref(), &self.selection, record).await,
+            Err(unserved) => Err(unserved),
+        };
+        selected.inspect_err(|_| self.state = State::Ended).ok().flatten()
+    }
+
+    /// Whether a record is selected, which is shown only if that decides.
+    async fn selects(&mut self, record: &Arc<Record>) -> bool {
+        match self.version() {
+            Ok(Some(custom)) if self.selection.needs_form(&custom) => self.selected(record).await.is_some(),
+            _ => self.selection.matches(record),
         }
     }
 

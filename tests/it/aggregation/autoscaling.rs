@@ -1,8 +1,8 @@
 //! Autoscaling of a kind that somebody defined, by metrics that somebody serves.
 
 use super::Sample;
-use crate::extending::DEFINITIONS;
 use crate::support::cluster::SOON;
+use crate::support::definition::DEFINITIONS;
 use crate::support::https::MERGE;
 use crate::support::process::wait_for;
 use serde_json::{Value, json};

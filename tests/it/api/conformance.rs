@@ -2,9 +2,12 @@
 //! which. The cluster has controllers and no node.
 
 mod chunking;
+mod definitions;
 mod endings;
+mod fields;
 mod flow;
 mod policies;
+mod publishing;
 mod quotas;
 mod webhooks;
 
@@ -12,6 +15,7 @@ use crate::support::cluster::{Cluster, SOON};
 use crate::support::https::{Events, Https, JSON, MERGE};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
+use std::panic::AssertUnwindSafe;
 
 const MAPS: &str = "/api/v1/namespaces/conformance/configmaps";
 const PODS: &str = "/api/v1/namespaces/conformance/pods";
@@ -96,6 +100,32 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("defaults_after_mutation", webhooks::defaults_after_mutation),
     ("configurations_are_exempt", webhooks::configurations_are_exempt),
     ("failing_closed", webhooks::failing_closed),
+    ("definitions_are_watched", definitions::definitions_are_watched),
+    ("definition_status", definitions::definition_status),
+    ("definitions_by_label", definitions::definitions_by_label),
+    ("defaults_of_definitions", definitions::defaults_of_definitions),
+    ("definitions_in_discovery", definitions::definitions_in_discovery),
+    ("definitions_in_aggregated_discovery", definitions::definitions_in_aggregated_discovery),
+    ("fields_without_schema", fields::fields_without_schema),
+    ("fields_of_a_schema", fields::fields_of_a_schema),
+    ("fields_beyond_a_schema", fields::fields_beyond_a_schema),
+    ("fields_given_twice", fields::fields_given_twice),
+    ("unknown_metadata_of_fields", fields::unknown_metadata_of_fields),
+    ("groups_are_published", publishing::groups_are_published),
+    ("versions_are_published", publishing::versions_are_published),
+    ("kinds_are_published", publishing::kinds_are_published),
+    ("renamed_versions_are_published", publishing::renamed_versions_are_published),
+    ("unserved_versions_are_not_published", publishing::unserved_versions_are_not_published),
+];
+
+type WithKubectl = (&'static str, fn(&Cluster, &Https));
+
+/// Those that kubectl takes part in.
+const WITH_KUBECTL: &[WithKubectl] = &[
+    ("schema_is_published", publishing::schema_is_published),
+    ("no_schema_is_published", publishing::no_schema_is_published),
+    ("unknown_at_the_root_is_published", publishing::unknown_at_the_root_is_published),
+    ("unknown_inside_is_published", publishing::unknown_inside_is_published),
 ];
 
 #[test]
@@ -106,12 +136,10 @@ fn behaviours() {
     wait_for("the account of pods", SOON, || {
         (get(&https, "/api/v1/namespaces/conformance/serviceaccounts/default").0 == 200).then_some(())
     });
-    let mut failed = Vec::new();
-    for (name, behaviour) in BEHAVIOURS {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| behaviour(&https))).is_err() {
-            failed.push(*name);
-        }
-    }
+    let fails = |work: &dyn Fn()| std::panic::catch_unwind(AssertUnwindSafe(work)).is_err();
+    let alone = BEHAVIOURS.iter().filter(|(_, work)| fails(&|| work(&https))).map(|(name, _)| name);
+    let together = WITH_KUBECTL.iter().filter(|(_, work)| fails(&|| work(&cluster, &https)));
+    let failed: Vec<_> = alone.chain(together.map(|(name, _)| name)).collect();
     assert!(failed.is_empty(), "these fail: {failed:?}");
 }
 

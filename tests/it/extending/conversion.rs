@@ -1,7 +1,8 @@
 //! Versions that a webhook converts into each other.
 
-use super::{DEFINITIONS, created, defined, definition};
-use crate::support::https::{APPLY, Https, JSON, MERGE};
+use super::created;
+use crate::support::definition::{DEFINITIONS, defined, definition};
+use crate::support::https::{APPLY, Https, JSON, JSON_PATCH, MERGE};
 use crate::support::process::wait_for;
 use crate::support::webhook::{Act, Shows, WebhookServer, configure, hook, patching, rule};
 use http::StatusCode;
@@ -27,7 +28,7 @@ fn converted(object: &Value, version: &str) -> Value {
     new
 }
 
-fn decide(path: &str, asked: &Value) -> Act {
+pub(super) fn decide(path: &str, asked: &Value) -> Act {
     if path == "/admit" {
         return patching(&json!([{"op": "replace", "path": "/spec/port", "value": 443}]));
     }
@@ -53,10 +54,10 @@ fn decide(path: &str, asked: &Value) -> Act {
     }
 }
 
-fn gates(client: Value) -> Value {
+/// Gates of a group in both versions.
+pub(super) fn gates(group: &str, client: Value) -> Value {
     let object = |properties: Value| json!({"type": "object", "properties": {"spec": {"type": "object", "properties": properties}}});
-    let mut gates =
-        definition("ports.example.com", "gates", "Gate", &object(json!({"address": {"type": "string"}})));
+    let mut gates = definition(group, "gates", "Gate", &object(json!({"address": {"type": "string"}})));
     gates["spec"]["versions"].as_array_mut().unwrap().push(
         json!({"name": "v2", "served": true, "storage": false,
         "schema": {"openAPIV3Schema": object(json!({"host": {"type": "string"}, "port": {"type": "integer"},
@@ -68,7 +69,7 @@ fn gates(client: Value) -> Value {
 
 pub(super) fn all(https: &Https) {
     let server = WebhookServer::start(https, &["127.0.0.1"], Shows::Issued, decide);
-    defined(https, &gates(server.by_url("/convert")));
+    defined(https, &gates("ports.example.com", server.by_url("/convert")));
     let made = created(
         https,
         NEW,
@@ -101,6 +102,7 @@ pub(super) fn all(https: &Https) {
     applied(https);
     watched(https);
     admitted(https, &server);
+    mixed(https);
     failing(https, &server);
 }
 
@@ -135,6 +137,28 @@ fn admitted(https: &Https, server: &WebhookServer) {
     let gate = json!({"apiVersion": "ports.example.com/v1", "kind": "Gate", "metadata": {"name": "d"},
         "spec": {"address": "l:80"}});
     assert_eq!(created(https, OLD, &gate)["spec"]["address"], "l:443");
+}
+
+/// Objects that are stored in different versions are listed in one.
+fn mixed(https: &Https) {
+    let path = format!("{DEFINITIONS}/gates.ports.example.com");
+    let swap = json!([{"op": "replace", "path": "/spec/versions/0/storage", "value": false},
+        {"op": "replace", "path": "/spec/versions/1/storage", "value": true}]);
+    let (code, stored) = https.send("PATCH", &path, JSON_PATCH, &swap);
+    assert_eq!((code, &stored["status"]["storedVersions"]), (200, &json!(["v1", "v2"])), "{stored}");
+    let gate = json!({"apiVersion": "ports.example.com/v2", "kind": "Gate", "metadata": {"name": "e"},
+        "spec": {"host": "m", "port": 1}});
+    created(https, NEW, &gate);
+    for (place, version) in [(NEW, "ports.example.com/v2"), (OLD, "ports.example.com/v1")] {
+        let (_, list) = https.call("GET", place);
+        let items = list["items"].as_array().unwrap();
+        let names: Vec<_> = items.iter().map(|gate| gate["metadata"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["a", "b", "c", "d", "e"]);
+        assert!(items.iter().all(|gate| gate["apiVersion"] == version), "{list}");
+    }
+    let back = json!([{"op": "replace", "path": "/spec/versions/1/storage", "value": false},
+        {"op": "replace", "path": "/spec/versions/0/storage", "value": true}]);
+    assert_eq!(https.send("PATCH", &path, JSON_PATCH, &back).0, 200);
 }
 
 /// A webhook that fails hurts its own kind alone.

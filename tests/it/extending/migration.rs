@@ -1,7 +1,8 @@
 //! Objects follow their definition when they are written, also by a write that changes nothing: so people
 //! bring all of them into a new storage version.
 
-use super::{DEFINITIONS, created, defined, definition};
+use super::created;
+use crate::support::definition::{DEFINITIONS, defined, definition};
 use crate::support::https::{Https, JSON};
 use serde_json::{Value, json};
 

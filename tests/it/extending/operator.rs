@@ -129,7 +129,7 @@ impl Operator {
     }
 }
 
-async fn client(kubeconfig: String) -> Client {
+pub(super) async fn client(kubeconfig: String) -> Client {
     let config = Kubeconfig::from_yaml(&kubeconfig).unwrap();
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()

@@ -1,6 +1,7 @@
 //! Rules in schemas (`x-kubernetes-validations`).
 
-use super::{DEFINITIONS, created, defined, definition};
+use super::created;
+use crate::support::definition::{DEFINITIONS, defined, definition};
 use crate::support::https::{Https, JSON, MERGE};
 use serde_json::{Value, json};
 

@@ -1,6 +1,7 @@
 //! What the integration tests stand on: sandboxes, clusters in them, images, processes.
 
 pub(crate) mod cluster;
+pub(crate) mod definition;
 pub(crate) mod https;
 pub(crate) mod image;
 pub(crate) mod process;

@@ -1,9 +1,8 @@
 //! Admission webhooks: what Kubernetes describes of them for conformance.
 
 use super::{MAPS, PODS, get};
-use crate::support::cluster::SOON;
+use crate::support::definition::{DEFINITIONS, Defined, anything, define, definition, version};
 use crate::support::https::{Https, JSON, JSON_PATCH, MERGE};
-use crate::support::process::wait_for;
 use crate::support::webhook::{Act, Shows, WebhookServer, configure, hook, patching, rule};
 use serde_json::{Value, json};
 
@@ -256,48 +255,23 @@ pub(super) fn definitions_denied(https: &Https) {
     let rule = rule(&["CREATE"], "apiextensions.k8s.io", "*", "customresourcedefinitions");
     let hook = hook("definitions", server.by_url("/always-deny"), rule, &json!({}));
     let _configured = configure(https, VALIDATING, "definitions", &[hook]);
-    let definition = definition(&anything());
-    let (code, refused) = post(https, DEFINITIONS, &definition);
+    let (code, refused) = post(https, DEFINITIONS, &shipyard(&anything()));
     assert_eq!(code, 400);
     assert!(refused["message"].as_str().unwrap().contains("this webhook denies all requests"), "{refused}");
 }
 
 const SHIPS: &str = "/apis/knarr.test/v1/namespaces/conformance/ships";
 
-/// A definition in two versions, for as long as it is held.
-struct Defined<'a>(&'a Https);
-
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-
-fn version(name: &str, stored: bool, data: &Value) -> Value {
+/// Ships in two versions that are alike.
+fn shipyard(data: &Value) -> Value {
     let schema = json!({"type": "object", "properties": {"data": data}});
-    json!({"name": name, "served": true, "storage": stored, "schema": {"openAPIV3Schema": schema}})
+    let mut definition = definition("knarr.test", "ships", "Ship", &schema);
+    definition["spec"]["versions"] = json!([version("v1", true, &schema), version("v2", false, &schema)]);
+    definition
 }
 
-fn definition(data: &Value) -> Value {
-    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "ships.knarr.test"}, "spec": {"group": "knarr.test", "scope": "Namespaced",
-        "names": {"plural": "ships", "singular": "ship", "kind": "Ship", "listKind": "ShipList"},
-        "versions": [version("v1", true, data), version("v2", false, data)]}})
-}
-
-fn define<'a>(https: &'a Https, data: &Value) -> Defined<'a> {
-    let (code, made) = post(https, DEFINITIONS, &definition(data));
-    assert_eq!(code, 201, "{made}");
-    wait_for("ships", SOON, || (get(https, SHIPS).0 == 200).then_some(()));
-    Defined(https)
-}
-
-impl Drop for Defined<'_> {
-    fn drop(&mut self) {
-        let https = self.0;
-        if let Err(error) = https.ask("DELETE", &format!("{DEFINITIONS}/ships.knarr.test")).try_send() {
-            return eprintln!("the definition stays: {error}");
-        }
-        wait_for("the definition's end", SOON, || {
-            (get(https, &format!("{DEFINITIONS}/ships.knarr.test")).0 == 404).then_some(())
-        });
-    }
+fn define_ships<'a>(https: &'a Https, data: &Value) -> Defined<'a> {
+    define(https, &shipyard(data))
 }
 
 fn ships(operations: &[&str]) -> Value {
@@ -308,10 +282,6 @@ fn ship(name: &str, data: &Value) -> Value {
     json!({"apiVersion": "knarr.test/v1", "kind": "Ship", "metadata": {"name": name}, "data": data})
 }
 
-fn anything() -> Value {
-    json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
 /// The hooks that add to each other's data.
 fn stages(server: &WebhookServer, rule: &Value) -> Vec<Value> {
     let stages = ["/mutating-configmaps", "/mutating-configmaps-again"].iter().enumerate();
@@ -320,7 +290,7 @@ fn stages(server: &WebhookServer, rule: &Value) -> Vec<Value> {
 
 pub(super) fn custom_resources_denied(https: &Https) {
     let server = server(https);
-    let _defined = define(https, &anything());
+    let _defined = define_ships(https, &anything());
     assert_eq!(post(https, SHIPS, &ship("good", &json!({}))).0, 201);
     let writes = own("ships", server.by_url("/configmaps"), ships(&["CREATE", "UPDATE"]));
     let ends = own("ends", server.by_url("/always-deny"), ships(&["DELETE"]));
@@ -335,7 +305,7 @@ pub(super) fn custom_resources_denied(https: &Https) {
 
 pub(super) fn custom_resources_changed(https: &Https) {
     let server = server(https);
-    let _defined = define(https, &anything());
+    let _defined = define_ships(https, &anything());
     let _configured = configure(https, MUTATING, "ships", &stages(&server, &ships(&["CREATE"])));
     let (code, made) = post(https, SHIPS, &ship("changed", &started()));
     let wanted = json!({"mutation-start": "start", "mutation-stage-1": "yes", "mutation-stage-2": "yes"});
@@ -344,13 +314,13 @@ pub(super) fn custom_resources_changed(https: &Https) {
 
 pub(super) fn custom_resources_in_another_version(https: &Https) {
     let server = server(https);
-    let _defined = define(https, &anything());
+    let defined = define_ships(https, &anything());
     let hooks = stages(&server, &ships(&["CREATE", "UPDATE"]));
     let _configured = configure(https, MUTATING, "ships", &hooks);
     assert_eq!(post(https, SHIPS, &ship("moved", &json!({"before": "1"}))).0, 201);
     let stored =
         json!({"spec": {"versions": [version("v1", false, &anything()), version("v2", true, &anything())]}});
-    let (code, moved) = merge(https, &format!("{DEFINITIONS}/ships.knarr.test"), &stored);
+    let (code, moved) = merge(https, &defined.path, &stored);
     assert_eq!(code, 200, "{moved}");
     let (code, patched) =
         merge(https, &format!("{SHIPS}/moved"), &json!({"data": {"mutation-start": "start"}}));
@@ -362,7 +332,7 @@ pub(super) fn custom_resources_pruned(https: &Https) {
     let server = server(https);
     let text = json!({"type": "string"});
     let data = json!({"type": "object", "properties": {"mutation-start": text, "mutation-stage-1": text}});
-    let _defined = define(https, &data);
+    let _defined = define_ships(https, &data);
     let _configured = configure(https, MUTATING, "ships", &stages(&server, &ships(&["CREATE"])));
     let (code, made) = post(https, SHIPS, &ship("pruned", &started()));
     let wanted = json!({"mutation-start": "start", "mutation-stage-1": "yes"});
