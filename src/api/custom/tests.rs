@@ -232,6 +232,7 @@ fn objects_merge_as_their_schemas_say() {
         "extra": {"type": "object", "additionalProperties": {"type": "object", "properties": {"a": {"type": "string"}}}},
         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}},
         "any": {"x-kubernetes-preserve-unknown-fields": true},
+        "at": {"type": "string", "format": "date-time"},
         "empty": {"type": "object"},
         "own": {"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"a": {"type": "string"}}}}}}});
     let object = json!({"metadata": {"labels": {"k": "v"}}, "spec": {"ios": 3, "set": ["a", "b"],
@@ -240,6 +241,9 @@ fn objects_merge_as_their_schemas_say() {
         "own": {"apiVersion": "v1", "kind": "A", "a": "x",
             "metadata": {"name": "q", "labels": {"l": "1"}, "finalizers": ["a/b"]}}}});
     let (shapes, root) = Structural::of(&schema).unwrap().shapes();
+    let config = json!({"spec": {"at": false, "set": false}});
+    let wrong = crate::apply::mutate(shapes.at(root), &json!({}), &config).unwrap_err();
+    assert!(wrong.ends_with("typed object: .spec.set: expected list, got &{false}"), "{wrong}");
     let fields = crate::apply::fields_of(shapes.at(root), &object).write();
     assert_eq!(
         fields,
