@@ -33,6 +33,7 @@ fn objects_are_brought_into_form() {
         let schema = Structural::of(&case["schema"]).unwrap();
         let mut object = case["object"].clone();
         let mut unknown = schema.prune(&mut object);
+        schema.drop_nulls(&mut object);
         unknown.extend(schema.coerce(&mut object, Malformed::Dropped).unwrap());
         schema.default(&mut object);
         assert_eq!(object, case["fits"], "{case}");
@@ -323,8 +324,10 @@ proptest! {
         let (mut once, mut again);
         once = value;
         schema.prune(&mut once);
+        schema.drop_nulls(&mut once);
         again = once.clone();
         prop_assert!(schema.prune(&mut again).is_empty());
+        schema.drop_nulls(&mut again);
         prop_assert_eq!(&again, &once);
         let was_valid = schema.validate(&once, None).is_empty();
         schema.default(&mut once);
