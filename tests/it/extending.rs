@@ -3,6 +3,7 @@
 mod conversion;
 mod migration;
 mod operator;
+mod published;
 mod rules;
 
 use crate::support::cluster::{Cluster, SOON};
