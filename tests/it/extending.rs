@@ -3,6 +3,7 @@
 mod conversion;
 mod migration;
 mod operator;
+mod published;
 mod rules;
 mod selecting;
 
@@ -67,6 +68,7 @@ fn custom_resources_are_like_any_others() {
         ("writes", writes),
         ("versions", versions),
         ("doors", doors),
+        ("beginnings", beginnings),
         ("selections", selections),
         ("applying", applying),
         ("owners", owners),
@@ -130,10 +132,10 @@ fn writes(https: &Https) {
         .ask("POST", &format!("{BOATS}?dryRun=All"))
         .object(JSON, &boat("warned", json!({"length": 7, "keel": 1})))
         .send();
-    assert_eq!(
-        (warned.code, warned.header("warning")),
-        (201, "299 - \"unknown field \\\"spec.keel\\\"\"".to_owned())
-    );
+    let unknown = "299 - \"unknown field \\\"spec.keel\\\"\"".to_owned();
+    assert_eq!((warned.code, warned.header("warning")), (201, unknown.clone()));
+    let refused = https.ask("POST", BOATS).object(JSON, &boat("warned", json!({"keel": 1}))).send();
+    assert_eq!((refused.code, refused.header("warning")), (422, unknown));
     let (code, refused) = https.send(
         "POST",
         BOATS,
@@ -232,6 +234,21 @@ fn doors(https: &Https) {
     );
 }
 
+/// A status that the writer of a new object cannot set begins with its default.
+fn beginnings(https: &Https) {
+    let phase = json!({"type": "object", "default": {"phase": "Pending"}, "properties": {"phase": {"type": "string"}}});
+    let schema = json!({"type": "object", "properties": {"status": phase}});
+    let mut docks = definition("docks.example.com", "docks", "Dock", &schema);
+    docks["spec"]["versions"][0]["subresources"] = json!({"status": {}});
+    defined(https, &docks);
+    let docks = "/apis/docks.example.com/v1/namespaces/default/docks";
+    let dock = json!({"apiVersion": "docks.example.com/v1", "kind": "Dock", "metadata": {"name": "a"}, "status": {"phase": "Done"}});
+    let pending = json!({"phase": "Pending"});
+    assert_eq!(created(https, &format!("{docks}?dryRun=All"), &dock)["status"], pending);
+    assert_eq!(created(https, docks, &dock)["status"], pending);
+    assert_eq!(https.call("GET", &format!("{docks}/a")).1["status"], pending);
+}
+
 /// Selectors, tables and watches.
 fn selections(https: &Https) {
     created(https, BOATS, &boat("red", json!({"length": 2, "colour": "red"})));
@@ -273,6 +290,11 @@ fn applying(https: &Https) {
     assert_eq!(
         conflict["message"],
         "Apply failed with 1 conflict: conflict with \"one\": .spec.crew[name=\"a\"].rank"
+    );
+    let nothing = json!([{"name": "c", "rank": null}]);
+    assert_eq!(
+        apply("three", nothing).1["message"],
+        "Boat.example.com \"shared\" is invalid: spec.crew[2].rank: Invalid value: \"null\": spec.crew[2].rank in body must be of type string: \"null\""
     );
 }
 

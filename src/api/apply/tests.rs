@@ -375,6 +375,10 @@ fn configurations_are_checked_in_kubernetes_words() {
             ".metadata.labels.a: expected string, got &value.valueUnstructured{Value:1}",
         ),
         (
+            json!({"metadata": {"labels": {"a": {"b": [null, "c", 1.5]}}}}),
+            ".metadata.labels.a: expected string, got &value.valueUnstructured{Value:map[string]interface {}{\"b\":[]interface {}{interface {}(nil), \"c\", 1.5}}}",
+        ),
+        (
             json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}}),
             ".spec.template.spec.containers: duplicate entries for key [name=\"a\"]",
         ),

@@ -3,7 +3,7 @@
 use super::compare::step_of;
 use super::fields;
 use super::shape::{Atom, Fields, Items, Scalar, Typed};
-use crate::validate::{go_map, go_type};
+use crate::validate::{go_literal, go_map, go_type};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -58,6 +58,7 @@ impl Checker {
                 self.wrong(&format!("expected numeric (int or float), got {}", go_type(value)));
             }
             Scalar::Text if !value.is_string() => {
+                let found = go_literal(value);
                 self.wrong(&format!("expected string, got &value.valueUnstructured{{Value:{found}}}"));
             }
             Scalar::Flag if !value.is_boolean() => {

@@ -9,14 +9,17 @@ use serde_json::{Map, Value};
 pub(super) const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 impl Structural {
-    /// Removes what the schema does not have from an object, and nulls of fields that may not be null
-    /// and have no default. Returns the paths of what was unknown.
+    /// Removes what the schema does not have from an object. Returns the paths of what was unknown.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         let mut unknown = Vec::new();
         prune(object, Some(self), true, &Place::Root, &mut unknown);
-        drop_nulls(object, Some(self));
         unknown.sort();
         unknown
+    }
+
+    /// Removes nulls of fields that may not be null and have no default.
+    pub fn drop_nulls(&self, object: &mut Value) {
+        drop_nulls(object, Some(self));
     }
 
     /// Removes what the schema does not have from a part of an object; says whether anything went.

@@ -46,6 +46,8 @@ impl Maker {
         let keeps = keeps || schema.preserves;
         match schema.ty {
             _ if schema.int_or_string => self.any,
+            // What a format describes may be written as anything.
+            Type::String if schema.has_format => self.any,
             Type::String => self.text,
             Type::Integer | Type::Number => self.number,
             Type::Boolean => self.flag,

@@ -37,6 +37,8 @@ pub struct Structural {
     pub(super) ty: Type,
     pub(super) nullable: bool,
     pub(super) int_or_string: bool,
+    /// `format` of texts that are not bytes, whatever it is.
+    pub(super) has_format: bool,
     /// `x-kubernetes-preserve-unknown-fields`.
     pub(super) preserves: bool,
     /// `x-kubernetes-embedded-resource`.
@@ -229,6 +231,7 @@ impl Reader {
             ty: Type::of(text(schema, "type")),
             nullable: yes("nullable"),
             int_or_string: yes("x-kubernetes-int-or-string"),
+            has_format: !matches!(text(schema, "format"), "" | "byte"),
             preserves: yes("x-kubernetes-preserve-unknown-fields"),
             embedded: yes("x-kubernetes-embedded-resource"),
             atomic: text(schema, "x-kubernetes-map-type") == "atomic",

@@ -33,6 +33,7 @@ fn objects_are_brought_into_form() {
         let schema = Structural::of(&case["schema"]).unwrap();
         let mut object = case["object"].clone();
         let mut unknown = schema.prune(&mut object);
+        schema.drop_nulls(&mut object);
         unknown.extend(schema.coerce(&mut object, Malformed::Dropped).unwrap());
         schema.default(&mut object);
         assert_eq!(object, case["fits"], "{case}");
@@ -232,6 +233,7 @@ fn objects_merge_as_their_schemas_say() {
         "extra": {"type": "object", "additionalProperties": {"type": "object", "properties": {"a": {"type": "string"}}}},
         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}},
         "any": {"x-kubernetes-preserve-unknown-fields": true},
+        "at": {"type": "string", "format": "date-time"},
         "empty": {"type": "object"},
         "own": {"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"a": {"type": "string"}}}}}}});
     let object = json!({"metadata": {"labels": {"k": "v"}}, "spec": {"ios": 3, "set": ["a", "b"],
@@ -240,6 +242,9 @@ fn objects_merge_as_their_schemas_say() {
         "own": {"apiVersion": "v1", "kind": "A", "a": "x",
             "metadata": {"name": "q", "labels": {"l": "1"}, "finalizers": ["a/b"]}}}});
     let (shapes, root) = Structural::of(&schema).unwrap().shapes();
+    let config = json!({"spec": {"at": false, "set": false}});
+    let wrong = crate::apply::mutate(shapes.at(root), &json!({}), &config).unwrap_err();
+    assert!(wrong.ends_with("typed object: .spec.set: expected list, got &{false}"), "{wrong}");
     let fields = crate::apply::fields_of(shapes.at(root), &object).write();
     assert_eq!(
         fields,
@@ -319,8 +324,10 @@ proptest! {
         let (mut once, mut again);
         once = value;
         schema.prune(&mut once);
+        schema.drop_nulls(&mut once);
         again = once.clone();
         prop_assert!(schema.prune(&mut again).is_empty());
+        schema.drop_nulls(&mut again);
         prop_assert_eq!(&again, &once);
         let was_valid = schema.validate(&once, None).is_empty();
         schema.default(&mut once);

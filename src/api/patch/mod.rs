@@ -105,19 +105,60 @@ fn no_object(patch: &Value) -> String {
     format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", go_kind(patch))
 }
 
-/// Applies a JSON merge patch (RFC 7386).
+/// Applies a JSON merge patch (RFC 7386). Of what takes the place of anything but an object, nulls go from
+/// objects in lists too, as Kubernetes has it.
 pub fn merge(object: &mut Value, patch: &Value) -> Result<(), Error> {
     if !patch.is_object() {
         return Err(Error::Malformed(format!("error decoding patch: {}", no_object(patch))));
     }
-    json_patch::merge(object, patch);
+    merge_value(object, patch);
     Ok(())
+}
+
+fn merge_value(value: &mut Value, patch: &Value) {
+    match (value, patch) {
+        (Value::Object(fields), Value::Object(patch)) => {
+            for (name, patch) in patch {
+                match fields.get_mut(name) {
+                    _ if patch.is_null() => drop(fields.remove(name)),
+                    Some(value) => merge_value(value, patch),
+                    None => drop(fields.insert(name.clone(), without_nulls(patch))),
+                }
+            }
+        }
+        (value @ Value::Object(_), patch) => *value = patch.clone(),
+        (value, patch) => *value = without_nulls(patch),
+    }
+}
+
+/// A value without the fields that are null; items of lists stay.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let said = fields.iter().filter(|(_, value)| !value.is_null());
+            said.map(|(name, value)| (name.clone(), without_nulls(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        scalar => scalar.clone(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_a_merge_patch_brings_has_no_nulls() {
+        let mut object = json!({"map": {"a": 1, "b": 2}, "list": [1], "text": "x", "was": {"a": 1}});
+        let patch = json!({"map": {"a": null, "c": {"d": null}}, "list": [{"a": null, "b": [null]}],
+            "text": {"a": null}, "was": [{"a": null}]});
+        merge(&mut object, &patch).unwrap();
+        let merged =
+            json!({"map": {"b": 2, "c": {}}, "list": [{"b": [null]}], "text": {}, "was": [{"a": null}]});
+        assert_eq!(object, merged);
+        assert!(merge(&mut object, &json!([])).is_err());
+    }
 
     #[test]
     fn a_test_for_null_holds_where_nothing_is() {

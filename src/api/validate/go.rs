@@ -16,6 +16,10 @@ pub fn go_quoted(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
             '\r' => quoted.push_str("\\r"),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{b}' => quoted.push_str("\\v"),
+            '\u{c}' => quoted.push_str("\\f"),
             c if c.is_ascii_control() => drop(write!(quoted, "\\x{:02x}", u32::from(c))),
             c if c.is_control() => drop(write!(quoted, "\\u{:04x}", u32::from(c))),
             c => quoted.push(c),
@@ -71,6 +75,22 @@ pub fn go_map(value: &Value) -> String {
             format!("map[{}]", parts.collect::<Vec<_>>().join(" "))
         }
         other => other.to_string(),
+    }
+}
+
+/// A value as Go's own source would have it (`%#v`).
+pub fn go_literal(value: &Value) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::Array(items) => {
+            format!("[]interface {{}}{{{}}}", items.iter().map(go_literal).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(fields) => {
+            let parts =
+                fields.iter().map(|(name, value)| format!("{}:{}", go_quoted(name), go_literal(value)));
+            format!("map[string]interface {{}}{{{}}}", parts.collect::<Vec<_>>().join(", "))
+        }
+        scalar => shown(scalar),
     }
 }
 

@@ -12,7 +12,8 @@ mod meta;
 pub use at::{At, Sink, check};
 pub use format::*;
 pub use go::{
-    go_escaped, go_float, go_kind, go_map, go_number_error, go_quoted, go_syntax, go_text, go_type,
+    go_escaped, go_float, go_kind, go_literal, go_map, go_number_error, go_quoted, go_syntax, go_text,
+    go_type,
 };
 pub use meta::{
     condition, conditions, label_name, label_selector, labels, object_meta, object_meta_update, selects,

@@ -2,7 +2,9 @@
 
 use super::{Opaque, Row, opaque, text};
 use crate::value::{Fault, Key, Map, Outcome, Text, Value, fail, no_overload};
+use api::validate::go_quoted;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub(super) const ROWS: &[Row] = &[
@@ -32,56 +34,45 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// The parts of a URL; the path as it is escaped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Url {
     scheme: String,
     host: String,
     path: String,
     query: String,
-    fragment: String,
 }
 
 impl Url {
-    /// Reads an absolute URL or path; the error says what is wrong with it.
+    /// Reads an absolute URL or path; the error says what is wrong with it. A request has no fragment: `#`
+    /// is a character like others.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |reason: &str| Err(format!("parse {text:?}: {reason}"));
-        if text.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
-            return wrong("net/url: invalid control character in URL");
+        Self::read(text).map_err(|reason| format!("parse {}: {reason}", go_quoted(text)))
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err("net/url: invalid control character in URL".to_owned());
         }
         if text.is_empty() {
-            return wrong("empty url");
+            return Err("empty url".to_owned());
         }
-        let (scheme, rest) = match scheme_of(text) {
-            Ok(parts) => parts,
-            Err(reason) => return wrong(reason),
-        };
-        if !rest.starts_with('/') && scheme.is_empty() {
-            return wrong("invalid URI for request");
+        if text == "*" {
+            return Ok(Self { path: "*".to_owned(), ..Self::default() });
         }
-        let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+        let (scheme, rest) = scheme_of(text)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let url = Self { scheme: scheme.to_ascii_lowercase(), query: query.to_owned(), ..Self::default() };
+        if !rest.starts_with('/') {
+            // What is no hierarchy has neither host nor path.
+            return if scheme.is_empty() { Err("invalid URI for request".to_owned()) } else { Ok(url) };
+        }
         let (authority, path) = match rest.strip_prefix("//").filter(|_| !scheme.is_empty()) {
             Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
-            // What is no hierarchy has neither host nor path.
-            None => ("", if rest.starts_with('/') { rest } else { "" }),
+            None => ("", rest),
         };
-        let host = match authority.rsplit_once('@') {
-            Some((_, host)) => host,
-            None => authority,
-        };
-        if let Err(reason) = check_host(host) {
-            return wrong(&reason);
-        }
-        if let Some(escape) = bad_escape(path) {
-            return wrong(&format!("invalid URL escape {escape:?}"));
-        }
-        Ok(Self {
-            scheme: scheme.to_ascii_lowercase(),
-            host: unescape(host, false),
-            path: escaped_path(path),
-            query: query.to_owned(),
-            fragment: fragment.to_owned(),
-        })
+        let host = host_of(&url.scheme, authority)?;
+        escapes(path)?;
+        Ok(Self { host, path: escaped_path(path), ..url })
     }
 
     fn host_and_port(&self) -> (&str, &str) {
@@ -94,54 +85,111 @@ impl Url {
     }
 }
 
-fn scheme_of(text: &str) -> Result<(&str, &str), &'static str> {
+fn scheme_of(text: &str) -> Result<(&str, &str), String> {
     for (at, letter) in text.char_indices() {
         match letter {
             'a'..='z' | 'A'..='Z' => {}
             '0'..='9' | '+' | '-' | '.' if at > 0 => {}
-            ':' if at == 0 => return Err("missing protocol scheme"),
+            ':' if at == 0 => return Err("missing protocol scheme".to_owned()),
             ':' => return Ok((&text[..at], &text[at + 1..])),
             _ => break,
         }
     }
-    let first = text.split('/').next().unwrap_or_default();
-    if first.contains(':') { Err("first path segment in URL cannot contain colon") } else { Ok(("", text)) }
+    Ok(("", text))
 }
 
-fn check_host(host: &str) -> Result<(), String> {
-    let port = match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').ok_or("missing ']' in host")?.1,
-        None => host.find(':').map_or("", |at| &host[at..]),
+/// The host of an authority, with its port.
+fn host_of(scheme: &str, authority: &str) -> Result<String, String> {
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let host = match host.rfind('[') {
+        Some(0) => address(host)?,
+        Some(_) => return Err("invalid IP-literal".to_owned()),
+        None => {
+            // Lists of hosts that drivers of databases take have more than one colon.
+            let strict = matches!(scheme, "http" | "https");
+            let colon = if strict { host.find(':') } else { host.rfind(':') };
+            check_port(colon.map_or("", |at| &host[at..]))?;
+            unescaped_host(host)?
+        }
     };
-    let digits =
-        port.strip_prefix(':').map_or(port.is_empty(), |port| port.bytes().all(|b| b.is_ascii_digit()));
-    if !digits {
-        return Err(format!("invalid port {port:?} after host"));
+    if !user.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%@".contains(&byte)) {
+        return Err("net/url: invalid userinfo".to_owned());
     }
-    match host
-        .chars()
-        .find(|letter| matches!(letter, ' ' | '<' | '>' | '"' | '\\' | '^' | '`' | '{' | '|' | '}'))
-    {
-        Some(letter) => Err(format!("invalid character {:?} in host name", letter.to_string())),
-        None => bad_escape(host).map_or(Ok(()), |escape| Err(format!("invalid URL escape {escape:?}"))),
+    escapes(user)?;
+    Ok(host)
+}
+
+/// An IPv6 address in brackets, with its port.
+fn address(host: &str) -> Result<String, String> {
+    let (host, port) = host[1..].rsplit_once(']').ok_or("missing ']' in host")?;
+    check_port(port)?;
+    let (address, zone) = host.find("%25").map_or((host, ""), |at| host.split_at(at));
+    escapes(zone)?;
+    let (address, zone) = (unescaped_host(address)?, unescape(zone, false));
+    match address.parse() {
+        Ok(IpAddr::V6(_)) if zone != "%" => Ok(format!("[{address}{zone}]{port}")),
+        Ok(IpAddr::V4(_)) if zone.is_empty() => Err("invalid IP-literal".to_owned()),
+        _ => {
+            let address = go_quoted(&format!("{address}{zone}"));
+            Err(format!("invalid host: ParseAddr({address}): unable to parse IP"))
+        }
     }
 }
 
-/// A `%` that no two hexadecimal digits follow, with what follows it.
-fn bad_escape(text: &str) -> Option<&str> {
-    text.match_indices('%').map(|(at, _)| &text[at..]).find_map(|rest| {
-        let hex = rest.as_bytes().get(1..3).is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit));
-        (!hex).then(|| &rest[..rest.char_indices().nth(3).map_or(rest.len(), |(at, _)| at)])
-    })
+fn check_port(port: &str) -> Result<(), String> {
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    match port.strip_prefix(':').map_or(port.is_empty(), digits) {
+        true => Ok(()),
+        false => Err(format!("invalid port {} after host", go_quoted(port))),
+    }
 }
 
+/// A host without escapes, which may stand for nothing but what is not ASCII.
+fn unescaped_host(host: &str) -> Result<String, String> {
+    escapes(host)?;
+    for (at, letter) in host.char_indices().filter(|(_, letter)| letter.is_ascii()) {
+        let escape = host[at..].get(..3).filter(|_| letter == '%');
+        match (letter, escape) {
+            (_, Some(escape)) if escape != "%25" && escape.as_bytes()[1] < b'8' => {
+                return Err(bad_escape(escape));
+            }
+            (letter, None) if !letter.is_ascii_alphanumeric() && !HOST.contains(letter) => {
+                return Err(format!("invalid character {} in host name", go_quoted(&letter.to_string())));
+            }
+            _ => {}
+        }
+    }
+    Ok(unescape(host, false))
+}
+
+/// What a host may have besides letters and digits.
+const HOST: &str = "-_.~!$&'()*+,;=:[]<>\"";
+
+/// Two hexadecimal digits follow each `%`.
+fn escapes(text: &str) -> Result<(), String> {
+    let mut escapes = text.match_indices('%').map(|(at, _)| &text[at..]);
+    let wrong = escapes
+        .find(|rest| !rest.as_bytes().get(1..3).is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit)));
+    wrong.map_or(Ok(()), |rest| Err(bad_escape(rest)))
+}
+
+fn bad_escape(rest: &str) -> String {
+    let end = rest.char_indices().nth(3).map_or(rest.len(), |(at, _)| at);
+    format!("invalid URL escape {}", go_quoted(&rest[..end]))
+}
+
+/// A path as it came if it is escaped, and escaped anew otherwise.
 fn escaped_path(path: &str) -> String {
+    let all = |more: &[u8]| path.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte));
+    if all(b"-_.~$&+,/:;=@%!'()*[]") {
+        return path.to_owned();
+    }
     let mut escaped = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => escaped.push(char::from(byte)),
-            _ if b"-_.~$&+,/:;=@%!'()*[]".contains(&byte) => escaped.push(char::from(byte)),
-            _ => escaped.push_str(&format!("%{byte:02X}")),
+    for byte in unescape(path, false).bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
         }
     }
     escaped
@@ -189,7 +237,7 @@ fn query<'a>(of: &[Value<'a>]) -> Outcome<'a> {
     let query = &parsed(of)?.query;
     for pair in query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if bad_escape(name).or_else(|| bad_escape(value)).is_none() {
+        if escapes(name).and(escapes(value)).is_ok() {
             let key = Key::String(Text::Owned(Arc::from(unescape(name, true))));
             found.entry(key).or_default().push(Value::text(unescape(value, true)));
         }

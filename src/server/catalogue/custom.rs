@@ -127,20 +127,43 @@ impl Custom {
 
     /// Brings an object that somebody writes into the form of its schema.
     pub(crate) fn shape(&self, object: &mut Value) -> schema::Findings {
+        self.drop_nulls(object);
+        self.shape_applied(object)
+    }
+
+    /// Brings an object that a configuration was applied to into the form of its schema: there, nulls are
+    /// meant.
+    pub(crate) fn shape_applied(&self, object: &mut Value) -> schema::Findings {
         self.fit(object, Malformed::Refused)
+    }
+
+    fn prunes(&self) -> bool {
+        !self.definition().preserve_unknown_fields
+    }
+
+    fn drop_nulls(&self, object: &mut Value) {
+        if self.prunes() {
+            self.schema().drop_nulls(object);
+        }
     }
 
     /// Leaves of an object what its schema knows, and fills in the defaults.
     fn fit(&self, object: &mut Value, malformed: Malformed) -> schema::Findings {
         let schema = self.schema();
-        let prunes = !self.definition().preserve_unknown_fields;
-        let mut unknown = if prunes { schema.prune(object) } else { Vec::new() };
+        let mut unknown = if self.prunes() { schema.prune(object) } else { Vec::new() };
         match schema.coerce(object, malformed) {
             Err(error) => return schema::Findings { unknown, ill_typed: Some(error.to_string()) },
             Ok(more) => unknown.extend(more),
         }
         schema.default(object);
         schema::Findings { unknown, ill_typed: None }
+    }
+
+    /// Brings an object that was checked into the form in which it is read back: with the default of a status
+    /// that its writer could not set, without nulls that nothing was said against.
+    pub(crate) fn settle(&self, object: &mut Value) {
+        self.drop_nulls(object);
+        self.schema().default(object);
     }
 
     /// Whether stored bytes are an object of this version as it is shown.
@@ -153,7 +176,11 @@ impl Custom {
     /// Stored objects in this version, by the schema as it is now.
     pub(crate) async fn read(&self, stored: Vec<Value>) -> Result<Vec<Value>, Refusal> {
         let mut objects = self.converted(stored, self.kind).await?;
-        let ill_typed = objects.iter_mut().find_map(|object| self.fit(object, Malformed::Dropped).ill_typed);
+        let fit = |object: &mut Value| {
+            self.drop_nulls(object);
+            self.fit(object, Malformed::Dropped).ill_typed
+        };
+        let ill_typed = objects.iter_mut().find_map(fit);
         ill_typed.map_or(Ok(objects), |why| Err(Refusal::internal(why)))
     }
 
@@ -185,7 +212,8 @@ impl Custom {
     }
 
     async fn converted(&self, objects: Vec<Value>, to: &'static Kind) -> Result<Vec<Value>, Refusal> {
-        self.converters.convert(&self.defined, objects, to).await.map_err(Refusal::internal)
+        // Kubernetes gives no reason here.
+        self.converters.convert(&self.defined, objects, to).await.map_err(|why| Refusal::new(500, "", why))
     }
 
     /// What is wrong with a new object.

@@ -13,8 +13,7 @@ use crate::registry::render::not_acceptable;
 use crate::registry::{
     Change, Context, DeleteOptions, FieldValidation, Form, ListOptions, Outcome, Page, Part, Place, Reading,
     Record, Rendering, Reply, Serving, Source, Warnings, WatchOptions, WriteOptions, Writer, asked_revision,
-    decode_checked, decode_configuration, decode_object, decode_options, decode_patch, note_writer,
-    place_object, timestamp,
+    decode_configuration, decode_object, decode_options, decode_patch, note_writer, place_object, timestamp,
 };
 use crate::streams::Backends;
 use api::kinds::{Kind, by_resource};
@@ -57,8 +56,6 @@ struct Asked {
 struct Posted {
     object: Value,
     context: Context,
-    /// What its writer is to be warned of.
-    warnings: Vec<String>,
 }
 
 /// An answer that was made up for its request.
@@ -262,13 +259,12 @@ impl Server {
     /// Does what an object asks for that is posted and not kept.
     async fn post(&self, place: Place<'_>, door: &str, posted: Posted) -> Result<Response<Body>, Refusal> {
         let registry = &self.0.registry;
-        let Posted { object, context, warnings } = posted;
+        let Posted { object, context } = posted;
         let (code, value) = match door {
             "binding" => registry.bind(place, &object, &context).await?,
             "eviction" => registry.evict(place, &object, &context).await?,
             _ => registry.issue_token(place, object, &context).await?,
         };
-        context.warnings.extend(warnings);
         Ok(made(code, &value))
     }
 
@@ -305,9 +301,7 @@ impl Server {
         if asked.kind.kind == "SelfSubjectRulesReview" {
             (object["metadata"], object["spec"]) = (json!({}), json!({}));
         }
-        let response = answer::json(StatusCode::CREATED, object);
-        asked.warnings.extend(posted.warnings);
-        Ok(response)
+        Ok(answer::json(StatusCode::CREATED, object))
     }
 }
 
@@ -357,9 +351,9 @@ impl Asked {
     fn posted(&self, form: Form<'_>, body: &Bytes) -> Result<Posted, Refusal> {
         let (object, source) = decode_object(body, &self.content_type, form)?;
         let context = self.context(source)?;
-        let (mut object, warnings) = decode_checked(object, form, &context.reading)?;
+        let mut object = context.read(object, form)?;
         place_object(&mut object, self.kind, &self.path.namespace)?;
-        Ok(Posted { object, context, warnings })
+        Ok(Posted { object, context })
     }
 
     /// What is to become of an object, and from what that was read.

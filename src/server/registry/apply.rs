@@ -1,7 +1,7 @@
 //! Field management: who owns which fields of an object (`managedFields`), told at every write, and
 //! server-side apply.
 
-use super::{Change, Context, Form, Outcome, Place, Registry, decode_checked, timestamp};
+use super::{Change, Context, Form, Outcome, Place, Registry, timestamp};
 use crate::catalogue::Subject;
 use crate::conversion::{shown, stored};
 use api::apply::{Error, Managed, Set, Typed, Versions, Writing, of_kind, same_but_times};
@@ -353,12 +353,10 @@ impl Registry {
             return Err(Refusal::conflict(kind, name, &why));
         }
         let form = Form::of(kind).with(of.custom);
-        let (object, warnings) = decode_checked(object, form, &context.reading)?;
+        let object = context.read(object, form)?;
         super::update::check_name(&object["metadata"], name)?;
         let object = stored(kind, object);
         let mut owned = Owned::Told { managed, stored: Value::Null };
-        let mut outcome = self.create_instead(place, (object, &mut owned), context).await?;
-        outcome.warnings.splice(0..0, warnings);
-        Ok(outcome)
+        self.create_instead(place, (object, &mut owned), context).await
     }
 }

@@ -203,23 +203,25 @@ pub(crate) fn decode_checked(
     }
     let strict = *validation == FieldValidation::Strict;
     let patched = (strict && matches!(source, Source::Patched(_))).then(|| object.to_string());
-    let Some(findings) = form.shape(&mut object) else { return Ok((object, source.notes().to_vec())) };
+    let Some(findings) = form.shape(&mut object, source) else {
+        return Ok((object, source.notes().to_vec()));
+    };
     let refusal = |why: &str, object: &Value| {
         source.refusal(form, why, || patched.unwrap_or_else(|| object.to_string()))
     };
     if let Some(reason) = findings.ill_typed {
         return Err(refusal(&reason, &object));
     }
-    let unknown: Vec<String> =
-        findings.unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+    // What a configuration must not have was refused when it was applied.
+    let applied = matches!(source, Source::Applied(_));
+    let unknown = findings.unknown.iter().filter(|_| !applied);
+    let unknown: Vec<String> = unknown.map(|path| format!("unknown field {path:?}")).collect();
     match validation {
         FieldValidation::Ignore => Ok((object, Vec::new())),
         FieldValidation::Warn => Ok((object, [source.notes(), &unknown].concat())),
         FieldValidation::Strict => match source.refused(&unknown) {
             None => Ok((object, Vec::new())),
-            Some(all) if matches!(source, Source::Applied(_)) => {
-                Err(refusal(&format!("error converting YAML to JSON: {all}"), &object))
-            }
+            Some(all) if applied => Err(refusal(&format!("error converting YAML to JSON: {all}"), &object)),
             Some(all) => Err(refusal(&format!("strict decoding error: {all}"), &object)),
         },
     }

@@ -3,7 +3,7 @@
 use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
-use super::{Context, Form, Outcome, Place, Record, Registry, decode_checked, decoded, meta, store_refusal};
+use super::{Context, Form, Outcome, Place, Record, Registry, decoded, meta, store_refusal};
 use crate::auth::Attributes;
 use crate::catalogue::{Custom, Subject};
 use crate::conversion;
@@ -32,7 +32,7 @@ impl Registry {
             return Err(terminating());
         }
         let form = Form::of(kind).with(custom.as_ref());
-        let (mut object, warnings) = decode_checked(body, form, &context.reading)?;
+        let mut object = context.read(body, form)?;
         let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
         let mut object = conversion::stored(kind, object);
         if !object["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {
@@ -45,11 +45,7 @@ impl Registry {
             let draft = if left == 0 { std::mem::take(&mut object) } else { object.clone() };
             match self.create_once(kind, namespace, (draft, &mut owned), context).await {
                 Err(taken) if taken.reason == "AlreadyExists" && left > 0 => {}
-                Err(other) => return Err(other),
-                Ok(mut outcome) => {
-                    outcome.warnings.splice(0..0, warnings);
-                    return Ok(outcome);
-                }
+                other => return other,
             }
         }
         Err(Refusal::internal("no name was tried"))
@@ -103,9 +99,11 @@ impl Registry {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let key = kind.storage_key(namespace, &name);
         if context.dry_run {
-            let answer = Outcome { object: object.to_string().into(), created: true, warnings };
-            let snapshot = self.records.snapshot();
-            return snapshot.get(&key).map_or(Ok(answer), |record| Err(taken(kind, &name, record)));
+            if let Some(record) = self.records.snapshot().get(&key) {
+                return Err(taken(kind, &name, record));
+            }
+            let object = self.rehearsed(subject, object).await?;
+            return Ok(Outcome { object, created: true, warnings });
         }
         let (template, index) = self.stored(subject, &key, &object).await?;
         let change = Change::Put(template, index);
@@ -169,6 +167,9 @@ impl Registry {
         admission::validate(&request, &object).await?;
         let charge = admission::charge(&request, &object, &self.ledger)?;
         let warnings = request.into_warnings();
+        if let Some(custom) = subject.custom {
+            custom.settle(&mut object);
+        }
         apply::put(&mut object, managed);
         Ok(Draft { object, warnings, held: Held { allocation, charge } })
     }

@@ -1,5 +1,6 @@
 //! What a body has to be: an object of a resource's kind, or of what one of its subresources takes.
 
+use super::Source;
 use crate::catalogue::Custom;
 use api::kinds::{Kind, Subresource, by_kind};
 use api::schema::{Findings, TypeId, check, schema};
@@ -53,8 +54,9 @@ impl<'a> Form<'a> {
     }
 
     /// Brings an object into the form of its type; `None` if it has none.
-    pub(super) fn shape(self, object: &mut Value) -> Option<Findings> {
+    pub(super) fn shape(self, object: &mut Value, source: &Source) -> Option<Findings> {
         match self.custom {
+            Some(custom) if matches!(source, Source::Applied(_)) => Some(custom.shape_applied(object)),
             Some(custom) => Some(custom.shape(object)),
             None => self.ty().map(|ty| check(object, ty)),
         }

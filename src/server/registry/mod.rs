@@ -28,9 +28,9 @@ mod wire_tests;
 
 pub(crate) use admission::{Composer, Purpose, compile, environment, made_by, policy_warnings};
 pub(crate) use apply::{Writer, note_maker, note_writer};
+use body::decode_checked;
 pub(crate) use body::{
-    FieldValidation, Reading, Source, decode_checked, decode_configuration, decode_object, decode_options,
-    decode_patch,
+    FieldValidation, Reading, Source, decode_configuration, decode_object, decode_options, decode_patch,
 };
 #[cfg(test)]
 pub(crate) use create::shape;
@@ -90,6 +90,13 @@ impl Context {
         let reading = Reading { validation: FieldValidation::Warn, source: Source::default() };
         let (writer, options) = (Writer::default(), WriteOptions::default());
         Self { user, dry_run: false, reading, writer, options, warnings, admitted: false }
+    }
+
+    /// Reads an object of a form ([`decode_checked`]).
+    pub(crate) fn read(&self, object: Value, form: Form<'_>) -> Result<Value, Refusal> {
+        let (object, warnings) = decode_checked(object, form, &self.reading)?;
+        self.warnings.extend(warnings);
+        Ok(object)
     }
 }
 

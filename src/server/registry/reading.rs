@@ -48,6 +48,14 @@ impl Registry {
         Ok((template, index))
     }
 
+    /// An object that a dry run would write, as it would be shown afterwards.
+    pub(super) async fn rehearsed(&self, subject: Subject<'_>, mut object: Value) -> Result<Bytes, Refusal> {
+        if let Some(custom) = subject.custom.filter(|custom| !custom.is_stored()) {
+            object = custom.read_one(custom.stored(object).await?).await?;
+        }
+        Ok(object.to_string().into())
+    }
+
     /// Bytes that were just written, as they are shown.
     pub(super) async fn shown(&self, kind: &Kind, bytes: Bytes) -> Result<Bytes, Refusal> {
         match self.custom(kind)?.filter(|custom| !custom.is_stored()) {

@@ -4,7 +4,7 @@ use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
 use super::reading::is_stored_so;
-use super::{Context, Form, Index, Outcome, Place, Record, Registry, decode_checked, store_refusal};
+use super::{Context, Form, Index, Outcome, Place, Record, Registry, store_refusal};
 use crate::catalogue::Subject;
 use crate::conversion;
 use crate::strategies::{Strategies, Strategy};
@@ -64,11 +64,12 @@ impl Change {
         }
     }
 
-    /// The change with an object that was checked, where it comes with a whole one; and what to warn of.
-    fn checked(&self, form: Form, context: &Context) -> Result<(Cow<'_, Self>, Vec<String>), Refusal> {
-        let Self::Replace(object) = self else { return Ok((Cow::Borrowed(self), Vec::new())) };
-        let (object, warnings) = decode_checked(object.clone(), form, &context.reading)?;
-        Ok((Cow::Owned(Self::Replace(object)), warnings))
+    /// The change with an object that was checked, where it comes with a whole one.
+    fn checked(&self, form: Form, context: &Context) -> Result<Cow<'_, Self>, Refusal> {
+        match self {
+            Self::Replace(object) => Ok(Cow::Owned(Self::Replace(context.read(object.clone(), form)?))),
+            _ => Ok(Cow::Borrowed(self)),
+        }
     }
 
     /// The resourceVersion that the writer has seen, where the change names one. Zero is any.
@@ -108,8 +109,7 @@ impl Registry {
         let custom = self.custom(kind)?;
         let subject = Subject { kind, custom: custom.as_ref() };
         let form = Form::of(kind).with(subject.custom);
-        let (change, noted) = &change.checked(form, context)?;
-        let change = change.as_ref();
+        let change = &*change.checked(form, context)?;
         for _ in 0..ATTEMPTS {
             let record = match (self.find(kind, namespace, name), change) {
                 (Err(_), Change::Apply(config))
@@ -123,21 +123,16 @@ impl Registry {
                 (Err(_), Change::Replace(object)) if part == Part::Main && kind.made_by_update => {
                     match self.create_updated(place, object.clone(), context).await {
                         Err(taken) if taken.reason == "AlreadyExists" => continue,
-                        other => {
-                            return other.map(|outcome| Outcome {
-                                warnings: [noted, &*outcome.warnings].concat(),
-                                ..outcome
-                            });
-                        }
+                        other => return other,
                     }
                 }
                 (found, _) => found?,
             };
             let mut old = self.form_of(subject, &record).await?;
             let (new, mut owned) = self.proposed(subject, change, &mut old, context)?;
-            let (new, mut warnings) = match change {
-                Change::Replace(_) => (new, noted.clone()),
-                _ => decode_checked(new, form, &context.reading)?,
+            let new = match change {
+                Change::Replace(_) => new,
+                _ => context.read(new, form)?,
             };
             let mut new = conversion::stored(kind, new);
             let seen = change.seen(&new, &old)?.map(str::to_owned);
@@ -145,9 +140,8 @@ impl Registry {
             if kind.versioned && seen.is_none() && matches!(change, Change::Replace(_)) {
                 return Err(unversioned(place));
             }
-            let Prepared { managed, warnings: more, held } =
+            let Prepared { managed, warnings, held } =
                 self.prepare((place, subject), (&mut new, &old), (part, &mut owned), context).await?;
-            warnings.extend(more);
             let same = new == old && apply::is_same(&managed, &owned);
             if same && is_stored_so(subject, &record, &new).await? {
                 let object = self.shown(kind, record.value.clone()).await?;
@@ -155,7 +149,8 @@ impl Registry {
             }
             apply::put(&mut new, managed);
             if context.dry_run {
-                return Ok(Outcome { object: new.to_string().into(), created: false, warnings });
+                let object = self.rehearsed(subject, new).await?;
+                return Ok(Outcome { object, created: false, warnings });
             }
             match self.put(place, &record, (old, new), held).await {
                 Ok(object) => {
@@ -245,6 +240,9 @@ impl Registry {
         admission::validate(&request, new).await?;
         held.charge = admission::charge(&request, new, &self.ledger)?;
         let warnings = request.into_warnings();
+        if let Some(custom) = subject.custom {
+            custom.settle(new);
+        }
         Ok(Prepared { managed, warnings, held })
     }
 }

@@ -164,6 +164,9 @@ fn mixed(https: &Https) {
 /// A webhook that fails hurts its own kind alone.
 fn failing(https: &Https, server: &WebhookServer) {
     let path = format!("{DEFINITIONS}/gates.ports.example.com");
+    let dry = format!("{NEW}?dryRun=All");
+    let gate = json!({"apiVersion": "ports.example.com/v2", "kind": "Gate", "metadata": {"name": "e"},
+        "spec": {"host": "m"}});
     for (place, said) in [
         ("/failed", "conversion webhook for ports.example.com/v1, Kind=Gate failed: not today"),
         ("/fewer", "conversion webhook for ports.example.com/v1, Kind=Gate returned 0 objects, expected 1"),
@@ -175,8 +178,14 @@ fn failing(https: &Https, server: &WebhookServer) {
         let (code, refused) = wait_for("what is said of a webhook that fails", SOON, || {
             Some(https.call("GET", &format!("{NEW}/a"))).filter(|(code, _)| *code != 200)
         });
-        assert!(code == 500 && refused["message"].as_str().unwrap().contains(said), "{refused}");
+        let message = refused["message"].as_str().unwrap();
+        assert!(code == 500 && message.contains(said) && !message.starts_with("Internal"), "{refused}");
         assert_eq!(https.call("GET", &format!("{OLD}/a")).0, 200, "what is stored so needs no webhook");
+        assert_eq!(
+            https.send("POST", &dry, JSON, &gate).0,
+            500,
+            "a dry run goes as far as to what is stored"
+        );
     }
     assert_eq!(https.send("DELETE", &path, JSON, &Value::Null).0, 200);
 }

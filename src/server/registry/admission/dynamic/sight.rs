@@ -7,7 +7,7 @@ use crate::catalogue::Custom;
 use crate::conversion;
 use crate::registry::form::no_object;
 use crate::registry::subresources::{scale_of, set_replicas};
-use crate::registry::{Form, apply};
+use crate::registry::{Form, Source, apply};
 use api::kinds::Kind;
 use api::patch;
 use api::status::Refusal;
@@ -154,7 +154,7 @@ impl<'a> Sight<'a> {
             None => Form::of(self.form).with(custom.as_ref()),
         };
         form.identify(patched).map_err(|misfit| misfit.why)?;
-        form.shape(patched).and_then(|findings| findings.ill_typed).map_or(Ok(()), Err)
+        form.shape(patched, &Source::default()).and_then(|findings| findings.ill_typed).map_or(Ok(()), Err)
     }
 }
 
