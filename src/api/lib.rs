@@ -18,6 +18,7 @@ pub mod selector;
 pub mod slim;
 pub mod status;
 pub mod taints;
+pub mod url;
 pub mod validate;
 pub mod yaml;
 

@@ -1,6 +1,7 @@
 //! The formats of texts and numbers that Kubernetes checks; others are notes to people.
 
 use super::structural::text;
+use crate::url::Url;
 use crate::validate::{lenient_cidr, lenient_ip};
 use regex::Regex;
 use serde_json::Value;
@@ -63,7 +64,7 @@ macro_rules! like {
 /// By their names without dashes (KEP-5304 has those of names).
 static FORMATS: [(&str, Check); 26] = [
     ("bsonobjectid", like!("^[0-9a-fA-F]{24}$")),
-    ("uri", Check::Passes(is_uri)),
+    ("uri", Check::Passes(|text| Url::parse(text).is_ok())),
     ("email", Check::Passes(is_email)),
     ("hostname", Check::Passes(is_hostname)),
     ("ipv4", Check::Passes(|text| text.contains('.') && lenient_ip(text).is_some())),
@@ -93,44 +94,6 @@ static FORMATS: [(&str, Check); 26] = [
 fn is_name(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
-}
-
-/// As Go's `net/url` reads the target of a request.
-fn is_uri(text: &str) -> bool {
-    let escapes = |text: &str| {
-        text.split('%')
-            .skip(1)
-            .all(|rest| rest.len() > 1 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit()))
-    };
-    if text.is_empty() || text.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
-        return false;
-    }
-    let scheme = text.find(':').map(|colon| &text[..colon]).filter(|scheme| is_scheme(scheme));
-    let rest = scheme.map_or(text, |scheme| &text[scheme.len() + 1..]);
-    let path = rest.split('?').next().unwrap_or_default();
-    let Some(authority) = path.strip_prefix("//").filter(|_| scheme.is_some()) else {
-        return (scheme.is_some() || rest.starts_with('/')) && (!path.starts_with('/') || escapes(path));
-    };
-    let (authority, path) = authority.split_at(authority.find('/').unwrap_or(authority.len()));
-    is_authority(authority) && escapes(path)
-}
-
-fn is_scheme(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-}
-
-fn is_authority(text: &str) -> bool {
-    let (user, host) = text.rsplit_once('@').unwrap_or(("", text));
-    let name = host.rfind(']').map_or(host, |end| &host[end + 1..]);
-    let port = name.rsplit_once(':').map_or("", |(_, port)| port);
-    let signs = |text: &str, more: &[u8]| {
-        text.bytes().all(|byte| byte >= 0x80 || byte.is_ascii_alphanumeric() || more.contains(&byte))
-    };
-    signs(user, b"-._:~!$&'()*+,;=%@")
-        && signs(host, b"-._~!$&'()*+,;=:[]<>\"%")
-        && host.starts_with('[') == host.contains(']')
-        && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// An address as mail headers have it, with or without a name before it.
@@ -281,7 +244,17 @@ mod tests {
             (
                 "uri",
                 &["http://a.b:80/c?d=%zz", "/path", "mailto:x", "https://[::1]/"],
-                &["", "path", "http://a b/", "http://a:b/", "http://a/%zz", ":x"],
+                &[
+                    "",
+                    "path",
+                    "http://a b/",
+                    "http://a:b/",
+                    "http://a/%zz",
+                    ":x",
+                    "http://a%41/",
+                    "http://a:1:2/",
+                    "http://[1.2.3.4]/",
+                ],
             ),
             (
                 "email",

@@ -1,9 +1,9 @@
 //! Named formats: the rules that Kubernetes' own validation names.
 
-use super::url::Url;
 use super::{Opaque, Row, opaque, text};
 use crate::time::parse_date;
 use crate::value::{Outcome, Value, no_overload};
+use api::url::Url;
 use api::validate::{
     dns_label, dns_subdomain, dns_subdomain_prefix, label_value, masked, qualified_name, rfc1035_label,
 };

@@ -20,6 +20,7 @@ pub(crate) use template::shown;
 use crate::types::{OPTIONAL, Type};
 use crate::value::{Fault, List, Outcome, Value, no_overload};
 use api::quantity::Amount;
+use api::url::Url;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -54,7 +55,7 @@ pub enum Opaque<'a> {
     /// `kubernetes.Quantity`.
     Quantity(Amount),
     /// `kubernetes.URL`.
-    Url(url::Url),
+    Url(Url),
     /// `net.IP`.
     Ip(IpAddr),
     /// `net.CIDR`.
