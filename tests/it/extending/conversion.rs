@@ -165,7 +165,7 @@ fn mixed(https: &Https) {
 fn failing(https: &Https, server: &WebhookServer) {
     let path = format!("{DEFINITIONS}/gates.ports.example.com");
     let dry = format!("{NEW}?dryRun=All");
-    let gate = json!({"apiVersion": "ports.example.com/v2", "kind": "Gate", "metadata": {"name": "e"},
+    let gate = json!({"apiVersion": "ports.example.com/v2", "kind": "Gate", "metadata": {"name": "f"},
         "spec": {"host": "m"}});
     for (place, said) in [
         ("/failed", "conversion webhook for ports.example.com/v1, Kind=Gate failed: not today"),
