@@ -207,8 +207,11 @@ impl Collector {
         let all = watched().into_iter().chain(self.customs.all());
         for kind in all.filter(|kind| kind.namespaced || !owner.kind.namespaced) {
             let namespace = if kind.namespaced { &*owner.namespace } else { "" };
-            let all = self.metadata(&kind.path(namespace)).await?.items.into_iter();
-            let all = all.map(|object| item(kind, object.metadata));
+            let all = match self.metadata(&kind.path(namespace)).await {
+                // A custom kind that went meanwhile has no objects.
+                Err(error) if kind.custom && error.is_not_found() => continue,
+                other => other?.items.into_iter().map(|object| item(kind, object.metadata)),
+            };
             found.extend(all.filter(|item| item.owners.iter().any(|one| *one.uid == *owner.uid)));
         }
         Ok(found)
