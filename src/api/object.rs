@@ -34,6 +34,8 @@ impl Texts for BTreeMap<String, String> {
 /// The owner that controls an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Controller<'a> {
+    /// Its `apiVersion`.
+    pub api_version: &'a str,
     /// Its `kind`.
     pub kind: &'a str,
     /// Its name.
@@ -112,7 +114,8 @@ impl Meta for ObjectMeta {
 
     fn controller(&self) -> Option<Controller<'_>> {
         let owner = self.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))?;
-        Some(Controller { kind: &owner.kind, name: &owner.name, uid: &owner.uid })
+        let OwnerReference { api_version, kind, name, uid, .. } = owner;
+        Some(Controller { api_version, kind, name, uid })
     }
 }
 
@@ -232,6 +235,7 @@ objects!(
     crate::apps::Deployment,
     crate::apps::ReplicaSet,
     crate::batch::Job,
+    crate::policy::PodDisruptionBudget,
     k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler,
     crate::coordination::Lease,
     crate::discovery::EndpointSlice,

@@ -17,6 +17,7 @@ mod deployment;
 mod deployment_status;
 #[cfg(test)]
 mod deployment_tests;
+mod disruption;
 mod endpoints;
 mod eviction;
 mod garbage;
@@ -103,5 +104,6 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     service_ports::start(&room, config.node_ports);
     definitions::start(&room);
     autoscaler_runner::start(&room);
+    disruption::start(&room);
     garbage_runner::start(&room);
 }

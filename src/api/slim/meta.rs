@@ -36,8 +36,9 @@ pub struct Meta {
 
 /// An owner, known by its uid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct OwnerReference {
+    pub api_version: Box<str>,
     pub kind: Box<str>,
     pub name: Box<str>,
     pub uid: Box<str>,
@@ -81,7 +82,8 @@ impl object::Meta for Meta {
 
     fn controller(&self) -> Option<Controller<'_>> {
         let owner = self.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
-        Some(Controller { kind: &owner.kind, name: &owner.name, uid: &owner.uid })
+        let OwnerReference { api_version, kind, name, uid, .. } = owner;
+        Some(Controller { api_version, kind, name, uid })
     }
 }
 

@@ -239,7 +239,8 @@ mod tests {
         assert_eq!(pod.labels().iter().collect::<Vec<_>>(), [("app", "web"), ("b", "2")]);
         assert_eq!(pod.annotations().iter().collect::<Vec<_>>(), [(DELETION_COST, "5")]);
         let owner = pod.controller().unwrap();
-        assert_eq!((owner.kind, owner.name, owner.uid), ("ReplicaSet", "web", "set"));
+        assert_eq!((owner.api_version, owner.kind), ("apps/v1", "ReplicaSet"));
+        assert_eq!((owner.name, owner.uid), ("web", "set"));
         let (spec, status) = (pod.spec.unwrap(), pod.status.unwrap());
         let container = &spec.containers[0];
         let port = ContainerPort { container_port: 80, host_port: Some(8080), ..ContainerPort::default() };

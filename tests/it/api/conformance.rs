@@ -3,6 +3,7 @@
 
 mod chunking;
 mod definitions;
+mod disruptions;
 mod endings;
 mod fields;
 mod flow;
@@ -116,6 +117,11 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("kinds_are_published", publishing::kinds_are_published),
     ("renamed_versions_are_published", publishing::renamed_versions_are_published),
     ("unserved_versions_are_not_published", publishing::unserved_versions_are_not_published),
+    ("budgets_live", disruptions::budgets_live),
+    ("budgets_are_listed_everywhere", disruptions::budgets_are_listed_everywhere),
+    ("budgets_count_pods", disruptions::budgets_count_pods),
+    ("budget_status_changes", disruptions::budget_status_changes),
+    ("evictions_wait_for_budgets", disruptions::evictions_wait_for_budgets),
 ];
 
 type WithKubectl = (&'static str, fn(&Cluster, &Https));
