@@ -6,6 +6,7 @@ use base::{Body, full_body};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -215,6 +216,11 @@ impl Client {
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, Error> {
         let body = body.map(encode).transpose()?.unwrap_or_default();
         self.whole_answer(request(method, path, JSON, body)?).await
+    }
+
+    /// Reads whatever JSON a path answers with: for kinds and documents known only at run time.
+    pub async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        serde_json::from_slice(&self.send(Method::GET, path, None).await?).map_err(unreadable)
     }
 
     /// Sends any request; a refusal comes back as an answer. For streams and proxies.

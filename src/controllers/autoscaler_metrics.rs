@@ -8,10 +8,8 @@ use api::meta::Time;
 use api::selector::Labels;
 use api::{Quantity, quantity};
 use client::{Client, Error, escape};
-use http::Method;
 use jiff::SignedDuration;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
 const CUSTOM: &str = "/apis/custom.metrics.k8s.io";
@@ -90,7 +88,7 @@ impl Metrics<'_> {
     ) -> Result<Samples, String> {
         let place = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", self.namespace);
         let path = format!("{place}?labelSelector={}", escape(&pods.to_string()));
-        let list: List<PodMetrics> = self.read(&path).await.map_err(|error| {
+        let list: List<PodMetrics> = self.client.read(&path).await.map_err(|error| {
             let error = unserved(&error, "get pods.metrics.k8s.io");
             format!("unable to fetch metrics from resource metrics API: {error}")
         })?;
@@ -147,7 +145,7 @@ impl Metrics<'_> {
         let selector = Labels::of(metric.selector.as_ref()).to_string();
         let place = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{}", self.namespace);
         let path = format!("{place}/{}?labelSelector={}", metric.name, escape(&selector));
-        let list: List<ExternalValue> = self.read(&path).await.map_err(|error| {
+        let list: List<ExternalValue> = self.client.read(&path).await.map_err(|error| {
             let error = unserved(&error, &format!("get {}.external.metrics.k8s.io", metric.name));
             format!("unable to fetch metrics from external metrics API: {error}")
         })?;
@@ -164,7 +162,7 @@ impl Metrics<'_> {
         query: &str,
     ) -> Result<Vec<MetricValue>, String> {
         let failed = |why: String| format!("unable to fetch metrics from custom metrics API: {why}");
-        let group = self.read::<Group>(CUSTOM).await.map_err(|error| {
+        let group = self.client.read::<Group>(CUSTOM).await.map_err(|error| {
             failed(match error.is_not_found() {
                 true => "no custom metrics API (custom.metrics.k8s.io) registered".to_owned(),
                 false => error.to_string(),
@@ -177,13 +175,9 @@ impl Metrics<'_> {
             metric.name,
             escape(&selector)
         );
-        let list: List<MetricValue> = self.read(&path).await.map_err(|error| failed(error.to_string()))?;
+        let list: List<MetricValue> =
+            self.client.read(&path).await.map_err(|error| failed(error.to_string()))?;
         Ok(list.items)
-    }
-
-    async fn read<T: DeserializeOwned>(self, path: &str) -> Result<T, Error> {
-        let body = self.client.send(Method::GET, path, None).await?;
-        serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))
     }
 }
 
@@ -194,6 +188,7 @@ fn unserved(error: &Error, wanted: &str) -> String {
     if is_bare { format!("{text} ({wanted})") } else { text }
 }
 
-fn milli(quantity: &Quantity) -> i64 {
+/// A quantity in thousandths of its unit.
+pub(crate) fn milli(quantity: &Quantity) -> i64 {
     quantity::parse(&quantity.0).map_or(0, quantity::Amount::to_milli)
 }

@@ -2,7 +2,7 @@
 //! the scale that `autoscaler.rs` and `autoscaler_usage.rs` make of them.
 
 use crate::autoscaler::{Bounds, Memory, Said};
-use crate::autoscaler_metrics::Metrics;
+use crate::autoscaler_metrics::{Metrics, milli};
 use crate::autoscaler_usage::{Proposal, Scene, Target, Tolerance};
 use crate::common::{Key, Room, now};
 use crate::kinds::CustomKinds;
@@ -15,7 +15,7 @@ use api::k8s::api::autoscaling::v2::{
 };
 use api::kinds::Kind;
 use api::meta::LabelSelector;
-use api::quantity::{self, Amount};
+use api::quantity::Amount;
 use api::selector::Labels;
 use api::slim::Pod;
 use api::{Object, Quantity};
@@ -484,13 +484,8 @@ impl Autoscalers {
     ) -> Result<Scaled, String> {
         let kind = self.kind(target)?;
         let path = format!("{}/{}/scale", kind.path(namespace), target.name);
-        let scale = self.read(&path).await.map_err(|error| error.to_string())?;
+        let scale = self.client.read(&path).await.map_err(|error| error.to_string())?;
         Ok(Scaled { path, scale })
-    }
-
-    async fn read(&self, path: &str) -> Result<Value, Error> {
-        let body = self.client.send(Method::GET, path, None).await?;
-        serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))
     }
 
     /// Writes a scale, again with what others wrote meanwhile.
@@ -500,7 +495,7 @@ impl Autoscalers {
             scaled.scale["spec"]["replicas"] = replicas.into();
             match self.client.send(Method::PUT, &scaled.path, Some(&scaled.scale)).await {
                 Err(error) if error.is_conflict() && attempts.next().is_some() => {
-                    scaled.scale = self.read(&scaled.path).await?;
+                    scaled.scale = self.client.read(&scaled.path).await?;
                 }
                 other => return other.map(drop),
             }
@@ -510,10 +505,6 @@ impl Autoscalers {
 
 fn say(status: &mut Status, said: Said, now: Timestamp) {
     said.set(status.conditions.get_or_insert_default(), now);
-}
-
-fn milli(quantity: &Quantity) -> i64 {
-    quantity::parse(&quantity.0).map_or(0, Amount::to_milli)
 }
 
 fn text(proposal: &Proposal) -> Option<Quantity> {

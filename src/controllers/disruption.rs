@@ -13,7 +13,6 @@ use api::selector::Labels;
 use api::slim::Pod;
 use base::clock;
 use client::{Cache, Client, Error, Next, Queue, Recorder};
-use http::Method;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -268,12 +267,10 @@ impl Disruptions {
         }
         let Some(kind) = self.customs.by_kind(owner.api_version, owner.kind) else { return Ok(None) };
         let path = format!("{}/{}/scale", kind.path(namespace), owner.name);
-        match self.client.send(Method::GET, &path, None).await {
+        match self.client.read::<Scale>(&path).await {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
-            Ok(body) => {
-                let scale: Scale =
-                    serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))?;
+            Ok(scale) => {
                 let owned = scale.metadata.uid.as_deref() == Some(owner.uid);
                 Ok(owned.then(|| scale.spec.and_then(|spec| spec.replicas).unwrap_or(0)))
             }

@@ -285,14 +285,9 @@ impl Collector {
         let Some(kind) = self.customs.by_kind(&owner.api_version, &owner.kind) else { return Ok(true) };
         let namespace = if kind.namespaced { &*item.namespace } else { "" };
         let path = format!("{}/{}", kind.path(namespace), owner.name);
-        match self.client.send(Method::GET, &path, None).await {
+        match self.client.read::<Object>(&path).await {
             Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-            Ok(body) => {
-                let object: Object =
-                    serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))?;
-                Ok(*object.metadata.uid == *owner.uid)
-            }
+            other => Ok(*other?.metadata.uid == *owner.uid),
         }
     }
 

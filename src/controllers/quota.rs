@@ -99,8 +99,7 @@ impl Quotas {
     }
 
     async fn list(&self, kind: &Kind, namespace: &str) -> Result<Vec<Value>, Error> {
-        let body = self.client.send(Method::GET, &kind.path(namespace), None).await?;
-        let list: Value = serde_json::from_slice(&body).map_err(|error| Error::Decode(error.to_string()))?;
+        let list: Value = self.client.read(&kind.path(namespace)).await?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 }
