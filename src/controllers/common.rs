@@ -6,6 +6,7 @@ use api::slim::Pod;
 use api::{Meta, Object};
 use base::{Phase, Restart, Supervisor, clock};
 use client::{Cache, Caches, Client, Error, Next, Patch, Queue, Recorder};
+use futures_util::future::join_all;
 use serde_json::json;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -13,6 +14,10 @@ use std::time::Duration;
 
 /// How long a deletion may take to show up in the cache: a watch that is being renewed takes less.
 const DELETION_SEEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// The first batch of creations; each that succeeds doubles the next, so that a quota that refuses all
+/// costs one request and not hundreds.
+const FIRST_BATCH: usize = 1;
 
 /// What every controller is given.
 #[derive(Clone)]
@@ -138,6 +143,27 @@ pub(crate) async fn release<T: Object>(client: &Client, owner_uid: &str, child: 
     let drop = json!([{"$patch": "delete", "uid": owner_uid}]);
     let patch = json!({"metadata": {"uid": child.uid(), "ownerReferences": drop}});
     client.patch(child.namespace(), child.name(), &Patch::Strategic(patch)).await
+}
+
+/// Makes the objects with the numbers below `wanted` in batches that double, up to the first batch of which
+/// one is refused. Gives those that were made and a refusal.
+pub(crate) async fn slow_start<T, F>(wanted: usize, make: impl Fn(usize) -> F) -> (Vec<T>, Option<Error>)
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let (mut made, mut refused) = (Vec::new(), None);
+    let (mut start, mut batch) = (0, FIRST_BATCH);
+    while start < wanted && refused.is_none() {
+        let end = wanted.min(start + batch);
+        for outcome in join_all((start..end).map(&make)).await {
+            match outcome {
+                Ok(object) => made.push(object),
+                Err(error) => refused = Some(error),
+            }
+        }
+        (start, batch) = (end, batch * 2);
+    }
+    (made, refused)
 }
 
 /// Completes once the cache shows that an object is gone or going: what a controller waits for after

@@ -2,17 +2,21 @@
 //!
 //! A pod carries a finalizer until its end is in the Job's status: first its uid is written to
 //! `status.uncountedTerminatedPods`, then the finalizer goes, then it moves into the counts. A crash
-//! between any two of these steps neither loses nor doubles it.
+//! between any two of these steps neither loses nor doubles it. What an end means is said in
+//! `job_policy.rs`, what is particular to indexed Jobs in `job_index.rs`.
 
-use crate::common::{count, seconds_between};
+use crate::common::{count, created, nonzero, seconds_between};
 use crate::indexes::{self, Indexes};
+use crate::job_index::{self, NewPod, index_of};
+use crate::job_policy::{self, Verdict};
 use crate::pods;
 use api::Object;
 use api::batch::{Job, JobCondition, JobSpec, JobStatus};
 use api::meta::Time;
-use api::slim::{JOB_INDEX, Pod};
+use api::slim::Pod;
 use jiff::Timestamp;
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 pub(crate) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
@@ -21,20 +25,55 @@ const FIRST_BACKOFF_S: i64 = 10;
 const LONGEST_BACKOFF_S: i64 = 600;
 /// How many pods one look creates or deletes at most.
 const BURST: usize = 500;
+/// How many pods are counted in one look: their uids stand in the status meanwhile.
+const MOST_UNCOUNTED: usize = 500;
 const DEFAULT_BACKOFF_LIMIT: i32 = 6;
 
 /// What to do about a Job.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// One pod each, with its completion index where the Job is indexed.
-    pub(crate) create: Vec<Option<i32>>,
+    pub(crate) create: Vec<NewPod>,
     pub(crate) delete: Vec<Arc<Pod>>,
+    /// Those to delete lose their finalizer first: that they are too many is no failure.
+    pub(crate) forget_deleted: bool,
     /// Pods whose end is in the status once it is written: take their finalizer.
     pub(crate) untrack: Vec<Arc<Pod>>,
     pub(crate) status: JobStatus,
     /// Warning or not, reason, message.
     pub(crate) events: Vec<(bool, String, String)>,
     pub(crate) look_again_s: Option<i64>,
+    pub(crate) backoff: Backoff,
+}
+
+/// How many pods have failed since one succeeded, and when the last did. It is kept between looks, for pods
+/// may go with their failures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backoff {
+    failures: usize,
+    last: Option<Timestamp>,
+}
+
+impl Backoff {
+    /// After more pods have ended.
+    fn after(self, succeeded: &[Timestamp], failed: &[Timestamp]) -> Self {
+        let success = succeeded.iter().max();
+        let since = failed.iter().filter(|at| success.is_none_or(|success| *at > success));
+        let before = if success.is_some() { Self::default() } else { self };
+        Self {
+            failures: before.failures + since.clone().count(),
+            last: since.max().copied().max(before.last),
+        }
+    }
+
+    fn left_s(self, now: Timestamp) -> i64 {
+        self.last.map_or(0, |last| delay_s(self.failures, last, now))
+    }
+}
+
+impl Plan {
+    fn wait(&mut self, seconds: i64) {
+        self.look_again_s = Some(self.look_again_s.map_or(seconds, |other| other.min(seconds)));
+    }
 }
 
 pub(crate) fn spec(job: &Job) -> &JobSpec {
@@ -44,6 +83,10 @@ pub(crate) fn spec(job: &Job) -> &JobSpec {
 
 pub(crate) fn is_indexed(job: &Job) -> bool {
     spec(job).completion_mode.as_deref() == Some("Indexed")
+}
+
+fn is_suspended(job: &Job) -> bool {
+    spec(job).suspend == Some(true)
 }
 
 pub(crate) fn condition<'a>(status: &'a JobStatus, kind: &str) -> Option<&'a JobCondition> {
@@ -61,238 +104,383 @@ pub(crate) fn is_tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| &**finalizer == FINALIZER)
 }
 
-fn index_of(pod: &Pod) -> Option<i32> {
-    pod.annotations().get(JOB_INDEX)?.parse().ok()
+/// Only a pod that has ended is replaced, not one that is about to (`podReplacementPolicy`).
+fn waits_for_the_end(job: &Job) -> bool {
+    spec(job).pod_replacement_policy.as_deref() == Some("Failed") || spec(job).pod_failure_policy.is_some()
+}
+
+/// A pod that is being deleted has failed too, unless only ends count.
+pub(crate) fn has_failed(job: &Job, pod: &Pod) -> bool {
+    let phase = pods::phase(pod);
+    phase == "Failed" || (pod.is_deleting() && phase != "Succeeded" && !waits_for_the_end(job))
 }
 
 /// The pods of a Job by what they count as, and the counts with them.
-struct Tally {
+pub(crate) struct Look<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) owned: &'a [Arc<Pod>],
+    pub(crate) now: Timestamp,
     active: Vec<Arc<Pod>>,
     terminating: usize,
     succeeded: usize,
     failed: usize,
-    completed: Indexes,
+    /// The indexes of active pods, and of leaving ones that are not replaced before they are gone.
+    pub(crate) running: HashSet<i32>,
+    pub(crate) leaving: HashSet<i32>,
+    pub(crate) completed: Indexes,
+    pub(crate) failed_indexes: Option<Indexes>,
+    /// Failed pods that stay until the next pod of their index is there.
+    pub(crate) replaced: HashMap<i32, Arc<Pod>>,
 }
 
-pub(crate) fn plan(job: &Job, owned: &[Arc<Pod>], now: Timestamp) -> Plan {
+/// `known` is what the last look gave, if there was one.
+pub(crate) fn plan(job: &Job, owned: &[Arc<Pod>], known: Option<Backoff>, now: Timestamp) -> Plan {
     let mut plan = Plan { status: job.status.clone().unwrap_or_default(), ..Plan::default() };
-    track(job, owned, &mut plan);
-    let tally = tally(job, owned, &plan.status);
-    suspend_or_start(job, now, &mut plan);
-    let ending = ending(job, &tally, owned, &mut plan, now);
-    if ending || spec(job).suspend == Some(true) {
-        plan.delete = tally.active.clone();
-    } else if !job.is_deleting() {
-        match_parallelism(job, &tally, owned, now, &mut plan);
+    settle(&mut plan.status, owned);
+    if !is_suspended(job) {
+        plan.status.start_time.get_or_insert(Time(now));
     }
-    let active = tally.active.len() + plan.create.len() - plan.delete.len();
-    let ready = tally.active.iter().filter(|pod| pods::is_ready(pod)).count();
-    plan.status.active = crate::common::nonzero(active);
-    plan.status.ready = Some(count(ready));
-    plan.status.terminating = Some(count(tally.terminating + plan.delete.len()));
-    if ending && tally.active.is_empty() && tally.terminating == 0 && uncounted(&plan.status).is_empty() {
-        finish(&mut plan, now);
+    let look = Look::new(job, owned, &plan.status, now);
+    plan.backoff = look.backoff(&plan.status, known);
+    let mut ending = look.ending(&mut plan);
+    if ending {
+        plan.delete.clone_from(&look.active);
+    } else {
+        if !job.is_deleting() {
+            look.manage(&mut plan);
+        }
+        ending = look.complete(&mut plan);
+        if !ending && !job.is_deleting() {
+            look.note_suspension(&mut plan);
+        }
+    }
+    let all_counted = look.track(&mut plan, ending);
+    look.count_running(&mut plan);
+    if ending && all_counted && look.active.is_empty() && look.terminating == 0 {
+        finish(job, &mut plan, now);
     }
     plan
 }
 
-/// Takes finished pods into the status, and out of the uncounted ones whose finalizer is gone.
-fn track(job: &Job, owned: &[Arc<Pod>], plan: &mut Plan) {
-    let status = &mut plan.status;
+/// Moves pods whose finalizer is gone from the uncounted ones into the counts.
+fn settle(status: &mut JobStatus, owned: &[Arc<Pod>]) {
     let mut lists = status.uncounted_terminated_pods.take().unwrap_or_default();
     let tracked: HashSet<&str> = owned.iter().filter(|pod| is_tracked(pod)).map(|pod| pod.uid()).collect();
-    let settle = |list: &mut Option<Vec<String>>| {
-        let list = list.get_or_insert_default();
-        let before = list.len();
-        list.retain(|uid| tracked.contains(uid.as_str()));
-        count(before - list.len())
+    let settle = |list: &mut Option<Vec<String>>, total: &mut Option<i32>| {
+        let Some(uids) = list else { return };
+        let before = uids.len();
+        uids.retain(|uid| tracked.contains(uid.as_str()));
+        *total = Some(total.unwrap_or(0) + count(before - uids.len())).filter(|sum| *sum > 0);
+        list.take_if(|uids| uids.is_empty());
     };
-    let (succeeded, failed) = (settle(&mut lists.succeeded), settle(&mut lists.failed));
-    let add =
-        |total: &mut Option<i32>, more: i32| *total = Some(total.unwrap_or(0) + more).filter(|sum| *sum > 0);
-    if !is_indexed(job) {
-        add(&mut status.succeeded, succeeded);
-    }
-    add(&mut status.failed, failed);
-    for pod in owned.iter().filter(|pod| is_tracked(pod)) {
-        let list = match pods::phase(pod) {
-            "Succeeded" => lists.succeeded.get_or_insert_default(),
-            _ if has_failed(job, pod) => lists.failed.get_or_insert_default(),
-            _ => continue,
-        };
-        if !list.iter().any(|uid| uid == pod.uid()) {
-            list.push(pod.uid().to_owned());
-        }
-        plan.untrack.push(pod.clone());
-    }
-    if is_indexed(job) {
-        let completions = spec(job).completions.unwrap_or(0);
-        let mut completed = indexes::parse(status.completed_indexes.as_deref().unwrap_or(""), completions);
-        let succeeded = owned.iter().filter(|pod| pods::phase(pod) == "Succeeded");
-        completed.extend(succeeded.filter_map(|pod| index_of(pod)).filter(|index| *index < completions));
-        status.succeeded = crate::common::nonzero(completed.len());
-        status.completed_indexes = Some(indexes::format(&completed)).filter(|text| !text.is_empty());
-    }
-    lists.succeeded = lists.succeeded.filter(|list| !list.is_empty());
-    lists.failed = lists.failed.filter(|list| !list.is_empty());
+    settle(&mut lists.succeeded, &mut status.succeeded);
+    settle(&mut lists.failed, &mut status.failed);
     status.uncounted_terminated_pods = Some(lists);
 }
 
-/// A pod that is being deleted has failed too, unless only ends count (`podReplacementPolicy`).
-fn has_failed(job: &Job, pod: &Pod) -> bool {
-    let waits_for_the_end = spec(job).pod_replacement_policy.as_deref() == Some("Failed");
-    pods::phase(pod) == "Failed"
-        || (pod.is_deleting() && pods::phase(pod) != "Succeeded" && !waits_for_the_end)
-}
-
-fn uncounted(status: &JobStatus) -> Vec<&String> {
+/// The uids that are written and not counted yet.
+fn uncounted(status: &JobStatus) -> [&[String]; 2] {
     let lists = status.uncounted_terminated_pods.as_ref();
-    lists.into_iter().flat_map(|lists| lists.succeeded.iter().chain(&lists.failed).flatten()).collect()
+    [
+        lists.and_then(|lists| lists.succeeded.as_deref()).unwrap_or_default(),
+        lists.and_then(|lists| lists.failed.as_deref()).unwrap_or_default(),
+    ]
 }
 
-fn tally(job: &Job, owned: &[Arc<Pod>], status: &JobStatus) -> Tally {
-    let length = |list: Option<&Vec<String>>| list.map_or(0, Vec::len);
-    let lists = status.uncounted_terminated_pods.clone().unwrap_or_default();
-    let counted = |number: Option<i32>| usize::try_from(number.unwrap_or(0)).unwrap_or(0);
-    let completions = spec(job).completions.unwrap_or(0);
-    let not_yet = if is_indexed(job) { 0 } else { length(lists.succeeded.as_ref()) };
-    Tally {
-        active: owned.iter().filter(|pod| pods::is_active(pod)).cloned().collect(),
-        terminating: owned.iter().filter(|pod| pod.is_deleting() && !pods::is_finished(pod)).count(),
-        succeeded: counted(status.succeeded) + not_yet,
-        failed: counted(status.failed) + length(lists.failed.as_ref()),
-        completed: indexes::parse(status.completed_indexes.as_deref().unwrap_or(""), completions),
+impl<'a> Look<'a> {
+    fn new(job: &'a Job, owned: &'a [Arc<Pod>], status: &JobStatus, now: Timestamp) -> Self {
+        let counted = |number: Option<i32>| usize::try_from(number.unwrap_or(0)).unwrap_or(0);
+        let is_leaving = |pod: &&Arc<Pod>| pod.is_deleting() && !pods::is_finished(pod);
+        let active: Vec<_> = owned.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
+        let leaving = owned.iter().filter(is_leaving).filter(|_| waits_for_the_end(job));
+        let completed = job_index::completed(job, status, owned);
+        let [succeeded, failed] = uncounted(status);
+        // Pods that have ended since the last look.
+        let fresh = |uids: &[String], ended: &dyn Fn(&Pod) -> bool| {
+            let new = owned.iter().filter(|pod| is_tracked(pod) && !uids.iter().any(|uid| uid == pod.uid()));
+            let own = new.filter(|pod| !is_indexed(job) || index_of(job, pod).is_some());
+            uids.len() + own.filter(|pod| ended(pod)).count()
+        };
+        let counts = |pod: &Pod| has_failed(job, pod) && job_policy::verdict(job, pod) != Verdict::Ignore;
+        let mut look = Self {
+            job,
+            owned,
+            now,
+            terminating: owned.iter().filter(is_leaving).count(),
+            succeeded: match is_indexed(job) {
+                true => completed.len(),
+                false => counted(status.succeeded) + fresh(succeeded, &|pod| pods::phase(pod) == "Succeeded"),
+            },
+            failed: counted(status.failed) + fresh(failed, &counts),
+            running: active.iter().filter_map(|pod| index_of(job, pod)).collect(),
+            leaving: leaving.filter_map(|pod| index_of(job, pod)).collect(),
+            failed_indexes: job_index::failed(job, status, owned),
+            replaced: HashMap::new(),
+            active,
+            completed,
+        };
+        look.replaced = job_index::to_be_replaced(&look);
+        look
     }
-}
 
-fn suspend_or_start(job: &Job, now: Timestamp, plan: &mut Plan) {
-    let suspended = condition(&plan.status, "Suspended").is_some();
-    if spec(job).suspend == Some(true) {
-        if !suspended {
-            set(&mut plan.status, "Suspended", "True", ("JobSuspended", "Job suspended"), now);
-            plan.events.push((false, "Suspended".to_owned(), "Job suspended".to_owned()));
+    /// Whether the Job is on its way to its end; notes which (`SuccessCriteriaMet`, `FailureTarget`).
+    fn ending(&self, plan: &mut Plan) -> bool {
+        let known =
+            condition(&plan.status, "SuccessCriteriaMet").or(condition(&plan.status, "FailureTarget"));
+        if known.is_some() {
+            return true;
         }
-        plan.status.start_time = None;
-        return;
-    }
-    if suspended {
-        set(&mut plan.status, "Suspended", "False", ("JobResumed", "Job resumed"), now);
-        plan.events.push((false, "Resumed".to_owned(), "Job resumed".to_owned()));
-    }
-    plan.status.start_time.get_or_insert(Time(now));
-}
-
-/// Whether the Job is on its way to its end; notes which (`SuccessCriteriaMet`, `FailureTarget`).
-fn ending(job: &Job, tally: &Tally, owned: &[Arc<Pod>], plan: &mut Plan, now: Timestamp) -> bool {
-    if condition(&plan.status, "SuccessCriteriaMet").or(condition(&plan.status, "FailureTarget")).is_some() {
-        return true;
-    }
-    let limit = spec(job).backoff_limit.unwrap_or(DEFAULT_BACKOFF_LIMIT);
-    let left_s = spec(job).active_deadline_seconds.and_then(|deadline_s| {
-        let started = plan.status.start_time.as_ref()?.0;
-        Some(deadline_s - seconds_between(started, now))
-    });
-    let failure = if count(tally.failed) > limit || restarted_too_often(job, owned, limit) {
-        Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit"))
-    } else if left_s.is_some_and(|left_s| left_s <= 0) {
-        Some(("DeadlineExceeded", "Job was active longer than specified deadline"))
-    } else {
-        None
-    };
-    if let Some(why) = failure {
-        set(&mut plan.status, "FailureTarget", "True", why, now);
-        return true;
-    }
-    plan.look_again_s = left_s;
-    let enough = match spec(job).completions {
-        Some(completions) => count(tally.succeeded) >= completions,
-        // A work queue: one success says that it is empty, and the others are to finish.
-        None => tally.succeeded > 0 && tally.active.is_empty(),
-    };
-    if enough && spec(job).suspend != Some(true) {
-        let why = ("CompletionsReached", "Reached expected number of succeeded pods");
-        set(&mut plan.status, "SuccessCriteriaMet", "True", why, now);
-    }
-    enough && spec(job).suspend != Some(true)
-}
-
-/// Containers that are restarted in place count against the limit too (`restartPolicy: OnFailure`).
-fn restarted_too_often(job: &Job, owned: &[Arc<Pod>], limit: i32) -> bool {
-    let policy = spec(job).template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
-    let restarts = |pod: &Arc<Pod>| -> i32 {
-        let Some(status) = &pod.status else { return 0 };
-        let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-        all.map(|container| container.restart_count).sum()
-    };
-    let total: i32 = owned.iter().filter(|pod| !pods::is_finished(pod)).map(restarts).sum();
-    policy == Some("OnFailure") && total > 0 && total >= limit
-}
-
-fn match_parallelism(job: &Job, tally: &Tally, owned: &[Arc<Pod>], now: Timestamp, plan: &mut Plan) {
-    let parallelism = usize::try_from(spec(job).parallelism.unwrap_or(1)).unwrap_or(0);
-    let wanted = match spec(job).completions {
-        Some(completions) => {
-            parallelism.min(usize::try_from(completions).unwrap_or(0).saturating_sub(tally.succeeded))
+        if let Some((reason, message)) = self.failure(plan) {
+            set(&mut plan.status, "FailureTarget", "True", (reason, &message), self.now);
+        } else if let Some(message) = job_policy::is_success(self.job, &self.completed) {
+            set(&mut plan.status, "SuccessCriteriaMet", "True", ("SuccessPolicy", &message), self.now);
+        } else {
+            return false;
         }
-        None if tally.succeeded > 0 => tally.active.len().min(parallelism),
-        None => parallelism,
-    };
-    let waits_for_the_end = spec(job).pod_replacement_policy.as_deref() == Some("Failed");
-    let there = tally.active.len() + if waits_for_the_end { tally.terminating } else { 0 };
-    if tally.active.len() > wanted {
-        let mut active = tally.active.clone();
-        active.sort_by_key(|pod| {
-            (pods::is_ready(pod), std::cmp::Reverse(crate::common::created(&pod.metadata)))
+        true
+    }
+
+    fn failure(&self, plan: &mut Plan) -> Option<(&'static str, String)> {
+        let say = |reason, message: &str| Some((reason, message.to_owned()));
+        let failed = self.owned.iter().filter(|pod| has_failed(self.job, pod));
+        let fatal = failed.into_iter().find_map(|pod| match job_policy::verdict(self.job, pod) {
+            Verdict::FailJob(message) => Some(message),
+            _ => None,
         });
-        active.truncate((tally.active.len() - wanted).min(BURST));
-        plan.delete = active;
-        return;
+        if let Some(message) = fatal {
+            return Some(("PodFailurePolicy", message));
+        }
+        let limit = spec(self.job).backoff_limit.unwrap_or(DEFAULT_BACKOFF_LIMIT);
+        if count(self.failed) > limit || self.restarted_too_often(limit) {
+            return say("BackoffLimitExceeded", "Job has reached the specified backoff limit");
+        }
+        if let Some(left_s) = self.seconds_to_deadline(&plan.status) {
+            if left_s <= 0 {
+                return say("DeadlineExceeded", "Job was active longer than specified deadline");
+            }
+            plan.wait(left_s);
+        }
+        let broken = self.failed_indexes.as_ref().filter(|broken| !broken.is_empty())?.len();
+        if spec(self.job).max_failed_indexes.is_some_and(|most| count(broken) > most) {
+            let message = "Job has exceeded the specified maximal number of failed indexes";
+            return say("MaxFailedIndexesExceeded", message);
+        }
+        let all = count(broken + self.completed.len()) >= spec(self.job).completions.unwrap_or(0);
+        if all { say("FailedIndexes", "Job has failed indexes") } else { None }
     }
-    let missing = wanted.saturating_sub(there).min(BURST);
-    let delay_s = if missing > 0 { backoff_s(owned, now) } else { 0 };
-    if delay_s > 0 {
-        plan.look_again_s = Some(plan.look_again_s.map_or(delay_s, |other| other.min(delay_s)));
-    } else if is_indexed(job) {
-        let running: HashSet<i32> = tally.active.iter().filter_map(|pod| index_of(pod)).collect();
-        let open = |index: &i32| !running.contains(index) && !tally.completed.contains(index);
-        plan.create = (0..spec(job).completions.unwrap_or(0)).filter(open).take(missing).map(Some).collect();
-    } else {
-        plan.create = vec![None; missing];
+
+    fn seconds_to_deadline(&self, status: &JobStatus) -> Option<i64> {
+        let deadline_s = spec(self.job).active_deadline_seconds.filter(|_| !is_suspended(self.job))?;
+        Some(deadline_s - seconds_between(status.start_time.as_ref()?.0, self.now))
+    }
+
+    /// Containers that are restarted in place count against the limit too (`restartPolicy: OnFailure`).
+    fn restarted_too_often(&self, limit: i32) -> bool {
+        let policy = spec(self.job).template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+        let restarts = |pod: &Arc<Pod>| -> i32 {
+            let Some(status) = &pod.status else { return 0 };
+            let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+            all.map(|container| container.restart_count).sum()
+        };
+        let total: i32 = self.owned.iter().filter(|pod| !pods::is_finished(pod)).map(restarts).sum();
+        policy == Some("OnFailure") && total > 0 && total >= limit
+    }
+
+    /// Makes or ends pods, so that as many are active as the Job wants now.
+    fn manage(&self, plan: &mut Plan) {
+        let wanted = self.wanted();
+        plan.delete = self.superfluous(self.active.len().saturating_sub(wanted));
+        if !plan.delete.is_empty() {
+            plan.delete.truncate(BURST);
+            plan.forget_deleted = true;
+            return;
+        }
+        let leaving = if waits_for_the_end(self.job) { self.terminating } else { 0 };
+        let missing = wanted.saturating_sub(self.active.len() + leaving).min(BURST);
+        let own_limits = job_index::has_limit_per_index(self.job);
+        let delay_s = if missing == 0 || own_limits { 0 } else { plan.backoff.left_s(self.now) };
+        if delay_s > 0 {
+            plan.wait(delay_s);
+        } else if is_indexed(self.job) && missing > 0 {
+            match job_index::open(self, missing) {
+                Ok(open) => plan.create = open,
+                Err(delay_s) => plan.wait(delay_s),
+            }
+        } else {
+            plan.create = vec![NewPod::default(); missing];
+        }
+    }
+
+    fn wanted(&self) -> usize {
+        let parallelism = usize::try_from(spec(self.job).parallelism.unwrap_or(1)).unwrap_or(0);
+        match spec(self.job).completions {
+            _ if is_suspended(self.job) => 0,
+            Some(completions) => {
+                let left = usize::try_from(completions).unwrap_or(0).saturating_sub(self.succeeded);
+                parallelism.min(left)
+            }
+            // A work queue: one success says that it is empty, and the others are to finish.
+            None if self.succeeded > 0 => self.active.len(),
+            None => parallelism,
+        }
+    }
+
+    /// The active pods to end: those that share an index or have none, and the least useful.
+    fn superfluous(&self, surplus: usize) -> Vec<Arc<Pod>> {
+        let mut active = self.active.clone();
+        active.sort_by_cached_key(|pod| {
+            let ready_since = Reverse(pods::ready_since(pod));
+            let (restarts, age) = (Reverse(pods::restarts(pod)), Reverse(created(&pod.metadata)));
+            let place = !pods::node_name(pod).is_empty();
+            (place, pods::phase_rank(pod), pods::is_ready(pod), ready_since, restarts, age)
+        });
+        if !is_indexed(self.job) {
+            active.truncate(surplus);
+            return active;
+        }
+        // The most useful pod of an index stays.
+        let mut kept = HashSet::new();
+        let keeps = |pod: &Arc<Pod>| index_of(self.job, pod).is_some_and(|index| kept.insert(index));
+        let stays: Vec<bool> = active.iter().rev().map(keeps).collect();
+        let (mut gone, rest): (Vec<_>, Vec<_>) =
+            active.into_iter().zip(stays.into_iter().rev()).partition(|(_, stays)| !stays);
+        let more = surplus.saturating_sub(gone.len());
+        gone.extend(rest.into_iter().take(more));
+        gone.into_iter().map(|(pod, _)| pod).collect()
+    }
+
+    /// Without what was known, all pods that are there are new: the controller was started again.
+    fn backoff(&self, status: &JobStatus, known: Option<Backoff>) -> Backoff {
+        let counted = uncounted(status);
+        let is_new = |pod: &Pod| {
+            known.is_none() || (is_tracked(pod) && !counted.concat().iter().any(|uid| uid == pod.uid()))
+        };
+        let ends = |is: &dyn Fn(&Pod) -> bool| -> Vec<Timestamp> {
+            self.owned.iter().filter(|pod| is_new(pod) && is(pod)).map(|pod| ended(pod)).collect()
+        };
+        let succeeded = ends(&|pod| pods::phase(pod) == "Succeeded");
+        known.unwrap_or_default().after(&succeeded, &ends(&|pod| has_failed(self.job, pod)))
+    }
+
+    /// Whether enough pods have succeeded and none is left to wait for.
+    fn complete(&self, plan: &mut Plan) -> bool {
+        let enough = match spec(self.job).completions {
+            Some(completions) => count(self.succeeded) >= completions,
+            None => self.succeeded > 0,
+        };
+        let active = self.active.len() + plan.create.len() - plan.delete.len();
+        let complete = enough && active == 0;
+        if complete {
+            set(&mut plan.status, "SuccessCriteriaMet", "True", COMPLETIONS_REACHED, self.now);
+        }
+        complete
+    }
+
+    fn note_suspension(&self, plan: &mut Plan) {
+        let known = condition(&plan.status, "Suspended").is_some();
+        let (value, event, why) = match (is_suspended(self.job), known) {
+            (true, false) => ("True", "Suspended", ("JobSuspended", "Job suspended")),
+            (false, true) => ("False", "Resumed", ("JobResumed", "Job resumed")),
+            _ => return,
+        };
+        // The time that a Job may take runs while it is not suspended.
+        plan.status.start_time = (value == "False").then_some(Time(self.now));
+        set(&mut plan.status, "Suspended", value, why, self.now);
+        plan.events.push((false, event.to_owned(), why.1.to_owned()));
+    }
+
+    /// Takes ended pods into the status; whether that are all that have ended.
+    fn track(&self, plan: &mut Plan, ending: bool) -> bool {
+        let failing = condition(&plan.status, "FailureTarget").is_some();
+        let mut tracked =
+            self.owned.iter().filter(|pod| is_tracked(pod) && self.may_go(pod, ending)).peekable();
+        let mut lists = plan.status.uncounted_terminated_pods.take().unwrap_or_default();
+        while let Some(pod) = tracked.next_if(|_| plan.untrack.len() < MOST_UNCOUNTED) {
+            plan.untrack.push(pod.clone());
+            let is_known = |list: &Option<Vec<String>>| list.iter().flatten().any(|uid| uid == pod.uid());
+            let failed = is_known(&lists.failed);
+            if pods::phase(pod) == "Succeeded" && !failed {
+                if !is_indexed(self.job) && !is_known(&lists.succeeded) {
+                    lists.succeeded.get_or_insert_default().push(pod.uid().to_owned());
+                }
+            } else if (has_failed(self.job, pod) || failing) && !failed && self.counts(pod) {
+                lists.failed.get_or_insert_default().push(pod.uid().to_owned());
+            }
+        }
+        if is_indexed(self.job) {
+            let text = |all: &Indexes| indexes::format(all);
+            plan.status.succeeded = nonzero(self.completed.len());
+            plan.status.completed_indexes = Some(text(&self.completed)).filter(|text| !text.is_empty());
+            plan.status.failed_indexes = self.failed_indexes.as_ref().map(text);
+        }
+        let all = tracked.peek().is_none() && lists.succeeded.is_none() && lists.failed.is_none();
+        plan.status.uncounted_terminated_pods = Some(lists);
+        all
+    }
+
+    fn may_go(&self, pod: &Pod, ending: bool) -> bool {
+        let stays = |index| self.replaced.get(&index).is_some_and(|last| last.uid() == pod.uid());
+        let failed = || has_failed(self.job, pod) && !index_of(self.job, pod).is_some_and(stays);
+        self.job.is_deleting() || ending || pods::phase(pod) == "Succeeded" || failed()
+    }
+
+    /// A failure counts unless it is of no index or the policy ignores it.
+    fn counts(&self, pod: &Pod) -> bool {
+        (!is_indexed(self.job) || index_of(self.job, pod).is_some())
+            && job_policy::verdict(self.job, pod) != Verdict::Ignore
+    }
+
+    fn count_running(&self, plan: &mut Plan) {
+        let deleted = |pod: &&Arc<Pod>| plan.delete.iter().any(|gone| gone.uid() == pod.uid());
+        let ready = self.active.iter().filter(|pod| pods::is_ready(pod)).filter(|pod| !deleted(pod)).count();
+        plan.status.active = nonzero(self.active.len() + plan.create.len() - plan.delete.len());
+        plan.status.ready = Some(count(ready));
+        plan.status.terminating = Some(count(self.terminating + plan.delete.len()));
     }
 }
 
-/// How long to wait before the next pod: longer with every failure since the last success.
-fn backoff_s(owned: &[Arc<Pod>], now: Timestamp) -> i64 {
-    let last_success = owned.iter().filter(|pod| pods::phase(pod) == "Succeeded").map(|pod| ended(pod)).max();
-    let failures = owned.iter().filter(|pod| pods::phase(pod) == "Failed").map(|pod| ended(pod));
-    let recent: Vec<_> = failures.filter(|at| last_success.is_none_or(|success| *at > success)).collect();
-    let Some(last) = recent.iter().max() else { return 0 };
-    let doublings = u32::try_from(recent.len() - 1).unwrap_or(u32::MAX).min(16);
+/// What is left of the delay after so many failures, the last of them then.
+pub(crate) fn delay_s(failures: usize, last: Timestamp, now: Timestamp) -> i64 {
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
     let delay_s = (FIRST_BACKOFF_S << doublings).min(LONGEST_BACKOFF_S);
-    (delay_s - seconds_between(*last, now)).max(0)
+    (delay_s - seconds_between(last, now)).max(0)
 }
 
-fn ended(pod: &Pod) -> Timestamp {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    let finished = statuses.into_iter().flatten().filter_map(|container| {
+/// When a pod ended: its last container, or since when it is not ready, or when it was deleted.
+pub(crate) fn ended(pod: &Pod) -> Timestamp {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
+    let finished = |container: &api::slim::ContainerStatus| {
         container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0)
-    });
-    finished.max().unwrap_or_else(|| crate::common::created(&pod.metadata))
+    };
+    let all: Option<Vec<_>> = statuses.unwrap_or_default().iter().map(finished).collect();
+    let unready = || pods::condition(pod, "Ready").filter(|ready| &*ready.status == "False");
+    all.and_then(|times| times.into_iter().max())
+        .or_else(|| unready()?.last_transition_time.as_ref().map(|time| time.0))
+        .or_else(|| pod.metadata.deletion_timestamp.as_ref().map(|time| time.0))
+        .unwrap_or_else(|| created(&pod.metadata))
 }
+
+const COMPLETIONS_REACHED: (&str, &str) = ("CompletionsReached", "Reached expected number of succeeded pods");
 
 /// Everything has ended and is counted: say so for good.
-fn finish(plan: &mut Plan, now: Timestamp) {
+fn finish(job: &Job, plan: &mut Plan, now: Timestamp) {
     let status = &mut plan.status;
-    if let Some(failure) = condition(status, "FailureTarget").cloned() {
-        let (reason, message) = (failure.reason.unwrap_or_default(), failure.message.unwrap_or_default());
+    let why = |condition: JobCondition| {
+        (condition.reason.unwrap_or_default(), condition.message.unwrap_or_default())
+    };
+    if let Some((reason, message)) = condition(status, "FailureTarget").cloned().map(why) {
         set(status, "Failed", "True", (&reason, &message), now);
         plan.events.push((true, reason, message));
-    } else {
-        let why = ("CompletionsReached", "Reached expected number of succeeded pods");
-        set(status, "Complete", "True", why, now);
-        status.completion_time = Some(Time(now));
-        plan.events.push((false, "Completed".to_owned(), "Job completed".to_owned()));
+        return;
     }
+    let (reason, message) = condition(status, "SuccessCriteriaMet").cloned().map(why).unwrap_or_default();
+    set(status, "Complete", "True", (&reason, &message), now);
+    status.completion_time = Some(Time(now));
+    if spec(job).completions.is_some_and(|wanted| status.succeeded.unwrap_or(0) > wanted) {
+        let message = "Too many succeeded pods running after completion count reached";
+        plan.events.push((true, "TooManySucceededPods".to_owned(), message.to_owned()));
+    }
+    plan.events.push((false, "Completed".to_owned(), "Job completed".to_owned()));
 }
 
 fn set(status: &mut JobStatus, kind: &str, value: &str, (reason, message): (&str, &str), now: Timestamp) {
@@ -306,146 +494,4 @@ fn set(status: &mut JobStatus, kind: &str, value: &str, (reason, message): (&str
         last_probe_time: Some(Time(now)),
         last_transition_time: Some(Time(now)),
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_000_000 + seconds).unwrap()
-    }
-
-    fn job(spec: Value) -> Job {
-        let mut whole = json!({"template": {"spec": {"restartPolicy": "Never", "containers": []}}});
-        spec.as_object().unwrap().iter().for_each(|(key, value)| whole[key] = value.clone());
-        serde_json::from_value(
-            json!({"metadata": {"name": "j", "namespace": "ns", "uid": "j"}, "spec": whole}),
-        )
-        .unwrap()
-    }
-
-    /// `name phase tracked|counted [index]`; ended at second 0.
-    fn pods(texts: &[&str]) -> Vec<Arc<Pod>> {
-        let pod = |text: &&str| {
-            let words: Vec<_> = text.split(' ').collect();
-            let finalizers = if words[2] == "tracked" { vec![FINALIZER] } else { vec![] };
-            let annotations = words.get(3).map(|index| json!({JOB_INDEX: index}));
-            let ended = json!([{"name": "c", "ready": false, "restartCount": 0, "image": "", "imageID": "",
-                "state": {"terminated": {"exitCode": 1, "finishedAt": at(0).to_string()}}}]);
-            Arc::new(
-                serde_json::from_value(json!({"metadata": {"name": words[0], "uid": words[0],
-                "finalizers": finalizers, "annotations": annotations},
-                "spec": {"containers": []}, "status": {"phase": words[1], "containerStatuses": ended}}))
-                .unwrap(),
-            )
-        };
-        texts.iter().map(pod).collect()
-    }
-
-    /// One look, whose status the job then has.
-    fn step(job: &mut Job, texts: &[&str], seconds: i64) -> String {
-        let plan = plan(job, &pods(texts), at(seconds));
-        let names =
-            |pods: &[Arc<Pod>]| pods.iter().map(|pod| pod.name().to_owned()).collect::<Vec<_>>().join(",");
-        let status = &plan.status;
-        let said: Vec<_> = status
-            .conditions
-            .iter()
-            .flatten()
-            .filter(|it| it.status == "True")
-            .map(|it| it.type_.as_str())
-            .collect();
-        let again = plan.look_again_s.map_or(String::new(), |seconds| format!(" again in {seconds} s"));
-        let text = format!(
-            "create {:?} delete {} untrack {} | active {} succeeded {} failed {} uncounted {} {said:?}{again}",
-            plan.create.iter().map(|index| index.unwrap_or(-1)).collect::<Vec<_>>(),
-            names(&plan.delete),
-            names(&plan.untrack),
-            status.active.unwrap_or(0),
-            status.succeeded.unwrap_or(0),
-            status.failed.unwrap_or(0),
-            uncounted(status).len(),
-        );
-        job.status = Some(plan.status);
-        text
-    }
-
-    #[test]
-    fn a_job_runs_to_completion_and_counts_each_pod_once() {
-        let mut job = job(json!({"completions": 2, "parallelism": 2}));
-        assert_eq!(
-            step(&mut job, &[], 0),
-            "create [-1, -1] delete  untrack  | active 2 succeeded 0 failed 0 uncounted 0 []"
-        );
-        assert_eq!(
-            step(&mut job, &["a Succeeded tracked", "b Running tracked"], 1),
-            "create [] delete  untrack a | active 1 succeeded 0 failed 0 uncounted 1 []"
-        );
-        assert_eq!(
-            step(&mut job, &["a Succeeded counted", "b Succeeded tracked"], 2),
-            "create [] delete  untrack b | active 0 succeeded 1 failed 0 uncounted 1 [\"SuccessCriteriaMet\"]"
-        );
-        // The pod was deleted before its finalizer was seen to be gone: it counts all the same.
-        assert_eq!(
-            step(&mut job, &["a Succeeded counted"], 3),
-            "create [] delete  untrack  | active 0 succeeded 2 failed 0 uncounted 0 [\"SuccessCriteriaMet\", \"Complete\"]"
-        );
-        assert_eq!(finished_at(&job), Some(at(3)));
-    }
-
-    #[test]
-    fn failures_back_off_and_end_the_job_at_the_limit() {
-        let mut job = job(json!({"completions": 1, "parallelism": 1, "backoffLimit": 1}));
-        step(&mut job, &[], 0);
-        assert_eq!(
-            step(&mut job, &["a Failed tracked"], 1),
-            "create [] delete  untrack a | active 0 succeeded 0 failed 0 uncounted 1 [] again in 9 s"
-        );
-        assert_eq!(
-            step(&mut job, &["a Failed counted"], 10),
-            "create [-1] delete  untrack  | active 1 succeeded 0 failed 1 uncounted 0 []"
-        );
-        assert_eq!(
-            step(&mut job, &["a Failed counted", "b Failed tracked"], 11),
-            "create [] delete  untrack b | active 0 succeeded 0 failed 1 uncounted 1 [\"FailureTarget\"]"
-        );
-        assert!(
-            step(&mut job, &["a Failed counted", "b Failed counted"], 12)
-                .ends_with("failed 2 uncounted 0 [\"FailureTarget\", \"Failed\"]")
-        );
-    }
-
-    #[test]
-    fn a_deadline_ends_what_runs() {
-        let mut job = job(json!({"completions": 1, "activeDeadlineSeconds": 5}));
-        assert!(step(&mut job, &[], 0).ends_with("again in 5 s"));
-        assert_eq!(
-            step(&mut job, &["a Running tracked"], 5),
-            "create [] delete a untrack  | active 0 succeeded 0 failed 0 uncounted 0 [\"FailureTarget\"]"
-        );
-    }
-
-    #[test]
-    fn suspension_stops_pods_and_the_clock() {
-        let mut job = job(json!({"completions": 1, "suspend": true}));
-        assert_eq!(
-            step(&mut job, &["a Running tracked"], 0),
-            "create [] delete a untrack  | active 0 succeeded 0 failed 0 uncounted 0 [\"Suspended\"]"
-        );
-        assert_eq!(job.status.as_ref().unwrap().start_time, None);
-        job.spec.as_mut().unwrap().suspend = Some(false);
-        assert!(step(&mut job, &[], 9).starts_with("create [-1]"));
-        assert_eq!(job.status.unwrap().start_time, Some(Time(at(9))));
-    }
-
-    #[test]
-    fn indexes_are_completed_each_on_its_own() {
-        let mut job = job(json!({"completions": 4, "parallelism": 3, "completionMode": "Indexed"}));
-        assert!(step(&mut job, &[], 0).starts_with("create [0, 1, 2]"));
-        let running = ["a Running tracked 0", "b Succeeded tracked 1", "c Running tracked 2"];
-        assert!(step(&mut job, &running, 1).starts_with("create [3]"));
-        assert_eq!(job.status.unwrap().completed_indexes.as_deref(), Some("1"));
-    }
 }

@@ -1,22 +1,25 @@
 //! Carries out what `job.rs` plans, and deletes Jobs some time after they ended.
 
-use crate::common::{self, Claim, Key, Room, claim, now, seconds_between, unless_gone};
-use crate::job::{self, FINALIZER, Plan, is_indexed, is_tracked, spec};
+use crate::common::{self, Claim, Key, Room, claim, count, now, seconds_between, unless_gone};
+use crate::job::{self, Backoff, FINALIZER, Plan, is_tracked, spec};
+use crate::job_index::NewPod;
 use crate::pods;
 use api::batch::{Job, JobStatus};
 use api::core::{Container, EnvVar, EnvVarSource, ObjectFieldSelector};
 use api::meta::{DeleteOptions, LabelSelector, Preconditions};
 use api::selector::Labels;
-use api::slim::{JOB_INDEX, Pod};
+use api::slim::{IGNORED_FAILURES, INDEX_FAILURES, JOB_INDEX, Pod};
 use api::{Object, core, owner_reference};
 use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
 use futures_util::future::join_all;
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
+/// Of a name that is made unique, the part that is kept (`generateName`): 63 without five random letters.
+const LONGEST_PREFIX: usize = 58;
 
 #[derive(Clone)]
 struct Jobs {
@@ -24,6 +27,8 @@ struct Jobs {
     jobs: Cache<Job>,
     pods: Cache<Pod>,
     recorder: Recorder,
+    /// By the Jobs' uids.
+    backoffs: Arc<Mutex<HashMap<String, Backoff>>>,
 }
 
 pub(crate) fn start(room: &Room) {
@@ -32,9 +37,16 @@ pub(crate) fn start(room: &Room) {
         jobs: room.caches.of(),
         pods: room.caches.of(),
         recorder: room.recorder("job-controller"),
+        backoffs: Arc::default(),
     };
     let queue = Queue::new("job");
     common::watch_self(&controller.jobs, &queue);
+    let backoffs = controller.backoffs.clone();
+    controller.jobs.on_change(move |change| {
+        if change.new.is_none() {
+            backoffs.lock().unwrap_or_else(PoisonError::into_inner).remove(change.object().uid());
+        }
+    });
     let jobs = controller.jobs.clone();
     common::watch_children(&controller.pods, &queue, "Job", move |pod: &Pod| {
         let jobs = jobs.snapshot();
@@ -63,14 +75,20 @@ impl Jobs {
         // Pods of an earlier Job of this name.
         self.let_go(&key, Some(job.uid())).await?;
         if let Some(ended) = job::finished_at(&job) {
+            self.backoffs().remove(job.uid());
             return self.expire(&job, ended).await;
         }
         let owned = self.claim(&job).await?;
-        let plan = job::plan(&job, &owned, now().0);
+        let known = self.backoffs().get(job.uid()).copied();
+        let plan = job::plan(&job, &owned, known, now().0);
         let look_again_s = plan.look_again_s;
         self.carry_out(&job, plan).await?;
         let seconds = look_again_s.and_then(|seconds| u64::try_from(seconds).ok());
         Ok(seconds.map_or(Next::Done, |seconds| Next::After(Duration::from_secs(seconds))))
+    }
+
+    fn backoffs(&self) -> MutexGuard<'_, HashMap<String, Backoff>> {
+        self.backoffs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn claim(&self, job: &Job) -> Result<Vec<Arc<Pod>>, Error> {
@@ -96,12 +114,16 @@ impl Jobs {
         Ok(owned)
     }
 
-    async fn carry_out(&self, job: &Job, plan: Plan) -> Result<(), Error> {
-        let deleted = join_all(plan.delete.iter().map(|pod| self.delete(job, pod))).await;
-        let created = join_all(plan.create.iter().map(|index| self.create(job, *index))).await;
-        let revision = created.iter().flatten().map(Object::revision).max().unwrap_or(0);
-        self.pods.reached(revision).await;
+    async fn carry_out(&self, job: &Job, mut plan: Plan) -> Result<(), Error> {
+        let deleted = plan.delete.iter().map(|pod| self.delete(job, pod, plan.forget_deleted));
+        join_all(deleted).await.into_iter().collect::<Result<(), Error>>()?;
+        let (created, refused) =
+            common::slow_start(plan.create.len(), |at| self.create(job, plan.create[at])).await;
+        self.pods.reached(created.iter().map(Object::revision).max().unwrap_or(0)).await;
+        let missing = count(plan.create.len() - created.len());
+        plan.status.active = plan.status.active.map(|active| active - missing).filter(|active| *active > 0);
         self.write_status(job, plan.status).await?;
+        self.backoffs().insert(job.uid().to_owned(), plan.backoff);
         for (warning, reason, message) in plan.events {
             match warning {
                 true => self.recorder.warning(job, &reason, message),
@@ -109,12 +131,12 @@ impl Jobs {
             }
         }
         let untracked = join_all(plan.untrack.iter().map(|pod| self.untrack(pod))).await;
-        deleted.into_iter().chain(untracked).collect::<Result<(), Error>>()?;
-        created.into_iter().collect::<Result<Vec<_>, Error>>().map(drop)
+        untracked.into_iter().collect::<Result<(), Error>>()?;
+        refused.filter(|error| !common::is_namespace_going(error)).map_or(Ok(()), Err)
     }
 
-    async fn create(&self, job: &Job, index: Option<i32>) -> Result<core::Pod, Error> {
-        let created = self.client.create(&new_pod(job, index)).await;
+    async fn create(&self, job: &Job, new: NewPod) -> Result<core::Pod, Error> {
+        let created = self.client.create(&new_pod(job, new)).await;
         match &created {
             Ok(pod) => {
                 self.recorder.normal(job, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
@@ -125,8 +147,11 @@ impl Jobs {
         created
     }
 
-    /// The finalizer stays until the pod is counted.
-    async fn delete(&self, job: &Job, pod: &Pod) -> Result<(), Error> {
+    /// The finalizer stays until the pod is counted, unless its end does not count.
+    async fn delete(&self, job: &Job, pod: &Pod, forget: bool) -> Result<(), Error> {
+        if forget {
+            self.untrack(pod).await?;
+        }
         let deleted = self.client.delete::<Pod>(pod.namespace(), pod.name(), &Default::default()).await;
         if let Err(error) = unless_gone(deleted) {
             self.recorder.warning(job, "FailedDelete", format!("Error deleting: {error}"));
@@ -141,11 +166,9 @@ impl Jobs {
         if !is_tracked(pod) {
             return Ok(());
         }
-        let kept: Vec<_> =
-            pod.metadata.finalizers.iter().flatten().filter(|one| &***one != FINALIZER).collect();
-        let patch = json!({"metadata": {"uid": pod.uid(), "resourceVersion": pod.metadata.resource_version,
-            "finalizers": kept}});
-        match self.client.patch::<Pod>(pod.namespace(), pod.name(), &Patch::Merge(patch)).await {
+        let patch =
+            json!({"metadata": {"uid": pod.uid(), "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
+        match self.client.patch::<Pod>(pod.namespace(), pod.name(), &Patch::Strategic(patch)).await {
             Err(error) if error.is_not_found() => Ok(()),
             other => other.map(drop),
         }
@@ -198,24 +221,32 @@ impl Jobs {
     }
 }
 
-fn new_pod(job: &Job, index: Option<i32>) -> core::Pod {
-    let parent = index.map_or_else(|| job.name().to_owned(), |index| format!("{}-{index}", job.name()));
+fn new_pod(job: &Job, new: NewPod) -> core::Pod {
+    let parent = new.index.map_or_else(|| job.name().to_owned(), |index| indexed_name(job.name(), index));
     let mut pod = pods::from_template(&spec(job).template, job.namespace(), &parent, owner_reference(job));
-    let labels = pod.metadata.labels.get_or_insert_default();
-    for prefix in ["batch.kubernetes.io/", ""] {
-        labels.insert(format!("{prefix}controller-uid"), job.uid().to_owned());
-        labels.insert(format!("{prefix}job-name"), job.name().to_owned());
-    }
     pod.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
-    if let Some(index) = index.filter(|_| is_indexed(job)) {
-        pod.metadata.labels.get_or_insert_default().insert(JOB_INDEX.to_owned(), index.to_string());
-        pod.metadata.annotations.get_or_insert_default().insert(JOB_INDEX.to_owned(), index.to_string());
-        if let Some(spec) = &mut pod.spec {
-            spec.hostname.get_or_insert(parent);
-            spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(tell_index);
+    let Some(index) = new.index else { return pod };
+    pod.metadata.labels.get_or_insert_default().insert(JOB_INDEX.to_owned(), index.to_string());
+    let annotations = pod.metadata.annotations.get_or_insert_default();
+    annotations.insert(JOB_INDEX.to_owned(), index.to_string());
+    if let Some(failures) = new.failures {
+        annotations.insert(INDEX_FAILURES.to_owned(), failures.counted.to_string());
+        if failures.ignored > 0 {
+            annotations.insert(IGNORED_FAILURES.to_owned(), failures.ignored.to_string());
         }
     }
+    if let Some(spec) = &mut pod.spec {
+        spec.hostname = Some(format!("{}-{index}", job.name()));
+        spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(tell_index);
+    }
     pod
+}
+
+/// What an index's pods are called, short enough that the server keeps the index when it makes it unique.
+fn indexed_name(job: &str, index: i32) -> String {
+    let index = format!("-{index}");
+    let room = LONGEST_PREFIX.saturating_sub(index.len() + 1);
+    format!("{}{index}", &job[..job.len().min(room)])
 }
 
 /// Gives a container its index in its environment.
@@ -225,7 +256,7 @@ fn tell_index(container: &mut Container) {
         return;
     }
     let field = ObjectFieldSelector {
-        field_path: format!("metadata.annotations['{JOB_INDEX}']"),
+        field_path: format!("metadata.labels['{JOB_INDEX}']"),
         ..ObjectFieldSelector::default()
     };
     variables.push(EnvVar {

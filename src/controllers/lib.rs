@@ -22,9 +22,15 @@ mod endpoints;
 mod eviction;
 mod garbage;
 mod garbage_runner;
+#[cfg(test)]
+mod golden;
 mod indexes;
 mod job;
+mod job_index;
+mod job_policy;
 mod job_runner;
+#[cfg(test)]
+mod job_tests;
 mod kinds;
 mod namespace;
 mod node;

@@ -50,6 +50,21 @@ pub(crate) fn is_available(pod: &Pod, min_ready_s: i32, now: Timestamp) -> bool 
                 .is_some_and(|since| now.duration_since(since).as_secs() >= i64::from(min_ready_s)))
 }
 
+/// How far its phase is, as what is ended first is chosen.
+pub(crate) fn phase_rank(pod: &Pod) -> u8 {
+    match phase(pod) {
+        "Pending" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    }
+}
+
+/// How often the container that was started again most often was.
+pub(crate) fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
+    statuses.unwrap_or_default().iter().map(|container| container.restart_count).max().unwrap_or(0)
+}
+
 /// A new pod made from a template, with a name that the server chooses.
 pub(crate) fn from_template(
     template: &core::PodTemplateSpec,

@@ -17,9 +17,6 @@ use std::time::Duration;
 
 /// How many pods one look creates or deletes at most; the rest follows at the next.
 const BURST: usize = 500;
-/// The first batch of creations; each that succeeds doubles the next, so that a quota that refuses all
-/// costs one request and not hundreds.
-const FIRST_BATCH: usize = 1;
 
 #[derive(Clone)]
 struct Sets<T> {
@@ -124,23 +121,18 @@ fn least_needed(mut active: Vec<Arc<Pod>>, related: &[Arc<Pod>], now: Timestamp)
         *on_node.entry(pods::node_name(pod)).or_default() += 1;
     }
     active.sort_by_cached_key(|pod| {
-        let phase = match pods::phase(pod) {
-            "Pending" => 0,
-            "Unknown" => 1,
-            _ => 2,
-        };
         let cost: i32 = pod.annotations().get(DELETION_COST).and_then(|cost| cost.parse().ok()).unwrap_or(0);
         let crowd = on_node.get(pods::node_name(pod)).copied().unwrap_or(0);
         let ready_for = pods::ready_since(pod).map(|since| magnitude(since, now));
         let age = magnitude(common::created(&pod.metadata), now);
         (
             !pods::node_name(pod).is_empty(),
-            phase,
+            pods::phase_rank(pod),
             pods::is_ready(pod),
             cost,
             Reverse(crowd),
             ready_for,
-            (Reverse(restarts(pod)), age, pod.uid().to_owned()),
+            (Reverse(pods::restarts(pod)), age, pod.uid().to_owned()),
         )
     });
     active
@@ -149,11 +141,6 @@ fn least_needed(mut active: Vec<Arc<Pod>>, related: &[Arc<Pod>], now: Timestamp)
 /// Times are compared by their magnitude, so that among pods of a similar age chance decides.
 fn magnitude(since: Timestamp, now: Timestamp) -> u32 {
     u64::try_from(common::seconds_between(since, now)).unwrap_or(0).checked_ilog2().map_or(0, |log| log + 1)
-}
-
-fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
-    statuses.unwrap_or_default().iter().map(|container| container.restart_count).max().unwrap_or(0)
 }
 
 impl<T: Replicated> Sets<T> {
@@ -207,24 +194,10 @@ impl<T: Replicated> Sets<T> {
         related.cloned().collect()
     }
 
-    /// Creates pods in batches that double, and stops at the first batch that is refused.
     async fn create(&self, set: &T, wanted: usize) -> Result<(), Error> {
-        let (mut left, mut batch, mut revision) = (wanted, FIRST_BATCH, 0);
-        let mut refused = None;
-        while left > 0 && refused.is_none() {
-            let size = batch.min(left);
-            for created in join_all((0..size).map(|_| self.create_one(set))).await {
-                match created {
-                    Ok(pod) => revision = revision.max(pod.revision()),
-                    Err(error) if common::is_namespace_going(&error) => return Ok(()),
-                    Err(error) => refused = Some(error),
-                }
-            }
-            left -= size;
-            batch *= 2;
-        }
-        self.pods.reached(revision).await;
-        refused.map_or(Ok(()), Err)
+        let (created, refused) = common::slow_start(wanted, |_| self.create_one(set)).await;
+        self.pods.reached(created.iter().map(Object::revision).max().unwrap_or(0)).await;
+        refused.filter(|error| !common::is_namespace_going(error)).map_or(Ok(()), Err)
     }
 
     async fn create_one(&self, set: &T) -> Result<core::Pod, Error> {

@@ -11,10 +11,14 @@ use std::collections::BTreeMap;
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Which part of an indexed Job a pod is.
 pub const JOB_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// How often a part of an indexed Job has failed before a pod of it, and what of that does not count.
+pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+/// See [`INDEX_FAILURES`].
+pub const IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 /// Who approved a definition in a group of the project.
 pub const API_APPROVED: &str = "api-approved.kubernetes.io";
 /// The annotations that somebody decides by.
-const ANNOTATIONS: [&str; 3] = [DELETION_COST, JOB_INDEX, API_APPROVED];
+const ANNOTATIONS: [&str; 5] = [DELETION_COST, JOB_INDEX, INDEX_FAILURES, IGNORED_FAILURES, API_APPROVED];
 
 /// The metadata of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

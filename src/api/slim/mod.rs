@@ -13,7 +13,9 @@ pub use definition::{
     DefinitionVersion,
 };
 pub use map::Map;
-pub use meta::{API_APPROVED, DELETION_COST, JOB_INDEX, Meta, OwnerReference};
+pub use meta::{
+    API_APPROVED, DELETION_COST, IGNORED_FAILURES, INDEX_FAILURES, JOB_INDEX, Meta, OwnerReference,
+};
 pub use pod::{
     Container, ContainerPort, ContainerState, ContainerStateTerminated, ContainerStatus,
     PersistentVolumeClaimVolumeSource, Pod, PodCondition, PodIP, PodSchedulingGate, PodSpec, PodStatus,

@@ -10,8 +10,8 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 
-/// The conditions of a pod that somebody but its node decides by.
-const CONDITIONS: [&str; 2] = ["PodScheduled", "Ready"];
+/// The conditions of a pod that nobody decides by: they say how its node gets on.
+const PROGRESS: [&str; 3] = ["PodReadyToStartContainers", "Initialized", "ContainersReady"];
 
 /// A pod as it is scheduled, counted and selected. It has the names and shapes of the fields of
 /// [`crate::core::Pod`], which takes ten times the memory.
@@ -162,6 +162,7 @@ pub struct PodCondition {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStatus {
+    pub name: Box<str>,
     pub restart_count: i32,
     pub state: Option<ContainerState>,
 }
@@ -177,6 +178,7 @@ pub struct ContainerState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStateTerminated {
+    pub exit_code: i32,
     pub finished_at: Option<Time>,
 }
 
@@ -195,7 +197,7 @@ fn claims<'de, D: Deserializer<'de>>(from: D) -> Result<Box<[Volume]>, D::Error>
 
 fn conditions<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<[PodCondition]>>, D::Error> {
     let read = Option::<Vec<PodCondition>>::deserialize(from)?;
-    let decided_by = |condition: &PodCondition| CONDITIONS.contains(&&*condition.type_);
+    let decided_by = |condition: &PodCondition| !PROGRESS.contains(&&*condition.type_);
     Ok(read.map(|all| all.into_iter().filter(decided_by).collect()))
 }
 
