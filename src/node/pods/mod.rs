@@ -34,7 +34,7 @@ use api::meta::ObjectMeta;
 use base::{Phase, Shutdown, clock};
 use client::{Cache, Change};
 use observe::{Observed, names};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::AbortHandle;
@@ -42,6 +42,9 @@ use worker::{Inbox, Wanted, Worker};
 
 /// Without an event stream the runtime is asked this often, while pods run.
 const RELIST: Duration = Duration::from_secs(2);
+
+/// How many ends are kept for those who do not know yet that they are theirs.
+const UNCLAIMED: usize = 1000;
 
 /// A worker, as others reach it.
 struct Member {
@@ -54,8 +57,31 @@ struct Registry {
     workers: HashMap<String, Member>,
     /// Which pod a container or sandbox belongs to.
     owners: HashMap<String, String>,
+    /// What ended before it was known whose it is: a process may be faster than the look that finds it.
+    unclaimed: VecDeque<String>,
     /// Objects that are watched for volumes already: kind, namespace, name.
     watched: HashSet<(&'static str, String, String)>,
+}
+
+impl Registry {
+    /// Notes the containers and sandboxes of a pod; gives those that have ended since they were looked at.
+    fn own(&mut self, uid: &str, ids: &[&str]) -> Vec<String> {
+        self.owners.retain(|_, owner| owner != uid);
+        self.owners.extend(ids.iter().map(|id| ((*id).to_owned(), uid.to_owned())));
+        let ended = self.unclaimed.iter().filter(|ended| ids.contains(&ended.as_str())).cloned().collect();
+        self.unclaimed.retain(|ended| !ids.contains(&ended.as_str()));
+        ended
+    }
+
+    /// The pod whose container or sandbox has ended, as far as that is known yet.
+    fn ended(&mut self, id: &str) -> Option<String> {
+        let owner = self.owners.get(id).cloned();
+        if owner.is_none() {
+            self.unclaimed.truncate(UNCLAIMED - 1);
+            self.unclaimed.push_front(id.to_owned());
+        }
+        owner
+    }
 }
 
 /// The workers. Cheap to clone.
@@ -107,17 +133,20 @@ impl Pods {
     }
 
     /// Notes which containers and sandboxes are a pod's.
-    fn own(&self, uid: &str, observed: &Observed) {
+    fn own(&self, context: &Arc<Context>, uid: &str, observed: &Observed) {
+        let sandboxes = observed.sandboxes.iter().map(|sandbox| sandbox.id.as_str());
+        let ids: Vec<&str> = sandboxes.chain(observed.containers.iter().map(|it| it.id.as_str())).collect();
         let mut registry = self.lock();
-        registry.owners.retain(|_, owner| owner != uid);
-        let ids = observed.sandboxes.iter().map(|sandbox| &sandbox.id);
-        let ids = ids.chain(observed.containers.iter().map(|container| &container.id));
-        registry.owners.extend(ids.map(|id| (id.clone(), uid.to_owned())));
+        let missed = registry.own(uid, &ids);
+        let Some(inbox) = registry.workers.get(uid).map(|member| member.inbox.clone()) else { return };
+        missed.into_iter().for_each(|id| tell_of_end(context, inbox.clone(), id));
     }
 
-    fn owner(&self, id: &str) -> Option<Arc<Inbox>> {
-        let registry = self.lock();
-        registry.workers.get(registry.owners.get(id)?).map(|member| member.inbox.clone())
+    /// The worker of a container or sandbox that has ended.
+    fn ended(&self, id: &str) -> Option<Arc<Inbox>> {
+        let mut registry = self.lock();
+        let owner = registry.ended(id)?;
+        registry.workers.get(&owner).map(|member| member.inbox.clone())
     }
 
     fn all(&self) -> Vec<Arc<Inbox>> {
@@ -217,13 +246,19 @@ async fn follow_runtime(context: &Arc<Context>, pods: &Pods) -> Result<(), Error
     pods.all().iter().for_each(|inbox| inbox.runtime_changed());
     loop {
         let ended = events.next().await?;
-        let Some(inbox) = pods.owner(&ended.id) else { continue };
-        let context_of_task = context.clone();
-        context.supervisor.detached("container end", Phase::Work, async move {
-            Worker::settle(&context_of_task, &ended.id).await;
-            inbox.runtime_changed();
-        });
+        if let Some(inbox) = pods.ended(&ended.id) {
+            tell_of_end(context, inbox, ended.id);
+        }
     }
+}
+
+/// Wakes a worker once the runtime shows that its container has ended.
+fn tell_of_end(context: &Arc<Context>, inbox: Arc<Inbox>, id: String) {
+    let of = context.clone();
+    context.supervisor.detached("container end", Phase::Work, async move {
+        Worker::settle(&of, &id).await;
+        inbox.runtime_changed();
+    });
 }
 
 /// Gives workers to pods that the runtime has and the API server has not, so that they are stopped and
@@ -273,4 +308,22 @@ fn from_sandbox(sandbox: &cri::PodSandbox) -> Option<Pod> {
         spec: Some(api::core::PodSpec { termination_grace_period_seconds: grace, ..Default::default() }),
         status: None,
     })
+}
+
+#[cfg(test)]
+mod ends {
+    use super::*;
+
+    #[test]
+    fn an_end_before_the_first_look_is_not_lost() {
+        let mut registry = Registry::default();
+        assert_eq!(registry.ended("quick"), None);
+        assert_eq!(registry.ended("of another runtime"), None);
+        assert_eq!(registry.own("pod", &["sandbox", "quick"]), ["quick"]);
+        // Told once.
+        assert_eq!(registry.own("pod", &["sandbox", "quick"]), [""; 0]);
+        assert_eq!(registry.ended("sandbox").as_deref(), Some("pod"));
+        (0..2 * UNCLAIMED).for_each(|id| drop(registry.ended(&id.to_string())));
+        assert_eq!(registry.unclaimed.len(), UNCLAIMED);
+    }
 }

@@ -191,7 +191,7 @@ impl Worker {
 
     pub(super) async fn look(&mut self) -> Result<(), Error> {
         self.observed = self.observer.observe(&self.context.runtime, self.pod.uid()).await?;
-        self.pods.own(self.pod.uid(), &self.observed);
+        self.pods.own(&self.context, self.pod.uid(), &self.observed);
         Ok(())
     }
 
