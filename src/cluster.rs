@@ -190,6 +190,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     make_objects(options, &network, (&admin, config, &pki), supervisor).await?;
     let caches = start_control(options, &network, (&server, &pki), supervisor);
     bootstrap::flow::keep(&admin, &caches, supervisor);
+    serve_metrics(&server, &caches);
     if !options.disable_controller_manager {
         register(&server, admin.clone(), caches.clone(), supervisor);
     }
@@ -284,6 +285,13 @@ fn start_control(
         scheduler::start(scheduler::Config::default(), scheduler, &caches, supervisor);
     }
     caches
+}
+
+/// Serves `metrics.k8s.io` from what the nodes tell.
+fn serve_metrics(server: &Server, caches: &Caches) {
+    let metrics = metrics::Metrics::new(client_of(server, "system:metrics-server", &[]), caches);
+    let name = format!("{}.{}", metrics::VERSION, metrics::GROUP);
+    server.extend(&name, Arc::new(move |request| Box::pin(metrics.clone().answer(request))));
 }
 
 /// Starts to keep the APIServices of the groups that are served.

@@ -39,6 +39,11 @@ impl Amount {
         Self { nanos: i128::from(milli) * (NANO / 1000), format: Format::DecimalSi }
     }
 
+    /// So many billionths, as the use of CPU is measured.
+    pub fn nano(nanos: i64) -> Self {
+        Self { nanos: i128::from(nanos), format: Format::DecimalSi }
+    }
+
     /// So many bytes, printed with binary suffixes.
     pub fn bytes(bytes: i64) -> Self {
         Self { nanos: i128::from(bytes) * NANO, format: Format::BinarySi }

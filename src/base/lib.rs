@@ -10,6 +10,7 @@ pub mod config;
 pub mod https;
 pub mod log;
 pub mod process;
+pub mod query;
 mod supervise;
 pub mod tls;
 

@@ -16,6 +16,11 @@ const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 const ON_START: &str = "onstart";
 /// Set right always.
 const ALWAYS: &str = "true";
+/// Made where there is none; one that names another server stays as it is.
+const ABSENT: &str = "";
+/// What this process serves besides, unless somebody brings a server for it.
+const METRICS: &str = "v1beta1.metrics.k8s.io";
+const OF_METRICS: (i32, i32) = (100, 100);
 
 #[derive(Clone)]
 struct Registration {
@@ -50,6 +55,7 @@ pub(crate) fn start(room: &Room) {
     for (group, version) in group_versions() {
         queue.add(Key::new("", &name_of(group, version)));
     }
+    queue.add(Key::new("", METRICS));
     room.work("registration of groups", &queue, 5, move |key| controller.clone().sync(key));
 }
 
@@ -63,7 +69,7 @@ fn wanted(name: &str, (group_priority, version_priority): (i32, i32), managed: &
     Some(APIService {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
-            labels: Some(BTreeMap::from([(MANAGED.to_owned(), managed.to_owned())])),
+            labels: (!managed.is_empty()).then(|| BTreeMap::from([(MANAGED.to_owned(), managed.to_owned())])),
             ..ObjectMeta::default()
         },
         spec: Some(APIServiceSpec {
@@ -109,6 +115,9 @@ fn plan(wanted: Option<APIService>, current: Option<&APIService>, (done, old): (
 
 impl Registration {
     fn wanted(&self, name: &str) -> Option<APIService> {
+        if name == METRICS {
+            return wanted(name, OF_METRICS, ABSENT);
+        }
         let (version, group) = name.split_once('.')?;
         if let Some(priority) = priority(group, version) {
             return wanted(name, priority, ON_START);
@@ -169,6 +178,9 @@ mod tests {
         let now = |managed| wanted("v1.a.example", CUSTOM, managed);
         let fresh = |managed| Box::new(now(managed).unwrap());
         let (first, later) = ((false, true), (true, false));
+        let absent = wanted(METRICS, OF_METRICS, ABSENT);
+        assert_eq!(plan(absent.clone(), None, later), Action::Create(Box::new(absent.clone().unwrap())));
+        assert_eq!(plan(absent.clone(), absent.as_ref(), first), Action::Nothing);
         assert_eq!(plan(None, None, first), Action::Nothing);
         assert_eq!(plan(now(ON_START), None, first), Action::Create(fresh(ON_START)));
         assert_eq!(plan(now(ON_START), None, later), Action::Nothing);

@@ -21,6 +21,7 @@ mod strategies;
 mod streams;
 mod trust;
 
+pub use aggregation::Extension;
 pub use auth::{ServiceAccountKeys, User};
 pub use http::tls::ServingCertificate;
 pub use strategies::AddressPool;
@@ -167,6 +168,12 @@ impl Server {
     /// Answers one request from within the process, as this user.
     pub async fn call(&self, user: &User, request: Request<Body>) -> Response<Body> {
         self.handle(Identity::Trusted(user.clone()), request).await
+    }
+
+    /// Serves a group version, `VERSION.GROUP`, from within this process as long as its APIService names no
+    /// service. Requests come authorized.
+    pub fn extend(&self, name: &str, extension: Extension) {
+        self.0.aggregation.extend(name, extension);
     }
 
     /// Whether the service behind an APIService answers; an error is the message of its condition

@@ -5,6 +5,7 @@
 mod aggregation;
 mod api;
 mod bad_input;
+mod batch;
 mod before_after;
 mod extending;
 mod main_job;

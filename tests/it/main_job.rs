@@ -49,6 +49,7 @@ fn look(cluster: &Cluster) {
     }
     let nodes = cluster.kubectl("get nodes");
     assert!(nodes.contains(" Ready ") && nodes.contains(" control-plane "), "{nodes}");
+    use_is_told(cluster);
     let described = cluster.kubectl("describe deployment web");
     assert!(described.contains("ScalingReplicaSet") && described.contains("RollingUpdate"), "{described}");
     let pod = name(&cluster.pods(WEB)[0]);
@@ -62,6 +63,24 @@ fn look(cluster: &Cluster) {
     cluster.exec(&pod, "echo said later > /proc/1/fd/1").ok();
     wait_for("new line of the log", SOON, || logs().contains("said later").then_some(()));
     follower.stop("INT");
+}
+
+/// `kubectl top` works with nothing added.
+fn use_is_told(cluster: &Cluster) {
+    let nodes = cluster.kubectl("top node");
+    assert!(nodes.contains("CPU(cores)") && nodes.contains("node-1"), "{nodes}");
+    let pods = cluster.kubectl("top pod --containers");
+    let used = |line: &&str| line.starts_with("web-") && line.contains("Mi");
+    assert_eq!(pods.lines().filter(used).count(), 2, "{pods}");
+    let table = cluster.kubectl("get pods.metrics.k8s.io");
+    assert!(table.starts_with("NAME") && table.contains("WINDOW"), "{table}");
+    let missing =
+        cluster.try_kubectl(&["get", "--raw", "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods/nobody"]);
+    assert!(
+        missing.stderr.contains("pods.metrics.k8s.io \"default/nobody\" not found"),
+        "{}",
+        missing.stderr
+    );
 }
 
 fn enter(cluster: &Cluster) {

@@ -15,7 +15,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 
@@ -117,6 +117,8 @@ struct Usage {
     uid: String,
     container: String,
     cpu_ns: u64,
+    /// When the CPU was measured, in nanoseconds since 1970.
+    cpu_at_ns: i64,
     working_set: u64,
     rss: u64,
     usage: u64,
@@ -139,6 +141,7 @@ async fn usages(service: &Service) -> Result<Vec<Usage>, Refusal> {
             uid: label(names::UID)?,
             container: label(names::CONTAINER)?,
             cpu_ns: value(cpu.usage_core_nano_seconds),
+            cpu_at_ns: cpu.timestamp,
             working_set: value(memory.working_set_bytes),
             rss: value(memory.rss_bytes),
             usage: value(memory.usage_bytes),
@@ -203,23 +206,39 @@ pub(super) fn metrics(service: &Service) -> Response<Body> {
     )))
 }
 
-/// `/metrics/resource`, which metrics-server reads.
+/// `/metrics/resource`, which `metrics.k8s.io` is made of.
 pub(super) async fn resource_metrics(service: &Service) -> Result<Response<Body>, Refusal> {
-    let mut text = String::new();
     let usages = usages(service).await?;
+    let now_ms = clock::now().as_millisecond();
+    let node = cgroups::usage_of_machine();
+    let seconds = |ns: u64| format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
     let labels =
         |u: &Usage| format!("{{container={:?},namespace={:?},pod={:?}}}", u.container, u.namespace, u.pod);
-    let seconds = |ns: u64| format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
+    let mut pods: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
+    for usage in &usages {
+        let sum = pods.entry((&usage.namespace, &usage.pod)).or_default();
+        *sum = (sum.0 + usage.cpu_ns, sum.1 + usage.working_set);
+    }
+    let of_pods = |value: &dyn Fn(&(u64, u64)) -> String| -> Vec<String> {
+        let line = |((namespace, pod), sum): (&(&str, &str), &(u64, u64))| {
+            format!("{{namespace={namespace:?},pod={pod:?}}} {} {now_ms}", value(sum))
+        };
+        pods.iter().map(line).collect()
+    };
+    let cpu =
+        usages.iter().map(|u| format!("{} {} {}", labels(u), seconds(u.cpu_ns), u.cpu_at_ns / 1_000_000));
+    let memory = usages.iter().map(|u| format!("{} {} {now_ms}", labels(u), u.working_set));
+    let mut text = String::new();
     let mut family = |name: &str, kind: &str, lines: Vec<String>| {
         text.push_str(&format!("# TYPE {name} {kind}\n"));
         lines.iter().for_each(|line| text.push_str(&format!("{name}{line}\n")));
     };
-    let node = cgroups::usage_of_machine();
-    family("node_cpu_usage_seconds_total", "counter", vec![format!(" {}", seconds(node.cpu_ns))]);
-    family("node_memory_working_set_bytes", "gauge", vec![format!(" {}", node.working_set)]);
-    let cpu = usages.iter().map(|usage| format!("{} {}", labels(usage), seconds(usage.cpu_ns)));
+    family("node_cpu_usage_seconds_total", "counter", vec![format!(" {} {now_ms}", seconds(node.cpu_ns))]);
+    family("node_memory_working_set_bytes", "gauge", vec![format!(" {} {now_ms}", node.working_set)]);
     family("container_cpu_usage_seconds_total", "counter", cpu.collect());
-    let memory = usages.iter().map(|usage| format!("{} {}", labels(usage), usage.working_set));
     family("container_memory_working_set_bytes", "gauge", memory.collect());
+    family("pod_cpu_usage_seconds_total", "counter", of_pods(&|sum| seconds(sum.0)));
+    family("pod_memory_working_set_bytes", "gauge", of_pods(&|sum| sum.1.to_string()));
+    family("resource_scrape_error", "gauge", vec![" 0".to_owned()]);
     Ok(plain(full_body(text)))
 }

@@ -2,6 +2,7 @@
 
 use crate::logs::Options;
 use base::clock;
+use base::query::{pairs, unescape};
 use jiff::{SignedDuration, Timestamp};
 
 /// A container named in a path.
@@ -53,29 +54,9 @@ pub(crate) enum Route {
 /// A query's pairs, decoded.
 struct Query(Vec<(String, String)>);
 
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let mut ahead = rest.clone();
-        match (byte, ahead.next().and_then(hex), ahead.next().and_then(hex)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push(high << 4 | low);
-                rest = ahead;
-            }
-            (b'+', ..) => bytes.push(b' '),
-            (byte, ..) => bytes.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 impl Query {
     fn parse(query: &str) -> Self {
-        let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        Self(pairs.map(|(name, value)| (decoded(name), decoded(value))).collect())
+        Self(pairs(query))
     }
 
     fn all(&self, name: &str) -> Vec<String> {
@@ -128,7 +109,7 @@ impl Route {
     /// Reads a path and its query.
     pub(crate) fn parse(path: &str, query: &str) -> Option<Self> {
         let query = Query::parse(query);
-        let parts: Vec<String> = path.trim_matches('/').split('/').map(decoded).collect();
+        let parts: Vec<String> = path.trim_matches('/').split('/').map(unescape).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let of = |namespace: &str, pod: &str, container: &str| Of {
             namespace: namespace.to_owned(),

@@ -6,11 +6,12 @@ use crate::documents::{Others, Swagger};
 use crate::registry::Followed;
 use api::kinds::{CUSTOM, priority};
 use base::https::host_port;
-use base::{Backoff, Shutdown, clock};
+use base::{Backoff, Shutdown, clock, full_body};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::uri::InvalidUri;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -205,8 +206,17 @@ impl Aggregation {
         path: &str,
         headers: HeaderMap,
     ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
-        let (address, port) = remote.service.resolve(&self.records)?;
-        let answer = self.fetch(remote, &host_port(&address, port), path, headers).await?;
+        let answer = match &remote.here {
+            Some(here) => {
+                let mut request = Request::new(full_body(""));
+                *request.uri_mut() = path.parse().map_err(|error: InvalidUri| error.to_string())?;
+                here(request).await
+            }
+            None => {
+                let (address, port) = remote.service.resolve(&self.records)?;
+                self.fetch(remote, &host_port(&address, port), path, headers).await?
+            }
+        };
         let (head, body) = answer.into_parts();
         let read = tokio::time::timeout(super::proxy::DISCOVERY_LIMIT, base::collect(body, DOCUMENT_BYTES));
         let body = read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;

@@ -12,15 +12,18 @@ use crate::registry::{Followed, Records};
 use crate::streams::Exchange;
 use api::registration::APIService;
 use arc_swap::ArcSwap;
+use base::Body;
 use discovery::Found;
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use http::{Request, Response};
 pub(crate) use remote::Remote;
 use remote::Way;
 use rustls::client::ResolvesClientCert;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where APIServices are stored.
 const PREFIX: &str = "apiservices.apiregistration.k8s.io/";
@@ -49,7 +52,12 @@ pub(crate) struct Aggregation {
     found: ArcSwap<HashMap<String, Arc<Found>>>,
     /// Counts the changes of what they describe.
     described: AtomicU64,
+    /// What is answered in this process where an APIService of the name has no service.
+    extensions: Mutex<HashMap<String, Extension>>,
 }
+
+/// Answers the requests of a group version that another room of this process serves.
+pub type Extension = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
 impl Aggregation {
     pub(crate) fn new(records: Records, shown: Arc<dyn ResolvesClientCert>, exchange: Arc<Exchange>) -> Self {
@@ -60,7 +68,18 @@ impl Aggregation {
             remotes: ArcSwap::default(),
             found: ArcSwap::default(),
             described: AtomicU64::new(0),
+            extensions: Mutex::default(),
         }
+    }
+
+    /// Serves a group version from within this process, as long as its APIService names no service.
+    pub(crate) fn extend(&self, name: &str, extension: Extension) {
+        self.extensions().insert(name.to_owned(), extension);
+        self.remotes.store(Arc::default());
+    }
+
+    fn extensions(&self) -> MutexGuard<'_, HashMap<String, Extension>> {
+        self.extensions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who serves a path, if it is not this server.
@@ -76,6 +95,9 @@ impl Aggregation {
     /// `Available` asks. The error is in Kubernetes' words.
     pub(crate) async fn check(&self, name: &str) -> Result<(), String> {
         let Some(remote) = self.current().by_name.get(name).cloned() else { return Ok(()) };
+        if remote.here.is_some() {
+            return Ok(());
+        }
         let mut attempts: FuturesUnordered<_> = (0..ATTEMPTS).map(|_| self.probe(&remote)).collect();
         let mut outcome = Ok(());
         while let Some(attempt) = attempts.next().await {
@@ -107,7 +129,8 @@ impl Aggregation {
             let (Some(name), Some(spec)) = (service.metadata.name.clone(), &service.spec) else { continue };
             fresh.priorities.insert(name.clone(), (spec.group_priority_minimum, spec.version_priority));
             let known = before.by_name.get(&name);
-            fresh.by_name.extend(Remote::of(service, known, &self.shown).map(|remote| (name, remote)));
+            let here = self.extensions().get(&name).cloned();
+            fresh.by_name.extend(Remote::of(service, known, here, &self.shown).map(|remote| (name, remote)));
         }
         fresh
     }

@@ -29,6 +29,9 @@ impl Aggregation {
         (user, peer): (&User, Option<IpAddr>),
         request: Request<Body>,
     ) -> Response<Body> {
+        if let Some(here) = &remote.here {
+            return here(request).await;
+        }
         let unavailable = |why: &str| answer::error(StatusCode::SERVICE_UNAVAILABLE, why);
         if !remote.available {
             return unavailable("service unavailable");

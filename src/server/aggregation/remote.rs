@@ -1,5 +1,6 @@
 //! One group version that is served elsewhere, and how its servers are reached.
 
+use super::Extension;
 use crate::services::ServicePort;
 use crate::trust;
 use api::registration::{APIService, APIServiceSpec};
@@ -10,6 +11,8 @@ use std::sync::Arc;
 /// A group version that is served elsewhere.
 pub(crate) struct Remote {
     pub(super) spec: APIServiceSpec,
+    /// Who answers within this process; nothing of what follows is for it.
+    pub(super) here: Option<Extension>,
     pub(super) service: ServicePort,
     /// Its condition `Available`.
     pub(super) available: bool,
@@ -29,10 +32,13 @@ impl Remote {
     pub(super) fn of(
         object: APIService,
         before: Option<&Arc<Self>>,
+        here: Option<Extension>,
         shown: &Arc<dyn ResolvesClientCert>,
     ) -> Option<Arc<Self>> {
         let spec = object.spec?;
-        let named = spec.service.as_ref()?;
+        let Some(named) = &spec.service else {
+            return Some(Arc::new(Self { here: Some(here?), ..Self::nowhere(spec) }));
+        };
         let service = ServicePort::new(named.namespace.as_deref()?, named.name.as_deref()?, named.port);
         let conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let mut own = conditions.filter(|condition| condition.type_ == "Available");
@@ -42,7 +48,12 @@ impl Remote {
             Some(before) => before.way.clone(),
             None => Way::to(&spec, &service, shown).map(Arc::new),
         };
-        Some(Arc::new(Self { spec, service, available, way }))
+        Some(Arc::new(Self { spec, here: None, service, available, way }))
+    }
+
+    fn nowhere(spec: APIServiceSpec) -> Self {
+        let way = Err("it is served in this process".to_owned());
+        Self { spec, here: None, service: ServicePort::new("", "", None), available: true, way }
     }
 
     /// The path of its discovery.

@@ -36,7 +36,7 @@ pub(crate) struct ResourcePath {
 /// Takes a path apart.
 pub(crate) fn target(method: &Method, path: &str, query: &Query) -> Target {
     let parts: Vec<String> =
-        path.split('/').filter(|part| !part.is_empty()).map(super::query::unescape).collect();
+        path.split('/').filter(|part| !part.is_empty()).map(base::query::unescape).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (group, version, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
