@@ -241,6 +241,8 @@ objects!(
     crate::discovery::EndpointSlice,
     crate::networking::IPAddress,
     crate::networking::ServiceCIDR,
+    crate::rbac::ClusterRole,
+    crate::certificates::CertificateSigningRequest,
     crate::storage::VolumeAttributesClass,
     crate::flowcontrol::FlowSchema,
     crate::flowcontrol::PriorityLevelConfiguration,

@@ -168,6 +168,17 @@ impl Client {
         self.send_patch(&format!("{}/status", object_path::<T>(namespace, name)), patch).await
     }
 
+    /// Applies to an object, taking from other managers what they own of it.
+    pub async fn apply<T: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        manager: &str,
+        value: &Value,
+    ) -> Result<T, Error> {
+        self.send_apply(&object_path::<T>(namespace, name), manager, value).await
+    }
+
     /// Applies to an object's status, taking from other managers what they own of it.
     pub async fn apply_status<T: Object>(
         &self,
@@ -176,8 +187,11 @@ impl Client {
         manager: &str,
         value: &Value,
     ) -> Result<T, Error> {
-        let object = object_path::<T>(namespace, name);
-        let path = format!("{object}/status?fieldManager={manager}&force=true");
+        self.send_apply(&format!("{}/status", object_path::<T>(namespace, name)), manager, value).await
+    }
+
+    async fn send_apply<T: Object>(&self, path: &str, manager: &str, value: &Value) -> Result<T, Error> {
+        let path = format!("{path}?fieldManager={manager}&force=true");
         let request = request(Method::PATCH, &path, "application/apply-patch+yaml", encode(value)?)?;
         T::from_json(&self.whole_answer(request).await?).map_err(unreadable)
     }

@@ -11,6 +11,8 @@ mod autoscaler_runner;
 mod autoscaler_usage;
 mod availability;
 mod backends;
+mod bootstrap_tokens;
+mod cluster_roles;
 mod common;
 mod definitions;
 mod deployment;
@@ -26,9 +28,11 @@ mod indexes;
 mod job;
 mod job_runner;
 mod kinds;
+mod leases;
 mod namespace;
 mod node;
 mod node_ranges;
+mod node_ttl;
 mod pod_garbage;
 mod pods;
 mod policy_status;
@@ -72,11 +76,13 @@ pub type Reach = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + 
 pub type CheckPolicy =
     Arc<dyn Fn(serde_json::Value) -> BoxFuture<'static, Vec<(String, String)>> + Send + Sync>;
 
-/// Starts what keeps APIServices: those of the server's own groups, and whether others are available.
+/// Starts what an API server keeps itself in Kubernetes: the APIServices of its own groups, whether others are
+/// available, and the leases of its peers.
 pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervisor: &Supervisor) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     registration::start(&room);
     availability::start(&room, reach);
+    leases::start(&room);
 }
 
 /// Starts to check policies, which is for those who run the other controllers as well.
@@ -95,6 +101,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     endpoints::start(&room);
     slices::start(&room);
     node::start(&room, &config.cluster_cidrs);
+    node_ttl::start(&room);
     eviction::start(&room);
     pod_garbage::start(&room);
     protection::start(&room);
@@ -105,5 +112,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     definitions::start(&room);
     autoscaler_runner::start(&room);
     disruption::start(&room);
+    cluster_roles::start(&room);
+    bootstrap_tokens::start(&room);
     garbage_runner::start(&room);
 }
