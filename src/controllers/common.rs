@@ -3,7 +3,7 @@
 use api::meta::{LabelSelector, OwnerReference, Time};
 use api::selector::Labels;
 use api::slim::Pod;
-use api::{Meta, Object};
+use api::{Meta, Object, Whole};
 use base::{Phase, Restart, Supervisor, clock};
 use client::{Cache, Caches, Client, Error, Next, Patch, Queue, Recorder};
 use serde_json::json;
@@ -127,6 +127,12 @@ pub(crate) fn claim<O: Object>(owner: &O, selector: &Labels, child: &impl Object
     }
 }
 
+/// Whether one of an object's owners is this one (`metadata.ownerReferences`).
+pub(crate) fn owned_by<T: Object>(object: &impl Whole, owner: &T) -> bool {
+    let owners = object.meta().owner_references.iter().flatten();
+    owners.into_iter().any(|reference| reference.uid == owner.uid() && reference.kind == T::KIND)
+}
+
 /// Makes `owner` the controller of an object nobody controls, unless it was replaced meanwhile.
 pub(crate) async fn adopt<T: Object>(client: &Client, owner: &OwnerReference, child: &T) -> Result<T, Error> {
     let patch = json!({"metadata": {"uid": child.uid(), "ownerReferences": [owner]}});
@@ -138,6 +144,18 @@ pub(crate) async fn release<T: Object>(client: &Client, owner_uid: &str, child: 
     let drop = json!([{"$patch": "delete", "uid": owner_uid}]);
     let patch = json!({"metadata": {"uid": child.uid(), "ownerReferences": drop}});
     client.patch(child.namespace(), child.name(), &Patch::Strategic(patch)).await
+}
+
+/// Deletes an object, if it is still there, and waits until the cache shows it.
+pub(crate) async fn delete_seen<T: Object>(
+    client: &Client,
+    cache: &Cache<T>,
+    object: &T,
+) -> Result<(), Error> {
+    let key = Key::of(object);
+    unless_gone(client.delete::<T>(&key.namespace, &key.name, &Default::default()).await)?;
+    deletion_seen(cache, &key, object.uid()).await;
+    Ok(())
 }
 
 /// Completes once the cache shows that an object is gone or going: what a controller waits for after
