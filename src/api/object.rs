@@ -243,6 +243,7 @@ objects!(
     crate::networking::ServiceCIDR,
     crate::rbac::ClusterRole,
     crate::certificates::CertificateSigningRequest,
+    k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle,
     crate::storage::VolumeAttributesClass,
     crate::flowcontrol::FlowSchema,
     crate::flowcontrol::PriorityLevelConfiguration,

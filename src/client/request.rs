@@ -32,6 +32,9 @@ pub enum Error {
     /// The answer is no such object. Report: a version mismatch or a defect.
     #[error("the API server's answer cannot be read: {0}")]
     Decode(String),
+    /// What the work depends on is not there yet. Retry with backoff.
+    #[error("{0}")]
+    Unready(String),
 }
 
 fn message_of(status: &Status) -> &str {

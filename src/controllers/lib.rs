@@ -12,6 +12,8 @@ mod autoscaler_usage;
 mod availability;
 mod backends;
 mod bootstrap_tokens;
+mod certificate_request;
+mod certificates;
 mod cluster_roles;
 mod common;
 mod definitions;
@@ -53,6 +55,7 @@ mod subsets;
 mod template;
 mod topology_hints;
 mod trigger_times;
+mod trust_bundle;
 
 use base::Supervisor;
 use client::{Caches, Client};
@@ -81,6 +84,15 @@ pub type Reach = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + 
 pub type CheckPolicy =
     Arc<dyn Fn(serde_json::Value) -> BoxFuture<'static, Vec<(String, String)>> + Send + Sync>;
 
+/// Signs a certificate: by the name of the signer, the request (PKCS#10 in DER), its usages, and for how many
+/// seconds it is asked for. The answer is PEM; an error says why there is none. The key stays with its owner.
+pub type Sign = Arc<dyn Fn(&str, &[u8], &[String], Option<i32>) -> Result<String, String> + Send + Sync>;
+
+/// Starts to approve and to sign requests for certificates.
+pub fn start_certificates(sign: Sign, client: Client, caches: Caches, supervisor: &Supervisor) {
+    certificates::start(&Room { client, caches, supervisor: supervisor.clone() }, sign);
+}
+
 /// Starts what an API server keeps itself in Kubernetes: the APIServices of its own groups, whether others are
 /// available, and the leases of its peers.
 pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervisor: &Supervisor) {
@@ -99,6 +111,7 @@ pub fn start_policy_status(check: CheckPolicy, client: Client, caches: Caches, s
 pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Supervisor) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     namespace::start(&room);
+    trust_bundle::start(&room, &config.root_ca_pem);
     service_account::start(&room, config.root_ca_pem);
     replicaset::start(&room);
     deployment::start(&room);
