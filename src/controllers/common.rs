@@ -176,21 +176,24 @@ pub(crate) async fn deletion_seen<T: Object>(cache: &Cache<T>, key: &Key, uid: &
     }
 }
 
-/// Notes in a pod's status why the cluster, not its owner, ends it (`DisruptionTarget`).
+/// Notes in a pod's status why the cluster, not its owner, ends it (`DisruptionTarget`), if that is to be noted,
+/// and its phase, if nobody else will.
 pub(crate) async fn disrupt(
     client: &Client,
     pod: &Pod,
-    reason: &str,
-    message: &str,
+    why: Option<(&str, &str)>,
     phase: Option<&str>,
 ) -> Result<(), Error> {
-    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
-        "lastTransitionTime": now()});
-    let mut status = json!({"conditions": [condition]});
+    let mut status = json!({});
+    if let Some((reason, message)) = why {
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+            "lastTransitionTime": now()});
+        status["conditions"] = json!([condition]);
+    }
     if let Some(phase) = phase {
         status["phase"] = json!(phase);
     }
-    let patch = Patch::Strategic(json!({"status": status}));
+    let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": status}));
     unless_gone(client.patch_status::<Pod>(pod.namespace(), pod.name(), &patch).await.map(drop))
 }
 
