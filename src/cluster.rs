@@ -261,7 +261,7 @@ where
 fn start_control(
     options: &Options,
     network: &Network,
-    (server, pki): (&Server, &bootstrap::Pki),
+    (server, pki): (&Server, &Arc<bootstrap::Pki>),
     supervisor: &Supervisor,
 ) -> Caches {
     let controllers = client_of(server, "system:kube-controller-manager", &[]);
@@ -277,6 +277,10 @@ fn start_control(
             let server = own.clone();
             Box::pin(async move { server.check_policy(policy).await })
         });
+        let own = pki.clone();
+        let sign: controllers::Sign =
+            Arc::new(move |signer, request, usages, life_s| own.sign(signer, request, usages, life_s));
+        controllers::start_certificates(sign, controllers.clone(), caches.clone(), supervisor);
         controllers::start_policy_status(check, controllers.clone(), caches.clone(), supervisor);
         controllers::start(control, controllers, caches.clone(), supervisor);
     }

@@ -23,6 +23,7 @@ pub mod validate;
 pub mod yaml;
 
 pub use k8s_openapi as k8s;
+pub use k8s_openapi::ByteString;
 pub use k8s_openapi::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
     authorization::v1 as authorization, batch::v1 as batch, certificates::v1 as certificates,

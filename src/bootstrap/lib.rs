@@ -12,6 +12,7 @@ mod kubeconfig;
 pub mod objects;
 mod pki;
 mod rbac;
+mod signing;
 mod token;
 
 pub use kubeconfig::{Kubeconfig, parse_mode};

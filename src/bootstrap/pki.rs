@@ -1,7 +1,7 @@
 //! The cluster's authorities and certificates under `<data>/server/tls`.
 
 use crate::certificates::{self, Issued, RENEWAL, Subject};
-use crate::{Config, Error, files};
+use crate::{Config, Error, files, signing};
 use arc_swap::ArcSwap;
 use base::{Phase, Restart, Supervisor, clock};
 use ring::rand::SystemRandom;
@@ -208,6 +208,21 @@ impl Pki {
     /// find in `extension-apiserver-authentication`. Follows renewals by itself.
     pub fn front_proxy(&self) -> Arc<dyn ResolvesClientCert> {
         self.to_extensions.clone()
+    }
+
+    /// Signs a certificate request (PKCS#10 in DER) as the signer of this name; the answer is PEM.
+    pub fn sign(
+        &self,
+        signer: &str,
+        request: &[u8],
+        usages: &[String],
+        life_s: Option<i32>,
+    ) -> Result<String, String> {
+        let authority = match signer {
+            "kubernetes.io/kubelet-serving" => &self.server_authority,
+            _ => &self.client_authority,
+        };
+        signing::sign(authority, request, usages, life_s, certificates::wall_clock())
     }
 
     fn config_showing(&self, shown: Arc<Shown>) -> Result<Arc<rustls::ClientConfig>, Error> {
@@ -423,7 +438,7 @@ fn service_account_key(folder: &Path) -> Result<Vec<u8>, Error> {
     Ok(pair.as_ref().to_vec())
 }
 
-fn pem_of(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem_of(label: &str, der: &[u8]) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let lines: Vec<&str> =

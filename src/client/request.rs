@@ -32,6 +32,9 @@ pub enum Error {
     /// The answer is no such object. Report: a version mismatch or a defect.
     #[error("the API server's answer cannot be read: {0}")]
     Decode(String),
+    /// What the work depends on is not there yet. Retry with backoff.
+    #[error("{0}")]
+    Unready(String),
 }
 
 fn message_of(status: &Status) -> &str {
@@ -168,6 +171,17 @@ impl Client {
         self.send_patch(&format!("{}/status", object_path::<T>(namespace, name)), patch).await
     }
 
+    /// Applies to an object, taking from other managers what they own of it.
+    pub async fn apply<T: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        manager: &str,
+        value: &Value,
+    ) -> Result<T, Error> {
+        self.send_apply(&object_path::<T>(namespace, name), manager, value).await
+    }
+
     /// Applies to an object's status, taking from other managers what they own of it.
     pub async fn apply_status<T: Object>(
         &self,
@@ -176,8 +190,11 @@ impl Client {
         manager: &str,
         value: &Value,
     ) -> Result<T, Error> {
-        let object = object_path::<T>(namespace, name);
-        let path = format!("{object}/status?fieldManager={manager}&force=true");
+        self.send_apply(&format!("{}/status", object_path::<T>(namespace, name)), manager, value).await
+    }
+
+    async fn send_apply<T: Object>(&self, path: &str, manager: &str, value: &Value) -> Result<T, Error> {
+        let path = format!("{path}?fieldManager={manager}&force=true");
         let request = request(Method::PATCH, &path, "application/apply-patch+yaml", encode(value)?)?;
         T::from_json(&self.whole_answer(request).await?).map_err(unreadable)
     }

@@ -2,7 +2,7 @@
 
 use crate::common::Key;
 use crate::pods;
-use api::core::{Node, ObjectReference, Service, ServicePort, ServiceSpec};
+use api::core::{ObjectReference, Service, ServicePort, ServiceSpec};
 use api::selector::Labels;
 use api::slim::{ContainerPort, Pod};
 use api::{IntOrString, Object};
@@ -17,8 +17,9 @@ pub(crate) fn spec(service: &Service) -> &ServiceSpec {
     service.spec.as_ref().unwrap_or(&NONE)
 }
 
+/// It has no address of its own.
 pub(crate) fn is_headless(service: &Service) -> bool {
-    spec(service).cluster_ip.as_deref() == Some("None")
+    matches!(spec(service).cluster_ip.as_deref(), None | Some("" | "None"))
 }
 
 /// The Service's endpoints are this controller's to keep: it selects pods.
@@ -62,11 +63,6 @@ pub(crate) fn target(pod: &Pod) -> ObjectReference {
         uid: Some(pod.uid().to_owned()),
         ..ObjectReference::default()
     }
-}
-
-/// The zone of a pod's node.
-pub(crate) fn zone(pod: &Pod, nodes: &Snapshot<Node>) -> Option<String> {
-    nodes.get("", pods::node_name(pod))?.labels().get("topology.kubernetes.io/zone").cloned()
 }
 
 /// The port a Service's port leads to in one pod: a number, or the name of a container's port
@@ -113,12 +109,17 @@ pub(crate) fn watch(services: &Cache<Service>, all_pods: &Cache<Pod>, queue: &Qu
         }
         let services = services.snapshot();
         for pod in [&change.old, &change.new].into_iter().flatten() {
-            let selecting = services
-                .in_namespace(pod.namespace())
-                .filter(|service| selector(service).is_some_and(|selector| selector.selects(&**pod)));
-            selecting.for_each(|service| queue.add(Key::of(&**service)));
+            selecting(&services, pod).for_each(|key| queue.add(key));
         }
     });
+}
+
+/// The Services that select a pod.
+pub(crate) fn selecting(services: &Snapshot<Service>, pod: &Pod) -> impl Iterator<Item = Key> {
+    let of_namespace = services.in_namespace(pod.namespace());
+    of_namespace
+        .filter(|service| selector(service).is_some_and(|selector| selector.selects(pod)))
+        .map(|service| Key::of(&**service))
 }
 
 /// Most changes of a pod, such as a probe's time, change no endpoint.

@@ -3,7 +3,7 @@
 use api::meta::{LabelSelector, OwnerReference, Time};
 use api::selector::Labels;
 use api::slim::Pod;
-use api::{Meta, Object};
+use api::{Meta, Object, Whole};
 use base::{Phase, Restart, Supervisor, clock};
 use client::{Cache, Caches, Client, Error, Next, Patch, Queue, Recorder};
 use futures_util::future::join_all;
@@ -132,6 +132,12 @@ pub(crate) fn claim<O: Object>(owner: &O, selector: &Labels, child: &impl Object
     }
 }
 
+/// Whether one of an object's owners is this one (`metadata.ownerReferences`).
+pub(crate) fn owned_by<T: Object>(object: &impl Whole, owner: &T) -> bool {
+    let owners = object.meta().owner_references.iter().flatten();
+    owners.into_iter().any(|reference| reference.uid == owner.uid() && reference.kind == T::KIND)
+}
+
 /// Makes `owner` the controller of an object nobody controls, unless it was replaced meanwhile.
 pub(crate) async fn adopt<T: Object>(client: &Client, owner: &OwnerReference, child: &T) -> Result<T, Error> {
     let patch = json!({"metadata": {"uid": child.uid(), "ownerReferences": [owner]}});
@@ -166,6 +172,18 @@ where
     (made, refused)
 }
 
+/// Deletes an object, if it is still there, and waits until the cache shows it.
+pub(crate) async fn delete_seen<T: Object>(
+    client: &Client,
+    cache: &Cache<T>,
+    object: &T,
+) -> Result<(), Error> {
+    let key = Key::of(object);
+    unless_gone(client.delete::<T>(&key.namespace, &key.name, &Default::default()).await)?;
+    deletion_seen(cache, &key, object.uid()).await;
+    Ok(())
+}
+
 /// Completes once the cache shows that an object is gone or going: what a controller waits for after
 /// it deleted something, so that it does not count it again.
 pub(crate) async fn deletion_seen<T: Object>(cache: &Cache<T>, key: &Key, uid: &str) {
@@ -184,21 +202,24 @@ pub(crate) async fn deletion_seen<T: Object>(cache: &Cache<T>, key: &Key, uid: &
     }
 }
 
-/// Notes in a pod's status why the cluster, not its owner, ends it (`DisruptionTarget`).
+/// Notes in a pod's status why the cluster, not its owner, ends it (`DisruptionTarget`), if that is to be noted,
+/// and its phase, if nobody else will.
 pub(crate) async fn disrupt(
     client: &Client,
     pod: &Pod,
-    reason: &str,
-    message: &str,
+    why: Option<(&str, &str)>,
     phase: Option<&str>,
 ) -> Result<(), Error> {
-    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
-        "lastTransitionTime": now()});
-    let mut status = json!({"conditions": [condition]});
+    let mut status = json!({});
+    if let Some((reason, message)) = why {
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+            "lastTransitionTime": now()});
+        status["conditions"] = json!([condition]);
+    }
     if let Some(phase) = phase {
         status["phase"] = json!(phase);
     }
-    let patch = Patch::Strategic(json!({"status": status}));
+    let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": status}));
     unless_gone(client.patch_status::<Pod>(pod.namespace(), pod.name(), &patch).await.map(drop))
 }
 

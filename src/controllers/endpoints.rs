@@ -1,58 +1,63 @@
 //! Keeps the Endpoints object of each Service: the older form of EndpointSlices, which clients still
 //! read.
 
-use crate::backends::{self, spec};
+use crate::backends::{self, is_headless, spec};
 use crate::common::{self, Key, Room};
 use crate::pods;
+use crate::subsets;
+use crate::trigger_times::{self, TriggerTimes};
 use api::Object;
 use api::core::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use api::meta::ObjectMeta;
 use api::slim::Pod;
-use client::{Cache, Client, Error, Next, Queue};
-use std::collections::BTreeMap;
+use client::{Cache, Client, Error, Next, Queue, Recorder};
 use std::sync::Arc;
 
-/// The most addresses one object may hold; more are left out and said to be.
-const ADDRESSES: usize = 1000;
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 const MANAGED_BY: (&str, &str) = ("endpoints.kubernetes.io/managed-by", "endpoint-controller");
 
-/// The Endpoints a Service should have.
-fn plan(service: &Service, pods: &[Arc<Pod>]) -> Endpoints {
+/// The Endpoints a Service should have, made of those it has.
+fn plan(service: &Service, pods: &[Arc<Pod>], found: Option<&Endpoints>) -> Endpoints {
     let not_ready_too = spec(service).publish_not_ready_addresses == Some(true);
-    let counted: Vec<_> = pods.iter().filter(|pod| not_ready_too || !pod.is_deleting()).collect();
-    let mut subsets: BTreeMap<Vec<(Option<String>, i32, String)>, EndpointSubset> = BTreeMap::new();
-    for pod in counted.iter().take(ADDRESSES) {
-        let ports = ports(service, pod);
-        if ports.is_empty() && !spec(service).ports.as_deref().unwrap_or_default().is_empty() {
-            continue;
-        }
-        let key =
-            |port: &EndpointPort| (port.name.clone(), port.port, port.protocol.clone().unwrap_or_default());
-        let subset = subsets.entry(ports.iter().map(key).collect()).or_default();
-        subset.ports = Some(ports).filter(|ports| !ports.is_empty());
-        let ready = not_ready_too || pods::is_ready(pod);
-        let list = if ready { &mut subset.addresses } else { &mut subset.not_ready_addresses };
-        list.get_or_insert_default().push(address(service, pod));
-    }
+    let counted = pods.iter().filter(|pod| not_ready_too || !pod.is_deleting());
+    let each: Vec<_> = counted.flat_map(|pod| of_pod(service, pod, not_ready_too)).collect();
+    let mut subsets = subsets::repack(&each);
+    let truncated = subsets::truncate(&mut subsets);
     let mut labels = backends::labels(service);
     labels.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
-    let truncated = counted.len() > ADDRESSES;
-    let annotation = truncated.then(|| BTreeMap::from([(OVER_CAPACITY.to_owned(), "truncated".to_owned())]));
-    Endpoints {
+    let mut wanted = found.cloned().unwrap_or_else(|| Endpoints {
         metadata: ObjectMeta {
             name: service.metadata.name.clone(),
             namespace: service.metadata.namespace.clone(),
-            labels: Some(labels),
-            annotations: annotation,
             ..ObjectMeta::default()
         },
-        subsets: Some(subsets.into_values().collect()).filter(|subsets: &Vec<_>| !subsets.is_empty()),
+        subsets: None,
+    });
+    let annotations = wanted.metadata.annotations.get_or_insert_default();
+    if truncated {
+        annotations.insert(OVER_CAPACITY.to_owned(), "truncated".to_owned());
+    } else {
+        annotations.remove(OVER_CAPACITY);
     }
+    wanted.metadata.labels = Some(labels);
+    wanted.subsets = Some(subsets).filter(|subsets| !subsets.is_empty());
+    wanted
 }
 
-fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
-    let ports = spec(service).ports.iter().flatten().filter_map(|port| {
+/// A subset for each port at which a pod can be reached; a headless Service may have none and still its pods.
+fn of_pod(service: &Service, pod: &Pod, not_ready_too: bool) -> Vec<EndpointSubset> {
+    let Some(address) = address(service, pod) else { return Vec::new() };
+    let subset = |ports: Option<Vec<EndpointPort>>| {
+        let (mut addresses, mut not_ready_addresses) = (None, None);
+        let ready = not_ready_too || pods::is_ready(pod);
+        *(if ready { &mut addresses } else { &mut not_ready_addresses }) = Some(vec![address.clone()]);
+        EndpointSubset { addresses, not_ready_addresses, ports }
+    };
+    let ports = spec(service).ports.as_deref().unwrap_or_default();
+    if ports.is_empty() && is_headless(service) {
+        return vec![subset(None)];
+    }
+    let ports = ports.iter().filter_map(|port| {
         Some(EndpointPort {
             name: port.name.clone().filter(|name| !name.is_empty()),
             port: backends::target_port(pod, port)?,
@@ -60,19 +65,20 @@ fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
             app_protocol: port.app_protocol.clone(),
         })
     });
-    ports.collect()
+    ports.map(|port| subset(Some(vec![port]))).collect()
 }
 
-fn address(service: &Service, pod: &Pod) -> EndpointAddress {
+/// A pod's address in the Service's first family.
+fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
     let ipv6 = spec(service).ip_families.iter().flatten().next().is_some_and(|family| family == "IPv6");
     let addresses = backends::addresses(pod);
-    let of_family = addresses.iter().find(|address| address.contains(':') == ipv6).or(addresses.first());
-    EndpointAddress {
-        ip: of_family.copied().unwrap_or_default().to_owned(),
+    let of_family = addresses.into_iter().find(|address| address.contains(':') == ipv6)?;
+    Some(EndpointAddress {
+        ip: of_family.to_owned(),
         hostname: backends::hostname(service, pod),
         node_name: Some(pods::node_name(pod).to_owned()).filter(|name| !name.is_empty()),
         target_ref: Some(backends::target(pod)),
-    }
+    })
 }
 
 #[derive(Clone)]
@@ -81,6 +87,8 @@ struct Keeper {
     services: Cache<Service>,
     pods: Cache<Pod>,
     endpoints: Cache<Endpoints>,
+    recorder: Recorder,
+    triggers: TriggerTimes,
 }
 
 pub(crate) fn start(room: &Room) {
@@ -89,53 +97,79 @@ pub(crate) fn start(room: &Room) {
         services: room.caches.of(),
         pods: room.caches.of(),
         endpoints: room.caches.of(),
+        recorder: room.recorder("endpoint-controller"),
+        triggers: TriggerTimes::default(),
     };
     let queue = Queue::new("endpoints");
     backends::watch(&keeper.services, &keeper.pods, &queue);
     common::watch_self(&keeper.endpoints, &queue);
+    let (gone, left) = (Queue::new("endpoints of gone services"), keeper.clone());
+    let leaving = gone.clone();
+    keeper.services.on_change(move |change| {
+        if change.new.is_none() {
+            leaving.add(Key::of(&**change.object()));
+        }
+    });
     room.work("endpoints controller", &queue, 4, move |key| keeper.clone().sync(key));
+    // A Service takes along also Endpoints that a person made for it.
+    room.work("endpoints of gone services", &gone, 1, move |key| left.clone().remove(key, |_| true));
 }
 
 impl Keeper {
+    /// Deletes Endpoints without a Service, if they are such as `may` go.
+    async fn remove(self, key: Key, may: fn(&Endpoints) -> bool) -> Result<Next, Error> {
+        self.triggers.forget(&key);
+        let found = self.endpoints.get(&key.namespace, &key.name).filter(|found| may(found));
+        if let Some(found) = found.filter(|_| self.services.get(&key.namespace, &key.name).is_none()) {
+            common::delete_seen(&self.client, &self.endpoints, &*found).await?;
+        }
+        Ok(Next::Done)
+    }
+
     async fn sync(self, key: Key) -> Result<Next, Error> {
         self.services.synced().await;
         self.pods.synced().await;
         self.endpoints.synced().await;
-        let found = self.endpoints.get(&key.namespace, &key.name);
         let Some(service) = self.services.get(&key.namespace, &key.name) else {
-            // What a vanished Service leaves behind is removed, what a person made by hand is kept.
-            if let Some(found) =
-                found.filter(|found| found.labels().get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1))
-            {
-                let gone =
-                    self.client.delete::<Endpoints>(&key.namespace, &key.name, &Default::default()).await;
-                common::unless_gone(gone)?;
-                common::deletion_seen(&self.endpoints, &key, found.uid()).await;
-            }
-            return Ok(Next::Done);
+            return self.remove(key, is_ours).await;
         };
         if backends::selector(&service).is_none() {
             return Ok(Next::Done);
         }
-        let mut wanted = plan(&service, &backends::of(&service, &self.pods.snapshot()));
-        let written = match found {
-            None => self.client.create(&wanted).await,
-            Some(found) if is_same(&found, &wanted) => return Ok(Next::Done),
-            Some(found) => {
-                wanted.metadata.resource_version = found.metadata.resource_version.clone();
-                self.client.update(&wanted).await
+        let found = self.endpoints.get(&key.namespace, &key.name);
+        let pods = backends::of(&service, &self.pods.snapshot());
+        let trigger = self.triggers.take(&service, &pods);
+        let mut wanted = plan(&service, &pods, found.as_deref());
+        if found.as_ref().is_some_and(|found| is_same(found, &wanted)) {
+            return Ok(Next::Done);
+        }
+        trigger_times::note(&mut wanted.metadata.annotations, trigger);
+        let about = format!("{}/{}", key.namespace, key.name);
+        let (reason, what, written) = match found {
+            None => {
+                ("FailedToCreateEndpoint", "create endpoint for service", self.client.create(&wanted).await)
             }
+            Some(_) => ("FailedToUpdateEndpoint", "update endpoint", self.client.update(&wanted).await),
         };
         match written {
             Err(error) if common::is_namespace_going(&error) => {}
-            other => self.endpoints.reached(other?.revision()).await,
+            Err(error) => {
+                self.recorder.warning(&wanted, reason, format!("Failed to {what} {about}: {error}"));
+                return Err(error);
+            }
+            Ok(written) => self.endpoints.reached(written.revision()).await,
         }
         Ok(Next::Done)
     }
 }
 
+fn is_ours(found: &Endpoints) -> bool {
+    found.labels().get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1)
+}
+
 fn is_same(found: &Endpoints, wanted: &Endpoints) -> bool {
-    found.subsets.as_deref().unwrap_or_default() == wanted.subsets.as_deref().unwrap_or_default()
+    let of = |endpoints: &Endpoints| subsets::repack(endpoints.subsets.as_deref().unwrap_or_default());
+    of(found) == of(wanted)
         && found.labels() == wanted.labels()
         && found.annotations().get(OVER_CAPACITY) == wanted.annotations().get(OVER_CAPACITY)
 }
@@ -143,31 +177,58 @@ fn is_same(found: &Endpoints, wanted: &Endpoints) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slices::tests::{pod, service};
+    use crate::slices::tests::{pod, service, service_with};
+    use serde_json::json;
+
+    fn show(service: &Service, pods: &[Arc<Pod>]) -> String {
+        let planned = plan(service, pods, None);
+        let ips = |list: &Option<Vec<EndpointAddress>>| -> String {
+            list.iter().flatten().map(|address| format!(" {}", address.ip)).collect()
+        };
+        let lines = planned.subsets.iter().flatten().map(|subset| {
+            let ports: Vec<_> = subset.ports.iter().flatten().map(|port| port.port).collect();
+            format!("{ports:?} ready{} not ready{}", ips(&subset.addresses), ips(&subset.not_ready_addresses))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
 
     #[test]
     fn ready_and_unready_pods_are_told_apart_and_leaving_ones_left_out() {
         let pods = [pod("a 10.42.0.2 ready"), pod("b 10.42.0.3 unready"), pod("c 10.42.0.4 leaving")];
-        let show = |service: &Service| {
-            let planned = plan(service, &pods);
-            let ips = |list: &Option<Vec<EndpointAddress>>| -> Vec<String> {
-                list.iter().flatten().map(|address| address.ip.clone()).collect()
-            };
-            let lines = planned.subsets.iter().flatten().map(|subset| {
-                let ports: Vec<_> = subset.ports.iter().flatten().map(|port| port.port).collect();
-                format!(
-                    "{:?} ready {:?} not ready {:?}",
-                    ports,
-                    ips(&subset.addresses),
-                    ips(&subset.not_ready_addresses)
-                )
-            });
-            lines.collect::<Vec<_>>().join("\n")
-        };
-        assert_eq!(show(&service(false)), "[8080] ready [\"10.42.0.2\"] not ready [\"10.42.0.3\"]");
+        assert_eq!(show(&service(false), &pods), "[8080] ready 10.42.0.2 not ready 10.42.0.3");
+        assert_eq!(show(&service(true), &pods), "[8080] ready 10.42.0.2 10.42.0.3 10.42.0.4 not ready");
+    }
+
+    #[test]
+    fn ports_by_name_are_each_pods_own() {
+        let ports = json!([{"name": "a", "port": 80, "targetPort": "web"}, {"name": "b", "port": 443}]);
+        let two = service_with(json!({}), json!({"ports": ports}));
+        let pods = [pod("a 10.42.0.2 ready"), pod("B 10.42.0.3 ready")];
         assert_eq!(
-            show(&service(true)),
-            "[8080] ready [\"10.42.0.2\", \"10.42.0.3\", \"10.42.0.4\"] not ready []"
+            show(&two, &pods),
+            "[8080] ready 10.42.0.2 not ready\n[443] ready 10.42.0.2 10.42.0.3 not ready\n\
+             [9090] ready 10.42.0.3 not ready"
         );
+        let none = service_with(json!({}), json!({"ports": []}));
+        assert_eq!(show(&none, &pods), "[] ready 10.42.0.2 10.42.0.3 not ready");
+    }
+
+    #[test]
+    fn what_others_wrote_stays_and_too_much_is_said() {
+        let many: Vec<_> =
+            (0..1001).map(|n| pod(&format!("p{n} 10.42.{}.{} ready", n / 250, n % 250))).collect();
+        let found = Endpoints {
+            metadata: serde_json::from_value(json!({"name": "web", "annotations": {"note": "n"}})).unwrap(),
+            subsets: None,
+        };
+        let planned = plan(&service(false), &many, Some(&found));
+        assert_eq!(planned.annotations()[OVER_CAPACITY], "truncated");
+        assert_eq!(
+            planned.subsets.as_ref().unwrap()[0].addresses.as_ref().unwrap().len(),
+            subsets::ADDRESSES
+        );
+        let fewer = plan(&service(false), &many[..10], Some(&planned));
+        assert_eq!(fewer.annotations().keys().collect::<Vec<_>>(), ["note"]);
+        assert!(!is_same(&planned, &fewer) && is_same(&fewer, &fewer));
     }
 }

@@ -1,44 +1,43 @@
 //! Deletes pods from nodes whose `NoExecute` taints they do not tolerate, or no longer.
 
-use crate::common::{self, Key, Room, now, seconds_between};
+use crate::common::{self, Key, Room, now};
 use crate::pods;
 use api::Object;
 use api::core::{Node, Taint, Toleration};
 use api::slim::Pod;
 use api::taints::covers;
-use client::{Cache, Client, Error, Next, Queue, Recorder};
-use jiff::Timestamp;
+use client::{Cache, Change, Client, Error, Next, Queue, Recorder};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// When a pod has to leave.
-#[derive(Debug, PartialEq, Eq)]
-enum Leave {
-    Never,
-    Now,
-    In(u64),
+/// When a pod has to leave, if ever: by the taint that is tolerated for the shortest time (`tolerationSeconds`),
+/// counted from when it was added, or `noticed` if that is not said. A taint that is not tolerated is at once.
+fn plan(tolerations: &[Toleration], taints: &[&Taint], noticed: Timestamp) -> Option<Timestamp> {
+    let leaves = taints.iter().filter_map(|taint| {
+        // Of several tolerations the first counts.
+        let toleration = tolerations.iter().find(|toleration| covers(toleration, taint));
+        let Some(toleration) = toleration else { return Some(Timestamp::MIN) };
+        let limit_s = toleration.toleration_seconds?;
+        let since = taint.time_added.as_ref().map_or(noticed, |time| time.0);
+        if limit_s <= 0 {
+            Some(Timestamp::MIN)
+        } else {
+            since.checked_add(SignedDuration::from_secs(limit_s)).ok()
+        }
+    });
+    leaves.min()
 }
 
-/// By the taint that is tolerated for the shortest time (`tolerationSeconds`).
-fn plan(tolerations: &[Toleration], taints: &[Taint], now: Timestamp) -> Leave {
-    let mut soonest = Leave::Never;
-    for taint in taints.iter().filter(|taint| taint.effect == "NoExecute") {
-        let covering: Vec<_> = tolerations.iter().filter(|toleration| covers(toleration, taint)).collect();
-        if covering.is_empty() {
-            return Leave::Now;
-        }
-        let Some(limit_s) = covering.iter().filter_map(|toleration| toleration.toleration_seconds).min()
-        else {
-            continue;
-        };
-        let since = taint.time_added.as_ref().map_or(now, |time| time.0);
-        let left_s = u64::try_from(limit_s - seconds_between(since, now)).unwrap_or(0);
-        soonest = match soonest {
-            Leave::In(other) => Leave::In(other.min(left_s)),
-            _ => Leave::In(left_s),
-        };
-    }
-    if soonest == Leave::In(0) { Leave::Now } else { soonest }
+/// The taints that make pods leave.
+fn taints(node: &Node) -> Vec<&Taint> {
+    let all = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    all.iter().filter(|taint| taint.effect == "NoExecute").collect()
 }
+
+/// The pods that are to leave later, and when that was noticed.
+type Leaving = HashMap<Key, (Timestamp, Arc<Pod>)>;
 
 #[derive(Clone)]
 struct Evictor {
@@ -46,6 +45,7 @@ struct Evictor {
     nodes: Cache<Node>,
     pods: Cache<Pod>,
     recorder: Recorder,
+    leaving: Arc<Mutex<Leaving>>,
 }
 
 pub(crate) fn start(room: &Room) {
@@ -54,19 +54,19 @@ pub(crate) fn start(room: &Room) {
         nodes: room.caches.of(),
         pods: room.caches.of(),
         recorder: room.recorder("taint-eviction-controller"),
+        leaving: Arc::default(),
     };
     let queue = Queue::new("taint eviction");
-    let bound = queue.clone();
+    let (changed, own) = (queue.clone(), evictor.clone());
     evictor.pods.on_change(move |change| {
-        let was_bound = change.old.as_ref().is_some_and(|pod| !pods::node_name(pod).is_empty());
-        if let Some(pod) = change.new.as_ref().filter(|pod| !was_bound && !pods::node_name(pod).is_empty()) {
-            bound.add(Key::of(&**pod));
+        if own.concerns(change) {
+            changed.add(Key::of(&**change.object()));
         }
     });
     let (tainted, all_pods) = (queue.clone(), evictor.pods.clone());
     evictor.nodes.on_change(move |change| {
-        let (Some(node), old) = (&change.new, &change.old) else { return };
-        if old.as_ref().map(|old| taints(old)) == Some(taints(node)) || taints(node).is_empty() {
+        let Some(node) = &change.new else { return };
+        if change.old.as_ref().map_or_else(Vec::new, |old| taints(old)) == taints(node) {
             return;
         }
         let snapshot = all_pods.snapshot();
@@ -76,29 +76,56 @@ pub(crate) fn start(room: &Room) {
     room.work("taint eviction controller", &queue, 4, move |key| evictor.clone().sync(key));
 }
 
-fn taints(node: &Node) -> &[Taint] {
-    node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
+fn tolerations(pod: &Pod) -> &[Toleration] {
+    pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
 }
 
 impl Evictor {
+    fn leaving(&self) -> MutexGuard<'_, Leaving> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pod came to a node, tolerates something else, or need not leave any more as it is gone.
+    fn concerns(&self, change: &Change<Pod>) -> bool {
+        let Some(pod) = &change.new else { return self.leaving().contains_key(&Key::of(&**change.object())) };
+        let same = |old: &Arc<Pod>| {
+            pods::node_name(old) == pods::node_name(pod) && tolerations(old) == tolerations(pod)
+        };
+        !pods::node_name(pod).is_empty() && !change.old.as_ref().is_some_and(same)
+    }
+
     async fn sync(self, key: Key) -> Result<Next, Error> {
         self.nodes.synced().await;
-        let Some(pod) = self.pods.get(&key.namespace, &key.name).filter(|pod| pods::is_active(pod)) else {
+        let pod = self.pods.get(&key.namespace, &key.name).filter(|pod| pods::is_active(pod));
+        let node = pod.as_ref().and_then(|pod| self.nodes.get("", pods::node_name(pod)));
+        let (Some(pod), Some(node)) = (pod, node) else {
+            self.stays(&key);
             return Ok(Next::Done);
         };
-        let Some(node) = self.nodes.get("", pods::node_name(&pod)) else { return Ok(Next::Done) };
-        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-        match plan(tolerations, taints(&node), now().0) {
-            Leave::Never => return Ok(Next::Done),
-            Leave::In(seconds) => return Ok(Next::After(Duration::from_secs(seconds))),
-            Leave::Now => {}
+        let now = now().0;
+        let noticed = self.leaving().get(&key).map_or(now, |(noticed, _)| *noticed);
+        let Some(leaves) = plan(tolerations(&pod), &taints(&node), noticed) else {
+            self.stays(&key);
+            return Ok(Next::Done);
+        };
+        if leaves > now {
+            self.leaving().insert(key, (noticed, pod));
+            return Ok(Next::After(Duration::try_from(leaves.duration_since(now)).unwrap_or_default()));
         }
+        self.leaving().remove(&key);
         let message = format!("Marking for deletion Pod {}/{}", key.namespace, key.name);
         self.recorder.normal(&*pod, "TaintManagerEviction", message);
-        let reason = "Taint manager: deleting due to NoExecute taint";
-        common::disrupt(&self.client, &pod, "DeletionByTaintManager", reason, None).await?;
+        let why = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+        common::disrupt(&self.client, &pod, Some(why), None).await?;
         let deleted = self.client.delete::<Pod>(&key.namespace, &key.name, &Default::default()).await;
         common::unless_gone(deleted).map(|()| Next::Done)
+    }
+
+    fn stays(&self, key: &Key) {
+        if let Some((_, pod)) = self.leaving().remove(key) {
+            let message = format!("Cancelling deletion of Pod {}/{}", key.namespace, key.name);
+            self.recorder.normal(&*pod, "TaintManagerEviction", message);
+        }
     }
 }
 
@@ -110,17 +137,33 @@ mod tests {
     #[test]
     fn the_shortest_toleration_counts() {
         let at = |seconds: i64| Timestamp::from_second(1_000 + seconds).unwrap();
-        let taint = |key: &str| -> Taint {
-            serde_json::from_value(json!({"key": key, "effect": "NoExecute", "timeAdded": at(0).to_string()}))
-                .unwrap()
+        let taint = |key: &str, added: Option<i64>| -> Taint {
+            let added = added.map(|added| at(added).to_string());
+            serde_json::from_value(json!({"key": key, "effect": "NoExecute", "timeAdded": added})).unwrap()
         };
         let tolerate = |key: &str, seconds: Option<i64>| -> Toleration {
             serde_json::from_value(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds})).unwrap()
         };
-        let tolerations = [tolerate("a", Some(300)), tolerate("b", Some(60)), tolerate("c", None)];
-        assert_eq!(plan(&tolerations, &[taint("a"), taint("b")], at(10)), Leave::In(50));
-        assert_eq!(plan(&tolerations, &[taint("c")], at(10)), Leave::Never);
-        assert_eq!(plan(&tolerations, &[taint("d"), taint("c")], at(10)), Leave::Now);
-        assert_eq!(plan(&tolerations, &[taint("b")], at(60)), Leave::Now);
+        let tolerations = [
+            tolerate("a", Some(300)),
+            tolerate("b", Some(60)),
+            tolerate("b", Some(5)),
+            tolerate("c", None),
+            tolerate("d", Some(0)),
+        ];
+        let leaves = |taints: &[Taint]| {
+            let leaves = plan(&tolerations, &taints.iter().collect::<Vec<_>>(), at(10))?;
+            Some(if leaves == Timestamp::MIN {
+                "at once".to_owned()
+            } else {
+                (leaves.as_second() - 1_000).to_string()
+            })
+        };
+        assert_eq!(leaves(&[taint("a", Some(0)), taint("b", Some(20))]).unwrap(), "80");
+        assert_eq!(leaves(&[taint("a", None)]).unwrap(), "310");
+        assert_eq!(leaves(&[taint("c", Some(0))]), None);
+        assert_eq!(leaves(&[taint("e", Some(0)), taint("c", Some(0))]).unwrap(), "at once");
+        assert_eq!(leaves(&[taint("d", Some(0))]).unwrap(), "at once");
+        assert_eq!(leaves(&[]), None);
     }
 }

@@ -11,6 +11,10 @@ mod autoscaler_runner;
 mod autoscaler_usage;
 mod availability;
 mod backends;
+mod bootstrap_tokens;
+mod certificate_request;
+mod certificates;
+mod cluster_roles;
 mod common;
 mod definitions;
 mod deployment;
@@ -32,9 +36,14 @@ mod job_runner;
 #[cfg(test)]
 mod job_tests;
 mod kinds;
+mod leases;
+mod mirroring;
 mod namespace;
 mod node;
 mod node_ranges;
+mod node_taints;
+mod node_ttl;
+mod node_zones;
 mod pod_garbage;
 mod pods;
 mod policy_status;
@@ -48,8 +57,13 @@ mod service_account;
 mod service_addresses;
 mod service_cidr;
 mod service_ports;
+mod slice_runner;
 mod slices;
+mod subsets;
 mod template;
+mod topology_hints;
+mod trigger_times;
+mod trust_bundle;
 
 use base::Supervisor;
 use client::{Caches, Client};
@@ -78,11 +92,22 @@ pub type Reach = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + 
 pub type CheckPolicy =
     Arc<dyn Fn(serde_json::Value) -> BoxFuture<'static, Vec<(String, String)>> + Send + Sync>;
 
-/// Starts what keeps APIServices: those of the server's own groups, and whether others are available.
+/// Signs a certificate: by the name of the signer, the request (PKCS#10 in DER), its usages, and for how many
+/// seconds it is asked for. The answer is PEM; an error says why there is none. The key stays with its owner.
+pub type Sign = Arc<dyn Fn(&str, &[u8], &[String], Option<i32>) -> Result<String, String> + Send + Sync>;
+
+/// Starts to approve and to sign requests for certificates.
+pub fn start_certificates(sign: Sign, client: Client, caches: Caches, supervisor: &Supervisor) {
+    certificates::start(&Room { client, caches, supervisor: supervisor.clone() }, sign);
+}
+
+/// Starts what an API server keeps itself in Kubernetes: the APIServices of its own groups, whether others are
+/// available, and the leases of its peers.
 pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervisor: &Supervisor) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     registration::start(&room);
     availability::start(&room, reach);
+    leases::start(&room);
 }
 
 /// Starts to check policies, which is for those who run the other controllers as well.
@@ -94,13 +119,16 @@ pub fn start_policy_status(check: CheckPolicy, client: Client, caches: Caches, s
 pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Supervisor) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     namespace::start(&room);
+    trust_bundle::start(&room, &config.root_ca_pem);
     service_account::start(&room, config.root_ca_pem);
     replicaset::start(&room);
     deployment::start(&room);
     job_runner::start(&room);
     endpoints::start(&room);
-    slices::start(&room);
+    slice_runner::start(&room);
+    mirroring::start(&room);
     node::start(&room, &config.cluster_cidrs);
+    node_ttl::start(&room);
     eviction::start(&room);
     pod_garbage::start(&room);
     protection::start(&room);
@@ -111,5 +139,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     definitions::start(&room);
     autoscaler_runner::start(&room);
     disruption::start(&room);
+    cluster_roles::start(&room);
+    bootstrap_tokens::start(&room);
     garbage_runner::start(&room);
 }

@@ -3,36 +3,34 @@
 
 use crate::common::{Room, now};
 use crate::node_ranges::Ranges;
+use crate::node_taints::{self as taints, condition, fallen_silent, ready};
+use crate::node_zones::{Seen, Shift, Zones};
 use crate::pods;
 use api::Object;
 use api::coordination::Lease;
-use api::core::{Node, NodeCondition, Taint};
+use api::core::Node;
 use api::slim::Pod;
 use base::clock;
 use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
 use serde_json::json;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a node may be silent (kube-controller-manager's `--node-monitor-grace-period`).
-const GRACE: Duration = Duration::from_secs(40);
+/// How long a node may be silent (kube-controller-manager's `--node-monitor-grace-period`), and one that has
+/// said nothing yet (`--node-startup-grace-period`).
+const GRACE: Duration = Duration::from_secs(50);
+const STARTUP_GRACE: Duration = Duration::from_secs(60);
+/// What waiting is longer, so that what is waited for has come.
+const MARGIN: Duration = Duration::from_millis(10);
 const LEASES: &str = "kube-node-lease";
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
-const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
-const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
-/// Conditions that keep new pods away: type, the status that does, taint.
-const PRESSURES: [(&str, &str, &str); 4] = [
-    ("MemoryPressure", "True", "node.kubernetes.io/memory-pressure"),
-    ("DiskPressure", "True", "node.kubernetes.io/disk-pressure"),
-    ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
-    ("NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable"),
-];
 
 /// The last sign of life, and when it was noticed here: clocks of nodes are not compared with ours.
 struct Heard {
     sign: String,
     at: clock::Instant,
+    /// Its pods may still say that they are ready.
+    unmarked: bool,
 }
 
 #[derive(Clone)]
@@ -43,10 +41,13 @@ struct Nodes {
     pods: Cache<Pod>,
     recorder: Recorder,
     heard: Arc<Mutex<HashMap<String, Heard>>>,
+    zones: Arc<Mutex<Zones>>,
     ranges: Arc<Ranges>,
+    queue: Queue<String>,
 }
 
 pub(crate) fn start(room: &Room, cluster_cidrs: &[String]) {
+    let queue = Queue::new("node");
     let controller = Nodes {
         client: room.client.clone(),
         nodes: room.caches.of(),
@@ -54,17 +55,18 @@ pub(crate) fn start(room: &Room, cluster_cidrs: &[String]) {
         pods: room.caches.of(),
         recorder: room.recorder("node-controller"),
         heard: Arc::default(),
+        zones: Arc::default(),
         ranges: Arc::new(Ranges::new(cluster_cidrs)),
+        queue: queue.clone(),
     };
-    let queue = Queue::new("node");
-    let changed = queue.clone();
-    let ranges = controller.ranges.clone();
+    let (changed, own) = (queue.clone(), controller.clone());
     controller.nodes.on_change(move |change| {
+        let node = change.object();
         match &change.new {
-            Some(node) => ranges.note(parts_of(node)),
-            None => ranges.release(parts_of(change.object())),
+            Some(node) => own.ranges.note(parts_of(node)),
+            None => own.gone(node),
         }
-        changed.add(change.object().name().to_owned());
+        changed.add(node.name().to_owned());
     });
     let renewed = queue.clone();
     controller.leases.on_change(move |change| renewed.add(change.object().name().to_owned()));
@@ -72,33 +74,93 @@ pub(crate) fn start(room: &Room, cluster_cidrs: &[String]) {
 }
 
 impl Nodes {
+    fn heard(&self) -> MutexGuard<'_, HashMap<String, Heard>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn zones(&self) -> MutexGuard<'_, Zones> {
+        self.zones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gone(&self, node: &Node) {
+        self.ranges.release(parts_of(node));
+        let name = node.name();
+        let message = format!("Node {name} event: Removing Node {name} from Controller");
+        self.recorder.normal(node, "RemovingNode", message);
+        self.heard().remove(name);
+    }
+
     async fn sync(self, name: String) -> Result<Next, Error> {
         self.nodes.synced().await;
         self.leases.synced().await;
         self.pods.synced().await;
         let Some(node) = self.nodes.get("", &name) else {
-            self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            self.observe(&name, None);
             return Ok(Next::Done);
         };
         let mut node = self.give_range(node).await?;
+        let grace = if ready(&node).is_none() { STARTUP_GRACE } else { GRACE };
         let silent_for = self.silence(&node);
-        let silent = silent_for >= GRACE;
-        if silent && let Some(conditions) = fallen_silent(&node) {
+        if silent_for >= grace
+            && let Some(conditions) = fallen_silent(&node)
+        {
+            let was_ready = ready(&node) == Some("True");
             let mut changed = Node::clone(&node);
             changed.status.get_or_insert_default().conditions = Some(conditions);
             node = Arc::new(self.client.update_status(&changed).await?);
             self.nodes.reached(node.revision()).await;
-            self.recorder.normal(&*node, "NodeNotReady", format!("Node {name} status is now: NodeNotReady"));
+            if was_ready {
+                let message = format!("Node {name} status is now: NodeNotReady");
+                self.recorder.normal(&*node, "NodeNotReady", message);
+                self.heard().entry(name.clone()).and_modify(|heard| heard.unmarked = true);
+            }
         }
-        if ready(&node) != Some("True") {
+        if ready(&node) == Some("Unknown") {
             self.mark_pods(&node).await?;
         }
-        if let Some(taints) = taints(&node) {
-            let patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
-            let node: Node = self.client.patch("", &name, &Patch::Merge(patch)).await?;
-            self.nodes.reached(node.revision()).await;
+        self.observe(&name, Some(Seen::of(&node)));
+        let turn = self.taint(&node).await?;
+        let silence = (silent_for < grace).then(|| grace - silent_for);
+        Ok(turn.into_iter().chain(silence).min().map_or(Next::Done, |wait| Next::After(wait + MARGIN)))
+    }
+
+    /// Looks at all nodes again when what the others are in changes what becomes of each.
+    fn observe(&self, name: &str, seen: Option<Seen>) {
+        let (shift, names) = {
+            let mut zones = self.zones();
+            (zones.observe(name, seen, clock::instant()), zones.names())
+        };
+        if shift == Shift::Nothing {
+            return;
         }
-        Ok(if silent { Next::Done } else { Next::After(GRACE - silent_for + Duration::from_millis(10)) })
+        if shift == Shift::BackUp {
+            let now = clock::instant();
+            self.heard().values_mut().for_each(|heard| heard.at = now);
+        }
+        names.into_iter().for_each(|name| self.queue.add(name));
+    }
+
+    /// Gives the node its taints and labels; says how long until its pods may be made to leave, if that waits.
+    async fn taint(&self, node: &Node) -> Result<Option<Duration>, Error> {
+        let (leaving, turn) = {
+            let mut zones = self.zones();
+            let leaving = taints::leaving(node).filter(|_| !zones.all_down());
+            let waits = leaving.is_some() && !taints::is_leaving(node);
+            let turn = if waits { zones.turn(node.name(), clock::instant()) } else { Some(Duration::ZERO) };
+            (leaving.filter(|_| turn == Some(Duration::ZERO)), turn.filter(|turn| !turn.is_zero()))
+        };
+        let mut patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version}});
+        let (taints, labels) = (taints::taints(node, leaving), taints::labels(node));
+        if taints.is_none() && labels.is_empty() {
+            return Ok(turn);
+        }
+        patch["metadata"]["labels"] = json!(labels);
+        if let Some(taints) = taints {
+            patch["spec"] = json!({"taints": taints});
+        }
+        let node: Node = self.client.patch("", node.name(), &Patch::Merge(patch)).await?;
+        self.nodes.reached(node.revision()).await;
+        Ok(turn)
     }
 
     async fn give_range(&self, node: Arc<Node>) -> Result<Arc<Node>, Error> {
@@ -126,22 +188,25 @@ impl Nodes {
         let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.clone());
         let reported = condition(node, "Ready").and_then(|ready| ready.last_heartbeat_time.clone());
         let sign = format!("{renewed:?} {reported:?}");
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::instant();
+        let mut heard = self.heard();
         let last = heard.entry(node.name().to_owned()).or_insert_with(|| {
             let name = node.name();
             let message = format!("Node {name} event: Registered Node {name} in Controller");
             self.recorder.normal(node, "RegisteredNode", message);
-            Heard { sign: sign.clone(), at: now }
+            Heard { sign: sign.clone(), at: now, unmarked: true }
         });
         if last.sign != sign {
-            *last = Heard { sign, at: now };
+            (last.sign, last.at) = (sign, now);
         }
         now - last.at
     }
 
-    /// Pods on a node that is not ready are not ready either: Services must not send to them.
+    /// Pods on a node that nobody hears of are not ready either: Services must not send to them.
     async fn mark_pods(&self, node: &Node) -> Result<(), Error> {
+        if !self.heard().get(node.name()).is_some_and(|heard| heard.unmarked) {
+            return Ok(());
+        }
         let snapshot = self.pods.snapshot();
         for pod in snapshot.iter().filter(|pod| pods::node_name(pod) == node.name() && pods::is_ready(pod)) {
             let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": now()});
@@ -152,6 +217,7 @@ impl Nodes {
                 Ok(_) => self.recorder.warning(&**pod, "NodeNotReady", "Node is not ready".to_owned()),
             }
         }
+        self.heard().entry(node.name().to_owned()).and_modify(|heard| heard.unmarked = false);
         Ok(())
     }
 }
@@ -159,147 +225,4 @@ impl Nodes {
 /// The ranges a node has.
 fn parts_of(node: &Node) -> &[String] {
     node.spec.as_ref().and_then(|spec| spec.pod_cidrs.as_deref()).unwrap_or_default()
-}
-
-fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
-    node.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
-}
-
-fn ready(node: &Node) -> Option<&str> {
-    condition(node, "Ready").map(|ready| ready.status.as_str())
-}
-
-/// The conditions of a node nobody has heard of; `None` if they say so already.
-fn fallen_silent(node: &Node) -> Option<Vec<NodeCondition>> {
-    if ready(node) == Some("Unknown") {
-        return None;
-    }
-    let mut conditions =
-        node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    for kind in ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"] {
-        let known = conditions.iter_mut().find(|condition| condition.type_ == kind);
-        let reported = known.is_some();
-        let unknown = NodeCondition {
-            type_: kind.to_owned(),
-            status: "Unknown".to_owned(),
-            reason: Some(if reported { "NodeStatusUnknown" } else { "NodeStatusNeverUpdated" }.to_owned()),
-            message: Some(
-                if reported {
-                    "Kubelet stopped posting node status."
-                } else {
-                    "Kubelet never posted node status."
-                }
-                .to_owned(),
-            ),
-            last_transition_time: Some(now()),
-            last_heartbeat_time: known.as_ref().and_then(|known| known.last_heartbeat_time.clone()),
-        };
-        match known {
-            Some(known) if known.status == "Unknown" => {}
-            Some(known) => *known = unknown,
-            None => conditions.push(unknown),
-        }
-    }
-    Some(conditions)
-}
-
-/// The taints a node should have, if they are not the ones it has. A taint that stays keeps the time
-/// it was added: tolerations count from there.
-fn taints(node: &Node) -> Option<Vec<Taint>> {
-    let current = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    let mut wanted: Vec<(&str, &str)> = match ready(node) {
-        Some("False") => vec![(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")],
-        Some("Unknown") | None => vec![(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")],
-        Some(_) => Vec::new(),
-    };
-    // A node that has never reported is not ready yet, rather than out of reach.
-    if ready(node).is_none() {
-        wanted = vec![(NOT_READY, "NoSchedule")];
-    }
-    let pressed =
-        |(kind, bad, _): &&(&str, &str, &str)| condition(node, kind).is_some_and(|it| it.status == *bad);
-    wanted.extend(PRESSURES.iter().filter(pressed).map(|(_, _, taint)| (*taint, "NoSchedule")));
-    if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
-        wanted.push((UNSCHEDULABLE, "NoSchedule"));
-    }
-    let ours = |key: &str| {
-        [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&key)
-            || PRESSURES.iter().any(|(_, _, taint)| *taint == key)
-    };
-    let kept =
-        |taint: &&Taint| !ours(&taint.key) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str()));
-    let mut taints: Vec<Taint> = current.iter().filter(kept).cloned().collect();
-    for (key, effect) in wanted {
-        if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
-            let time_added = (effect == "NoExecute").then(now);
-            taints.push(Taint { key: key.to_owned(), effect: effect.to_owned(), value: None, time_added });
-        }
-    }
-    (taints != current).then_some(taints)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(ready: Option<&str>, extra: &[(&str, &str)], taints: &[(&str, &str)]) -> Node {
-        let conditions: Vec<_> =
-            ready.map(|status| ("Ready", status)).into_iter().chain(extra.iter().copied()).collect();
-        let conditions: Vec<_> =
-            conditions.iter().map(|(kind, status)| json!({"type": kind, "status": status})).collect();
-        let taints: Vec<_> =
-            taints.iter().map(|(key, effect)| json!({"key": key, "effect": effect})).collect();
-        serde_json::from_value(json!({"metadata": {"name": "n1"}, "spec": {"taints": taints}, "status": {"conditions": conditions}})).unwrap()
-    }
-
-    fn show(node: &Node) -> String {
-        let taints = taints(node);
-        let line = |taints: Vec<Taint>| {
-            taints
-                .iter()
-                .map(|taint| {
-                    format!("{}:{}", taint.key.trim_start_matches("node.kubernetes.io/"), taint.effect)
-                })
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        taints.map_or("as they are".to_owned(), line)
-    }
-
-    #[test]
-    fn taints_follow_the_conditions_and_leave_others_alone() {
-        assert_eq!(show(&node(Some("True"), &[], &[("mine", "NoSchedule")])), "as they are");
-        assert_eq!(show(&node(None, &[], &[])), "not-ready:NoSchedule");
-        assert_eq!(
-            show(&node(
-                Some("Unknown"),
-                &[("DiskPressure", "True")],
-                &[("mine", "NoSchedule"), (NOT_READY, "NoExecute")]
-            )),
-            "mine:NoSchedule unreachable:NoSchedule unreachable:NoExecute disk-pressure:NoSchedule"
-        );
-        assert_eq!(
-            show(&node(Some("True"), &[], &[(UNREACHABLE, "NoExecute"), ("mine", "NoExecute")])),
-            "mine:NoExecute"
-        );
-    }
-
-    #[test]
-    fn a_silent_node_is_unknown_once() {
-        let mut silent = node(Some("True"), &[("NetworkUnavailable", "False")], &[]);
-        let conditions = fallen_silent(&silent).unwrap();
-        let said: Vec<_> = conditions.iter().map(|it| format!("{}={}", it.type_, it.status)).collect();
-        assert_eq!(
-            said,
-            [
-                "Ready=Unknown",
-                "NetworkUnavailable=False",
-                "MemoryPressure=Unknown",
-                "DiskPressure=Unknown",
-                "PIDPressure=Unknown"
-            ]
-        );
-        silent.status.as_mut().unwrap().conditions = Some(conditions);
-        assert!(fallen_silent(&silent).is_none());
-    }
 }

@@ -129,6 +129,7 @@ pub struct ResourceRequirements {
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
     pub phase: Option<Box<str>>,
+    pub reason: Option<Box<str>>,
     pub start_time: Option<Time>,
     /// Only those that somebody but the node decides by.
     #[serde(deserialize_with = "conditions")]

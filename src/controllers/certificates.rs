@@ -1,0 +1,284 @@
+//! Looks after certificate signing requests: approves kubelets', signs those of Kubernetes' own signers that
+//! are approved, and deletes old ones.
+
+use crate::Sign;
+use crate::certificate_request::Asked;
+use crate::common::{Room, created, now, unless_gone};
+use api::certificates::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use api::{ByteString, Object, Whole};
+use base::clock;
+use client::{Cache, Client, Error, Next, Queue, path_of};
+use http::Method;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub(crate) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+pub(crate) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+pub(crate) const API_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+const LEGACY: &str = "kubernetes.io/legacy-unknown";
+
+const SIGNERS: [&str; 4] = [API_CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY];
+
+/// How long requests are kept after they were decided, and undecided.
+const DECIDED: SignedDuration = SignedDuration::from_hours(1);
+const PENDING: SignedDuration = SignedDuration::from_hours(24);
+
+/// May be asked for by whom it is for, and by whoever may ask for any node.
+const OF_ITSELF: (&str, &str) =
+    ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.");
+const OF_ANOTHER: (&str, &str) =
+    ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
+
+/// What is to be done with a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// It is too old.
+    Delete,
+    /// It is a kubelet's: approve it if its user may do one of these.
+    Review(Vec<(&'static str, &'static str)>),
+    Sign,
+    /// Its signer never signs the like.
+    Fail(String),
+    Nothing,
+}
+
+fn conditions(request: &CertificateSigningRequest) -> &[CertificateSigningRequestCondition] {
+    request.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default()
+}
+
+fn certificate(request: &CertificateSigningRequest) -> Option<&[u8]> {
+    let certificate = request.status.as_ref()?.certificate.as_ref()?;
+    (!certificate.0.is_empty()).then_some(&certificate.0)
+}
+
+/// When a request is too old.
+fn ends(request: &CertificateSigningRequest) -> Option<Timestamp> {
+    let issued = certificate(request);
+    let of_condition = |condition: &CertificateSigningRequestCondition| {
+        let kept = match (condition.type_.as_str(), issued) {
+            ("Approved", None) => PENDING,
+            ("Approved", Some(_)) | ("Denied" | "Failed", _) => DECIDED,
+            _ => return None,
+        };
+        condition.last_update_time.as_ref()?.0.checked_add(kept).ok()
+    };
+    let undecided = conditions(request).is_empty() && request.metadata.creation_timestamp.is_some();
+    let pending = undecided.then(|| created(&request.metadata).checked_add(PENDING).ok()).flatten();
+    let expires = issued.and_then(crate::certificate_request::expires);
+    conditions(request).iter().filter_map(of_condition).chain(pending).chain(expires).min()
+}
+
+fn plan(request: &CertificateSigningRequest, now: Timestamp) -> Result<Step, String> {
+    if ends(request).is_some_and(|ends| ends < now) {
+        return Ok(Step::Delete);
+    }
+    let has = |kind: &str| conditions(request).iter().any(|it| it.type_ == kind && it.status == "True");
+    let spec = &request.spec;
+    if certificate(request).is_some() || has("Denied") || has("Failed") {
+        return Ok(Step::Nothing);
+    }
+    if !SIGNERS.contains(&spec.signer_name.as_str()) {
+        return Ok(Step::Nothing);
+    }
+    let usages = spec.usages.as_deref().unwrap_or_default();
+    let asked = Asked::of(&spec.request.0)?;
+    if has("Approved") {
+        return Ok(asked.fits(&spec.signer_name, usages).map_or_else(Step::Fail, |()| Step::Sign));
+    }
+    if spec.signer_name != KUBELET_CLIENT || asked.fits(KUBELET_CLIENT, usages).is_err() {
+        return Ok(Step::Nothing);
+    }
+    let itself = spec.username.as_deref() == Some(&asked.name);
+    Ok(Step::Review(itself.then_some(OF_ITSELF).into_iter().chain([OF_ANOTHER]).collect()))
+}
+
+#[derive(Clone)]
+struct Clerk {
+    client: Client,
+    requests: Cache<CertificateSigningRequest>,
+    sign: Sign,
+}
+
+pub(crate) fn start(room: &Room, sign: Sign) {
+    let clerk = Clerk { client: room.client.clone(), requests: room.caches.of(), sign };
+    let queue = Queue::new("certificate requests");
+    let changed = queue.clone();
+    clerk.requests.on_change(move |change| changed.add(change.object().name().to_owned()));
+    room.work("certificate controller", &queue, 2, move |name| clerk.clone().sync(name));
+}
+
+impl Clerk {
+    async fn sync(self, name: String) -> Result<Next, Error> {
+        let Some(request) = self.requests.get("", &name) else { return Ok(Next::Done) };
+        let mut changed = CertificateSigningRequest::clone(&request);
+        let status = changed.status.get_or_insert_default();
+        match plan(&request, clock::now()).map_err(|why| Error::Unready(format!("{name}: {why}")))? {
+            Step::Delete => {
+                let gone =
+                    self.client.delete::<CertificateSigningRequest>("", &name, &Default::default()).await;
+                return unless_gone(gone).map(|()| Next::Done);
+            }
+            Step::Review(permissions) => return self.review(&request, permissions).await,
+            Step::Sign => status.certificate = Some(ByteString(self.certificate(&request)?)),
+            Step::Fail(why) => {
+                let failed = condition("Failed", "SignerValidationFailure", why);
+                status.conditions.get_or_insert_default().push(failed);
+            }
+            Step::Nothing => return Ok(until(ends(&request))),
+        }
+        let written = self.client.update_status(&changed).await?;
+        self.requests.reached(written.revision()).await;
+        Ok(Next::Done)
+    }
+
+    fn certificate(&self, request: &CertificateSigningRequest) -> Result<Vec<u8>, Error> {
+        let (spec, unready) = (&request.spec, |why| Error::Unready(format!("{}: {why}", request.name())));
+        let der = crate::certificate_request::der(&spec.request.0).map_err(unready)?;
+        let usages = spec.usages.as_deref().unwrap_or_default();
+        (self.sign)(&spec.signer_name, &der, usages, spec.expiration_seconds)
+            .map(String::into_bytes)
+            .map_err(unready)
+    }
+
+    async fn review(
+        &self,
+        request: &CertificateSigningRequest,
+        permissions: Vec<(&'static str, &'static str)>,
+    ) -> Result<Next, Error> {
+        for (subresource, message) in &permissions {
+            if self.may(request, subresource).await? {
+                let mut approved = request.clone();
+                let condition = condition("Approved", "AutoApproved", (*message).to_owned());
+                approved.status.get_or_insert_default().conditions.get_or_insert_default().push(condition);
+                let path =
+                    format!("{}/{}/approval", path_of::<CertificateSigningRequest>(""), request.name());
+                let body = approved.to_value().map_err(|error| Error::Decode(error.to_string()))?;
+                self.client.send(Method::PUT, &path, Some(&body)).await?;
+                return Ok(Next::Done);
+            }
+        }
+        let tried: Vec<_> = permissions.iter().map(|(subresource, _)| *subresource).collect();
+        let why = format!(
+            "recognized csr {:?} as {tried:?} but subject access review was not approved",
+            request.name()
+        );
+        Err(Error::Unready(why))
+    }
+
+    /// Whether the request's user may ask for the like.
+    async fn may(&self, request: &CertificateSigningRequest, subresource: &str) -> Result<bool, Error> {
+        let spec = &request.spec;
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {
+                "user": spec.username, "uid": spec.uid, "groups": spec.groups, "extra": spec.extra,
+                "resourceAttributes": {"group": "certificates.k8s.io", "version": "*", "verb": "create",
+                    "resource": "certificatesigningrequests", "subresource": subresource},
+            },
+        });
+        let answer = self
+            .client
+            .send(Method::POST, "/apis/authorization.k8s.io/v1/subjectaccessreviews", Some(&review))
+            .await?;
+        let answer: Value =
+            serde_json::from_slice(&answer).map_err(|error| Error::Decode(error.to_string()))?;
+        Ok(answer["status"]["allowed"] == true)
+    }
+}
+
+fn condition(kind: &str, reason: &str, message: String) -> CertificateSigningRequestCondition {
+    CertificateSigningRequestCondition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_update_time: Some(now()),
+        last_transition_time: None,
+    }
+}
+
+/// Looks again when it has ended.
+fn until(ends: Option<Timestamp>) -> Next {
+    let left = |ends: Timestamp| Duration::try_from(ends.duration_since(clock::now())).unwrap_or_default();
+    ends.map_or(Next::Done, |ends| Next::After(left(ends) + Duration::from_secs(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate_request::tests::{KUBELET, PLAIN};
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-01-01T{text}Z").parse().unwrap()
+    }
+
+    /// A request of `user` made at midnight, with conditions `type time`.
+    fn request(
+        pem: &str,
+        signer: &str,
+        usages: &[&str],
+        conditions: &[(&str, &str)],
+    ) -> CertificateSigningRequest {
+        let conditions: Vec<_> = conditions
+            .iter()
+            .map(|(kind, time)| json!({"type": kind, "status": "True", "lastUpdateTime": at(time).to_string()}))
+            .collect();
+        let encoded = serde_json::to_value(ByteString(pem.as_bytes().to_vec())).unwrap();
+        serde_json::from_value(json!({
+            "metadata": {"name": "csr", "creationTimestamp": at("00:00:00").to_string()},
+            "spec": {"request": encoded, "signerName": signer, "usages": usages, "username": "system:node:n1"},
+            "status": {"conditions": conditions},
+        }))
+        .unwrap()
+    }
+
+    const CLIENT: [&str; 2] = ["digital signature", "client auth"];
+
+    #[test]
+    fn kubelets_are_reviewed_and_others_wait_for_a_person() {
+        let step = |request: &CertificateSigningRequest| plan(request, at("00:10:00")).unwrap();
+        let mut kubelet = request(KUBELET, KUBELET_CLIENT, &CLIENT, &[]);
+        assert_eq!(step(&kubelet), Step::Review(vec![OF_ITSELF, OF_ANOTHER]));
+        kubelet.spec.username = Some("system:bootstrap:abcdef".to_owned());
+        assert_eq!(step(&kubelet), Step::Review(vec![OF_ANOTHER]));
+        assert_eq!(step(&request(KUBELET, KUBELET_CLIENT, &["client auth"], &[])), Step::Nothing);
+        assert_eq!(step(&request(PLAIN, KUBELET_CLIENT, &CLIENT, &[])), Step::Nothing);
+        assert_eq!(step(&request(KUBELET, API_CLIENT, &CLIENT, &[])), Step::Nothing);
+    }
+
+    #[test]
+    fn what_is_approved_is_signed_or_fails() {
+        let approved = |pem: &str, signer: &str, usages: &[&str]| {
+            plan(&request(pem, signer, usages, &[("Approved", "00:00:01")]), at("00:10:00"))
+        };
+        assert_eq!(approved(PLAIN, API_CLIENT, &CLIENT), Ok(Step::Sign));
+        assert_eq!(approved(KUBELET, KUBELET_CLIENT, &CLIENT), Ok(Step::Sign));
+        let server = Step::Fail("invalid usage for client certificate: server auth".to_owned());
+        assert_eq!(approved(PLAIN, API_CLIENT, &["server auth"]), Ok(server));
+        assert_eq!(approved(PLAIN, "example.com/mine", &CLIENT), Ok(Step::Nothing));
+        assert!(approved("no PEM", API_CLIENT, &CLIENT).is_err());
+        let denied = request(PLAIN, API_CLIENT, &CLIENT, &[("Denied", "00:00:01")]);
+        assert_eq!(plan(&denied, at("00:10:00")), Ok(Step::Nothing));
+    }
+
+    #[test]
+    fn old_requests_end() {
+        let ends = |conditions: &[(&str, &str)], certificate: Option<&str>| {
+            let mut request = request(PLAIN, "example.com/mine", &CLIENT, conditions);
+            request.status.as_mut().unwrap().certificate = certificate.map(|pem| ByteString(pem.into()));
+            super::ends(&request).map(|ends| ends.to_string())
+        };
+        assert_eq!(ends(&[], None).unwrap(), "2026-01-02T00:00:00Z");
+        assert_eq!(ends(&[("Approved", "01:00:00")], None).unwrap(), "2026-01-02T01:00:00Z");
+        assert_eq!(ends(&[("Approved", "01:00:00")], Some("one")).unwrap(), "2026-01-01T02:00:00Z");
+        assert_eq!(ends(&[("Denied", "01:00:00")], None).unwrap(), "2026-01-01T02:00:00Z");
+        assert_eq!(
+            ends(&[("Approved", "01:00:00"), ("Failed", "02:00:00")], None).unwrap(),
+            "2026-01-01T03:00:00Z"
+        );
+        assert_eq!(ends(&[("Mine", "01:00:00")], None), None);
+        let denied = request(PLAIN, "example.com/mine", &CLIENT, &[("Denied", "00:00:00")]);
+        assert_eq!(plan(&denied, at("01:00:01")), Ok(Step::Delete));
+    }
+}
