@@ -11,6 +11,10 @@ mod autoscaler_runner;
 mod autoscaler_usage;
 mod availability;
 mod backends;
+mod binder;
+mod binder_runner;
+#[cfg(test)]
+mod binder_tests;
 mod common;
 mod definitions;
 mod deployment;
@@ -49,6 +53,7 @@ mod service_addresses;
 mod service_cidr;
 mod service_ports;
 mod slices;
+mod storage;
 mod template;
 
 use base::Supervisor;
@@ -104,6 +109,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     eviction::start(&room);
     pod_garbage::start(&room);
     protection::start(&room);
+    binder_runner::start(&room);
     quota::start(&room);
     service_cidr::start(&room);
     service_addresses::start(&room);
