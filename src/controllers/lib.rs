@@ -23,6 +23,7 @@ mod deployment_status;
 mod deployment_tests;
 mod disruption;
 mod endpoints;
+mod ephemeral;
 mod eviction;
 mod garbage;
 mod garbage_runner;
@@ -36,6 +37,7 @@ mod job_runner;
 #[cfg(test)]
 mod job_tests;
 mod kinds;
+mod local_path;
 mod namespace;
 mod node;
 mod node_ranges;
@@ -110,6 +112,8 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     pod_garbage::start(&room);
     protection::start(&room);
     binder_runner::start(&room);
+    local_path::start(&room);
+    ephemeral::start(&room);
     quota::start(&room);
     service_cidr::start(&room);
     service_addresses::start(&room);

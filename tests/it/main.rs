@@ -11,5 +11,6 @@ mod main_job;
 mod pods;
 mod proxying;
 mod soak;
+mod storage;
 mod support;
 mod tidy;

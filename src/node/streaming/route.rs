@@ -41,13 +41,18 @@ pub(crate) enum Route {
     Logs(Of, Logs),
     Exec(Of, Exec),
     Attach(Of, Streams),
-    PortForward { namespace: String, pod: String },
+    PortForward {
+        namespace: String,
+        pod: String,
+    },
     Run(Of, Vec<String>),
     Pods,
     Health,
     Summary,
     Metrics,
     ResourceMetrics,
+    /// A folder of the class `local-path`.
+    Storage(String),
 }
 
 /// A query's pairs, decoded.
@@ -156,6 +161,7 @@ impl Route {
             ["stats", "summary"] => Self::Summary,
             ["metrics"] => Self::Metrics,
             ["metrics", "resource"] => Self::ResourceMetrics,
+            ["storage", folder] => Self::Storage((*folder).to_owned()),
             _ => return None,
         })
     }
