@@ -236,8 +236,8 @@ mod tests {
     fn the_file_gives_kubernetes_objects() {
         let all = defaults().unwrap();
         let everything = [&all.cluster_roles, &all.roles, &all.cluster_role_bindings, &all.role_bindings];
-        // Kubernetes', and one role and binding of knarr's own: `knarr:service-addresses`.
-        assert_eq!(everything.map(Vec::len), [71, 7, 52, 7]);
+        // Kubernetes', two roles and bindings of knarr's own, and two roles and a binding for metrics.
+        assert_eq!(everything.map(Vec::len), [73, 7, 53, 7]);
         let admin = find(&all.cluster_roles, "cluster-admin");
         assert_eq!(
             admin["rules"],
@@ -255,10 +255,10 @@ mod tests {
     fn admin_is_the_sum_of_what_adds_to_it() {
         let all = defaults().unwrap();
         let rules = |name: &str| find(&all.cluster_roles, name)["rules"].as_array().unwrap().len();
-        let parts = ["system:aggregate-to-admin", "system:aggregate-to-edit", "system:aggregate-to-view"];
-        assert_eq!(rules("view"), rules(parts[2]));
-        assert_eq!(rules("edit"), rules(parts[1]) + rules(parts[2]));
-        assert_eq!(rules("admin"), parts.iter().map(|part| rules(part)).sum::<usize>());
+        let [admin, edit, view] =
+            ["system:aggregate-to-admin", "system:aggregate-to-edit", "system:aggregate-to-view"].map(rules);
+        let view = view + rules("system:aggregated-metrics-reader");
+        assert_eq!(["view", "edit", "admin"].map(rules), [view, edit + view, admin + edit + view]);
     }
 
     #[test]

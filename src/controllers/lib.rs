@@ -5,12 +5,18 @@
 //! on a cache that is older than their own writes. Start reading at [`start`], then `replicaset.rs`,
 //! the plainest of them.
 
+mod attach;
+mod attach_runner;
 mod autoscaler;
 mod autoscaler_metrics;
 mod autoscaler_runner;
 mod autoscaler_usage;
 mod availability;
 mod backends;
+mod binder;
+mod binder_runner;
+#[cfg(test)]
+mod binder_tests;
 mod bootstrap_tokens;
 mod certificate_request;
 mod certificates;
@@ -23,7 +29,9 @@ mod deployment_status;
 mod deployment_tests;
 mod disruption;
 mod endpoints;
+mod ephemeral;
 mod eviction;
+mod expansion;
 mod garbage;
 mod garbage_runner;
 #[cfg(test)]
@@ -37,6 +45,7 @@ mod job_runner;
 mod job_tests;
 mod kinds;
 mod leases;
+mod local_path;
 mod mirroring;
 mod namespace;
 mod node;
@@ -59,6 +68,7 @@ mod service_cidr;
 mod service_ports;
 mod slice_runner;
 mod slices;
+mod storage;
 mod subsets;
 mod template;
 mod topology_hints;
@@ -132,6 +142,11 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     eviction::start(&room);
     pod_garbage::start(&room);
     protection::start(&room);
+    binder_runner::start(&room);
+    local_path::start(&room);
+    attach_runner::start(&room);
+    ephemeral::start(&room);
+    expansion::start(&room);
     quota::start(&room);
     service_cidr::start(&room);
     service_addresses::start(&room);
