@@ -3,9 +3,10 @@
 use api::meta::{LabelSelector, OwnerReference, Time};
 use api::selector::Labels;
 use api::slim::Pod;
-use api::{Meta, Object};
+use api::{Meta, Object, owner_reference};
 use base::{Phase, Restart, Supervisor, clock};
 use client::{Cache, Caches, Client, Error, Next, Patch, Queue, Recorder};
+use futures_util::future::join_all;
 use serde_json::json;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -114,9 +115,9 @@ pub(crate) enum Claim {
     Foreign,
 }
 
-/// Decides by owner reference and selector (`metadata.ownerReferences[].controller`).
-pub(crate) fn claim<O: Object>(owner: &O, selector: &Labels, child: &impl Object) -> Claim {
-    let matches = selector.selects(child);
+/// Decides by owner reference (`metadata.ownerReferences[].controller`) and whether the child is such as the
+/// owner selects.
+pub(crate) fn claim<O: Object>(owner: &O, matches: bool, child: &impl Object) -> Claim {
     match child.controller() {
         Some(reference) if reference.uid != owner.uid() => Claim::Foreign,
         Some(_) if matches => Claim::Owned,
@@ -125,6 +126,30 @@ pub(crate) fn claim<O: Object>(owner: &O, selector: &Labels, child: &impl Object
         None if matches && !owner.is_deleting() && !child.is_deleting() => Claim::Adopt,
         None => Claim::Foreign,
     }
+}
+
+/// The children of `owner` in its namespace, after taking what `matches` and is `free` to be taken, and letting
+/// go what no longer matches.
+pub(crate) async fn claim_all<O: Object, T: Object>(
+    client: &Client,
+    owner: &O,
+    children: &Cache<T>,
+    matches: impl Fn(&T) -> bool,
+    free: impl Fn(&T) -> bool,
+) -> Result<Vec<Arc<T>>, Error> {
+    let snapshot = children.snapshot();
+    let mut owned = Vec::new();
+    for child in snapshot.in_namespace(owner.namespace()) {
+        match claim(owner, matches(child), &**child) {
+            Claim::Owned => owned.push(child.clone()),
+            Claim::Adopt if free(child) => {
+                owned.push(Arc::new(adopt(client, &owner_reference(owner), &**child).await?));
+            }
+            Claim::Release => drop(release(client, owner.uid(), &**child).await?),
+            Claim::Adopt | Claim::Foreign => {}
+        }
+    }
+    Ok(owned)
 }
 
 /// Makes `owner` the controller of an object nobody controls, unless it was replaced meanwhile.
@@ -156,6 +181,32 @@ pub(crate) async fn deletion_seen<T: Object>(cache: &Cache<T>, key: &Key, uid: &
     if tokio::time::timeout(DELETION_SEEN_LIMIT, seen).await.is_err() {
         tracing::warn!(kind = T::KIND, ?key, "the watch lags behind a deletion; going on without it");
     }
+}
+
+/// Does `work` on each item in batches that double, and stops after a batch in which one fails, so that a quota
+/// that refuses all costs one request and not hundreds. Gives what succeeded, and the last failure.
+pub(crate) async fn slow_start<T, R, Fut>(
+    items: impl Iterator<Item = T>,
+    work: impl Fn(T) -> Fut,
+) -> (Vec<R>, Option<Error>)
+where
+    Fut: Future<Output = Result<R, Error>>,
+{
+    let (mut items, mut batch, mut done) = (items.peekable(), 1, Vec::new());
+    while items.peek().is_some() {
+        let mut failure = None;
+        for outcome in join_all(items.by_ref().take(batch).map(&work)).await {
+            match outcome {
+                Ok(result) => done.push(result),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if failure.is_some() {
+            return (done, failure);
+        }
+        batch *= 2;
+    }
+    (done, None)
 }
 
 /// Notes in a pod's status why the cluster, not its owner, ends it (`DisruptionTarget`).

@@ -2,6 +2,7 @@
 
 use crate::common::{self, Claim, Key, Room, claim, now, seconds_between, unless_gone};
 use crate::job::{self, FINALIZER, Plan, is_indexed, is_tracked, spec};
+use crate::pod_control::PodControl;
 use crate::pods;
 use api::batch::{Job, JobStatus};
 use api::core::{Container, EnvVar, EnvVarSource, ObjectFieldSelector};
@@ -9,7 +10,7 @@ use api::meta::{DeleteOptions, LabelSelector, Preconditions};
 use api::selector::Labels;
 use api::slim::{JOB_INDEX, Pod};
 use api::{Object, core, owner_reference};
-use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
+use client::{Cache, Error, Next, Patch, Queue};
 use futures_util::future::join_all;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -20,23 +21,16 @@ const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 #[derive(Clone)]
 struct Jobs {
-    client: Client,
     jobs: Cache<Job>,
-    pods: Cache<Pod>,
-    recorder: Recorder,
+    control: PodControl,
 }
 
 pub(crate) fn start(room: &Room) {
-    let controller = Jobs {
-        client: room.client.clone(),
-        jobs: room.caches.of(),
-        pods: room.caches.of(),
-        recorder: room.recorder("job-controller"),
-    };
+    let controller = Jobs { jobs: room.caches.of(), control: PodControl::new(room, "job-controller") };
     let queue = Queue::new("job");
     common::watch_self(&controller.jobs, &queue);
     let jobs = controller.jobs.clone();
-    common::watch_children(&controller.pods, &queue, "Job", move |pod: &Pod| {
+    common::watch_children(&controller.control.pods, &queue, "Job", move |pod: &Pod| {
         let jobs = jobs.snapshot();
         common::adopters(jobs.in_namespace(pod.namespace()), |job| spec(job).selector.as_ref(), pod)
     });
@@ -52,7 +46,7 @@ fn selector(job: &Job) -> Labels {
 
 impl Jobs {
     async fn sync(self, key: Key) -> Result<Next, Error> {
-        self.pods.synced().await;
+        self.control.pods.synced().await;
         self.jobs.synced().await;
         let Some(job) = self.jobs.get(&key.namespace, &key.name) else {
             return self.let_go(&key, None).await.map(|()| Next::Done);
@@ -74,21 +68,24 @@ impl Jobs {
     }
 
     async fn claim(&self, job: &Job) -> Result<Vec<Arc<Pod>>, Error> {
-        let (snapshot, selector) = (self.pods.snapshot(), selector(job));
+        let (snapshot, selector) = (self.control.pods.snapshot(), selector(job));
         let mut owned = Vec::new();
         for pod in snapshot.in_namespace(job.namespace()) {
-            match claim(job, &selector, &**pod) {
+            match claim(job, selector.selects(&**pod), &**pod) {
                 Claim::Owned => owned.push(pod.clone()),
                 Claim::Adopt if pods::is_active(pod) => {
                     let patch = json!({"metadata": {"uid": pod.uid(), "finalizers": [FINALIZER],
                         "ownerReferences": [owner_reference(job)]}});
-                    let adopted =
-                        self.client.patch(pod.namespace(), pod.name(), &Patch::Strategic(patch)).await?;
+                    let adopted = self
+                        .control
+                        .client
+                        .patch(pod.namespace(), pod.name(), &Patch::Strategic(patch))
+                        .await?;
                     owned.push(Arc::new(adopted));
                 }
                 Claim::Release => {
                     self.untrack(pod).await?;
-                    drop(common::release(&self.client, job.uid(), &**pod).await?);
+                    drop(common::release(&self.control.client, job.uid(), &**pod).await?);
                 }
                 Claim::Adopt | Claim::Foreign => {}
             }
@@ -97,44 +94,18 @@ impl Jobs {
     }
 
     async fn carry_out(&self, job: &Job, plan: Plan) -> Result<(), Error> {
-        let deleted = join_all(plan.delete.iter().map(|pod| self.delete(job, pod))).await;
-        let created = join_all(plan.create.iter().map(|index| self.create(job, *index))).await;
-        let revision = created.iter().flatten().map(Object::revision).max().unwrap_or(0);
-        self.pods.reached(revision).await;
+        let deleted = self.control.delete(job, &plan.delete).await;
+        let created =
+            self.control.create(job, plan.create.into_iter().map(|index| new_pod(job, index))).await;
         self.write_status(job, plan.status).await?;
         for (warning, reason, message) in plan.events {
             match warning {
-                true => self.recorder.warning(job, &reason, message),
-                false => self.recorder.normal(job, &reason, message),
+                true => self.control.recorder.warning(job, &reason, message),
+                false => self.control.recorder.normal(job, &reason, message),
             }
         }
         let untracked = join_all(plan.untrack.iter().map(|pod| self.untrack(pod))).await;
-        deleted.into_iter().chain(untracked).collect::<Result<(), Error>>()?;
-        created.into_iter().collect::<Result<Vec<_>, Error>>().map(drop)
-    }
-
-    async fn create(&self, job: &Job, index: Option<i32>) -> Result<core::Pod, Error> {
-        let created = self.client.create(&new_pod(job, index)).await;
-        match &created {
-            Ok(pod) => {
-                self.recorder.normal(job, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
-            }
-            Err(error) if common::is_namespace_going(error) => {}
-            Err(error) => self.recorder.warning(job, "FailedCreate", format!("Error creating: {error}")),
-        }
-        created
-    }
-
-    /// The finalizer stays until the pod is counted.
-    async fn delete(&self, job: &Job, pod: &Pod) -> Result<(), Error> {
-        let deleted = self.client.delete::<Pod>(pod.namespace(), pod.name(), &Default::default()).await;
-        if let Err(error) = unless_gone(deleted) {
-            self.recorder.warning(job, "FailedDelete", format!("Error deleting: {error}"));
-            return Err(error);
-        }
-        self.recorder.normal(job, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
-        common::deletion_seen(&self.pods, &Key::of(pod), pod.uid()).await;
-        Ok(())
+        [deleted, created].into_iter().chain(untracked).collect()
     }
 
     async fn untrack(&self, pod: &Pod) -> Result<(), Error> {
@@ -145,7 +116,7 @@ impl Jobs {
             pod.metadata.finalizers.iter().flatten().filter(|one| &***one != FINALIZER).collect();
         let patch = json!({"metadata": {"uid": pod.uid(), "resourceVersion": pod.metadata.resource_version,
             "finalizers": kept}});
-        match self.client.patch::<Pod>(pod.namespace(), pod.name(), &Patch::Merge(patch)).await {
+        match self.control.client.patch::<Pod>(pod.namespace(), pod.name(), &Patch::Merge(patch)).await {
             Err(error) if error.is_not_found() => Ok(()),
             other => other.map(drop),
         }
@@ -156,14 +127,14 @@ impl Jobs {
             return Ok(());
         }
         let changed = Job { status: Some(status), ..job.clone() };
-        let written = self.client.update_status(&changed).await?;
+        let written = self.control.client.update_status(&changed).await?;
         self.jobs.reached(written.revision()).await;
         Ok(())
     }
 
     /// Takes the finalizer from pods whose Job, by this name but not this uid, is gone.
     async fn let_go(&self, key: &Key, uid: Option<&str>) -> Result<(), Error> {
-        let snapshot = self.pods.snapshot();
+        let snapshot = self.control.pods.snapshot();
         let lost = snapshot.in_namespace(&key.namespace).filter(|pod| {
             let owner = pod.controller().filter(|owner| owner.kind == "Job" && owner.name == key.name);
             is_tracked(pod) && owner.is_some_and(|owner| Some(owner.uid) != uid)
@@ -176,7 +147,7 @@ impl Jobs {
 
     /// A Job that has ended goes after its `ttlSecondsAfterFinished`.
     async fn expire(&self, job: &Job, ended: jiff::Timestamp) -> Result<Next, Error> {
-        let snapshot = self.pods.snapshot();
+        let snapshot = self.control.pods.snapshot();
         let own = |pod: &&Arc<Pod>| pod.controller().is_some_and(|owner| owner.uid == job.uid());
         for pod in snapshot.in_namespace(job.namespace()).filter(own) {
             self.untrack(pod).await?;
@@ -193,7 +164,7 @@ impl Jobs {
             preconditions: Some(Preconditions { uid: job.metadata.uid.clone(), ..Preconditions::default() }),
             ..DeleteOptions::default()
         };
-        unless_gone(self.client.delete::<Job>(job.namespace(), job.name(), &options).await)?;
+        unless_gone(self.control.client.delete::<Job>(job.namespace(), job.name(), &options).await)?;
         Ok(Next::Done)
     }
 }

@@ -22,6 +22,7 @@ mod endpoints;
 mod eviction;
 mod garbage;
 mod garbage_runner;
+mod history;
 mod indexes;
 mod job;
 mod job_runner;
@@ -29,6 +30,7 @@ mod kinds;
 mod namespace;
 mod node;
 mod node_ranges;
+mod pod_control;
 mod pod_garbage;
 mod pods;
 mod policy_status;
@@ -43,6 +45,12 @@ mod service_addresses;
 mod service_cidr;
 mod service_ports;
 mod slices;
+mod stateful_claims;
+mod stateful_pods;
+mod statefulset;
+mod statefulset_runner;
+#[cfg(test)]
+mod statefulset_tests;
 mod template;
 
 use base::Supervisor;
@@ -92,6 +100,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     replicaset::start(&room);
     deployment::start(&room);
     job_runner::start(&room);
+    statefulset_runner::start(&room);
     endpoints::start(&room);
     slices::start(&room);
     node::start(&room, &config.cluster_cidrs);

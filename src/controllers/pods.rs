@@ -1,9 +1,11 @@
 //! Questions about pods that several controllers ask.
 
+use crate::common::seconds_between;
 use api::meta::{ObjectMeta, OwnerReference};
 use api::slim::{Pod, PodCondition};
 use api::{Object, core};
 use jiff::Timestamp;
+use std::sync::Arc;
 
 /// `status.phase`.
 pub(crate) fn phase(pod: &Pod) -> &str {
@@ -48,6 +50,19 @@ pub(crate) fn is_available(pod: &Pod, min_ready_s: i32, now: Timestamp) -> bool 
         && (min_ready_s == 0
             || ready_since(pod)
                 .is_some_and(|since| now.duration_since(since).as_secs() >= i64::from(min_ready_s)))
+}
+
+/// The seconds until the next of the pods that are ready will be available.
+pub(crate) fn seconds_to_availability<'a>(
+    pods: impl Iterator<Item = &'a Arc<Pod>>,
+    min_ready_s: i32,
+    now: Timestamp,
+) -> Option<u64> {
+    let left = pods.filter_map(|pod| {
+        let ready_s = seconds_between(ready_since(pod)?, now);
+        u64::try_from(i64::from(min_ready_s) - ready_s).ok().filter(|left| *left > 0)
+    });
+    left.min()
 }
 
 /// A new pod made from a template, with a name that the server chooses.

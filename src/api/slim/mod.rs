@@ -7,6 +7,7 @@ mod definition;
 mod map;
 mod meta;
 mod pod;
+mod revision;
 
 pub use definition::{
     CustomResourceDefinition, DefinitionCondition, DefinitionNames, DefinitionSpec, DefinitionStatus,
@@ -19,3 +20,4 @@ pub use pod::{
     PersistentVolumeClaimVolumeSource, Pod, PodCondition, PodIP, PodSchedulingGate, PodSpec, PodStatus,
     ResourceRequirements, Volume,
 };
+pub use revision::ControllerRevision;
