@@ -12,6 +12,12 @@ mod autoscaler_usage;
 mod availability;
 mod backends;
 mod common;
+mod daemon_pods;
+mod daemon_rollout;
+mod daemonset;
+mod daemonset_runner;
+#[cfg(test)]
+mod daemonset_tests;
 mod definitions;
 mod deployment;
 mod deployment_status;
@@ -101,6 +107,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     deployment::start(&room);
     job_runner::start(&room);
     statefulset_runner::start(&room);
+    daemonset_runner::start(&room);
     endpoints::start(&room);
     slices::start(&room);
     node::start(&room, &config.cluster_cidrs);
