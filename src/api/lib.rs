@@ -5,6 +5,7 @@
 //! implementations write once per kind is derived from that table.
 
 pub mod apply;
+pub mod cron;
 pub mod custom;
 pub mod demand;
 pub mod jsonpath;
@@ -18,6 +19,7 @@ pub mod selector;
 pub mod slim;
 pub mod status;
 pub mod taints;
+pub mod terms;
 pub mod url;
 pub mod validate;
 pub mod yaml;

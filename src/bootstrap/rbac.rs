@@ -236,8 +236,8 @@ mod tests {
     fn the_file_gives_kubernetes_objects() {
         let all = defaults().unwrap();
         let everything = [&all.cluster_roles, &all.roles, &all.cluster_role_bindings, &all.role_bindings];
-        // Kubernetes', two roles and bindings of knarr's own, and two roles and a binding for metrics.
-        assert_eq!(everything.map(Vec::len), [73, 7, 53, 7]);
+        // Kubernetes', three roles and bindings of knarr's own, and two roles and a binding for metrics.
+        assert_eq!(everything.map(Vec::len), [74, 7, 54, 7]);
         let admin = find(&all.cluster_roles, "cluster-admin");
         assert_eq!(
             admin["rules"],

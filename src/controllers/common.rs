@@ -3,7 +3,7 @@
 use api::meta::{LabelSelector, OwnerReference, Time};
 use api::selector::Labels;
 use api::slim::Pod;
-use api::{Meta, Object, Whole};
+use api::{Meta, Object, Whole, owner_reference};
 use base::{Phase, Restart, Supervisor, clock};
 use client::{Cache, Caches, Client, Error, Next, Patch, Queue, Recorder};
 use futures_util::future::join_all;
@@ -14,10 +14,6 @@ use std::time::Duration;
 
 /// How long a deletion may take to show up in the cache: a watch that is being renewed takes less.
 const DELETION_SEEN_LIMIT: Duration = Duration::from_secs(10);
-
-/// The first batch of creations; each that succeeds doubles the next, so that a quota that refuses all
-/// costs one request and not hundreds.
-const FIRST_BATCH: usize = 1;
 
 /// What every controller is given.
 #[derive(Clone)]
@@ -119,9 +115,9 @@ pub(crate) enum Claim {
     Foreign,
 }
 
-/// Decides by owner reference and selector (`metadata.ownerReferences[].controller`).
-pub(crate) fn claim<O: Object>(owner: &O, selector: &Labels, child: &impl Object) -> Claim {
-    let matches = selector.selects(child);
+/// Decides by owner reference (`metadata.ownerReferences[].controller`) and whether the child is such as the
+/// owner selects.
+pub(crate) fn claim<O: Object>(owner: &O, matches: bool, child: &impl Object) -> Claim {
     match child.controller() {
         Some(reference) if reference.uid != owner.uid() => Claim::Foreign,
         Some(_) if matches => Claim::Owned,
@@ -138,6 +134,30 @@ pub(crate) fn owned_by<T: Object>(object: &impl Whole, owner: &T) -> bool {
     owners.into_iter().any(|reference| reference.uid == owner.uid() && reference.kind == T::KIND)
 }
 
+/// The children of `owner` in its namespace, after taking what `matches` and is `free` to be taken, and letting
+/// go what no longer matches.
+pub(crate) async fn claim_all<O: Object, T: Object>(
+    client: &Client,
+    owner: &O,
+    children: &Cache<T>,
+    matches: impl Fn(&T) -> bool,
+    free: impl Fn(&T) -> bool,
+) -> Result<Vec<Arc<T>>, Error> {
+    let snapshot = children.snapshot();
+    let mut owned = Vec::new();
+    for child in snapshot.in_namespace(owner.namespace()) {
+        match claim(owner, matches(child), &**child) {
+            Claim::Owned => owned.push(child.clone()),
+            Claim::Adopt if free(child) => {
+                owned.push(Arc::new(adopt(client, &owner_reference(owner), &**child).await?));
+            }
+            Claim::Release => drop(release(client, owner.uid(), &**child).await?),
+            Claim::Adopt | Claim::Foreign => {}
+        }
+    }
+    Ok(owned)
+}
+
 /// Makes `owner` the controller of an object nobody controls, unless it was replaced meanwhile.
 pub(crate) async fn adopt<T: Object>(client: &Client, owner: &OwnerReference, child: &T) -> Result<T, Error> {
     let patch = json!({"metadata": {"uid": child.uid(), "ownerReferences": [owner]}});
@@ -149,27 +169,6 @@ pub(crate) async fn release<T: Object>(client: &Client, owner_uid: &str, child: 
     let drop = json!([{"$patch": "delete", "uid": owner_uid}]);
     let patch = json!({"metadata": {"uid": child.uid(), "ownerReferences": drop}});
     client.patch(child.namespace(), child.name(), &Patch::Strategic(patch)).await
-}
-
-/// Makes the objects with the numbers below `wanted` in batches that double, up to the first batch of which
-/// one is refused. Gives those that were made and a refusal.
-pub(crate) async fn slow_start<T, F>(wanted: usize, make: impl Fn(usize) -> F) -> (Vec<T>, Option<Error>)
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    let (mut made, mut refused) = (Vec::new(), None);
-    let (mut start, mut batch) = (0, FIRST_BATCH);
-    while start < wanted && refused.is_none() {
-        let end = wanted.min(start + batch);
-        for outcome in join_all((start..end).map(&make)).await {
-            match outcome {
-                Ok(object) => made.push(object),
-                Err(error) => refused = Some(error),
-            }
-        }
-        (start, batch) = (end, batch * 2);
-    }
-    (made, refused)
 }
 
 /// Deletes an object, if it is still there, and waits until the cache shows it.
@@ -200,6 +199,32 @@ pub(crate) async fn deletion_seen<T: Object>(cache: &Cache<T>, key: &Key, uid: &
     if tokio::time::timeout(DELETION_SEEN_LIMIT, seen).await.is_err() {
         tracing::warn!(kind = T::KIND, ?key, "the watch lags behind a deletion; going on without it");
     }
+}
+
+/// Does `work` on each item in batches that double, and stops after a batch in which one fails, so that a quota
+/// that refuses all costs one request and not hundreds. Gives what succeeded, and the last failure.
+pub(crate) async fn slow_start<T, R, Fut>(
+    items: impl Iterator<Item = T>,
+    work: impl Fn(T) -> Fut,
+) -> (Vec<R>, Option<Error>)
+where
+    Fut: Future<Output = Result<R, Error>>,
+{
+    let (mut items, mut batch, mut done) = (items.peekable(), 1, Vec::new());
+    while items.peek().is_some() {
+        let mut failure = None;
+        for outcome in join_all(items.by_ref().take(batch).map(&work)).await {
+            match outcome {
+                Ok(result) => done.push(result),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if failure.is_some() {
+            return (done, failure);
+        }
+        batch *= 2;
+    }
+    (done, None)
 }
 
 /// Notes in a pod's status why the cluster, not its owner, ends it (`DisruptionTarget`), if that is to be noted,

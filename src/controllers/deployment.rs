@@ -1,13 +1,13 @@
 //! Rolls a Deployment's pods from one ReplicaSet to the next.
 
-use crate::common::{self, Claim, Key, Room, claim, now};
+use crate::common::{self, Key, Room, now};
 use crate::deployment_status::{self as status, Progress};
 use crate::rollout::{self, DESIRED, MAX, fenceposts, replicas, set_spec, spec, wanted};
 use crate::{pods, template};
+use api::Object;
 use api::apps::{Deployment, DeploymentStatus, ReplicaSet};
 use api::selector::Labels;
 use api::slim::Pod;
-use api::{Object, owner_reference};
 use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -245,20 +245,9 @@ impl Deployments {
     }
 
     async fn claim(&self, deployment: &Deployment) -> Result<Vec<Arc<ReplicaSet>>, Error> {
-        let snapshot = self.sets.snapshot();
         let selector = Labels::of(Some(&spec(deployment).selector));
-        let mut owned = Vec::new();
-        for set in snapshot.in_namespace(deployment.namespace()) {
-            match claim(deployment, &selector, &**set) {
-                Claim::Owned => owned.push(set.clone()),
-                Claim::Adopt => {
-                    let adopted = common::adopt(&self.client, &owner_reference(deployment), &**set).await?;
-                    owned.push(Arc::new(adopted));
-                }
-                Claim::Release => drop(common::release(&self.client, deployment.uid(), &**set).await?),
-                Claim::Foreign => {}
-            }
-        }
+        let matches = |set: &ReplicaSet| selector.selects(set);
+        let mut owned = common::claim_all(&self.client, deployment, &self.sets, matches, |_| true).await?;
         owned.sort_by_key(|set| (common::created(&set.metadata), set.name().to_owned()));
         Ok(owned)
     }

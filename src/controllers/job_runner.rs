@@ -3,6 +3,7 @@
 use crate::common::{self, Claim, Key, Room, claim, count, now, seconds_between, unless_gone};
 use crate::job::{self, Backoff, FINALIZER, Plan, is_tracked, spec};
 use crate::job_index::NewPod;
+use crate::pod_control::PodControl;
 use crate::pods;
 use api::batch::{Job, JobStatus};
 use api::core::{Container, EnvVar, EnvVarSource, ObjectFieldSelector};
@@ -10,7 +11,7 @@ use api::meta::{DeleteOptions, LabelSelector, Preconditions};
 use api::selector::Labels;
 use api::slim::{IGNORED_FAILURES, INDEX_FAILURES, JOB_INDEX, Pod};
 use api::{Object, core, owner_reference};
-use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
+use client::{Cache, Error, Next, Patch, Queue};
 use futures_util::future::join_all;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
@@ -23,22 +24,15 @@ const LONGEST_PREFIX: usize = 58;
 
 #[derive(Clone)]
 struct Jobs {
-    client: Client,
     jobs: Cache<Job>,
-    pods: Cache<Pod>,
-    recorder: Recorder,
+    control: PodControl,
     /// By the Jobs' uids.
     backoffs: Arc<Mutex<HashMap<String, Backoff>>>,
 }
 
 pub(crate) fn start(room: &Room) {
-    let controller = Jobs {
-        client: room.client.clone(),
-        jobs: room.caches.of(),
-        pods: room.caches.of(),
-        recorder: room.recorder("job-controller"),
-        backoffs: Arc::default(),
-    };
+    let control = PodControl::new(room, "job-controller");
+    let controller = Jobs { jobs: room.caches.of(), control, backoffs: Arc::default() };
     let queue = Queue::new("job");
     common::watch_self(&controller.jobs, &queue);
     let backoffs = controller.backoffs.clone();
@@ -48,7 +42,7 @@ pub(crate) fn start(room: &Room) {
         }
     });
     let jobs = controller.jobs.clone();
-    common::watch_children(&controller.pods, &queue, "Job", move |pod: &Pod| {
+    common::watch_children(&controller.control.pods, &queue, "Job", move |pod: &Pod| {
         let jobs = jobs.snapshot();
         common::adopters(jobs.in_namespace(pod.namespace()), |job| spec(job).selector.as_ref(), pod)
     });
@@ -64,7 +58,7 @@ fn selector(job: &Job) -> Labels {
 
 impl Jobs {
     async fn sync(self, key: Key) -> Result<Next, Error> {
-        self.pods.synced().await;
+        self.control.pods.synced().await;
         self.jobs.synced().await;
         let Some(job) = self.jobs.get(&key.namespace, &key.name) else {
             return self.let_go(&key, None).await.map(|()| Next::Done);
@@ -92,21 +86,24 @@ impl Jobs {
     }
 
     async fn claim(&self, job: &Job) -> Result<Vec<Arc<Pod>>, Error> {
-        let (snapshot, selector) = (self.pods.snapshot(), selector(job));
+        let (snapshot, selector) = (self.control.pods.snapshot(), selector(job));
         let mut owned = Vec::new();
         for pod in snapshot.in_namespace(job.namespace()) {
-            match claim(job, &selector, &**pod) {
+            match claim(job, selector.selects(&**pod), &**pod) {
                 Claim::Owned => owned.push(pod.clone()),
                 Claim::Adopt if pods::is_active(pod) => {
                     let patch = json!({"metadata": {"uid": pod.uid(), "finalizers": [FINALIZER],
                         "ownerReferences": [owner_reference(job)]}});
-                    let adopted =
-                        self.client.patch(pod.namespace(), pod.name(), &Patch::Strategic(patch)).await?;
+                    let adopted = self
+                        .control
+                        .client
+                        .patch(pod.namespace(), pod.name(), &Patch::Strategic(patch))
+                        .await?;
                     owned.push(Arc::new(adopted));
                 }
                 Claim::Release => {
                     self.untrack(pod).await?;
-                    drop(common::release(&self.client, job.uid(), &**pod).await?);
+                    drop(common::release(&self.control.client, job.uid(), &**pod).await?);
                 }
                 Claim::Adopt | Claim::Foreign => {}
             }
@@ -115,51 +112,27 @@ impl Jobs {
     }
 
     async fn carry_out(&self, job: &Job, mut plan: Plan) -> Result<(), Error> {
-        let deleted = plan.delete.iter().map(|pod| self.delete(job, pod, plan.forget_deleted));
-        join_all(deleted).await.into_iter().collect::<Result<(), Error>>()?;
-        let (created, refused) =
-            common::slow_start(plan.create.len(), |at| self.create(job, plan.create[at])).await;
-        self.pods.reached(created.iter().map(Object::revision).max().unwrap_or(0)).await;
-        let missing = count(plan.create.len() - created.len());
+        if plan.forget_deleted {
+            let forgotten = join_all(plan.delete.iter().map(|pod| self.untrack(pod))).await;
+            forgotten.into_iter().collect::<Result<(), Error>>()?;
+        }
+        self.control.delete(job, &plan.delete).await?;
+        let wanted = plan.create.len();
+        let pods = plan.create.into_iter().map(|new| new_pod(job, new));
+        let (created, refused) = self.control.make(job, pods).await;
+        let missing = count(wanted - created.len());
         plan.status.active = plan.status.active.map(|active| active - missing).filter(|active| *active > 0);
         self.write_status(job, plan.status).await?;
         self.backoffs().insert(job.uid().to_owned(), plan.backoff);
         for (warning, reason, message) in plan.events {
             match warning {
-                true => self.recorder.warning(job, &reason, message),
-                false => self.recorder.normal(job, &reason, message),
+                true => self.control.recorder.warning(job, &reason, message),
+                false => self.control.recorder.normal(job, &reason, message),
             }
         }
         let untracked = join_all(plan.untrack.iter().map(|pod| self.untrack(pod))).await;
         untracked.into_iter().collect::<Result<(), Error>>()?;
-        refused.filter(|error| !common::is_namespace_going(error)).map_or(Ok(()), Err)
-    }
-
-    async fn create(&self, job: &Job, new: NewPod) -> Result<core::Pod, Error> {
-        let created = self.client.create(&new_pod(job, new)).await;
-        match &created {
-            Ok(pod) => {
-                self.recorder.normal(job, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
-            }
-            Err(error) if common::is_namespace_going(error) => {}
-            Err(error) => self.recorder.warning(job, "FailedCreate", format!("Error creating: {error}")),
-        }
-        created
-    }
-
-    /// The finalizer stays until the pod is counted, unless its end does not count.
-    async fn delete(&self, job: &Job, pod: &Pod, forget: bool) -> Result<(), Error> {
-        if forget {
-            self.untrack(pod).await?;
-        }
-        let deleted = self.client.delete::<Pod>(pod.namespace(), pod.name(), &Default::default()).await;
-        if let Err(error) = unless_gone(deleted) {
-            self.recorder.warning(job, "FailedDelete", format!("Error deleting: {error}"));
-            return Err(error);
-        }
-        self.recorder.normal(job, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
-        common::deletion_seen(&self.pods, &Key::of(pod), pod.uid()).await;
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     async fn untrack(&self, pod: &Pod) -> Result<(), Error> {
@@ -168,7 +141,8 @@ impl Jobs {
         }
         let patch =
             json!({"metadata": {"uid": pod.uid(), "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
-        match self.client.patch::<Pod>(pod.namespace(), pod.name(), &Patch::Strategic(patch)).await {
+        let patch = Patch::Strategic(patch);
+        match self.control.client.patch::<Pod>(pod.namespace(), pod.name(), &patch).await {
             Err(error) if error.is_not_found() => Ok(()),
             other => other.map(drop),
         }
@@ -179,14 +153,14 @@ impl Jobs {
             return Ok(());
         }
         let changed = Job { status: Some(status), ..job.clone() };
-        let written = self.client.update_status(&changed).await?;
+        let written = self.control.client.update_status(&changed).await?;
         self.jobs.reached(written.revision()).await;
         Ok(())
     }
 
     /// Takes the finalizer from pods whose Job, by this name but not this uid, is gone.
     async fn let_go(&self, key: &Key, uid: Option<&str>) -> Result<(), Error> {
-        let snapshot = self.pods.snapshot();
+        let snapshot = self.control.pods.snapshot();
         let lost = snapshot.in_namespace(&key.namespace).filter(|pod| {
             let owner = pod.controller().filter(|owner| owner.kind == "Job" && owner.name == key.name);
             is_tracked(pod) && owner.is_some_and(|owner| Some(owner.uid) != uid)
@@ -199,7 +173,7 @@ impl Jobs {
 
     /// A Job that has ended goes after its `ttlSecondsAfterFinished`.
     async fn expire(&self, job: &Job, ended: jiff::Timestamp) -> Result<Next, Error> {
-        let snapshot = self.pods.snapshot();
+        let snapshot = self.control.pods.snapshot();
         let own = |pod: &&Arc<Pod>| pod.controller().is_some_and(|owner| owner.uid == job.uid());
         for pod in snapshot.in_namespace(job.namespace()).filter(own) {
             self.untrack(pod).await?;
@@ -216,7 +190,7 @@ impl Jobs {
             preconditions: Some(Preconditions { uid: job.metadata.uid.clone(), ..Preconditions::default() }),
             ..DeleteOptions::default()
         };
-        unless_gone(self.client.delete::<Job>(job.namespace(), job.name(), &options).await)?;
+        unless_gone(self.control.client.delete::<Job>(job.namespace(), job.name(), &options).await)?;
         Ok(Next::Done)
     }
 }

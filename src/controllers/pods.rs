@@ -1,9 +1,11 @@
 //! Questions about pods that several controllers ask.
 
+use crate::common::seconds_between;
 use api::meta::{ObjectMeta, OwnerReference};
 use api::slim::{Pod, PodCondition};
 use api::{Object, core};
 use jiff::Timestamp;
+use std::sync::Arc;
 
 /// `status.phase`.
 pub(crate) fn phase(pod: &Pod) -> &str {
@@ -63,6 +65,19 @@ pub(crate) fn phase_rank(pod: &Pod) -> u8 {
 pub(crate) fn restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
     statuses.unwrap_or_default().iter().map(|container| container.restart_count).max().unwrap_or(0)
+}
+
+/// The seconds until the next of the pods that are ready will be available.
+pub(crate) fn seconds_to_availability<'a>(
+    pods: impl Iterator<Item = &'a Arc<Pod>>,
+    min_ready_s: i32,
+    now: Timestamp,
+) -> Option<u64> {
+    let left = pods.filter_map(|pod| {
+        let ready_s = seconds_between(ready_since(pod)?, now);
+        u64::try_from(i64::from(min_ready_s) - ready_s).ok().filter(|left| *left > 0)
+    });
+    left.min()
 }
 
 /// A new pod made from a template, with a name that the server chooses.

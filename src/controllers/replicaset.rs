@@ -1,14 +1,14 @@
 //! Keeps as many pods of a ReplicaSet or a ReplicationController as it asks for.
 
-use crate::common::{self, Claim, Key, Room, claim, count, nonzero, now};
+use crate::common::{self, Key, Room, count, nonzero, now};
+use crate::pod_control::PodControl;
 use crate::pods;
 use crate::replicated::Replicated;
 use api::apps::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use api::core::ReplicationController;
 use api::slim::{DELETION_COST, Pod};
-use api::{Object, core, owner_reference};
-use client::{Cache, Client, Error, Next, Queue, Recorder};
-use futures_util::future::join_all;
+use api::{Object, owner_reference};
+use client::{Cache, Error, Next, Queue};
 use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -20,10 +20,8 @@ const BURST: usize = 500;
 
 #[derive(Clone)]
 struct Sets<T> {
-    client: Client,
     sets: Cache<T>,
-    pods: Cache<Pod>,
-    recorder: Recorder,
+    control: PodControl,
 }
 
 pub(crate) fn start(room: &Room) {
@@ -32,16 +30,11 @@ pub(crate) fn start(room: &Room) {
 }
 
 fn serve<T: Replicated>(room: &Room, name: &'static str) {
-    let controller = Sets::<T> {
-        client: room.client.clone(),
-        sets: room.caches.of(),
-        pods: room.caches.of(),
-        recorder: room.recorder(T::CONTROLLER),
-    };
+    let controller = Sets::<T> { sets: room.caches.of(), control: PodControl::new(room, T::CONTROLLER) };
     let queue = Queue::new(name);
     common::watch_self(&controller.sets, &queue);
     let sets = controller.sets.clone();
-    common::watch_children(&controller.pods, &queue, T::KIND, move |pod: &Pod| {
+    common::watch_children(&controller.control.pods, &queue, T::KIND, move |pod: &Pod| {
         let sets = sets.snapshot();
         let matching = sets.in_namespace(pod.namespace()).filter(|set| set.selector().selects(pod));
         matching.map(|set| Key::of(&**set)).collect()
@@ -68,7 +61,7 @@ fn plan<T: Replicated>(set: &T, owned: &[Arc<Pod>], related: &[Arc<Pod>], now: T
     let active: Vec<_> = owned.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
     let wanted = usize::try_from(set.wanted()).unwrap_or(0);
     let mut plan = Plan { status: status(set, owned, &active, now), ..Plan::default() };
-    plan.look_again_s = seconds_to_availability(&active, set.min_ready_s(), now);
+    plan.look_again_s = pods::seconds_to_availability(active.iter(), set.min_ready_s(), now);
     if set.is_deleting() {
         return plan;
     }
@@ -105,14 +98,6 @@ fn status<T: Replicated>(
     }
 }
 
-fn seconds_to_availability(active: &[Arc<Pod>], min_ready_s: i32, now: Timestamp) -> Option<u64> {
-    let left = active.iter().filter_map(|pod| {
-        let ready_s = common::seconds_between(pods::ready_since(pod)?, now);
-        u64::try_from(i64::from(min_ready_s) - ready_s).ok().filter(|left| *left > 0)
-    });
-    left.min()
-}
-
 /// Orders pods by how little they are needed: unscheduled, pending, unready, cheap to delete, crowded
 /// on their node, ready for a short time, restarted often, young.
 fn least_needed(mut active: Vec<Arc<Pod>>, related: &[Arc<Pod>], now: Timestamp) -> Vec<Arc<Pod>> {
@@ -145,14 +130,14 @@ fn magnitude(since: Timestamp, now: Timestamp) -> u32 {
 
 impl<T: Replicated> Sets<T> {
     async fn sync(self, key: Key) -> Result<Next, Error> {
-        self.pods.synced().await;
+        self.control.pods.synced().await;
         let Some(set) = self.sets.get(&key.namespace, &key.name) else { return Ok(Next::Done) };
         let owned = self.claim(&set).await?;
         let related = self.related(&set);
         let plan = plan(&*set, &owned, &related, common::now().0);
         let looked_at = plan.look_again_s;
         let outcome = match plan.create {
-            0 => self.delete(&set, plan.delete).await,
+            0 => self.control.delete(&*set, &plan.delete).await,
             wanted => self.create(&set, wanted).await,
         };
         self.write_status(&set, plan.status, outcome.as_ref().err()).await?;
@@ -162,20 +147,9 @@ impl<T: Replicated> Sets<T> {
 
     /// The pods this set owns, after taking what matches and letting go what no longer does.
     async fn claim(&self, set: &T) -> Result<Vec<Arc<Pod>>, Error> {
-        let snapshot = self.pods.snapshot();
         let selector = set.selector();
-        let mut owned = Vec::new();
-        for pod in snapshot.in_namespace(set.namespace()) {
-            match claim(set, &selector, &**pod) {
-                Claim::Owned => owned.push(pod.clone()),
-                Claim::Adopt if pods::is_active(pod) => {
-                    owned.push(Arc::new(common::adopt(&self.client, &owner_reference(set), &**pod).await?));
-                }
-                Claim::Release => drop(common::release(&self.client, set.uid(), &**pod).await?),
-                Claim::Adopt | Claim::Foreign => {}
-            }
-        }
-        Ok(owned)
+        let matches = |pod: &Pod| selector.selects(pod);
+        common::claim_all(&self.control.client, set, &self.control.pods, matches, pods::is_active).await
     }
 
     /// The pods of all sets of the same owner: they compete for places on nodes.
@@ -187,7 +161,7 @@ impl<T: Replicated> Sets<T> {
             sets.in_namespace(set.namespace()).filter(same).map(|other| other.uid().to_owned()).collect()
         };
         let uids: Vec<String> = owner.map_or_else(|| vec![set.uid().to_owned()], of_owner);
-        let snapshot = self.pods.snapshot();
+        let snapshot = self.control.pods.snapshot();
         let related = snapshot
             .in_namespace(set.namespace())
             .filter(|pod| pod.controller().is_some_and(|owner| uids.iter().any(|uid| uid == owner.uid)));
@@ -195,43 +169,9 @@ impl<T: Replicated> Sets<T> {
     }
 
     async fn create(&self, set: &T, wanted: usize) -> Result<(), Error> {
-        let (created, refused) = common::slow_start(wanted, |_| self.create_one(set)).await;
-        self.pods.reached(created.iter().map(Object::revision).max().unwrap_or(0)).await;
-        refused.filter(|error| !common::is_namespace_going(error)).map_or(Ok(()), Err)
-    }
-
-    async fn create_one(&self, set: &T) -> Result<core::Pod, Error> {
         let template = set.template().cloned().unwrap_or_default();
         let pod = pods::from_template(&template, set.namespace(), set.name(), owner_reference(set));
-        let created = self.client.create(&pod).await;
-        match &created {
-            Ok(pod) => {
-                self.recorder.normal(set, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
-            }
-            Err(error) if common::is_namespace_going(error) => {}
-            Err(error) => self.recorder.warning(set, "FailedCreate", format!("Error creating: {error}")),
-        }
-        created
-    }
-
-    async fn delete(&self, set: &T, surplus: Vec<Arc<Pod>>) -> Result<(), Error> {
-        let results = join_all(surplus.iter().map(|pod| self.delete_one(set, pod))).await;
-        results.into_iter().collect()
-    }
-
-    async fn delete_one(&self, set: &T, pod: &Pod) -> Result<(), Error> {
-        let deleted = self.client.delete::<Pod>(pod.namespace(), pod.name(), &Default::default()).await;
-        match common::unless_gone(deleted) {
-            Ok(()) => {
-                self.recorder.normal(set, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
-                common::deletion_seen(&self.pods, &Key::of(pod), pod.uid()).await;
-                Ok(())
-            }
-            Err(error) => {
-                self.recorder.warning(set, "FailedDelete", format!("Error deleting: {error}"));
-                Err(error)
-            }
-        }
+        self.control.create(set, std::iter::repeat_n(pod, wanted)).await
     }
 
     async fn write_status(
@@ -245,7 +185,7 @@ impl<T: Replicated> Sets<T> {
         if set.status() == changed.status() {
             return Ok(());
         }
-        match self.client.update_status(&changed).await {
+        match self.control.client.update_status(&changed).await {
             Err(error) if error.is_not_found() => Ok(()),
             other => {
                 self.sets.reached(other?.revision()).await;

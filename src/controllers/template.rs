@@ -1,4 +1,4 @@
-//! From a Deployment's pod template to the ReplicaSet of that template.
+//! Pod templates: what tells them apart, and from a Deployment's to the ReplicaSet of that template.
 
 use crate::rollout::{set_spec, spec};
 use api::apps::{Deployment, ReplicaSet, ReplicaSetSpec};
@@ -17,7 +17,7 @@ pub(crate) fn is_same(set: &ReplicaSet, deployment: &Deployment) -> bool {
 }
 
 /// The template without what the controller adds to it.
-fn bare(template: &PodTemplateSpec) -> PodTemplateSpec {
+pub(crate) fn bare(template: &PodTemplateSpec) -> PodTemplateSpec {
     let mut template = template.clone();
     let meta = template.metadata.get_or_insert_default();
     meta.creation_timestamp = None;
@@ -28,7 +28,7 @@ fn bare(template: &PodTemplateSpec) -> PodTemplateSpec {
 }
 
 /// FNV-1a over the template and the number of collisions so far.
-fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
+pub(crate) fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
     let json = serde_json::to_vec(&bare(template)).unwrap_or_default();
     let bytes = json.iter().chain(collisions.to_string().as_bytes()).copied().collect::<Vec<_>>();
     let hash =

@@ -1,12 +1,12 @@
 //! The filters: may this pod run on this node at all? One row each in [`FILTERS`].
 
 use crate::cluster::Place;
-use crate::terms;
 use crate::topology::Counts;
 use crate::wanted::Wanted;
 use api::Object;
 use api::core::Taint;
 use api::taints::tolerated;
+use api::terms;
 
 /// Why a node is out, in Kubernetes' words.
 #[derive(Clone, Debug, PartialEq, Eq)]

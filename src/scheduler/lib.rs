@@ -13,7 +13,6 @@ mod queue;
 mod resources;
 mod runner;
 mod scores;
-mod terms;
 #[cfg(test)]
 mod tests;
 mod topology;

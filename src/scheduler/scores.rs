@@ -2,8 +2,8 @@
 
 use crate::filters::Question;
 use crate::resources::COMPARED;
-use crate::terms;
 use api::taints::tolerated;
+use api::terms;
 
 /// The best a node can be in one respect.
 const BEST: i64 = 100;

@@ -7,6 +7,7 @@ mod definition;
 mod map;
 mod meta;
 mod pod;
+mod revision;
 
 pub use definition::{
     CustomResourceDefinition, DefinitionCondition, DefinitionNames, DefinitionSpec, DefinitionStatus,
@@ -21,3 +22,4 @@ pub use pod::{
     PersistentVolumeClaimVolumeSource, Pod, PodCondition, PodIP, PodSchedulingGate, PodSpec, PodStatus,
     ResourceRequirements, Volume,
 };
+pub use revision::ControllerRevision;

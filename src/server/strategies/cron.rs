@@ -2,6 +2,7 @@
 
 use super::batch::{failure_policy_defaults, job_spec};
 use super::{Generation, PLAIN, Strategy, default, default_zero, defaults};
+use api::cron::Schedule;
 use api::validate::At;
 
 pub(super) const JOB: Strategy = Strategy {
@@ -48,105 +49,12 @@ pub(super) const JOB: Strategy = Strategy {
 /// A schedule in cron's five fields, or a word such as `@daily`.
 fn cron(at: &At) {
     let text = at.text();
-    if let Err(why) = schedule(text) {
+    if let Err(why) = Schedule::parse(text) {
         at.invalid(why);
     }
     if text.contains("TZ") {
         at.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
     }
-}
-
-const FIELDS: [(&str, u32, u32, &str); 5] = [
-    ("minute", 0, 59, ""),
-    ("hour", 0, 23, ""),
-    ("dom", 1, 31, ""),
-    ("month", 1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
-    ("dow", 0, 6, "sun mon tue wed thu fri sat"),
-];
-
-fn schedule(text: &str) -> Result<(), String> {
-    let text = match text.strip_prefix("TZ=").or(text.strip_prefix("CRON_TZ=")) {
-        Some(rest) => rest.split_once(' ').map_or("", |(_, rest)| rest).trim(),
-        None => text,
-    };
-    if text.is_empty() {
-        return Err("empty spec string".to_owned());
-    }
-    if text.starts_with('@') {
-        let known = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-        return match text.strip_prefix("@every ") {
-            Some(_) => Ok(()),
-            None if known.contains(&text) => Ok(()),
-            None => Err(format!("unrecognized descriptor: {text}")),
-        };
-    }
-    let parts: Vec<&str> = text.split_whitespace().collect();
-    if parts.len() != FIELDS.len() {
-        return Err(format!("expected exactly 5 fields, found {}: {}", parts.len(), go_list(&parts)));
-    }
-    for (part, (_, least, most, names)) in parts.iter().zip(FIELDS) {
-        part.split(',')
-            .filter(|one| !one.is_empty())
-            .try_for_each(|one| cron_range(one, least, most, names))?;
-    }
-    Ok(())
-}
-
-fn go_list(parts: &[&str]) -> String {
-    format!("[{}]", parts.join(" "))
-}
-
-fn cron_range(text: &str, least: u32, most: u32, names: &str) -> Result<(), String> {
-    let (range, step) = text.split_once('/').map_or((text, None), |(range, step)| (range, Some(step)));
-    if step.is_some_and(|step| step.contains('/')) {
-        return Err(format!("too many slashes: {text}"));
-    }
-    let value = |text: &str| {
-        let named = names.split(' ').position(|name| !name.is_empty() && name == text.to_ascii_lowercase());
-        if let Some(index) = named {
-            return Ok(u32::try_from(index).unwrap_or(0) + least);
-        }
-        text.parse::<i64>()
-            .map_err(|_| {
-                format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax")
-            })
-            .and_then(|number| {
-                u32::try_from(number).map_err(|_| format!("negative number ({number}) not allowed: {text}"))
-            })
-    };
-    let parts: Vec<&str> = range.split('-').collect();
-    let (start, mut end) = match parts.as_slice() {
-        ["*" | "?"] => (least, most),
-        [one] => (value(one)?, value(one)?),
-        [first, last] => (value(first)?, value(last)?),
-        _ => return Err(format!("too many hyphens: {text}")),
-    };
-    let mut width = 1;
-    if let Some(step) = step {
-        width = value_of_step(step)?;
-        if parts.len() == 1 && start == end {
-            end = most;
-        }
-    }
-    if start < least {
-        return Err(format!("beginning of range ({start}) below minimum ({least}): {text}"));
-    }
-    if end > most {
-        return Err(format!("end of range ({end}) above maximum ({most}): {text}"));
-    }
-    if start > end {
-        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {text}"));
-    }
-    if width == 0 {
-        return Err(format!("step of range should be a positive number: {text}"));
-    }
-    Ok(())
-}
-
-fn value_of_step(text: &str) -> Result<u32, String> {
-    text.parse::<u32>().map_err(|_| {
-        format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax")
-    })
 }
 
 /// A machine without a database of zones takes every name that could be one.
@@ -170,20 +78,5 @@ fn time_zone(at: &At) {
         at.invalid(format!("unknown time zone {zone}"));
     } else if zone.eq_ignore_ascii_case("local") {
         at.invalid("timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn schedules_are_read_as_cron_reads_them() {
-        for good in ["*/5 * * * *", "@daily", "0 12 1-15/2 JAN mon,fri", "@every 5m"] {
-            assert_eq!(schedule(good), Ok(()), "{good}");
-        }
-        for bad in ["* * * *", "60 * * * *", "@often", "a * * * *", "5-1 * * * *", "*/0 * * * *"] {
-            assert!(schedule(bad).is_err(), "{bad}");
-        }
     }
 }

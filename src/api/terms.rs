@@ -1,14 +1,15 @@
 //! Node selector terms: which nodes a pod may or would rather run on (`spec.affinity.nodeAffinity`).
 
-use api::Object;
-use api::core::{Node, NodeSelectorRequirement, NodeSelectorTerm};
+use crate::Object;
+use crate::core::{Node, NodeSelectorRequirement, NodeSelectorTerm};
 
 /// Whether any of the terms selects the node; a term without requirements selects nothing.
-pub(crate) fn any(terms: &[NodeSelectorTerm], node: &Node) -> bool {
+pub fn any(terms: &[NodeSelectorTerm], node: &Node) -> bool {
     terms.iter().any(|term| matches(term, node))
 }
 
-pub(crate) fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
+/// Whether one term selects the node: all of its requirements hold.
+pub fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     let labels = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
     let field = |key: &str| if key == "metadata.name" { node.metadata.name.as_deref() } else { None };
