@@ -12,6 +12,10 @@ mod autoscaler_usage;
 mod availability;
 mod backends;
 mod common;
+mod cronjob;
+mod cronjob_runner;
+#[cfg(test)]
+mod cronjob_tests;
 mod daemon_pods;
 mod daemon_rollout;
 mod daemonset;
@@ -108,6 +112,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     job_runner::start(&room);
     statefulset_runner::start(&room);
     daemonset_runner::start(&room);
+    cronjob_runner::start(&room);
     endpoints::start(&room);
     slices::start(&room);
     node::start(&room, &config.cluster_cidrs);
