@@ -13,3 +13,4 @@ mod proxying;
 mod soak;
 mod support;
 mod tidy;
+mod workloads;
