@@ -22,6 +22,10 @@ mod certificate_request;
 mod certificates;
 mod cluster_roles;
 mod common;
+mod cronjob;
+mod cronjob_runner;
+#[cfg(test)]
+mod cronjob_tests;
 mod daemon_pods;
 mod daemon_rollout;
 mod daemonset;
@@ -150,6 +154,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     job_runner::start(&room);
     statefulset_runner::start(&room);
     daemonset_runner::start(&room);
+    cronjob_runner::start(&room);
     endpoints::start(&room);
     slice_runner::start(&room);
     mirroring::start(&room);

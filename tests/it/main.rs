@@ -15,3 +15,4 @@ mod soak;
 mod storage;
 mod support;
 mod tidy;
+mod workloads;

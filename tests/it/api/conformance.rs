@@ -12,6 +12,7 @@ mod publishing;
 mod quotas;
 mod storage;
 mod webhooks;
+mod workloads;
 
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::https::{Events, Https, JSON, MERGE};
@@ -133,6 +134,27 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("volumes_live", storage::volumes_live),
     ("volume_status", storage::volume_status),
     ("inline_drivers", storage::inline_drivers),
+    ("stateful_sets_scale_in_order", workloads::stateful_sets_scale_in_order),
+    ("stateful_sets_burst", workloads::stateful_sets_burst),
+    ("stateful_sets_replace_failed_pods", workloads::stateful_sets_replace_failed_pods),
+    ("stateful_sets_have_a_scale", workloads::stateful_sets_have_a_scale),
+    ("stateful_sets_are_listed_and_deleted", workloads::stateful_sets_are_listed_and_deleted),
+    ("stateful_sets_update_in_phases", workloads::stateful_sets_update_in_phases),
+    ("stateful_sets_update_and_roll_back", workloads::stateful_sets_update_and_roll_back),
+    ("stateful_set_status_changes", workloads::stateful_set_status_changes),
+    ("daemon_sets_run_everywhere", workloads::daemon_sets_run_everywhere),
+    ("daemon_sets_choose_nodes", workloads::daemon_sets_choose_nodes),
+    ("daemon_sets_replace_failed_pods", workloads::daemon_sets_replace_failed_pods),
+    ("daemon_sets_update", workloads::daemon_sets_update),
+    ("daemon_sets_roll_back", workloads::daemon_sets_roll_back),
+    ("daemon_sets_are_listed_and_deleted", workloads::daemon_sets_are_listed_and_deleted),
+    ("daemon_set_status_changes", workloads::daemon_set_status_changes),
+    ("revisions_live", workloads::revisions_live),
+    ("cron_jobs_are_suspended", workloads::cron_jobs_are_suspended),
+    ("cron_jobs_run_beside_one_another", workloads::cron_jobs_run_beside_one_another),
+    ("cron_jobs_wait_for_one_another", workloads::cron_jobs_wait_for_one_another),
+    ("cron_jobs_replace_one_another", workloads::cron_jobs_replace_one_another),
+    ("cron_jobs_live", workloads::cron_jobs_live),
 ];
 
 type WithKubectl = (&'static str, fn(&Cluster, &Https));
