@@ -15,6 +15,10 @@ mod bootstrap_tokens;
 mod certificate_request;
 mod certificates;
 mod cluster_roles;
+mod binder;
+mod binder_runner;
+#[cfg(test)]
+mod binder_tests;
 mod common;
 mod definitions;
 mod deployment;
@@ -60,6 +64,7 @@ mod service_ports;
 mod slice_runner;
 mod slices;
 mod subsets;
+mod storage;
 mod template;
 mod topology_hints;
 mod trigger_times;
@@ -132,6 +137,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     eviction::start(&room);
     pod_garbage::start(&room);
     protection::start(&room);
+    binder_runner::start(&room);
     quota::start(&room);
     service_cidr::start(&room);
     service_addresses::start(&room);

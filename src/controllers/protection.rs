@@ -1,6 +1,8 @@
 //! Lets storage go that is being deleted, once nobody uses it: claims, volumes and attribute classes.
 
 use crate::common::{Key, Room, unless_gone, watch_self};
+use crate::pods::node_name;
+use crate::storage::{claim_names, volume_phase};
 use api::core::{PersistentVolume, PersistentVolumeClaim};
 use api::slim::Pod;
 use api::storage::VolumeAttributesClass;
@@ -61,12 +63,10 @@ pub(crate) fn start(room: &Room) {
 /// The claims that a pod uses. One that is on no node uses none: it will not be started with a claim that
 /// is going.
 fn claims_of(pod: &Pod) -> Vec<Key> {
-    let Some(spec) = pod.spec.as_ref().filter(|spec| spec.node_name.is_some()) else { return Vec::new() };
-    let name = |volume: &api::slim::Volume| match &volume.persistent_volume_claim {
-        Some(claim) => claim.claim_name.to_string(),
-        None => format!("{}-{}", pod.name(), volume.name),
-    };
-    spec.volumes.iter().map(|volume| Key::new(pod.namespace(), &name(volume))).collect()
+    if node_name(pod).is_empty() {
+        return Vec::new();
+    }
+    claim_names(pod).map(|name| Key::new(pod.namespace(), &name)).collect()
 }
 
 fn classes_of_claim(claim: &PersistentVolumeClaim) -> Vec<String> {
@@ -82,10 +82,6 @@ fn class_of_volume(volume: &PersistentVolume) -> Option<&str> {
     volume.spec.as_ref()?.volume_attributes_class_name.as_deref()
 }
 
-fn is_bound(volume: &PersistentVolume) -> bool {
-    volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
-}
-
 impl Protection {
     async fn claim(self, key: Key) -> Result<Next, Error> {
         self.pods.synced().await;
@@ -97,7 +93,7 @@ impl Protection {
 
     async fn volume(self, key: Key) -> Result<Next, Error> {
         let Some(volume) = self.volumes.get("", &key.name) else { return Ok(Next::Done) };
-        self.let_go(&*volume, VOLUME, || is_bound(&volume)).await
+        self.let_go(&*volume, VOLUME, || volume_phase(&volume) == "Bound").await
     }
 
     async fn class(self, key: Key) -> Result<Next, Error> {
@@ -112,7 +108,7 @@ impl Protection {
         self.let_go(&*class, CLASS, used).await
     }
 
-    /// Removes a finalizer from what is being deleted and not used.
+    /// Removes a finalizer from what is being deleted and not used, and gives it back to what is not.
     async fn let_go<T: Whole>(
         &self,
         object: &T,
@@ -120,10 +116,16 @@ impl Protection {
         used: impl FnOnce() -> bool,
     ) -> Result<Next, Error> {
         let finalizers = object.meta().finalizers.as_deref().unwrap_or_default();
-        if !object.is_deleting() || !finalizers.iter().any(|own| own == finalizer) || used() {
+        let has = finalizers.iter().any(|own| own == finalizer);
+        if has != object.is_deleting() || (has && used()) {
             return Ok(Next::Done);
         }
-        let kept: Vec<&String> = finalizers.iter().filter(|own| *own != finalizer).collect();
+        let mut kept: Vec<&str> = finalizers.iter().map(String::as_str).collect();
+        if has {
+            kept.retain(|own| *own != finalizer);
+        } else {
+            kept.push(finalizer);
+        }
         let mut body = object.to_value().map_err(|error| Error::Decode(error.to_string()))?;
         body["metadata"]["finalizers"] = json!(kept);
         let path = format!("{}/{}", client::path_of::<T>(object.namespace()), object.name());
