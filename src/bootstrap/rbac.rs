@@ -236,8 +236,8 @@ mod tests {
     fn the_file_gives_kubernetes_objects() {
         let all = defaults().unwrap();
         let everything = [&all.cluster_roles, &all.roles, &all.cluster_role_bindings, &all.role_bindings];
-        // Kubernetes', and one role and binding of knarr's own: `knarr:service-addresses`.
-        assert_eq!(everything.map(Vec::len), [71, 7, 52, 7]);
+        // Kubernetes', and two roles and bindings of knarr's own.
+        assert_eq!(everything.map(Vec::len), [72, 7, 53, 7]);
         let admin = find(&all.cluster_roles, "cluster-admin");
         assert_eq!(
             admin["rules"],

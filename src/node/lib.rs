@@ -31,6 +31,7 @@ mod protocols {
 }
 mod registration;
 mod spdy;
+mod storage;
 mod streaming;
 mod volumes;
 mod watch_folder;

@@ -12,5 +12,6 @@ mod main_job;
 mod pods;
 mod proxying;
 mod soak;
+mod storage;
 mod support;
 mod tidy;

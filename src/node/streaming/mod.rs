@@ -8,9 +8,10 @@ mod websocket;
 
 use crate::config::Tls;
 use crate::pods::Pods;
+use crate::storage::{self, Wanted};
 use crate::{Context, Error};
 use base::{Body, Phase, Shutdown, full_body};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -164,7 +165,20 @@ async fn answer(service: &Service, caller: &Caller, request: Request<Incoming>) 
         Some(Route::Summary) => read::summary(service).await,
         Some(Route::Metrics) => Ok(read::metrics(service)),
         Some(Route::ResourceMetrics) => read::resource_metrics(service).await,
+        Some(Route::Storage(folder)) => storage(service, request.method(), &folder),
         None => Err((StatusCode::NOT_FOUND, "404 page not found".to_owned())),
     };
     answered.unwrap_or_else(refused)
+}
+
+/// Makes or removes a folder of the class `local-path`; the answer says where it is.
+fn storage(service: &Service, method: &Method, folder: &str) -> Result<Response<Body>, Refusal> {
+    let wanted = match *method {
+        Method::PUT => Wanted::There,
+        Method::DELETE => Wanted::Gone,
+        _ => return Err((StatusCode::METHOD_NOT_ALLOWED, "PUT or DELETE".to_owned())),
+    };
+    let settled = storage::settle(&service.context.config, folder, wanted);
+    let path = settled.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(read::json_answer(&json!({"path": path})))
 }

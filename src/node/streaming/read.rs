@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 /// Pieces of a log on their way; a slow reader slows the reading down.
 const PIECES: usize = 16;
 
-fn json_answer(value: &Value) -> Response<Body> {
+pub(super) fn json_answer(value: &Value) -> Response<Body> {
     let mut response = Response::new(full_body(value.to_string()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

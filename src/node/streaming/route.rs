@@ -42,13 +42,18 @@ pub(crate) enum Route {
     Logs(Of, Logs),
     Exec(Of, Exec),
     Attach(Of, Streams),
-    PortForward { namespace: String, pod: String },
+    PortForward {
+        namespace: String,
+        pod: String,
+    },
     Run(Of, Vec<String>),
     Pods,
     Health,
     Summary,
     Metrics,
     ResourceMetrics,
+    /// A folder of the class `local-path`.
+    Storage(String),
 }
 
 /// A query's pairs, decoded.
@@ -137,6 +142,7 @@ impl Route {
             ["stats", "summary"] => Self::Summary,
             ["metrics"] => Self::Metrics,
             ["metrics", "resource"] => Self::ResourceMetrics,
+            ["storage", folder] => Self::Storage((*folder).to_owned()),
             _ => return None,
         })
     }

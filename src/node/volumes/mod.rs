@@ -1,18 +1,21 @@
 //! A pod's volumes: made before its sandbox, kept up to date while it runs, taken down with it.
 
 mod atomic;
+mod claims;
 mod payload;
 
 use crate::pods::spec;
 use crate::protocols::runtime::v1 as cri;
 use crate::{Context, Error, files};
 use api::Object;
-use api::core::{Container, EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume, VolumeMount};
+use api::core::{
+    Container, EmptyDirVolumeSource, HostPathVolumeSource, PersistentVolume, Pod, Volume, VolumeMount,
+};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Gid, chown};
 use payload::Freshness;
 use std::collections::HashMap;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 pub(crate) use payload::{renewal, token_request, watched};
@@ -38,8 +41,13 @@ fn folder(context: &Context, pod: &Pod, plugin: &str, volume: &str) -> PathBuf {
 pub(crate) async fn prepare(context: &Context, pod: &Pod) -> Result<Volumes, Error> {
     let mut volumes = Volumes::default();
     for volume in spec::spec(pod).volumes.iter().flatten() {
-        let path = one(context, pod, volume, &mut volumes).await.map_err(|error| {
-            Error::Volume(format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name))
+        let persistent = claims::resolve(context, pod, volume).await?;
+        let (name, made) = match &persistent {
+            Some(persistent) => (persistent.name(), claimed(pod, persistent)),
+            None => (volume.name.as_str(), one(context, pod, volume, &mut volumes).await),
+        };
+        let path = made.map_err(|error| {
+            Error::Volume(format!("MountVolume.SetUp failed for volume {name:?} : {error}"))
         })?;
         volumes.paths.insert(volume.name.clone(), path);
     }
@@ -69,6 +77,27 @@ async fn one(context: &Context, pod: &Pod, volume: &Volume, all: &mut Volumes) -
     }
     files::make_folder_exact(&path, 0o777)?;
     atomic::write(&path, &payload.files, group)?;
+    Ok(path)
+}
+
+/// A persistent volume that lies on this machine.
+fn claimed(pod: &Pod, volume: &PersistentVolume) -> Result<PathBuf, Error> {
+    let spec = volume.spec.as_ref();
+    if let Some(source) = spec.and_then(|spec| spec.host_path.as_ref()) {
+        return host_path(source);
+    }
+    let Some(source) = spec.and_then(|spec| spec.local.as_ref()) else {
+        return Err(Error::Volume("its type is not supported by this node".to_owned()));
+    };
+    let path = PathBuf::from(&source.path);
+    if !path.is_dir() {
+        return Err(Error::Volume(format!("path {:?} does not exist", source.path)));
+    }
+    if let Some((group, spare)) = claims::group(pod)
+        && !(spare && is_owned(&path, group)?)
+    {
+        own_all(&path, group)?;
+    }
     Ok(path)
 }
 
@@ -122,11 +151,36 @@ fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<i64>) -> 
 
 /// Gives a folder to the pod's group, and everything made in it later too.
 fn own(path: &Path, group: i64) -> Result<(), Error> {
+    give(path, group, 0o2770)
+}
+
+fn give(path: &Path, group: i64, more: u32) -> Result<(), Error> {
     let gid = Gid::from_raw(u32::try_from(group).unwrap_or(u32::MAX));
     chown(path, None, Some(gid)).map_err(|errno| files::at(path)(errno.into()))?;
     let mode = std::fs::metadata(path).map_err(files::at(path))?.permissions().mode();
-    let shared = std::fs::Permissions::from_mode(mode & 0o777 | 0o2770);
+    let shared = std::fs::Permissions::from_mode(mode & 0o777 | more);
     std::fs::set_permissions(path, shared).map_err(files::at(path))
+}
+
+/// The folder is the pod's group's, and so will be what is made in it.
+fn is_owned(path: &Path, group: i64) -> Result<bool, Error> {
+    let metadata = std::fs::metadata(path).map_err(files::at(path))?;
+    Ok(i64::from(metadata.gid()) == group && metadata.mode() & 0o2770 == 0o2770)
+}
+
+/// Gives everything in a folder to the pod's group; links are left as they are.
+fn own_all(path: &Path, group: i64) -> Result<(), Error> {
+    own(path, group)?;
+    for entry in std::fs::read_dir(path).map_err(files::at(path))? {
+        let entry = entry.map_err(files::at(path))?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(files::at(path))?);
+        if kind.is_dir() {
+            own_all(&path, group)?;
+        } else if kind.is_file() {
+            give(&path, group, 0o660)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_mounted(path: &Path) -> bool {
@@ -200,10 +254,13 @@ impl Volumes {
         Ok(list)
     }
 
-    /// What the API server gives is not the pod's to change.
+    /// What the API server gives is not the pod's to change, nor is a claim that it only reads.
     fn is_read_only(&self, pod: &Pod, name: &str) -> bool {
         let volume = spec::spec(pod).volumes.iter().flatten().find(|volume| volume.name == name);
-        volume.is_some_and(|volume| payload::source(volume).is_some())
+        volume.is_some_and(|volume| {
+            let claim = volume.persistent_volume_claim.as_ref();
+            payload::source(volume).is_some() || claim.is_some_and(|claim| claim.read_only == Some(true))
+        })
     }
 
     /// The folder or file of a subPath. It is opened step by step without following links, so that a

@@ -49,6 +49,9 @@ impl NodeAuthorizer {
             ("", "secrets" | "configmaps" | "persistentvolumeclaims") if reads => {
                 !attributes.name.is_empty() && self.is_used(node, attributes)
             }
+            ("", "persistentvolumes") if reads => {
+                attributes.verb == "get" && self.is_claimed(node, attributes.name)
+            }
             ("", "serviceaccounts") => {
                 attributes.subresource == "token"
                     && attributes.verb == "create"
@@ -74,7 +77,24 @@ impl NodeAuthorizer {
         own.any(|record| {
             let pod = read(record);
             refers(&pod["spec"], attributes.resource, attributes.name)
+                || (attributes.resource == "persistentvolumeclaims" && owns(&pod, attributes.name))
         })
+    }
+
+    /// Whether a pod on the node uses the claim that the volume is bound to.
+    fn is_claimed(&self, node: &str, volume: &str) -> bool {
+        let snapshot = self.records.snapshot();
+        let Some(record) = snapshot.get(&format!("persistentvolumes/{volume}")) else { return false };
+        let volume = read(record);
+        let reference = &volume["spec"]["claimRef"];
+        let text = |field: &str| reference[field].as_str().unwrap_or_default();
+        let claim = Attributes {
+            resource: "persistentvolumeclaims",
+            namespace: text("namespace"),
+            name: text("name"),
+            ..Attributes::default()
+        };
+        !claim.name.is_empty() && self.is_used(node, &claim)
     }
 }
 
@@ -89,6 +109,16 @@ fn refers(spec: &Value, resource: &str, name: &str) -> bool {
         _ => &["serviceAccountName"],
     };
     mentions(spec, keys, name)
+}
+
+/// Whether a claim is one of the pod's own, which are named after it and a volume.
+fn owns(pod: &Value, claim: &str) -> bool {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let volume = claim.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    volume.is_some_and(|volume| {
+        volumes.into_iter().any(|own| own["name"] == volume && !own["ephemeral"].is_null())
+    })
 }
 
 fn mentions(value: &Value, keys: &[&str], name: &str) -> bool {

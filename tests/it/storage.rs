@@ -1,0 +1,3 @@
+//! Storage on a real node.
+
+mod local_path;
