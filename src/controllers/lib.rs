@@ -5,6 +5,8 @@
 //! on a cache that is older than their own writes. Start reading at [`start`], then `replicaset.rs`,
 //! the plainest of them.
 
+mod attach;
+mod attach_runner;
 mod autoscaler;
 mod autoscaler_metrics;
 mod autoscaler_runner;
@@ -29,6 +31,7 @@ mod disruption;
 mod endpoints;
 mod ephemeral;
 mod eviction;
+mod expansion;
 mod garbage;
 mod garbage_runner;
 #[cfg(test)]
@@ -141,7 +144,9 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     protection::start(&room);
     binder_runner::start(&room);
     local_path::start(&room);
+    attach_runner::start(&room);
     ephemeral::start(&room);
+    expansion::start(&room);
     quota::start(&room);
     service_cidr::start(&room);
     service_addresses::start(&room);
