@@ -10,6 +10,7 @@ mod flow;
 mod policies;
 mod publishing;
 mod quotas;
+mod storage;
 mod webhooks;
 
 use crate::support::cluster::{Cluster, SOON};
@@ -122,6 +123,16 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("budgets_count_pods", disruptions::budgets_count_pods),
     ("budget_status_changes", disruptions::budget_status_changes),
     ("evictions_wait_for_budgets", disruptions::evictions_wait_for_budgets),
+    ("drivers_live", storage::drivers_live),
+    ("driver_nodes_live", storage::driver_nodes_live),
+    ("classes_live", storage::classes_live),
+    ("attribute_classes_live", storage::attribute_classes_live),
+    ("attachments_live", storage::attachments_live),
+    ("attachment_status", storage::attachment_status),
+    ("capacities_live", storage::capacities_live),
+    ("volumes_live", storage::volumes_live),
+    ("volume_status", storage::volume_status),
+    ("inline_drivers", storage::inline_drivers),
 ];
 
 type WithKubectl = (&'static str, fn(&Cluster, &Https));
