@@ -37,6 +37,7 @@ mod deployment;
 mod deployment_status;
 #[cfg(test)]
 mod deployment_tests;
+mod device_eviction;
 mod disruption;
 mod endpoints;
 mod ephemeral;
@@ -73,6 +74,7 @@ mod quota;
 mod registration;
 mod replicaset;
 mod replicated;
+mod resource_claims;
 mod rollout;
 mod service_account;
 mod service_addresses;
@@ -168,6 +170,8 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     attach_runner::start(&room);
     ephemeral::start(&room);
     expansion::start(&room);
+    resource_claims::start(&room);
+    device_eviction::start(&room);
     quota::start(&room);
     service_cidr::start(&room);
     service_addresses::start(&room);

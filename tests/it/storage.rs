@@ -1,7 +1,8 @@
-//! Storage: claims, volumes, and who provides and attaches them. One cluster has a node and its class
+//! Storage: claims, volumes, and who provides and attaches them; and claims of devices, which go alike. One cluster has a node and its class
 //! `local-path`; the other is a control plane, where the test plays provisioners, attachers and kubelets.
 
 mod claims;
+mod devices;
 mod local_path;
 
 use crate::support::https::{Https, JSON, MERGE};

@@ -19,7 +19,8 @@ pub use meta::{
 };
 pub use pod::{
     Container, ContainerPort, ContainerState, ContainerStateTerminated, ContainerStatus,
-    PersistentVolumeClaimVolumeSource, Pod, PodCondition, PodIP, PodSchedulingGate, PodSpec, PodStatus,
-    ResourceRequirements, Volume,
+    PersistentVolumeClaimVolumeSource, Pod, PodCondition, PodExtendedResourceClaimStatus, PodIP,
+    PodResourceClaim, PodResourceClaimStatus, PodSchedulingGate, PodSpec, PodStatus, ResourceRequirements,
+    Volume,
 };
 pub use revision::ControllerRevision;

@@ -68,6 +68,16 @@ pub struct PodSpec {
     /// Only those that are claims of storage.
     #[serde(deserialize_with = "claims")]
     pub volumes: Box<[Volume]>,
+    pub resource_claims: Option<Box<[PodResourceClaim]>>,
+}
+
+/// A claim of devices: one that somebody made, or the pod's own from a template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodResourceClaim {
+    pub name: Box<str>,
+    pub resource_claim_name: Option<Box<str>>,
+    pub resource_claim_template_name: Option<Box<str>>,
 }
 
 /// A volume that is a claim of storage.
@@ -140,6 +150,23 @@ pub struct PodStatus {
     pub pod_ips: Option<Box<[PodIP]>>,
     pub container_statuses: Option<Box<[ContainerStatus]>>,
     pub init_container_statuses: Option<Box<[ContainerStatus]>>,
+    pub resource_claim_statuses: Option<Box<[PodResourceClaimStatus]>>,
+    pub extended_resource_claim_status: Option<Box<PodExtendedResourceClaimStatus>>,
+}
+
+/// Which claim was made for the pod; none if it needs none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodResourceClaimStatus {
+    pub name: Box<str>,
+    pub resource_claim_name: Option<Box<str>>,
+}
+
+/// The claim that stands for devices which the pod asks for as resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodExtendedResourceClaimStatus {
+    pub resource_claim_name: Box<str>,
 }
 
 /// One of a pod's addresses.

@@ -1,6 +1,6 @@
 //! Claims, volumes and attachments on a control plane: the test plays provisioners, attachers and kubelets.
 
-use super::{get, made, patched};
+use super::{devices, get, made, patched};
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::https::Https;
 use crate::support::process::wait_for;
@@ -24,6 +24,9 @@ const CASES: &[(&str, fn(&Https))] = &[
     ("own_claims_of_pods", own_claims_of_pods),
     ("attaching", attaching),
     ("given_up_nodes", given_up_nodes),
+    ("claims_from_templates", devices::claims_from_templates),
+    ("claims_are_given_back", devices::claims_are_given_back),
+    ("tainted_devices", devices::tainted_devices),
 ];
 
 #[test]
@@ -79,7 +82,7 @@ fn node(https: &Https, name: &str) {
 }
 
 #[track_caller]
-fn until(https: &Https, path: &str, what: impl Fn(&Value) -> bool) -> Value {
+pub(super) fn until(https: &Https, path: &str, what: impl Fn(&Value) -> bool) -> Value {
     let mut last = Value::Null;
     let deadline = base::clock::instant() + SOON;
     wait_for(path, SOON * 2, || {
@@ -96,18 +99,18 @@ fn phase(https: &Https, path: &str, phase: &str) -> Value {
 }
 
 #[track_caller]
-fn gone(https: &Https, path: &str) {
+pub(super) fn gone(https: &Https, path: &str) {
     wait_for(path, SOON, || (get(https, path).0 == 404).then_some(()));
 }
 
-fn deleted(https: &Https, path: &str) {
+pub(super) fn deleted(https: &Https, path: &str) {
     let (code, answer) = https.call("DELETE", path);
     assert!(code == 200 || code == 202, "{answer}");
 }
 
 /// The message of an event.
 #[track_caller]
-fn event(https: &Https, about: &str, reason: &str) -> String {
+pub(super) fn event(https: &Https, about: &str, reason: &str) -> String {
     let path = format!("{EVENTS}?fieldSelector=involvedObject.name={about}");
     wait_for(&format!("{reason} of {about}"), SOON, || {
         let list = get(https, &path).1;

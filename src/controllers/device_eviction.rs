@@ -1,0 +1,197 @@
+//! Deletes pods whose devices are tainted with `NoExecute` in their driver's ResourceSlices, unless their claims
+//! tolerate it, or no longer (KEP-5055).
+
+use crate::common::{self, Key, Room, watch_self};
+use crate::pods::{is_active, node_name};
+use api::Object;
+use api::core::{Taint, Toleration};
+use api::meta::{DeleteOptions, Preconditions};
+use api::resource::{
+    Device, DeviceRequestAllocationResult, DeviceTaint, DeviceToleration, ResourceClaim, ResourceSlice,
+    ResourceSliceSpec,
+};
+use api::slim::Pod;
+use api::taints::covers;
+use base::clock;
+use client::{Cache, Client, Error, Next, Queue, Recorder};
+use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+
+const EFFECT: &str = "NoExecute";
+
+#[derive(Clone)]
+struct Evictor {
+    client: Client,
+    claims: Cache<ResourceClaim>,
+    slices: Cache<ResourceSlice>,
+    pods: Cache<Pod>,
+    recorder: Recorder,
+}
+
+pub(crate) fn start(room: &Room) {
+    let evictor = Evictor {
+        client: room.client.clone(),
+        claims: room.caches.of(),
+        slices: room.caches.of(),
+        pods: room.caches.of(),
+        recorder: room.recorder("device-taint-eviction"),
+    };
+    let queue = Queue::new("device taints");
+    watch_self(&evictor.claims, &queue);
+    let (tainted, claims) = (queue.clone(), evictor.claims.clone());
+    evictor.slices.on_change(move |change| {
+        let pool = &change.object().spec;
+        let claims = claims.snapshot();
+        let using = claims.iter().filter(|claim| {
+            devices(claim).iter().any(|device| device.driver == pool.driver && device.pool == pool.pool.name)
+        });
+        using.for_each(|claim| tainted.add(Key::of(&**claim)));
+    });
+    let (bound, claims) = (queue.clone(), evictor.claims.clone());
+    evictor.pods.on_change(move |change| {
+        let is_bound = |pod: &Arc<Pod>| !node_name(pod).is_empty();
+        let Some(pod) = change.new.as_ref().filter(|pod| is_bound(pod)) else { return };
+        let has_claims = pod.spec.as_ref().is_some_and(|spec| spec.resource_claims.is_some());
+        if has_claims && !change.old.as_ref().is_some_and(is_bound) {
+            let claims = claims.snapshot();
+            let own =
+                claims.in_namespace(pod.namespace()).filter(|claim| consumers(claim).contains(&pod.uid()));
+            own.for_each(|claim| bound.add(Key::of(&**claim)));
+        }
+    });
+    room.work("device taint eviction", &queue, 2, move |key| evictor.clone().sync(key));
+}
+
+fn devices(claim: &ResourceClaim) -> &[DeviceRequestAllocationResult] {
+    let allocation = claim.status.as_ref().and_then(|status| status.allocation.as_ref());
+    let devices = allocation.and_then(|allocation| allocation.devices.as_ref());
+    devices.and_then(|devices| devices.results.as_deref()).unwrap_or_default()
+}
+
+/// The uids of those for whom a claim is reserved.
+fn consumers(claim: &ResourceClaim) -> Vec<&str> {
+    let reserved = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
+    reserved.map(|consumer| consumer.uid.as_str()).collect()
+}
+
+/// A device as the latest generation of its pool has it.
+fn device<'a>(slices: &'a [&ResourceSliceSpec], of: &DeviceRequestAllocationResult) -> Option<&'a Device> {
+    let pool = slices.iter().filter(|slice| slice.driver == of.driver && slice.pool.name == of.pool);
+    let latest = pool.clone().map(|slice| slice.pool.generation).max()?;
+    let current = pool.filter(|slice| slice.pool.generation == latest);
+    current.flat_map(|slice| slice.devices.iter().flatten()).find(|device| device.name == of.device)
+}
+
+/// Devices are tainted as nodes are.
+fn taint(of: &DeviceTaint) -> Taint {
+    Taint {
+        key: of.key.clone(),
+        value: of.value.clone(),
+        effect: of.effect.clone(),
+        time_added: of.time_added.clone(),
+    }
+}
+
+fn toleration(of: &DeviceToleration) -> Toleration {
+    Toleration {
+        key: of.key.clone(),
+        operator: of.operator.clone(),
+        value: of.value.clone(),
+        effect: of.effect.clone(),
+        toleration_seconds: of.toleration_seconds,
+    }
+}
+
+/// When the pods of a device have to leave by a taint, if ever: the shortest toleration counts, unless one is for
+/// ever. Only a toleration of this very effect is one.
+fn leaves(taint: &Taint, tolerations: &[Toleration], noticed: Timestamp) -> Option<Timestamp> {
+    let covering = tolerations
+        .iter()
+        .filter(|toleration| toleration.effect.as_deref() == Some(EFFECT) && covers(toleration, taint));
+    let limits: Option<Vec<i64>> = covering.map(|toleration| toleration.toleration_seconds).collect();
+    let limit_s = limits?.into_iter().min().unwrap_or(0).max(0);
+    let since = taint.time_added.as_ref().map_or(noticed, |time| time.0);
+    since.checked_add(SignedDuration::from_secs(limit_s)).ok()
+}
+
+/// When the pods of a claim have to leave, if ever: at the earliest for any of its devices.
+fn plan(claim: &ResourceClaim, slices: &[&ResourceSliceSpec], noticed: Timestamp) -> Option<Timestamp> {
+    let of_device = |allocated: &DeviceRequestAllocationResult| {
+        let tolerations: Vec<_> = allocated.tolerations.iter().flatten().map(toleration).collect();
+        let taints = device(slices, allocated).into_iter().flat_map(|device| device.taints.iter().flatten());
+        let evicting = taints.map(taint).filter(|taint| taint.effect == EFFECT);
+        evicting.filter_map(|taint| leaves(&taint, &tolerations, noticed)).min()
+    };
+    devices(claim).iter().filter_map(of_device).min()
+}
+
+impl Evictor {
+    async fn sync(self, key: Key) -> Result<Next, Error> {
+        self.slices.synced().await;
+        self.pods.synced().await;
+        let Some(claim) = self.claims.get(&key.namespace, &key.name) else { return Ok(Next::Done) };
+        let slices = self.slices.snapshot();
+        let specs: Vec<&ResourceSliceSpec> = slices.iter().map(|slice| &slice.spec).collect();
+        let now = clock::now();
+        let Some(at) = plan(&claim, &specs, now) else { return Ok(Next::Done) };
+        if at > now {
+            return Ok(Next::After(Duration::try_from(at.duration_since(now)).unwrap_or_default()));
+        }
+        let (pods, uids) = (self.pods.snapshot(), consumers(&claim));
+        let using = pods.in_namespace(&key.namespace).filter(|pod| uids.contains(&pod.uid()));
+        for pod in using.filter(|pod| is_active(pod) && !node_name(pod).is_empty()) {
+            self.recorder.normal(&**pod, "DeviceTaintManagerEviction", "Marking for deletion".to_owned());
+            let why = "Device Taint manager: deleting due to NoExecute taint";
+            let why = ("DeletionByDeviceTaintManager", why);
+            common::disrupt(&self.client, pod, Some(why), None).await?;
+            let preconditions = Preconditions { uid: Some(pod.uid().to_owned()), ..Preconditions::default() };
+            let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
+            let deleted = self.client.delete::<Pod>(pod.namespace(), pod.name(), &options).await;
+            common::unless_gone(deleted)?;
+        }
+        Ok(Next::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn slice(generation: i64, taints: Value) -> ResourceSliceSpec {
+        serde_json::from_value(json!({"driver": "gpu.test", "nodeName": "n",
+            "pool": {"name": "n", "generation": generation, "resourceSliceCount": 1},
+            "devices": [{"name": "one", "taints": taints}, {"name": "two"}]}))
+        .unwrap()
+    }
+
+    fn claim(device: &str, tolerations: Value) -> ResourceClaim {
+        let result = json!({"request": "r", "driver": "gpu.test", "pool": "n", "device": device, "tolerations": tolerations});
+        serde_json::from_value(json!({"metadata": {"name": "c"}, "spec": {},
+            "status": {"allocation": {"devices": {"results": [result]}}}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn pods_leave_with_their_devices() {
+        let at = |seconds: i64| Timestamp::from_second(1_000 + seconds).unwrap();
+        let taint =
+            |effect: &str| json!([{"key": "broken", "effect": effect, "timeAdded": at(0).to_string()}]);
+        let tolerate = |seconds: Value, effect: Value| json!([{"key": "broken", "operator": "Exists", "effect": effect, "tolerationSeconds": seconds}]);
+        let (old, broken, shy) =
+            (slice(1, taint(EFFECT)), slice(2, taint(EFFECT)), slice(2, taint("NoSchedule")));
+        let of = |device: &str, tolerations: Value, slices: &[&ResourceSliceSpec]| {
+            let leaves = plan(&claim(device, tolerations), slices, at(10));
+            leaves.map(|leaves| leaves.as_second() - at(0).as_second())
+        };
+        assert_eq!(of("one", Value::Null, &[&broken]), Some(0));
+        assert_eq!(of("two", Value::Null, &[&broken]), None);
+        assert_eq!(of("one", Value::Null, &[&old, &shy]), None);
+        assert_eq!(of("one", tolerate(json!(30), json!(EFFECT)), &[&broken]), Some(30));
+        assert_eq!(of("one", tolerate(json!(-5), json!(EFFECT)), &[&broken]), Some(0));
+        assert_eq!(of("one", tolerate(Value::Null, json!(EFFECT)), &[&broken]), None);
+        // Only a toleration of this very effect keeps a pod.
+        assert_eq!(of("one", tolerate(Value::Null, Value::Null), &[&broken]), Some(0));
+    }
+}
