@@ -143,6 +143,7 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("root_certificates", accounts::root_certificates),
     ("accounts_live", accounts::accounts_live),
     ("accounts_change", accounts::accounts_change),
+    ("secrets_hold_tokens", accounts::secrets_hold_tokens),
     ("reviews_tell_what_calls_may", accounts::reviews_tell_what_calls_may),
     ("certificate_requests_live", accounts::certificate_requests_live),
 ];

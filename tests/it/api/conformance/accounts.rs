@@ -110,6 +110,40 @@ pub(super) fn reviews_tell_what_calls_may(https: &Https) {
     agree(true);
 }
 
+/// A Secret holds a token for as long as its account lives, and tells when it was used.
+pub(super) fn secrets_hold_tokens(https: &Https) {
+    const SECRETS: &str = "/api/v1/namespaces/conformance/secrets";
+    account(https, "holding");
+    let metadata = json!({"name": "held", "annotations": {"kubernetes.io/service-account.name": "holding"}});
+    made(
+        https,
+        SECRETS,
+        &json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": metadata}),
+    );
+    let path = format!("{SECRETS}/held");
+    let token =
+        wait_for("a token", SOON, || get(https, &path).1["data"]["token"].as_str().map(str::to_owned));
+    let (_, held) = get(https, &path);
+    assert_eq!(held["data"]["namespace"], STANDARD.encode("conformance"));
+    assert!(held["data"]["ca.crt"].is_string());
+    let token = String::from_utf8(STANDARD.decode(token).unwrap()).unwrap();
+    let review =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+    let reviewed = || {
+        made(https, "/apis/authentication.k8s.io/v1/tokenreviews", &review)["status"]["user"]["username"]
+            .clone()
+    };
+    assert_eq!(reviewed(), "system:serviceaccount:conformance:holding");
+    wait_for("the day of its use", SOON, || {
+        let (_, held) = get(https, &path);
+        held["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].as_str().map(drop)
+    });
+    assert_eq!(https.ask("DELETE", &format!("{ACCOUNTS}/holding")).send().code, 200);
+    wait_for("the token's end", SOON, || (get(https, &path).0 == 404).then_some(()));
+    assert_eq!(reviewed(), Value::Null);
+}
+
 /// A request for a certificate, and what is asked for as PEM in base64.
 fn request(name: &str, signer: &str, subject: (&str, &str), usages: &[&str]) -> Value {
     let mut params = CertificateParams::default();
