@@ -280,6 +280,7 @@ fn start_control(
         let own = pki.clone();
         let sign: controllers::Sign =
             Arc::new(move |signer, request, usages, life_s| own.sign(signer, request, usages, life_s));
+        start_account_tokens(server, pki, (controllers.clone(), caches.clone()), supervisor);
         controllers::start_certificates(sign, controllers.clone(), caches.clone(), supervisor);
         controllers::start_policy_status(check, controllers.clone(), caches.clone(), supervisor);
         controllers::start(control, controllers, caches.clone(), supervisor);
@@ -296,6 +297,23 @@ fn serve_metrics(server: &Server, caches: &Caches) {
     let metrics = metrics::Metrics::new(client_of(server, "system:metrics-server", &[]), caches);
     let name = format!("{}.{}", metrics::VERSION, metrics::GROUP);
     server.extend(&name, Arc::new(move |request| Box::pin(metrics.clone().answer(request))));
+}
+
+/// Starts to keep the Secrets that hold service accounts' tokens, which only the server can sign.
+fn start_account_tokens(
+    server: &Server,
+    pki: &bootstrap::Pki,
+    (client, caches): (Client, Caches),
+    supervisor: &Supervisor,
+) {
+    let (issuing, used) = (server.clone(), server.clone());
+    let issue: controllers::IssueToken =
+        Arc::new(move |namespace, account, secret| issuing.service_account_token(namespace, account, secret));
+    let used: controllers::UsedTokens = Arc::new(move || {
+        let server = used.clone();
+        Box::pin(async move { server.used_tokens().await })
+    });
+    controllers::start_account_tokens(pki.server_ca_pem(), (issue, used), client, caches, supervisor);
 }
 
 /// Starts to keep the APIServices of the groups that are served.

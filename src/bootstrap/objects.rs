@@ -37,6 +37,7 @@ pub async fn apply(client: &Client, config: &Config, pki: &Pki) -> Result<(), Er
     ensure(client, classes, priority_classes(), as_it_is).await?;
     ensure(client, "/apis/networking.k8s.io/v1/servicecidrs", vec![service_cidr(config)], as_it_is).await?;
     ensure(client, &format!("{system}/configmaps"), vec![authentication(pki)], with_data).await?;
+    ensure(client, &format!("{system}/configmaps"), vec![tracking()], as_it_is).await?;
     ensure(client, &format!("{system}/services"), vec![dns_service(config)], as_it_is).await?;
     ensure(client, "/api/v1/namespaces/default/services", vec![api_service(config)], as_it_is).await
 }
@@ -187,6 +188,16 @@ fn authentication(pki: &Pki) -> Value {
             "requestheader-uid-headers": "[\"X-Remote-Uid\"]",
             "requestheader-username-headers": "[\"X-Remote-User\"]",
         },
+    })
+}
+
+/// Since when the use of tokens in Secrets is noted.
+fn tracking() -> Value {
+    let name = "kube-apiserver-legacy-service-account-token-tracking";
+    let since = base::clock::now().strftime("%Y-%m-%d").to_string();
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "kube-system"},
+        "data": {"since": since},
     })
 }
 

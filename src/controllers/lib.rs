@@ -7,6 +7,7 @@
 
 mod attach;
 mod attach_runner;
+mod account_tokens;
 mod autoscaler;
 mod autoscaler_metrics;
 mod autoscaler_runner;
@@ -129,6 +130,23 @@ pub type Sign = Arc<dyn Fn(&str, &[u8], &[String], Option<i32>) -> Result<String
 /// Starts to approve and to sign requests for certificates.
 pub fn start_certificates(sign: Sign, client: Client, caches: Caches, supervisor: &Supervisor) {
     certificates::start(&Room { client, caches, supervisor: supervisor.clone() }, sign);
+}
+
+/// Makes the token that a Secret holds: by namespace, the account's name and uid, and the Secret's name.
+pub type IssueToken = Arc<dyn Fn(&str, (&str, &str), &str) -> Result<String, String> + Send + Sync>;
+
+/// Waits for uses of such tokens that their Secrets do not tell of, by namespace and name.
+pub type UsedTokens = Arc<dyn Fn() -> BoxFuture<'static, Vec<(String, String)>> + Send + Sync>;
+
+/// Starts to keep the Secrets that hold service accounts' tokens.
+pub fn start_account_tokens(
+    root_ca_pem: &str,
+    (issue, used): (IssueToken, UsedTokens),
+    client: Client,
+    caches: Caches,
+    supervisor: &Supervisor,
+) {
+    account_tokens::start(&Room { client, caches, supervisor: supervisor.clone() }, root_ca_pem, issue, used);
 }
 
 /// Starts what an API server keeps itself in Kubernetes: the APIServices of its own groups, whether others are

@@ -29,7 +29,7 @@ pub(crate) fn start(room: &Room, root_ca_pem: String) {
     let publisher = Publisher {
         client: room.client.clone(),
         namespaces: room.caches.of(),
-        accounts: room.caches.selected("", &format!("metadata.name={ACCOUNT}")),
+        accounts: room.caches.of(),
         certificates: room.caches.selected("", &format!("metadata.name={ROOT_CA}")),
         root_ca_pem: root_ca_pem.into(),
     };
@@ -40,7 +40,7 @@ pub(crate) fn start(room: &Room, root_ca_pem: String) {
     });
     let gone = queue.clone();
     publisher.accounts.on_change(move |change| {
-        if change.new.is_none() {
+        if change.new.is_none() && change.object().name() == ACCOUNT {
             gone.add(change.object().namespace().to_owned());
         }
     });

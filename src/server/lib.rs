@@ -182,6 +182,22 @@ impl Server {
         self.0.aggregation.check(name).await
     }
 
+    /// Makes the token that a Secret holds for a service account, given by its name and uid.
+    pub fn service_account_token(
+        &self,
+        namespace: &str,
+        account: (&str, &str),
+        secret: &str,
+    ) -> Result<String, String> {
+        self.0.registry.keys().issue_legacy(namespace, account, secret)
+    }
+
+    /// The Secrets, by namespace and name, whose tokens were used and whose labels do not say so, once there are
+    /// any.
+    pub async fn used_tokens(&self) -> Vec<(String, String)> {
+        self.0.authenticator.used().take().await
+    }
+
     /// What is to be warned of in a ValidatingAdmissionPolicy: fields, and what is wrong there for the kinds
     /// that it is for.
     pub async fn check_policy(&self, policy: serde_json::Value) -> Vec<(String, String)> {

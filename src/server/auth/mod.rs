@@ -110,6 +110,11 @@ impl Authenticator {
         self.certificates.authenticate(shown).ok_or_else(Refusal::unauthorized)
     }
 
+    /// Whose tokens were used.
+    pub(crate) fn used(&self) -> &tokens::legacy::Used {
+        self.tokens.used()
+    }
+
     /// The user of a token for one of these audiences, as a TokenReview asks; `[]` for the API's own.
     pub(crate) fn review(&self, token: &str, audiences: &[String]) -> Option<User> {
         self.tokens.authenticate(token, audiences)

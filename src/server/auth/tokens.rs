@@ -1,6 +1,8 @@
 //! Service account tokens: JWTs signed with ES256 (RFC 7515, 7518, 7519), bound to the objects they
 //! were made for, and good only while those exist.
 
+pub(super) mod legacy;
+
 use super::User;
 use crate::registry::Records;
 use base::clock;
@@ -151,16 +153,25 @@ pub(crate) fn service_account(namespace: &str, name: &str) -> User {
 pub(crate) struct TokenAuthenticator {
     keys: Arc<ServiceAccountKeys>,
     records: Records,
+    used: legacy::Used,
 }
 
 impl TokenAuthenticator {
     pub(crate) fn new(keys: Arc<ServiceAccountKeys>, records: Records) -> Self {
-        Self { keys, records }
+        Self { keys, records, used: legacy::Used::default() }
+    }
+
+    /// The Secrets whose tokens were used.
+    pub(crate) fn used(&self) -> &legacy::Used {
+        &self.used
     }
 
     /// The user of a token that is good now, for one of these audiences (`[]`: the API's own).
     pub(crate) fn authenticate(&self, token: &str, audiences: &[String]) -> Option<User> {
         let claims = self.keys.verify(token)?;
+        if claims["iss"] == legacy::ISSUER {
+            return self.legacy(token, &claims, audiences);
+        }
         let now = clock::now().as_second();
         let in_time = claims["nbf"].as_i64()? <= now && now < claims["exp"].as_i64()?;
         let own = [self.keys.issuer().to_owned()];

@@ -3,6 +3,7 @@
 use super::{get, items, made, patched, updated, version};
 use crate::support::cluster::SOON;
 use crate::support::https::Https;
+use crate::support::process::wait_for;
 use serde_json::{Value, json};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -16,13 +17,14 @@ fn is_published(https: &Https, (group, plural): (&str, &str), status: bool) {
     let (_, versions) = get(https, &format!("/apis/{group}"));
     assert!(named(&versions["versions"], "version", "v1"), "{versions}");
     let (_, resources) = get(https, &format!("/apis/{group}/v1"));
+    let plural = plural.rsplit('/').next().unwrap_or(plural);
     for name in [plural.to_owned(), format!("{plural}/status")].iter().take(1 + usize::from(status)) {
         assert!(named(&resources["resources"], "name", name), "{resources}");
     }
 }
 
-/// Every verb, in the order of an object's life. `change` is a patch of the spec; a `condition` of its status,
-/// where it has one.
+/// Every verb, in the order of an object's life. `plural` may be led by a namespace; `change` is a patch of the
+/// spec, if it has one; a `condition` of its status, where it has one.
 pub(super) fn lives(
     https: &Https,
     (group, plural): (&str, &str),
@@ -32,13 +34,17 @@ pub(super) fn lives(
 ) {
     is_published(https, (group, plural), condition.is_some());
     let collection = format!("/apis/{group}/v1/{plural}");
-    let (labelled, path) = (format!("{collection}?labelSelector=of%3Dlife"), format!("{collection}/life"));
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let (labelled, path) = (format!("{collection}?labelSelector=of%3Dlife"), format!("{collection}/{name}"));
     let since = version(&get(https, &labelled).1);
     let own = made(https, &collection, object);
     assert_eq!(get(https, &path).1["metadata"]["uid"], own["metadata"]["uid"]);
     assert_eq!(items(https, &labelled).len(), 1);
-    let changed =
-        patched(https, &path, &json!({"metadata": {"annotations": {"patched": "true"}}, "spec": change}));
+    let mut patch = json!({"metadata": {"annotations": {"patched": "true"}}});
+    if !change.is_null() {
+        patch["spec"] = change.clone();
+    }
+    let changed = patched(https, &path, &patch);
     assert_eq!(changed["metadata"]["annotations"]["patched"], "true");
     // The status is kept by somebody else.
     let changed =
@@ -52,10 +58,11 @@ pub(super) fn lives(
         updated(https, &status, |_| {});
     }
     assert_eq!(https.ask("DELETE", &path).send().code, 200);
-    assert_eq!(get(https, &path).0, 404);
+    // Some go once their controllers have let go.
+    wait_for("its end", SOON, || (get(https, &path).0 == 404).then_some(()));
     made(https, &collection, object);
     assert_eq!(https.ask("DELETE", &labelled).send().code, 200);
-    assert_eq!(items(https, &labelled), Vec::<Value>::new());
+    wait_for("the end of all", SOON, || items(https, &labelled).is_empty().then_some(()));
     let events = https.ask("GET", &format!("{labelled}&watch=true&resourceVersion={since}")).watch().unwrap();
     let seen = |kind: &str| loop {
         let event = events.next(SOON).unwrap().expect("the watch goes on");
