@@ -483,3 +483,7 @@ fn taint(text: &str) -> Result<api::core::Taint, Failure> {
         ..api::core::Taint::default()
     })
 }
+
+#[cfg(test)]
+#[path = "restart_tests.rs"]
+mod restart_tests;

@@ -210,10 +210,15 @@ fn due(view: &View<'_>, timetable: &Timetable, plan: &mut Plan) {
             format!("Missed scheduled time to start a job: {when}"),
         ));
     }
-    let name = name(cron, time);
-    let started = plan.active().iter().any(|one| one.name.as_ref() == Some(&name));
     let last = plan.status.last_schedule_time.as_ref().map(|time| time.0);
-    if started || last == Some(time) {
+    if last == Some(time) {
+        return;
+    }
+    let name = name(cron, time);
+    // It may have come to its end before there was time to note that it was started.
+    let is_active = plan.active().iter().any(|one| one.name.as_ref() == Some(&name));
+    if is_active || view.jobs.iter().any(|job| job.name() == name) {
+        plan.status.last_schedule_time = Some(Time(time));
         return;
     }
     let policy = cron.spec.concurrency_policy.as_deref();
