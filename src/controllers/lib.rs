@@ -5,9 +5,9 @@
 //! on a cache that is older than their own writes. Start reading at [`start`], then `replicaset.rs`,
 //! the plainest of them.
 
+mod account_tokens;
 mod attach;
 mod attach_runner;
-mod account_tokens;
 mod autoscaler;
 mod autoscaler_metrics;
 mod autoscaler_runner;
