@@ -10,8 +10,19 @@ fn workloads_run_update_and_roll_back() {
     let cluster = Cluster::new();
     cluster.apply(WORKLOADS);
     stateful(&cluster);
+    grows(&cluster);
     daemon(&cluster);
     cron(&cluster);
+}
+
+/// Pods that use more than they ask for become more, by what the node measures.
+fn grows(cluster: &Cluster) {
+    cluster.kubectl("autoscale deployment busy --min=1 --max=2 --cpu=50%");
+    cluster.kubectl("rollout status deployment/busy --timeout=60s");
+    cluster.pods_ready("app=busy", 2);
+    let said = cluster.event("busy", "SuccessfulRescale");
+    assert_eq!(said, "New size: 2; reason: cpu resource utilization (percentage of request) above target");
+    cluster.kubectl("delete hpa,deployment busy");
 }
 
 fn image(cluster: &Cluster, app: &str) -> Vec<String> {
