@@ -234,6 +234,7 @@ objects!(
     crate::core::ServiceAccount,
     crate::apps::Deployment,
     crate::apps::ReplicaSet,
+    crate::apps::StatefulSet,
     crate::batch::Job,
     crate::policy::PodDisruptionBudget,
     k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler,
