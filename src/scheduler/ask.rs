@@ -6,7 +6,7 @@ use crate::resources::{self, Resources};
 use crate::wishes::{Group, PodTerm};
 use api::Object;
 use api::core::{NodeAffinity, PodAffinityTerm, TopologySpreadConstraint, WeightedPodAffinityTerm};
-use api::slim::{Pod, PodSpec};
+use api::slim::{Pod, PodSpec, Volume};
 use std::sync::{Arc, LazyLock};
 
 /// The namespace and name of a pod; every clone is the same text.
@@ -230,6 +230,14 @@ fn host_ports(spec: &PodSpec) -> Box<[HostPort]> {
     on_host.collect()
 }
 
+/// The claim of a volume that is one: the one it names, or the one that is made for the pod.
+pub(crate) fn claim_name(pod: &Pod, volume: &Volume) -> String {
+    match &volume.persistent_volume_claim {
+        Some(claim) => claim.claim_name.to_string(),
+        None => format!("{}-{}", pod.name(), volume.name),
+    }
+}
+
 /// A pod, what it asks for, and who it is to others.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
@@ -237,11 +245,19 @@ pub(crate) struct Wanted {
     pub(crate) pod: Arc<Pod>,
     pub(crate) ask: Handle<Ask>,
     pub(crate) group: Handle<Group>,
+    /// The claims of storage that it mounts, as `namespace/name`.
+    pub(crate) claims: Box<[Text]>,
 }
 
 impl Wanted {
     pub(crate) fn spec(&self) -> &PodSpec {
         spec(&self.pod)
+    }
+
+    /// `status.startTime` in seconds; the end of time before there is one.
+    pub(crate) fn started(&self) -> i64 {
+        let started = self.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+        started.map_or(i64::MAX, |time| time.0.as_second())
     }
 
     /// The only nodes it can run on, were it to name them.

@@ -1,23 +1,34 @@
 //! Carries decisions out: binds pods, says why one waits, asks others to leave.
 
 use crate::ask::{Key, Wanted};
+use crate::claims::Chosen;
 use crate::preemption::Preemption;
 use crate::runner::{Scheduler, node_of};
+use crate::storage::{SELECTED_NODE, annotation, is_bound};
 use api::Object;
+use api::core::{PersistentVolume, PersistentVolumeClaim};
 use api::slim::Pod;
 use base::{Supervisor, clock};
 use client::{Client, Error, Patch, Recorder};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
+/// How long volumes may take (`bindTimeoutSeconds`).
+const VOLUMES_LIMIT: Duration = Duration::from_secs(600);
 /// The longest note an event may have; a longer one is cut with an ellipsis.
 const NOTE_BYTES: usize = 1_024;
 
 /// What becomes of a pod for now.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    Bind(String),
+    Bind {
+        node: String,
+        /// What its claims of storage get there.
+        volumes: Vec<Chosen>,
+    },
     Refuse(Refused),
 }
 
@@ -46,9 +57,20 @@ impl Binder {
         Self { scheduler, client, recorders }
     }
 
-    pub(crate) async fn carry_out(&self, wanted: Wanted, decision: Decision) {
+    /// `permit` is one of those that bound how many are at work.
+    pub(crate) async fn carry_out(&self, wanted: Wanted, decision: Decision, permit: OwnedSemaphorePermit) {
         match decision {
-            Decision::Bind(node) => self.bind(&wanted, &node).await,
+            Decision::Bind { node, volumes } if volumes.is_empty() => self.bind(&wanted, &node).await,
+            Decision::Bind { node, volumes } => {
+                // Making a volume may take minutes.
+                drop(permit);
+                let bound = self.bind_volumes(&wanted, &node, &volumes).await;
+                self.scheduler.lookup.storage.release(&wanted.key);
+                match bound {
+                    Ok(()) => self.bind(&wanted, &node).await,
+                    Err(why) => self.failed(&wanted, &format!("binding volumes: {why}")).await,
+                }
+            }
             Decision::Refuse(refused) => self.refuse(&wanted, refused).await,
         }
     }
@@ -70,14 +92,74 @@ impl Binder {
                     recorder.normal(&**pod, "Scheduled", message);
                 }
             }
-            Err(error) => {
-                self.scheduler.binding_failed(wanted);
-                if !error.is_not_found() {
-                    let message = format!("binding rejected: {error}");
-                    self.report(wanted, "SchedulerError", &message, None).await;
+            Err(error) if error.is_not_found() => self.scheduler.binding_failed(wanted),
+            Err(error) => self.failed(wanted, &format!("binding rejected: {error}")).await,
+        }
+    }
+
+    async fn failed(&self, wanted: &Wanted, message: &str) {
+        self.scheduler.binding_failed(wanted);
+        self.report(wanted, "SchedulerError", message, None).await;
+    }
+
+    /// Gives claims their volumes, or has those made, and waits until they are there.
+    async fn bind_volumes(&self, wanted: &Wanted, node: &str, volumes: &[Chosen]) -> Result<(), String> {
+        let storage = &self.scheduler.lookup.storage;
+        let namespace = wanted.pod.namespace();
+        for one in volumes {
+            let told = |error: Error| error.to_string();
+            match one {
+                Chosen::Volume { claim, volume } => {
+                    let claim = storage.claims.get(namespace, claim).ok_or("a claim is gone")?;
+                    let current = storage.volumes.get("", volume).ok_or("a volume is gone")?;
+                    let reference = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace,
+                        "name": claim.name(), "uid": claim.uid(), "resourceVersion": claim.metadata.resource_version});
+                    // With the version that was looked at: nobody else has it meanwhile.
+                    let metadata = json!({"resourceVersion": current.metadata.resource_version,
+                        "annotations": {"pv.kubernetes.io/bound-by-controller": "yes"}});
+                    let patch = Patch::Merge(json!({"metadata": metadata, "spec": {"claimRef": reference}}));
+                    let new =
+                        self.client.patch::<PersistentVolume>("", volume, &patch).await.map_err(told)?;
+                    storage.volumes.reached(new.revision()).await;
+                }
+                Chosen::Provision { claim } => {
+                    let patch = Patch::Merge(json!({"metadata": {"annotations": {SELECTED_NODE: node}}}));
+                    let new = self
+                        .client
+                        .patch::<PersistentVolumeClaim>(namespace, claim, &patch)
+                        .await
+                        .map_err(told)?;
+                    storage.claims.reached(new.revision()).await;
                 }
             }
         }
+        let bound = self.volumes_bound(wanted, node, volumes);
+        tokio::time::timeout(VOLUMES_LIMIT, bound)
+            .await
+            .unwrap_or_else(|_| Err("timed out waiting for the condition".to_owned()))
+    }
+
+    async fn volumes_bound(&self, wanted: &Wanted, node: &str, volumes: &[Chosen]) -> Result<(), String> {
+        let cache = &self.scheduler.lookup.storage.claims;
+        for one in volumes {
+            let (Chosen::Volume { claim, .. } | Chosen::Provision { claim }) = one;
+            loop {
+                let changed = cache.changed();
+                let current = cache.get(wanted.pod.namespace(), claim).ok_or("a claim is gone")?;
+                if is_bound(&current) {
+                    break;
+                }
+                let made_here = annotation(&current, SELECTED_NODE) == Some(node);
+                if matches!(one, Chosen::Provision { .. }) && !made_here {
+                    return Err(format!("provisioning failed for PVC {claim:?}"));
+                }
+                if self.current(&wanted.key).is_none() {
+                    return Err("pod does not exist any more".to_owned());
+                }
+                changed.await;
+            }
+        }
+        Ok(())
     }
 
     async fn refuse(&self, wanted: &Wanted, refused: Refused) {

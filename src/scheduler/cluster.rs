@@ -1,7 +1,7 @@
 //! The picture of the cluster that decisions are made from, kept current change by change: nodes and pods
 //! by small numbers, what they share once.
 
-use crate::ask::{Ask, HostPort, Key, Spread, Wanted};
+use crate::ask::{Ask, HostPort, Key, Spread, Wanted, claim_name};
 use crate::intern::{Handle, PerText, Pool, Text, Texts};
 use crate::nodes::Facts;
 use crate::profile::Args;
@@ -42,6 +42,10 @@ pub(crate) struct Placed {
     pub(crate) place: usize,
     /// The API says so; otherwise it is being bound.
     pub(crate) bound: bool,
+    /// The claims of storage that it mounts, as `namespace/name`.
+    pub(crate) claims: Box<[Text]>,
+    /// Its `status.startTime` in seconds, and the end of time before it has one.
+    pub(crate) started: i64,
 }
 
 /// All nodes with their pods.
@@ -59,6 +63,8 @@ pub(crate) struct Cluster {
     nodes: usize,
     /// On how many nodes an image is.
     images: PerText<i64>,
+    /// How many pods mount a claim.
+    claims: PerText<usize>,
     /// Where pods are nominated to run.
     nominations: HashMap<Key, usize>,
 }
@@ -130,6 +136,11 @@ impl Cluster {
         self.images.get(image).copied().unwrap_or(0)
     }
 
+    /// How many pods mount a claim of storage.
+    pub(crate) fn users_of_claim(&self, claim: &Text) -> usize {
+        self.claims.get(claim).copied().unwrap_or(0)
+    }
+
     pub(crate) fn social(&self, ask: &Handle<Ask>) -> &Social {
         &self.asks.states[ask.ix]
     }
@@ -148,7 +159,10 @@ impl Cluster {
             let social = self.social_of(&ask);
             self.asks.add(ask, social)
         });
-        Wanted { key: Key::of(&pod), pod, ask, group }
+        let volumes = pod.spec.iter().flat_map(|spec| &spec.volumes);
+        let claim = |volume| format!("{}/{}", pod.namespace(), claim_name(&pod, volume));
+        let claims = volumes.map(|volume| self.texts.of(&claim(volume))).collect();
+        Wanted { key: Key::of(&pod), pod, ask, group, claims }
     }
 
     fn social_of(&mut self, ask: &Ask) -> Social {
@@ -292,7 +306,15 @@ impl Cluster {
         let name = self.texts.of(node);
         let place = self.place_named(&name);
         let (ask, group) = (wanted.ask.clone(), wanted.group.clone());
-        self.add(Placed { key: wanted.key.clone(), ask, group, place, bound });
+        self.add(Placed {
+            key: wanted.key.clone(),
+            ask,
+            group,
+            place,
+            bound,
+            claims: wanted.claims.clone(),
+            started: wanted.started(),
+        });
     }
 
     /// Adds a pod; its number.
@@ -305,6 +327,9 @@ impl Cluster {
         if place.here {
             self.wishes.count_pod(&place.facts, placed.group.ix, &self.asks.states[ask.ix], 1);
         }
+        for claim in &placed.claims {
+            *self.claims.entry(claim.clone()).or_default() += 1;
+        }
         let key = placed.key.clone();
         let ix = self.pods.insert(placed);
         place.pods.push(ix);
@@ -316,6 +341,13 @@ impl Cluster {
     pub(crate) fn remove_pod(&mut self, key: &Key) -> Option<Placed> {
         let ix = self.at.remove(key)?;
         let placed = self.pods.remove(ix);
+        for claim in &placed.claims {
+            let users = self.claims.entry(claim.clone()).or_default();
+            *users = users.saturating_sub(1);
+            if *users == 0 {
+                self.claims.remove(claim);
+            }
+        }
         let place = &mut self.places[placed.place];
         let ask = &placed.ask;
         place.pods.retain(|pod| *pod != ix);

@@ -1,6 +1,7 @@
 //! One decision: where a pod goes, or in Kubernetes' words why it goes nowhere.
 
 use crate::ask::{Spread, Wanted};
+use crate::claims::Claims;
 use crate::cluster::{Cluster, Placed};
 use crate::intern::{Handle, Text};
 use crate::plugins::pods::{self, Preference};
@@ -9,6 +10,7 @@ use crate::plugins::{BEST, Filter, PLUGINS, PluginSet, Question, Reason, Refusal
 use crate::profile::Profile;
 use crate::resources::Resource;
 use crate::wishes::Wish;
+use crate::world::World;
 use std::collections::{BTreeMap, HashSet};
 
 /// In a large cluster not every node is looked at: this many that fit are enough to choose from.
@@ -21,6 +23,9 @@ pub(crate) struct Subject<'a> {
     pub(crate) wanted: &'a Wanted,
     /// Constraints that the profile gives to pods that have none of their own.
     pub(crate) defaults: &'a [(Spread, Handle<Wish>)],
+    /// What its claims of storage ask for, were there any.
+    pub(crate) claims: Option<&'a Claims>,
+    pub(crate) world: &'a dyn World,
 }
 
 /// What has to be known of a pod before nodes are looked at (`preFilter`).
@@ -38,6 +43,8 @@ pub(crate) struct Cycle<'a> {
     /// Nodes have to have all topologies of preferred constraints to be compared by them.
     pub(crate) whole_topologies: bool,
     pub(crate) images_known: bool,
+    pub(crate) claims: Option<&'a Claims>,
+    pub(crate) world: &'a dyn World,
     filters: Vec<(usize, &'static Filter)>,
 }
 
@@ -58,6 +65,8 @@ impl<'a> Cycle<'a> {
             preferred_spread: Vec::new(),
             whole_topologies: subject.defaults.is_empty() || !profile.args.system_spread,
             images_known: false,
+            claims: subject.claims,
+            world: subject.world,
             filters: Vec::new(),
         };
         let filters =
@@ -72,6 +81,17 @@ impl<'a> Cycle<'a> {
         self.preferred_spread = preferred(cluster, subject, fitting);
         let mut images = self.wanted.ask.images.iter();
         self.images_known = images.any(|image| cluster.spread_of_image(image) > 0);
+    }
+
+    /// Whether what the pods of a node take decides alone whether this pod can be there: nothing that looks
+    /// at pods has a say, nobody else is to come there, and the node itself would do.
+    pub(crate) fn amounts_decide(&self, cluster: &Cluster, place: usize) -> bool {
+        let fit = crate::profile::plugin("NodeResourcesFit");
+        let question = Question { cluster, cycle: self, place: cluster.place(place) };
+        let mut others = self.filters.iter().filter(|(plugin, _)| *plugin != fit);
+        self.filters.iter().any(|(plugin, _)| *plugin == fit)
+            && question.place.nominated.is_empty()
+            && others.all(|(_, filter)| !filter.looks_at_pods && (filter.refuse)(&question).is_none())
     }
 
     /// The first filter that refuses a node, as things are.
@@ -158,6 +178,8 @@ fn placed(wanted: &Wanted, place: usize) -> Placed {
         group: wanted.group.clone(),
         place,
         bound: false,
+        claims: wanted.claims.clone(),
+        started: wanted.started(),
     }
 }
 
@@ -183,6 +205,13 @@ impl Unfit {
             Some(reason) => format!("0/{} nodes are available: {reason}.", self.nodes),
             None => self.reasons.message(self.nodes, cycle_requests),
         }
+    }
+
+    /// A pod that no node can help.
+    pub(crate) fn at_once(nodes: usize, reason: String, plugin: &str) -> Self {
+        let mut unfit = Self { nodes, at_once: Some(reason), ..Self::default() };
+        unfit.plugins.insert(crate::profile::plugin(plugin));
+        unfit
     }
 
     pub(crate) fn has_nodes(&self) -> bool {
@@ -263,11 +292,7 @@ pub(crate) fn schedule(
     let (narrow, narrowed) = match narrow(cluster, subject) {
         Narrowed::All => (cluster.take_order(), false),
         Narrowed::To(places) => (places, true),
-        Narrowed::None(reason) => {
-            unfit.at_once = Some(reason);
-            unfit.plugins.insert(crate::profile::plugin("NodeAffinity"));
-            return Err(unfit);
-        }
+        Narrowed::None(reason) => return Err(Unfit::at_once(nodes, reason, "NodeAffinity")),
     };
     let enough = enough(narrow.len(), subject.profile.percentage_of_nodes_to_score);
     let mut fitting = Vec::with_capacity(enough);

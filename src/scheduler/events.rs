@@ -39,4 +39,6 @@ pub(crate) enum Event<'a> {
         new: Option<PodFacts<'a>>,
     },
     Own(OwnChange),
+    /// A claim, volume, class of storage or CSI node came, changed or went.
+    Storage,
 }

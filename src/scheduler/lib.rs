@@ -7,6 +7,7 @@
 
 mod ask;
 mod binder;
+mod claims;
 mod cluster;
 mod config;
 mod config_rules;
@@ -21,6 +22,7 @@ mod profile;
 mod queue;
 mod resources;
 mod runner;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod wishes;

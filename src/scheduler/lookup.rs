@@ -1,11 +1,13 @@
 //! The rest of the cluster, from the shared caches.
 
 use crate::ask::{Key, Wanted};
+use crate::claims::{Chosen, Claims};
+use crate::intern::Texts;
+use crate::storage::Storage;
 use crate::world::{Budget, World};
 use api::Object;
 use api::apps::{ReplicaSet, StatefulSet};
 use api::core::{ReplicationController, Service};
-use api::meta::Time;
 use api::policy::PodDisruptionBudget;
 use api::selector::Labels;
 use api::slim::Pod;
@@ -19,6 +21,7 @@ pub(crate) struct Lookup {
     stateful_sets: Cache<StatefulSet>,
     replication_controllers: Cache<ReplicationController>,
     budgets: Cache<PodDisruptionBudget>,
+    pub(crate) storage: Storage,
 }
 
 impl Lookup {
@@ -30,6 +33,7 @@ impl Lookup {
             stateful_sets: caches.of(),
             replication_controllers: caches.of(),
             budgets: caches.of(),
+            storage: Storage::new(caches),
         }
     }
 
@@ -40,6 +44,7 @@ impl Lookup {
         self.stateful_sets.synced().await;
         self.replication_controllers.synced().await;
         self.budgets.synced().await;
+        self.storage.synced().await;
     }
 
     /// The selector of whoever made the pod.
@@ -65,11 +70,6 @@ impl Lookup {
 }
 
 impl World for Lookup {
-    fn started(&self, pod: &Key) -> Option<Time> {
-        let (namespace, name) = pod.parts();
-        self.pods.get(namespace, name)?.status.as_ref()?.start_time.clone()
-    }
-
     fn is_preempted(&self, pod: &Key) -> bool {
         let (namespace, name) = pod.parts();
         let pod = self.pods.get(namespace, name);
@@ -94,6 +94,22 @@ impl World for Lookup {
             }
         });
         budgets.collect()
+    }
+
+    fn claims(&self, wanted: &Wanted, texts: &mut Texts) -> Result<Claims, String> {
+        self.storage.of(wanted, texts)
+    }
+
+    fn reserve(&self, pod: &Key, chosen: &[Chosen]) {
+        self.storage.reserve(pod, chosen);
+    }
+
+    fn csi_volume(&self, claim: &str) -> Option<(String, String)> {
+        self.storage.csi_volume(claim)
+    }
+
+    fn volume_limit(&self, node: &str, driver: &str) -> Option<usize> {
+        self.storage.limit(node, driver)
     }
 
     fn siblings(&self, wanted: &Wanted) -> Vec<Labels> {

@@ -5,6 +5,7 @@ use crate::intern::{Text, Texts};
 use crate::resources::Resources;
 use api::Object;
 use api::core::{self, Node, NodeSelectorRequirement, NodeSelectorTerm, Taint};
+use api::selector::Labels;
 use std::hash::{Hash, Hasher};
 
 /// What decides about pods of all that a node says.
@@ -47,6 +48,12 @@ impl Facts {
     /// The value of a label.
     pub(crate) fn label(&self, key: &Text) -> Option<&Text> {
         self.labels.iter().find(|(own, _)| own == key).map(|(_, value)| value)
+    }
+
+    /// Whether a label selector selects the node.
+    pub(crate) fn is_selected(&self, selector: &Labels) -> bool {
+        let value = |key: &str| self.labels.iter().find(|(own, _)| **own == *key).map(|(_, value)| &**value);
+        selector.matches_with(value)
     }
 
     pub(crate) fn same_labels(&self, other: &Self) -> bool {

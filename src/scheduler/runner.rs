@@ -15,6 +15,7 @@ use crate::queue::Queue;
 use crate::world::World;
 use api::Object;
 use api::core::{Namespace, Node};
+use api::meta::Time;
 use api::slim::{ContainerStatus, Pod};
 use base::clock::{self, Instant};
 use base::{Phase, Restart, Shutdown, Supervisor};
@@ -81,6 +82,18 @@ fn follow(scheduler: &Arc<Scheduler>) {
     scheduler.nodes.on_change(move |change| nodes.node_changed(change));
     let pods = scheduler.clone();
     scheduler.lookup.pods.on_change(move |change| pods.pod_changed(change));
+    let storage = &scheduler.lookup.storage;
+    follow_storage(scheduler, &storage.claims);
+    follow_storage(scheduler, &storage.volumes);
+    follow_storage(scheduler, &storage.classes);
+    follow_storage(scheduler, &storage.nodes);
+    follow_storage(scheduler, &storage.drivers);
+    follow_storage(scheduler, &storage.capacities);
+}
+
+fn follow_storage<T: Object>(scheduler: &Arc<Scheduler>, cache: &Cache<T>) {
+    let scheduler = scheduler.clone();
+    cache.on_change(move |_| scheduler.storage_changed());
 }
 
 async fn run(scheduler: Arc<Scheduler>, binder: Arc<Binder>, supervisor: Supervisor, shutdown: Shutdown) {
@@ -93,8 +106,7 @@ async fn run(scheduler: Arc<Scheduler>, binder: Arc<Binder>, supervisor: Supervi
         if let Some((wanted, decision)) = scheduler.decide() {
             let binder = binder.clone();
             supervisor.detached("binding a pod", Phase::Work, async move {
-                binder.carry_out(wanted, decision).await;
-                drop(permit);
+                binder.carry_out(wanted, decision, permit).await;
             });
             if shutdown.is_requested() {
                 return;
@@ -144,7 +156,12 @@ fn is_same_to_others(old: &Pod, new: &Pod) -> bool {
         && old.is_deleting() == new.is_deleting()
         && old.labels() == new.labels()
         && old.spec == new.spec
+        && started(old) == started(new)
         && same_sizes
+}
+
+fn started(pod: &Pod) -> Option<&Time> {
+    pod.status.as_ref()?.start_time.as_ref()
 }
 
 fn own_change(old: &Wanted, new: &Wanted) -> OwnChange {
@@ -203,6 +220,15 @@ impl Scheduler {
         self.wake.notify_one();
     }
 
+    fn storage_changed(&self) {
+        {
+            let mut state = self.state();
+            let State { cluster, queue, .. } = &mut *state;
+            State::happened(cluster, queue, &self.profiles, &Event::Storage);
+        }
+        self.wake.notify_one();
+    }
+
     fn pod_changed(&self, change: &Change<Pod>) {
         let pod = change.object();
         let there = change.new.is_some() && !is_finished(pod);
@@ -238,13 +264,22 @@ impl Scheduler {
         let State { cluster, queue, .. } = &mut *state;
         let wanted = cluster.wanted(pod.clone());
         let change = queue.get(&wanted.key).map(|old| own_change(old, &wanted)).unwrap_or_default();
-        if let Some(node) = nominated_node(pod).filter(|_| cluster.nomination(&wanted.key).is_none()) {
+        let told = nominated_node(pod);
+        let untold =
+            told.is_none() && queue.get(&wanted.key).is_some_and(|old| nominated_node(&old.pod).is_some());
+        if let Some(node) = told.filter(|_| cluster.nomination(&wanted.key).is_none()) {
             cluster.nominate(node, &wanted);
         }
+        let left = (untold && cluster.forget_nomination(&wanted.key).is_some()).then(|| wanted.clone());
         let event = Event::Own(change);
         queue.put(wanted, change, clock::instant(), |wanted, plugins| {
             helps(cluster, &self.profiles, wanted, plugins, &event)
         });
+        // Room that was kept for it is for others.
+        if let Some(wanted) = left {
+            let gone = PodFacts { group: &wanted.group, ask: &wanted.ask };
+            State::happened(cluster, queue, &self.profiles, &Event::Pod { old: Some(gone), new: None });
+        }
     }
 
     fn pod_gone(&self, key: &Key) {
@@ -313,24 +348,40 @@ impl State {
         } else {
             Vec::new()
         };
-        let subject = Subject { profile, wanted: &wanted, defaults: &defaults };
-        let decision = match schedule(&mut self.cluster, subject, &mut self.turn) {
-            Ok(place) => {
-                let node = self.cluster.place(place).facts.name.to_string();
-                self.cluster.forget_nomination(&wanted.key);
-                self.cluster.put_pod(&node, &wanted, false);
-                Decision::Bind(node)
+        let binds_volumes = !wanted.claims.is_empty() && profile.has_filter("VolumeBinding");
+        let claims = binds_volumes.then(|| world.claims(&wanted, &mut self.cluster.texts)).transpose();
+        let subject = Subject { profile, wanted: &wanted, defaults: &defaults, claims: None, world };
+        let decision = match claims {
+            Err(why) => {
+                let unfit = Unfit::at_once(self.cluster.len(), why, "VolumeBinding");
+                self.refused(subject, unfit, now)
             }
-            Err(unfit) => self.refused(subject, unfit, world, now),
+            Ok(claims) => self.decide_on(Subject { claims: claims.as_ref(), ..subject }, now),
         };
         Some((wanted, decision))
     }
 
-    fn refused(&mut self, subject: Subject<'_>, unfit: Unfit, world: &dyn World, now: Instant) -> Decision {
+    fn decide_on(&mut self, subject: Subject<'_>, now: Instant) -> Decision {
+        let wanted = subject.wanted;
+        match schedule(&mut self.cluster, subject, &mut self.turn) {
+            Ok(place) => {
+                let facts = &self.cluster.place(place).facts;
+                let node = facts.name.to_string();
+                let volumes = subject.claims.and_then(|claims| claims.choose(facts).ok()).unwrap_or_default();
+                subject.world.reserve(&wanted.key, &volumes);
+                self.cluster.forget_nomination(&wanted.key);
+                self.cluster.put_pod(&node, wanted, false);
+                Decision::Bind { node, volumes }
+            }
+            Err(unfit) => self.refused(subject, unfit, now),
+        }
+    }
+
+    fn refused(&mut self, subject: Subject<'_>, unfit: Unfit, now: Instant) -> Decision {
         let wanted = subject.wanted;
         let message = unfit.message(&Cycle::new(&self.cluster, subject).requests);
         let verdict = if unfit.has_nodes() && subject.profile.preempts {
-            preemption::plan(&mut self.cluster, subject, &unfit, world, self.turn)
+            preemption::plan(&mut self.cluster, subject, &unfit, self.turn)
         } else {
             Verdict::Nothing(String::new())
         };

@@ -3,17 +3,18 @@
 
 use crate::ask::{Key, Wanted};
 use crate::binder::Decision;
+use crate::claims::{Candidate, Chosen, Claims, Delayed};
 use crate::cluster::Cluster;
 use crate::config::{self, Written};
 use crate::events::{Event, OwnChange, PodFacts};
 use crate::intern::Texts;
+use crate::nodes::NodeSelector;
 use crate::plugins::{Hint, PLUGINS, PluginSet};
 use crate::profile::{Profile, plugin};
 use crate::queue::{Backoffs, Queue};
 use crate::runner::State;
 use crate::world::{Budget, World};
 use api::core::Node;
-use api::meta::Time;
 use api::selector::Labels;
 use api::slim::Pod;
 use base::clock;
@@ -25,23 +26,76 @@ use std::time::Duration;
 /// What is looked up, as a test says.
 #[derive(Default)]
 pub(crate) struct Fixed {
-    started: HashMap<String, i64>,
     budgets: Vec<Budget>,
     siblings: Vec<Labels>,
+    /// Of pods by their names, see [`claims`].
+    claims: HashMap<String, Value>,
+}
+
+/// `reachable` and `provision` are values of the label `zone`, `volumes` names with such a value, `zones`
+/// those of a zone's label, `exclusive` names of claims.
+fn claims(text: &Value, texts: &mut Texts) -> Result<Claims, String> {
+    let within = |zone: &Value, texts: &mut Texts| {
+        let term = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]});
+        NodeSelector::of(&serde_json::from_value(json!({"nodeSelectorTerms": [term]})).unwrap(), texts)
+    };
+    let list = |name: &str| text[name].as_array().cloned().unwrap_or_default();
+    let volumes = text["volumes"].as_object().cloned().unwrap_or_default();
+    let candidates = volumes
+        .iter()
+        .map(|(volume, zone)| Candidate { volume: volume.clone(), nodes: Some(within(zone, texts)) })
+        .collect();
+    let delayed = Delayed {
+        claim: "claim".to_owned(),
+        selected: text["selected"].as_str().map(|node| texts.of(node)),
+        candidates,
+        room: text.get("room").map(|_| Vec::new()),
+        provision: text.get("provision").map(|zone| within(zone, texts)),
+    };
+    Ok(Claims {
+        reachable: list("reachable").iter().map(|zone| within(zone, texts)).collect(),
+        lost: text["lost"] == true,
+        zones: list("zones")
+            .iter()
+            .map(|zone| (texts.of("zone"), vec![texts.of(zone.as_str().unwrap())]))
+            .collect(),
+        delayed: if text.get("volumes").is_some() || text.get("provision").is_some() {
+            vec![delayed]
+        } else {
+            vec![]
+        },
+        exclusive: list("exclusive").iter().map(|claim| texts.of(claim.as_str().unwrap())).collect(),
+        attached: list("attached")
+            .iter()
+            .map(|it| ("csi.example.com".to_owned(), it.as_str().unwrap().to_owned()))
+            .collect(),
+    })
 }
 
 impl World for Fixed {
-    fn started(&self, pod: &Key) -> Option<Time> {
-        let second = self.started.get(pod.parts().1)?;
-        Some(Time(jiff::Timestamp::from_second(*second).unwrap()))
-    }
-
     fn is_preempted(&self, pod: &Key) -> bool {
         pod.parts().1.starts_with("preempted")
     }
 
     fn budgets(&self) -> Vec<Budget> {
         self.budgets.clone()
+    }
+
+    fn claims(&self, wanted: &Wanted, texts: &mut Texts) -> Result<Claims, String> {
+        match self.claims.get(wanted.key.parts().1) {
+            Some(text) => claims(text, texts),
+            None => Err("persistentvolumeclaim \"none\" not found".to_owned()),
+        }
+    }
+
+    fn reserve(&self, _: &Key, _: &[Chosen]) {}
+
+    fn csi_volume(&self, claim: &str) -> Option<(String, String)> {
+        Some(("csi.example.com".to_owned(), claim.to_owned()))
+    }
+
+    fn volume_limit(&self, node: &str, _: &str) -> Option<usize> {
+        (node == "limited").then_some(1)
     }
 
     fn siblings(&self, _: &Wanted) -> Vec<Labels> {
@@ -102,7 +156,8 @@ fn decide(state: &mut State, profile: &Profile, world: &Fixed, wanted: &Arc<Pod>
     state.cluster.remove_pod(&wanted.key);
     state.cluster.forget_nomination(&wanted.key);
     match decision.unwrap().1 {
-        Decision::Bind(node) => node,
+        Decision::Bind { node, volumes } if volumes.is_empty() => node,
+        Decision::Bind { node, volumes } => format!("{node} with {volumes:?}"),
         Decision::Refuse(refused) => match refused.preemption {
             None => refused.message,
             Some(preemption) => {
@@ -143,7 +198,6 @@ fn run_case(lines: &[&str]) -> Vec<String> {
                 let wanted = cluster.wanted(pod(name, &yaml(rest)));
                 cluster.nominate(node, &wanted);
             }
-            "started" => drop(world.started.insert(name.to_owned(), rest.parse().unwrap())),
             "budget" => {
                 let selector = Labels::parse(name).unwrap();
                 let allowed = rest.parse().unwrap();
@@ -154,6 +208,7 @@ fn run_case(lines: &[&str]) -> Vec<String> {
                     disrupted: Vec::new(),
                 });
             }
+            "claims" => drop(world.claims.insert(name.to_owned(), yaml(rest))),
             "siblings" => world.siblings = vec![Labels::parse(name).unwrap()],
             "profile" => {
                 let written: Written = serde_json::from_value(yaml(&format!("{name} {rest}"))).unwrap();

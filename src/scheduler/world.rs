@@ -1,8 +1,9 @@
 //! What decisions look up beside the picture of the cluster, seldom and by name.
 
 use crate::ask::{Key, Wanted};
+use crate::claims::{Chosen, Claims};
+use crate::intern::Texts;
 use crate::wishes::Group;
-use api::meta::Time;
 use api::selector::Labels;
 
 /// A PodDisruptionBudget.
@@ -28,14 +29,23 @@ impl Budget {
 
 /// The rest of the cluster.
 pub(crate) trait World {
-    /// `status.startTime` of a pod.
-    fn started(&self, pod: &Key) -> Option<Time>;
-
     /// The pod is leaving because the scheduler asked it to.
     fn is_preempted(&self, pod: &Key) -> bool;
 
     /// All disruption budgets.
     fn budgets(&self) -> Vec<Budget>;
+
+    /// What the claims of a pod ask for, or why it cannot have them anywhere.
+    fn claims(&self, wanted: &Wanted, texts: &mut Texts) -> Result<Claims, String>;
+
+    /// Keeps the volumes that a pod is to get from others.
+    fn reserve(&self, pod: &Key, chosen: &[Chosen]);
+
+    /// Driver and handle of a claim's CSI volume (`namespace/name`).
+    fn csi_volume(&self, claim: &str) -> Option<(String, String)>;
+
+    /// How many volumes of a CSI driver a node takes, were there a limit.
+    fn volume_limit(&self, node: &str, driver: &str) -> Option<usize>;
 
     /// The selectors of the services and of the owner of a pod: with whom it is spread by default.
     fn siblings(&self, wanted: &Wanted) -> Vec<Labels>;

@@ -7,6 +7,7 @@ pub(crate) mod node;
 pub(crate) mod pods;
 pub(crate) mod resources;
 pub(crate) mod spread;
+pub(crate) mod volumes;
 
 use crate::ask::Wanted;
 use crate::cluster::{Cluster, Place};
@@ -72,6 +73,8 @@ pub(crate) struct Score {
 
 /// A filter.
 pub(crate) struct Filter {
+    /// It looks at what the node's pods are, not only at what they take.
+    pub(crate) looks_at_pods: bool,
     /// Whether any node can be out for this pod.
     pub(crate) applies: fn(&Cycle<'_>) -> bool,
     pub(crate) refuse: fn(&Question<'_>) -> Option<Refusal>,
@@ -117,7 +120,7 @@ impl PluginSet {
 }
 
 const fn filter(refuse: fn(&Question<'_>) -> Option<Refusal>, hint: fn(&Hint<'_>) -> bool) -> Option<Filter> {
-    Some(Filter { applies: |_| true, refuse, hint })
+    Some(Filter { looks_at_pods: false, applies: |_| true, refuse, hint })
 }
 
 const fn score(raw: fn(&Question<'_>) -> i64, scale: Scale) -> Option<Score> {
@@ -149,25 +152,41 @@ pub(crate) static PLUGINS: &[Plugin] = &[
     },
     Plugin {
         name: "NodeAffinity", weight: 2, points: &["preFilter", "preScore"],
-        filter: Some(Filter { applies: node::selects_nodes, refuse: node::affinity, hint: node::selected_now }),
+        filter: Some(Filter { looks_at_pods: false, applies: node::selects_nodes, refuse: node::affinity, hint: node::selected_now }),
         score: Some(Score { applies: node::prefers_nodes, raw: node::preferred, scale: Scale::Highest }),
     },
     Plugin {
         name: "NodePorts", weight: 0, points: &["preFilter"],
-        filter: Some(Filter { applies: node::has_ports, refuse: node::ports, hint: node::port_freed }), score: None,
+        filter: Some(Filter { looks_at_pods: true, applies: node::has_ports, refuse: node::ports, hint: node::port_freed }), score: None,
     },
     Plugin {
         name: "NodeResourcesFit", weight: 1, points: &["preFilter", "preScore"],
         filter: filter(resources::fit, resources::room_came), score: score(resources::allocation, Scale::AsIs),
     },
     Plugin {
+        name: "VolumeRestrictions", weight: 0, points: &["preFilter"],
+        filter: Some(Filter { looks_at_pods: true, applies: volumes::has_claims, refuse: volumes::restrictions, hint: volumes::volume_freed }), score: None,
+    },
+    Plugin {
+        name: "NodeVolumeLimits", weight: 0, points: &["preFilter"],
+        filter: Some(Filter { looks_at_pods: true, applies: volumes::has_claims, refuse: volumes::limits, hint: volumes::volume_freed }), score: None,
+    },
+    Plugin {
+        name: "VolumeBinding", weight: 0, points: &["preFilter", "reserve", "preBind"],
+        filter: Some(Filter { looks_at_pods: false, applies: volumes::has_claims, refuse: volumes::binding, hint: volumes::storage_changed }), score: None,
+    },
+    Plugin {
+        name: "VolumeZone", weight: 0, points: &["preFilter"],
+        filter: Some(Filter { looks_at_pods: false, applies: volumes::has_claims, refuse: volumes::zone, hint: volumes::storage_changed }), score: None,
+    },
+    Plugin {
         name: "PodTopologySpread", weight: 2, points: &["preFilter", "preScore"],
-        filter: Some(Filter { applies: spread::constrains, refuse: spread::refuse, hint: spread::changed }),
+        filter: Some(Filter { looks_at_pods: true, applies: spread::constrains, refuse: spread::refuse, hint: spread::changed }),
         score: Some(Score { applies: spread::prefers, raw: spread::score, scale: Scale::Spread }),
     },
     Plugin {
         name: "InterPodAffinity", weight: 2, points: &["preFilter", "preScore"],
-        filter: Some(Filter { applies: pods::constrains, refuse: pods::refuse, hint: pods::changed }),
+        filter: Some(Filter { looks_at_pods: true, applies: pods::constrains, refuse: pods::refuse, hint: pods::changed }),
         score: Some(Score { applies: pods::prefers, raw: pods::score, scale: Scale::Between }),
     },
     other("DefaultPreemption", &["postFilter"]),

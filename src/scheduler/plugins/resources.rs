@@ -9,13 +9,23 @@ use crate::resources::{Resource, Resources};
 
 pub(super) fn fit(question: &Question<'_>) -> Option<Refusal> {
     let place = question.place;
+    fits(&place.facts, &place.requested, place.pods.len(), &question.cycle.requests)
+}
+
+/// What a node lacks for these requests, beside so many pods that take so much.
+pub(crate) fn fits(
+    node: &Facts,
+    requested: &Resources,
+    pods: usize,
+    requests: &[(Resource, i64)],
+) -> Option<Refusal> {
     let (mut lacking, mut resolvable) = (0, true);
-    if i64::try_from(place.pods.len()).unwrap_or(i64::MAX) >= place.facts.allowed_pods {
+    if i64::try_from(pods).unwrap_or(i64::MAX) >= node.allowed_pods {
         lacking |= 1;
     }
-    for (at, (resource, amount)) in question.cycle.requests.iter().enumerate() {
-        let total = place.facts.allocatable.get(resource);
-        if *amount > total - place.requested.get(resource) {
+    for (at, (resource, amount)) in requests.iter().enumerate() {
+        let total = node.allocatable.get(resource);
+        if *amount > total - requested.get(resource) {
             lacking |= 2 << at;
             resolvable &= *amount <= total;
         }

@@ -88,7 +88,7 @@ pub(super) fn changed(hint: &Hint<'_>) -> bool {
         // Constraints by default, which no pod names: whatever they count may have changed.
         let mut defaults = hint.profile.args.default_spread.iter();
         let required = defaults.any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule");
-        return required && !matches!(hint.event, Event::Own(_));
+        return required && matches!(hint.event, Event::Node { .. } | Event::Pod { .. });
     }
     match hint.event {
         Event::Own(change) => {
@@ -104,6 +104,7 @@ pub(super) fn changed(hint: &Hint<'_>) -> bool {
             let keys: Vec<&Text> = required.iter().map(|spread| &spread.key).collect();
             node_changed(*old, *new, &keys)
         }
+        Event::Storage => false,
     }
 }
 
