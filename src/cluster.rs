@@ -165,6 +165,7 @@ fn hostname() -> String {
 async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure> {
     let began = clock::instant();
     let network = Network::of(options)?;
+    let scheduling = scheduler_config(&options.kube_scheduler_arg)?;
     let hostname = hostname();
     let node_name = options.node_name.clone().unwrap_or_else(|| hostname.clone());
     let config = bootstrap::Config {
@@ -188,7 +189,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     greet(options, &network, &node_name);
     let admin = client_of(&server, "system:admin", &["system:masters"]);
     make_objects(options, &network, (&admin, config, &pki), supervisor).await?;
-    let caches = start_control(options, &network, (&server, &pki), supervisor);
+    let caches = start_control(options, &network, (&server, &pki, scheduling), supervisor);
     bootstrap::flow::keep(&admin, &caches, supervisor);
     serve_metrics(&server, &caches);
     if !options.disable_controller_manager {
@@ -257,11 +258,23 @@ where
     }
 }
 
+/// What `--kube-scheduler-arg` says.
+fn scheduler_config(arguments: &[String]) -> Result<scheduler::Config, Failure> {
+    let mut config = scheduler::Config::default();
+    for argument in arguments {
+        match argument.split_once('=') {
+            Some(("config", file)) => config = scheduler::Config::read(file.as_ref())?,
+            _ => return Err(format!("--kube-scheduler-arg {argument:?} has to be config=FILE").into()),
+        }
+    }
+    Ok(config)
+}
+
 /// Starts controllers and scheduler; returns the caches that they share with the node.
 fn start_control(
     options: &Options,
     network: &Network,
-    (server, pki): (&Server, &Arc<bootstrap::Pki>),
+    (server, pki, scheduling): (&Server, &Arc<bootstrap::Pki>, scheduler::Config),
     supervisor: &Supervisor,
 ) -> Caches {
     let controllers = client_of(server, "system:kube-controller-manager", &[]);
@@ -287,7 +300,7 @@ fn start_control(
     }
     if !options.disable_scheduler {
         let scheduler = client_of(server, "system:kube-scheduler", &[]);
-        scheduler::start(scheduler::Config::default(), scheduler, &caches, supervisor);
+        scheduler::start(scheduling, scheduler, &caches, supervisor);
     }
     caches
 }

@@ -54,6 +54,7 @@ static SETTINGS: &[Setting] = &[
     setting("debug", Flag, "", "Log what knarr decides, not only what an operator should know"),
     setting("disable-agent", Flag, "", "Run the control plane alone: no node, no pods, no proxy, no DNS"),
     setting("disable-controller-manager", Flag, "", "Run no controllers: objects are kept, and nobody acts on them"),
+    setting("kube-scheduler-arg", List, "KEY=VALUE", "Settings of the scheduler: config=FILE names a KubeSchedulerConfiguration"),
     setting("disable-scheduler", Flag, "", "Run no scheduler: another one puts pods on nodes"),
 ];
 
@@ -94,6 +95,7 @@ pub(crate) struct Options {
     pub(crate) debug: bool,
     pub(crate) disable_agent: bool,
     pub(crate) disable_controller_manager: bool,
+    pub(crate) kube_scheduler_arg: Vec<String>,
     pub(crate) disable_scheduler: bool,
 }
 
@@ -128,6 +130,7 @@ impl Default for Options {
             debug: false,
             disable_agent: false,
             disable_controller_manager: false,
+            kube_scheduler_arg: Vec::new(),
             disable_scheduler: false,
         }
     }

@@ -13,6 +13,7 @@ mod knarr;
 mod load;
 mod peers;
 mod pods;
+mod scheduling;
 mod subject;
 mod table;
 mod upstream;
@@ -111,7 +112,8 @@ async fn run(program: &str, arguments: &[&str]) -> Result<(), Failure> {
 /// The parts that were asked for by name, as in `cargo bench --bench cluster -- load`; all without a name.
 /// What was measured before a failure is kept in the table.
 async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<(), Failure> {
-    let named: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let named: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-') && !word.contains('=')).collect();
     let asked = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     if asked("node") {
         table.add(size(executable, folder).await?);
@@ -125,6 +127,9 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
     }
     if asked("many") {
         peers::many(executable, &folder.join("many"), table).await?;
+    }
+    if asked("scheduling") {
+        scheduling::scheduling(executable, &folder.join("scheduling"), table).await?;
     }
     Ok(())
 }

@@ -253,6 +253,7 @@ objects!(
     crate::resource::ResourceSlice,
     crate::storage::CSIDriver,
     crate::storage::CSINode,
+    crate::storage::CSIStorageCapacity,
     crate::storage::StorageClass,
     crate::storage::VolumeAttachment,
     crate::storage::VolumeAttributesClass,

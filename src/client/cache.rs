@@ -9,6 +9,8 @@ use tokio::sync::watch;
 
 /// How long [`Cache::reached`] waits at the most: a watch that is being renewed takes less.
 const REACHED_LIMIT: Duration = Duration::from_secs(10);
+/// How long [`Cache::deletion_seen`] waits at the most.
+const DELETION_SEEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// What happened to one object: `old` is absent when it is new, `new` when it is gone.
 #[derive(Debug)]
@@ -153,6 +155,29 @@ impl<T: Object> Cache<T> {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// Completes once this cache shows that an object is gone or going: what is waited for after it was
+    /// deleted, so that it is not counted again.
+    pub async fn deletion_seen(&self, namespace: &str, name: &str, uid: &str) {
+        let seen = async {
+            loop {
+                let changed = self.changed();
+                let there = self.get(namespace, name);
+                if there.is_none_or(|object| object.uid() != uid || object.is_deleting()) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        if tokio::time::timeout(DELETION_SEEN_LIMIT, seen).await.is_err() {
+            tracing::warn!(
+                kind = T::KIND,
+                namespace,
+                name,
+                "the watch lags behind a deletion; going on without it"
+            );
         }
     }
 

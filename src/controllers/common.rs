@@ -10,10 +10,6 @@ use futures_util::future::join_all;
 use serde_json::json;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long a deletion may take to show up in the cache: a watch that is being renewed takes less.
-const DELETION_SEEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// What every controller is given.
 #[derive(Clone)]
@@ -186,19 +182,7 @@ pub(crate) async fn delete_seen<T: Object>(
 /// Completes once the cache shows that an object is gone or going: what a controller waits for after
 /// it deleted something, so that it does not count it again.
 pub(crate) async fn deletion_seen<T: Object>(cache: &Cache<T>, key: &Key, uid: &str) {
-    let seen = async {
-        loop {
-            let changed = cache.changed();
-            let there = cache.get(&key.namespace, &key.name);
-            if there.is_none_or(|object| object.uid() != uid || object.is_deleting()) {
-                return;
-            }
-            changed.await;
-        }
-    };
-    if tokio::time::timeout(DELETION_SEEN_LIMIT, seen).await.is_err() {
-        tracing::warn!(kind = T::KIND, ?key, "the watch lags behind a deletion; going on without it");
-    }
+    cache.deletion_seen(&key.namespace, &key.name, uid).await;
 }
 
 /// Does `work` on each item in batches that double, and stops after a batch in which one fails, so that a quota

@@ -1,36 +1,59 @@
-//! Gives pods their nodes: a queue, an incremental picture of the cluster, and tables of small pure
-//! filters and scores.
+//! Gives pods their nodes: a queue, an incremental picture of the cluster, and a table of small pure
+//! plugins.
 //!
 //! It never lists the world: caches tell it what changed, and a pod that fits nowhere waits until
-//! something changes that could help it. Start reading at `runner.rs`; `plan.rs` decides, and the
-//! tables of plugins stand in `filters.rs` and `scores.rs`.
+//! something changes that could help it. Start reading at `runner.rs`; `cycle.rs` decides, the table of
+//! plugins stands in `plugins/mod.rs`, and what is counted for them in `wishes.rs`.
 
+mod ask;
+mod binder;
+mod claims;
 mod cluster;
-mod filters;
-mod plan;
+mod config;
+mod config_rules;
+mod cycle;
+mod events;
+mod intern;
+mod lookup;
+mod nodes;
+mod plugins;
 mod preemption;
+mod profile;
 mod queue;
 mod resources;
 mod runner;
-mod scores;
+mod storage;
 #[cfg(test)]
 mod tests;
-mod topology;
-mod wanted;
+mod wishes;
+mod world;
+
+pub use config::Error;
 
 use base::Supervisor;
 use client::{Caches, Client};
+use config::Written;
+use queue::Backoffs;
+use std::path::Path;
 
-/// Which pods are this scheduler's.
+/// Whose pods this scheduler's are, and how it decides.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Pods with this `spec.schedulerName`.
-    pub scheduler_name: String,
+    profiles: Vec<Written>,
+    backoffs: Backoffs,
+}
+
+impl Config {
+    /// What a file with a `KubeSchedulerConfiguration` says.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let (profiles, backoffs) = config::read(path)?;
+        Ok(Self { profiles, backoffs })
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { scheduler_name: "default-scheduler".to_owned() }
+        Self { profiles: vec![Written::default()], backoffs: Backoffs::default() }
     }
 }
 

@@ -1,72 +1,72 @@
-//! Follows the caches, takes pods from the queue one by one, and binds them side by side.
+//! Follows the caches, takes pods from the queue one by one, and has them bound side by side.
 
 use crate::Config;
-use crate::cluster::Cluster;
-use crate::filters::Happening;
-use crate::plan::{self, Unfit};
-use crate::preemption::{self, Preemption};
+use crate::ask::{Key, Wanted};
+use crate::binder::{Binder, Decision, Refused};
+use crate::cluster::{Cluster, Placed};
+use crate::config::Written;
+use crate::cycle::{Cycle, Subject, Unfit, schedule};
+use crate::events::{Event, OwnChange, PodFacts};
+use crate::lookup::Lookup;
+use crate::plugins::{Hint, PLUGINS, PluginSet};
+use crate::preemption::{self, Verdict};
+use crate::profile::Profile;
 use crate::queue::Queue;
-use crate::wanted::{Key, Wanted};
+use crate::world::World;
 use api::Object;
 use api::core::{Namespace, Node};
-use api::slim::Pod;
-use base::{Phase, Restart, Shutdown, Supervisor, clock};
-use client::{Cache, Caches, Change, Client, Error, Patch, Recorder};
-use serde_json::json;
-use std::collections::HashMap;
+use api::meta::Time;
+use api::slim::{ContainerStatus, Pod};
+use base::clock::{self, Instant};
+use base::{Phase, Restart, Shutdown, Supervisor};
+use client::{Cache, Caches, Change, Client, Error};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore};
 
 /// How many pods are being bound at a time.
 const BINDINGS: usize = 64;
 
+/// All that decisions are made from, and who waits for one.
 #[derive(Default)]
-struct State {
-    cluster: Cluster,
-    queue: Queue,
-    /// Where room is being made for which pod: its place there is kept from less important ones.
-    nominated: HashMap<Key, String>,
+pub(crate) struct State {
+    pub(crate) cluster: Cluster,
+    pub(crate) queue: Queue,
     /// Where the search for a node starts: it moves on with every pod.
     turn: usize,
 }
 
-/// What becomes of a pod for now.
-enum Decision {
-    Bind(String),
-    GiveUp(Unfit, Option<Preemption>),
-}
-
-struct Scheduler {
-    config: Config,
-    client: Client,
-    recorder: Recorder,
-    supervisor: Supervisor,
+pub(crate) struct Scheduler {
+    pub(crate) profiles: Vec<Profile>,
     state: Mutex<State>,
-    wake: Notify,
-    bindings: Arc<Semaphore>,
-    pods: Cache<Pod>,
+    pub(crate) wake: Notify,
+    pub(crate) lookup: Lookup,
     nodes: Cache<Node>,
     namespaces: Cache<Namespace>,
 }
 
 pub(crate) fn start(config: Config, client: Client, caches: &Caches, supervisor: &Supervisor) {
+    let mut state = State { queue: Queue::new(config.backoffs), ..State::default() };
+    // A file with a profile that cannot be built is refused when it is read.
+    let build = |written: &Written| {
+        let built = written.build(&mut state.cluster.texts);
+        built.inspect_err(|error| tracing::error!(error, "a profile is left out")).ok()
+    };
+    let profiles = config.profiles.iter().filter_map(build).collect();
     let scheduler = Arc::new(Scheduler {
-        recorder: Recorder::new(client.clone(), supervisor, &config.scheduler_name, ""),
-        config,
-        client,
-        supervisor: supervisor.clone(),
-        state: Mutex::default(),
+        state: Mutex::new(state),
+        profiles,
         wake: Notify::new(),
-        bindings: Arc::new(Semaphore::new(BINDINGS)),
-        pods: caches.of(),
+        lookup: Lookup::new(caches),
         nodes: caches.of(),
         namespaces: caches.of(),
     });
     follow(&scheduler);
+    let binder = Arc::new(Binder::new(scheduler.clone(), client, supervisor));
+    let supervised = supervisor.clone();
     supervisor.run("scheduler", Phase::Work, Restart::OnFailure, move |shutdown| {
-        let scheduler = scheduler.clone();
+        let (scheduler, binder, supervisor) = (scheduler.clone(), binder.clone(), supervised.clone());
         async move {
-            scheduler.run(shutdown).await;
+            run(scheduler, binder, supervisor, shutdown).await;
             Ok::<(), Error>(())
         }
     });
@@ -81,16 +81,55 @@ fn follow(scheduler: &Arc<Scheduler>) {
     let nodes = scheduler.clone();
     scheduler.nodes.on_change(move |change| nodes.node_changed(change));
     let pods = scheduler.clone();
-    scheduler.pods.on_change(move |change| pods.pod_changed(change));
+    scheduler.lookup.pods.on_change(move |change| pods.pod_changed(change));
+    let storage = &scheduler.lookup.storage;
+    follow_storage(scheduler, &storage.claims);
+    follow_storage(scheduler, &storage.volumes);
+    follow_storage(scheduler, &storage.classes);
+    follow_storage(scheduler, &storage.nodes);
+    follow_storage(scheduler, &storage.drivers);
+    follow_storage(scheduler, &storage.capacities);
 }
 
-/// The parts of a node that decide about pods; heartbeats change none of them.
-fn matters_to_pods(old: &Node, new: &Node) -> bool {
-    let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
-    old.labels() != new.labels() || old.spec != new.spec || allocatable(old) != allocatable(new)
+fn follow_storage<T: Object>(scheduler: &Arc<Scheduler>, cache: &Cache<T>) {
+    let scheduler = scheduler.clone();
+    cache.on_change(move |_| scheduler.storage_changed());
 }
 
-fn node_of(pod: &Pod) -> Option<&str> {
+async fn run(scheduler: Arc<Scheduler>, binder: Arc<Binder>, supervisor: Supervisor, shutdown: Shutdown) {
+    scheduler.namespaces.synced().await;
+    scheduler.nodes.synced().await;
+    scheduler.lookup.synced().await;
+    let bindings = Arc::new(Semaphore::new(BINDINGS));
+    loop {
+        let Ok(permit) = bindings.clone().acquire_owned().await else { return };
+        if let Some((wanted, decision)) = scheduler.decide() {
+            let binder = binder.clone();
+            supervisor.detached("binding a pod", Phase::Work, async move {
+                binder.carry_out(wanted, decision, permit).await;
+            });
+            if shutdown.is_requested() {
+                return;
+            }
+            continue;
+        }
+        drop(permit);
+        let due = scheduler.state().queue.next_due();
+        let timer = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = scheduler.wake.notified() => {}
+            () = timer => {}
+            () = shutdown.requested() => return,
+        }
+    }
+}
+
+pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
@@ -99,253 +138,284 @@ fn is_finished(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+fn nominated_node(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.nominated_node_name.as_deref().filter(|name| !name.is_empty())
+}
+
+/// Whether a pod on a node is to others what it was; what its node does with it changes nothing.
+fn is_same_to_others(old: &Pod, new: &Pod) -> bool {
+    fn sizes(pod: &Pod) -> impl Iterator<Item = (bool, &ContainerStatus)> {
+        let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        statuses.map(|status| (status.resources.is_some() || status.allocated_resources.is_some(), status))
+    }
+    let same_sizes = sizes(old).chain(sizes(new)).all(|(sized, _)| !sized)
+        || sizes(old)
+            .map(|(_, it)| (&it.resources, &it.allocated_resources))
+            .eq(sizes(new).map(|(_, it)| (&it.resources, &it.allocated_resources)));
+    old.uid() == new.uid()
+        && old.is_deleting() == new.is_deleting()
+        && old.labels() == new.labels()
+        && old.spec == new.spec
+        && started(old) == started(new)
+        && same_sizes
+}
+
+fn started(pod: &Pod) -> Option<&Time> {
+    pod.status.as_ref()?.start_time.as_ref()
+}
+
+fn own_change(old: &Wanted, new: &Wanted) -> OwnChange {
+    let requests = old.ask.requests.iter();
+    OwnChange {
+        labels: old.group.labels != new.group.labels,
+        tolerations: old.ask.tolerations != new.ask.tolerations,
+        smaller: { requests }.any(|(resource, amount)| new.ask.requests.get(&resource) < amount),
+    }
+}
+
+impl State {
+    /// Something happened: pods that it may help are tried again.
+    fn happened(cluster: &Cluster, queue: &mut Queue, profiles: &[Profile], event: &Event<'_>) {
+        queue.happened(clock::instant(), |wanted, plugins| helps(cluster, profiles, wanted, plugins, event));
+    }
+}
+
+fn helps(
+    cluster: &Cluster,
+    profiles: &[Profile],
+    wanted: &Wanted,
+    plugins: PluginSet,
+    event: &Event<'_>,
+) -> bool {
+    let Some(profile) = profile_of(profiles, &wanted.pod) else { return false };
+    let hint = Hint { cluster, profile, wanted, event };
+    plugins.iter().filter_map(|plugin| PLUGINS[plugin].filter.as_ref()).any(|filter| (filter.hint)(&hint))
+}
+
+fn profile_of<'a>(profiles: &'a [Profile], pod: &Pod) -> Option<&'a Profile> {
+    let name = pod.spec.as_ref()?.scheduler_name.as_deref().unwrap_or("default-scheduler");
+    profiles.iter().find(|profile| profile.scheduler_name == name)
+}
+
 impl Scheduler {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn node_changed(&self, change: &Change<Node>) {
-        let mut state = self.state();
-        let Some(node) = &change.new else {
-            return state.cluster.remove_node(change.object().name());
-        };
-        let matters = change.old.as_ref().is_none_or(|old| matters_to_pods(old, node));
-        state.cluster.put_node(node.clone());
-        if matters {
-            state.queue.happened(Happening::Node, clock::instant());
-            drop(state);
-            self.wake.notify_one();
+        {
+            let mut state = self.state();
+            let State { cluster, queue, .. } = &mut *state;
+            let old = match &change.new {
+                Some(node) => cluster.put_node(node),
+                None => cluster.remove_node(change.object().name()),
+            };
+            let new = change.new.as_ref().and_then(|node| cluster.node(node.name()));
+            let new = new.map(|place| &cluster.place(place).facts);
+            if old.as_ref() == new {
+                return;
+            }
+            State::happened(cluster, queue, &self.profiles, &Event::Node { old: old.as_ref(), new });
         }
+        self.wake.notify_one();
+    }
+
+    fn storage_changed(&self) {
+        {
+            let mut state = self.state();
+            let State { cluster, queue, .. } = &mut *state;
+            State::happened(cluster, queue, &self.profiles, &Event::Storage);
+        }
+        self.wake.notify_one();
     }
 
     fn pod_changed(&self, change: &Change<Pod>) {
         let pod = change.object();
-        let key = Key::of(pod);
-        let mut state = self.state();
         let there = change.new.is_some() && !is_finished(pod);
         match node_of(pod).filter(|_| there) {
             Some(node) => {
-                state.queue.remove(&key);
-                state.nominated.remove(&key);
-                let known = state.cluster.pod(&key);
-                let same =
-                    known.is_some_and(|known| known.spec == pod.spec && known.labels() == pod.labels());
-                let left = pod.is_deleting() && change.old.as_ref().is_some_and(|old| !old.is_deleting());
-                // Whatever changed: the pod as it was would be kept in memory beside the cache's.
-                state.cluster.put_pod(node, Arc::new(Wanted::new(pod.clone())));
-                if !same || left {
-                    state.queue.happened(Happening::PodCame, clock::instant());
+                let old = change.old.as_ref().filter(|old| node_of(old) == Some(node));
+                if old.is_none_or(|old| !is_same_to_others(old, pod)) {
+                    self.pod_on_node(pod, node);
                 }
             }
-            None if there && self.is_ours(pod) => {
-                let matters = change
-                    .old
-                    .as_ref()
-                    .is_none_or(|old| old.spec != pod.spec || old.labels() != pod.labels());
-                state.queue.put(Arc::new(Wanted::new(pod.clone())), matters);
-            }
-            None => {
-                state.queue.remove(&key);
-                state.nominated.remove(&key);
-                if state.cluster.remove_pod(&key) {
-                    state.queue.happened(Happening::PodGone, clock::instant());
-                }
-            }
+            None if there && self.is_ours(pod) => self.pod_waits(pod),
+            None => self.pod_gone(&Key::of(pod)),
         }
-        drop(state);
         self.wake.notify_one();
+    }
+
+    fn pod_on_node(&self, pod: &Arc<Pod>, node: &str) {
+        let mut state = self.state();
+        let State { cluster, queue, .. } = &mut *state;
+        let wanted = cluster.wanted(pod.clone());
+        queue.remove(&wanted.key);
+        cluster.forget_nomination(&wanted.key);
+        let known = cluster.placed(&wanted.key).filter(|placed| placed.bound);
+        let known = known.map(|placed| (placed.group.clone(), placed.ask.clone()));
+        cluster.put_pod(node, &wanted, true);
+        let old = known.as_ref().map(|(group, ask)| PodFacts { group, ask });
+        let new = PodFacts { group: &wanted.group, ask: &wanted.ask };
+        State::happened(cluster, queue, &self.profiles, &Event::Pod { old, new: Some(new) });
+    }
+
+    fn pod_waits(&self, pod: &Arc<Pod>) {
+        let mut state = self.state();
+        let State { cluster, queue, .. } = &mut *state;
+        let wanted = cluster.wanted(pod.clone());
+        let change = queue.get(&wanted.key).map(|old| own_change(old, &wanted)).unwrap_or_default();
+        let told = nominated_node(pod);
+        let untold =
+            told.is_none() && queue.get(&wanted.key).is_some_and(|old| nominated_node(&old.pod).is_some());
+        if let Some(node) = told.filter(|_| cluster.nomination(&wanted.key).is_none()) {
+            cluster.nominate(node, &wanted);
+        }
+        let left = (untold && cluster.forget_nomination(&wanted.key).is_some()).then(|| wanted.clone());
+        let event = Event::Own(change);
+        queue.put(wanted, change, clock::instant(), |wanted, plugins| {
+            helps(cluster, &self.profiles, wanted, plugins, &event)
+        });
+        // Room that was kept for it is for others.
+        if let Some(wanted) = left {
+            let gone = PodFacts { group: &wanted.group, ask: &wanted.ask };
+            State::happened(cluster, queue, &self.profiles, &Event::Pod { old: Some(gone), new: None });
+        }
+    }
+
+    fn pod_gone(&self, key: &Key) {
+        let mut state = self.state();
+        let State { cluster, queue, .. } = &mut *state;
+        let waited = queue.remove(key);
+        let nominated = cluster.forget_nomination(key).is_some();
+        let gone = match (cluster.remove_pod(key), waited) {
+            (Some(Placed { group, ask, .. }), _) => Some((group, ask)),
+            // Room was being made for it, which others may take now.
+            (None, Some(wanted)) if nominated => Some((wanted.group, wanted.ask)),
+            _ => None,
+        };
+        if let Some((group, ask)) = &gone {
+            let event = Event::Pod { old: Some(PodFacts { group, ask }), new: None };
+            State::happened(cluster, queue, &self.profiles, &event);
+        }
     }
 
     /// It is waiting for this scheduler, and for nobody else (`spec.schedulingGates`).
     fn is_ours(&self, pod: &Pod) -> bool {
         let Some(spec) = &pod.spec else { return false };
-        spec.scheduler_name.as_deref().unwrap_or("default-scheduler") == self.config.scheduler_name
+        profile_of(&self.profiles, pod).is_some()
             && spec.scheduling_gates.as_ref().is_none_or(|gates| gates.is_empty())
             && !pod.is_deleting()
     }
 
-    async fn run(self: Arc<Self>, shutdown: Shutdown) {
-        self.namespaces.synced().await;
-        self.nodes.synced().await;
-        self.pods.synced().await;
-        loop {
-            let (next, due) = {
-                let mut state = self.state();
-                (state.queue.take(clock::instant()), state.queue.next_due())
-            };
-            if let Some(wanted) = next {
-                self.schedule(wanted).await;
-                if shutdown.is_requested() {
-                    return;
-                }
-                continue;
-            }
-            let timer = async {
-                match due {
-                    Some(due) => tokio::time::sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = timer => {}
-                () = shutdown.requested() => return,
-            }
-        }
-    }
-
-    async fn schedule(self: &Arc<Self>, wanted: Arc<Wanted>) {
-        let Ok(permit) = self.bindings.clone().acquire_owned().await else { return };
-        let decision = self.decide(&wanted);
-        let scheduler = self.clone();
-        self.supervisor.detached("binding a pod", Phase::Work, async move {
-            match decision {
-                Decision::Bind(node) => scheduler.bind(wanted, node).await,
-                Decision::GiveUp(unfit, preemption) => scheduler.give_up(&wanted, unfit, preemption).await,
-            }
-            drop(permit);
-        });
-    }
-
-    /// Chooses a node and takes its room at once: the next decision must not give it away again.
-    fn decide(&self, wanted: &Arc<Wanted>) -> Decision {
-        let mut state = self.state();
-        let key = &wanted.key;
-        state.turn = state.turn.wrapping_add(1);
-        let nominated = state.nominated.remove(key);
-        if nominated.is_some() {
-            state.cluster.remove_pod(key);
-        }
-        let mut unfit = match plan::plan(wanted, &state.cluster, state.turn) {
-            Ok(node) => {
-                state.cluster.put_pod(&node, wanted.clone());
-                return Decision::Bind(node);
-            }
-            Err(unfit) => unfit,
-        };
-        let preemption = make_room(wanted, &state.cluster, nominated.as_deref(), &unfit);
-        let reserved = match &preemption {
-            Ok(preemption) => Some(preemption.node.clone()),
-            Err(why_not) => {
-                unfit.message = format!("{} {why_not}", unfit.message).trim_end().to_owned();
-                // Still leaving: the place stays reserved.
-                nominated.filter(|node| still_leaving(wanted, &state.cluster, node))
-            }
-        };
-        if let Some(node) = reserved {
-            state.cluster.put_pod(&node, wanted.clone());
-            state.nominated.insert(key.clone(), node);
-        }
-        let helped_by = std::mem::take(&mut unfit.helped_by);
-        state.queue.unschedulable(key, helped_by, clock::instant());
-        Decision::GiveUp(unfit, preemption.ok())
-    }
-
-    async fn bind(&self, wanted: Arc<Wanted>, node: String) {
-        let pod = &wanted.pod;
-        let path = format!("{}/{}/binding", client::path_of::<Pod>(pod.namespace()), pod.name());
-        let binding = json!({"apiVersion": "v1", "kind": "Binding",
-            "metadata": {"namespace": pod.namespace(), "name": pod.name(), "uid": pod.uid()},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
-        match self.client.post_subresource(&path, &binding).await {
-            Ok(_) => {
-                let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());
-                self.recorder.normal(&**pod, "Scheduled", message);
-            }
-            Err(error) => {
-                {
-                    let mut state = self.state();
-                    // Bound after all, or gone: the cache has said so, or will.
-                    let current = self.pods.get(pod.namespace(), pod.name());
-                    if current.is_none_or(|pod| node_of(&pod).is_none()) {
-                        state.cluster.remove_pod(&wanted.key);
-                    }
-                    state.queue.failed(&wanted.key, clock::instant());
-                }
-                self.wake.notify_one();
-                if !error.is_not_found() {
-                    let message = format!("binding rejected: {error}");
-                    self.report(pod, "SchedulerError", &message).await;
-                }
-            }
-        }
-    }
-
-    async fn give_up(&self, wanted: &Wanted, unfit: Unfit, preemption: Option<Preemption>) {
-        if let Some(preemption) = preemption
-            && let Err(error) = self.preempt(wanted, preemption).await
+    /// A node could not be had after all: the pod's room is free again, for others at once.
+    pub(crate) fn binding_failed(&self, wanted: &Wanted) {
         {
-            tracing::warn!(%error, pod = ?wanted.key, "preemption failed");
+            let mut state = self.state();
+            let State { cluster, queue, .. } = &mut *state;
+            let now = clock::instant();
+            queue.failed(&wanted.key, now);
+            // Bound after all: the cache has said so.
+            if cluster.placed(&wanted.key).is_some_and(|placed| !placed.bound) {
+                cluster.remove_pod(&wanted.key);
+                let gone = PodFacts { group: &wanted.group, ask: &wanted.ask };
+                State::happened(cluster, queue, &self.profiles, &Event::Pod { old: Some(gone), new: None });
+            }
         }
-        self.report(&wanted.pod, "Unschedulable", &unfit.message).await;
-        // It may have become ready to be tried again meanwhile.
         self.wake.notify_one();
     }
 
-    /// Says in an event and in the pod's condition why it has no node; the condition once.
-    async fn report(&self, pod: &Pod, reason: &str, message: &str) {
-        self.recorder.warning(pod, "FailedScheduling", message.to_owned());
-        let current = self.pods.get(pod.namespace(), pod.name());
-        let conditions = current.as_ref().and_then(|pod| pod.status.as_ref()?.conditions.as_deref());
-        let known =
-            conditions.unwrap_or_default().iter().find(|condition| &*condition.type_ == "PodScheduled");
-        if known.is_some_and(|known| &*known.status == "False" && known.message.as_deref() == Some(message)) {
-            return;
-        }
-        let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": message,
-            "lastTransitionTime": known.filter(|known| &*known.status == "False").map_or_else(now, |known| json!(known.last_transition_time))});
-        let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
-        if let Err(error) = self.client.patch_status::<Pod>(pod.namespace(), pod.name(), &patch).await {
-            tracing::debug!(%error, "could not say why a pod waits");
-        }
+    /// Takes the next pod and decides. It takes the room at once: the next decision must not give it away
+    /// again.
+    pub(crate) fn decide(&self) -> Option<(Wanted, Decision)> {
+        let mut state = self.state();
+        let decision = state.decide(&self.profiles, &self.lookup, clock::instant())?;
+        Some(decision)
     }
+}
 
-    async fn preempt(&self, wanted: &Wanted, preemption: Preemption) -> Result<(), Error> {
-        let pod = &wanted.pod;
-        let nominate = Patch::Merge(json!({"status": {"nominatedNodeName": preemption.node}}));
-        self.client.patch_status::<Pod>(pod.namespace(), pod.name(), &nominate).await?;
-        for victim in preemption.victims.iter().filter(|victim| !victim.is_deleting()) {
-            let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-                "message": format!("{}: preempting to accommodate a higher priority pod", self.config.scheduler_name),
-                "lastTransitionTime": now()});
-            let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
-            let place = (victim.namespace(), victim.name());
-            let noted = self.client.patch_status::<Pod>(place.0, place.1, &patch).await.map(drop);
-            let deleted = self.client.delete::<Pod>(place.0, place.1, &Default::default()).await;
-            match noted.and(deleted) {
-                // It left by itself.
-                Err(error) if error.is_not_found() => continue,
-                other => other?,
+impl State {
+    /// The next pod, and what becomes of it.
+    pub(crate) fn decide(
+        &mut self,
+        profiles: &[Profile],
+        world: &dyn World,
+        now: Instant,
+    ) -> Option<(Wanted, Decision)> {
+        let wanted = self.queue.take(now)?;
+        let profile = profile_of(profiles, &wanted.pod)?;
+        let defaults = if wanted.ask.spread.is_empty() && !profile.args.default_spread.is_empty() {
+            self.cluster.default_spread(&profile.args, &wanted, world.siblings(&wanted))
+        } else {
+            Vec::new()
+        };
+        let binds_volumes = !wanted.claims.is_empty() && profile.has_filter("VolumeBinding");
+        let claims = binds_volumes.then(|| world.claims(&wanted, &mut self.cluster.texts)).transpose();
+        let subject = Subject { profile, wanted: &wanted, defaults: &defaults, claims: None, world };
+        let decision = match claims {
+            Err(why) => {
+                let unfit = Unfit::at_once(self.cluster.len(), why, "VolumeBinding");
+                self.refused(subject, unfit, now)
             }
-            let message = format!("Preempted by pod {} on node {}", pod.uid(), preemption.node);
-            self.recorder.normal(&**victim, "Preempted", message);
+            Ok(claims) => self.decide_on(Subject { claims: claims.as_ref(), ..subject }, now),
+        };
+        Some((wanted, decision))
+    }
+
+    fn decide_on(&mut self, subject: Subject<'_>, now: Instant) -> Decision {
+        let wanted = subject.wanted;
+        match schedule(&mut self.cluster, subject, &mut self.turn) {
+            Ok(place) => {
+                let facts = &self.cluster.place(place).facts;
+                let node = facts.name.to_string();
+                let volumes = subject.claims.and_then(|claims| claims.choose(facts).ok()).unwrap_or_default();
+                subject.world.reserve(&wanted.key, &volumes);
+                self.cluster.forget_nomination(&wanted.key);
+                self.cluster.put_pod(&node, wanted, false);
+                Decision::Bind { node, volumes }
+            }
+            Err(unfit) => self.refused(subject, unfit, now),
         }
-        Ok(())
     }
-}
 
-fn still_leaving(wanted: &Wanted, cluster: &Cluster, node: &str) -> bool {
-    cluster.place(node).is_some_and(|place| preemption::is_making_room(wanted, place))
-}
-
-/// Where less important pods can make room, or what to add to the message.
-fn make_room(
-    wanted: &Wanted,
-    cluster: &Cluster,
-    nominated: Option<&str>,
-    unfit: &Unfit,
-) -> Result<Preemption, String> {
-    if unfit.nodes == 0 {
-        return Err(String::new());
+    fn refused(&mut self, subject: Subject<'_>, unfit: Unfit, now: Instant) -> Decision {
+        let wanted = subject.wanted;
+        let message = unfit.message(&Cycle::new(&self.cluster, subject).requests);
+        let verdict = if unfit.has_nodes() && subject.profile.preempts {
+            preemption::plan(&mut self.cluster, subject, &unfit, self.turn)
+        } else {
+            Verdict::Nothing(String::new())
+        };
+        let mut refused = Refused { message, preemption: None, displaced: Vec::new() };
+        let add = |refused: &mut Refused, why: &str| {
+            refused.message = format!("{} {why}", refused.message).trim_end().to_owned();
+        };
+        match verdict {
+            Verdict::Preempt(preemption) => {
+                refused.displaced = self.displaced(&preemption.node, wanted);
+                self.cluster.nominate(&preemption.node, wanted);
+                self.queue.preempting(&wanted.key, unfit.plugins);
+                refused.preemption = Some(preemption);
+                return Decision::Refuse(refused);
+            }
+            Verdict::Nothing(why) => {
+                self.cluster.forget_nomination(&wanted.key);
+                add(&mut refused, &why);
+            }
+            Verdict::Wait(why) => add(&mut refused, &why),
+        }
+        self.queue.unschedulable(&wanted.key, unfit.plugins, now);
+        Decision::Refuse(refused)
     }
-    if nominated.is_some_and(|node| still_leaving(wanted, cluster, node)) {
-        return Err("preemption: not eligible due to a terminating pod on the nominated node.".to_owned());
-    }
-    preemption::plan(wanted, cluster, unfit)
-}
 
-/// The time in whole seconds, as the API has it.
-fn now() -> serde_json::Value {
-    let now = clock::now();
-    json!(api::meta::Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now)))
+    /// Less important pods for which room was being made on the same node.
+    fn displaced(&mut self, node: &str, wanted: &Wanted) -> Vec<Wanted> {
+        let Some(place) = self.cluster.node(node) else { return Vec::new() };
+        let nominated = self.cluster.place(place).nominated.iter();
+        let lower: Vec<Wanted> =
+            nominated.filter(|other| other.ask.priority < wanted.ask.priority).cloned().collect();
+        for other in &lower {
+            self.cluster.forget_nomination(&other.key);
+        }
+        lower
+    }
 }

@@ -1,197 +1,467 @@
-//! Decisions, read as text: a cluster in a few lines, a pod, and what becomes of it.
+//! Decisions, read as text: a cluster in a few lines, a pod, and what becomes of it. The cases stand in
+//! `cases.txt`: `node` and `pod` lines make the cluster, `want` asks, `=>` is the answer.
 
+use crate::ask::{Key, Wanted};
+use crate::binder::Decision;
+use crate::claims::{Candidate, Chosen, Claims, Delayed};
 use crate::cluster::Cluster;
-use crate::filters::Happening;
-use crate::plan;
-use crate::preemption;
-use crate::queue::Queue;
-use crate::wanted::Wanted;
-use api::Object;
+use crate::config::{self, Written};
+use crate::events::{Event, OwnChange, PodFacts};
+use crate::intern::Texts;
+use crate::nodes::NodeSelector;
+use crate::plugins::{Hint, PLUGINS, PluginSet};
+use crate::profile::{Profile, plugin};
+use crate::queue::{Backoffs, Queue};
+use crate::runner::State;
+use crate::world::{Budget, World};
 use api::core::Node;
+use api::selector::Labels;
 use api::slim::Pod;
 use base::clock;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-fn node(name: &str, spec: Value) -> Arc<Node> {
-    let labels =
-        json!({"kubernetes.io/hostname": name, "zone": spec.get("zone").cloned().unwrap_or(json!("z1"))});
-    let cpu = spec.get("cpu").cloned().unwrap_or(json!("2"));
-    let allocatable = json!({"cpu": cpu, "memory": "4Gi", "pods": "10", "example.com/gpu": "1"});
-    let node = json!({"metadata": {"name": name, "labels": labels}, "spec": spec, "status": {"allocatable": allocatable}});
-    Arc::new(serde_json::from_value(node).unwrap())
+/// What is looked up, as a test says.
+#[derive(Default)]
+pub(crate) struct Fixed {
+    budgets: Vec<Budget>,
+    siblings: Vec<Labels>,
+    /// Of pods by their names, see [`claims`].
+    claims: HashMap<String, Value>,
 }
 
-fn wanted(name: &str, cpu: &str, spec: Value) -> Arc<Wanted> {
-    let container = json!({"name": "c", "resources": {"requests": {"cpu": cpu}}, "ports": spec.get("ports")});
-    let mut whole = json!({"containers": [container]});
-    for (key, value) in spec.as_object().unwrap() {
-        whole[key] = value.clone();
+/// `reachable` and `provision` are values of the label `zone`, `volumes` names with such a value, `zones`
+/// those of a zone's label, `exclusive` names of claims.
+fn claims(text: &Value, texts: &mut Texts) -> Result<Claims, String> {
+    let within = |zone: &Value, texts: &mut Texts| {
+        let term = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]});
+        NodeSelector::of(&serde_json::from_value(json!({"nodeSelectorTerms": [term]})).unwrap(), texts)
+    };
+    let list = |name: &str| text[name].as_array().cloned().unwrap_or_default();
+    let volumes = text["volumes"].as_object().cloned().unwrap_or_default();
+    let candidates = volumes
+        .iter()
+        .map(|(volume, zone)| Candidate { volume: volume.clone(), nodes: Some(within(zone, texts)) })
+        .collect();
+    let delayed = Delayed {
+        claim: "claim".to_owned(),
+        selected: text["selected"].as_str().map(|node| texts.of(node)),
+        candidates,
+        room: text.get("room").map(|_| Vec::new()),
+        provision: text.get("provision").map(|zone| within(zone, texts)),
+    };
+    Ok(Claims {
+        reachable: list("reachable").iter().map(|zone| within(zone, texts)).collect(),
+        lost: text["lost"] == true,
+        zones: list("zones")
+            .iter()
+            .map(|zone| (texts.of("zone"), vec![texts.of(zone.as_str().unwrap())]))
+            .collect(),
+        delayed: if text.get("volumes").is_some() || text.get("provision").is_some() {
+            vec![delayed]
+        } else {
+            vec![]
+        },
+        exclusive: list("exclusive").iter().map(|claim| texts.of(claim.as_str().unwrap())).collect(),
+        attached: list("attached")
+            .iter()
+            .map(|it| ("csi.example.com".to_owned(), it.as_str().unwrap().to_owned()))
+            .collect(),
+    })
+}
+
+impl World for Fixed {
+    fn is_preempted(&self, pod: &Key) -> bool {
+        pod.parts().1.starts_with("preempted")
     }
-    let pod = json!({"metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web"}}, "spec": whole});
-    Arc::new(Wanted::new(Arc::new(serde_json::from_value::<Pod>(pod).unwrap())))
-}
 
-fn cluster(nodes: &[Arc<Node>], pods: &[(&str, Arc<Wanted>)]) -> Cluster {
-    let mut cluster = Cluster::default();
-    nodes.iter().for_each(|node| cluster.put_node(node.clone()));
-    for (node, wanted) in pods {
-        let mut pod = Pod::clone(&wanted.pod);
-        pod.spec.as_mut().unwrap().node_name = Some((*node).into());
-        cluster.put_pod(node, Arc::new(Wanted::new(Arc::new(pod))));
+    fn budgets(&self) -> Vec<Budget> {
+        self.budgets.clone()
     }
-    cluster
+
+    fn claims(&self, wanted: &Wanted, texts: &mut Texts) -> Result<Claims, String> {
+        match self.claims.get(wanted.key.parts().1) {
+            Some(text) => claims(text, texts),
+            None => Err("persistentvolumeclaim \"none\" not found".to_owned()),
+        }
+    }
+
+    fn reserve(&self, _: &Key, _: &[Chosen]) {}
+
+    fn csi_volume(&self, claim: &str) -> Option<(String, String)> {
+        Some(("csi.example.com".to_owned(), claim.to_owned()))
+    }
+
+    fn volume_limit(&self, node: &str, _: &str) -> Option<usize> {
+        (node == "limited").then_some(1)
+    }
+
+    fn siblings(&self, _: &Wanted) -> Vec<Labels> {
+        self.siblings.clone()
+    }
 }
 
-/// The node, or the message a person reads.
-fn decide(cluster: &Cluster, wanted: &Wanted) -> String {
-    match plan::plan(wanted, cluster, 0) {
-        Ok(node) => node,
-        Err(unfit) if unfit.nodes == 0 => unfit.message,
-        Err(unfit) => match preemption::plan(wanted, cluster, &unfit) {
-            Ok(preemption) => {
-                let victims: Vec<_> = preemption.victims.iter().map(|pod| pod.name()).collect();
-                format!("{} after {victims:?} left", preemption.node)
+/// A node with 2 CPUs, 4 Gi and room for 10 pods, unless `over` says otherwise.
+pub(crate) fn node(name: &str, over: &Value) -> Node {
+    let mut node = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"}},
+    });
+    merge(&mut node, over);
+    serde_json::from_value(node).unwrap()
+}
+
+pub(crate) fn pod(name: &str, over: &Value) -> Arc<Pod> {
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "image": "web"}]},
+    });
+    merge(&mut pod, over);
+    // Shorthand: `cpu` is what the only container asks for.
+    if let Some(cpu) = over.get("cpu") {
+        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
+    }
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+fn merge(into: &mut Value, over: &Value) {
+    match (into, over) {
+        (Value::Object(into), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
             }
-            Err(why) => format!("{} {why}", unfit.message),
+        }
+        (into, over) => *into = over.clone(),
+    }
+}
+
+fn yaml(text: &str) -> Value {
+    let text = text.trim();
+    if text.is_empty() { json!({}) } else { api::yaml::first(text.as_bytes()).unwrap().value }
+}
+
+fn put(cluster: &mut Cluster, node: &str, over: &Value, name: &str) {
+    let wanted = cluster.wanted(pod(name, over));
+    cluster.put_pod(node, &wanted, true);
+}
+
+/// The node, or the message a person reads, and who leaves.
+fn decide(state: &mut State, profile: &Profile, world: &Fixed, wanted: &Arc<Pod>) -> String {
+    let wanted = state.cluster.wanted(wanted.clone());
+    state.queue.put(wanted.clone(), OwnChange::default(), clock::instant(), |_, _| false);
+    let decision = state.decide(std::slice::from_ref(profile), world, clock::instant());
+    state.queue.remove(&wanted.key);
+    state.cluster.remove_pod(&wanted.key);
+    state.cluster.forget_nomination(&wanted.key);
+    match decision.unwrap().1 {
+        Decision::Bind { node, volumes } if volumes.is_empty() => node,
+        Decision::Bind { node, volumes } => format!("{node} with {volumes:?}"),
+        Decision::Refuse(refused) => match refused.preemption {
+            None => refused.message,
+            Some(preemption) => {
+                let names: Vec<_> = preemption.victims.iter().map(|key| key.parts().1).collect();
+                format!("{} after {} left; {}", preemption.node, names.join(", "), refused.message)
+            }
         },
     }
 }
 
-#[test]
-fn an_unfit_pod_is_told_why_in_kubernetes_words() {
-    let cordoned = json!({"unschedulable": true});
-    let tainted = json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]});
-    let nodes = [
-        node("a", json!({"cpu": "1"})),
-        node("b", json!({"cpu": "1"})),
-        node("c", cordoned),
-        node("d", tainted),
-    ];
-    let cluster = cluster(&nodes, &[("a", wanted("busy", "800m", json!({})))]);
-    assert_eq!(
-        decide(&cluster, &wanted("p", "1500m", json!({}))),
-        "0/4 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 2 Insufficient cpu. \
-         preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
-    );
-    assert_eq!(decide(&cluster, &wanted("p", "900m", json!({}))), "b");
-    assert_eq!(
-        decide(&cluster, &wanted("p", "900m", json!({"nodeSelector": {"kubernetes.io/hostname": "a"}}))),
-        "0/4 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) \
-         had untolerated taint(s), 1 node(s) were unschedulable. preemption: 0/4 nodes are available: 1 No preemption \
-         victims found for incoming pod, 3 Preemption is not helpful for scheduling."
-    );
-    assert_eq!(
-        decide(&Cluster::default(), &wanted("p", "1", json!({}))),
-        "no nodes available to schedule pods"
-    );
+fn default_profile() -> Profile {
+    Written::default().build(&mut Texts::default()).unwrap()
 }
 
-#[test]
-fn tolerations_ports_and_extended_resources_decide() {
-    let tainted = json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]});
-    let ports = |port: i32| json!({"ports": [{"containerPort": 80, "hostPort": port}]});
-    let cluster =
-        cluster(&[node("a", json!({})), node("t", tainted)], &[("a", wanted("w", "100m", ports(8080)))]);
-    let tolerant = json!({"tolerations": [{"key": "k", "operator": "Exists"}], "ports": [{"containerPort": 80, "hostPort": 8080}]});
-    assert_eq!(decide(&cluster, &wanted("p", "100m", tolerant)), "t");
-    assert_eq!(decide(&cluster, &wanted("p", "100m", ports(8081))), "a");
-    let refused = decide(&cluster, &wanted("p", "100m", ports(8080)));
-    assert!(refused.contains("1 node(s) didn't have free ports for the requested pod ports"), "{refused}");
-    let gpus = json!({"containers": [{"name": "c", "resources": {"requests": {"example.com/gpu": "2"}}}]});
-    assert!(decide(&cluster, &wanted("p", "0", gpus)).contains("1 Insufficient example.com/gpu"));
+/// One case of the file: its title, and its lines.
+fn run_case(lines: &[&str]) -> Vec<String> {
+    let (mut state, mut world) = (State::default(), Fixed::default());
+    let mut profile = default_profile();
+    let mut answers = Vec::new();
+    for line in lines {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        let cluster = &mut state.cluster;
+        match word {
+            "node" => drop(cluster.put_node(&node(name, &yaml(rest)))),
+            "gone" => drop(cluster.remove_node(name)),
+            "namespace" => {
+                let labels = serde_json::from_value(yaml(rest)).unwrap();
+                cluster.put_namespace(name, Some(labels));
+            }
+            "pod" => {
+                let (node, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+                put(cluster, node, &yaml(rest), name);
+            }
+            "unpod" => drop(cluster.remove_pod(&Key::of(&pod(name, &json!({}))))),
+            "nominated" => {
+                let (node, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+                let wanted = cluster.wanted(pod(name, &yaml(rest)));
+                cluster.nominate(node, &wanted);
+            }
+            "budget" => {
+                let selector = Labels::parse(name).unwrap();
+                let allowed = rest.parse().unwrap();
+                world.budgets.push(Budget {
+                    namespace: "ns".into(),
+                    selector,
+                    allowed,
+                    disrupted: Vec::new(),
+                });
+            }
+            "claims" => drop(world.claims.insert(name.to_owned(), yaml(rest))),
+            "siblings" => world.siblings = vec![Labels::parse(name).unwrap()],
+            "profile" => {
+                let written: Written = serde_json::from_value(yaml(&format!("{name} {rest}"))).unwrap();
+                profile = written.build(&mut cluster.texts).unwrap();
+            }
+            "want" => answers.push(decide(&mut state, &profile, &world, &pod(name, &yaml(rest)))),
+            other => panic!("no such line: {other}"),
+        }
+    }
+    answers
 }
 
-#[test]
-fn pods_spread_and_prefer_empty_nodes() {
-    let nodes = [node("a", json!({})), node("b", json!({})), node("c", json!({"zone": "z2"}))];
-    let filled =
-        cluster(&nodes, &[("a", wanted("w", "1", json!({}))), ("b", wanted("v", "500m", json!({})))]);
-    assert_eq!(decide(&filled, &wanted("p", "100m", json!({}))), "c");
-    let spread = |key: &str, when: &str| {
-        json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": when,
-            "labelSelector": {"matchLabels": {"app": "web"}}}], "nodeSelector": {"zone": "z1"}})
-    };
-    let skewed = cluster(&nodes, &[("a", wanted("w", "1", json!({}))), ("a", wanted("v", "10m", json!({})))]);
-    assert_eq!(decide(&skewed, &wanted("p", "100m", spread("kubernetes.io/hostname", "DoNotSchedule"))), "b");
-    let refused = decide(&skewed, &wanted("p", "100m", spread("rack", "DoNotSchedule")));
-    assert!(
-        refused.contains("2 node(s) didn't match pod topology spread constraints (missing required label)"),
-        "{refused}"
-    );
-    assert_eq!(
-        decide(&skewed, &wanted("p", "100m", spread("kubernetes.io/hostname", "ScheduleAnyway"))),
-        "b"
-    );
+#[tokio::test(start_paused = true)]
+async fn decisions_are_those_of_the_cases() {
+    let text = include_str!("cases.txt");
+    let mut written = String::new();
+    for case in text.split("\n\n") {
+        let given: Vec<&str> = case.lines().filter(|line| !line.starts_with("=> ")).collect();
+        let lines: Vec<&str> = given.iter().copied().filter(|line| !line.starts_with('#')).collect();
+        let mut new = run_case(&lines).into_iter();
+        for line in given {
+            written.push_str(line);
+            written.push('\n');
+            if line.starts_with("want ") {
+                written.push_str(&format!("=> {}\n", new.next().unwrap()));
+            }
+        }
+        written.push('\n');
+    }
+    let written = format!("{}\n", written.trim_end());
+    if std::env::var_os("WRITE_CASES").is_some() {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/cases.txt"), &written).unwrap();
+    }
+    assert_eq!(written, text);
 }
 
-#[test]
-fn affinity_between_pods_holds_both_ways() {
-    let term = |key: &str| json!([{"topologyKey": key, "labelSelector": {"matchLabels": {"app": "web"}}}]);
-    let required = "requiredDuringSchedulingIgnoredDuringExecution";
-    let near = json!({"affinity": {"podAffinity": {required: term("zone")}}});
-    let far = json!({"affinity": {"podAntiAffinity": {required: term("kubernetes.io/hostname")}}});
-    let nodes = [node("a", json!({})), node("b", json!({"zone": "z2"}))];
-    assert_eq!(decide(&cluster(&nodes, &[]), &wanted("first", "1", near.clone())), "a");
-    let one = cluster(&nodes, &[("b", wanted("w", "1500m", json!({})))]);
-    assert_eq!(decide(&one, &wanted("p", "100m", near)), "b");
-    assert_eq!(decide(&one, &wanted("p", "100m", far.clone())), "a");
-    let guarded = cluster(&nodes[..1], &[("a", wanted("w", "100m", far))]);
-    let refused = decide(&guarded, &wanted("p", "100m", json!({})));
-    assert!(refused.contains("1 node(s) didn't satisfy existing pods anti-affinity rules"), "{refused}");
+fn taken(queue: &mut Queue) -> Option<String> {
+    queue.take(clock::instant()).map(|wanted| wanted.key.parts().1.to_owned())
 }
 
-#[test]
-fn node_affinity_is_required_or_preferred() {
-    let term =
-        |value: &str| json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": [value]}]});
-    let nodes = [node("a", json!({})), node("b", json!({"zone": "z2", "cpu": "500m"}))];
-    let cluster = cluster(&nodes, &[]);
-    let required = json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term("z2")]}}}});
-    assert_eq!(decide(&cluster, &wanted("p", "100m", required)), "b");
-    let preferred = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 10, "preference": term("z2")}]}}});
-    assert_eq!(decide(&cluster, &wanted("p", "100m", preferred.clone())), "b");
-    assert_eq!(decide(&cluster, &wanted("p", "1", preferred)), "a");
+fn park(queue: &mut Queue, wanted: &Wanted) {
+    let mut plugins = PluginSet::default();
+    plugins.insert(plugin("NodeResourcesFit"));
+    queue.unschedulable(&wanted.key, plugins, clock::instant());
 }
 
-#[test]
-fn the_least_important_make_room() {
-    let nodes = [node("a", json!({"cpu": "1"})), node("b", json!({"cpu": "1"}))];
-    let pods = [
-        ("a", wanted("high", "600m", json!({"priority": 50}))),
-        ("a", wanted("low", "300m", json!({"priority": 1}))),
-        ("b", wanted("middle", "800m", json!({"priority": 10}))),
-        ("b", wanted("tiny", "100m", json!({"priority": 2}))),
-    ];
-    let cluster = cluster(&nodes, &pods);
-    let urgent = |cpu: &str| wanted("p", cpu, json!({"priority": 100}));
-    assert_eq!(decide(&cluster, &urgent("400m")), "a after [\"low\"] left");
-    assert_eq!(decide(&cluster, &urgent("900m")), "b after [\"middle\"] left");
-    assert_eq!(decide(&cluster, &urgent("1")), "b after [\"middle\", \"tiny\"] left");
+fn enqueue(queue: &mut Queue, wanted: &Wanted) {
+    queue.put(wanted.clone(), OwnChange::default(), clock::instant(), |_, _| true);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiting_pod_is_woken_by_what_may_help_it() {
-    let mut queue = Queue::default();
-    let (low, high) = (wanted("low", "1", json!({})), wanted("high", "1", json!({"priority": 9})));
-    queue.put(low.clone(), true);
-    queue.put(high.clone(), true);
-    let taken = |queue: &mut Queue| queue.take(clock::instant()).map(|wanted| wanted.pod.name().to_owned());
+    let mut cluster = Cluster::default();
+    let mut of = |name: &str, over: Value| cluster.wanted(pod(name, &over));
+    let (low, high) = (of("low", json!({})), of("high", json!({"spec": {"priority": 9}})));
+    let mut queue = Queue::new(Backoffs::default());
+    enqueue(&mut queue, &low);
+    enqueue(&mut queue, &high);
     assert_eq!(taken(&mut queue).as_deref(), Some("high"));
     assert_eq!(taken(&mut queue).as_deref(), Some("low"));
-    queue.unschedulable(&high.key, vec![Happening::PodGone], clock::instant());
-    queue.unschedulable(&low.key, vec![Happening::Node], clock::instant());
-    queue.happened(Happening::PodGone, clock::instant());
+    park(&mut queue, &high);
+    park(&mut queue, &low);
+    queue.happened(clock::instant(), |_, _| false);
     assert_eq!(taken(&mut queue), None);
-    tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(taken(&mut queue).as_deref(), Some("high"));
-    // What happens while a pod is being decided on is not missed.
-    queue.happened(Happening::PodGone, clock::instant());
-    queue.unschedulable(&high.key, vec![Happening::PodGone], clock::instant());
-    tokio::time::advance(Duration::from_secs(2)).await;
+    // Not too soon after the last time, unless there is nothing else to do.
+    queue.happened(clock::instant(), |wanted, _| wanted.key == high.key);
+    assert!(queue.next_due().is_some_and(|due| due == clock::instant() + Duration::from_secs(1)));
     assert_eq!(taken(&mut queue).as_deref(), Some("high"));
     queue.remove(&high.key);
-    tokio::time::advance(Duration::from_secs(300)).await;
+    tokio::time::advance(Duration::from_secs(299)).await;
+    assert_eq!(taken(&mut queue), None);
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(taken(&mut queue).as_deref(), Some("low"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fails_waits_longer_each_time() {
+    let mut cluster = Cluster::default();
+    let (one, other) = (cluster.wanted(pod("one", &json!({}))), cluster.wanted(pod("other", &json!({}))));
+    let mut queue = Queue::new(Backoffs::default());
+    enqueue(&mut queue, &one);
+    for seconds in [1, 2, 4, 8, 10, 10] {
+        assert_eq!(taken(&mut queue).as_deref(), Some("one"));
+        queue.failed(&one.key, clock::instant());
+        assert_eq!(queue.next_due(), Some(clock::instant() + Duration::from_secs(seconds)));
+        // An error waits its time, also when there is nothing else to do.
+        assert_eq!(taken(&mut queue), None);
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+    // Among equals who waits longer is first.
+    enqueue(&mut queue, &other);
+    assert_eq!(taken(&mut queue).as_deref(), Some("one"));
+    queue.failed(&one.key, clock::instant());
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(taken(&mut queue).as_deref(), Some("other"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_while_others_are_asked_to_leave_is_not_missed() {
+    let mut cluster = Cluster::default();
+    let wanted = cluster.wanted(pod("p", &json!({})));
+    let mut queue = Queue::new(Backoffs::default());
+    for woken in [true, false] {
+        enqueue(&mut queue, &wanted);
+        taken(&mut queue);
+        queue.preempting(&wanted.key, PluginSet::default());
+        queue.happened(clock::instant(), |_, _| woken);
+        assert_eq!(taken(&mut queue), None);
+        queue.preempted(&wanted.key, clock::instant());
+        assert_eq!(taken(&mut queue).is_some(), woken);
+        queue.remove(&wanted.key);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_pod_itself_wakes_it_if_that_may_help() {
+    let mut cluster = Cluster::default();
+    let wanted = cluster.wanted(pod("p", &json!({})));
+    let mut queue = Queue::new(Backoffs::default());
+    enqueue(&mut queue, &wanted);
+    taken(&mut queue);
+    park(&mut queue, &wanted);
+    enqueue(&mut queue, &wanted);
+    assert_eq!(taken(&mut queue), None);
+    let change = OwnChange { smaller: true, ..OwnChange::default() };
+    queue.put(wanted.clone(), change, clock::instant(), |_, _| false);
+    assert_eq!(taken(&mut queue), None);
+    queue.put(wanted.clone(), change, clock::instant(), |_, _| true);
+    assert_eq!(taken(&mut queue).as_deref(), Some("p"));
+}
+
+/// Which plugins think that an event may help a pod.
+fn helped(cluster: &Cluster, wanted: &Wanted, event: &Event<'_>) -> Vec<&'static str> {
+    let profile = default_profile();
+    let hint = Hint { cluster, profile: &profile, wanted, event };
+    let rows = PLUGINS.iter().filter_map(|plugin| Some((plugin.name, plugin.filter.as_ref()?)));
+    rows.filter(|(_, filter)| (filter.hint)(&hint)).map(|(name, _)| name).collect()
+}
+
+#[test]
+fn an_event_wakes_only_whom_it_can_help() {
+    let mut cluster = Cluster::default();
+    let mut facts = |over: Value| {
+        cluster.put_node(&node("a", &over));
+        let place = cluster.node("a").unwrap();
+        cluster.place(place).facts.clone()
+    };
+    let (small, large) = (facts(json!({})), facts(json!({"status": {"allocatable": {"cpu": "8"}}})));
+    let tainted = facts(json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}}));
+    let cordoned = facts(json!({"spec": {"unschedulable": true}}));
+    let zoned = facts(json!({"metadata": {"labels": {"zone": "z1"}}}));
+    let term = json!([{"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "db"}}}]);
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let plain = cluster.wanted(pod("p", &json!({"cpu": "4"})));
+    let near = cluster.wanted(pod("n", &json!({"spec": {"affinity": {"podAffinity": {required: term}}}})));
+    let far = cluster.wanted(pod("f", &json!({"spec": {"affinity": {"podAntiAffinity": {required: term}}}})));
+    let database = cluster.wanted(pod("db", &json!({"metadata": {"labels": {"app": "db"}}})));
+    let changed = |old, new| Event::Node { old: Some(old), new: Some(new) };
+    let helped = |wanted: &Wanted, event: &Event<'_>| helped(&cluster, wanted, event).join(" ");
+    assert_eq!(helped(&plain, &changed(&small, &large)), "NodeResourcesFit");
+    assert_eq!(helped(&plain, &changed(&large, &small)), "");
+    assert_eq!(helped(&plain, &changed(&tainted, &small)), "TaintToleration");
+    assert_eq!(helped(&plain, &changed(&small, &tainted)), "");
+    assert_eq!(helped(&plain, &changed(&cordoned, &small)), "NodeUnschedulable");
+    assert_eq!(helped(&near, &changed(&small, &zoned)), "InterPodAffinity");
+    assert_eq!(helped(&far, &changed(&zoned, &small)), "InterPodAffinity");
+    let facts = PodFacts { group: &database.group, ask: &database.ask };
+    let came = Event::Pod { old: None, new: Some(facts) };
+    let gone = Event::Pod { old: Some(facts), new: None };
+    let [plain, near, far] =
+        [&plain, &near, &far].map(|wanted| (helped(wanted, &came), helped(wanted, &gone)));
+    let pair = |came: &str, gone: &str| (came.to_owned(), gone.to_owned());
+    assert_eq!(plain, pair("", "NodeResourcesFit"));
+    assert_eq!(near, pair("InterPodAffinity", "NodeResourcesFit"));
+    assert_eq!(far, pair("", "NodeResourcesFit InterPodAffinity"));
+}
+
+/// What is wrong with a configuration of these lines after its `apiVersion` and `kind`.
+fn wrong(lines: &str) -> String {
+    let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+    config::parse(format!("{head}{lines}").as_bytes()).map(drop).unwrap_err()
+}
+
+#[test]
+fn mistakes_in_a_configuration_are_told() {
+    let missing = config::parse(b"profiles: []").unwrap_err();
+    assert_eq!(missing, "apiVersion: Required value; kind: Required value");
+    assert_eq!(
+        wrong("parallelism: 0\npercentageOfNodesToScore: 101\npodMaxBackoffSeconds: 0"),
+        "parallelism: Invalid value: 0: should be an integer value greater than zero; \
+         percentageOfNodesToScore: Invalid value: 101: not in valid range [0-100]; \
+         podMaxBackoffSeconds: Invalid value: 0: must be greater than or equal to PodInitialBackoffSeconds"
+    );
+    assert_eq!(
+        wrong("profiles: [{schedulerName: a}, {schedulerName: a}]"),
+        "profiles[1].schedulerName: Duplicate value: \"a\""
+    );
+    assert_eq!(
+        wrong("profiles: [{plugins: {filter: {enabled: [{name: None}]}}}]"),
+        "plugin \"None\" does not exist"
+    );
+    assert_eq!(
+        wrong("profiles: [{plugins: {queueSort: {disabled: [{name: PrioritySort}]}}}]"),
+        "profile \"default-scheduler\": no queueSort plugin is enabled"
+    );
+    assert!(wrong("podMaxBackofSeconds: 1").starts_with("unknown field `podMaxBackofSeconds`"));
+    assert_eq!(
+        wrong(
+            "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: RequestedToCapacityRatio}}}]}]"
+        ),
+        "profiles[0].pluginConfig[0].args.scoringStrategy.requestedToCapacityRatio: Required value: must be specified \
+         when type is RequestedToCapacityRatio"
+    );
+    assert!(
+        wrong("profiles: [{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeigth: 5}}]}]")
+            .starts_with("pluginConfig of InterPodAffinity: unknown field `hardPodAffinityWeigth`")
+    );
+}
+
+#[test]
+fn several_profiles_decide_each_in_its_way() {
+    let text = "apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+podInitialBackoffSeconds: 2
+percentageOfNodesToScore: 30
+profiles:
+- schedulerName: default-scheduler
+- schedulerName: packing
+  percentageOfNodesToScore: 100
+  plugins:
+    multiPoint: {disabled: [{name: ImageLocality}]}
+    score: {enabled: [{name: NodeResourcesFit, weight: 7}], disabled: [{name: PodTopologySpread}]}
+    postFilter: {disabled: [{name: '*'}]}
+  pluginConfig:
+  - name: NodeResourcesFit
+    args: {apiVersion: kubescheduler.config.k8s.io/v1, kind: NodeResourcesFitArgs, scoringStrategy: {type: MostAllocated}}
+";
+    let (profiles, backoffs) = config::parse(text.as_bytes()).unwrap();
+    assert_eq!((backoffs.first, backoffs.longest), (Duration::from_secs(2), Duration::from_secs(10)));
+    let built: Vec<Profile> = profiles.iter().map(|it| it.build(&mut Texts::default()).unwrap()).collect();
+    let [plain, packing] = built.as_slice() else { panic!("{built:?}") };
+    assert_eq!((plain.percentage_of_nodes_to_score, packing.percentage_of_nodes_to_score), (30, 100));
+    assert_eq!((plain.preempts, packing.preempts), (true, false));
+    let scores: Vec<_> = packing.scores.iter().map(|(ix, weight)| (PLUGINS[*ix].name, *weight)).collect();
+    assert_eq!(
+        scores,
+        [
+            ("NodeResourcesFit", 7),
+            ("TaintToleration", 3),
+            ("NodeAffinity", 2),
+            ("InterPodAffinity", 2),
+            ("NodeResourcesBalancedAllocation", 1),
+        ]
+    );
+    assert_eq!(packing.filters, plain.filters);
 }

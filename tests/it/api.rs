@@ -8,6 +8,7 @@ mod flow;
 mod policies;
 mod quota;
 mod reading;
+mod scheduling;
 mod subresources;
 mod suite;
 mod webhooks;

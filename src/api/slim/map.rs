@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// Texts by key, in the order of the keys. A `BTreeMap` takes half a kilobyte for its first pair.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(from = "Option<BTreeMap<Box<str>, Box<str>>>")]
 pub struct Map(Box<[(Box<str>, Box<str>)]>);
 

@@ -28,6 +28,7 @@ pub struct Meta {
     pub namespace: Option<Box<str>>,
     pub uid: Option<Box<str>>,
     pub resource_version: Option<Box<str>>,
+    pub generation: Option<i64>,
     pub creation_timestamp: Option<Time>,
     pub deletion_timestamp: Option<Time>,
     pub labels: Map,

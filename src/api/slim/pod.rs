@@ -108,6 +108,7 @@ pub struct PodSchedulingGate {
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
     pub name: Box<str>,
+    pub image: Option<Box<str>>,
     pub ports: Option<Box<[ContainerPort]>>,
     pub resources: ResourceRequirements,
     pub restart_policy: Option<Box<str>>,
@@ -140,6 +141,7 @@ pub struct ResourceRequirements {
 pub struct PodStatus {
     pub phase: Option<Box<str>>,
     pub reason: Option<Box<str>>,
+    pub nominated_node_name: Option<Box<str>>,
     pub start_time: Option<Time>,
     /// Only those that somebody but the node decides by.
     #[serde(deserialize_with = "conditions")]
@@ -182,6 +184,7 @@ pub struct PodCondition {
     #[serde(rename = "type")]
     pub type_: Box<str>,
     pub status: Box<str>,
+    pub reason: Option<Box<str>>,
     pub message: Option<Box<str>>,
     pub last_transition_time: Option<Time>,
 }
@@ -193,6 +196,11 @@ pub struct ContainerStatus {
     pub name: Box<str>,
     pub restart_count: i32,
     pub state: Option<ContainerState>,
+    /// What it has; absent where the node does not say.
+    pub resources: Option<Box<ResourceRequirements>>,
+    /// What the node has set aside for it.
+    #[serde(deserialize_with = "some_quantities")]
+    pub allocated_resources: Option<Box<Map>>,
 }
 
 /// Whether a container has ended.
@@ -215,6 +223,10 @@ fn quantities<'de, D: Deserializer<'de>>(from: D) -> Result<Map, D::Error> {
     let read = Option::<BTreeMap<Box<str>, Quantity>>::deserialize(from)?.unwrap_or_default();
     let texts = read.into_iter().map(|(name, quantity)| (name, quantity.0.into_boxed_str()));
     Ok(texts.collect::<BTreeMap<_, _>>().into())
+}
+
+fn some_quantities<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<Map>>, D::Error> {
+    Ok(Some(quantities(from)?).filter(|map| map.iter().next().is_some()).map(Box::new))
 }
 
 fn claims<'de, D: Deserializer<'de>>(from: D) -> Result<Box<[Volume]>, D::Error> {

@@ -214,19 +214,19 @@ fn behaviours() {
     assert!(failed.is_empty(), "these fail: {failed:?}");
 }
 
-fn get(https: &Https, path: &str) -> (u16, Value) {
+pub(super) fn get(https: &Https, path: &str) -> (u16, Value) {
     https.call("GET", path)
 }
 
 #[track_caller]
-fn made(https: &Https, path: &str, object: &Value) -> Value {
+pub(super) fn made(https: &Https, path: &str, object: &Value) -> Value {
     let answer = https.ask("POST", path).object(JSON, object).send();
     assert_eq!(answer.code, 201, "{}", answer.value());
     answer.value()
 }
 
 #[track_caller]
-fn patched(https: &Https, path: &str, patch: &Value) -> Value {
+pub(super) fn patched(https: &Https, path: &str, patch: &Value) -> Value {
     let answer = https.ask("PATCH", path).body(MERGE, patch.to_string()).send();
     assert_eq!(answer.code, 200, "{}", answer.value());
     answer.value()
@@ -234,7 +234,7 @@ fn patched(https: &Https, path: &str, patch: &Value) -> Value {
 
 /// Updates an object that others may change at the same time.
 #[track_caller]
-fn updated(https: &Https, path: &str, change: impl Fn(&mut Value)) -> Value {
+pub(super) fn updated(https: &Https, path: &str, change: impl Fn(&mut Value)) -> Value {
     let answer = wait_for("an update", SOON, || {
         let mut object = get(https, path).1;
         change(&mut object);
@@ -245,7 +245,7 @@ fn updated(https: &Https, path: &str, change: impl Fn(&mut Value)) -> Value {
 }
 
 #[track_caller]
-fn deleted(https: &Https, path: &str, policy: &str) {
+pub(super) fn deleted(https: &Https, path: &str, policy: &str) {
     let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
     assert_eq!(https.ask("DELETE", path).object(JSON, &options).send().code, 200);
 }
@@ -258,7 +258,7 @@ fn version(object: &Value) -> String {
     object["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
 }
 
-fn items(https: &Https, path: &str) -> Vec<Value> {
+pub(super) fn items(https: &Https, path: &str) -> Vec<Value> {
     get(https, path).1["items"].as_array().unwrap().clone()
 }
 
@@ -428,7 +428,7 @@ fn watches_agree(https: &Https) {
     }
 }
 
-fn namespace(https: &Https, name: &str) -> String {
+pub(super) fn namespace(https: &Https, name: &str) -> String {
     let path = "/api/v1/namespaces";
     made(https, path, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     format!("{path}/{name}")

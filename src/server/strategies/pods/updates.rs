@@ -59,7 +59,8 @@ fn restore(new: &mut Value, old: &Value, field: &str, below: Option<&str>) {
             if !new[field].is_object() && !old[field][below].is_null() {
                 new[field] = Value::Object(serde_json::Map::new());
             }
-            (new[field].as_object_mut(), &old[field][below])
+            // Without the field nothing is made of it: an index would leave a null there.
+            (new.get_mut(field).and_then(Value::as_object_mut), &old[field][below])
         }
     };
     let Some(fields) = path else { return };

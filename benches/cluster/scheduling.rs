@@ -1,0 +1,259 @@
+//! The scheduler under scheduler_perf's workloads: nodes that only the API knows, pods created by clients
+//! elsewhere while others are being bound.
+
+use crate::Failure;
+use crate::api::Api;
+use crate::knarr::Knarr;
+use crate::subject::Subject;
+use crate::table::{Row, Table};
+use base::clock;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+/// Clients that create objects.
+const CLIENTS: usize = 16;
+/// How often it is asked whether pods still wait.
+const POLL: Duration = Duration::from_millis(20);
+/// Beyond this a workload has failed.
+const LIMIT: Duration = Duration::from_secs(300);
+/// scheduler_perf's pods.
+const CPU: &str = "100m";
+
+/// A workload for some nodes.
+struct Workload {
+    name: &'static str,
+    /// Pods a second that scheduler_perf asks of kube-scheduler with the larger number of nodes.
+    threshold: usize,
+    nodes: [usize; 2],
+    /// How many pods are there before, by the number of nodes.
+    before: fn(usize) -> usize,
+    before_pod: fn(usize) -> Value,
+    /// And how many are measured.
+    measured: fn(usize) -> usize,
+    pod: fn(usize) -> Value,
+    /// The first ones do not come to a node.
+    before_waits: bool,
+}
+
+const fn workload(name: &'static str, threshold: usize, pod: fn(usize) -> Value) -> Workload {
+    Workload {
+        name,
+        threshold,
+        nodes: [500, 5_000],
+        before: |nodes| nodes / 5,
+        before_pod: pod,
+        measured: |nodes| if nodes > 500 { 10_000 } else { 1_000 },
+        pod,
+        before_waits: false,
+    }
+}
+
+/// scheduler_perf's, with the thresholds of Kubernetes 1.36.
+static WORKLOADS: &[Workload] = &[
+    workload("basic", 270, |_| pod(CPU, json!({}))),
+    workload("node affinity", 220, |_| pod(CPU, json!({"affinity": {"nodeAffinity": in_zone()}}))),
+    Workload {
+        before: |nodes| nodes,
+        measured: |nodes| nodes,
+        ..workload("pod affinity", 35, |_| {
+            pod(CPU, json!({"affinity": {"podAffinity": required("topology.kubernetes.io/region")}}))
+        })
+    },
+    Workload {
+        measured: |nodes| nodes * 2 / 5,
+        ..workload("pod anti-affinity", 60, |_| {
+            pod(CPU, json!({"affinity": {"podAntiAffinity": required("kubernetes.io/hostname")}}))
+        })
+    },
+    Workload {
+        before: |nodes| nodes,
+        measured: |nodes| nodes,
+        before_pod: |_| pod(CPU, json!({})),
+        ..workload("topology spread", 85, |_| pod(CPU, spread("DoNotSchedule")))
+    },
+    Workload {
+        before: |nodes| nodes,
+        measured: |nodes| nodes,
+        before_pod: |_| pod(CPU, json!({})),
+        ..workload("preferred topology spread", 125, |_| pod(CPU, spread("ScheduleAnyway")))
+    },
+    Workload {
+        before: |nodes| 4 * nodes,
+        before_pod: |_| pod("900m", json!({"terminationGracePeriodSeconds": 0})),
+        measured: |nodes| nodes,
+        ..workload("preemption", 160, |_| pod("3", json!({"priorityClassName": "important"})))
+    },
+    Workload {
+        before: |_| 200,
+        before_pod: |_| pod("9", json!({})),
+        before_waits: true,
+        ..workload("beside unschedulable pods", 140, |_| pod(CPU, json!({})))
+    },
+    Workload {
+        nodes: [500, 15_000],
+        before: |_| 0,
+        measured: |nodes| nodes,
+        ..workload("daemon set", 390, |number| {
+            pod(CPU, json!({"affinity": {"nodeAffinity": on_node(number)}}))
+        })
+    },
+];
+
+fn pod(cpu: &str, spec: Value) -> Value {
+    let requests = json!({"cpu": cpu, "memory": "500Mi"});
+    // Nodes keep the taint of new ones: nobody watches over them here.
+    let tolerations = json!([{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]);
+    let mut whole = json!({"tolerations": tolerations, "containers": [{"name": "pause", "image": "registry.k8s.io/pause:3.10.1",
+        "ports": [{"containerPort": 80}], "resources": {"requests": requests, "limits": requests}}]});
+    for (field, value) in spec.as_object().into_iter().flatten() {
+        whole[field] = value.clone();
+    }
+    json!({"metadata": {"labels": {"color": "blue"}}, "spec": whole})
+}
+
+fn required(topology: &str) -> Value {
+    json!({"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": topology, "labelSelector": {"matchLabels": {"color": "blue"}}}]})
+}
+
+fn selected(term: Value) -> Value {
+    json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}})
+}
+
+fn in_zone() -> Value {
+    let key = "topology.kubernetes.io/zone";
+    selected(json!({"matchExpressions": [{"key": key, "operator": "In", "values": ["zone-0", "zone-1"]}]}))
+}
+
+fn on_node(number: usize) -> Value {
+    selected(
+        json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node_name(number)]}]}),
+    )
+}
+
+fn spread(when: &str) -> Value {
+    json!({"topologySpreadConstraints": [{"maxSkew": 5, "topologyKey": "topology.kubernetes.io/zone",
+        "whenUnsatisfiable": when, "labelSelector": {"matchLabels": {"color": "blue"}}}]})
+}
+
+fn node_name(number: usize) -> String {
+    format!("node-{number:05}")
+}
+
+fn node(number: usize) -> Value {
+    let name = node_name(number);
+    let labels = json!({"kubernetes.io/hostname": name, "topology.kubernetes.io/region": "region",
+        "topology.kubernetes.io/zone": format!("zone-{}", number % 3)});
+    let has = json!({"cpu": "4", "memory": "32Gi", "pods": "110"});
+    json!({"metadata": {"name": name, "labels": labels}, "status": {"allocatable": has, "capacity": has,
+        "conditions": [{"type": "Ready", "status": "True"}]}})
+}
+
+/// The workloads, or those that are named beside `scheduling`.
+pub(crate) async fn scheduling(executable: &Path, folder: &Path, table: &mut Table) -> Result<(), Failure> {
+    let named: Vec<String> = std::env::args().skip(1).filter(|word| word.contains('=')).collect();
+    for workload in WORKLOADS {
+        let asked = |word: &String| word.strip_prefix("workload=").is_some_and(|name| name == workload.name);
+        if !named.is_empty() && !named.iter().any(asked) {
+            continue;
+        }
+        for nodes in workload.nodes {
+            let folder = folder.join(format!("{}-{nodes}", workload.name.replace(' ', "-")));
+            let row = run(workload, nodes, executable, &folder).await?;
+            table.add(if nodes == 500 { row } else { row.budget(&format!("{}/s", 10 * workload.threshold)) });
+            std::fs::remove_dir_all(&folder)?;
+        }
+    }
+    Ok(())
+}
+
+async fn run(
+    workload: &'static Workload,
+    nodes: usize,
+    executable: &Path,
+    folder: &Path,
+) -> Result<Row, Failure> {
+    let flags = ["--disable-agent", "--disable-controller-manager"];
+    let mut server = Knarr::start(executable, folder, &flags)?.ready().await?.0;
+    let subject = server.subject()?;
+    let api = subject.api()?;
+    prepare(&api).await?;
+    create_all(&subject, "/api/v1/nodes", nodes, node).await?;
+    let before = (workload.before)(nodes);
+    create_all(&subject, PODS, before, |number| named("before", number, (workload.before_pod)(number)))
+        .await?;
+    if !workload.before_waits {
+        scheduled(&api, "before").await?;
+    }
+    let (began, usage) = (clock::instant(), server.usage()?);
+    let count = (workload.measured)(nodes);
+    create_all(&subject, PODS, count, |number| named("measured", number, (workload.pod)(number))).await?;
+    let created = began.elapsed().as_secs_f64();
+    scheduled(&api, "measured").await?;
+    let (took, after) = (began.elapsed().as_secs_f64(), server.usage()?);
+    let cpu = (after.cpu_ns - usage.cpu_ns) as f64 / 1e3 / count as f64;
+    server.stop().await?;
+    let what = format!("scheduling, {}: {nodes} nodes, {count} pods", workload.name);
+    let rate = |seconds: f64| count as f64 / seconds;
+    Ok(Row::new(&what, format!("{:.0} pods/s, {cpu:.0} µs CPU each with their creation", rate(took)))
+        .peer(format!("kube-scheduler's threshold {}/s; created {:.0}/s", workload.threshold, rate(created))))
+}
+
+fn named(phase: &str, number: usize, mut pod: Value) -> Value {
+    pod["metadata"]["name"] = json!(format!("{phase}-{number:05}"));
+    pod["metadata"]["labels"]["phase"] = json!(phase);
+    pod
+}
+
+/// What controllers would make, and a priority.
+async fn prepare(api: &Api) -> Result<(), Failure> {
+    let account = json!({"metadata": {"name": "default"}});
+    api.create("/api/v1/namespaces/default/serviceaccounts", &account).await?;
+    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+        "metadata": {"name": "important"}, "value": 1_000});
+    api.create("/apis/scheduling.k8s.io/v1/priorityclasses", &class).await
+}
+
+async fn create_all(
+    subject: &Subject,
+    path: &'static str,
+    count: usize,
+    object: impl Fn(usize) -> Value + Send + Sync + Clone + 'static,
+) -> Result<(), Failure> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..CLIENTS.min(count) {
+        let (api, next, object) = (subject.api()?, next.clone(), object.clone());
+        tasks.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return Ok::<(), Failure>(());
+                }
+                api.create(path, &object(number)).await?;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// Waits until no pod of a phase is without a node.
+async fn scheduled(api: &Api, phase: &str) -> Result<(), Failure> {
+    let path = format!("/api/v1/pods?labelSelector=phase%3D{phase}&fieldSelector=spec.nodeName%3D&limit=1");
+    let began = clock::instant();
+    while api.get(&path).await?["items"].as_array().is_none_or(|waiting| !waiting.is_empty()) {
+        if began.elapsed() > LIMIT {
+            return Err(format!("pods of phase {phase} still wait after {LIMIT:?}").into());
+        }
+        clock::sleep(POLL).await;
+    }
+    Ok(())
+}
