@@ -15,7 +15,9 @@ const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
 const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
 const NODES: &str = "/api/v1/nodes";
 
-const CASES: &[(&str, fn(&Https))] = &[
+type Case = (&'static str, fn(&Https));
+
+const CASES: &[Case] = &[
     ("binding_and_retention", binding_and_retention),
     ("both_sides_may_choose", both_sides_may_choose),
     ("provided_volumes", provided_volumes),
