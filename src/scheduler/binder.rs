@@ -3,7 +3,7 @@
 use crate::ask::{Key, Wanted};
 use crate::claims::Chosen;
 use crate::preemption::Preemption;
-use crate::runner::{Scheduler, node_of};
+use crate::runner::{Scheduler, node_of, profile_of};
 use crate::storage::{SELECTED_NODE, annotation, is_bound};
 use api::Object;
 use api::core::{PersistentVolume, PersistentVolumeClaim};
@@ -13,11 +13,8 @@ use client::{Client, Error, Patch, Recorder};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// How long volumes may take (`bindTimeoutSeconds`).
-const VOLUMES_LIMIT: Duration = Duration::from_secs(600);
 /// The longest note an event may have; a longer one is cut with an ellipsis.
 const NOTE_BYTES: usize = 1_024;
 
@@ -134,7 +131,8 @@ impl Binder {
             }
         }
         let bound = self.volumes_bound(wanted, node, volumes);
-        tokio::time::timeout(VOLUMES_LIMIT, bound)
+        let profile = profile_of(&self.scheduler.profiles, &wanted.pod).ok_or("its profile is gone")?;
+        tokio::time::timeout(profile.args.volumes_limit, bound)
             .await
             .unwrap_or_else(|_| Err("timed out waiting for the condition".to_owned()))
     }

@@ -245,6 +245,15 @@ struct Topology {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Volumes {
+    bind_timeout_seconds: Option<u64>,
+    /// Scores by capacity are of a feature that is off.
+    #[serde(rename = "shape")]
+    _shape: Value,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Balanced {
     resources: Vec<Weighed>,
 }
@@ -314,6 +323,10 @@ fn read_args(name: &str, mut written: Value, args: &mut Args, texts: &mut Texts)
             if !own.resources.is_empty() {
                 args.balanced = own.resources.iter().map(|it| Resource::of(&it.name, texts)).collect();
             }
+        }
+        "VolumeBinding" => {
+            let own: Volumes = decode(written)?;
+            args.volumes_limit = own.bind_timeout_seconds.map_or(args.volumes_limit, Duration::from_secs);
         }
         "NodeResourcesFit" => fit(decode(written)?, args, texts),
         _ => {}

@@ -4,6 +4,7 @@ use crate::nodes::{NodeSelector, NodeTerm};
 use crate::plugins::PLUGINS;
 use crate::resources::Resource;
 use api::core::TopologySpreadConstraint;
+use std::time::Duration;
 
 /// How well used a node should be (`scoringStrategy.type`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(crate) struct Args {
     /// `DefaultPreemptionArgs`.
     pub(crate) min_candidate_nodes_percentage: usize,
     pub(crate) min_candidate_nodes_absolute: usize,
+    /// `VolumeBindingArgs.bindTimeoutSeconds`: how long volumes may take.
+    pub(crate) volumes_limit: Duration,
 }
 
 impl Default for Args {
@@ -71,6 +74,7 @@ impl Default for Args {
             ],
             min_candidate_nodes_percentage: 10,
             min_candidate_nodes_absolute: 100,
+            volumes_limit: Duration::from_secs(600),
         }
     }
 }

@@ -192,7 +192,7 @@ fn helps(
     plugins.iter().filter_map(|plugin| PLUGINS[plugin].filter.as_ref()).any(|filter| (filter.hint)(&hint))
 }
 
-fn profile_of<'a>(profiles: &'a [Profile], pod: &Pod) -> Option<&'a Profile> {
+pub(crate) fn profile_of<'a>(profiles: &'a [Profile], pod: &Pod) -> Option<&'a Profile> {
     let name = pod.spec.as_ref()?.scheduler_name.as_deref().unwrap_or("default-scheduler");
     profiles.iter().find(|profile| profile.scheduler_name == name)
 }

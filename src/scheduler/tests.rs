@@ -465,3 +465,15 @@ profiles:
     );
     assert_eq!(packing.filters, plain.filters);
 }
+
+#[test]
+fn volumes_may_take_as_long_as_is_said() {
+    let limit = |lines: &str| {
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        let (written, _) = config::parse(format!("{head}{lines}").as_bytes()).unwrap();
+        written[0].build(&mut Texts::default()).unwrap().args.volumes_limit.as_secs()
+    };
+    assert_eq!(limit(""), 600);
+    let args = "profiles: [{pluginConfig: [{name: VolumeBinding, args: {bindTimeoutSeconds: 7}}]}]";
+    assert_eq!(limit(args), 7);
+}
