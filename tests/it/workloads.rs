@@ -42,6 +42,7 @@ fn stateful(cluster: &Cluster) {
     let said = cluster.kubectl("rollout status statefulset/db --timeout=60s");
     assert!(said.contains("partitioned roll out complete: 2 new pods have been updated"), "{said}");
     assert_eq!(image(cluster, "db"), [IMAGE_2, IMAGE_2]);
+    assert_eq!(cluster.exec("db-1", "cat /data/lives").ok(), "db-1\ndb-1\n");
     let history = cluster.kubectl("rollout history statefulset/db");
     assert!(history.contains("\n1 ") && history.contains("\n2 "), "{history}");
     assert!(cluster.kubectl("rollout undo statefulset/db").contains("rolled back"));
@@ -50,7 +51,11 @@ fn stateful(cluster: &Cluster) {
     assert!(cluster.event("db", "SuccessfulCreate").starts_with("Create Pod db-"));
     cluster.kubectl("scale statefulset db --replicas=0");
     cluster.pods_ready("app=db", 0);
+    assert_eq!(cluster.kubectl("get pvc -o name").lines().count(), 2);
     cluster.kubectl("delete statefulset db --timeout=60s");
+    // Claims, volumes and their folders go with the set.
+    let left = || cluster.kubectl("get pvc,pv -o name");
+    wait_for("the claims to be gone", SOON, || left().is_empty().then_some(()));
 }
 
 fn daemon(cluster: &Cluster) {
