@@ -24,12 +24,26 @@ pub(crate) enum Scope {
 #[derive(Debug)]
 pub(crate) enum Asked {
     Discovery,
-    Metrics { scope: Scope, name: Option<String>, selectors: Result<(Labels, Fields), String>, table: bool },
+    /// Where OpenAPI v3 is, and what it says of the group version.
+    OpenApiIndex,
+    OpenApi,
+    Metrics {
+        scope: Scope,
+        name: Option<String>,
+        selectors: Result<(Labels, Fields), String>,
+        table: bool,
+    },
 }
 
 impl Asked {
     pub(crate) fn read(request: &Request<Body>) -> Option<Self> {
-        let path = request.uri().path().trim_matches('/').strip_prefix("apis/")?;
+        let path = request.uri().path().trim_matches('/');
+        match path.strip_prefix("openapi/v3") {
+            Some("") => return Some(Self::OpenApiIndex),
+            Some(of) if of == format!("/apis/{}", api_version()) => return Some(Self::OpenApi),
+            _ => {}
+        }
+        let path = path.strip_prefix("apis/")?;
         let rest = path.strip_prefix(GROUP)?.strip_prefix('/')?.strip_prefix(VERSION)?;
         let parts: Vec<&str> = rest.split('/').filter(|part| !part.is_empty()).collect();
         let (scope, name) = match parts.as_slice() {
@@ -215,6 +229,47 @@ pub(crate) fn discovery() -> Response<Body> {
         &json!({"kind": "APIResourceList", "apiVersion": "v1",
         "groupVersion": api_version(),
         "resources": [resource("nodes", "NodeMetrics", false), resource("pods", "PodMetrics", true)]}),
+    )
+}
+
+/// Where the description of the group version is.
+pub(crate) fn openapi_index() -> Response<Body> {
+    let place = format!("apis/{}", api_version());
+    let url = format!("/openapi/v3/{place}");
+    json_answer(StatusCode::OK, &json!({"paths": {place: {"serverRelativeURL": url}}}))
+}
+
+/// The description of the group version.
+pub(crate) fn openapi() -> Response<Body> {
+    let gvk = |kind: &str| json!({"group": GROUP, "version": VERSION, "kind": kind});
+    let text = json!({"type": "string"});
+    let usage = json!({"type": "object", "additionalProperties": text});
+    let container = json!({"type": "object", "properties": {"name": text, "usage": usage}});
+    let schema = |kind: &str, field: &str, used: Value| {
+        let properties = json!({"apiVersion": text, "kind": text, "metadata": {"type": "object"},
+            "timestamp": {"type": "string", "format": "date-time"}, "window": text, field: used});
+        json!({"type": "object", "properties": properties, "required": ["timestamp", "window", field],
+            "x-kubernetes-group-version-kind": [gvk(kind)]})
+    };
+    let name = |kind: &str| format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{kind}");
+    let list = |kind: &str| {
+        let reference = json!({"$ref": format!("#/components/schemas/{}", name(kind))});
+        let content = json!({"application/json": {"schema": {"type": "object",
+            "properties": {"items": {"type": "array", "items": reference}}}}});
+        json!({"get": {"responses": {"200": {"description": "OK", "content": content}},
+            "x-kubernetes-action": "list", "x-kubernetes-group-version-kind": gvk(kind)}})
+    };
+    let root = format!("/apis/{}", api_version());
+    let paths = json!({format!("{root}/nodes"): list("NodeMetrics"), format!("{root}/pods"): list("PodMetrics"),
+        format!("{root}/namespaces/{{namespace}}/pods"): list("PodMetrics")});
+    let schemas = json!({
+        name("NodeMetrics"): schema("NodeMetrics", "usage", usage.clone()),
+        name("PodMetrics"): schema("PodMetrics", "containers", json!({"type": "array", "items": container})),
+    });
+    json_answer(
+        StatusCode::OK,
+        &json!({"openapi": "3.0.0", "info": {"title": GROUP, "version": VERSION},
+        "paths": paths, "components": {"schemas": schemas}}),
     )
 }
 

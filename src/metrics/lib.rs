@@ -88,6 +88,8 @@ impl Metrics {
         }
         match asked {
             Asked::Discovery => answer::discovery(),
+            Asked::OpenApiIndex => answer::openapi_index(),
+            Asked::OpenApi => answer::openapi(),
             Asked::Metrics { scope, name, selectors, table } => {
                 let (labels, fields) = match selectors {
                     Ok(selectors) => selectors,

@@ -204,7 +204,8 @@ fn kubelets(https: &Https) {
         taints.contains(&json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"})),
         "{made}"
     );
-    let refused = send("PATCH", "/api/v1/nodes/a", MERGE, &json!({"spec": {"taints": []}}));
+    let taint = json!([{"key": "own", "effect": "NoSchedule"}]);
+    let refused = send("PATCH", "/api/v1/nodes/a", MERGE, &json!({"spec": {"taints": taint}}));
     assert_eq!(
         message(&refused),
         (403, "nodes \"a\" is forbidden: node \"a\" is not allowed to modify taints")

@@ -2,7 +2,7 @@
 
 use super::{PODS, count, deleted, get, items, made, patched, template, updated};
 use crate::support::cluster::SOON;
-use crate::support::https::{Https, JSON, MERGE};
+use crate::support::https::{Https, MERGE};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
 
@@ -170,10 +170,9 @@ pub(super) fn stateful_sets_have_a_scale(https: &Https) {
         &named("StatefulSet", "scale", json!({"replicas": 1, "serviceName": "scale"})),
     );
     let path = format!("{STATEFUL_SETS}/scale/scale");
-    let mut scale = get(https, &path).1;
+    let scale = get(https, &path).1;
     assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(1)));
-    scale["spec"]["replicas"] = json!(2);
-    assert_eq!(https.send("PUT", &path, JSON, &scale).0, 200);
+    updated(https, &path, |scale| scale["spec"]["replicas"] = json!(2));
     let set = until(https, STATEFUL_SETS, "scale", &[("readyReplicas", 2)]);
     assert_eq!(
         (&set["spec"]["replicas"], &get(https, &path).1["status"]["replicas"]),
