@@ -11,7 +11,7 @@ use crate::job_index::{self, NewPod, index_of};
 use crate::job_policy::{self, Verdict};
 use crate::pods;
 use api::Object;
-use api::batch::{Job, JobCondition, JobSpec, JobStatus};
+use api::batch::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
 use api::meta::Time;
 use api::slim::Pod;
 use jiff::Timestamp;
@@ -178,13 +178,10 @@ fn settle(status: &mut JobStatus, owned: &[Arc<Pod>]) {
     status.uncounted_terminated_pods = Some(lists);
 }
 
-/// The uids that are written and not counted yet.
-fn uncounted(status: &JobStatus) -> [&[String]; 2] {
-    let lists = status.uncounted_terminated_pods.as_ref();
-    [
-        lists.and_then(|lists| lists.succeeded.as_deref()).unwrap_or_default(),
-        lists.and_then(|lists| lists.failed.as_deref()).unwrap_or_default(),
-    ]
+/// The uids of pods that have succeeded and of those that have failed, written and not counted yet.
+fn uncounted(lists: Option<&UncountedTerminatedPods>) -> [HashSet<&str>; 2] {
+    let [succeeded, failed] = lists.map_or([None, None], |it| [it.succeeded.as_ref(), it.failed.as_ref()]);
+    [succeeded, failed].map(|list| list.into_iter().flatten().map(String::as_str).collect())
 }
 
 impl<'a> Look<'a> {
@@ -194,10 +191,10 @@ impl<'a> Look<'a> {
         let active: Vec<_> = owned.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
         let leaving = owned.iter().filter(is_leaving).filter(|_| waits_for_the_end(job));
         let completed = job_index::completed(job, status, owned);
-        let [succeeded, failed] = uncounted(status);
+        let [succeeded, failed] = &uncounted(status.uncounted_terminated_pods.as_ref());
         // Pods that have ended since the last look.
-        let fresh = |uids: &[String], ended: &dyn Fn(&Pod) -> bool| {
-            let new = owned.iter().filter(|pod| is_tracked(pod) && !uids.iter().any(|uid| uid == pod.uid()));
+        let fresh = |uids: &HashSet<&str>, ended: &dyn Fn(&Pod) -> bool| {
+            let new = owned.iter().filter(|pod| is_tracked(pod) && !uids.contains(pod.uid()));
             let own = new.filter(|pod| !is_indexed(job) || index_of(job, pod).is_some());
             uids.len() + own.filter(|pod| ended(pod)).count()
         };
@@ -351,10 +348,9 @@ impl<'a> Look<'a> {
 
     /// Without what was known, all pods that are there are new: the controller was started again.
     fn backoff(&self, status: &JobStatus, known: Option<Backoff>) -> Backoff {
-        let counted = uncounted(status);
-        let is_new = |pod: &Pod| {
-            known.is_none() || (is_tracked(pod) && !counted.concat().iter().any(|uid| uid == pod.uid()))
-        };
+        let written = uncounted(status.uncounted_terminated_pods.as_ref());
+        let is_written = |pod: &Pod| written.iter().any(|uids| uids.contains(pod.uid()));
+        let is_new = |pod: &Pod| known.is_none() || (is_tracked(pod) && !is_written(pod));
         let ends = |is: &dyn Fn(&Pod) -> bool| -> Vec<Timestamp> {
             self.owned.iter().filter(|pod| is_new(pod) && is(pod)).map(|pod| ended(pod)).collect()
         };
@@ -394,13 +390,14 @@ impl<'a> Look<'a> {
         let failing = condition(&plan.status, "FailureTarget").is_some();
         let mut tracked =
             self.owned.iter().filter(|pod| is_tracked(pod) && self.may_go(pod, ending)).peekable();
-        let mut lists = plan.status.uncounted_terminated_pods.take().unwrap_or_default();
+        let before = plan.status.uncounted_terminated_pods.take().unwrap_or_default();
+        let [succeeded, failed] = uncounted(Some(&before));
+        let mut lists = before.clone();
         while let Some(pod) = tracked.next_if(|_| plan.untrack.len() < MOST_UNCOUNTED) {
             plan.untrack.push(pod.clone());
-            let is_known = |list: &Option<Vec<String>>| list.iter().flatten().any(|uid| uid == pod.uid());
-            let failed = is_known(&lists.failed);
+            let failed = failed.contains(pod.uid());
             if pods::phase(pod) == "Succeeded" && !failed {
-                if !is_indexed(self.job) && !is_known(&lists.succeeded) {
+                if !is_indexed(self.job) && !succeeded.contains(pod.uid()) {
                     lists.succeeded.get_or_insert_default().push(pod.uid().to_owned());
                 }
             } else if (has_failed(self.job, pod) || failing) && !failed && self.counts(pod) {
@@ -431,8 +428,9 @@ impl<'a> Look<'a> {
     }
 
     fn count_running(&self, plan: &mut Plan) {
-        let deleted = |pod: &&Arc<Pod>| plan.delete.iter().any(|gone| gone.uid() == pod.uid());
-        let ready = self.active.iter().filter(|pod| pods::is_ready(pod)).filter(|pod| !deleted(pod)).count();
+        // Those to delete are active ones.
+        let ready = |pods: &[Arc<Pod>]| pods.iter().filter(|pod| pods::is_ready(pod)).count();
+        let ready = ready(&self.active) - ready(&plan.delete);
         plan.status.active = nonzero(self.active.len() + plan.create.len() - plan.delete.len());
         plan.status.ready = Some(count(ready));
         plan.status.terminating = Some(count(self.terminating + plan.delete.len()));
