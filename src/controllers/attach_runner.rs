@@ -2,6 +2,7 @@
 
 use crate::attach::{self, Action, Attached, Place};
 use crate::common::{self, Key, Room, unless_gone, watch_self};
+use crate::node_taints::{is_out_of_service, is_ready};
 use crate::pods::{is_finished, node_name};
 use crate::storage::{claim_names, volume_name, volume_spec};
 use api::Object;
@@ -21,7 +22,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 /// How much of what was told is remembered; told again is no harm.
 const REMEMBERED: usize = 4_096;
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 #[derive(Clone)]
 struct Attacher {
@@ -101,16 +101,6 @@ fn status(node: &Node) -> &NodeStatus {
 fn of_interest(node: &Node) -> (bool, bool, Option<&Vec<String>>, bool) {
     let managed = node.annotations().get(MANAGED).is_some_and(|managed| managed == "true");
     (is_ready(node), is_out_of_service(node), status(node).volumes_in_use.as_ref(), managed)
-}
-
-fn is_ready(node: &Node) -> bool {
-    let mut conditions = status(node).conditions.iter().flatten();
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-fn is_out_of_service(node: &Node) -> bool {
-    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    taints.any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
 /// The name by which nodes know a volume.

@@ -273,10 +273,7 @@ impl Deployments {
                 self.scaled(deployment, set.name(), replicas(&set), size);
             }
             Action::Delete(set) => {
-                let gone =
-                    self.client.delete::<ReplicaSet>(set.namespace(), set.name(), &Default::default()).await;
-                common::unless_gone(gone)?;
-                common::deletion_seen(&self.sets, &Key::of(&*set), set.uid()).await;
+                common::delete_seen(&self.client, &self.sets, &*set).await?;
             }
             Action::Revision(revision) => {
                 let patch =

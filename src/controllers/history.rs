@@ -165,10 +165,7 @@ impl History {
     /// Deletes revisions and waits until the cache shows it.
     pub(crate) async fn delete(&self, revisions: impl Iterator<Item = &Arc<Revision>>) -> Result<(), Error> {
         for revision in revisions {
-            let (namespace, name) = (revision.namespace(), revision.name());
-            let deleted = self.client.delete::<Revision>(namespace, name, &Default::default()).await;
-            common::unless_gone(deleted)?;
-            common::deletion_seen(&self.revisions, &Key::of(&**revision), revision.uid()).await;
+            common::delete_seen(&self.client, &self.revisions, &**revision).await?;
         }
         Ok(())
     }

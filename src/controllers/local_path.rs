@@ -6,6 +6,7 @@
 
 use crate::binder::reference;
 use crate::common::{Key, Room, unless_gone, watch_self};
+use crate::node_taints::ready;
 use crate::storage::{
     BOUND_BY_CONTROLLER, PROVISIONED_BY, PROVISIONER, SELECTED_NODE, claim_spec, class_of_claim, volume_name,
     volume_phase, volume_spec,
@@ -87,12 +88,6 @@ async fn make_class(client: Client) -> Result<(), Error> {
         Err(error) if !error.is_already_exists() => Err(error),
         _ => Ok(()),
     }
-}
-
-fn ready(node: &Node) -> Option<&str> {
-    let conditions = node.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
-    Some(&ready.status)
 }
 
 fn node_of(volume: &PersistentVolume) -> &str {

@@ -3,7 +3,7 @@
 
 use crate::common::{Room, now};
 use crate::node_ranges::Ranges;
-use crate::node_taints::{self as taints, condition, fallen_silent, ready};
+use crate::node_taints::{self as taints, condition, fallen_silent, is_ready, ready};
 use crate::node_zones::{Seen, Shift, Zones};
 use crate::pods;
 use api::Object;
@@ -104,7 +104,7 @@ impl Nodes {
         if silent_for >= grace
             && let Some(conditions) = fallen_silent(&node)
         {
-            let was_ready = ready(&node) == Some("True");
+            let was_ready = is_ready(&node);
             let mut changed = Node::clone(&node);
             changed.status.get_or_insert_default().conditions = Some(conditions);
             node = Arc::new(self.client.update_status(&changed).await?);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+pub(crate) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// Conditions that keep new pods away: type, the status that does, taint.
 const KEEP_AWAY: [(&str, &str, &str); 6] = [
@@ -28,6 +29,16 @@ pub(crate) fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondit
 
 pub(crate) fn ready(node: &Node) -> Option<&str> {
     condition(node, "Ready").map(|ready| ready.status.as_str())
+}
+
+pub(crate) fn is_ready(node: &Node) -> bool {
+    ready(node) == Some("True")
+}
+
+/// An administrator says that it will not come back with its pods (`node.kubernetes.io/out-of-service`).
+pub(crate) fn is_out_of_service(node: &Node) -> bool {
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
 /// The taint that makes pods leave, by the state that the node is in.

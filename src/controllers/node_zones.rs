@@ -62,7 +62,7 @@ impl Seen {
                 label("topology.kubernetes.io/region"),
                 label("topology.kubernetes.io/zone")
             ),
-            ready: crate::node_taints::ready(node) == Some("True"),
+            ready: crate::node_taints::is_ready(node),
             counts: !node.labels().contains_key(EXCLUDED),
         }
     }

@@ -2,7 +2,7 @@
 //! were deleted before they had a node; and the oldest of those that have ended, when they are too many.
 
 use crate::common::{self, Key, Room, created};
-use crate::node_taints::{has_taint, ready};
+use crate::node_taints::{is_out_of_service, is_ready};
 use crate::pods;
 use api::Object;
 use api::core::Node;
@@ -20,7 +20,6 @@ const QUARANTINE: Duration = Duration::from_secs(40);
 const ENDED: usize = 12_500;
 /// Those that end together are counted together.
 const TOGETHER: Duration = Duration::from_secs(20);
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// Why a pod has to be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +37,13 @@ fn lost(pod: &Pod, node: impl FnOnce(&str) -> Option<Arc<Node>>) -> Option<Lost>
         "" => pod.is_deleting().then_some(Lost::Unscheduled),
         name => match node(name) {
             None => Some(Lost::Orphaned),
-            Some(node) => (pod.is_deleting() && is_out_of_service(&node)).then_some(Lost::OutOfService),
+            Some(node) => (pod.is_deleting() && is_lost(&node)).then_some(Lost::OutOfService),
         },
     }
 }
 
-fn is_out_of_service(node: &Node) -> bool {
-    ready(node) != Some("True")
-        && ["NoExecute", "NoSchedule", "PreferNoSchedule"]
-            .iter()
-            .any(|it| has_taint(node, OUT_OF_SERVICE, it))
+fn is_lost(node: &Node) -> bool {
+    !is_ready(node) && is_out_of_service(node)
 }
 
 /// Those of the pods that have ended which are too many: evicted ones first, then the oldest.
@@ -96,7 +92,7 @@ pub(crate) fn start(room: &Room) {
     });
     let (left, all_pods) = (queue.clone(), collector.pods.clone());
     collector.nodes.on_change(move |change| {
-        let matters = change.new.as_ref().is_none_or(|node| is_out_of_service(node));
+        let matters = change.new.as_ref().is_none_or(|node| is_lost(node));
         if matters {
             let snapshot = all_pods.snapshot();
             let there = snapshot.iter().filter(|pod| pods::node_name(pod) == change.object().name());
@@ -171,6 +167,7 @@ impl Collector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node_taints::OUT_OF_SERVICE;
     use serde_json::json;
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::backends;
 use crate::common::{self, Key, Room};
+use crate::node_taints::is_ready;
 use crate::pods;
 use crate::slices::{self, Changes, MANAGED_BY, MANAGER, Plan, SERVICE_NAME, ZONE};
 use crate::topology_hints;
@@ -54,7 +55,7 @@ impl Keeper {
             return;
         }
         let zone = |node: &Option<Arc<Node>>| node.as_ref().map(|node| node.labels().get(ZONE).cloned());
-        let ready = |node: &Option<Arc<Node>>| node.as_ref().map(|node| topology_hints::is_ready(node));
+        let ready = |node: &Option<Arc<Node>>| node.as_ref().map(|node| is_ready(node));
         let moved = zone(&change.old) != zone(&change.new);
         if moved || ready(&change.old) != ready(&change.new) {
             let divided = services.iter().filter(|service| topology_hints::wanted(service));

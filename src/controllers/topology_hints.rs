@@ -1,6 +1,7 @@
 //! Divides a Service's endpoints among zones by the processors that these have
 //! (`service.kubernetes.io/topology-mode: Auto`).
 
+use crate::node_taints::is_ready;
 use crate::slices::{Changes, ZONE};
 use api::core::{Node, Service};
 use api::discovery::{Endpoint, EndpointHints, ForZone};
@@ -42,11 +43,6 @@ pub(crate) fn shares<'a>(nodes: impl Iterator<Item = &'a Arc<Node>>) -> Option<S
     let share = |part: i64, total: i64| part as f64 / total as f64;
     let total = milli.values().sum();
     (milli.len() > 1).then(|| milli.into_iter().map(|(zone, milli)| (zone, share(milli, total))).collect())
-}
-
-pub(crate) fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
 /// How many endpoints are for a zone.
