@@ -1,6 +1,7 @@
 //! What other API servers say that they serve, fetched before anybody asks for it: at once when an APIService
 //! changes, and every minute.
 
+use super::remote::Reach;
 use super::{Aggregation, PREFIX, Remote, merge};
 use crate::documents::{Others, Swagger};
 use crate::registry::Followed;
@@ -206,15 +207,15 @@ impl Aggregation {
         path: &str,
         headers: HeaderMap,
     ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
-        let answer = match &remote.here {
-            Some(here) => {
+        let answer = match &remote.reach {
+            Reach::Here(here) => {
                 let mut request = Request::new(full_body(""));
                 *request.uri_mut() = path.parse().map_err(|error: InvalidUri| error.to_string())?;
                 here(request).await
             }
-            None => {
-                let (address, port) = remote.service.resolve(&self.records)?;
-                self.fetch(remote, &host_port(&address, port), path, headers).await?
+            Reach::There(there) => {
+                let (address, port) = there.service.resolve(&self.records)?;
+                self.fetch(there, &host_port(&address, port), path, headers).await?
             }
         };
         let (head, body) = answer.into_parts();

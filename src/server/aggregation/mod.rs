@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use http::{Request, Response};
 pub(crate) use remote::Remote;
-use remote::Way;
+use remote::{Reach, Way};
 use rustls::client::ResolvesClientCert;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -95,10 +95,9 @@ impl Aggregation {
     /// `Available` asks. The error is in Kubernetes' words.
     pub(crate) async fn check(&self, name: &str) -> Result<(), String> {
         let Some(remote) = self.current().by_name.get(name).cloned() else { return Ok(()) };
-        if remote.here.is_some() {
-            return Ok(());
-        }
-        let mut attempts: FuturesUnordered<_> = (0..ATTEMPTS).map(|_| self.probe(&remote)).collect();
+        let Reach::There(there) = &remote.reach else { return Ok(()) };
+        let path = remote.root();
+        let mut attempts: FuturesUnordered<_> = (0..ATTEMPTS).map(|_| self.probe(there, &path)).collect();
         let mut outcome = Ok(());
         while let Some(attempt) = attempts.next().await {
             outcome = attempt;

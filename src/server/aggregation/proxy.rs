@@ -1,5 +1,6 @@
 //! Requests handed on to the servers behind APIServices.
 
+use super::remote::{Reach, There};
 use super::{Aggregation, Remote, Way, aggregator};
 use crate::auth::User;
 use crate::http::answer;
@@ -29,21 +30,22 @@ impl Aggregation {
         (user, peer): (&User, Option<IpAddr>),
         request: Request<Body>,
     ) -> Response<Body> {
-        if let Some(here) = &remote.here {
-            return here(request).await;
-        }
+        let there = match &remote.reach {
+            Reach::Here(here) => return here(request).await,
+            Reach::There(there) => there,
+        };
         let unavailable = |why: &str| answer::error(StatusCode::SERVICE_UNAVAILABLE, why);
-        if !remote.available {
+        if !there.available {
             return unavailable("service unavailable");
         }
-        let way = match &remote.way {
+        let way = match &there.way {
             Ok(way) => way,
             Err(why) => return answer::error(StatusCode::INTERNAL_SERVER_ERROR, why),
         };
-        let endpoint = match remote.service.resolve(&self.records) {
+        let endpoint = match there.service.resolve(&self.records) {
             Ok(endpoint) => endpoint,
             Err(why) => {
-                tracing::debug!(service = ?remote.service, why, "no endpoint to hand a request on to");
+                tracing::debug!(service = ?there.service, why, "no endpoint to hand a request on to");
                 return unavailable("service unavailable");
             }
         };
@@ -88,7 +90,7 @@ impl Aggregation {
     /// Asks for a document of the server behind, for this server itself.
     pub(super) async fn fetch(
         &self,
-        remote: &Remote,
+        there: &There,
         endpoint: &str,
         path: &str,
         mut headers: HeaderMap,
@@ -96,20 +98,19 @@ impl Aggregation {
         vouch(&mut headers, &aggregator())?;
         let mut request = Request::new(full_body(""));
         *request.headers_mut() = headers;
-        let way = remote.way.as_ref().map_err(Clone::clone)?;
+        let way = there.way.as_ref().map_err(Clone::clone)?;
         let asked = tokio::time::timeout(DISCOVERY_LIMIT, pooled(way, endpoint, path, request)).await;
         let slow = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
         asked.unwrap_or_else(|_| Err(slow.to_owned()))
     }
 
-    /// Asks one endpoint whether it is there.
-    pub(super) async fn probe(&self, remote: &Remote) -> Result<(), String> {
-        let (address, port) = remote.service.resolve(&self.records)?;
+    /// Asks one endpoint whether it is there, for the path of its discovery.
+    pub(super) async fn probe(&self, there: &There, path: &str) -> Result<(), String> {
+        let (address, port) = there.service.resolve(&self.records)?;
         let endpoint = host_port(&address, port);
-        let path = remote.root();
         let url = format!("https://{endpoint}{path}");
         let missing = |why: String| format!("failing or missing response from {url}: {why}");
-        let answered = self.fetch(remote, &endpoint, &path, HeaderMap::new()).await;
+        let answered = self.fetch(there, &endpoint, path, HeaderMap::new()).await;
         let code = answered.map_err(|why| missing(format!("Get {url:?}: {why}")))?.status();
         let well = code.is_success();
         if well { Ok(()) } else { Err(missing(format!("bad status from {url}: {}", code.as_u16()))) }

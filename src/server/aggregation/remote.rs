@@ -8,11 +8,21 @@ use base::https::{Connector, Pool};
 use rustls::client::ResolvesClientCert;
 use std::sync::Arc;
 
-/// A group version that is served elsewhere.
+/// A group version that is not this room's.
 pub(crate) struct Remote {
     pub(super) spec: APIServiceSpec,
-    /// Who answers within this process; nothing of what follows is for it.
-    pub(super) here: Option<Extension>,
+    pub(super) reach: Reach,
+}
+
+/// Who serves it.
+pub(super) enum Reach {
+    /// Another room of this process.
+    Here(Extension),
+    There(There),
+}
+
+/// The servers behind a service.
+pub(super) struct There {
     pub(super) service: ServicePort,
     /// Its condition `Available`.
     pub(super) available: bool,
@@ -37,23 +47,19 @@ impl Remote {
     ) -> Option<Arc<Self>> {
         let spec = object.spec?;
         let Some(named) = &spec.service else {
-            return Some(Arc::new(Self { here: Some(here?), ..Self::nowhere(spec) }));
+            return Some(Arc::new(Self { spec, reach: Reach::Here(here?) }));
         };
         let service = ServicePort::new(named.namespace.as_deref()?, named.name.as_deref()?, named.port);
         let conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let mut own = conditions.filter(|condition| condition.type_ == "Available");
         let available = own.any(|condition| condition.status == "True");
-        let way = match before.filter(|before| before.spec == spec) {
-            Some(before) if before.available == available => return Some(before.clone()),
-            Some(before) => before.way.clone(),
-            None => Way::to(&spec, &service, shown).map(Arc::new),
+        let same = before.filter(|before| before.spec == spec);
+        let way = match same.map(|same| (same, &same.reach)) {
+            Some((same, Reach::There(there))) if there.available == available => return Some(same.clone()),
+            Some((_, Reach::There(there))) => there.way.clone(),
+            _ => Way::to(&spec, &service, shown).map(Arc::new),
         };
-        Some(Arc::new(Self { spec, here: None, service, available, way }))
-    }
-
-    fn nowhere(spec: APIServiceSpec) -> Self {
-        let way = Err("it is served in this process".to_owned());
-        Self { spec, here: None, service: ServicePort::new("", "", None), available: true, way }
+        Some(Arc::new(Self { spec, reach: Reach::There(There { service, available, way }) }))
     }
 
     /// The path of its discovery.
