@@ -7,6 +7,7 @@ use api::core::Node;
 use api::quantity::Amount;
 use api::selector::{Fields, Labels};
 use api::slim::Pod;
+use api::status::Refusal;
 use base::{Body, clock, full_body};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -184,7 +185,7 @@ pub(crate) fn found(scope: &Scope, name: Option<&str>, found: Vec<Found>, table:
             _ => String::new(),
         };
         let text = format!("{}.{GROUP} \"{within}{name}\" not found", scope.resource());
-        return status(StatusCode::NOT_FOUND, "NotFound", &text);
+        return refused(&Refusal::new(404, "NotFound", text));
     }
     if table {
         let column = |name: &str, format: &str| {
@@ -274,12 +275,9 @@ pub(crate) fn openapi() -> Response<Body> {
 }
 
 /// An answer that is an error.
-pub(crate) fn status(code: StatusCode, reason: &str, message: &str) -> Response<Body> {
-    json_answer(
-        code,
-        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": message, "reason": reason, "code": code.as_u16()}),
-    )
+pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
+    let code = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    json_answer(code, &refusal.to_value())
 }
 
 fn json_answer(code: StatusCode, value: &Value) -> Response<Body> {

@@ -17,6 +17,7 @@ use api::Object;
 use api::core::Node;
 use api::selector::Labels;
 use api::slim::Pod;
+use api::status::Refusal;
 use base::{Body, clock};
 use client::{Cache, Caches, Client, escape};
 use futures_util::{StreamExt, stream};
@@ -76,15 +77,10 @@ impl Metrics {
     /// Answers a request that was authorized.
     pub async fn answer(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
         let Some(asked) = Asked::read(&request) else {
-            return answer::status(
-                StatusCode::NOT_FOUND,
-                "NotFound",
-                "the server could not find the requested resource",
-            );
+            return answer::refused(&Refusal::no_such_resource());
         };
         if request.method() != Method::GET {
-            let text = "the server does not allow this method on the requested resource";
-            return answer::status(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", text);
+            return answer::refused(&Refusal::method_not_allowed());
         }
         match asked {
             Asked::Discovery => answer::discovery(),
@@ -93,7 +89,7 @@ impl Metrics {
             Asked::Metrics { scope, name, selectors, table } => {
                 let (labels, fields) = match selectors {
                     Ok(selectors) => selectors,
-                    Err(why) => return answer::status(StatusCode::BAD_REQUEST, "BadRequest", &why),
+                    Err(why) => return answer::refused(&Refusal::bad_request(why)),
                 };
                 let found = match &scope {
                     Scope::Nodes => self.of_nodes(name.as_deref(), (&labels, &fields)).await,
