@@ -47,25 +47,25 @@ pub(crate) struct Plan {
 
 /// How many pods have failed since one succeeded, and when the last did. It is kept between looks, for pods
 /// may go with their failures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backoff {
     failures: usize,
     last: Option<Timestamp>,
+    /// The uids of ended pods that are in it and may be seen again. The status does not tell: a failure that
+    /// the policy ignores is never written there.
+    seen: HashSet<String>,
 }
 
 impl Backoff {
     /// After more pods have ended.
-    fn after(self, succeeded: &[Timestamp], failed: &[Timestamp]) -> Self {
+    fn after(&self, succeeded: &[Timestamp], failed: &[Timestamp], seen: HashSet<String>) -> Self {
         let success = succeeded.iter().max();
         let since = failed.iter().filter(|at| success.is_none_or(|success| *at > success));
-        let before = if success.is_some() { Self::default() } else { self };
-        Self {
-            failures: before.failures + since.clone().count(),
-            last: since.max().copied().max(before.last),
-        }
+        let (failures, last) = if success.is_some() { (0, None) } else { (self.failures, self.last) };
+        Self { failures: failures + since.clone().count(), last: since.max().copied().max(last), seen }
     }
 
-    fn left_s(self, now: Timestamp) -> i64 {
+    fn left_s(&self, now: Timestamp) -> i64 {
         self.last.map_or(0, |last| delay_s(self.failures, last, now))
     }
 }
@@ -134,14 +134,14 @@ pub(crate) struct Look<'a> {
 }
 
 /// `known` is what the last look gave, if there was one.
-pub(crate) fn plan(job: &Job, owned: &[Arc<Pod>], known: Option<Backoff>, now: Timestamp) -> Plan {
+pub(crate) fn plan(job: &Job, owned: &[Arc<Pod>], known: Option<&Backoff>, now: Timestamp) -> Plan {
     let mut plan = Plan { status: job.status.clone().unwrap_or_default(), ..Plan::default() };
     settle(&mut plan.status, owned);
     if !is_suspended(job) {
         plan.status.start_time.get_or_insert(Time(now));
     }
     let look = Look::new(job, owned, &plan.status, now);
-    plan.backoff = look.backoff(&plan.status, known);
+    plan.backoff = look.backoff(known);
     let mut ending = look.ending(&mut plan);
     if ending {
         plan.delete.clone_from(&look.active);
@@ -347,15 +347,16 @@ impl<'a> Look<'a> {
     }
 
     /// Without what was known, all pods that are there are new: the controller was started again.
-    fn backoff(&self, status: &JobStatus, known: Option<Backoff>) -> Backoff {
-        let written = uncounted(status.uncounted_terminated_pods.as_ref());
-        let is_written = |pod: &Pod| written.iter().any(|uids| uids.contains(pod.uid()));
-        let is_new = |pod: &Pod| known.is_none() || (is_tracked(pod) && !is_written(pod));
+    fn backoff(&self, known: Option<&Backoff>) -> Backoff {
+        let is_new = |pod: &Pod| known.is_none_or(|known| is_tracked(pod) && !known.seen.contains(pod.uid()));
         let ends = |is: &dyn Fn(&Pod) -> bool| -> Vec<Timestamp> {
             self.owned.iter().filter(|pod| is_new(pod) && is(pod)).map(|pod| ended(pod)).collect()
         };
-        let succeeded = ends(&|pod| pods::phase(pod) == "Succeeded");
-        known.unwrap_or_default().after(&succeeded, &ends(&|pod| has_failed(self.job, pod)))
+        let succeeded = |pod: &Pod| pods::phase(pod) == "Succeeded";
+        let failed = |pod: &Pod| has_failed(self.job, pod);
+        let seen = self.owned.iter().filter(|pod| is_tracked(pod) && (succeeded(pod) || failed(pod)));
+        let seen = seen.map(|pod| pod.uid().to_owned()).collect();
+        known.unwrap_or(&Backoff::default()).after(&ends(&succeeded), &ends(&failed), seen)
     }
 
     /// Whether enough pods have succeeded and none is left to wait for.

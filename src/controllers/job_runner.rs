@@ -73,8 +73,8 @@ impl Jobs {
             return self.expire(&job, ended).await;
         }
         let owned = self.claim(&job).await?;
-        let known = self.backoffs().get(job.uid()).copied();
-        let plan = job::plan(&job, &owned, known, now().0);
+        let known = self.backoffs().get(job.uid()).cloned();
+        let plan = job::plan(&job, &owned, known.as_ref(), now().0);
         let look_again_s = plan.look_again_s;
         self.carry_out(&job, plan).await?;
         let seconds = look_again_s.and_then(|seconds| u64::try_from(seconds).ok());

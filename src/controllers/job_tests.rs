@@ -113,7 +113,11 @@ impl World {
             let owned: Vec<Arc<Pod>> =
                 self.pods.iter().map(|pod| Arc::new(serde_json::from_value(pod.clone()).unwrap())).collect();
             let done = finished_at(&self.job).is_some();
-            let plan = if done { Plan::default() } else { plan(&self.job, &owned, self.backoff, self.at()) };
+            let plan = if done {
+                Plan::default()
+            } else {
+                plan(&self.job, &owned, self.backoff.as_ref(), self.at())
+            };
             if done || self.is_idle(&plan) {
                 if let Some(seconds) = plan.look_again_s {
                     writeln!(self.log, "look again in {seconds} s").unwrap();
@@ -282,6 +286,21 @@ fn a_cut_at_any_step_changes_nothing() {
             }
         }
     }
+}
+
+/// An ignored failure is nowhere in the status; it delays the next pod once all the same, however often it is
+/// looked at before its finalizer is seen to be gone.
+#[test]
+fn a_failure_delays_once() {
+    let ignore = json!([{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]);
+    let mut world = World::new();
+    world.obey(&format!(r#"new {{"podFailurePolicy": {{"rules": {ignore}}}}}"#));
+    world.rest();
+    world.obey("p0 Failed DisruptionTarget");
+    let pods = [Arc::new(serde_json::from_value::<Pod>(world.pods[0].clone()).unwrap())];
+    let first = plan(&world.job, &pods, world.backoff.as_ref(), world.at());
+    let again = plan(&world.job, &pods, Some(&first.backoff), world.at());
+    assert_eq!([first.look_again_s, again.look_again_s], [Some(10); 2]);
 }
 
 #[test]
