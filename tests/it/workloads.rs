@@ -11,6 +11,7 @@ fn workloads_run_update_and_roll_back() {
     cluster.apply(WORKLOADS);
     stateful(&cluster);
     grows(&cluster);
+    serving(&cluster);
     daemon(&cluster);
     cron(&cluster);
 }
@@ -22,6 +23,28 @@ fn grows(cluster: &Cluster) {
     let said = cluster.event("busy", "SuccessfulRescale");
     assert_eq!(said, "New size: 2; reason: cpu resource utilization (percentage of request) above target");
     cluster.kubectl("delete hpa,deployment busy");
+}
+
+/// Every replica answers under its own name, and a service in front of them by any protocol.
+fn serving(cluster: &Cluster) {
+    for app in ["page", "dial"] {
+        for pod in cluster.pods_ready(&format!("app={app}"), 2) {
+            let address = pod["status"]["podIP"].as_str().unwrap();
+            assert_eq!(cluster.fetch(&format!("http://{address}/name")), Some(format!("{}\n", name(&pod))));
+        }
+    }
+    let service = cluster.json("service dial")["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let names: Vec<_> = cluster.pods("app=dial").iter().map(|pod| format!("{}\n", name(pod))).collect();
+    let dial = |words: &[&str]| {
+        wait_for(&format!("an answer to {words:?}"), SOON, || {
+            Some(cluster.sandbox.run(words).stdout).filter(|said| names.contains(said))
+        })
+    };
+    dial(&["curl", "-s", "--max-time", "2", &format!("http://{service}/name")]);
+    dial(&["busybox", "nc", "-w", "2", &service, "81"]);
+    let datagram = format!("exec 3<>/dev/udp/{service}/82; echo hi >&3; timeout 2 head -n 1 <&3");
+    dial(&["bash", "-c", &datagram]);
+    cluster.kubectl("delete replicaset/page replicationcontroller/dial service/dial");
 }
 
 fn image(cluster: &Cluster, app: &str) -> Vec<String> {

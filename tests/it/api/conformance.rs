@@ -12,6 +12,7 @@ mod network;
 mod policies;
 mod publishing;
 mod quotas;
+mod replicated;
 mod storage;
 mod webhooks;
 mod workloads;
@@ -136,6 +137,24 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("volumes_live", storage::volumes_live),
     ("volume_status", storage::volume_status),
     ("inline_drivers", storage::inline_drivers),
+    ("deployments_roll", replicated::deployments_roll),
+    ("deployments_recreate", replicated::deployments_recreate),
+    ("deployments_forget_old_sets", replicated::deployments_forget_old_sets),
+    ("deployments_scale_in_proportion", replicated::deployments_scale_in_proportion),
+    ("deployments_roll_over", replicated::deployments_roll_over),
+    ("deployments_have_a_scale", replicated::deployments_have_a_scale),
+    ("deployments_live", replicated::deployments_live),
+    ("deployment_status_changes", replicated::deployment_status_changes),
+    ("replica_sets_are_replaced_and_patched", replicated::replica_sets_are_replaced_and_patched),
+    ("replica_sets_have_a_scale", replicated::replica_sets_have_a_scale),
+    ("replica_sets_are_listed_and_deleted", replicated::replica_sets_are_listed_and_deleted),
+    ("replica_set_status_changes", replicated::replica_set_status_changes),
+    ("replica_sets_adopt_and_release", replicated::replica_sets_adopt_and_release),
+    ("controllers_adopt", replicated::controllers_adopt),
+    ("controllers_release", replicated::controllers_release),
+    ("controllers_have_a_scale", replicated::controllers_have_a_scale),
+    ("controllers_say_what_fails", replicated::controllers_say_what_fails),
+    ("controllers_live", replicated::controllers_live),
     ("stateful_sets_scale_in_order", workloads::stateful_sets_scale_in_order),
     ("stateful_sets_burst", workloads::stateful_sets_burst),
     ("stateful_sets_replace_failed_pods", workloads::stateful_sets_replace_failed_pods),
