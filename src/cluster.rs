@@ -16,9 +16,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
 
 /// Failures on the way up are sentences for the person who started knarr.
-type Failure = Box<dyn StdError + Send + Sync>;
+pub(crate) type Failure = Box<dyn StdError + Send + Sync>;
 
 /// Threads that carry the tasks: the work is short and mostly waiting.
 const WORKERS: usize = 2;
@@ -43,13 +44,14 @@ fn client_of(server: &Server, name: &str, groups: &[&str]) -> Client {
     Client::new(Arc::new(InProcess { server: server.clone(), user: User::new(name, groups) }))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
 }
 
 /// Runs a server until it is stopped.
 pub(crate) fn main(options: Options) -> ExitCode {
-    base::log::start(options.log_format, u8::from(options.debug));
+    let level = if options.debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    base::log::start(options.log_format, level);
     let installed = rustls::crypto::ring::default_provider().install_default();
     if installed.is_err() {
         return screen::failed(&"the TLS provider was installed twice");
@@ -83,7 +85,13 @@ async fn run(options: Options) -> ExitCode {
     };
     let code = tokio::select! {
         code = running => code,
-        code = stopped() => code,
+        signal = stopped() => match signal {
+            Ok(()) => {
+                screen::say(&"Stopping; pods keep running.");
+                ExitCode::SUCCESS
+            }
+            Err(failure) => screen::failed(&failure),
+        },
     };
     ready::notify("STOPPING=1");
     if let Drained::Aborted(tasks) = supervisor.drain().await {
@@ -100,18 +108,15 @@ async fn wait(supervisor: &Supervisor) -> ExitCode {
 }
 
 /// Completes on SIGINT or SIGTERM.
-async fn stopped() -> ExitCode {
+pub(crate) async fn stopped() -> Result<(), Failure> {
     let both = signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)));
-    let (mut interrupt, mut terminate) = match both {
-        Ok(both) => both,
-        Err(error) => return screen::failed(&format!("cannot listen for signals: {error}")),
-    };
+    let (mut interrupt, mut terminate) =
+        both.map_err(|error| format!("cannot listen for signals: {error}"))?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    screen::say(&"Stopping; pods keep running.");
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 /// What is known of the network once the settings are read.
@@ -474,7 +479,7 @@ async fn start_agent(
     }
 }
 
-fn labels(texts: &[String]) -> Result<std::collections::BTreeMap<String, String>, Failure> {
+pub(crate) fn labels(texts: &[String]) -> Result<std::collections::BTreeMap<String, String>, Failure> {
     let pairs = texts.iter().map(|text| match text.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
         None => Err(Failure::from(format!("--node-label {text:?} has to be KEY=VALUE"))),
@@ -482,7 +487,7 @@ fn labels(texts: &[String]) -> Result<std::collections::BTreeMap<String, String>
     pairs.collect()
 }
 
-fn taint(text: &str) -> Result<api::core::Taint, Failure> {
+pub(crate) fn taint(text: &str) -> Result<api::core::Taint, Failure> {
     let wrong = || Failure::from(format!("--node-taint {text:?} has to be KEY=VALUE:EFFECT or KEY:EFFECT"));
     let (key, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
     let (key, value) = key.split_once('=').unwrap_or((key, ""));

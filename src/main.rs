@@ -2,11 +2,12 @@
 //! runs; the rooms do the work.
 
 mod cluster;
+mod hollow;
 mod options;
 mod ready;
 mod screen;
 
-use clap::Command;
+use clap::{Args, Command, FromArgMatches};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -37,6 +38,13 @@ fn command_line() -> Command {
         .subcommand(options::command())
         .subcommand(Command::new("kubectl").about("Talk to a cluster").disable_help_flag(true))
         .subcommand(
+            Command::new("bench").about("Put load on a cluster").subcommand_required(true).subcommand(
+                hollow::Arguments::augment_args(
+                    Command::new("hollow").about("Simulate nodes: kubelets that only say they run pods"),
+                ),
+            ),
+        )
+        .subcommand(
             Command::new("teardown")
                 .about("Remove knarr's tables, links and routes from this machine")
                 .hide(true),
@@ -49,6 +57,13 @@ fn run(called: OsString, rest: Vec<OsString>) -> ExitCode {
         Some(("server", matches)) => match options::read(matches) {
             Ok(options) => cluster::main(options),
             Err(error) => screen::failed(&error),
+        },
+        Some(("bench", matches)) => match matches.subcommand() {
+            Some(("hollow", matches)) => match hollow::Arguments::from_arg_matches(matches) {
+                Ok(arguments) => hollow::main(arguments),
+                Err(error) => screen::failed(&error),
+            },
+            _ => ExitCode::FAILURE,
         },
         Some(("teardown", _)) => cluster::teardown(),
         _ => ExitCode::FAILURE,

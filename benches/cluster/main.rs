@@ -9,6 +9,7 @@
 mod api;
 mod custom;
 mod etcd;
+mod hollow;
 mod knarr;
 mod load;
 mod peers;
@@ -130,6 +131,9 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
     }
     if asked("scheduling") {
         scheduling::scheduling(executable, &folder.join("scheduling"), table).await?;
+    }
+    if asked("hollow") {
+        hollow::hollow(executable, &folder.join("hollow"), table).await?;
     }
     Ok(())
 }

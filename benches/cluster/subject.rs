@@ -29,6 +29,7 @@ pub(crate) struct Usage {
     /// By the scheduler's clock: a minute of idling is less than the ticks of `stat` tell apart.
     pub(crate) cpu_ns: u64,
     pub(crate) pss_bytes: u64,
+    pub(crate) rss_bytes: u64,
     pub(crate) write_bytes: u64,
     pub(crate) wchar: u64,
 }
@@ -41,6 +42,7 @@ impl Usage {
         Ok(Self {
             cpu_ns: cpu_ns(&process)?,
             pss_bytes: number_after(&smaps, "Pss:") * 1024,
+            rss_bytes: number_after(&smaps, "Rss:") * 1024,
             write_bytes: number_after(&io, "write_bytes:"),
             wchar: number_after(&io, "wchar:"),
         })
@@ -50,6 +52,7 @@ impl Usage {
         Self {
             cpu_ns: self.cpu_ns + other.cpu_ns,
             pss_bytes: self.pss_bytes + other.pss_bytes,
+            rss_bytes: self.rss_bytes + other.rss_bytes,
             write_bytes: self.write_bytes + other.write_bytes,
             wchar: self.wchar + other.wchar,
         }

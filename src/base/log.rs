@@ -28,14 +28,9 @@ impl std::str::FromStr for Format {
     }
 }
 
-/// Starts logging for the whole process; a second call changes nothing. `verbosity` 0 logs what an
-/// operator should know, 1 what the rooms decide, 2 and above every step.
-pub fn start(format: Format, verbosity: u8) {
-    let level = match verbosity {
-        0 => LevelFilter::INFO,
-        1 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
-    };
+/// Starts logging for the whole process; a second call changes nothing. INFO is what an operator should know,
+/// DEBUG what the rooms decide, TRACE every step.
+pub fn start(format: Format, level: LevelFilter) {
     // The libraries underneath speak at debug level about every frame; they keep to warnings.
     let targets = tracing_subscriber::filter::Targets::new().with_default(level).with_targets(
         [

@@ -136,9 +136,11 @@ impl Supervisor {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let shutdown = self.shutdown(phase);
+        // Boxed, since a task would hold room for it twice: as it is given, and as it is polled.
+        let work = AssertUnwindSafe(work.boxed()).catch_unwind();
         let handle = spawn(async move {
             tokio::select! {
-                result = AssertUnwindSafe(work).catch_unwind() => {
+                result = work => {
                     if let Err(panic) = result {
                         tracing::error!(task = name, panic = panic_text(&*panic), "task panicked");
                     }

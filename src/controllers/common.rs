@@ -113,13 +113,13 @@ pub(crate) enum Claim {
 
 /// Decides by owner reference (`metadata.ownerReferences[].controller`) and whether the child is such as the
 /// owner selects.
-pub(crate) fn claim<O: Object>(owner: &O, matches: bool, child: &impl Object) -> Claim {
+pub(crate) fn claim<O: Object>(owner: &O, matches: impl Fn() -> bool, child: &impl Object) -> Claim {
     match child.controller() {
         Some(reference) if reference.uid != owner.uid() => Claim::Foreign,
-        Some(_) if matches => Claim::Owned,
+        Some(_) if matches() => Claim::Owned,
         Some(_) if owner.is_deleting() => Claim::Foreign,
         Some(_) => Claim::Release,
-        None if matches && !owner.is_deleting() && !child.is_deleting() => Claim::Adopt,
+        None if !owner.is_deleting() && !child.is_deleting() && matches() => Claim::Adopt,
         None => Claim::Foreign,
     }
 }
@@ -142,7 +142,7 @@ pub(crate) async fn claim_all<O: Object, T: Object>(
     let snapshot = children.snapshot();
     let mut owned = Vec::new();
     for child in snapshot.in_namespace(owner.namespace()) {
-        match claim(owner, matches(child), &**child) {
+        match claim(owner, || matches(child), &**child) {
             Claim::Owned => owned.push(child.clone()),
             Claim::Adopt if free(child) => {
                 owned.push(Arc::new(adopt(client, &owner_reference(owner), &**child).await?));

@@ -89,7 +89,7 @@ impl Jobs {
         let (snapshot, selector) = (self.control.pods.snapshot(), selector(job));
         let mut owned = Vec::new();
         for pod in snapshot.in_namespace(job.namespace()) {
-            match claim(job, selector.selects(&**pod), &**pod) {
+            match claim(job, || selector.selects(&**pod), &**pod) {
                 Claim::Owned => owned.push(pod.clone()),
                 Claim::Adopt if pods::is_active(pod) => {
                     let patch = json!({"metadata": {"uid": pod.uid(), "finalizers": [FINALIZER],

@@ -34,6 +34,7 @@ use args::{Arguments, Command};
 use clap::Parser;
 use error::Error;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Runs one command; `args` are those after `kubectl`.
@@ -60,6 +61,15 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The server and user of a kubeconfig: of this file, or of those that kubectl reads without being told.
+pub fn target(kubeconfig: Option<PathBuf>) -> Result<client::https::Target, String> {
+    let global = args::Global { kubeconfig, ..Default::default() };
+    session::Session::open(&global).map(|session| session.target).map_err(|error| match error {
+        Error::Plain(text) => text,
+        other => other.to_string(),
+    })
 }
 
 /// Help goes to standard output and is no failure.

@@ -92,6 +92,11 @@ impl Cgroups {
         Self { hierarchy: Hierarchy::detect(), root: root.trim_matches('/').to_owned(), systemd }
     }
 
+    /// Those of a node without a machine.
+    pub(crate) fn none() -> Self {
+        Self { hierarchy: Hierarchy::V1(Vec::new()), root: String::new(), systemd: false }
+    }
+
     /// Whether there is one unified hierarchy.
     pub(crate) fn is_unified(&self) -> bool {
         matches!(self.hierarchy, Hierarchy::V2(_))

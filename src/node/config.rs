@@ -1,5 +1,6 @@
 //! What the room is started with.
 
+use api::Quantity;
 use api::core::Taint;
 use rustls::server::ResolvesServerCert;
 use rustls::server::danger::ClientCertVerifier;
@@ -22,6 +23,17 @@ pub struct Tls {
     /// The common name that the API server's client certificate carries; the group `system:masters`
     /// is let in as well.
     pub api_server: String,
+}
+
+/// What a hollow node says it has.
+#[derive(Clone, Debug)]
+pub struct Size {
+    /// Processors.
+    pub cpu: Quantity,
+    /// Memory, and as much storage.
+    pub memory: Quantity,
+    /// Addresses of its pods where the cluster has given it no block.
+    pub spare: net::Cidr,
 }
 
 /// The kubelet's settings. Start from [`Config::new`].

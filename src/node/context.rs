@@ -2,19 +2,19 @@
 
 use crate::cgroups::Cgroups;
 use crate::cri::Runtime;
+use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::images::Images;
 use crate::pods::spec::{Kind, field_path};
 use crate::volumes::token_request;
 use crate::{Config, Error};
 use api::Object;
-use api::Quantity;
 use api::core::{Pod, Service};
 use base::{Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
 use jiff::Timestamp;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,14 +26,6 @@ struct Token {
 }
 
 type TokenKey = (String, String, Option<String>, i64);
-
-/// The machine as pods are told about it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Machine {
-    pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) memory: i64,
-    pub(crate) allocatable: BTreeMap<String, Quantity>,
-}
 
 /// Shared by all tasks of the room.
 pub(crate) struct Context {
@@ -60,8 +52,7 @@ impl Context {
     ) -> Self {
         let recorder = Recorder::new(client.clone(), &supervisor, "kubelet", &config.node_name);
         let services = caches.of::<Service>();
-        let cgroups =
-            Cgroups::new(&config.cgroup_root, crate::containerd::config::Machine::detect().systemd_cgroups);
+        let cgroups = machine.cgroups(&config);
         Self {
             config,
             client,

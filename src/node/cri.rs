@@ -1,14 +1,21 @@
 //! The container runtime behind its socket: the CRI verbs, each with a time limit, and containerd's
-//! own services on the same connection.
+//! own services on the same connection. Behind a hollow node's there is no socket.
 
 use crate::Error;
+use crate::hollow::Hollow;
 use crate::protocols::runtime::v1 as cri;
 use base::clock;
 use cri::image_service_client::ImageServiceClient;
 use cri::runtime_service_client::RuntimeServiceClient;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{Request, Response as Answer};
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
@@ -24,9 +31,43 @@ const ANSWER_BYTES: usize = 16 << 20;
 /// A connection to the runtime. Cheap to clone; connects anew by itself when the runtime was restarted.
 #[derive(Clone)]
 pub(crate) struct Runtime {
-    channel: Channel,
-    runtime: RuntimeServiceClient<Channel>,
-    images: ImageServiceClient<Channel>,
+    wire: Wire,
+    runtime: RuntimeServiceClient<Wire>,
+    images: ImageServiceClient<Wire>,
+}
+
+/// What carries gRPC to a runtime.
+#[derive(Clone)]
+pub(crate) enum Wire {
+    Socket(Channel),
+    /// A runtime within this process: its messages are encoded all the same.
+    Hollow(Arc<Hollow>),
+}
+
+impl tower_service::Service<Request<Body>> for Wire {
+    type Response = Answer<Body>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Answer<Body>, Self::Error>>;
+
+    fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        match self {
+            Self::Socket(channel) => channel.poll_ready(task).map_err(Into::into),
+            Self::Hollow(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match self {
+            Self::Socket(channel) => {
+                let answer = channel.call(request);
+                async move { Ok(answer.await?) }.boxed()
+            }
+            Self::Hollow(hollow) => {
+                let hollow = hollow.clone();
+                async move { Ok(hollow.answer(request).await) }.boxed()
+            }
+        }
+    }
 }
 
 async fn call<T>(
@@ -57,17 +98,30 @@ impl Runtime {
         let endpoint = Endpoint::try_from(format!("unix://{}", socket.display())).map_err(|error| {
             Error::Setup(format!("container runtime endpoint {}: {error}", socket.display()))
         })?;
-        let channel = endpoint.connect_lazy();
-        Ok(Self {
-            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES),
-            images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES),
-            channel,
-        })
+        Ok(Self::over(Wire::Socket(endpoint.connect_lazy())))
     }
 
-    /// The connection itself, for containerd's own services.
-    pub(crate) fn channel(&self) -> Channel {
-        self.channel.clone()
+    /// That of a hollow node.
+    pub(crate) fn hollow(hollow: Arc<Hollow>) -> Self {
+        Self::over(Wire::Hollow(hollow))
+    }
+
+    fn over(wire: Wire) -> Self {
+        Self {
+            runtime: RuntimeServiceClient::new(wire.clone()).max_decoding_message_size(ANSWER_BYTES),
+            images: ImageServiceClient::new(wire.clone()).max_decoding_message_size(ANSWER_BYTES),
+            wire,
+        }
+    }
+
+    /// Whether nothing of what it says runs.
+    pub(crate) fn is_hollow(&self) -> bool {
+        matches!(self.wire, Wire::Hollow(_))
+    }
+
+    /// What carries its messages, for containerd's own services.
+    pub(crate) fn wire(&self) -> Wire {
+        self.wire.clone()
     }
 
     pub(crate) async fn version(&self, request: cri::VersionRequest) -> Result<cri::VersionResponse, Error> {

@@ -13,6 +13,7 @@ mod context;
 mod cri;
 mod error;
 mod files;
+mod hollow;
 mod logs;
 mod machine;
 mod pods;
@@ -36,13 +37,15 @@ mod streaming;
 mod volumes;
 mod watch_folder;
 
-pub use config::{Config, Tls};
+pub use config::{Config, Size, Tls};
 pub use error::Error;
 
 use api::core::{Node, Pod};
 use base::{Phase, Restart, Supervisor};
 use client::{Caches, Client};
-use context::{Context, Machine};
+use context::Context;
+use hollow::Hollow;
+use machine::Machine;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -75,11 +78,7 @@ pub async fn start(
     let runtime = start_runtime(&config, supervisor).await?;
     let images = config.data_dir.join("agent/images");
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
-    let (sender, ready) = watch::channel(false);
-    let of = context.clone();
-    supervisor.run("node registration", Phase::Work, Restart::OnFailure, move |shutdown| {
-        registration::run(of.clone(), sender.clone(), shutdown)
-    });
+    let handle = start_registration(&context);
     let nodes = own_node(&context);
     let of = context.clone();
     supervisor.run("node network", Phase::Work, Restart::OnFailure, move |shutdown| {
@@ -101,7 +100,39 @@ pub async fn start(
             streaming::run(service.clone(), tls.clone(), shutdown)
         });
     }
-    Ok(Handle { ready })
+    Ok(handle)
+}
+
+/// Starts a kubelet with nothing below it, for load tests: its runtime only says that it runs pods. It serves
+/// no HTTPS, writes no file and changes no network. `caches` are those that the process' nodes share, of what
+/// many of them look at; `client` is the node's own.
+pub fn start_hollow(
+    config: Config,
+    size: &Size,
+    client: Client,
+    caches: Caches,
+    supervisor: &Supervisor,
+) -> Handle {
+    let machine = Machine::hollow(&config, size);
+    let hollow = Hollow::new(size.spare, supervisor.clone());
+    let runtime = cri::Runtime::hollow(hollow.clone());
+    let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
+    let handle = start_registration(&context);
+    let (name, nodes) = (context.config.node_name.clone(), own_node(&context));
+    supervisor.run("hollow network", Phase::Work, Restart::OnFailure, move |shutdown| {
+        hollow.clone().follow_blocks(name.clone(), nodes.clone(), shutdown)
+    });
+    start_pods(&context);
+    handle
+}
+
+fn start_registration(context: &Arc<Context>) -> Handle {
+    let (sender, ready) = watch::channel(false);
+    let of = context.clone();
+    context.supervisor.run("node registration", Phase::Work, Restart::OnFailure, move |shutdown| {
+        registration::run(of.clone(), sender.clone(), shutdown)
+    });
+    Handle { ready }
 }
 
 /// The runtime's connection; knarr's own containerd is started first where none is named.
@@ -133,14 +164,19 @@ fn own_node(context: &Context) -> client::Cache<Node> {
     if context.config.shared_caches {
         context.caches.of::<Node>()
     } else {
-        context.caches.selected::<Node>("", &selector)
+        own_caches(context).selected::<Node>("", &selector)
     }
+}
+
+/// Caches of what is this node's alone: it watches that as itself.
+fn own_caches(context: &Context) -> Caches {
+    Caches::new(context.client.clone(), context.supervisor.clone())
 }
 
 fn start_pods(context: &Arc<Context>) -> pods::Pods {
     let selector = format!("spec.nodeName={}", context.config.node_name);
     // Of its own also where all pods are held: those (`api::slim`) lack what only their nodes act upon.
-    let cache = context.caches.selected::<Pod>("", &selector);
+    let cache = own_caches(context).selected::<Pod>("", &selector);
     let pods = pods::Pods::default();
     let (of, registry) = (context.clone(), pods.clone());
     context.supervisor.run("pods", Phase::Work, Restart::OnFailure, move |shutdown| {

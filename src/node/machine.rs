@@ -1,7 +1,7 @@
 //! What the machine is: its size, its names, its pressures.
 
-use crate::context::Machine;
-use crate::{Config, Error};
+use crate::cgroups::Cgroups;
+use crate::{Config, Error, Size, containerd};
 use api::Quantity;
 use api::core::NodeSystemInfo;
 use nix::sys::statvfs::statvfs;
@@ -39,7 +39,7 @@ fn outgoing_address() -> Option<IpAddr> {
 }
 
 /// The machine's capacity by resource name.
-pub(crate) fn capacity(config: &Config) -> BTreeMap<String, Quantity> {
+fn capacity(config: &Config) -> BTreeMap<String, Quantity> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let kib = |bytes: i64| format!("{}Ki", bytes / 1024);
     let all = [
@@ -52,6 +52,18 @@ pub(crate) fn capacity(config: &Config) -> BTreeMap<String, Quantity> {
     all.map(|(name, amount)| (name.to_owned(), Quantity(amount))).into()
 }
 
+/// The machine as the node and its pods are told about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) memory: i64,
+    pub(crate) allocatable: BTreeMap<String, Quantity>,
+    /// Names and versions; that of the runtime is not known yet.
+    pub(crate) info: NodeSystemInfo,
+    /// A hollow node has none: no file is written, nothing runs short.
+    is_there: bool,
+}
+
 impl Machine {
     /// Looks at the machine.
     pub(crate) fn detect(config: &Config) -> Result<Self, Error> {
@@ -62,19 +74,53 @@ impl Machine {
                 "this machine has no address to be reached at: name one with --node-ip".to_owned(),
             ));
         }
-        Ok(Self { addresses, memory: memory("MemTotal"), allocatable: capacity(config) })
+        let (allocatable, info) = (capacity(config), system_info(&config.version));
+        Ok(Self { addresses, memory: memory("MemTotal"), allocatable, info, is_there: true })
+    }
+
+    /// What a hollow node says of itself.
+    pub(crate) fn hollow(config: &Config, size: &Size) -> Self {
+        let all = [("cpu", &size.cpu), ("memory", &size.memory), ("ephemeral-storage", &size.memory)];
+        let own = all.map(|(name, amount)| (name.to_owned(), amount.clone()));
+        let pods = ("pods".to_owned(), Quantity(config.max_pods.to_string()));
+        Self {
+            addresses: config.node_ips.clone(),
+            memory: crate::amount::whole(&size.memory),
+            allocatable: own.into_iter().chain([pods]).collect(),
+            info: system_info(&config.version),
+            is_there: false,
+        }
+    }
+
+    /// Changes files of this machine; a hollow node has nothing to change.
+    pub(crate) fn change(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        if self.is_there { work() } else { Ok(()) }
+    }
+
+    /// The cgroups of its pods.
+    pub(crate) fn cgroups(&self, config: &Config) -> Cgroups {
+        if self.is_there {
+            Cgroups::new(&config.cgroup_root, containerd::config::Machine::detect().systemd_cgroups)
+        } else {
+            Cgroups::none()
+        }
+    }
+
+    /// What it is short of now.
+    pub(crate) fn pressure(&self, config: &Config) -> Pressure {
+        if self.is_there { Pressure::detect(config) } else { Pressure::default() }
     }
 }
 
 /// Names and versions, as `kubectl describe node` shows them.
-pub(crate) fn system_info(runtime: &str, version: &str) -> NodeSystemInfo {
+fn system_info(version: &str) -> NodeSystemInfo {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     let kernel = uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
     NodeSystemInfo {
         architecture: architecture().to_owned(),
         boot_id: line_of("/proc/sys/kernel/random/boot_id"),
-        container_runtime_version: runtime.to_owned(),
+        container_runtime_version: String::new(),
         kernel_version: kernel,
         kube_proxy_version: String::new(),
         kubelet_version: version.to_owned(),
@@ -98,7 +144,7 @@ pub(crate) fn architecture() -> &'static str {
 }
 
 /// What the machine is short of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pressure {
     pub(crate) memory: bool,
     pub(crate) disk: bool,
@@ -114,7 +160,7 @@ const LEAST_PIDS: i64 = 512;
 
 impl Pressure {
     /// Looks at the machine.
-    pub(crate) fn detect(config: &Config) -> Self {
+    fn detect(config: &Config) -> Self {
         let (size, free) = disk(&config.kubelet_dir);
         let number = |path: &str| line_of(path).parse::<i64>().ok();
         let running = line_of("/proc/loadavg");

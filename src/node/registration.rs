@@ -9,7 +9,7 @@ use api::Object;
 use api::coordination::{Lease, LeaseSpec};
 use api::core::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus,
+    NodeStatus, NodeSystemInfo,
 };
 use api::meta::{MicroTime, ObjectMeta, OwnerReference};
 use base::{Backoff, Shutdown, clock};
@@ -169,7 +169,7 @@ fn conditions(old: &[NodeCondition], pressure: Pressure, trouble: Option<&str>) 
 }
 
 fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: Option<&str>) -> NodeStatus {
-    let capacity = machine::capacity(&context.config);
+    let capacity = context.machine.allocatable.clone();
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let internal = context.machine.addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
     let addresses = internal.chain([address("Hostname", context.config.node_name.clone())]).collect();
@@ -177,12 +177,15 @@ fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: 
         addresses: Some(addresses),
         allocatable: Some(capacity.clone()),
         capacity: Some(capacity),
-        conditions: Some(conditions(old, Pressure::detect(&context.config), trouble)),
+        conditions: Some(conditions(old, context.machine.pressure(&context.config), trouble)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: context.config.bind.port().into() }),
         }),
         images: Some(runtime.images.clone()),
-        node_info: Some(machine::system_info(&runtime.version, &context.config.version)),
+        node_info: Some(NodeSystemInfo {
+            container_runtime_version: runtime.version.clone(),
+            ..context.machine.info.clone()
+        }),
         ..Default::default()
     }
 }
@@ -216,10 +219,11 @@ pub(crate) async fn run(
     let mut renewed: Option<clock::Instant> = None;
     loop {
         if renewed.is_none_or(|at| at.elapsed() >= RENEW) {
-            renew_lease(&context, &reporter.node).await?;
+            Box::pin(renew_lease(&context, &reporter.node)).await?;
             renewed = Some(clock::instant());
         }
-        let is_ready = reporter.report().await?;
+        // Boxed as a worker's turn is: the node only waits for most of the time.
+        let is_ready = Box::pin(reporter.report()).await?;
         if ready.send_replace(is_ready) != is_ready {
             tracing::info!(node = context.config.node_name, ready = is_ready, "node");
             haste.reset();
@@ -316,38 +320,47 @@ async fn renew_lease(context: &Context, node: &Node) -> Result<(), Error> {
     }
 }
 
+/// The blocks of a node once they are others than `known`.
+pub(crate) async fn next_blocks(
+    name: &str,
+    nodes: &Cache<Node>,
+    known: &[net::Cidr],
+) -> Result<Vec<net::Cidr>, Error> {
+    let unusable = |block: &str| Error::Setup(format!("the node's podCIDRs {block} cannot be used"));
+    loop {
+        let changed = nodes.changed();
+        let blocks = nodes.get("", name).and_then(|node| node.spec.as_ref()?.pod_cidrs.clone());
+        let blocks = blocks.unwrap_or_default();
+        let blocks = blocks.iter().map(|block| block.parse().map_err(|_| unusable(block)));
+        let blocks: Vec<net::Cidr> = blocks.collect::<Result<_, _>>()?;
+        if !blocks.is_empty() && blocks != known {
+            return Ok(blocks);
+        }
+        changed.await;
+    }
+}
+
 /// Sets up the pods' network once the node has its blocks, and again when they change.
 pub(crate) async fn run_network(
     context: Arc<Context>,
     nodes: Cache<Node>,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let mut installed: Vec<String> = Vec::new();
+    let mut installed: Vec<net::Cidr> = Vec::new();
     loop {
-        let changed = nodes.changed();
-        let node = nodes.get("", &context.config.node_name);
-        let blocks = node.and_then(|node| node.spec.as_ref()?.pod_cidrs.clone()).unwrap_or_default();
-        if !blocks.is_empty() && blocks != installed {
-            install_network(&context, &blocks).await?;
-            installed = blocks;
-        }
         tokio::select! {
-            () = changed => {}
+            blocks = next_blocks(&context.config.node_name, &nodes, &installed) => installed = blocks?,
             () = shutdown.requested() => return Ok(()),
         }
+        install_network(&context, &installed).await?;
     }
 }
 
-async fn install_network(context: &Context, blocks: &[String]) -> Result<(), Error> {
-    let unusable = |what: &str| Error::Setup(format!("the node's podCIDRs {what} cannot be used"));
-    let pod_cidrs = blocks
-        .iter()
-        .map(|block| block.parse().map_err(|_| unusable(block)))
-        .collect::<Result<Vec<net::Cidr>, _>>()?;
+async fn install_network(context: &Context, pod_cidrs: &[net::Cidr]) -> Result<(), Error> {
     let fault = |error: net::Error| Error::Setup(format!("setting up the pods' network: {error}"));
     let mtu = net::default_mtu().await.map_err(fault)?;
     let node = net::Node {
-        pod_cidrs: pod_cidrs.clone(),
+        pod_cidrs: pod_cidrs.to_vec(),
         cluster_cidrs: context.config.cluster_cidrs.clone(),
         service_cidrs: context.config.service_cidrs.clone(),
         mtu,
@@ -357,7 +370,7 @@ async fn install_network(context: &Context, blocks: &[String]) -> Result<(), Err
     let state_dir = context.config.run_dir.join("cni");
     let runtime = context.runtime.version(cri::VersionRequest::default()).await?;
     let newest = Generation::of(&runtime.runtime_version) == Generation::V3;
-    let network = net::cni::Network { pod_cidrs, mtu, state_dir };
+    let network = net::cni::Network { pod_cidrs: pod_cidrs.to_vec(), mtu, state_dir };
     let params = net::cni::Params { network, newest };
     let executable = std::env::current_exe().map_err(crate::files::at("/proc/self/exe".as_ref()))?;
     net::cni::install(&agent.join("bin"), &agent.join("etc/cni/net.d"), &params, &executable).map_err(fault)

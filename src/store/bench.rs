@@ -1,9 +1,11 @@
 //! Measures durable creates; called by the project's benchmark.
 
-use crate::{Change, Config, Durability, Error, Expect, Store, Template, Write};
+use crate::{Beside, Change, Config, Durability, Error, Expect, Store, Template, Write};
 use base::{Phase, Supervisor, clock};
 use std::path::Path;
 use tokio::sync::mpsc;
+
+impl Beside for () {}
 
 /// Makes `creates` durable records of `bytes` bytes with `writers` concurrent writers in a new database
 /// at `path`, and returns how many were acknowledged per second.

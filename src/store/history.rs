@@ -2,11 +2,12 @@
 //!
 //! There is no queue per watcher: a slow one costs nothing, and learns that it was compacted once the
 //! ring has moved on. Only those are woken whom a change can concern: keys are sorted into topics by
-//! what stands before their first slash. A quiet topic's watchers sleep however much happens elsewhere,
-//! so what counts for them is what the ring dropped of their own topic.
+//! what stands before their first slash, and within those each key is a topic, and what [`Beside::topic`]
+//! names. A quiet topic's watchers sleep however much happens elsewhere, so what counts for them is what the
+//! ring dropped of their own topic.
 
 use crate::record::{Snapshot, State};
-use crate::{Observer, Record, Shared, WatchError};
+use crate::{Beside, Observer, Record, Shared, WatchError};
 use arc_swap::ArcSwap;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,8 +51,12 @@ struct Ring<I> {
     topics: HashMap<Box<str>, Arc<Topic>>,
 }
 
-/// The keys that share what stands before their first slash; "" are all keys.
+/// The keys that share what stands before their first slash, or a narrower topic of some of them; "" are all
+/// keys.
 struct Topic {
+    /// Of a narrower one, which is there for as long as it is watched. A name that is another topic's too only
+    /// wakes more watchers than it had to.
+    narrower: Option<Box<str>>,
     /// Events of this topic up to this revision are gone.
     floor: AtomicU64,
     /// Wakes who watches; true once the store is closed.
@@ -62,22 +67,42 @@ fn topic_of(key: &str) -> &str {
     key.split_once('/').map_or("", |(topic, _)| topic)
 }
 
+/// The topics that an event is of.
+fn topics_of<I: Beside>(event: &Event<I>) -> [&str; 5] {
+    let before = event.previous.as_ref().map_or("", |previous| previous.index.topic());
+    let key = &*event.record.key;
+    ["", topic_of(key), key, event.record.index.topic(), before]
+}
+
 impl<I> Ring<I> {
     fn topic(&mut self, name: &str) -> Arc<Topic> {
+        // Of a topic that nobody asked for it is not known what was dropped.
+        self.topic_from(name, self.floor, None)
+    }
+
+    /// A topic within another, of which no more was dropped than of that.
+    fn narrower(&mut self, name: &str, within: &str) -> Arc<Topic> {
+        let floor = self.topic(within).floor.load(Ordering::Acquire);
+        self.topic_from(name, floor, Some(name.into()))
+    }
+
+    fn topic_from(&mut self, name: &str, floor: u64, narrower: Option<Box<str>>) -> Arc<Topic> {
         if let Some(known) = self.topics.get(name) {
             return known.clone();
         }
-        // Of a topic that nobody asked for it is not known what was dropped.
-        let topic = Arc::new(Topic { floor: AtomicU64::new(self.floor), closed: watch::Sender::new(false) });
+        let topic = Topic { narrower, floor: AtomicU64::new(floor), closed: watch::Sender::new(false) };
+        let topic = Arc::new(topic);
         self.topics.insert(name.into(), topic.clone());
         topic
     }
+}
 
+impl<I: Beside> Ring<I> {
     fn drop_oldest(&mut self) {
         let Some(event) = self.events.pop_front() else { return };
         self.bytes -= event.bytes();
         self.floor = event.revision();
-        for name in ["", topic_of(&event.record.key)] {
+        for name in topics_of(&event) {
             if let Some(topic) = self.topics.get(name) {
                 topic.floor.store(self.floor, Ordering::Release);
             }
@@ -105,13 +130,20 @@ impl<I> History<I> {
         self.ring.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(test)]
+    pub(crate) fn narrower_topics(&self) -> usize {
+        self.read().topics.values().filter(|topic| topic.narrower.is_some()).count()
+    }
+
     /// Ends all watches.
     pub(crate) fn close(&self) {
         self.read().topics.values().for_each(|topic| {
             topic.closed.send_replace(true);
         });
     }
+}
 
+impl<I: Beside> History<I> {
     /// Makes a new state current together with the events that led to it, in the order of their
     /// revisions: who holds the ring sees both or neither.
     pub(crate) fn publish(&self, current: &ArcSwap<State<I>>, state: State<I>, events: Vec<Arc<Event<I>>>) {
@@ -120,7 +152,7 @@ impl<I> History<I> {
         current.store(Arc::new(state));
         for event in events {
             (self.observer)(&event);
-            for name in ["", topic_of(&event.record.key)] {
+            for name in topics_of(&event) {
                 let topic = ring.topics.get(name);
                 concerned.extend(
                     topic.filter(|topic| !concerned.iter().any(|one| Arc::ptr_eq(one, topic))).cloned(),
@@ -167,9 +199,19 @@ pub struct Watch<I> {
     found: Vec<Arc<Event<I>>>,
 }
 
-impl<I: Send + Sync + 'static> Watch<I> {
-    pub(crate) fn new(shared: Arc<Shared<I>>, prefix: &str, after: u64) -> Result<Self, WatchError> {
-        let topic = shared.history.write().topic(topic_of(prefix));
+impl<I: Beside> Watch<I> {
+    /// `narrower` is a topic within that of the prefix, or "".
+    pub(crate) fn new(
+        shared: Arc<Shared<I>>,
+        (prefix, narrower): (&str, &str),
+        after: u64,
+    ) -> Result<Self, WatchError> {
+        let mut ring = shared.history.write();
+        let topic = match narrower {
+            "" => ring.topic(topic_of(prefix)),
+            name => ring.narrower(name, topic_of(prefix)),
+        };
+        drop(ring);
         let closed = topic.closed.subscribe();
         let watch = Self { shared, topic, closed, prefix: prefix.into(), position: after, found: Vec::new() };
         watch.check()?;
@@ -211,10 +253,24 @@ impl<I: Send + Sync + 'static> Watch<I> {
         for event in ring.events.range(start..).take(SCAN) {
             seen += 1;
             self.position = event.revision();
-            if event.record.key.starts_with(&*self.prefix) {
+            let is_of_topic =
+                || self.topic.narrower.as_deref().is_none_or(|name| topics_of(event).contains(&name));
+            if event.record.key.starts_with(&*self.prefix) && is_of_topic() {
                 self.found.push(event.clone());
             }
         }
         Ok(start + seen == ring.events.len())
+    }
+}
+
+impl<I> Drop for Watch<I> {
+    /// Forgets a topic that nobody else watches: names come and go.
+    fn drop(&mut self) {
+        let Some(name) = &self.topic.narrower else { return };
+        let mut ring = self.shared.history.write();
+        // The ring's and this one's.
+        if Arc::strong_count(&self.topic) == 2 {
+            ring.topics.remove(name);
+        }
     }
 }

@@ -66,6 +66,15 @@ impl Config {
 /// Computes what is kept beside a value, when the database is read at start.
 pub type Indexer<I> = fn(key: &str, value: &[u8]) -> I;
 
+/// What is kept beside a value.
+pub trait Beside: Send + Sync + 'static {
+    /// What the value is of, and others of its kind are not, such as a node; "" for nothing. It can be watched
+    /// alone.
+    fn topic(&self) -> &str {
+        ""
+    }
+}
+
 /// Is told of every change once it is visible, and before anybody who watches; whether or not the writer
 /// still waits. It must not block.
 pub type Observer<I> = Box<dyn Fn(&Event<I>) + Send + Sync>;
@@ -147,7 +156,7 @@ impl<I> Clone for Store<I> {
     }
 }
 
-impl<I: Send + Sync + 'static> Store<I> {
+impl<I: Beside> Store<I> {
     /// Opens the database, making it if it is missing, reads the current state into memory and starts
     /// the writer under `supervisor`.
     pub async fn open(
@@ -245,7 +254,12 @@ impl<I: Send + Sync + 'static> Store<I> {
 
     /// The changes of keys that start with `prefix`, after revision `after`.
     pub fn watch(&self, prefix: &str, after: u64) -> Result<Watch<I>, WatchError> {
-        Watch::new(self.shared.clone(), prefix, after)
+        Watch::new(self.shared.clone(), (prefix, ""), after)
+    }
+
+    /// Those of them alone that are of one key, or of one [`Beside::topic`]: no others wake who watches.
+    pub fn watch_topic(&self, prefix: &str, topic: &str, after: u64) -> Result<Watch<I>, WatchError> {
+        Watch::new(self.shared.clone(), (prefix, topic), after)
     }
 
     #[cfg(test)]
@@ -255,7 +269,7 @@ impl<I: Send + Sync + 'static> Store<I> {
 }
 
 /// Runs the upkeep's timer and, at the end, has the writer flush and close the database.
-fn supervise<I: Send + Sync + 'static>(
+fn supervise<I: Beside>(
     supervisor: &Supervisor,
     writes: mpsc::Sender<writer::Message<I>>,
     stopped: oneshot::Receiver<()>,

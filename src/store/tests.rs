@@ -48,6 +48,12 @@ impl Drop for Folder {
     }
 }
 
+impl crate::Beside for usize {
+    fn topic(&self) -> &str {
+        if self.is_multiple_of(2) { "even" } else { "odd" }
+    }
+}
+
 pub(crate) async fn open(path: &Path) -> (Store<usize>, Supervisor) {
     open_with(Config::new(path)).await.unwrap()
 }
@@ -476,6 +482,37 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(follow(&folder.db(), steps));
     }
+}
+
+#[tokio::test]
+async fn a_narrower_topic_wakes_for_its_own_alone_and_is_forgotten() {
+    let folder = Folder::new("topics");
+    let (store, supervisor) = open(&folder.db()).await;
+    let wrote = async |key: &str, value: &str| {
+        store.write(put(key, Expect::Absent, value, Durability::Volatile)).await.unwrap();
+    };
+    let before = store.revision();
+    let mut even = store.watch_topic("pods/", "even", before).unwrap();
+    let mut one = store.watch_topic("nodes/", "nodes/a", before).unwrap();
+    wrote("pods/x", "odd").await;
+    wrote("other/y", "even").await;
+    tokio::select! {
+        biased;
+        found = even.next() => panic!("{found:?}"),
+        () = std::future::ready(()) => {}
+    }
+    wrote("pods/z", "even").await;
+    wrote("nodes/ab", "1").await;
+    wrote("nodes/a", "1").await;
+    let keys = |events: Vec<Arc<crate::Event<usize>>>| -> Vec<String> {
+        events.iter().map(|event| event.record.key.to_string()).collect()
+    };
+    assert_eq!(keys(even.next().await.unwrap()), ["pods/z"]);
+    assert_eq!(keys(one.next().await.unwrap()), ["nodes/a"]);
+    assert_eq!(store.shared.history.narrower_topics(), 2);
+    drop((even, one));
+    assert_eq!(store.shared.history.narrower_topics(), 0);
+    supervisor.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

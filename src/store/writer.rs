@@ -4,7 +4,7 @@
 use crate::history::Event;
 use crate::log::{self, Log, Row};
 use crate::record::{Map, State};
-use crate::{Change, Durability, Expect, Record, Shared, Write, WriteError, Written};
+use crate::{Beside, Change, Durability, Expect, Record, Shared, Write, WriteError, Written};
 use imbl::OrdMap;
 use rusqlite::{ErrorCode, Transaction};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ struct Writer<I> {
 }
 
 /// Starts the thread; the receiver resolves once it has flushed and closed the database.
-pub(crate) fn start<I: Send + Sync + 'static>(
+pub(crate) fn start<I: Beside>(
     log: Log,
     shared: Arc<Shared<I>>,
     queue: mpsc::Receiver<Message<I>>,
@@ -90,7 +90,7 @@ impl<I> Drop for Writer<I> {
     }
 }
 
-impl<I: Send + Sync + 'static> Writer<I> {
+impl<I: Beside> Writer<I> {
     /// Runs until it is told to close, and says whether that left everything on the disk.
     fn run(mut self, mut queue: mpsc::Receiver<Message<I>>) -> bool {
         loop {

@@ -8,6 +8,7 @@ mod bad_input;
 mod batch;
 mod before_after;
 mod extending;
+mod hollow;
 mod main_job;
 mod pods;
 mod proxying;

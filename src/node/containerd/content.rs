@@ -82,7 +82,7 @@ impl<'a> Import<'a> {
         let id = format!("knarr-import-{}", base::clock::now().as_nanosecond());
         let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), until.to_string())]);
         let request = in_namespace(leases::CreateRequest { id: id.clone(), labels }, None);
-        let created = LeasesClient::new(runtime.channel()).create(request).await;
+        let created = LeasesClient::new(runtime.wire()).create(request).await;
         created.map_err(|status| Error::runtime("create lease", &status))?;
         Ok(Self { runtime, lease: id })
     }
@@ -105,7 +105,7 @@ impl<'a> Import<'a> {
             data: Vec::new(),
             labels,
         };
-        let mut client = ContentClient::new(self.runtime.channel());
+        let mut client = ContentClient::new(self.runtime.wire());
         let request = in_namespace(chunks(source, commit), Some(&self.lease));
         let finished = async {
             let mut answers = client.write(request).await?.into_inner();
@@ -140,7 +140,7 @@ impl<'a> Import<'a> {
             labels.insert("io.cri-containerd.pinned".to_owned(), "pinned".to_owned());
         }
         let image = Some(images::Image { name: name.to_owned(), labels, target: Some(target) });
-        let mut client = ImagesClient::new(self.runtime.channel());
+        let mut client = ImagesClient::new(self.runtime.wire());
         let create = in_namespace(images::CreateImageRequest { image: image.clone() }, Some(&self.lease));
         let result = match client.create(create).await {
             Err(status) if status.code() == Code::AlreadyExists => {
@@ -154,7 +154,7 @@ impl<'a> Import<'a> {
     /// Ends the import: from now on names keep alive what was written.
     pub(crate) async fn finish(self) -> Result<(), Error> {
         let request = in_namespace(leases::DeleteRequest { id: self.lease, sync: false }, None);
-        let deleted = LeasesClient::new(self.runtime.channel()).delete(request).await;
+        let deleted = LeasesClient::new(self.runtime.wire()).delete(request).await;
         deleted.map(drop).map_err(|status| Error::runtime("delete lease", &status))
     }
 }

@@ -30,7 +30,7 @@ impl Events {
 
     async fn with_filters(runtime: &Runtime, filters: Vec<String>) -> Result<Self, Error> {
         let request = in_namespace(service::SubscribeRequest { filters }, None);
-        let stream = EventsClient::new(runtime.channel()).subscribe(request).await;
+        let stream = EventsClient::new(runtime.wire()).subscribe(request).await;
         stream.map(|stream| Self(stream.into_inner())).map_err(|status| Error::runtime("subscribe", &status))
     }
 

@@ -92,7 +92,8 @@ impl Start<'_> {
         let config = container::config(self.pod, from)?;
         let parent = self.context.cgroups.parent(self.pod);
         let sandbox_config = sandbox::config(self.pod, &self.context.config, sandbox.attempt, parent);
-        files::make_folder(&PathBuf::from(&sandbox_config.log_directory).join(&self.container.name), 0o755)?;
+        let logs = PathBuf::from(&sandbox_config.log_directory).join(&self.container.name);
+        self.context.machine.change(|| files::make_folder(&logs, 0o755))?;
         let request = cri::CreateContainerRequest {
             pod_sandbox_id: sandbox.id.clone(),
             config: Some(config),
@@ -136,9 +137,11 @@ impl Start<'_> {
     /// An empty file that the container may write why it ends.
     fn termination_file(&self) -> Result<PathBuf, Error> {
         let folder = self.folder().join("containers").join(&self.container.name);
-        files::make_folder(&folder, 0o750)?;
         let file = folder.join(format!("{:08x}", clock::now().subsec_nanosecond()));
-        files::write(&file, b"", 0o666)?;
+        self.context.machine.change(|| {
+            files::make_folder(&folder, 0o750)?;
+            files::write(&file, b"", 0o666)
+        })?;
         Ok(file)
     }
 
@@ -150,11 +153,13 @@ impl Start<'_> {
         let taken = |path: &str| mounts.iter().any(|mount| mount.container_path == path);
         let mut own = Vec::new();
         if !taken("/etc/hosts") {
-            let host = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-            let text = sandbox::hosts_file(self.pod, &self.context.config, &self.ips(), &host);
             let file = self.folder().join("etc-hosts");
-            // Written in place: running containers have this very file mounted.
-            std::fs::write(&file, text).map_err(files::at(&file))?;
+            self.context.machine.change(|| {
+                let host = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+                let text = sandbox::hosts_file(self.pod, &self.context.config, &self.ips(), &host);
+                // Written in place: running containers have this very file mounted.
+                std::fs::write(&file, text).map_err(files::at(&file))
+            })?;
             own.push(("/etc/hosts", file));
         }
         let path = container::termination_path(self.container);
@@ -175,11 +180,13 @@ impl Start<'_> {
         let folder = sandbox::log_folder(root, self.pod.namespace(), self.pod.name(), self.pod.uid());
         let file = folder.join(container::log_path(&self.container.name, self.restarts));
         let links = &self.context.config.container_log_dir;
-        files::make_folder(links, 0o755)?;
         let name = format!("{}_{}_{}-{id}.log", self.pod.name(), self.pod.namespace(), self.container.name);
         let link = links.join(name);
-        files::remove(&link)?;
-        symlink(&file, &link).map_err(files::at(&link))
+        self.context.machine.change(|| {
+            files::make_folder(links, 0o755)?;
+            files::remove(&link)?;
+            symlink(&file, &link).map_err(files::at(&link))
+        })
     }
 
     /// Runs the postStart hook. A container whose hook fails is stopped.

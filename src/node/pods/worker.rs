@@ -132,7 +132,8 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
         loop {
-            let until = match self.turn().await {
+            // Boxed, since a turn's state is fifty times a worker's, which waits for most of its life.
+            let until = match Box::pin(self.turn()).await {
                 Ok(Turn::Done) => break,
                 Ok(Turn::Again) => continue,
                 Ok(Turn::Wait(until)) => {
@@ -413,7 +414,7 @@ impl Worker {
         self.context.cgroups.make(&self.pod)?;
         let parent = self.context.cgroups.parent(&self.pod);
         let config = sandbox::config(&self.pod, &self.context.config, attempt, parent);
-        files::make_folder(config.log_directory.as_ref(), 0o755)?;
+        self.context.machine.change(|| files::make_folder(config.log_directory.as_ref(), 0o755))?;
         let ran = match self.runtime_handler().await {
             Ok(runtime_handler) => {
                 let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler };

@@ -43,7 +43,7 @@ pub(crate) async fn prepare(context: &Context, pod: &Pod) -> Result<Volumes, Err
     for volume in spec::spec(pod).volumes.iter().flatten() {
         let persistent = claims::resolve(context, pod, volume).await?;
         let (name, made) = match &persistent {
-            Some(persistent) => (persistent.name(), claimed(pod, persistent)),
+            Some(persistent) => (persistent.name(), claimed(context, pod, persistent)),
             None => (volume.name.as_str(), one(context, pod, volume, &mut volumes).await),
         };
         let path = made.map_err(|error| {
@@ -56,12 +56,12 @@ pub(crate) async fn prepare(context: &Context, pod: &Pod) -> Result<Volumes, Err
 
 async fn one(context: &Context, pod: &Pod, volume: &Volume, all: &mut Volumes) -> Result<PathBuf, Error> {
     if let Some(source) = &volume.host_path {
-        return host_path(source);
+        return host_path(context, source);
     }
     let group = spec::spec(pod).security_context.as_ref().and_then(|context| context.fs_group);
     if let Some(source) = &volume.empty_dir {
         let path = folder(context, pod, "empty-dir", &volume.name);
-        return empty_dir(&path, source, group).map(|()| path);
+        return context.machine.change(|| empty_dir(&path, source, group)).map(|()| path);
     }
     let (plugin, source) = payload::source(volume).ok_or_else(|| {
         Error::Volume(format!("volume type of {:?} is not supported by this node", volume.name))
@@ -71,49 +71,60 @@ async fn one(context: &Context, pod: &Pod, volume: &Volume, all: &mut Volumes) -
     if let Freshness::Until(renew) = payload.freshness {
         all.renew = Some(all.renew.map_or(renew, |earlier| earlier.min(renew)));
     }
-    if plugin != "configmap" && plugin != "downward-api" {
-        // Secrets must not reach a disk.
-        mount_tmpfs(&path, None)?;
-    }
-    files::make_folder_exact(&path, 0o777)?;
-    atomic::write(&path, &payload.files, group)?;
-    Ok(path)
+    let write = || {
+        if plugin != "configmap" && plugin != "downward-api" {
+            // Secrets must not reach a disk.
+            mount_tmpfs(&path, None)?;
+        }
+        files::make_folder_exact(&path, 0o777)?;
+        atomic::write(&path, &payload.files, group)
+    };
+    context.machine.change(write).map(|()| path)
 }
 
 /// A persistent volume that lies on this machine.
-fn claimed(pod: &Pod, volume: &PersistentVolume) -> Result<PathBuf, Error> {
+fn claimed(context: &Context, pod: &Pod, volume: &PersistentVolume) -> Result<PathBuf, Error> {
     let spec = volume.spec.as_ref();
     if let Some(source) = spec.and_then(|spec| spec.host_path.as_ref()) {
-        return host_path(source);
+        return host_path(context, source);
     }
     let Some(source) = spec.and_then(|spec| spec.local.as_ref()) else {
         return Err(Error::Volume("its type is not supported by this node".to_owned()));
     };
     let path = PathBuf::from(&source.path);
+    context.machine.change(|| give_local(pod, &path))?;
+    Ok(path)
+}
+
+/// Gives a local volume to the pod's group.
+fn give_local(pod: &Pod, path: &Path) -> Result<(), Error> {
     if !path.is_dir() {
-        return Err(Error::Volume(format!("path {:?} does not exist", source.path)));
+        return Err(Error::Volume(format!("path {path:?} does not exist")));
     }
-    if let Some((group, spare)) = claims::group(pod)
-        && !(spare && is_owned(&path, group)?)
-    {
-        own_all(&path, group)?;
+    match claims::group(pod) {
+        Some((group, spare)) if !(spare && is_owned(path, group)?) => own_all(path, group),
+        _ => Ok(()),
     }
+}
+
+fn host_path(context: &Context, source: &HostPathVolumeSource) -> Result<PathBuf, Error> {
+    let path = PathBuf::from(&source.path);
+    context.machine.change(|| make_host_path(source, &path))?;
     Ok(path)
 }
 
 /// hostPath: checks the type, and makes what is to be made.
-fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, Error> {
-    let path = PathBuf::from(&source.path);
+fn make_host_path(source: &HostPathVolumeSource, path: &Path) -> Result<(), Error> {
     let kind = source.type_.as_deref().unwrap_or_default();
     match kind {
-        "DirectoryOrCreate" if !path.exists() => files::make_folder_exact(&path, 0o755)?,
+        "DirectoryOrCreate" if !path.exists() => files::make_folder_exact(path, 0o755)?,
         "FileOrCreate" if !path.exists() => {
-            let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-            file.map_err(files::at(&path))?;
+            let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
+            file.map_err(files::at(path))?;
         }
         _ => {}
     }
-    let found = std::fs::metadata(&path).ok().map(|metadata| metadata.file_type());
+    let found = std::fs::metadata(path).ok().map(|metadata| metadata.file_type());
     let fits = found.is_some_and(|found| match kind {
         "Directory" | "DirectoryOrCreate" => found.is_dir(),
         "File" | "FileOrCreate" => found.is_file(),
@@ -130,7 +141,7 @@ fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, Error> {
         _ => "a block device",
     };
     if fits || kind.is_empty() {
-        return Ok(path);
+        return Ok(());
     }
     Err(Error::Volume(format!("hostPath type check failed: {} is not {what}", source.path)))
 }
@@ -263,8 +274,7 @@ impl Volumes {
         })
     }
 
-    /// The folder or file of a subPath. It is opened step by step without following links, so that a
-    /// pod cannot lead the mount out of its volume.
+    /// The folder or file of a subPath, bound where nothing that the pod does leads it elsewhere.
     fn bind_sub_path(
         &self,
         context: &Context,
@@ -272,48 +282,56 @@ impl Volumes {
         (volume, sub): (&Path, &str),
         (container, mount, at): (&Container, &VolumeMount, usize),
     ) -> Result<PathBuf, Error> {
-        let fault = |what: String| Error::Container("CreateContainerConfigError", what);
-        let described = || {
-            format!(
-                "failed to prepare subPath for volumeMount {:?} of container {:?}",
-                mount.name, container.name
-            )
-        };
-        let relative = Path::new(sub);
-        if relative.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(fault(described()));
-        }
-        let root = volume.canonicalize().map_err(files::at(volume))?;
-        let wanted = root.join(relative);
-        if !wanted.exists() && !self.is_read_only(pod, &mount.name) {
-            let existing =
-                wanted.ancestors().find(|path| path.exists()).and_then(|path| path.canonicalize().ok());
-            if !existing.is_some_and(|path| path.starts_with(&root)) {
-                return Err(fault(described()));
-            }
-            let mode = std::fs::metadata(&root).map_err(files::at(&root))?.permissions().mode();
-            files::make_folder_exact(&wanted, mode & 0o7777)?;
-        }
-        let real = wanted.canonicalize().map_err(|_| fault(described()))?;
-        if !real.starts_with(&root) {
-            return Err(fault(described()));
-        }
-        // The bind mount holds on to what was checked, whatever the pod does to its volume meanwhile.
         let target = pod_folder(context, pod.uid()).join("volume-subpaths").join(&mount.name);
         let target = target.join(&container.name).join(at.to_string());
-        if is_mounted(&target) {
-            umount2(&target, MntFlags::MNT_DETACH).map_err(|errno| files::at(&target)(errno.into()))?;
-        }
-        if real.is_dir() {
-            files::make_folder(&target, 0o750)?;
-        } else {
-            files::make_folder(target.parent().unwrap_or(&target), 0o750)?;
-            files::write(&target, b"", 0o600)?;
-        }
-        nix::mount::mount(Some(&real), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .map_err(|errno| files::at(&target)(errno.into()))?;
+        let refused = || {
+            let (mount, container) = (&mount.name, &container.name);
+            let what =
+                format!("failed to prepare subPath for volumeMount {mount:?} of container {container:?}");
+            Error::Container("CreateContainerConfigError", what)
+        };
+        let make = !self.is_read_only(pod, &mount.name);
+        context.machine.change(|| {
+            let real = sub_folder(volume, sub, make)?.ok_or_else(refused)?;
+            bind(&real, &target)
+        })?;
         Ok(target)
     }
+}
+
+/// What a path within a volume is really, made where it is not there; none if that would be outside.
+fn sub_folder(volume: &Path, sub: &str, make: bool) -> Result<Option<PathBuf>, Error> {
+    let relative = Path::new(sub);
+    if relative.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Ok(None);
+    }
+    let root = volume.canonicalize().map_err(files::at(volume))?;
+    let wanted = root.join(relative);
+    if !wanted.exists() && make {
+        let existing =
+            wanted.ancestors().find(|path| path.exists()).and_then(|path| path.canonicalize().ok());
+        if !existing.is_some_and(|path| path.starts_with(&root)) {
+            return Ok(None);
+        }
+        let mode = std::fs::metadata(&root).map_err(files::at(&root))?.permissions().mode();
+        files::make_folder_exact(&wanted, mode & 0o7777)?;
+    }
+    Ok(wanted.canonicalize().ok().filter(|real| real.starts_with(&root)))
+}
+
+/// Binds what was checked: the mount holds on to it, whatever the pod does to its volume meanwhile.
+fn bind(real: &Path, target: &Path) -> Result<(), Error> {
+    if is_mounted(target) {
+        umount2(target, MntFlags::MNT_DETACH).map_err(|errno| files::at(target)(errno.into()))?;
+    }
+    if real.is_dir() {
+        files::make_folder(target, 0o750)?;
+    } else {
+        files::make_folder(target.parent().unwrap_or(target), 0o750)?;
+        files::write(target, b"", 0o600)?;
+    }
+    mount(Some(real), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(|errno| files::at(target)(errno.into()))
 }
 
 fn absolute(path: &str) -> String {

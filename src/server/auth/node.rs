@@ -72,9 +72,8 @@ impl NodeAuthorizer {
     fn is_used(&self, node: &str, attributes: &Attributes<'_>) -> bool {
         let snapshot = self.records.snapshot();
         let prefix = format!("pods/{}/", attributes.namespace);
-        let mut own =
-            snapshot.range(&prefix, None).filter(|record| record.index.field("spec.nodeName") == node);
-        own.any(|record| {
+        let own = self.records.on_nodes().of(node, &prefix);
+        own.iter().filter_map(|key| snapshot.get(key)).any(|record| {
             let pod = read(record);
             refers(&pod["spec"], attributes.resource, attributes.name)
                 || (attributes.resource == "persistentvolumeclaims" && owns(&pod, attributes.name))

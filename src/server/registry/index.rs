@@ -8,6 +8,9 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+/// The field that says which node an object is on.
+pub(crate) const NODE: &str = "spec.nodeName";
+
 pub(crate) type Record = store::Record<Index>;
 
 /// Labels, selectable fields and identity of one object.
@@ -17,7 +20,15 @@ pub(crate) struct Index {
     labels: Box<[(Box<str>, Box<str>)]>,
     /// Values in the order of the kind's `selectable_fields`.
     fields: Box<[Box<str>]>,
+    /// Where in them the node is that the object is on.
+    node: Option<u8>,
     kind: Option<&'static Kind>,
+}
+
+impl store::Beside for Index {
+    fn topic(&self) -> &str {
+        self.node.map_or("", |place| &self.fields[usize::from(place)])
+    }
 }
 
 /// The kind that a store key belongs to.
@@ -50,7 +61,8 @@ impl Index {
             labels.map(|(key, value)| (boxed(key), boxed(value.as_str().unwrap_or_default()))).collect();
         let names = kind.map_or(&[][..], |kind| kind.selectable_fields);
         let fields = names.iter().map(|path| field_text(object, path)).collect();
-        Self { uid: boxed(meta["uid"].as_str().unwrap_or_default()), labels, fields, kind }
+        let node = names.iter().position(|name| *name == NODE).and_then(|place| place.try_into().ok());
+        Self { uid: boxed(meta["uid"].as_str().unwrap_or_default()), labels, fields, node, kind }
     }
 
     /// A label's value.

@@ -15,6 +15,7 @@ mod index;
 mod ledger;
 mod list;
 mod meta;
+mod on_nodes;
 mod reading;
 mod records;
 pub(crate) mod render;

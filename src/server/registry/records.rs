@@ -1,6 +1,7 @@
 //! The store as the rooms' parts see it: records of objects, and when groups of kinds last changed.
 
 use super::index::{Index, index};
+use super::on_nodes::OnNodes;
 use super::render::in_protobuf;
 use super::usage::Usages;
 use crate::catalogue::{Catalogue, Compiled};
@@ -45,6 +46,7 @@ pub(crate) struct Records {
     /// The revision of the last write to each followed group.
     changed: Arc<Changed>,
     usages: Arc<Usages>,
+    on_nodes: Arc<OnNodes>,
     compiled: Arc<Compiled>,
 }
 
@@ -56,11 +58,15 @@ impl Records {
     ) -> Result<Self, store::Error> {
         let changed = Arc::new(FOLLOWED.map(|_| AtomicU64::new(0)));
         let usages = Arc::new(Usages::default());
-        let observer = observer(changed.clone(), usages.clone());
+        let on_nodes = Arc::new(OnNodes::default());
+        let observer = observer(changed.clone(), usages.clone(), on_nodes.clone());
         let store = Store::open(config, index, observer, supervisor).await?;
         changed.iter().for_each(|revision| revision.store(store.revision(), Ordering::Release));
-        store.snapshot().range("", None).for_each(|record| usages.wrote(None, Some(record)));
-        Ok(Self { store, changed, usages, compiled: Arc::default() })
+        for record in store.snapshot().range("", None) {
+            usages.wrote(None, Some(record));
+            on_nodes.wrote(None, Some(record));
+        }
+        Ok(Self { store, changed, usages, on_nodes, compiled: Arc::default() })
     }
 
     pub(crate) fn store(&self) -> &Store<Index> {
@@ -84,6 +90,11 @@ impl Records {
     /// How much there is of each kind, and how many watch it.
     pub(crate) fn usages(&self) -> &Arc<Usages> {
         &self.usages
+    }
+
+    /// Which objects are on which node.
+    pub(crate) fn on_nodes(&self) -> &OnNodes {
+        &self.on_nodes
     }
 
     /// A state at least as new as a revision, or the newest after some waiting.
@@ -121,11 +132,12 @@ impl Records {
     }
 }
 
-/// Counts what is written.
-fn observer(changed: Arc<Changed>, usages: Arc<Usages>) -> Observer<Index> {
+/// Counts what is written, and notes where.
+fn observer(changed: Arc<Changed>, usages: Arc<Usages>, on_nodes: Arc<OnNodes>) -> Observer<Index> {
     Box::new(move |event: &Event<Index>| {
         let now = (!event.deleted).then_some(&*event.record);
         usages.wrote(event.previous.as_deref(), now);
+        on_nodes.wrote(event.previous.as_deref(), now);
         if let Some((group, _)) = FOLLOWED.iter().find(|(_, part)| event.record.key.contains(part)) {
             changed[*group as usize].store(event.revision(), Ordering::Release);
         }

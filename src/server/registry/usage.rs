@@ -1,6 +1,6 @@
 //! How much there is of each kind, and how many watch it: what a request will cost.
 
-use super::index::{Record, kind_of_key};
+use super::index::{NODE, Record, kind_of_key};
 use crate::flow::Load;
 use api::kinds::{KINDS, Kind};
 use api::selector::Fields;
@@ -128,7 +128,7 @@ impl Usages {
     ) -> Option<Watching> {
         let room = |count: usize| (count < WATCHES).then_some(count + 1);
         self.watches.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
-        let of_node = fields.required("spec.nodeName").is_some_and(|node| !node.is_empty());
+        let of_node = fields.required(NODE).is_some_and(|node| !node.is_empty());
         let name = fields.required("metadata.name").unwrap_or_default();
         let of = (!of_node).then(|| (kind, (namespace.into(), name.into())));
         if let Some((kind, watched)) = &of {

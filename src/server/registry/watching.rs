@@ -1,5 +1,6 @@
 //! Watches: what happens to a kind's objects from a revision on, as a stream of JSON lines.
 
+use super::index::NODE;
 use super::list::{asked_revision, initial_events, name_selected, selection, too_new};
 use super::meta::random;
 use super::render::in_protobuf;
@@ -10,6 +11,7 @@ use crate::flow::{Lent, Permit, READING_LIMIT};
 use crate::http::query::Query;
 use api::kinds::Kind;
 use api::schema::protobuf::encode_event;
+use api::selector::Fields;
 use api::status::Refusal;
 use base::{Body, BodyError, Shutdown, clock};
 use bytes::Bytes;
@@ -154,7 +156,8 @@ impl Records {
         let prefix = if namespace.is_empty() { base } else { format!("{base}{namespace}/") };
         let fields = &options.selection.fields;
         let counted = self.usages().watch(kind, namespace, fields).ok_or_else(too_many)?;
-        let (snapshot, watch) = match self.start_of(&prefix, options.start).await {
+        let topic = topic(kind, &prefix, namespace, fields);
+        let (snapshot, watch) = match self.start_of((&prefix, &topic), options.start).await {
             Ok(opened) => opened,
             Err(refusal) => return Ok(refused(&serving.rendering, &refusal)),
         };
@@ -190,7 +193,11 @@ impl Records {
     }
 
     /// The state at a watch's start, and its place in the history.
-    async fn start_of(&self, prefix: &str, start: Start) -> Result<(Snapshot<Index>, Watch<Index>), Refusal> {
+    async fn start_of(
+        &self,
+        (prefix, topic): (&str, &str),
+        start: Start,
+    ) -> Result<(Snapshot<Index>, Watch<Index>), Refusal> {
         let at_least = match start {
             Start::Initial(revision) | Start::After(revision) => revision,
             Start::Now => 0,
@@ -200,8 +207,20 @@ impl Records {
             return Err(too_new(at_least, snapshot.revision()));
         }
         let after = if let Start::After(revision) = start { revision } else { snapshot.revision() };
-        let watch = self.store().watch(prefix, after).map_err(|error| ended(&error, after))?;
+        let watch = self.store().watch_topic(prefix, topic, after).map_err(|error| ended(&error, after))?;
         Ok((snapshot, watch))
+    }
+}
+
+/// What of a kind alone a watch can be about: one object, or what is on one node; "" for everything. A thousand
+/// nodes are not woken for what concerns one.
+fn topic(kind: &Kind, prefix: &str, namespace: &str, fields: &Fields) -> String {
+    match (fields.required("metadata.name"), fields.required(NODE)) {
+        (Some(name), _) if !name.is_empty() && namespace.is_empty() != kind.namespaced => {
+            format!("{prefix}{name}")
+        }
+        (_, Some(node)) => node.to_owned(),
+        _ => String::new(),
     }
 }
 
