@@ -7,6 +7,8 @@ use crate::knarr::Knarr;
 use crate::subject::Subject;
 use crate::table::{Row, Table};
 use base::clock;
+use bytes::Bytes;
+use http::Method;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+const NODES: &str = "/api/v1/nodes";
 /// Clients that create objects.
 const CLIENTS: usize = 16;
 /// How often it is asked whether pods still wait.
@@ -27,7 +31,8 @@ const CPU: &str = "100m";
 /// A workload for some nodes.
 struct Workload {
     name: &'static str,
-    /// Pods a second that scheduler_perf asks of kube-scheduler with the larger number of nodes.
+    /// Pods a second that scheduler_perf asks of kube-scheduler with the larger number of nodes; 0 for a
+    /// workload that is not one of its.
     threshold: usize,
     nodes: [usize; 2],
     /// How many pods are there before, by the number of nodes.
@@ -38,7 +43,28 @@ struct Workload {
     pod: fn(usize) -> Value,
     /// The first ones do not come to a node.
     before_waits: bool,
+    /// What comes meanwhile.
+    churn: &'static [Churn],
 }
+
+/// An object that is made again and again while pods are scheduled.
+struct Churn {
+    every: Duration,
+    path: &'static str,
+    object: fn(usize) -> Value,
+    /// The one before goes.
+    replaces: bool,
+}
+
+const IMPORTANT: Churn = Churn {
+    every: Duration::from_millis(200),
+    path: PODS,
+    object: |number| named("churn", number, pod("3", important())),
+    replaces: false,
+};
+const TOO_LARGE: Churn =
+    Churn { object: |number| named("churn", number, pod("9", important())), ..IMPORTANT };
+const SECOND: Duration = Duration::from_secs(1);
 
 const fn workload(name: &'static str, threshold: usize, pod: fn(usize) -> Value) -> Workload {
     Workload {
@@ -50,6 +76,7 @@ const fn workload(name: &'static str, threshold: usize, pod: fn(usize) -> Value)
         measured: |nodes| if nodes > 500 { 10_000 } else { 1_000 },
         pod,
         before_waits: false,
+        churn: &[],
     }
 }
 
@@ -83,16 +110,53 @@ static WORKLOADS: &[Workload] = &[
         ..workload("preferred topology spread", 125, |_| pod(CPU, spread("ScheduleAnyway")))
     },
     Workload {
-        before: |nodes| 4 * nodes,
-        before_pod: |_| pod("900m", json!({"terminationGracePeriodSeconds": 0})),
+        before: |nodes| nodes,
         measured: |nodes| nodes,
-        ..workload("preemption", 160, |_| pod("3", json!({"priorityClassName": "important"})))
+        ..workload("preferred pod affinity", 90, |_| {
+            pod(CPU, json!({"affinity": {"podAffinity": preferred("blue")}}))
+        })
+    },
+    Workload {
+        before: |nodes| nodes,
+        measured: |nodes| nodes,
+        ..workload("preferred pod anti-affinity", 90, |_| {
+            pod(CPU, json!({"affinity": {"podAntiAffinity": preferred("blue")}}))
+        })
+    },
+    Workload {
+        before: |nodes| 2 * nodes,
+        before_pod: mixed,
+        measured: |nodes| nodes,
+        ..workload("mixed", 140, |_| pod(CPU, json!({})))
+    },
+    Workload {
+        before: |nodes| 4 * nodes,
+        before_pod: cheap,
+        measured: |nodes| nodes,
+        churn: &[IMPORTANT],
+        ..workload("beside preemption", 160, |_| pod(CPU, json!({})))
+    },
+    Workload {
+        before: |nodes| 4 * nodes,
+        before_pod: cheap,
+        measured: |nodes| nodes,
+        ..workload("preemption by every pod", 0, |_| pod("3", important()))
     },
     Workload {
         before: |_| 200,
         before_pod: |_| pod("9", json!({})),
         before_waits: true,
+        churn: &[TOO_LARGE],
         ..workload("beside unschedulable pods", 140, |_| pod(CPU, json!({})))
+    },
+    Workload {
+        before: |_| 0,
+        churn: &[
+            Churn { every: SECOND, path: NODES, object: empty_node, replaces: true },
+            Churn { every: SECOND, replaces: true, ..TOO_LARGE },
+            Churn { every: SECOND, path: SERVICES, object: service, replaces: true },
+        ],
+        ..workload("mixed churn", 265, |_| pod(CPU, json!({})))
     },
     Workload {
         nodes: [500, 15_000],
@@ -114,6 +178,41 @@ fn pod(cpu: &str, spec: Value) -> Value {
         whole[field] = value.clone();
     }
     json!({"metadata": {"labels": {"color": "blue"}}, "spec": whole})
+}
+
+/// One that others may take the place of.
+fn cheap(_: usize) -> Value {
+    pod("900m", json!({"terminationGracePeriodSeconds": 0}))
+}
+
+fn important() -> Value {
+    json!({"priorityClassName": "important"})
+}
+
+fn preferred(color: &str) -> Value {
+    let term =
+        json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"color": color}}});
+    json!({"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": term}]})
+}
+
+/// Pods of five kinds in turn; those that avoid or seek one another have a color of their own.
+fn mixed(number: usize) -> Value {
+    let affinity = |kind: &str, terms: Value| json!({"affinity": {kind: terms}});
+    let (color, spec) = match number % 5 {
+        0 => ("blue", affinity("podAffinity", required("topology.kubernetes.io/region"))),
+        1 => ("green", affinity("podAntiAffinity", alone("green"))),
+        2 => ("red", affinity("podAffinity", preferred("red"))),
+        3 => ("yellow", affinity("podAntiAffinity", preferred("yellow"))),
+        _ => ("white", json!({})),
+    };
+    let mut pod = pod(CPU, spec);
+    pod["metadata"]["labels"]["color"] = json!(color);
+    pod
+}
+
+fn alone(color: &str) -> Value {
+    json!({"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"color": color}}}]})
 }
 
 fn required(topology: &str) -> Value {
@@ -154,6 +253,17 @@ fn node(number: usize) -> Value {
         "conditions": [{"type": "Ready", "status": "True"}]}})
 }
 
+/// A node that takes nothing.
+fn empty_node(number: usize) -> Value {
+    json!({"metadata": {"name": format!("churn-{number}")}, "status": {"capacity": {"pods": "0"},
+        "conditions": [{"type": "Ready", "status": "True"}]}})
+}
+
+fn service(number: usize) -> Value {
+    json!({"metadata": {"name": format!("churn-{number}")},
+        "spec": {"selector": {"app": "foo"}, "ports": [{"port": 8080}]}})
+}
+
 /// The workloads, or those that are named beside `scheduling`.
 pub(crate) async fn scheduling(executable: &Path, folder: &Path, table: &mut Table) -> Result<(), Failure> {
     let named: Vec<String> = std::env::args().skip(1).filter(|word| word.contains('=')).collect();
@@ -165,7 +275,8 @@ pub(crate) async fn scheduling(executable: &Path, folder: &Path, table: &mut Tab
         for nodes in workload.nodes {
             let folder = folder.join(format!("{}-{nodes}", workload.name.replace(' ', "-")));
             let row = run(workload, nodes, executable, &folder).await?;
-            table.add(if nodes == 500 { row } else { row.budget(&format!("{}/s", 10 * workload.threshold)) });
+            let budget = format!("{}/s", 10 * workload.threshold);
+            table.add(if nodes == 500 || workload.threshold == 0 { row } else { row.budget(&budget) });
             std::fs::remove_dir_all(&folder)?;
         }
     }
@@ -181,7 +292,7 @@ async fn run(
     let both = ["--disable-agent", "--disable-controller-manager"];
     let mut server = Knarr::start(executable, folder, &both)?.ready().await?.0;
     prepare(&server.api()?).await?;
-    create_all(&server.subject()?, "/api/v1/nodes", nodes, node).await?;
+    create_all(&server.subject()?, NODES, nodes, node).await?;
     let before = (workload.before)(nodes);
     let pod = |number| named("before", number, (workload.before_pod)(number));
     create_all(&server.subject()?, PODS, before, pod).await?;
@@ -198,13 +309,38 @@ async fn run(
     server.stop().await?;
     let mut server = Knarr::start(executable, folder, &both)?.ready().await?.0;
     let (began, usage) = (clock::instant(), server.usage()?);
+    let mut churning = JoinSet::new();
+    for churn in workload.churn {
+        churning.spawn(keep_making(server.api()?, churn));
+    }
     scheduled(&server.api()?, "measured").await?;
     let (took, after) = (began.elapsed().as_secs_f64(), server.usage()?);
+    if let Some(ended) = churning.try_join_next() {
+        ended??;
+    }
+    churning.shutdown().await;
     let cpu = (after.cpu_ns - usage.cpu_ns) as f64 / 1e3 / count as f64;
     server.stop().await?;
     let what = format!("scheduling, {}: {nodes} nodes, {count} pods", workload.name);
-    Ok(Row::new(&what, format!("{:.0} pods/s, {cpu:.0} µs CPU each", count as f64 / took))
-        .peer(format!("kube-scheduler's threshold {}/s", workload.threshold)))
+    let row = Row::new(&what, format!("{:.0} pods/s, {cpu:.0} µs CPU each", count as f64 / took));
+    let asked =
+        (workload.threshold > 0).then(|| format!("kube-scheduler's threshold {}/s", workload.threshold));
+    Ok(row.peer(asked.unwrap_or_default()))
+}
+
+async fn keep_making(api: Api, churn: &'static Churn) -> Result<(), Failure> {
+    let mut before: Option<String> = None;
+    for number in 0.. {
+        clock::sleep(churn.every).await;
+        let object = (churn.object)(number);
+        api.create(churn.path, &object).await?;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let last = before.replace(format!("{}/{name}", churn.path));
+        if let Some(last) = last.filter(|_| churn.replaces) {
+            api.call(Method::DELETE, &last, Bytes::new()).await?;
+        }
+    }
+    Ok(())
 }
 
 fn named(phase: &str, number: usize, mut pod: Value) -> Value {
