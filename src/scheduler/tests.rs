@@ -6,6 +6,7 @@ use crate::binder::Decision;
 use crate::claims::{Candidate, Chosen, Claims, Delayed};
 use crate::cluster::Cluster;
 use crate::config::{self, Written};
+use crate::devices::{Blocked, Devices};
 use crate::events::{Event, OwnChange, PodFacts};
 use crate::intern::Texts;
 use crate::nodes::NodeSelector;
@@ -88,6 +89,10 @@ impl World for Fixed {
         }
     }
 
+    fn devices(&self, _: &Wanted, _: Duration, _: &mut Texts) -> Result<Option<Devices>, Blocked> {
+        Ok(None)
+    }
+
     fn reserve(&self, _: &Key, _: &[Chosen]) {}
 
     fn csi_volume(&self, claim: &str) -> Option<(String, String)> {
@@ -137,7 +142,7 @@ fn merge(into: &mut Value, over: &Value) {
     }
 }
 
-fn yaml(text: &str) -> Value {
+pub(crate) fn yaml(text: &str) -> Value {
     let text = text.trim();
     if text.is_empty() { json!({}) } else { api::yaml::first(text.as_bytes()).unwrap().value }
 }
@@ -156,8 +161,9 @@ fn decide(state: &mut State, profile: &Profile, world: &Fixed, wanted: &Arc<Pod>
     state.cluster.remove_pod(&wanted.key);
     state.cluster.forget_nomination(&wanted.key);
     match decision.unwrap().1 {
-        Decision::Bind { node, volumes } if volumes.is_empty() => node,
-        Decision::Bind { node, volumes } => format!("{node} with {volumes:?}"),
+        Decision::Bind { node, volumes, .. } if volumes.is_empty() => node,
+        Decision::Bind { node, volumes, .. } => format!("{node} with {volumes:?}"),
+        Decision::Fail(why) => why,
         Decision::Refuse(refused) => match refused.preemption {
             None => refused.message,
             Some(preemption) => {
@@ -460,6 +466,7 @@ profiles:
             ("TaintToleration", 3),
             ("NodeAffinity", 2),
             ("InterPodAffinity", 2),
+            ("DynamicResources", 2),
             ("NodeResourcesBalancedAllocation", 1),
         ]
     );
@@ -476,4 +483,17 @@ fn volumes_may_take_as_long_as_is_said() {
     assert_eq!(limit(""), 600);
     let args = "profiles: [{pluginConfig: [{name: VolumeBinding, args: {bindTimeoutSeconds: 7}}]}]";
     assert_eq!(limit(args), 7);
+}
+
+#[test]
+fn devices_may_take_as_long_as_is_said() {
+    let limit = |timeout: &str| {
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        let args = format!("args: {{filterTimeout: 5s, bindingTimeout: {timeout}}}");
+        let lines = format!("profiles: [{{pluginConfig: [{{name: DynamicResources, {args}}}]}}]");
+        let (written, _) = config::parse(format!("{head}{lines}").as_bytes())?;
+        written[0].build(&mut Texts::default()).map(|profile| profile.args.devices_limit.as_secs())
+    };
+    assert_eq!((limit("null"), limit("1m30s")), (Ok(600), Ok(90)));
+    assert!(limit("soon").unwrap_err().starts_with("pluginConfig of DynamicResources: "));
 }
