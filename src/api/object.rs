@@ -261,6 +261,7 @@ objects!(
     crate::flowcontrol::FlowSchema,
     crate::flowcontrol::PriorityLevelConfiguration,
     crate::registration::APIService,
+    crate::migration::StorageVersionMigration,
     crate::admission::ValidatingAdmissionPolicy,
     k8s_openapi::api::node::v1::RuntimeClass,
 );

@@ -90,6 +90,7 @@ mod statefulset_runner;
 #[cfg(test)]
 mod statefulset_tests;
 mod storage;
+mod storage_migration;
 mod subsets;
 mod template;
 mod topology_hints;
@@ -195,6 +196,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     service_addresses::start(&room);
     service_ports::start(&room, config.node_ports);
     definitions::start(&room);
+    storage_migration::start(&room);
     autoscaler_runner::start(&room);
     disruption::start(&room);
     cluster_roles::start(&room);
