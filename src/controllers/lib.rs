@@ -93,6 +93,7 @@ mod storage;
 mod storage_migration;
 mod subsets;
 mod template;
+mod token_cleaner;
 mod topology_hints;
 mod trigger_times;
 mod trust_bundle;
@@ -151,12 +152,13 @@ pub fn start_account_tokens(
 }
 
 /// Starts what an API server keeps itself in Kubernetes: the APIServices of its own groups, whether others are
-/// available, and the leases of its peers.
+/// available, the leases of its peers, and since when uses of tokens are noted.
 pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervisor: &Supervisor) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     registration::start(&room);
     availability::start(&room, reach);
     leases::start(&room);
+    token_cleaner::start_tracking(&room);
 }
 
 /// Starts to check policies, which is for those who run the other controllers as well.
@@ -201,5 +203,6 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     disruption::start(&room);
     cluster_roles::start(&room);
     bootstrap_tokens::start(&room);
+    token_cleaner::start(&room);
     garbage_runner::start(&room);
 }
