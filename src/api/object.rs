@@ -248,6 +248,7 @@ objects!(
     crate::rbac::ClusterRole,
     crate::certificates::CertificateSigningRequest,
     k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle,
+    k8s_openapi::api::certificates::v1beta1::PodCertificateRequest,
     crate::resource::DeviceClass,
     crate::resource::ResourceClaim,
     crate::resource::ResourceClaimTemplate,

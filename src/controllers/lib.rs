@@ -66,6 +66,7 @@ mod node_ranges;
 mod node_taints;
 mod node_ttl;
 mod node_zones;
+mod pod_certificates;
 mod pod_control;
 mod pod_garbage;
 mod pods;
@@ -152,12 +153,17 @@ pub fn start_account_tokens(
 }
 
 /// Starts what an API server keeps itself in Kubernetes: the APIServices of its own groups, whether others are
-/// available, the leases of its peers, and since when uses of tokens are noted.
-pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervisor: &Supervisor) {
+/// available, its own lease and those of its peers, and since when uses of tokens are noted.
+pub fn start_registration(
+    reach: Reach,
+    hostname: &str,
+    (client, caches): (Client, Caches),
+    supervisor: &Supervisor,
+) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     registration::start(&room);
     availability::start(&room, reach);
-    leases::start(&room);
+    leases::start(&room, hostname);
     token_cleaner::start_tracking(&room);
 }
 
@@ -204,5 +210,6 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     cluster_roles::start(&room);
     bootstrap_tokens::start(&room);
     token_cleaner::start(&room);
+    pod_certificates::start(&room);
     garbage_runner::start(&room);
 }
