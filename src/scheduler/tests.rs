@@ -16,6 +16,7 @@ use crate::queue::{Backoffs, Queue};
 use crate::runner::State;
 use crate::world::{Budget, World};
 use api::core::Node;
+use api::resource::ResourceClaim;
 use api::selector::Labels;
 use api::slim::Pod;
 use base::clock;
@@ -390,6 +391,31 @@ fn an_event_wakes_only_whom_it_can_help() {
     assert_eq!(plain, pair("", "NodeResourcesFit"));
     assert_eq!(near, pair("InterPodAffinity", "NodeResourcesFit"));
     assert_eq!(far, pair("", "NodeResourcesFit InterPodAffinity"));
+}
+
+#[test]
+fn devices_wake_pods_with_claims() {
+    let mut cluster = Cluster::default();
+    let of = |name: &str| json!({"spec": {"resourceClaims": [{"name": "c", "resourceClaimName": name}]}});
+    let [user, other] = ["mine", "its"].map(|name| cluster.wanted(pod(name, &of(name))));
+    let plain = cluster.wanted(pod("plain", &json!({})));
+    let claim = |status: Value| -> ResourceClaim {
+        let claim = json!({"metadata": {"name": "mine", "namespace": "ns"}, "spec": {}, "status": status});
+        serde_json::from_value(claim).unwrap()
+    };
+    let (free, given) = (claim(json!({})), claim(json!({"allocation": {}})));
+    let helped = |event: &Event<'_>| {
+        let all = [&user, &other, &plain].into_iter();
+        let woken = all.filter(|wanted| helped(&cluster, wanted, event) == ["DynamicResources"]);
+        woken.map(|wanted| wanted.key.parts().1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(helped(&Event::Devices), "mine its");
+    assert_eq!(helped(&Event::Claim { old: None, new: Some(&free) }), "mine");
+    assert_eq!(helped(&Event::Claim { old: Some(&free), new: Some(&free) }), "");
+    assert_eq!(helped(&Event::Claim { old: Some(&free), new: Some(&given) }), "mine");
+    // What one gives back any other may take.
+    assert_eq!(helped(&Event::Claim { old: Some(&given), new: Some(&free) }), "mine its");
+    assert_eq!(helped(&Event::Claim { old: Some(&given), new: None }), "mine its");
 }
 
 /// What is wrong with a configuration of these lines after its `apiVersion` and `kind`.

@@ -1,5 +1,5 @@
 //! Devices for claims, read as text. The cases stand in `cases.txt`: `slice`, `class`, `claim` and `node` lines say
-//! what there is, `want` asks what claims get on a node, `give` lets them keep it, `=>` is the answer.
+//! what there is, `want` asks what claims get on a node, `give` lets them keep it, `take` does before the API tells, `=>` is the answer.
 
 use super::*;
 use crate::tests::{node, pod, yaml};
@@ -68,7 +68,7 @@ fn told(claim: &ResourceClaim, allocation: &AllocationResult) -> String {
 }
 
 impl World {
-    fn want(&mut self, node: &str, names: &str, keep: bool) -> String {
+    fn want(&mut self, word: &str, node: &str, names: &str) -> String {
         let mut texts = Texts::default();
         let facts = Facts::of(&self.nodes[node], &mut texts);
         let stock = self.stock.with(self.slices.values(), &mut texts);
@@ -99,11 +99,13 @@ impl World {
             let mut given = (*claim).clone();
             given.status.get_or_insert_default().allocation = Some((*allocation).clone());
             let mut ledger = stock.ledger();
-            if keep {
+            if word == "give" {
                 ledger.tell(&given, true);
                 self.claims.insert(given.name().to_owned(), Arc::new(given));
             }
-            ledger.settle(claim.uid());
+            if word != "take" {
+                ledger.settle(claim.uid());
+            }
         }
         format!("{}{}", all.join("\n"), score.unwrap_or_default())
     }
@@ -124,7 +126,7 @@ impl World {
                 self.claims.insert(name.to_owned(), Arc::new(claim));
             }
             "free" => self.stock.ledger().tell(&self.claims.remove(name).unwrap(), false),
-            "want" | "give" => return Some(self.want(name, rest, word == "give")),
+            "want" | "give" | "take" => return Some(self.want(word, name, rest)),
             other => panic!("no such line: {other}"),
         }
         None
