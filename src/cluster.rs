@@ -176,7 +176,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     let config = bootstrap::Config {
         data_dir: options.data_dir.clone(),
         node_name: node_name.clone(),
-        hostname,
+        hostname: hostname.clone(),
         node_ips: network.node_ips.clone(),
         tls_sans: options.tls_san.clone(),
         service_ip: network.service_ip(),
@@ -198,7 +198,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     bootstrap::flow::keep(&admin, &caches, supervisor);
     serve_metrics(&server, &caches);
     if !options.disable_controller_manager {
-        register(&server, admin.clone(), caches.clone(), supervisor);
+        register(&server, &hostname, (admin.clone(), caches.clone()), supervisor);
     }
     if !options.disable_agent {
         let kubelet = client_of(&server, &format!("system:node:{node_name}"), &["system:nodes"]);
@@ -335,13 +335,13 @@ fn start_account_tokens(
 }
 
 /// Starts to keep the APIServices of the groups that are served.
-fn register(server: &Server, admin: Client, caches: Caches, supervisor: &Supervisor) {
+fn register(server: &Server, hostname: &str, (admin, caches): (Client, Caches), supervisor: &Supervisor) {
     let own = server.clone();
     let reach: controllers::Reach = Arc::new(move |name| {
         let server = own.clone();
         Box::pin(async move { server.check_extension(&name).await })
     });
-    controllers::start_registration(reach, admin, caches, supervisor);
+    controllers::start_registration(reach, hostname, (admin, caches), supervisor);
 }
 
 fn greet(options: &Options, network: &Network, node_name: &str) {

@@ -32,6 +32,7 @@ pub use k8s_openapi::api::{
     coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
     flowcontrol::v1 as flowcontrol, networking::v1 as networking, policy::v1 as policy, rbac::v1 as rbac,
     resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
+    storagemigration::v1beta1 as migration,
 };
 pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;

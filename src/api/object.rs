@@ -248,6 +248,8 @@ objects!(
     crate::rbac::ClusterRole,
     crate::certificates::CertificateSigningRequest,
     k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle,
+    k8s_openapi::api::certificates::v1beta1::PodCertificateRequest,
+    crate::resource::DeviceClass,
     crate::resource::ResourceClaim,
     crate::resource::ResourceClaimTemplate,
     crate::resource::ResourceSlice,
@@ -260,6 +262,7 @@ objects!(
     crate::flowcontrol::FlowSchema,
     crate::flowcontrol::PriorityLevelConfiguration,
     crate::registration::APIService,
+    crate::migration::StorageVersionMigration,
     crate::admission::ValidatingAdmissionPolicy,
     k8s_openapi::api::node::v1::RuntimeClass,
 );

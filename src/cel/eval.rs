@@ -434,7 +434,7 @@ fn select<'a>(value: &Value<'a>, name: &Arc<str>, property: Option<&str>) -> Opt
     match value {
         Value::Map(map @ Map::Json(_, Some(declared))) if declared.is_object() => map.property(property?),
         Value::Map(map @ Map::Json(..)) => map.property(name),
-        Value::Map(map) => map.get(&Key::String(Text::Owned(Arc::clone(name)))),
+        Value::Map(map) => map.get(&Key::String(Text::Owned(Arc::clone(name)))).or_else(|| map.absent()),
         Value::Fields(fields) => fields.field(name).map(|found| found.map_err(Box::new)),
         Value::Opaque(opaque) => match &**opaque {
             Opaque::Object(made) => made.fields.get(name).cloned().map(Ok),
@@ -452,7 +452,7 @@ fn element<'a>(value: &Value<'a>, index: &Value<'a>) -> Result<Option<Value<'a>>
             None => Ok(None),
         },
         Value::Map(map) => match Key::of(index) {
-            Some(key) => map.get(&key).transpose(),
+            Some(key) => map.get(&key).or_else(|| map.absent()).transpose(),
             None => fail(format!("unsupported key type: {}", index.type_of().name())),
         },
         Value::Fields(_) | Value::Opaque(_) => match index {

@@ -1,8 +1,9 @@
 //! Values. Objects stay the JSON they are: only what an expression touches is read, and nothing is copied.
 
 use crate::declaration::{Declaration, Shape};
-use crate::library::Opaque;
+use crate::library::{Opaque, Version};
 use crate::types::Type;
+use api::quantity::Amount;
 use serde_json::{Map as JsonObject, Value as Json};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -114,6 +115,8 @@ pub enum Map<'a> {
     Json(&'a JsonObject<String, Json>, Option<&'a Declaration>),
     /// Computed.
     Owned(Arc<BTreeMap<Key<'a>, Value<'a>>>),
+    /// Computed; to read a key that is not there yields an empty map, as it does of a device's domains.
+    Total(Arc<BTreeMap<Key<'a>, Value<'a>>>),
 }
 
 /// A key of a map. Numbers are equal whatever their type.
@@ -219,6 +222,26 @@ impl<'a> Value<'a> {
         Self::String(Text::Owned(text.into()))
     }
 
+    /// A map with texts as keys.
+    pub fn map(entries: impl IntoIterator<Item = (Arc<str>, Value<'a>)>) -> Self {
+        Self::Map(Map::Owned(keyed(entries)))
+    }
+
+    /// The same, where reading a key that is not there yields an empty map.
+    pub fn total_map(entries: impl IntoIterator<Item = (Arc<str>, Value<'a>)>) -> Self {
+        Self::Map(Map::Total(keyed(entries)))
+    }
+
+    /// A `kubernetes.Quantity`.
+    pub fn quantity(amount: Amount) -> Self {
+        Self::opaque(Opaque::Quantity(amount))
+    }
+
+    /// A `kubernetes.Semver`, or what is wrong with its text.
+    pub fn semver(text: &str) -> Result<Self, String> {
+        Ok(Self::opaque(Opaque::Semver(Version::parse(text)?)))
+    }
+
     /// A list.
     pub fn list(items: Vec<Value<'a>>) -> Self {
         Self::List(List::Owned(Arc::new(items)))
@@ -299,6 +322,10 @@ impl<'a> Value<'a> {
             _ => 1,
         }
     }
+}
+
+fn keyed<'a>(entries: impl IntoIterator<Item = (Arc<str>, Value<'a>)>) -> Arc<BTreeMap<Key<'a>, Value<'a>>> {
+    Arc::new(entries.into_iter().map(|(key, value)| (Key::String(Text::Owned(key)), value)).collect())
 }
 
 /// Overloads on lists are told apart by their first element, as far as they have one.
@@ -397,7 +424,7 @@ impl<'a> Map<'a> {
     pub fn len(&self) -> usize {
         match self {
             Self::Json(fields, _) => fields.len(),
-            Self::Owned(entries) => entries.len(),
+            Self::Owned(entries) | Self::Total(entries) => entries.len(),
         }
     }
 
@@ -421,15 +448,22 @@ impl<'a> Map<'a> {
                     _ => self.property_of(fields, name.as_str()),
                 }
             }
-            Self::Owned(entries) => entries.get(key).cloned().map(Ok),
+            Self::Owned(entries) | Self::Total(entries) => entries.get(key).cloned().map(Ok),
         }
+    }
+
+    /// What is read where a key is not there.
+    pub(crate) fn absent(&self) -> Option<Outcome<'a>> {
+        matches!(self, Self::Total(_)).then(|| Ok(Value::Map(Self::Owned(Arc::default()))))
     }
 
     /// The field of a property by its name in JSON.
     pub(crate) fn property(&self, name: &str) -> Option<Outcome<'a>> {
         match self {
             Self::Json(fields, _) => self.property_of(fields, name),
-            Self::Owned(entries) => entries.get(&Key::String(Text::Owned(Arc::from(name)))).cloned().map(Ok),
+            Self::Owned(entries) | Self::Total(entries) => {
+                entries.get(&Key::String(Text::Owned(Arc::from(name)))).cloned().map(Ok)
+            }
         }
     }
 
@@ -463,7 +497,7 @@ impl<'a> Map<'a> {
                 })
                 .collect()
             }
-            Self::Owned(entries) => entries.keys().cloned().collect(),
+            Self::Owned(entries) | Self::Total(entries) => entries.keys().cloned().collect(),
         }
     }
 

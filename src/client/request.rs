@@ -194,9 +194,15 @@ impl Client {
     }
 
     async fn send_apply<T: Object>(&self, path: &str, manager: &str, value: &Value) -> Result<T, Error> {
+        T::from_json(&self.apply_at(path, manager, value).await?).map_err(unreadable)
+    }
+
+    /// Applies to whatever is at a path, taking from other managers what they own of it: for kinds known only at
+    /// run time.
+    pub async fn apply_at(&self, path: &str, manager: &str, value: &Value) -> Result<Bytes, Error> {
         let path = format!("{path}?fieldManager={manager}&force=true");
-        let request = request(Method::PATCH, &path, "application/apply-patch+yaml", encode(value)?)?;
-        T::from_json(&self.whole_answer(request).await?).map_err(unreadable)
+        self.whole_answer(request(Method::PATCH, &path, "application/apply-patch+yaml", encode(value)?)?)
+            .await
     }
 
     async fn send_patch<T: Object>(&self, path: &str, patch: &Patch) -> Result<T, Error> {

@@ -259,39 +259,15 @@ mod tests {
         }
     }
 
+    /// An item a line, and `? name` for what is to become of it.
     #[test]
-    fn dependents_follow_their_owners_in_the_background() {
-        assert_eq!(decide(&["pod <set", "set"], "pod"), "leave");
-        assert_eq!(decide(&["pod <set"], "pod"), "verify set");
-        assert_eq!(decide(&["pod <lost"], "pod"), "Delete(\"Background\")");
-        assert_eq!(decide(&["pod <late"], "pod"), "leave");
-        assert_eq!(decide(&["pod <lost <set", "set"], "pod"), "Disown([\"lost\"])");
-        assert_eq!(decide(&["pod <other/set", "other/set"], "pod"), "Delete(\"Background\")");
-    }
-
-    #[test]
-    fn foreground_deletion_goes_from_the_leaves() {
-        let chain = ["web deleting foreground", "set <web", "pod <set"];
-        assert_eq!(decide(&chain, "web"), "Follow([\"set\"])");
-        assert_eq!(decide(&chain, "set"), "Delete(\"Foreground\")");
-        let later = ["web deleting foreground", "set deleting foreground <web", "pod <set"];
-        assert_eq!(decide(&later, "set"), "Follow([\"pod\"])");
-        assert_eq!(decide(&later, "pod"), "Delete(\"Background\")");
-        assert_eq!(
-            decide(&["web deleting foreground", "set deleting foreground <web"], "set"),
-            "Finalize(\"foregroundDeletion\")"
-        );
-        assert_eq!(decide(&["web deleting foreground"], "web"), "Finalize(\"foregroundDeletion\")");
-        assert_eq!(
-            decide(&["web deleting foreground", "set <web <other", "other"], "set"),
-            "Disown([\"web\"])"
-        );
-    }
-
-    #[test]
-    fn orphans_are_let_go_before_their_owner() {
-        assert_eq!(decide(&["web deleting orphan", "set <web"], "web"), "Orphan");
-        assert_eq!(decide(&["web deleting orphan"], "web"), "Orphan");
+    fn objects_follow_their_owners() {
+        crate::golden::check("garbage.txt", |input| {
+            let lines: Vec<&str> = input.lines().filter(|line| !line.starts_with('#')).collect();
+            let (asked, items): (Vec<&str>, Vec<&str>) =
+                lines.into_iter().partition(|line| line.starts_with('?'));
+            asked.iter().map(|line| format!("{line}: {}\n", decide(&items, &line[2..]))).collect()
+        });
     }
 
     #[test]

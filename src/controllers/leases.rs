@@ -1,14 +1,24 @@
-//! Deletes the leases of API servers that are no more (KEP 1965).
+//! The leases by which API servers know of each other (KEP-1965): this server keeps its own, and those of servers
+//! that are no more are deleted.
 
 use crate::common::{Room, unless_gone};
 use api::Object;
-use api::coordination::Lease;
+use api::coordination::{Lease, LeaseSpec};
+use api::meta::{MicroTime, ObjectMeta};
 use base::clock;
 use client::{Cache, Client, Error, Next, Queue};
 use jiff::{SignedDuration, Timestamp};
+use ring::digest;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 const NAMESPACE: &str = "kube-system";
+/// How long a lease lasts.
+const LIFE_S: i32 = 3_600;
+/// How often this server's is renewed. Kubernetes does it every 10 s; that often an idle server would not be idle.
+const RENEWAL: Duration = Duration::from_secs(600);
 const IDENTITY: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
 
 #[derive(Clone)]
@@ -31,7 +41,7 @@ fn is_identity(lease: &Lease) -> bool {
     lease.labels().get(IDENTITY.0).is_some_and(|value| value == IDENTITY.1)
 }
 
-pub(crate) fn start(room: &Room) {
+pub(crate) fn start(room: &Room, hostname: &str) {
     let collector = Collector { client: room.client.clone(), leases: room.caches.selected(NAMESPACE, "") };
     let queue = Queue::new("identity leases");
     let changed = queue.clone();
@@ -40,7 +50,77 @@ pub(crate) fn start(room: &Room) {
             changed.add(change.object().name().to_owned());
         }
     });
+    let leases = collector.leases.clone();
     room.work("identity lease collector", &queue, 1, move |name| collector.clone().sync(name));
+    Identity::new(room.client.clone(), hostname).start(room, &leases);
+}
+
+/// This server's own lease.
+#[derive(Clone)]
+struct Identity {
+    client: Client,
+    name: Arc<str>,
+    /// Of this process.
+    holder: Arc<str>,
+    hostname: Arc<str>,
+}
+
+/// Base 32 without padding (RFC 4648), in small letters.
+fn base32(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let bit = |at: usize| bytes.get(at / 8).map_or(0, |byte| byte >> (7 - at % 8) & 1);
+    let digit = |at: usize| DIGITS[(at..at + 5).fold(0, |value, at| value << 1 | usize::from(bit(at)))];
+    (0..bytes.len() * 8).step_by(5).map(|at| char::from(digit(at))).collect()
+}
+
+impl Identity {
+    fn new(client: Client, hostname: &str) -> Self {
+        let hash = digest::digest(&digest::SHA256, hostname.as_bytes());
+        let name = format!("apiserver-{}", base32(&hash.as_ref()[..16]));
+        let holder = format!("{name}_{:016x}", RandomState::new().hash_one(0_u8));
+        Self { client, name: name.into(), holder: holder.into(), hostname: hostname.into() }
+    }
+
+    fn start(self, room: &Room, leases: &Cache<Lease>) {
+        let queue = Queue::new("identity lease");
+        queue.add(());
+        let (lost, name) = (queue.clone(), self.name.clone());
+        leases.on_change(move |change| {
+            if change.new.is_none() && change.object().name() == &*name {
+                lost.add(());
+            }
+        });
+        room.work("identity lease", &queue, 1, move |()| self.clone().renew());
+    }
+
+    async fn renew(self) -> Result<Next, Error> {
+        let known = match self.client.get::<Lease>(NAMESPACE, &self.name).await {
+            Err(error) if error.is_not_found() => None,
+            other => Some(other?),
+        };
+        let lease = self.lease(known.clone().unwrap_or_default(), clock::now());
+        match known {
+            Some(_) => self.client.update(&lease).await?,
+            None => self.client.create(&lease).await?,
+        };
+        Ok(Next::After(RENEWAL))
+    }
+
+    fn lease(&self, known: Lease, now: Timestamp) -> Lease {
+        let labels = [IDENTITY, ("kubernetes.io/hostname", &*self.hostname)];
+        let mut labels: BTreeMap<_, _> =
+            labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        labels.extend(known.metadata.labels.unwrap_or_default());
+        let (name, namespace) = (Some(self.name.to_string()), Some(NAMESPACE.to_owned()));
+        let spec = LeaseSpec {
+            holder_identity: Some(self.holder.to_string()),
+            lease_duration_seconds: Some(LIFE_S),
+            renew_time: Some(MicroTime(now)),
+            ..known.spec.unwrap_or_default()
+        };
+        let metadata = ObjectMeta { name, namespace, labels: Some(labels), ..known.metadata };
+        Lease { metadata, spec: Some(spec) }
+    }
 }
 
 impl Collector {
@@ -61,6 +141,11 @@ impl Collector {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn servers_are_named_by_their_hosts() {
+        assert_eq!((base32(b"foobar"), base32(b"f")), ("mzxw6ytboi".to_owned(), "my".to_owned()));
+    }
 
     #[test]
     fn leases_last_until_they_are_not_renewed() {

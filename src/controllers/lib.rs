@@ -66,6 +66,7 @@ mod node_ranges;
 mod node_taints;
 mod node_ttl;
 mod node_zones;
+mod pod_certificates;
 mod pod_control;
 mod pod_garbage;
 mod pods;
@@ -90,8 +91,10 @@ mod statefulset_runner;
 #[cfg(test)]
 mod statefulset_tests;
 mod storage;
+mod storage_migration;
 mod subsets;
 mod template;
+mod token_cleaner;
 mod topology_hints;
 mod trigger_times;
 mod trust_bundle;
@@ -150,12 +153,18 @@ pub fn start_account_tokens(
 }
 
 /// Starts what an API server keeps itself in Kubernetes: the APIServices of its own groups, whether others are
-/// available, and the leases of its peers.
-pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervisor: &Supervisor) {
+/// available, its own lease and those of its peers, and since when uses of tokens are noted.
+pub fn start_registration(
+    reach: Reach,
+    hostname: &str,
+    (client, caches): (Client, Caches),
+    supervisor: &Supervisor,
+) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     registration::start(&room);
     availability::start(&room, reach);
-    leases::start(&room);
+    leases::start(&room, hostname);
+    token_cleaner::start_tracking(&room);
 }
 
 /// Starts to check policies, which is for those who run the other controllers as well.
@@ -195,9 +204,12 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     service_addresses::start(&room);
     service_ports::start(&room, config.node_ports);
     definitions::start(&room);
+    storage_migration::start(&room);
     autoscaler_runner::start(&room);
     disruption::start(&room);
     cluster_roles::start(&room);
     bootstrap_tokens::start(&room);
+    token_cleaner::start(&room);
+    pod_certificates::start(&room);
     garbage_runner::start(&room);
 }

@@ -141,47 +141,29 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": "n1"}, "spec": {"taints": taints}, "status": {"conditions": conditions}})).unwrap()
     }
 
-    fn show(node: &Node, leaving: Option<&str>) -> String {
-        let line = |taint: &Taint| {
-            format!("{}:{}", taint.key.trim_start_matches("node.kubernetes.io/"), taint.effect)
-        };
-        let taints = taints(node, leaving);
-        taints
-            .map_or("as they are".to_owned(), |taints| taints.iter().map(line).collect::<Vec<_>>().join(" "))
+    /// `condition=status` and `taint:effect` of a node, `cordoned`, and `leave:taint` for whose sake pods have to go.
+    fn shown(line: &str) -> String {
+        const PREFIX: &str = "node.kubernetes.io/";
+        let pairs = |by: char| line.split(' ').filter_map(|word| word.split_once(by)).collect::<Vec<_>>();
+        let key = |name: &str| if name == "mine" { name.to_owned() } else { format!("{PREFIX}{name}") };
+        let (leaving, taints): (Vec<_>, Vec<_>) =
+            pairs(':').into_iter().partition(|(word, _)| *word == "leave");
+        let taints: Vec<_> = taints.iter().map(|(name, effect)| (key(name), *effect)).collect();
+        let taints: Vec<_> = taints.iter().map(|(name, effect)| (name.as_str(), *effect)).collect();
+        let mut node = node(&pairs('='), &taints);
+        node.spec.get_or_insert_default().unschedulable = Some(line.contains("cordoned"));
+        let leaving = leaving.first().map(|(_, name)| key(name));
+        let text = |taint: &Taint| format!("{}:{}", taint.key.trim_start_matches(PREFIX), taint.effect);
+        let after = super::taints(&node, leaving.as_deref());
+        after.map_or("as they are".to_owned(), |all| all.iter().map(text).collect::<Vec<_>>().join(" "))
     }
 
     #[test]
     fn taints_follow_the_conditions_and_leave_others_alone() {
-        let all = [("MemoryPressure", "True"), ("PIDPressure", "True"), ("NetworkUnavailable", "True")];
-        for (conditions, has, leaving, expected) in [
-            (&[("Ready", "True")][..], &[("mine", "NoSchedule")][..], None, "as they are"),
-            (&[], &[], None, "as they are"),
-            (&[("Ready", "False")], &[], None, "not-ready:NoSchedule"),
-            (&[("Ready", "False")], &[], Some(NOT_READY), "not-ready:NoSchedule not-ready:NoExecute"),
-            (
-                &[("Ready", "Unknown"), ("DiskPressure", "True")],
-                &[("mine", "NoSchedule"), (NOT_READY, "NoExecute"), (NOT_READY, "NoSchedule")],
-                Some(UNREACHABLE),
-                "mine:NoSchedule unreachable:NoSchedule disk-pressure:NoSchedule unreachable:NoExecute",
-            ),
-            (
-                &[("Ready", "True")],
-                &[(UNREACHABLE, "NoExecute"), ("mine", "NoExecute")],
-                None,
-                "mine:NoExecute",
-            ),
-            (
-                &all,
-                &[],
-                None,
-                "memory-pressure:NoSchedule pid-pressure:NoSchedule network-unavailable:NoSchedule",
-            ),
-        ] {
-            assert_eq!(show(&node(conditions, has), leaving), expected, "{conditions:?} {has:?}");
-        }
-        let mut cordoned = node(&[("Ready", "True")], &[]);
-        cordoned.spec.as_mut().unwrap().unschedulable = Some(true);
-        assert_eq!(show(&cordoned, None), "unschedulable:NoSchedule");
+        crate::golden::check("node_taints.txt", |input| {
+            let lines = input.lines().filter(|line| !line.starts_with('#'));
+            lines.map(|line| format!("{}\n", shown(line))).collect()
+        });
     }
 
     #[test]

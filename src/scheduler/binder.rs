@@ -2,11 +2,13 @@
 
 use crate::ask::{Key, Wanted};
 use crate::claims::Chosen;
+use crate::devices::{self, Reserved};
 use crate::preemption::Preemption;
 use crate::runner::{Scheduler, node_of, profile_of};
 use crate::storage::{SELECTED_NODE, annotation, is_bound};
 use api::Object;
 use api::core::{PersistentVolume, PersistentVolumeClaim};
+use api::resource::ResourceClaim;
 use api::slim::Pod;
 use base::{Supervisor, clock};
 use client::{Client, Error, Patch, Recorder};
@@ -25,18 +27,24 @@ pub(crate) enum Decision {
         node: String,
         /// What its claims of storage get there.
         volumes: Vec<Chosen>,
+        /// Its claims of devices, and what they get.
+        devices: Vec<Reserved>,
     },
     Refuse(Refused),
+    /// Deciding itself went wrong.
+    Fail(String),
 }
 
 /// A pod that fits nowhere.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Refused {
     pub(crate) message: String,
     /// Who has to leave for it.
     pub(crate) preemption: Option<Preemption>,
     /// Less important pods that lose the place which was being made for them.
     pub(crate) displaced: Vec<Wanted>,
+    /// A claim whose devices are in the way.
+    pub(crate) deallocate: Option<Arc<ResourceClaim>>,
 }
 
 pub(crate) struct Binder {
@@ -57,32 +65,74 @@ impl Binder {
     /// `permit` is one of those that bound how many are at work.
     pub(crate) async fn carry_out(&self, wanted: Wanted, decision: Decision, permit: OwnedSemaphorePermit) {
         match decision {
-            Decision::Bind { node, volumes } if volumes.is_empty() => self.bind(&wanted, &node).await,
-            Decision::Bind { node, volumes } => {
-                // Making a volume may take minutes.
-                drop(permit);
-                let bound = self.bind_volumes(&wanted, &node, &volumes).await;
-                self.scheduler.lookup.storage.release(&wanted.key);
-                match bound {
+            Decision::Bind { node, volumes, devices } => {
+                // Making a volume may take minutes, and so may binding a device.
+                let _permit = (volumes.is_empty() && devices.is_empty()).then_some(permit);
+                let prepared = self.prepare(&wanted, &node, (&volumes, &devices)).await;
+                let bound = match prepared {
                     Ok(()) => self.bind(&wanted, &node).await,
-                    Err(why) => self.failed(&wanted, &format!("binding volumes: {why}")).await,
+                    Err(why) => {
+                        self.failed(&wanted, &why).await;
+                        false
+                    }
+                };
+                if !bound {
+                    let caches = &self.scheduler.lookup.devices;
+                    devices::unreserve(&self.client, caches, &wanted.pod, &devices).await;
                 }
             }
             Decision::Refuse(refused) => self.refuse(&wanted, refused).await,
+            Decision::Fail(why) => self.failed(&wanted, &why).await,
         }
+    }
+
+    /// What has to be there before a pod is bound (`preBind`).
+    async fn prepare(
+        &self,
+        wanted: &Wanted,
+        node: &str,
+        (volumes, devices): (&[Chosen], &[Reserved]),
+    ) -> Result<(), String> {
+        if !volumes.is_empty() {
+            let bound = self.bind_volumes(wanted, node, volumes).await;
+            self.scheduler.lookup.storage.release(&wanted.key);
+            bound.map_err(|why| format!("binding volumes: {why}"))?;
+        }
+        if !devices.is_empty() {
+            let told = |why| format!("running PreBind plugin \"DynamicResources\": {why}");
+            self.bind_devices(wanted, node, devices).await.map_err(told)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what claims get, and waits for devices that others have to bind first.
+    async fn bind_devices(&self, wanted: &Wanted, node: &str, devices: &[Reserved]) -> Result<(), String> {
+        let caches = &self.scheduler.lookup.devices;
+        devices::reserve(&self.client, caches, &wanted.pod, devices).await?;
+        if !devices::have_to_be_bound(caches, devices) {
+            return Ok(());
+        }
+        if let Some(recorder) = self.recorder(wanted) {
+            let message = format!("waiting for binding conditions for device on node {node}");
+            recorder.normal(&*wanted.pod, "BindingConditionsPending", message);
+        }
+        let profile = profile_of(&self.scheduler.profiles, &wanted.pod).ok_or("its profile is gone")?;
+        devices::bound(caches, devices, profile.args.devices_limit).await
     }
 
     fn recorder(&self, wanted: &Wanted) -> Option<&Recorder> {
         self.recorders.get(wanted.spec().scheduler_name.as_deref().unwrap_or("default-scheduler"))
     }
 
-    async fn bind(&self, wanted: &Wanted, node: &str) {
+    async fn bind(&self, wanted: &Wanted, node: &str) -> bool {
         let pod = &wanted.pod;
         let path = format!("{}/{}/binding", client::path_of::<Pod>(pod.namespace()), pod.name());
         let binding = json!({"apiVersion": "v1", "kind": "Binding",
             "metadata": {"namespace": pod.namespace(), "name": pod.name(), "uid": pod.uid()},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
-        match self.client.post_subresource(&path, &binding).await {
+        let bound = self.client.post_subresource(&path, &binding).await;
+        let is_bound = bound.is_ok();
+        match bound {
             Ok(_) => {
                 let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());
                 if let Some(recorder) = self.recorder(wanted) {
@@ -92,6 +142,7 @@ impl Binder {
             Err(error) if error.is_not_found() => self.scheduler.binding_failed(wanted),
             Err(error) => self.failed(wanted, &format!("binding rejected: {error}")).await,
         }
+        is_bound
     }
 
     async fn failed(&self, wanted: &Wanted, message: &str) {
@@ -161,6 +212,11 @@ impl Binder {
     }
 
     async fn refuse(&self, wanted: &Wanted, refused: Refused) {
+        if let Some(claim) = &refused.deallocate
+            && let Err(error) = devices::deallocate(&self.client, claim).await
+        {
+            tracing::warn!(%error, claim = claim.name(), "devices stay with a claim that nobody uses");
+        }
         let node = refused.preemption.as_ref().map(|preemption| preemption.node.as_str());
         let kept = {
             let state = self.scheduler.state();

@@ -8,6 +8,7 @@ use crate::profile::{Args, Profile, Strategy};
 use crate::queue::Backoffs;
 use crate::resources::Resource;
 use api::core::{NodeAffinity, TopologySpreadConstraint};
+use jiff::SignedDuration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -151,11 +152,13 @@ impl Written {
             let told = |why| format!("pluginConfig of {}: {why}", config.name);
             read_args(&config.name, config.args.clone(), &mut args, texts).map_err(told)?;
         }
+        let has = |name: &str| post.iter().any(|(plugin, _)| PLUGINS[*plugin].name == name);
         Ok(Profile {
             scheduler_name: self.name().to_owned(),
             filters: filters.into_iter().map(|(plugin, _)| plugin).collect(),
             scores,
-            preempts: !post.is_empty(),
+            preempts: has("DefaultPreemption"),
+            frees_devices: has("DynamicResources"),
             percentage_of_nodes_to_score: self.percentage_of_nodes_to_score.unwrap_or(0),
             args,
         })
@@ -254,6 +257,15 @@ struct Volumes {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct DeviceArgs {
+    binding_timeout: Option<SignedDuration>,
+    /// The search on a node is bounded by steps instead.
+    #[serde(rename = "filterTimeout")]
+    _filter_timeout: Option<SignedDuration>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Balanced {
     resources: Vec<Weighed>,
 }
@@ -327,6 +339,10 @@ fn read_args(name: &str, mut written: Value, args: &mut Args, texts: &mut Texts)
         "VolumeBinding" => {
             let own: Volumes = decode(written)?;
             args.volumes_limit = own.bind_timeout_seconds.map_or(args.volumes_limit, Duration::from_secs);
+        }
+        "DynamicResources" => {
+            let limit = decode::<DeviceArgs>(written)?.binding_timeout.map(Duration::try_from);
+            args.devices_limit = limit.and_then(Result::ok).unwrap_or(args.devices_limit);
         }
         "NodeResourcesFit" => fit(decode(written)?, args, texts),
         _ => {}

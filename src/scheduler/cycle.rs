@@ -3,6 +3,7 @@
 use crate::ask::{Spread, Wanted};
 use crate::claims::Claims;
 use crate::cluster::{Cluster, Placed};
+use crate::devices::Devices;
 use crate::intern::{Handle, Text};
 use crate::plugins::pods::{self, Preference};
 use crate::plugins::spread::{self, Preferred, Required};
@@ -25,6 +26,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) defaults: &'a [(Spread, Handle<Wish>)],
     /// What its claims of storage ask for, were there any.
     pub(crate) claims: Option<&'a Claims>,
+    /// The same of devices.
+    pub(crate) devices: Option<&'a Devices>,
     pub(crate) world: &'a dyn World,
 }
 
@@ -44,6 +47,7 @@ pub(crate) struct Cycle<'a> {
     pub(crate) whole_topologies: bool,
     pub(crate) images_known: bool,
     pub(crate) claims: Option<&'a Claims>,
+    pub(crate) devices: Option<&'a Devices>,
     pub(crate) world: &'a dyn World,
     filters: Vec<(usize, &'static Filter)>,
 }
@@ -66,6 +70,7 @@ impl<'a> Cycle<'a> {
             whole_topologies: subject.defaults.is_empty() || !profile.args.system_spread,
             images_known: false,
             claims: subject.claims,
+            devices: subject.devices,
             world: subject.world,
             filters: Vec::new(),
         };
@@ -212,6 +217,11 @@ impl Unfit {
         let mut unfit = Self { nodes, at_once: Some(reason), ..Self::default() };
         unfit.plugins.insert(crate::profile::plugin(plugin));
         unfit
+    }
+
+    /// It was refused before a later plugin had a look at it.
+    pub(crate) fn never_reached(&self, plugin: &str) -> bool {
+        self.at_once.is_some() && !self.plugins.contains(crate::profile::plugin(plugin))
     }
 
     pub(crate) fn has_nodes(&self) -> bool {

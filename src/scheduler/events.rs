@@ -3,6 +3,7 @@
 use crate::ask::Ask;
 use crate::nodes::Facts;
 use crate::wishes::Group;
+use api::resource::ResourceClaim;
 
 /// A pod on a node, as far as others decide by it.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct OwnChange {
     pub(crate) tolerations: bool,
     /// It asks for less.
     pub(crate) smaller: bool,
+    /// Claims of devices were made for it.
+    pub(crate) claims: bool,
 }
 
 impl OwnChange {
@@ -41,4 +44,11 @@ pub(crate) enum Event<'a> {
     Own(OwnChange),
     /// A claim, volume, class of storage or CSI node came, changed or went.
     Storage,
+    /// A claim of devices came, changed or went.
+    Claim {
+        old: Option<&'a ResourceClaim>,
+        new: Option<&'a ResourceClaim>,
+    },
+    /// Devices, or a class of them, came or changed.
+    Devices,
 }

@@ -12,6 +12,7 @@ mod cluster;
 mod config;
 mod config_rules;
 mod cycle;
+mod devices;
 mod events;
 mod intern;
 mod lookup;

@@ -2,6 +2,7 @@
 
 use crate::ask::{Key, Wanted};
 use crate::claims::{Chosen, Claims};
+use crate::devices::{Blocked, DeviceCaches, Devices};
 use crate::intern::Texts;
 use crate::storage::Storage;
 use crate::world::{Budget, World};
@@ -12,6 +13,7 @@ use api::policy::PodDisruptionBudget;
 use api::selector::Labels;
 use api::slim::Pod;
 use client::{Cache, Caches};
+use std::time::Duration;
 
 /// Caches that are read when a decision needs them.
 pub(crate) struct Lookup {
@@ -22,6 +24,7 @@ pub(crate) struct Lookup {
     replication_controllers: Cache<ReplicationController>,
     budgets: Cache<PodDisruptionBudget>,
     pub(crate) storage: Storage,
+    pub(crate) devices: DeviceCaches,
 }
 
 impl Lookup {
@@ -34,6 +37,7 @@ impl Lookup {
             replication_controllers: caches.of(),
             budgets: caches.of(),
             storage: Storage::new(caches),
+            devices: DeviceCaches::new(caches),
         }
     }
 
@@ -45,6 +49,7 @@ impl Lookup {
         self.replication_controllers.synced().await;
         self.budgets.synced().await;
         self.storage.synced().await;
+        self.devices.synced().await;
     }
 
     /// The selector of whoever made the pod.
@@ -98,6 +103,15 @@ impl World for Lookup {
 
     fn claims(&self, wanted: &Wanted, texts: &mut Texts) -> Result<Claims, String> {
         self.storage.of(wanted, texts)
+    }
+
+    fn devices(
+        &self,
+        wanted: &Wanted,
+        limit: Duration,
+        texts: &mut Texts,
+    ) -> Result<Option<Devices>, Blocked> {
+        self.devices.of(wanted, limit, texts)
     }
 
     fn reserve(&self, pod: &Key, chosen: &[Chosen]) {

@@ -45,6 +45,8 @@ pub(crate) struct Args {
     pub(crate) min_candidate_nodes_absolute: usize,
     /// `VolumeBindingArgs.bindTimeoutSeconds`: how long volumes may take.
     pub(crate) volumes_limit: Duration,
+    /// `DynamicResourcesArgs.bindingTimeout`: how long devices may take.
+    pub(crate) devices_limit: Duration,
 }
 
 impl Default for Args {
@@ -75,6 +77,7 @@ impl Default for Args {
             min_candidate_nodes_percentage: 10,
             min_candidate_nodes_absolute: 100,
             volumes_limit: Duration::from_secs(600),
+            devices_limit: Duration::from_secs(600),
         }
     }
 }
@@ -89,6 +92,8 @@ pub(crate) struct Profile {
     pub(crate) scores: Vec<(usize, i64)>,
     /// Less important pods may have to leave (`DefaultPreemption`).
     pub(crate) preempts: bool,
+    /// Devices that are in the way may be taken from claims that nobody uses (`DynamicResources`).
+    pub(crate) frees_devices: bool,
     /// 0: as many as the number of nodes suggests.
     pub(crate) percentage_of_nodes_to_score: usize,
     pub(crate) args: Args,

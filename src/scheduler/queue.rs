@@ -188,6 +188,15 @@ impl Queue {
         self.flush.get_or_insert(flush);
     }
 
+    /// It was not even tried: what it needs is not there yet.
+    pub(crate) fn hold(&mut self, key: &Key, plugins: PluginSet, now: Instant) {
+        let Some(waiting) = self.waiting.get_mut(key) else { return };
+        let flush = now + LONGEST_WAIT;
+        waiting.state = State::Unschedulable { plugins, ready: now, flush };
+        self.parked.insert(key.clone());
+        self.flush.get_or_insert(flush);
+    }
+
     /// Others are being asked to leave for a pod that fits nowhere.
     pub(crate) fn preempting(&mut self, key: &Key, plugins: PluginSet) {
         if let Some(waiting) = self.waiting.get_mut(key) {

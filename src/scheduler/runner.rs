@@ -6,6 +6,7 @@ use crate::binder::{Binder, Decision, Refused};
 use crate::cluster::{Cluster, Placed};
 use crate::config::Written;
 use crate::cycle::{Cycle, Subject, Unfit, schedule};
+use crate::devices::{Blocked, Devices};
 use crate::events::{Event, OwnChange, PodFacts};
 use crate::lookup::Lookup;
 use crate::plugins::{Hint, PLUGINS, PluginSet};
@@ -16,13 +17,14 @@ use crate::world::World;
 use api::Object;
 use api::core::{Namespace, Node};
 use api::meta::Time;
-use api::slim::{ContainerStatus, Pod};
+use api::slim::{ContainerStatus, Pod, PodResourceClaimStatus};
 use base::clock::{self, Instant};
 use base::{Phase, Restart, Shutdown, Supervisor};
 use client::{Cache, Caches, Change, Client, Error};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore};
 
+const DEVICES: &str = "DynamicResources";
 /// How many pods are being bound at a time.
 const BINDINGS: usize = 64;
 
@@ -89,11 +91,24 @@ fn follow(scheduler: &Arc<Scheduler>) {
     follow_storage(scheduler, &storage.nodes);
     follow_storage(scheduler, &storage.drivers);
     follow_storage(scheduler, &storage.capacities);
+    follow_devices(scheduler);
 }
 
 fn follow_storage<T: Object>(scheduler: &Arc<Scheduler>, cache: &Cache<T>) {
     let scheduler = scheduler.clone();
-    cache.on_change(move |_| scheduler.storage_changed());
+    cache.on_change(move |_| scheduler.happened(&Event::Storage));
+}
+
+fn follow_devices(scheduler: &Arc<Scheduler>) {
+    let devices = &scheduler.lookup.devices;
+    let own = scheduler.clone();
+    devices.claims.on_change(move |change| {
+        own.happened(&Event::Claim { old: change.old.as_deref(), new: change.new.as_deref() });
+    });
+    let own = scheduler.clone();
+    devices.classes.on_change(move |change| own.devices_changed(change.new.is_some()));
+    let own = scheduler.clone();
+    devices.slices.on_change(move |change| own.devices_changed(change.new.is_some()));
 }
 
 async fn run(scheduler: Arc<Scheduler>, binder: Arc<Binder>, supervisor: Supervisor, shutdown: Shutdown) {
@@ -170,7 +185,21 @@ fn own_change(old: &Wanted, new: &Wanted) -> OwnChange {
         labels: old.group.labels != new.group.labels,
         tolerations: old.ask.tolerations != new.ask.tolerations,
         smaller: { requests }.any(|(resource, amount)| new.ask.requests.get(&resource) < amount),
+        claims: made_claims(&old.pod) != made_claims(&new.pod),
     }
+}
+
+/// What becomes of claims that have devices, in Kubernetes' words.
+fn in_the_way(devices: Option<&Devices>, is_idle: bool) -> &'static str {
+    match devices {
+        None => "no new claims to deallocate",
+        Some(_) if is_idle => "deallocation of ResourceClaim completed",
+        Some(_) => "still not schedulable",
+    }
+}
+
+fn made_claims(pod: &Pod) -> Option<&[PodResourceClaimStatus]> {
+    pod.status.as_ref()?.resource_claim_statuses.as_deref()
 }
 
 impl State {
@@ -220,13 +249,20 @@ impl Scheduler {
         self.wake.notify_one();
     }
 
-    fn storage_changed(&self) {
+    fn happened(&self, event: &Event<'_>) {
         {
             let mut state = self.state();
             let State { cluster, queue, .. } = &mut *state;
-            State::happened(cluster, queue, &self.profiles, &Event::Storage);
+            State::happened(cluster, queue, &self.profiles, event);
         }
         self.wake.notify_one();
+    }
+
+    /// What is gone helps nobody.
+    fn devices_changed(&self, is_there: bool) {
+        if is_there {
+            self.happened(&Event::Devices);
+        }
     }
 
     fn pod_changed(&self, change: &Change<Pod>) {
@@ -341,68 +377,113 @@ impl State {
         world: &dyn World,
         now: Instant,
     ) -> Option<(Wanted, Decision)> {
-        let wanted = self.queue.take(now)?;
-        let profile = profile_of(profiles, &wanted.pod)?;
+        loop {
+            let wanted = self.queue.take(now)?;
+            let profile = profile_of(profiles, &wanted.pod)?;
+            let limit = profile.args.devices_limit;
+            let has_devices = profile.has_filter(DEVICES);
+            let devices = has_devices.then(|| world.devices(&wanted, limit, &mut self.cluster.texts));
+            match devices.transpose() {
+                Err(Blocked::Waiting) => {
+                    let mut plugins = PluginSet::default();
+                    plugins.insert(crate::profile::plugin(DEVICES));
+                    self.queue.hold(&wanted.key, plugins, now);
+                }
+                Err(Blocked::Unfit(why)) => {
+                    let decision = self.decide_with((profile, &wanted), Err(why), world, now);
+                    return Some((wanted, decision));
+                }
+                Ok(devices) => {
+                    let decision =
+                        self.decide_with((profile, &wanted), Ok(devices.flatten().as_ref()), world, now);
+                    return Some((wanted, decision));
+                }
+            }
+        }
+    }
+
+    /// Decides with the claims of devices that a pod has, unless no node can help those.
+    fn decide_with(
+        &mut self,
+        (profile, wanted): (&Profile, &Wanted),
+        devices: Result<Option<&Devices>, String>,
+        world: &dyn World,
+        now: Instant,
+    ) -> Decision {
         let defaults = if wanted.ask.spread.is_empty() && !profile.args.default_spread.is_empty() {
-            self.cluster.default_spread(&profile.args, &wanted, world.siblings(&wanted))
+            self.cluster.default_spread(&profile.args, wanted, world.siblings(wanted))
         } else {
             Vec::new()
         };
         let binds_volumes = !wanted.claims.is_empty() && profile.has_filter("VolumeBinding");
-        let claims = binds_volumes.then(|| world.claims(&wanted, &mut self.cluster.texts)).transpose();
-        let subject = Subject { profile, wanted: &wanted, defaults: &defaults, claims: None, world };
-        let decision = match claims {
-            Err(why) => {
-                let unfit = Unfit::at_once(self.cluster.len(), why, "VolumeBinding");
-                self.refused(subject, unfit, now)
+        let claims = binds_volumes.then(|| world.claims(wanted, &mut self.cluster.texts)).transpose();
+        let subject = Subject { profile, wanted, defaults: &defaults, claims: None, devices: None, world };
+        let nodes = self.cluster.len();
+        match (claims, devices) {
+            (Err(why), _) => self.refused(subject, Unfit::at_once(nodes, why, "VolumeBinding"), now),
+            (_, Err(why)) => self.refused(subject, Unfit::at_once(nodes, why, DEVICES), now),
+            (Ok(claims), Ok(devices)) => {
+                self.decide_on(Subject { claims: claims.as_ref(), devices, ..subject }, now)
             }
-            Ok(claims) => self.decide_on(Subject { claims: claims.as_ref(), ..subject }, now),
-        };
-        Some((wanted, decision))
+        }
     }
 
     fn decide_on(&mut self, subject: Subject<'_>, now: Instant) -> Decision {
         let wanted = subject.wanted;
-        match schedule(&mut self.cluster, subject, &mut self.turn) {
+        let decided = schedule(&mut self.cluster, subject, &mut self.turn);
+        if let Some(why) = subject.devices.and_then(Devices::broken) {
+            return Decision::Fail(why);
+        }
+        match decided {
             Ok(place) => {
                 let facts = &self.cluster.place(place).facts;
                 let node = facts.name.to_string();
                 let volumes = subject.claims.and_then(|claims| claims.choose(facts).ok()).unwrap_or_default();
+                let devices = subject.devices.map(|devices| devices.reserve(facts, &wanted.pod));
                 subject.world.reserve(&wanted.key, &volumes);
                 self.cluster.forget_nomination(&wanted.key);
                 self.cluster.put_pod(&node, wanted, false);
-                Decision::Bind { node, volumes }
+                Decision::Bind { node, volumes, devices: devices.unwrap_or_default() }
             }
             Err(unfit) => self.refused(subject, unfit, now),
         }
     }
 
     fn refused(&mut self, subject: Subject<'_>, unfit: Unfit, now: Instant) -> Decision {
-        let wanted = subject.wanted;
+        let (wanted, profile) = (subject.wanted, subject.profile);
         let message = unfit.message(&Cycle::new(&self.cluster, subject).requests);
-        let verdict = if unfit.has_nodes() && subject.profile.preempts {
-            preemption::plan(&mut self.cluster, subject, &unfit, self.turn)
-        } else {
-            Verdict::Nothing(String::new())
-        };
-        let mut refused = Refused { message, preemption: None, displaced: Vec::new() };
-        let add = |refused: &mut Refused, why: &str| {
-            refused.message = format!("{} {why}", refused.message).trim_end().to_owned();
-        };
-        match verdict {
-            Verdict::Preempt(preemption) => {
-                refused.displaced = self.displaced(&preemption.node, wanted);
-                self.cluster.nominate(&preemption.node, wanted);
-                self.queue.preempting(&wanted.key, unfit.plugins);
-                refused.preemption = Some(preemption);
-                return Decision::Refuse(refused);
+        let mut refused = Refused { message, ..Refused::default() };
+        let mut told = Vec::new();
+        if unfit.has_nodes() && profile.frees_devices && unfit.never_reached(DEVICES) {
+            // Kubernetes looks for what its plugin would have kept, and nobody is asked to leave.
+            told.push("not found".to_owned());
+        } else if unfit.has_nodes() {
+            if profile.frees_devices {
+                refused.deallocate = subject.devices.and_then(|devices| devices.idle(&wanted.pod));
+                told.push(in_the_way(subject.devices, refused.deallocate.is_some()).to_owned());
             }
-            Verdict::Nothing(why) => {
-                self.cluster.forget_nomination(&wanted.key);
-                add(&mut refused, &why);
+            let verdict = if profile.preempts {
+                preemption::plan(&mut self.cluster, subject, &unfit, self.turn)
+            } else {
+                Verdict::Nothing(String::new())
+            };
+            match verdict {
+                Verdict::Preempt(preemption) => {
+                    refused.displaced = self.displaced(&preemption.node, wanted);
+                    self.cluster.nominate(&preemption.node, wanted);
+                    self.queue.preempting(&wanted.key, unfit.plugins);
+                    refused.preemption = Some(preemption);
+                    return Decision::Refuse(refused);
+                }
+                Verdict::Nothing(why) => {
+                    self.cluster.forget_nomination(&wanted.key);
+                    told.push(why);
+                }
+                Verdict::Wait(why) => told.push(why),
             }
-            Verdict::Wait(why) => add(&mut refused, &why),
         }
+        told.retain(|why| !why.is_empty());
+        refused.message = format!("{} {}", refused.message, told.join(", ")).trim_end().to_owned();
         self.queue.unschedulable(&wanted.key, unfit.plugins, now);
         Decision::Refuse(refused)
     }

@@ -6,6 +6,7 @@ use crate::binder::Decision;
 use crate::claims::{Candidate, Chosen, Claims, Delayed};
 use crate::cluster::Cluster;
 use crate::config::{self, Written};
+use crate::devices::{Blocked, Devices};
 use crate::events::{Event, OwnChange, PodFacts};
 use crate::intern::Texts;
 use crate::nodes::NodeSelector;
@@ -15,6 +16,7 @@ use crate::queue::{Backoffs, Queue};
 use crate::runner::State;
 use crate::world::{Budget, World};
 use api::core::Node;
+use api::resource::ResourceClaim;
 use api::selector::Labels;
 use api::slim::Pod;
 use base::clock;
@@ -88,6 +90,10 @@ impl World for Fixed {
         }
     }
 
+    fn devices(&self, _: &Wanted, _: Duration, _: &mut Texts) -> Result<Option<Devices>, Blocked> {
+        Ok(None)
+    }
+
     fn reserve(&self, _: &Key, _: &[Chosen]) {}
 
     fn csi_volume(&self, claim: &str) -> Option<(String, String)> {
@@ -137,7 +143,7 @@ fn merge(into: &mut Value, over: &Value) {
     }
 }
 
-fn yaml(text: &str) -> Value {
+pub(crate) fn yaml(text: &str) -> Value {
     let text = text.trim();
     if text.is_empty() { json!({}) } else { api::yaml::first(text.as_bytes()).unwrap().value }
 }
@@ -156,8 +162,9 @@ fn decide(state: &mut State, profile: &Profile, world: &Fixed, wanted: &Arc<Pod>
     state.cluster.remove_pod(&wanted.key);
     state.cluster.forget_nomination(&wanted.key);
     match decision.unwrap().1 {
-        Decision::Bind { node, volumes } if volumes.is_empty() => node,
-        Decision::Bind { node, volumes } => format!("{node} with {volumes:?}"),
+        Decision::Bind { node, volumes, .. } if volumes.is_empty() => node,
+        Decision::Bind { node, volumes, .. } => format!("{node} with {volumes:?}"),
+        Decision::Fail(why) => why,
         Decision::Refuse(refused) => match refused.preemption {
             None => refused.message,
             Some(preemption) => {
@@ -386,6 +393,31 @@ fn an_event_wakes_only_whom_it_can_help() {
     assert_eq!(far, pair("", "NodeResourcesFit InterPodAffinity"));
 }
 
+#[test]
+fn devices_wake_pods_with_claims() {
+    let mut cluster = Cluster::default();
+    let of = |name: &str| json!({"spec": {"resourceClaims": [{"name": "c", "resourceClaimName": name}]}});
+    let [user, other] = ["mine", "its"].map(|name| cluster.wanted(pod(name, &of(name))));
+    let plain = cluster.wanted(pod("plain", &json!({})));
+    let claim = |status: Value| -> ResourceClaim {
+        let claim = json!({"metadata": {"name": "mine", "namespace": "ns"}, "spec": {}, "status": status});
+        serde_json::from_value(claim).unwrap()
+    };
+    let (free, given) = (claim(json!({})), claim(json!({"allocation": {}})));
+    let helped = |event: &Event<'_>| {
+        let all = [&user, &other, &plain].into_iter();
+        let woken = all.filter(|wanted| helped(&cluster, wanted, event) == ["DynamicResources"]);
+        woken.map(|wanted| wanted.key.parts().1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(helped(&Event::Devices), "mine its");
+    assert_eq!(helped(&Event::Claim { old: None, new: Some(&free) }), "mine");
+    assert_eq!(helped(&Event::Claim { old: Some(&free), new: Some(&free) }), "");
+    assert_eq!(helped(&Event::Claim { old: Some(&free), new: Some(&given) }), "mine");
+    // What one gives back any other may take.
+    assert_eq!(helped(&Event::Claim { old: Some(&given), new: Some(&free) }), "mine its");
+    assert_eq!(helped(&Event::Claim { old: Some(&given), new: None }), "mine its");
+}
+
 /// What is wrong with a configuration of these lines after its `apiVersion` and `kind`.
 fn wrong(lines: &str) -> String {
     let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
@@ -460,6 +492,7 @@ profiles:
             ("TaintToleration", 3),
             ("NodeAffinity", 2),
             ("InterPodAffinity", 2),
+            ("DynamicResources", 2),
             ("NodeResourcesBalancedAllocation", 1),
         ]
     );
@@ -476,4 +509,17 @@ fn volumes_may_take_as_long_as_is_said() {
     assert_eq!(limit(""), 600);
     let args = "profiles: [{pluginConfig: [{name: VolumeBinding, args: {bindTimeoutSeconds: 7}}]}]";
     assert_eq!(limit(args), 7);
+}
+
+#[test]
+fn devices_may_take_as_long_as_is_said() {
+    let limit = |timeout: &str| {
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        let args = format!("args: {{filterTimeout: 5s, bindingTimeout: {timeout}}}");
+        let lines = format!("profiles: [{{pluginConfig: [{{name: DynamicResources, {args}}}]}}]");
+        let (written, _) = config::parse(format!("{head}{lines}").as_bytes())?;
+        written[0].build(&mut Texts::default()).map(|profile| profile.args.devices_limit.as_secs())
+    };
+    assert_eq!((limit("null"), limit("1m30s")), (Ok(600), Ok(90)));
+    assert!(limit("soon").unwrap_err().starts_with("pluginConfig of DynamicResources: "));
 }

@@ -15,7 +15,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("client", &["base", "api"]),
     ("server", &["base", "api", "cel", "store"]),
     ("controllers", &["base", "api", "client"]),
-    ("scheduler", &["base", "api", "client"]),
+    ("scheduler", &["base", "api", "cel", "client"]),
     ("node", &["base", "api", "client", "net"]),
     ("proxy", &["base", "api", "client", "net"]),
     ("dns", &["base", "api", "client"]),

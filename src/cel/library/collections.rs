@@ -134,7 +134,7 @@ fn find_all<'a>(of: &[Value<'a>]) -> Outcome<'a> {
 /// The entries of a map, copied only if others hold it.
 fn owned(map: Map<'_>) -> Result<BTreeMap<Key<'_>, Value<'_>>, Fault> {
     match map {
-        Map::Owned(entries) => Ok(Arc::unwrap_or_clone(entries)),
+        Map::Owned(entries) | Map::Total(entries) => Ok(Arc::unwrap_or_clone(entries)),
         json @ Map::Json(..) => json.entries().map(|(key, value)| Ok((key, value?))).collect(),
     }
 }

@@ -14,6 +14,7 @@ mod template;
 mod url;
 
 pub(crate) use collections::insert;
+pub(crate) use semver::Version;
 pub(crate) use standard::{CONVERSIONS, compile_pattern};
 pub(crate) use template::shown;
 

@@ -52,7 +52,7 @@ enum Identifier {
 }
 
 impl Version {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("Version string empty".into());
         }

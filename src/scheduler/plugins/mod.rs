@@ -2,6 +2,7 @@
 //! on a node, scores on which of the nodes that will do it is best off, hints whether an event could help
 //! a pod that a filter refused.
 
+pub(crate) mod devices;
 pub(crate) mod image;
 pub(crate) mod node;
 pub(crate) mod pods;
@@ -114,8 +115,12 @@ impl PluginSet {
         self.0 == 0
     }
 
+    pub(crate) fn contains(self, plugin: usize) -> bool {
+        self.0 & (1 << plugin) != 0
+    }
+
     pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
-        (0..PLUGINS.len()).filter(move |plugin| self.0 & (1 << plugin) != 0)
+        (0..PLUGINS.len()).filter(move |plugin| self.contains(*plugin))
     }
 }
 
@@ -188,6 +193,11 @@ pub(crate) static PLUGINS: &[Plugin] = &[
         name: "InterPodAffinity", weight: 2, points: &["preFilter", "preScore"],
         filter: Some(Filter { looks_at_pods: true, applies: pods::constrains, refuse: pods::refuse, hint: pods::changed }),
         score: Some(Score { applies: pods::prefers, raw: pods::score, scale: Scale::Between }),
+    },
+    Plugin {
+        name: "DynamicResources", weight: 2, points: &["preEnqueue", "preFilter", "postFilter", "reserve", "preBind"],
+        filter: Some(Filter { looks_at_pods: false, applies: devices::has_claims, refuse: devices::refuse, hint: devices::changed }),
+        score: Some(Score { applies: devices::has_choice, raw: devices::alternatives, scale: Scale::Highest }),
     },
     other("DefaultPreemption", &["postFilter"]),
     Plugin {

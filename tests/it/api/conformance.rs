@@ -192,6 +192,7 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("addresses_live", network::addresses_live),
     ("service_ranges_live", network::service_ranges_live),
     ("account_tokens", accounts::account_tokens),
+    ("servers_say_what_they_keep", accounts::servers_say_what_they_keep),
     ("root_certificates", accounts::root_certificates),
     ("accounts_live", accounts::accounts_live),
     ("accounts_change", accounts::accounts_change),

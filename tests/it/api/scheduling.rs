@@ -1,6 +1,8 @@
 //! The scheduler on nodes that only the API knows: Kubernetes' behaviours of scheduling, one function each
 //! (`docs/conformance.md` says which), and what clients see of a decision. The test plays the nodes' part.
 
+mod devices;
+
 use super::conformance::{deleted, get, items, made, namespace, patched, updated};
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::https::{Https, JSON};
@@ -35,6 +37,11 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("gates_hold_pods_back", gates_hold_pods_back),
     ("a_change_of_a_node_wakes_a_pod", a_change_of_a_node_wakes_a_pod),
     ("profiles_decide_by_name", profiles_decide_by_name),
+    ("devices_are_given_to_pods", devices::devices_are_given_to_pods),
+    ("pods_share_a_claim", devices::pods_share_a_claim),
+    ("idle_devices_move", devices::idle_devices_move),
+    ("devices_are_bound_first", devices::devices_are_bound_first),
+    ("wrong_selectors_are_told", devices::wrong_selectors_are_told),
 ];
 
 const CONFIG: &str = "apiVersion: kubescheduler.config.k8s.io/v1
@@ -267,7 +274,7 @@ fn nodes_take_what_fits(https: &Https) {
     assert_eq!(bound(https, "most"), "fits");
     assert_eq!(event(https, "most", "Scheduled"), "Successfully assigned scheduling/most to fits");
     made(https, PODS, &pod("more", 5, on("fits")));
-    let why = "0/1 nodes are available: 1 Insufficient example.com/units. preemption: 0/1 nodes are available: \
+    let why = "0/1 nodes are available: 1 Insufficient example.com/units. no new claims to deallocate, preemption: 0/1 nodes are available: \
                1 No preemption victims found for incoming pod.";
     assert_eq!(refused(https, "more"), why);
     assert_eq!(event(https, "more", "FailedScheduling"), why);
@@ -296,8 +303,8 @@ fn no_selected_node(https: &Https) {
     made(https, PODS, &pod("nowhere", 1, json!({"nodeSelector": {"label": "nonempty"}})));
     assert_eq!(
         refused(https, "nowhere"),
-        "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. preemption: 0/1 nodes are \
-         available: 1 Preemption is not helpful for scheduling."
+        "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, \
+         preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
     );
     assert_eq!(get(https, &path("nowhere")).1["spec"]["nodeName"], Value::Null);
     clean(https, "unselected");

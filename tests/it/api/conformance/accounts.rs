@@ -271,3 +271,34 @@ pub(super) fn certificates_are_signed(cluster: &Cluster, https: &Https) {
     assert_eq!(bundles.len(), 1, "{bundles:?}");
     assert_eq!(https.send("POST", REQUESTS, JSON, &json!({})).0, 422);
 }
+
+/// What an API server says of itself: that it is there, and since when it notes uses of tokens.
+pub(super) fn servers_say_what_they_keep(https: &Https) {
+    let selector = "labelSelector=apiserver.kubernetes.io%2Fidentity%3Dkube-apiserver";
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    let lease = wait_for("the server's lease", SOON, || {
+        items(https, &format!("{leases}?{selector}")).first().cloned()
+    });
+    let name = lease["metadata"]["name"].as_str().unwrap().to_owned();
+    let holder = lease["spec"]["holderIdentity"].as_str().unwrap();
+    assert!(
+        name.starts_with("apiserver-") && name.len() == 36 && holder.starts_with(&format!("{name}_")),
+        "{lease}"
+    );
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], 3600);
+    assert!(lease["metadata"]["labels"]["kubernetes.io/hostname"].is_string());
+    // One that somebody deletes is made anew.
+    let uid = lease["metadata"]["uid"].clone();
+    super::deleted(https, &format!("{leases}/{name}"), "Background");
+    wait_for("another lease", SOON, || {
+        let (code, lease) = get(https, &format!("{leases}/{name}"));
+        (code == 200 && lease["metadata"]["uid"] != uid).then_some(())
+    });
+    let map =
+        "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking";
+    let since = |https: &Https| get(https, map).1["data"]["since"].as_str().map(str::to_owned);
+    let day = wait_for("the first day of notes", SOON, || since(https));
+    assert_eq!((day.len(), &day[..2]), (10, "20"));
+    patched(https, map, &json!({"data": {"since": "long ago"}}));
+    wait_for("a day again", SOON, || since(https).filter(|since| *since >= day && *since != "long ago"));
+}

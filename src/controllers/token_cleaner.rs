@@ -1,0 +1,310 @@
+//! Secrets with tokens that were made for service accounts by themselves and that nobody used for a year: they are
+//! refused first, and a year later deleted (KEP-2799).
+//!
+//! Since when uses are noted says a ConfigMap, which an API server keeps.
+
+use crate::common::{Room, unless_gone};
+use api::Object;
+use api::core::{ConfigMap, Secret, ServiceAccount};
+use api::meta::{DeleteOptions, ObjectMeta, Preconditions};
+use base::clock;
+use client::{Cache, Client, Error, Next, Patch, Queue};
+use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+const TYPE: &str = "kubernetes.io/service-account-token";
+const ACCOUNT: &str = "kubernetes.io/service-account.name";
+const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+/// Says since when uses are noted.
+const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
+const NAMESPACE: &str = "kube-system";
+const SINCE: &str = "since";
+/// For how long a token may be unused, and refused (`--legacy-service-account-token-clean-up-period`).
+const LIMIT: SignedDuration = SignedDuration::from_hours(365 * 24);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A day as labels have it.
+fn day(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d").to_string()
+}
+
+fn read_day(text: &str) -> Option<Date> {
+    Date::strptime("%Y-%m-%d", text).ok()
+}
+
+/// What is to become of a Secret, were no pod to mount it.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Keep,
+    /// Its token is refused from now on.
+    Mark,
+    Delete,
+}
+
+fn plan(secret: &Secret, account: Option<&ServiceAccount>, now: Timestamp) -> Step {
+    let limit = now.checked_sub(LIMIT).unwrap_or(Timestamp::MIN);
+    let limit_day = day(limit);
+    let created = secret.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    let label = |name: &str| secret.labels().get(name).map(String::as_str);
+    // One that says what is no day is somebody's mistake, and kept.
+    let is_used = label(LAST_USED).is_some_and(|used| read_day(used).is_none() || *used >= *limit_day);
+    let named = |account: &ServiceAccount| {
+        account.secrets.iter().flatten().any(|of| of.name.as_deref() == Some(secret.name()))
+    };
+    if created >= limit || secret.is_deleting() || is_used || !account.is_some_and(named) {
+        return Step::Keep;
+    }
+    match label(INVALID_SINCE).filter(|since| read_day(since).is_some()) {
+        None => Step::Mark,
+        Some(since) if *since >= *limit_day => Step::Keep,
+        Some(_) => Step::Delete,
+    }
+}
+
+/// Uses are noted for long enough to tell that there were none.
+fn is_known(since: Date, now: Timestamp) -> bool {
+    // The day itself was noted in part.
+    let whole = since.tomorrow().and_then(|day| day.to_zoned(jiff::tz::TimeZone::UTC));
+    whole.and_then(|day| day.timestamp().checked_add(LIMIT)).is_ok_and(|end| end <= now)
+}
+
+/// The names of Secrets in what a pod says, wherever it says them.
+fn secrets_of(pod: &Value, into: &mut BTreeSet<String>) {
+    match pod {
+        Value::Array(items) => items.iter().for_each(|item| secrets_of(item, into)),
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                let name = |of: &Value| of["name"].as_str().map(str::to_owned);
+                match field.as_str() {
+                    "secretName" => into.extend(value.as_str().map(str::to_owned)),
+                    "secretRef" | "secretKeyRef" | "secret" | "nodePublishSecretRef" => {
+                        into.extend(name(value))
+                    }
+                    "imagePullSecrets" => {
+                        into.extend(value.as_array().into_iter().flatten().filter_map(name))
+                    }
+                    _ => {}
+                }
+                secrets_of(value, into);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[derive(Clone)]
+struct Cleaner {
+    client: Client,
+    secrets: Cache<Secret>,
+    accounts: Cache<ServiceAccount>,
+}
+
+pub(crate) fn start(room: &Room) {
+    let cleaner = Cleaner {
+        client: room.client.clone(),
+        secrets: room.caches.selected("", &format!("type={TYPE}")),
+        accounts: room.caches.of(),
+    };
+    let queue = Queue::new("unused account tokens");
+    queue.add(());
+    room.work("cleaner of account tokens", &queue, 1, move |()| cleaner.clone().sync());
+}
+
+impl Cleaner {
+    async fn sync(self) -> Result<Next, Error> {
+        self.secrets.synced().await;
+        self.accounts.synced().await;
+        let now = clock::now();
+        let since = match self.client.get::<ConfigMap>(NAMESPACE, TRACKING).await {
+            Err(error) if error.is_not_found() => None,
+            other => other?.data.as_ref().and_then(|data| read_day(data.get(SINCE)?)),
+        };
+        if since.is_some_and(|since| is_known(since, now)) {
+            self.clean(now).await?;
+        }
+        Ok(Next::After(DAY))
+    }
+
+    async fn clean(&self, now: Timestamp) -> Result<(), Error> {
+        let mut mounted: HashMap<String, BTreeSet<String>> = HashMap::new();
+        for secret in self.secrets.snapshot().iter() {
+            let step = plan(secret, self.account(secret).as_deref(), now);
+            if step == Step::Keep {
+                continue;
+            }
+            let namespace = secret.namespace();
+            if !mounted.contains_key(namespace) {
+                let pods: Value = self.client.read(&format!("/api/v1/namespaces/{namespace}/pods")).await?;
+                let mut names = BTreeSet::new();
+                secrets_of(&pods["items"], &mut names);
+                mounted.insert(namespace.to_owned(), names);
+            }
+            if mounted.get(namespace).is_none_or(|names| !names.contains(secret.name())) {
+                unless_gone(self.carry_out(&step, secret, now).await)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn account(&self, secret: &Secret) -> Option<std::sync::Arc<ServiceAccount>> {
+        let annotation = |name: &str| secret.annotations().get(name).map_or("", String::as_str);
+        let account = self.accounts.get(secret.namespace(), annotation(ACCOUNT))?;
+        let uid = annotation(ACCOUNT_UID);
+        (uid.is_empty() || uid == account.uid()).then_some(account)
+    }
+
+    async fn carry_out(&self, step: &Step, secret: &Secret, now: Timestamp) -> Result<(), Error> {
+        let (namespace, name) = (secret.namespace(), secret.name());
+        let done = if *step == Step::Mark {
+            let labels = json!({INVALID_SINCE: day(now)});
+            let patch = Patch::Merge(json!({"metadata": {"uid": secret.uid(), "labels": labels}}));
+            self.client.patch::<Secret>(namespace, name, &patch).await.map(drop)
+        } else {
+            // Who uses it now has noted that.
+            let version = secret.metadata.resource_version.clone();
+            let preconditions = Preconditions { resource_version: version, ..Preconditions::default() };
+            let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
+            self.client.delete::<Secret>(namespace, name, &options).await
+        };
+        match done {
+            Err(error) if error.is_conflict() => Ok(()),
+            other => other,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Tracking {
+    client: Client,
+    maps: Cache<ConfigMap>,
+}
+
+/// Starts to keep the ConfigMap that says since when uses are noted.
+pub(crate) fn start_tracking(room: &Room) {
+    let selection = format!("metadata.name={TRACKING}");
+    let tracking =
+        Tracking { client: room.client.clone(), maps: room.caches.selected(NAMESPACE, &selection) };
+    let queue = Queue::new("tracking of account tokens");
+    let changed = queue.clone();
+    tracking.maps.on_change(move |_| changed.add(()));
+    queue.add(());
+    room.work("tracking of account tokens", &queue, 1, move |()| tracking.clone().sync());
+}
+
+impl Tracking {
+    async fn sync(self) -> Result<Next, Error> {
+        self.maps.synced().await;
+        let today = BTreeMap::from([(SINCE.to_owned(), day(clock::now()))]);
+        let written = match self.maps.get(NAMESPACE, TRACKING) {
+            None => {
+                let (name, namespace) = (Some(TRACKING.to_owned()), Some(NAMESPACE.to_owned()));
+                let metadata = ObjectMeta { name, namespace, ..ObjectMeta::default() };
+                self.client.create(&ConfigMap { metadata, data: Some(today), ..ConfigMap::default() }).await
+            }
+            Some(map) if map.data.as_ref().and_then(|data| read_day(data.get(SINCE)?)).is_none() => {
+                let mut map = (*map).clone();
+                map.data.get_or_insert_default().extend(today);
+                self.client.update(&map).await
+            }
+            Some(_) => return Ok(Next::Done),
+        };
+        match written {
+            // Somebody else was first: that is a change.
+            Err(error) if error.is_already_exists() || error.is_conflict() || error.is_not_found() => {}
+            other => self.maps.reached(other?.revision()).await,
+        }
+        Ok(Next::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+
+    fn at(days: i64) -> Timestamp {
+        let begin: Timestamp = "2024-01-01T12:00:00Z".parse().unwrap();
+        begin.checked_add(SignedDuration::from_hours(24 * days)).unwrap()
+    }
+
+    /// `created`, `used` and `invalid` in days since the beginning; `unnamed` by its account.
+    fn read(words: &[&str]) -> (Secret, ServiceAccount) {
+        let number = |name: &str| {
+            let given = words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            given.map(|text| text.parse::<i64>().map_or_else(|_| text.to_owned(), |days| day(at(days))))
+        };
+        let created = format!("{}T12:00:00Z", number("created").unwrap());
+        let labels = json!({LAST_USED: number("used"), INVALID_SINCE: number("invalid")});
+        let labels: BTreeMap<String, Option<String>> = serde_json::from_value(labels).unwrap();
+        let labels: BTreeMap<_, _> = labels.into_iter().filter(|(_, day)| day.is_some()).collect();
+        let secret = json!({"metadata": {"name": "token", "creationTimestamp": created, "labels": labels}});
+        let named = if words.contains(&"unnamed") { "other" } else { "token" };
+        let account = json!({"metadata": {"name": "a"}, "secrets": [{"name": named}]});
+        (serde_json::from_value(secret).unwrap(), serde_json::from_value(account).unwrap())
+    }
+
+    #[test]
+    fn tokens_end_a_year_after_a_year() {
+        golden::check("unused_tokens.txt", |input| {
+            let cases = input.lines().filter(|line| !line.starts_with('#')).map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                let today = words[0].parse().unwrap();
+                let (secret, account) = read(&words[1..]);
+                format!("{:?}\n", plan(&secret, Some(&account), at(today)))
+            });
+            cases.collect()
+        });
+    }
+
+    /// Day after day of a token that is used once: when it is refused, and when it is gone.
+    #[test]
+    fn a_life_of_a_token() {
+        let since = read_day(&day(at(0))).unwrap();
+        let (mut invalid, mut words) = (None, vec!["created=-10", "used=100"]);
+        let mut gone = None;
+        let mut text = String::new();
+        for today in 0..2_000 {
+            let (secret, account) = read(&words);
+            if !is_known(since, at(today)) {
+                continue;
+            }
+            match plan(&secret, Some(&account), at(today)) {
+                Step::Keep => {}
+                Step::Mark => {
+                    invalid = Some(today);
+                    text = format!("invalid={today}");
+                }
+                Step::Delete => {
+                    gone = Some(today);
+                    break;
+                }
+            }
+            words = vec!["created=-10", "used=100"];
+            words.extend(Some(&*text).filter(|text| !text.is_empty()));
+        }
+        assert_eq!((invalid, gone), (Some(466), Some(832)));
+        // Before uses were noted for a year and the day on which that began nobody can tell.
+        assert!(!is_known(since, at(365)) && is_known(since, at(366)));
+    }
+
+    #[test]
+    fn secrets_are_found_wherever_pods_name_them() {
+        let pod = json!({"spec": {"imagePullSecrets": [{"name": "pull"}], "volumes": [
+            {"name": "a", "secret": {"secretName": "volume"}},
+            {"name": "b", "projected": {"sources": [{"secret": {"name": "projected"}}]}},
+            {"name": "c", "csi": {"nodePublishSecretRef": {"name": "publish"}}}],
+            "containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "all"}}],
+                "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}]}]}});
+        let mut names = BTreeSet::new();
+        secrets_of(&json!([pod]), &mut names);
+        assert_eq!(
+            names.into_iter().collect::<Vec<_>>(),
+            ["all", "key", "projected", "publish", "pull", "volume"]
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! Claims, classes and slices, as the scheduler sees them in the shared caches.
+
+use super::ledger::Ledger;
+use super::pools::Inventory;
+use super::selectors::Programs;
+use super::{Blocked, Devices};
+use crate::ask::Wanted;
+use crate::intern::Texts;
+use api::Object;
+use api::resource::{DeviceClass, ResourceClaim, ResourceSlice};
+use client::{Cache, Caches};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What there is and what of it is given away; a copy shares the latter.
+#[derive(Clone, Default)]
+pub(crate) struct Stock {
+    pub(super) inventory: Arc<Inventory>,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) programs: Arc<Programs>,
+}
+
+impl Stock {
+    /// The same with what slices tell now.
+    pub(super) fn with<'a>(
+        &self,
+        slices: impl Iterator<Item = &'a Arc<ResourceSlice>>,
+        texts: &mut Texts,
+    ) -> Self {
+        Self { inventory: Arc::new(Inventory::of(slices, texts)), ..self.clone() }
+    }
+}
+
+/// The caches of devices.
+pub(crate) struct DeviceCaches {
+    pub(crate) claims: Cache<ResourceClaim>,
+    pub(crate) classes: Cache<DeviceClass>,
+    pub(crate) slices: Cache<ResourceSlice>,
+    stock: Mutex<Stock>,
+    /// The revision of the slices that the stock is of.
+    at: Mutex<Option<u64>>,
+}
+
+impl DeviceCaches {
+    pub(crate) fn new(caches: &Caches) -> Self {
+        let own = Self {
+            claims: caches.of(),
+            classes: caches.of(),
+            slices: caches.of(),
+            stock: Mutex::default(),
+            at: Mutex::default(),
+        };
+        let stock = own.current();
+        own.claims.on_change(move |change| {
+            stock.ledger().tell(change.object(), change.new.is_some());
+        });
+        own
+    }
+
+    pub(crate) async fn synced(&self) {
+        self.claims.synced().await;
+        self.classes.synced().await;
+        self.slices.synced().await;
+    }
+
+    fn current(&self) -> Stock {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What there is now.
+    fn stock(&self, texts: &mut Texts) -> Stock {
+        let slices = self.slices.snapshot();
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+        if *at != Some(slices.revision()) {
+            *stock = stock.with(slices.iter(), texts);
+            *at = Some(slices.revision());
+        }
+        stock.clone()
+    }
+
+    /// What a pod's claims ask for, or why it is not tried.
+    pub(crate) fn of(
+        &self,
+        wanted: &Wanted,
+        limit: Duration,
+        texts: &mut Texts,
+    ) -> Result<Option<Devices>, Blocked> {
+        if !super::has_any(&wanted.pod) {
+            return Ok(None);
+        }
+        let find = |name: &str| self.claims.get(wanted.pod.namespace(), name);
+        let classes = |name: &str| self.classes.get("", name);
+        Devices::of(&wanted.pod, &self.stock(texts), (&find, &classes), limit, texts)
+    }
+
+    /// What a claim was to get is written, or never will be.
+    pub(crate) fn settle(&self, uid: &str) {
+        self.current().ledger().settle(uid);
+    }
+}

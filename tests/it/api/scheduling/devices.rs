@@ -1,0 +1,169 @@
+//! Claims of devices: the test plays the driver, which tells of its devices, and the node.
+
+use super::*;
+
+const CLAIMS: &str = "/apis/resource.k8s.io/v1/namespaces/scheduling/resourceclaims";
+const TEMPLATES: &str = "/apis/resource.k8s.io/v1/namespaces/scheduling/resourceclaimtemplates";
+const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
+const DEVICE_CLASSES: &str = "/apis/resource.k8s.io/v1/deviceclasses";
+
+fn resource(kind: &str, name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "resource.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+/// A node with devices, and a class of the same name that means them.
+fn node_with(https: &Https, name: &str, devices: &Value) {
+    node(https, name, 10, json!({}));
+    slice(https, name, devices);
+    let expression = format!("device.attributes['test'].?node.orValue('') == '{name}'");
+    let class = json!({"selectors": [{"cel": {"expression": expression}}]});
+    made(https, DEVICE_CLASSES, &resource("DeviceClass", name, &class));
+}
+
+fn slice(https: &Https, node: &str, devices: &Value) {
+    let mut devices = devices.clone();
+    for device in devices.as_array_mut().unwrap() {
+        device["attributes"] = json!({"test/node": {"string": node}});
+    }
+    let pool = json!({"name": node, "generation": 1, "resourceSliceCount": 1});
+    let spec = json!({"driver": "gpu.test", "nodeName": node, "pool": pool, "devices": devices});
+    made(https, SLICES, &resource("ResourceSlice", node, &spec));
+}
+
+fn gone(https: &Https, name: &str) {
+    clean(https, name);
+    deleted(https, &format!("{SLICES}/{name}"), "Background");
+    deleted(https, &format!("{DEVICE_CLASSES}/{name}"), "Background");
+}
+
+fn request(class: &str) -> Value {
+    json!({"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": class}}]}})
+}
+
+fn with_claim(name: &str, claim: &Value) -> Value {
+    let mut claim = claim.clone();
+    claim["name"] = json!("gpu");
+    pod(name, 1, json!({"resourceClaims": [claim]}))
+}
+
+/// The claim that was made for a pod.
+fn claim_of(https: &Https, pod: &str) -> Value {
+    let pod = get(https, &path(pod)).1;
+    let name = pod["status"]["resourceClaimStatuses"][0]["resourceClaimName"].as_str().unwrap();
+    get(https, &format!("{CLAIMS}/{name}")).1
+}
+
+fn device_of(claim: &Value) -> String {
+    claim["status"]["allocation"]["devices"]["results"][0]["device"].as_str().unwrap_or_default().to_owned()
+}
+
+pub(super) fn devices_are_given_to_pods(https: &Https) {
+    node_with(https, "gpus", &json!([{"name": "one"}, {"name": "two"}]));
+    let template = resource("ResourceClaimTemplate", "gpus", &json!({"spec": request("gpus")}));
+    made(https, TEMPLATES, &template);
+    let of_template = json!({"resourceClaimTemplateName": "gpus"});
+    for name in ["first", "second"] {
+        let pod = made(https, PODS, &with_claim(name, &of_template));
+        assert_eq!(bound(https, name), "gpus");
+        let claim = claim_of(https, name);
+        let consumers = claim["status"]["reservedFor"].clone();
+        let uid = &pod["metadata"]["uid"];
+        assert_eq!(consumers, json!([{"resource": "pods", "name": name, "uid": uid}]));
+        assert_eq!(claim["metadata"]["finalizers"], json!(["resource.kubernetes.io/delete-protection"]));
+        let allocation = &claim["status"]["allocation"];
+        let field = &allocation["nodeSelector"]["nodeSelectorTerms"][0]["matchFields"][0];
+        assert_eq!((&field["key"], &field["values"]), (&json!("metadata.name"), &json!(["gpus"])));
+        let result = &allocation["devices"]["results"][0];
+        assert_eq!((&result["driver"], &result["request"]), (&json!("gpu.test"), &json!("r")));
+        assert!(allocation["allocationTimestamp"].is_string(), "{allocation}");
+    }
+    let devices = ["first", "second"].map(|name| device_of(&claim_of(https, name)));
+    assert!(devices[0] != devices[1], "{devices:?}");
+    made(https, PODS, &with_claim("third", &of_template));
+    assert_eq!(
+        refused(https, "third"),
+        "0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, preemption: 0/1 nodes are \
+         available: 1 Preemption is not helpful for scheduling."
+    );
+    // A device that is given back wakes it.
+    end(https, &path("first"));
+    assert_eq!(bound(https, "third"), "gpus");
+    assert_eq!(device_of(&claim_of(https, "third")), devices[0]);
+    gone(https, "gpus");
+}
+
+pub(super) fn pods_share_a_claim(https: &Https) {
+    node_with(https, "shares", &json!([{"name": "one"}]));
+    // A pod without its claim waits, and nothing is told of it.
+    let of_claim = json!({"resourceClaimName": "shared"});
+    made(https, PODS, &with_claim("early", &of_claim));
+    made(https, CLAIMS, &resource("ResourceClaim", "shared", &request("shares")));
+    assert_eq!(bound(https, "early"), "shares");
+    made(https, PODS, &with_claim("late", &of_claim));
+    assert_eq!(bound(https, "late"), "shares");
+    let claim = get(https, &format!("{CLAIMS}/shared")).1;
+    assert_eq!(claim["status"]["reservedFor"].as_array().map(Vec::len), Some(2), "{claim}");
+    let failures = "/api/v1/namespaces/scheduling/events?fieldSelector=reason%3DFailedScheduling,involvedObject.name%3Dearly";
+    assert_eq!(items(https, failures).len(), 0);
+    gone(https, "shares");
+    deleted(https, &format!("{CLAIMS}/shared"), "Background");
+}
+
+pub(super) fn idle_devices_move(https: &Https) {
+    node_with(https, "idle", &json!([{"name": "one"}]));
+    made(https, CLAIMS, &resource("ResourceClaim", "elsewhere", &request("idle")));
+    // Somebody allocated it where no node is.
+    let field = json!({"key": "metadata.name", "operator": "In", "values": ["gone"]});
+    let result = json!({"request": "r", "driver": "gpu.test", "pool": "gone", "device": "one"});
+    let allocation = json!({"devices": {"results": [result]}, "nodeSelector": {"nodeSelectorTerms": [{"matchFields": [field]}]}});
+    let path = format!("{CLAIMS}/elsewhere");
+    patched(https, &format!("{path}/status"), &json!({"status": {"allocation": allocation}}));
+    made(https, PODS, &with_claim("moves", &json!({"resourceClaimName": "elsewhere"})));
+    assert_eq!(bound(https, "moves"), "idle");
+    assert_eq!(
+        event(https, "moves", "FailedScheduling"),
+        "0/1 nodes are available: 1 resourceclaim not available on the node. deallocation of ResourceClaim completed, \
+         preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    );
+    assert_eq!(get(https, &path).1["status"]["allocation"]["devices"]["results"][0]["pool"], "idle");
+    gone(https, "idle");
+    deleted(https, &path, "Background");
+}
+
+pub(super) fn devices_are_bound_first(https: &Https) {
+    node_with(
+        https,
+        "binding",
+        &json!([{"name": "fabric", "bindingConditions": ["attached"], "bindingFailureConditions": ["failed"]}]),
+    );
+    made(https, CLAIMS, &resource("ResourceClaim", "fabric", &request("binding")));
+    made(https, PODS, &with_claim("attaches", &json!({"resourceClaimName": "fabric"})));
+    assert_eq!(
+        event(https, "attaches", "BindingConditionsPending"),
+        "waiting for binding conditions for device on node binding"
+    );
+    assert!(get(https, &path("attaches")).1["spec"]["nodeName"].is_null());
+    let condition = json!({"type": "attached", "status": "True", "reason": "Attached", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let device =
+        json!({"driver": "gpu.test", "pool": "binding", "device": "fabric", "conditions": [condition]});
+    patched(https, &format!("{CLAIMS}/fabric/status"), &json!({"status": {"devices": [device]}}));
+    assert_eq!(bound(https, "attaches"), "binding");
+    gone(https, "binding");
+    deleted(https, &format!("{CLAIMS}/fabric"), "Background");
+}
+
+pub(super) fn wrong_selectors_are_told(https: &Https) {
+    node_with(https, "selects", &json!([{"name": "one"}]));
+    let mut spec = request("selects");
+    let selector = json!([{"cel": {"expression": "device.attributes['test'].none == 1"}}]);
+    spec["devices"]["requests"][0]["exactly"]["selectors"] = selector;
+    made(https, CLAIMS, &resource("ResourceClaim", "wrong", &spec));
+    made(https, PODS, &with_claim("wrong", &json!({"resourceClaimName": "wrong"})));
+    assert_eq!(
+        event(https, "wrong", "FailedScheduling"),
+        "running \"DynamicResources\" filter plugin: claim scheduling/wrong: selector #0: CEL runtime error: no such key: none"
+    );
+    gone(https, "selects");
+    deleted(https, &format!("{CLAIMS}/wrong"), "Background");
+}
