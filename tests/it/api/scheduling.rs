@@ -39,6 +39,7 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("profiles_decide_by_name", profiles_decide_by_name),
     ("devices_are_given_to_pods", devices::devices_are_given_to_pods),
     ("pods_share_a_claim", devices::pods_share_a_claim),
+    ("who_looks_after_devices_says_so", devices::who_looks_after_devices_says_so),
     ("idle_devices_move", devices::idle_devices_move),
     ("devices_are_bound_first", devices::devices_are_bound_first),
     ("wrong_selectors_are_told", devices::wrong_selectors_are_told),

@@ -8,6 +8,7 @@
 mod certificates;
 mod claim_resize;
 mod classes;
+mod device_admin;
 mod dynamic;
 mod limits;
 mod namespace_lifecycle;
@@ -180,6 +181,7 @@ static CHAIN: &[&Step] = &[
     &classes::STORAGE,
     &protection::STEP,
     &claim_resize::STEP,
+    &device_admin::STEP,
     &runtime_class::STEP,
     &certificates::APPROVAL,
     &certificates::SIGNING,

@@ -109,6 +109,42 @@ pub(super) fn pods_share_a_claim(https: &Https) {
     deleted(https, &format!("{CLAIMS}/shared"), "Background");
 }
 
+pub(super) fn who_looks_after_devices_says_so(https: &Https) {
+    node_with(https, "watched", &json!([{"name": "one"}]));
+    made(https, CLAIMS, &resource("ResourceClaim", "user", &request("watched")));
+    made(https, PODS, &with_claim("user", &json!({"resourceClaimName": "user"})));
+    assert_eq!(bound(https, "user"), "watched");
+    let mut spec = request("watched");
+    spec["devices"]["requests"][0]["exactly"]["adminAccess"] = json!(true);
+    let claim = resource("ResourceClaim", "admin", &spec);
+    let template = resource("ResourceClaimTemplate", "admin", &json!({"spec": spec}));
+    for (path, object) in [(CLAIMS, &claim), (TEMPLATES, &template)] {
+        let (code, answer) = https.send("POST", path, JSON, object);
+        assert_eq!(code, 422, "{answer}");
+        let cause = &answer["details"]["causes"][0];
+        assert_eq!(cause["field"], "spec.devices.requests[0].adminAccess");
+        assert_eq!(
+            cause["message"],
+            "Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the \
+             containing namespace"
+        );
+    }
+    let namespace = "/api/v1/namespaces/scheduling";
+    let label =
+        |value: Value| json!({"metadata": {"labels": {"resource.kubernetes.io/admin-access": value}}});
+    patched(https, namespace, &label(json!("true")));
+    made(https, CLAIMS, &claim);
+    made(https, PODS, &with_claim("admin", &json!({"resourceClaimName": "admin"})));
+    assert_eq!(bound(https, "admin"), "watched");
+    let result = &get(https, &format!("{CLAIMS}/admin")).1["status"]["allocation"]["devices"]["results"][0];
+    assert_eq!((&result["device"], &result["adminAccess"]), (&json!("one"), &json!(true)));
+    patched(https, namespace, &label(Value::Null));
+    gone(https, "watched");
+    for claim in ["user", "admin"] {
+        deleted(https, &format!("{CLAIMS}/{claim}"), "Background");
+    }
+}
+
 pub(super) fn idle_devices_move(https: &Https) {
     node_with(https, "idle", &json!([{"name": "one"}]));
     made(https, CLAIMS, &resource("ResourceClaim", "elsewhere", &request("idle")));
