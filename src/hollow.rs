@@ -196,10 +196,18 @@ impl<'a> Fleet<'a> {
         (0..self.arguments.nodes).map(|number| self.name(number))
     }
 
-    /// Refuses to take over nodes that are real. Those of an earlier run are gone on with.
+    /// A client that is one of the nodes.
+    fn client(&self, number: u32) -> Result<Client, Failure> {
+        let link = self.links[(number / ON_ONE_CONNECTION) as usize].clone();
+        let user = HeaderValue::try_from(format!("system:node:{}", self.name(number)))?;
+        Ok(Client::new(Arc::new(AsNode { link, user })))
+    }
+
+    /// Refuses to take over nodes that are real. Those of an earlier run are gone on with. Asked as a node: who
+    /// may not do that learns it now.
     async fn check_names(&self) -> Result<(), Failure> {
         let own: HashSet<String> = self.names().collect();
-        let nodes: Vec<Node> = self.admin.list("", &ListSelector::default()).await?;
+        let nodes: Vec<Node> = self.client(0)?.list("", &ListSelector::default()).await?;
         let is_hollow = |node: &Node| node.labels().contains_key(LABEL);
         match nodes.iter().find(|node| own.contains(node.name()) && !is_hollow(node)) {
             Some(node) => Err(format!(
@@ -221,11 +229,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn start_one(&self, number: u32, supervisor: &Supervisor) -> Result<node::Handle, Failure> {
-        let name = self.name(number);
-        let link = self.links[(number / ON_ONE_CONNECTION) as usize].clone();
-        let user = HeaderValue::try_from(format!("system:node:{name}"))?;
-        let client = Client::new(Arc::new(AsNode { link, user }));
-        let mut config = node::Config::new(name, "/nonexistent");
+        let mut config = node::Config::new(self.name(number), "/nonexistent");
         config.kubelet_dir = "/nonexistent/kubelet".into();
         config.node_ips = vec![Ipv4Addr::from(u32::from(ADDRESSES) + 1 + number).into()];
         config.labels.clone_from(&self.labels);
@@ -238,7 +242,7 @@ impl<'a> Fleet<'a> {
         let spare = Cidr::new(spare, prefix).ok_or("no addresses are left for pods")?;
         let (cpu, memory) = (self.arguments.cpu.clone(), self.arguments.memory.clone());
         let size = node::Size { cpu, memory, spare };
-        Ok(node::start_hollow(config, &size, client, self.caches.clone(), supervisor))
+        Ok(node::start_hollow(config, &size, self.client(number)?, self.caches.clone(), supervisor))
     }
 
     /// Removes the nodes, also those that did not get as far as to be made.

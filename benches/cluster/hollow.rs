@@ -12,8 +12,8 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Child;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
 
 /// Numbers of nodes.
 const SIZES: [usize; 2] = [100, 1_000];
@@ -29,6 +29,8 @@ const LIMIT: Duration = Duration::from_secs(1_800);
 /// A running `knarr bench hollow`.
 struct Nodes {
     child: Child,
+    /// Kept open: who has nobody to speak to any longer ends.
+    said: Lines<BufReader<ChildStdout>>,
     log: PathBuf,
 }
 
@@ -41,9 +43,9 @@ impl Nodes {
         command.arg(folder.join("kubeconfig")).stdout(Stdio::piped()).stderr(std::fs::File::create(&log)?);
         let mut child = command.spawn()?;
         let said = child.stdout.take().ok_or("its output is not read")?;
-        let mut lines = BufReader::new(said).lines();
+        let mut said = BufReader::new(said).lines();
         let ready = async {
-            while let Some(line) = lines.next_line().await? {
+            while let Some(line) = said.next_line().await? {
                 if line.contains("are Ready") {
                     return Ok(());
                 }
@@ -51,7 +53,7 @@ impl Nodes {
             Err(Failure::from("the hollow nodes ended"))
         };
         match tokio::time::timeout(LIMIT, ready).await? {
-            Ok(()) => Ok(Self { child, log }),
+            Ok(()) => Ok(Self { child, said, log }),
             Err(failure) => Err(with_last_words(failure, &log)),
         }
     }
@@ -67,8 +69,11 @@ impl Nodes {
 
     async fn stop(&mut self) -> Result<(), Failure> {
         kill(Pid::from_raw(self.pid()?.cast_signed()), Signal::SIGTERM)?;
-        tokio::time::timeout(LIMIT, self.child.wait()).await??;
-        Ok(())
+        while tokio::time::timeout(LIMIT, self.said.next_line()).await??.is_some() {}
+        match self.child.wait().await?.success() {
+            true => Ok(()),
+            false => Err(with_last_words("the hollow nodes were not removed".into(), &self.log)),
+        }
     }
 }
 

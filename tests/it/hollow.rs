@@ -1,7 +1,7 @@
 //! `knarr bench hollow`: nodes that a control plane cannot tell from others.
 
 use crate::support::binary;
-use crate::support::cluster::{Cluster, SOON, is_ready, name};
+use crate::support::cluster::{API, Cluster, SOON, is_ready, name};
 use crate::support::process::{Output, wait_for};
 use crate::support::sandbox::Background;
 use serde_json::Value;
@@ -133,4 +133,14 @@ fn mistakes(cluster: &Cluster) {
     assert_eq!(real.code, 1);
     assert!(real.stderr.contains("node real-0000 is there and is not hollow"), "{}", real.stderr);
     assert_eq!(name(&cluster.json("node real-0000")), "real-0000");
+    cluster.kubectl("create serviceaccount nobody");
+    let token = cluster.kubectl("create token nobody");
+    let kubeconfig = serde_json::json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": API, "certificate-authority": "ca.pem"}}],
+        "users": [{"name": "u", "user": {"token": token.trim()}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]});
+    std::fs::write(cluster.sandbox.folder.join("nobody"), kubeconfig.to_string()).unwrap();
+    let nobody = fails(cluster, &["--nodes", "1", "--kubeconfig", "nobody"]);
+    assert_eq!(nobody.code, 1);
+    assert!(nobody.stderr.contains("cannot impersonate resource \"users\""), "{}", nobody.stderr);
 }

@@ -15,6 +15,10 @@ const FOREIGN: [&str; 6] = [
 
 /// The strategic merge patch from the stored status to the rendered one, for this very pod.
 pub(crate) fn patch(pod: &Pod, status: &PodStatus) -> Option<Value> {
+    // Most looks change nothing: that is told without writing both out.
+    if pod.status.as_ref() == Some(status) {
+        return None;
+    }
     let as_map = |status: &PodStatus| match serde_json::to_value(status) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
