@@ -112,7 +112,7 @@ async fn size(
     table.add(Row::new(&what, seconds(began)));
     table.add(Row::new("… CPU of the control plane for it", cpu(before.0, after.0)));
     table.add(Row::new("… CPU of the hollow nodes for it", cpu(before.1, after.1)));
-    clock::sleep(SETTLE).await;
+    settled(&api).await?;
     let before = (server.usage()?, hollow.usage()?);
     clock::sleep(IDLE).await;
     let after = (server.usage()?, hollow.usage()?);
@@ -148,6 +148,24 @@ async fn ready(api: &Api, pods: usize, began: Instant) -> Result<(), Failure> {
         now = each.filter_map(|one| one["status"]["readyReplicas"].as_u64()).sum::<u64>();
     }
     Ok(())
+}
+
+/// Waits until nobody writes any more of what happened: events come after the pods that they are about.
+async fn settled(api: &Api) -> Result<(), Failure> {
+    let count = async || -> Result<u64, Failure> {
+        let events = api.get("/api/v1/events?limit=1").await?;
+        Ok(events["metadata"]["remainingItemCount"].as_u64().unwrap_or_default())
+    };
+    let began = clock::instant();
+    let mut before = count().await?;
+    loop {
+        clock::sleep(SETTLE).await;
+        let now = count().await?;
+        if now == before || began.elapsed() > LIMIT {
+            return Ok(());
+        }
+        before = now;
+    }
 }
 
 fn seconds(since: Instant) -> String {
