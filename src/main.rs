@@ -39,9 +39,8 @@ fn command_line() -> Command {
         .subcommand(Command::new("kubectl").about("Talk to a cluster").disable_help_flag(true))
         .subcommand(
             Command::new("bench").about("Put load on a cluster").subcommand_required(true).subcommand(
-                hollow::Arguments::augment_args(
-                    Command::new("hollow").about("Simulate nodes: kubelets that only say they run pods"),
-                ),
+                hollow::Arguments::augment_args(Command::new("hollow"))
+                    .about("Simulate nodes: kubelets that only say they run pods"),
             ),
         )
         .subcommand(
