@@ -25,8 +25,9 @@ use tokio::sync::{Notify, watch};
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// Rounds of plan and action in one turn: a sandbox, then its containers, then a look that all is done.
 const ROUNDS: usize = 4;
-/// How often a container that the runtime said had ended is looked at until CRI says so too.
-const SETTLE_TRIES: u32 = 8;
+/// How often a container that the runtime said had ended is looked at until CRI says so too: for half a minute,
+/// since nothing else would tell of the end.
+const SETTLE_TRIES: u32 = 32;
 
 /// The pod as the API server last told it.
 #[derive(Clone)]
@@ -203,7 +204,14 @@ impl Worker {
             let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
             let status =
                 context.runtime.container_status(request).await.ok().and_then(|answer| answer.status);
-            if status.is_none_or(|status| status.state() != cri::ContainerState::ContainerRunning) {
+            // One that ends at once may not be shown as started yet.
+            let has_ended = |state| {
+                !matches!(
+                    state,
+                    cri::ContainerState::ContainerCreated | cri::ContainerState::ContainerRunning
+                )
+            };
+            if status.is_none_or(|status| has_ended(status.state())) {
                 return;
             }
             clock::sleep(backoff.next_delay()).await;
