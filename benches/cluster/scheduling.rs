@@ -80,49 +80,38 @@ const fn workload(name: &'static str, threshold: usize, pod: fn(usize) -> Value)
     }
 }
 
+/// One with as many pods before, and as many that are measured, as there are nodes.
+const fn one_for_each(name: &'static str, threshold: usize, pod: fn(usize) -> Value) -> Workload {
+    Workload { before: |nodes| nodes, measured: |nodes| nodes, ..workload(name, threshold, pod) }
+}
+
 /// scheduler_perf's, with the thresholds of Kubernetes 1.36.
 static WORKLOADS: &[Workload] = &[
     workload("basic", 270, |_| pod(CPU, json!({}))),
     workload("node affinity", 220, |_| pod(CPU, json!({"affinity": {"nodeAffinity": in_zone()}}))),
-    Workload {
-        before: |nodes| nodes,
-        measured: |nodes| nodes,
-        ..workload("pod affinity", 35, |_| {
-            pod(CPU, json!({"affinity": {"podAffinity": required("topology.kubernetes.io/region")}}))
-        })
-    },
+    one_for_each("pod affinity", 35, |_| {
+        pod(CPU, json!({"affinity": {"podAffinity": required("topology.kubernetes.io/region", "blue")}}))
+    }),
     Workload {
         measured: |nodes| nodes * 2 / 5,
         ..workload("pod anti-affinity", 60, |_| {
-            pod(CPU, json!({"affinity": {"podAntiAffinity": required("kubernetes.io/hostname")}}))
+            pod(CPU, json!({"affinity": {"podAntiAffinity": required("kubernetes.io/hostname", "blue")}}))
         })
     },
     Workload {
-        before: |nodes| nodes,
-        measured: |nodes| nodes,
         before_pod: |_| pod(CPU, json!({})),
-        ..workload("topology spread", 85, |_| pod(CPU, spread("DoNotSchedule")))
+        ..one_for_each("topology spread", 85, |_| pod(CPU, spread("DoNotSchedule")))
     },
     Workload {
-        before: |nodes| nodes,
-        measured: |nodes| nodes,
         before_pod: |_| pod(CPU, json!({})),
-        ..workload("preferred topology spread", 125, |_| pod(CPU, spread("ScheduleAnyway")))
+        ..one_for_each("preferred topology spread", 125, |_| pod(CPU, spread("ScheduleAnyway")))
     },
-    Workload {
-        before: |nodes| nodes,
-        measured: |nodes| nodes,
-        ..workload("preferred pod affinity", 90, |_| {
-            pod(CPU, json!({"affinity": {"podAffinity": preferred("blue")}}))
-        })
-    },
-    Workload {
-        before: |nodes| nodes,
-        measured: |nodes| nodes,
-        ..workload("preferred pod anti-affinity", 90, |_| {
-            pod(CPU, json!({"affinity": {"podAntiAffinity": preferred("blue")}}))
-        })
-    },
+    one_for_each("preferred pod affinity", 90, |_| {
+        pod(CPU, json!({"affinity": {"podAffinity": preferred("blue")}}))
+    }),
+    one_for_each("preferred pod anti-affinity", 90, |_| {
+        pod(CPU, json!({"affinity": {"podAntiAffinity": preferred("blue")}}))
+    }),
     Workload {
         before: |nodes| 2 * nodes,
         before_pod: mixed,
@@ -199,8 +188,8 @@ fn preferred(color: &str) -> Value {
 fn mixed(number: usize) -> Value {
     let affinity = |kind: &str, terms: Value| json!({"affinity": {kind: terms}});
     let (color, spec) = match number % 5 {
-        0 => ("blue", affinity("podAffinity", required("topology.kubernetes.io/region"))),
-        1 => ("green", affinity("podAntiAffinity", alone("green"))),
+        0 => ("blue", affinity("podAffinity", required("topology.kubernetes.io/region", "blue"))),
+        1 => ("green", affinity("podAntiAffinity", required("kubernetes.io/hostname", "green"))),
         2 => ("red", affinity("podAffinity", preferred("red"))),
         3 => ("yellow", affinity("podAntiAffinity", preferred("yellow"))),
         _ => ("white", json!({})),
@@ -210,14 +199,9 @@ fn mixed(number: usize) -> Value {
     pod
 }
 
-fn alone(color: &str) -> Value {
+fn required(topology: &str, color: &str) -> Value {
     json!({"requiredDuringSchedulingIgnoredDuringExecution": [
-        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"color": color}}}]})
-}
-
-fn required(topology: &str) -> Value {
-    json!({"requiredDuringSchedulingIgnoredDuringExecution": [
-        {"topologyKey": topology, "labelSelector": {"matchLabels": {"color": "blue"}}}]})
+        {"topologyKey": topology, "labelSelector": {"matchLabels": {"color": color}}}]})
 }
 
 fn selected(term: Value) -> Value {

@@ -15,6 +15,7 @@ pub mod patch;
 pub mod quantity;
 pub mod quota;
 pub mod schema;
+pub mod secrets;
 pub mod selector;
 pub mod slim;
 pub mod status;

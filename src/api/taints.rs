@@ -1,6 +1,7 @@
-//! Which taints of a node a pod puts up with (`spec.tolerations`).
+//! Which taints of a node a pod puts up with (`spec.tolerations`). Devices are tainted as nodes are.
 
 use crate::core::{Taint, Toleration};
+use crate::resource::{DeviceTaint, DeviceToleration};
 
 /// Whether one toleration covers a taint. An empty key with `Exists` covers every key, an empty effect
 /// every effect.
@@ -28,6 +29,27 @@ pub fn covers(toleration: &Toleration, taint: &Taint) -> bool {
 /// Whether any of the tolerations covers a taint.
 pub fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
     tolerations.iter().any(|toleration| covers(toleration, taint))
+}
+
+/// A device's taint, as if it were a node's.
+pub fn of_device(taint: &DeviceTaint) -> Taint {
+    Taint {
+        key: taint.key.clone(),
+        value: taint.value.clone(),
+        effect: taint.effect.clone(),
+        time_added: taint.time_added.clone(),
+    }
+}
+
+/// What a request puts up with of devices, as if it were a pod that does of nodes.
+pub fn of_request(toleration: &DeviceToleration) -> Toleration {
+    Toleration {
+        key: toleration.key.clone(),
+        operator: toleration.operator.clone(),
+        value: toleration.value.clone(),
+        effect: toleration.effect.clone(),
+        toleration_seconds: toleration.toleration_seconds,
+    }
 }
 
 #[cfg(test)]

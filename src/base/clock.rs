@@ -19,6 +19,11 @@ pub fn now() -> jiff::Timestamp {
     }
 }
 
+/// A time without what is less than a second, as objects of the API have times.
+pub fn whole_seconds(time: jiff::Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 /// The monotonic clock.
 pub fn instant() -> Instant {
     Instant::now()

@@ -11,6 +11,7 @@ pub mod https;
 pub mod log;
 pub mod process;
 pub mod query;
+pub mod random;
 mod supervise;
 pub mod tls;
 

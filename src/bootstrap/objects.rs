@@ -193,11 +193,10 @@ fn authentication(pki: &Pki) -> Value {
 
 /// Since when the use of tokens in Secrets is noted.
 fn tracking() -> Value {
-    let name = "kube-apiserver-legacy-service-account-token-tracking";
-    let since = base::clock::now().strftime("%Y-%m-%d").to_string();
+    let metadata = json!({"name": api::secrets::TRACKING, "namespace": "kube-system"});
     json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "kube-system"},
-        "data": {"since": since},
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata,
+        "data": {"since": api::secrets::day(base::clock::now())},
     })
 }
 

@@ -1,20 +1,15 @@
 //! Fills the Secrets that hold service accounts' tokens, deletes them with their accounts, and notes their use.
 
-use crate::common::{Key, Room, unless_gone};
+use crate::common::{Key, Room, delete_this, unless_gone};
 use crate::{IssueToken, UsedTokens};
 use api::core::{Secret, ServiceAccount};
-use api::meta::{DeleteOptions, Preconditions};
+use api::secrets::{ACCOUNT, ACCOUNT_UID, LAST_USED, TOKEN, day};
 use api::{ByteString, Object};
 use base::{Phase, Restart, clock};
 use client::{Cache, Client, Error, Next, Patch, Queue};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-const TYPE: &str = "kubernetes.io/service-account-token";
-const ACCOUNT: &str = "kubernetes.io/service-account.name";
-const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
-const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 
 /// What is to become of a Secret.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,7 +67,7 @@ struct Keeper {
 pub(crate) fn start(room: &Room, root_ca_pem: &str, issue: IssueToken, used: UsedTokens) {
     let keeper = Keeper {
         client: room.client.clone(),
-        secrets: room.caches.selected("", &format!("type={TYPE}")),
+        secrets: room.caches.selected("", &format!("type={TOKEN}")),
         accounts: room.caches.of(),
         issue,
         root_ca_pem: root_ca_pem.into(),
@@ -141,12 +136,7 @@ impl Keeper {
             (Step::Fill(texts, tokenless), Some(account)) => {
                 self.fill(&secret, &account, texts, tokenless).await
             }
-            (Step::Delete, _) => {
-                let uid = Some(secret.uid().to_owned());
-                let preconditions = Some(Preconditions { uid, resource_version: None });
-                let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
-                unless_gone(self.client.delete::<Secret>(&key.namespace, &key.name, &options).await)
-            }
+            (Step::Delete, _) => delete_this(&self.client, &*secret).await,
             _ => Ok(()),
         }
     }
@@ -185,7 +175,7 @@ impl Keeper {
     }
 
     async fn note(&self, secrets: Vec<(String, String)>) -> Result<(), Error> {
-        let today = clock::now().strftime("%Y-%m-%d").to_string();
+        let today = day(clock::now());
         for (namespace, name) in secrets {
             let patch = Patch::Merge(json!({"metadata": {"labels": {LAST_USED: today}}}));
             unless_gone(self.client.patch::<Secret>(&namespace, &name, &patch).await.map(drop))?;

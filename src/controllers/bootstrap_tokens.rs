@@ -1,10 +1,9 @@
 //! Deletes bootstrap tokens that have expired, and signs `kube-public/cluster-info` with those that may, so
 //! that who joins can trust what it reads before it knows an authority.
 
-use crate::common::{Room, unless_gone};
+use crate::common::{Room, delete_this};
 use api::Object;
 use api::core::{ConfigMap, Secret};
-use api::meta::{DeleteOptions, Preconditions};
 use base::clock;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -99,12 +98,10 @@ impl Keeper {
         if !left.is_zero() {
             return Ok(Next::After(left));
         }
-        let preconditions = Preconditions { uid: Some(token.uid().to_owned()), resource_version: None };
-        let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
-        match self.client.delete::<Secret>(SECRETS, &name, &options).await {
+        match delete_this(&self.client, &*token).await {
             // Another token has the name now.
             Err(error) if error.is_conflict() => Ok(Next::Done),
-            other => unless_gone(other).map(|()| Next::Done),
+            other => other.map(|()| Next::Done),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the controllers share: running a queue, claiming children, waiting for the own writes.
 
-use api::meta::{LabelSelector, OwnerReference, Time};
+use api::meta::{DeleteOptions, LabelSelector, OwnerReference, Preconditions, Time};
 use api::selector::Labels;
 use api::slim::Pod;
 use api::{Meta, Object, Whole, owner_reference};
@@ -167,6 +167,17 @@ pub(crate) async fn release<T: Object>(client: &Client, owner_uid: &str, child: 
     client.patch(child.namespace(), child.name(), &Patch::Strategic(patch)).await
 }
 
+/// For the deletion of this very object, not of another that has its name by now.
+pub(crate) fn this(object: &impl Object) -> DeleteOptions {
+    let preconditions = Preconditions { uid: Some(object.uid().to_owned()), ..Preconditions::default() };
+    DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() }
+}
+
+/// Deletes this very object, if it is still there.
+pub(crate) async fn delete_this<T: Object>(client: &Client, object: &T) -> Result<(), Error> {
+    unless_gone(client.delete::<T>(object.namespace(), object.name(), &this(object)).await)
+}
+
 /// Deletes an object, if it is still there, and waits until the cache shows it.
 pub(crate) async fn delete_seen<T: Object>(
     client: &Client,
@@ -249,11 +260,7 @@ pub(crate) fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {
 
 /// The time as API objects have it, in whole seconds.
 pub(crate) fn now() -> Time {
-    Time(whole_seconds(clock::now()))
-}
-
-pub(crate) fn whole_seconds(time: jiff::Timestamp) -> jiff::Timestamp {
-    jiff::Timestamp::from_second(time.as_second()).unwrap_or(time)
+    Time(clock::whole_seconds(clock::now()))
 }
 
 /// The seconds from one time to another, negative if `until` is earlier.

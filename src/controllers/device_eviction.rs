@@ -5,13 +5,9 @@ use crate::common::{self, Key, Room, watch_self};
 use crate::pods::{is_active, node_name};
 use api::Object;
 use api::core::{Taint, Toleration};
-use api::meta::{DeleteOptions, Preconditions};
-use api::resource::{
-    Device, DeviceRequestAllocationResult, DeviceTaint, DeviceToleration, ResourceClaim, ResourceSlice,
-    ResourceSliceSpec,
-};
+use api::resource::{Device, DeviceRequestAllocationResult, ResourceClaim, ResourceSlice, ResourceSliceSpec};
 use api::slim::Pod;
-use api::taints::covers;
+use api::taints::{covers, of_device, of_request};
 use base::clock;
 use client::{Cache, Client, Error, Next, Queue, Recorder};
 use jiff::{SignedDuration, Timestamp};
@@ -83,26 +79,6 @@ fn device<'a>(slices: &'a [&ResourceSliceSpec], of: &DeviceRequestAllocationResu
     current.flat_map(|slice| slice.devices.iter().flatten()).find(|device| device.name == of.device)
 }
 
-/// Devices are tainted as nodes are.
-fn taint(of: &DeviceTaint) -> Taint {
-    Taint {
-        key: of.key.clone(),
-        value: of.value.clone(),
-        effect: of.effect.clone(),
-        time_added: of.time_added.clone(),
-    }
-}
-
-fn toleration(of: &DeviceToleration) -> Toleration {
-    Toleration {
-        key: of.key.clone(),
-        operator: of.operator.clone(),
-        value: of.value.clone(),
-        effect: of.effect.clone(),
-        toleration_seconds: of.toleration_seconds,
-    }
-}
-
 /// When the pods of a device have to leave by a taint, if ever: the shortest toleration counts, unless one is for
 /// ever. Only a toleration of this very effect is one.
 fn leaves(taint: &Taint, tolerations: &[Toleration], noticed: Timestamp) -> Option<Timestamp> {
@@ -118,9 +94,9 @@ fn leaves(taint: &Taint, tolerations: &[Toleration], noticed: Timestamp) -> Opti
 /// When the pods of a claim have to leave, if ever: at the earliest for any of its devices.
 fn plan(claim: &ResourceClaim, slices: &[&ResourceSliceSpec], noticed: Timestamp) -> Option<Timestamp> {
     let of_device = |allocated: &DeviceRequestAllocationResult| {
-        let tolerations: Vec<_> = allocated.tolerations.iter().flatten().map(toleration).collect();
+        let tolerations: Vec<_> = allocated.tolerations.iter().flatten().map(of_request).collect();
         let taints = device(slices, allocated).into_iter().flat_map(|device| device.taints.iter().flatten());
-        let evicting = taints.map(taint).filter(|taint| taint.effect == EFFECT);
+        let evicting = taints.map(of_device).filter(|taint| taint.effect == EFFECT);
         evicting.filter_map(|taint| leaves(&taint, &tolerations, noticed)).min()
     };
     devices(claim).iter().filter_map(of_device).min()
@@ -145,10 +121,7 @@ impl Evictor {
             let why = "Device Taint manager: deleting due to NoExecute taint";
             let why = ("DeletionByDeviceTaintManager", why);
             common::disrupt(&self.client, pod, Some(why), None).await?;
-            let preconditions = Preconditions { uid: Some(pod.uid().to_owned()), ..Preconditions::default() };
-            let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
-            let deleted = self.client.delete::<Pod>(pod.namespace(), pod.name(), &options).await;
-            common::unless_gone(deleted)?;
+            common::delete_this(&self.client, &**pod).await?;
         }
         Ok(Next::Done)
     }

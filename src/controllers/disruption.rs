@@ -1,6 +1,6 @@
 //! Says of each PodDisruptionBudget how many of its pods may be evicted now.
 
-use crate::common::{Key, Room, count, seconds_between, share_of, unless_gone, whole_seconds};
+use crate::common::{Key, Room, count, seconds_between, share_of, unless_gone};
 use crate::kinds::CustomKinds;
 use crate::pods::is_ready;
 use crate::rollout;
@@ -212,7 +212,7 @@ impl Disruptions {
             _ => {}
         }
         let Plan { status, stayed, look_again_s } =
-            plan(&budget, &pods, &expected, whole_seconds(clock::now()));
+            plan(&budget, &pods, &expected, clock::whole_seconds(clock::now()));
         for pod in pods.iter().filter(|pod| stayed.iter().any(|name| *name == *pod.name())) {
             let (namespace, name) = (&key.namespace, &key.name);
             let message = format!("Pod was expected by PDB {namespace}/{name} to be deleted but it wasn't");

@@ -7,7 +7,7 @@ use crate::pod_control::PodControl;
 use crate::pods;
 use api::batch::{Job, JobStatus};
 use api::core::{Container, EnvVar, EnvVarSource, ObjectFieldSelector};
-use api::meta::{DeleteOptions, LabelSelector, Preconditions};
+use api::meta::{DeleteOptions, LabelSelector};
 use api::selector::Labels;
 use api::slim::{IGNORED_FAILURES, INDEX_FAILURES, JOB_INDEX, Pod};
 use api::{Object, core, owner_reference};
@@ -185,11 +185,8 @@ impl Jobs {
         if let Some(left_s) = u64::try_from(left_s).ok().filter(|left_s| *left_s > 0) {
             return Ok(Next::After(Duration::from_secs(left_s)));
         }
-        let options = DeleteOptions {
-            propagation_policy: Some("Foreground".to_owned()),
-            preconditions: Some(Preconditions { uid: job.metadata.uid.clone(), ..Preconditions::default() }),
-            ..DeleteOptions::default()
-        };
+        let options =
+            DeleteOptions { propagation_policy: Some("Foreground".to_owned()), ..common::this(job) };
         unless_gone(self.control.client.delete::<Job>(job.namespace(), job.name(), &options).await)?;
         Ok(Next::Done)
     }

@@ -5,12 +5,11 @@ use crate::common::{Room, unless_gone};
 use api::Object;
 use api::coordination::{Lease, LeaseSpec};
 use api::meta::{MicroTime, ObjectMeta};
-use base::clock;
+use base::{clock, random};
 use client::{Cache, Client, Error, Next, Queue};
 use jiff::{SignedDuration, Timestamp};
 use ring::digest;
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +76,7 @@ impl Identity {
     fn new(client: Client, hostname: &str) -> Self {
         let hash = digest::digest(&digest::SHA256, hostname.as_bytes());
         let name = format!("apiserver-{}", base32(&hash.as_ref()[..16]));
-        let holder = format!("{name}_{:016x}", RandomState::new().hash_one(0_u8));
+        let holder = format!("{name}_{:016x}", u64::from_ne_bytes(random::bytes()));
         Self { client, name: name.into(), holder: holder.into(), hostname: hostname.into() }
     }
 

@@ -5,7 +5,7 @@
 //! claim's uid: a restart half-way makes the same once more.
 
 use crate::binder::reference;
-use crate::common::{Key, Room, unless_gone, watch_self};
+use crate::common::{Key, Room, delete_this, unless_gone, watch_self};
 use crate::node_taints::ready;
 use crate::storage::{
     BOUND_BY_CONTROLLER, PROVISIONED_BY, PROVISIONER, SELECTED_NODE, claim_spec, class_of_claim, volume_name,
@@ -13,7 +13,6 @@ use crate::storage::{
 };
 use api::Object;
 use api::core::{Node, PersistentVolume, PersistentVolumeClaim};
-use api::meta::{DeleteOptions, Preconditions};
 use api::storage::StorageClass;
 use base::{Phase, Restart};
 use client::{Cache, Client, Error, Next, Queue, Recorder};
@@ -265,12 +264,7 @@ impl Provisioner {
                 if volume.is_deleting() {
                     return self.let_go(&volume).await;
                 }
-                let preconditions =
-                    Preconditions { uid: Some(volume.uid().to_owned()), ..Preconditions::default() };
-                let options =
-                    DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
-                let deleted = self.client.delete::<PersistentVolume>("", volume.name(), &options).await;
-                unless_gone(deleted).map(|()| Next::Done)
+                delete_this(&self.client, &*volume).await.map(|()| Next::Done)
             }
         }
     }

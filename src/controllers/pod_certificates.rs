@@ -1,9 +1,8 @@
 //! Deletes requests for pods' certificates a while after they were made, answered or not.
 
-use crate::common::{Key, Room, created, unless_gone, watch_self};
+use crate::common::{Key, Room, created, delete_this, watch_self};
 use api::Object;
 use api::k8s::api::certificates::v1beta1::PodCertificateRequest as Request;
-use api::meta::{DeleteOptions, Preconditions};
 use base::clock;
 use client::{Cache, Client, Error, Next, Queue};
 use jiff::{SignedDuration, Timestamp};
@@ -38,10 +37,7 @@ impl Cleaner {
         if !left.is_zero() {
             return Ok(Next::After(left));
         }
-        let preconditions = Preconditions { uid: Some(request.uid().to_owned()), ..Preconditions::default() };
-        let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
-        unless_gone(self.client.delete::<Request>(&key.namespace, &key.name, &options).await)?;
-        Ok(Next::Done)
+        delete_this(&self.client, &*request).await.map(|()| Next::Done)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Keeps an APIService for every group version that this server serves itself: built-in ones as they were at
 //! the start, those of custom resources as long as there are any (`kube-aggregator.kubernetes.io/automanaged`).
 
-use crate::common::{Key, Room, unless_gone};
+use crate::common::{Key, Room, this, unless_gone};
 use api::Object;
 use api::kinds::{CUSTOM, group_versions, priority};
-use api::meta::{DeleteOptions, ObjectMeta, Preconditions};
+use api::meta::ObjectMeta;
 use api::registration::{APIService, APIServiceSpec};
 use api::slim::CustomResourceDefinition;
 use client::{Cache, Client, Error, Next, Queue};
@@ -142,9 +142,7 @@ impl Registration {
             Action::Create(service) => self.client.create(&*service).await.map(drop),
             Action::Update(service) => self.client.update(&*service).await.map(drop),
             Action::Delete => {
-                let uid = current.map(|service| service.uid().to_owned());
-                let preconditions = Some(Preconditions { uid, ..Preconditions::default() });
-                let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
+                let options = current.map(|own| this(&**own)).unwrap_or_default();
                 self.client.delete::<APIService>("", &key.name, &options).await
             }
         };

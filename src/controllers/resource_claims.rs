@@ -5,9 +5,9 @@
 //! it finds it again. Devices are given back by whoever sees the last pod end: the allocation goes, and with it
 //! the finalizer that keeps an allocated claim.
 
-use crate::common::{Key, Room, unless_gone, watch_self};
+use crate::common::{Key, Room, delete_this, unless_gone, watch_self};
 use crate::pods::{is_finished, node_name};
-use api::meta::{DeleteOptions, ObjectMeta, OwnerReference, Preconditions};
+use api::meta::{ObjectMeta, OwnerReference};
 use api::resource::{
     ResourceClaim, ResourceClaimConsumerReference, ResourceClaimStatus, ResourceClaimTemplate,
 };
@@ -364,9 +364,7 @@ impl Claims {
         if claim.is_deleting() || pod.is_none_or(|pod| pod.uid() == owner.uid && !is_done(&pod)) {
             return Ok(());
         }
-        let preconditions = Preconditions { uid: Some(claim.uid().to_owned()), ..Preconditions::default() };
-        let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
-        unless_gone(self.client.delete::<ResourceClaim>(claim.namespace(), claim.name(), &options).await)
+        delete_this(&self.client, claim).await
     }
 }
 

@@ -7,31 +7,21 @@ use crate::common::{Room, unless_gone};
 use api::Object;
 use api::core::{ConfigMap, Secret, ServiceAccount};
 use api::meta::{DeleteOptions, ObjectMeta, Preconditions};
+use api::secrets::{ACCOUNT, ACCOUNT_UID, INVALID_SINCE, LAST_USED, NAMING, TOKEN, TRACKING, day, mentions};
 use base::clock;
 use client::{Cache, Client, Error, Next, Patch, Queue};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-const TYPE: &str = "kubernetes.io/service-account-token";
-const ACCOUNT: &str = "kubernetes.io/service-account.name";
-const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
-const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
-const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
-/// Says since when uses are noted.
-const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 const NAMESPACE: &str = "kube-system";
 const SINCE: &str = "since";
 /// For how long a token may be unused, and refused (`--legacy-service-account-token-clean-up-period`).
 const LIMIT: SignedDuration = SignedDuration::from_hours(365 * 24);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A day as labels have it.
-fn day(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d").to_string()
-}
 
 fn read_day(text: &str) -> Option<Date> {
     Date::strptime("%Y-%m-%d", text).ok()
@@ -73,30 +63,6 @@ fn is_known(since: Date, now: Timestamp) -> bool {
     whole.and_then(|day| day.timestamp().checked_add(LIMIT)).is_ok_and(|end| end <= now)
 }
 
-/// The names of Secrets in what a pod says, wherever it says them.
-fn secrets_of(pod: &Value, into: &mut BTreeSet<String>) {
-    match pod {
-        Value::Array(items) => items.iter().for_each(|item| secrets_of(item, into)),
-        Value::Object(fields) => {
-            for (field, value) in fields {
-                let name = |of: &Value| of["name"].as_str().map(str::to_owned);
-                match field.as_str() {
-                    "secretName" => into.extend(value.as_str().map(str::to_owned)),
-                    "secretRef" | "secretKeyRef" | "secret" | "nodePublishSecretRef" => {
-                        into.extend(name(value))
-                    }
-                    "imagePullSecrets" => {
-                        into.extend(value.as_array().into_iter().flatten().filter_map(name))
-                    }
-                    _ => {}
-                }
-                secrets_of(value, into);
-            }
-        }
-        _ => {}
-    }
-}
-
 #[derive(Clone)]
 struct Cleaner {
     client: Client,
@@ -107,7 +73,7 @@ struct Cleaner {
 pub(crate) fn start(room: &Room) {
     let cleaner = Cleaner {
         client: room.client.clone(),
-        secrets: room.caches.selected("", &format!("type={TYPE}")),
+        secrets: room.caches.selected("", &format!("type={TOKEN}")),
         accounts: room.caches.of(),
     };
     let queue = Queue::new("unused account tokens");
@@ -131,20 +97,20 @@ impl Cleaner {
     }
 
     async fn clean(&self, now: Timestamp) -> Result<(), Error> {
-        let mut mounted: HashMap<String, BTreeSet<String>> = HashMap::new();
+        let mut pods: HashMap<String, Value> = HashMap::new();
         for secret in self.secrets.snapshot().iter() {
             let step = plan(secret, self.account(secret).as_deref(), now);
             if step == Step::Keep {
                 continue;
             }
             let namespace = secret.namespace();
-            if !mounted.contains_key(namespace) {
-                let pods: Value = self.client.read(&format!("/api/v1/namespaces/{namespace}/pods")).await?;
-                let mut names = BTreeSet::new();
-                secrets_of(&pods["items"], &mut names);
-                mounted.insert(namespace.to_owned(), names);
-            }
-            if mounted.get(namespace).is_none_or(|names| !names.contains(secret.name())) {
+            let pods = match pods.entry(namespace.to_owned()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(free) => {
+                    free.insert(self.client.read(&format!("/api/v1/namespaces/{namespace}/pods")).await?)
+                }
+            };
+            if !mentions(&pods["items"], &NAMING, secret.name()) {
                 unless_gone(self.carry_out(&step, secret, now).await)?;
             }
         }
@@ -290,21 +256,5 @@ mod tests {
         assert_eq!((invalid, gone), (Some(466), Some(832)));
         // Before uses were noted for a year and the day on which that began nobody can tell.
         assert!(!is_known(since, at(365)) && is_known(since, at(366)));
-    }
-
-    #[test]
-    fn secrets_are_found_wherever_pods_name_them() {
-        let pod = json!({"spec": {"imagePullSecrets": [{"name": "pull"}], "volumes": [
-            {"name": "a", "secret": {"secretName": "volume"}},
-            {"name": "b", "projected": {"sources": [{"secret": {"name": "projected"}}]}},
-            {"name": "c", "csi": {"nodePublishSecretRef": {"name": "publish"}}}],
-            "containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "all"}}],
-                "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}]}]}});
-        let mut names = BTreeSet::new();
-        secrets_of(&json!([pod]), &mut names);
-        assert_eq!(
-            names.into_iter().collect::<Vec<_>>(),
-            ["all", "key", "projected", "publish", "pull", "volume"]
-        );
     }
 }

@@ -8,6 +8,7 @@ use crate::runner::{Scheduler, node_of, profile_of};
 use crate::storage::{SELECTED_NODE, annotation, is_bound};
 use api::Object;
 use api::core::{PersistentVolume, PersistentVolumeClaim};
+use api::meta::Time;
 use api::resource::ResourceClaim;
 use api::slim::Pod;
 use base::{Supervisor, clock};
@@ -267,7 +268,7 @@ impl Binder {
         let since = known.filter(|known| &*known.status == "False");
         let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": message,
             "observedGeneration": pod.metadata.generation, "lastProbeTime": null,
-            "lastTransitionTime": since.map_or_else(now, |known| json!(known.last_transition_time))});
+            "lastTransitionTime": since.map_or_else(|| json!(now()), |known| json!(known.last_transition_time))});
         let mut status = json!({"conditions": [condition]});
         if told != nominated.unwrap_or_default() {
             status["nominatedNodeName"] = json!(nominated);
@@ -324,8 +325,7 @@ fn cut(message: &str) -> String {
     format!("{}{END}", &message[..message.floor_char_boundary(NOTE_BYTES - END.len())])
 }
 
-/// The time in whole seconds, as the API has it.
-fn now() -> Value {
-    let now = clock::now();
-    json!(api::meta::Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now)))
+/// The time as the API has it.
+pub(crate) fn now() -> Time {
+    Time(clock::whole_seconds(clock::now()))
 }

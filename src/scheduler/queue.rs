@@ -182,17 +182,19 @@ impl Queue {
         waiting.rank = (Reverse(waiting.wanted.ask.priority), self.came);
         waiting.failures = waiting.failures.saturating_add(1);
         let ready = now + self.backoffs.after(waiting.failures);
-        let flush = now + LONGEST_WAIT;
-        waiting.state = State::Unschedulable { plugins, ready, flush };
-        self.parked.insert(key.clone());
-        self.flush.get_or_insert(flush);
+        self.park(key, plugins, (now, ready));
     }
 
     /// It was not even tried: what it needs is not there yet.
     pub(crate) fn hold(&mut self, key: &Key, plugins: PluginSet, now: Instant) {
+        self.park(key, plugins, (now, now));
+    }
+
+    /// Until something happens, and then not before `ready`.
+    fn park(&mut self, key: &Key, plugins: PluginSet, (now, ready): (Instant, Instant)) {
         let Some(waiting) = self.waiting.get_mut(key) else { return };
         let flush = now + LONGEST_WAIT;
-        waiting.state = State::Unschedulable { plugins, ready: now, flush };
+        waiting.state = State::Unschedulable { plugins, ready, flush };
         self.parked.insert(key.clone());
         self.flush.get_or_insert(flush);
     }

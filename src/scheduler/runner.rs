@@ -383,22 +383,19 @@ impl State {
             let limit = profile.args.devices_limit;
             let has_devices = profile.has_filter(DEVICES);
             let devices = has_devices.then(|| world.devices(&wanted, limit, &mut self.cluster.texts));
-            match devices.transpose() {
+            let devices = match devices.transpose() {
                 Err(Blocked::Waiting) => {
                     let mut plugins = PluginSet::default();
                     plugins.insert(crate::profile::plugin(DEVICES));
                     self.queue.hold(&wanted.key, plugins, now);
+                    continue;
                 }
-                Err(Blocked::Unfit(why)) => {
-                    let decision = self.decide_with((profile, &wanted), Err(why), world, now);
-                    return Some((wanted, decision));
-                }
-                Ok(devices) => {
-                    let decision =
-                        self.decide_with((profile, &wanted), Ok(devices.flatten().as_ref()), world, now);
-                    return Some((wanted, decision));
-                }
-            }
+                Err(Blocked::Unfit(why)) => Err(why),
+                Ok(devices) => Ok(devices.flatten()),
+            };
+            let devices = devices.as_ref().map(Option::as_ref).map_err(Clone::clone);
+            let decision = self.decide_with((profile, &wanted), devices, world, now);
+            return Some((wanted, decision));
         }
     }
 

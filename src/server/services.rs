@@ -1,7 +1,8 @@
 //! Where services lead: to the ready endpoints of their slices.
 
-use crate::registry::{Records, decoded, random};
+use crate::registry::{Records, decoded};
 use api::kinds::{Kind, by_kind};
+use base::random;
 use serde_json::Value;
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -81,7 +82,7 @@ pub(crate) fn endpoint(
         .filter(|record| record.index.label(SERVICE_LABEL) == Some(name))
         .filter_map(|record| decoded(record).ok());
     let mut ready: Vec<(String, u16)> = own.flat_map(|slice| endpoints(&slice, port, among)).collect();
-    let chosen = usize::from(u16::from_le_bytes(random())).checked_rem(ready.len())?;
+    let chosen = usize::from(u16::from_le_bytes(random::bytes())).checked_rem(ready.len())?;
     Some(ready.swap_remove(chosen))
 }
 

@@ -19,7 +19,7 @@ use client::Cache;
 use cri::{ContainerState, NamespaceMode, PodSandboxState};
 use net::Cidr;
 use prost::Message;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -98,17 +98,17 @@ impl State {
     fn addresses(&self, spare: Cidr) -> Vec<IpAddr> {
         let ready =
             self.sandboxes.values().filter(|sandbox| sandbox.state() == PodSandboxState::SandboxReady);
-        let networks: Vec<&cri::PodSandboxNetworkStatus> =
-            ready.filter_map(|sandbox| sandbox.network.as_ref()).collect();
-        let is_taken = |address: &str| {
-            networks.iter().any(|network| {
-                network.ip == address || network.additional_ips.iter().any(|more| more.ip == address)
+        let taken: HashSet<&str> = ready
+            .filter_map(|sandbox| sandbox.network.as_ref())
+            .flat_map(|network| {
+                [&network.ip].into_iter().chain(network.additional_ips.iter().map(|more| &more.ip))
             })
-        };
+            .map(String::as_str)
+            .collect();
         // The first of a block names it, the second is the node's own.
         let free = |block: &Cidr| {
             let last = block.size().saturating_sub(1);
-            (2..last).filter_map(|at| block.nth(at)).find(|address| !is_taken(&address.to_string()))
+            (2..last).filter_map(|at| block.nth(at)).find(|address| !taken.contains(&*address.to_string()))
         };
         let own: Vec<IpAddr> = self.blocks.iter().filter_map(free).collect();
         if own.is_empty() { free(&spare).into_iter().collect() } else { own }

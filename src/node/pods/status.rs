@@ -11,6 +11,7 @@ use api::core::{
     VolumeMountStatus,
 };
 use api::meta::Time;
+use base::clock;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -41,7 +42,7 @@ pub(crate) struct Input<'a> {
 
 /// A time as the API carries it, in whole seconds.
 pub(crate) fn seconds(time: Timestamp) -> Time {
-    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+    Time(clock::whole_seconds(time))
 }
 
 fn time(ns: i64) -> Option<Time> {

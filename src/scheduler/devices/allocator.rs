@@ -10,6 +10,7 @@ use super::selectors::Programs;
 use crate::nodes::Facts;
 use api::quantity::Amount;
 use api::resource::{DeviceCounterConsumption, DeviceTaint, DeviceToleration};
+use api::taints::{covers, of_device, of_request};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -429,20 +430,9 @@ fn change(left: &mut BTreeMap<String, Amounts>, consumed: &DeviceCounterConsumpt
 /// A taint keeps the device from being given away.
 fn is_tainted(taints: Option<&[DeviceTaint]>, tolerations: &[DeviceToleration]) -> bool {
     let keeps = |taint: &&DeviceTaint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-    let mut keeping = taints.unwrap_or_default().iter().filter(keeps);
-    keeping.any(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
-}
-
-fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let is_or_any =
-        |own: &Option<String>, of: &str| own.as_deref().is_none_or(|own| own.is_empty() || own == of);
-    is_or_any(&toleration.effect, &taint.effect)
-        && is_or_any(&toleration.key, &taint.key)
-        && match toleration.operator.as_deref().unwrap_or("Equal") {
-            "Exists" => true,
-            "Equal" | "" => {
-                toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-            }
-            _ => false,
-        }
+    let tolerates = |taint: &DeviceTaint| {
+        let taint = of_device(taint);
+        tolerations.iter().any(|toleration| covers(&of_request(toleration), &taint))
+    };
+    taints.unwrap_or_default().iter().filter(keeps).any(|taint| !tolerates(taint))
 }

@@ -39,10 +39,9 @@ pub(crate) struct Ledger {
     shared: HashMap<Arc<str>, (usize, Amounts)>,
 }
 
-fn results(allocation: &AllocationResult) -> impl Iterator<Item = &DeviceRequestAllocationResult> {
-    let results = allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten());
-    // Who only looks after a device takes nothing of it.
-    results.filter(|result| result.admin_access != Some(true))
+/// The devices of a claim.
+pub(super) fn results(allocation: &AllocationResult) -> impl Iterator<Item = &DeviceRequestAllocationResult> {
+    allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten())
 }
 
 pub(super) fn amount(quantity: &api::Quantity) -> Amount {
@@ -71,7 +70,8 @@ impl Ledger {
     }
 
     fn count(&mut self, allocation: &AllocationResult, sign: i64) {
-        for result in results(allocation) {
+        // Who only looks after a device takes nothing of it.
+        for result in results(allocation).filter(|result| result.admin_access != Some(true)) {
             let id = device_id(&result.driver, &result.pool, &result.device);
             let left = if result.share_id.is_some() {
                 let (claims, taken) = self.shared.entry(id.clone()).or_default();

@@ -27,12 +27,10 @@ use crate::nodes::{Facts, NodeSelector};
 use allocator::{Failure, Matches, Search};
 use api::Object;
 use api::meta::Condition;
-use api::resource::{
-    AllocatedDeviceStatus, AllocationResult, DeviceRequest, DeviceRequestAllocationResult, ResourceClaim,
-};
+use api::resource::{AllocatedDeviceStatus, AllocationResult, DeviceRequest, ResourceClaim};
 use api::slim::Pod;
 use jiff::{SignedDuration, Timestamp};
-use ledger::Ledger;
+use ledger::{Ledger, results};
 use requests::{Asked, path};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -273,8 +271,7 @@ fn pod_claim(
 }
 
 fn alternatives(asked: &Asked, allocation: &AllocationResult) -> i64 {
-    let given = || allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten());
-    let has = |name: &str| given().any(|result| result.request == name);
+    let has = |name: &str| results(allocation).any(|result| result.request == name);
     let requests: &[DeviceRequest] =
         asked.claim.spec.devices.as_ref().and_then(|devices| devices.requests.as_deref()).unwrap_or_default();
     let points = requests.iter().flat_map(|request| {
@@ -284,14 +281,12 @@ fn alternatives(asked: &Asked, allocation: &AllocationResult) -> i64 {
     points.map(|(at, _)| i64::try_from(FIRST_ALTERNATIVE.saturating_sub(at)).unwrap_or(0)).sum()
 }
 
-fn results(claim: &ResourceClaim) -> impl Iterator<Item = &DeviceRequestAllocationResult> {
-    let devices = allocation(claim).and_then(|allocation| allocation.devices.as_ref());
-    devices.into_iter().flat_map(|devices| devices.results.iter().flatten())
-}
-
 /// Some of its devices have to be bound by others before a pod may use them.
 fn binds(claim: &ResourceClaim) -> bool {
-    results(claim).any(|result| result.binding_conditions.as_ref().is_some_and(|all| !all.is_empty()))
+    allocation(claim)
+        .into_iter()
+        .flat_map(results)
+        .any(|result| result.binding_conditions.as_ref().is_some_and(|all| !all.is_empty()))
 }
 
 /// How far the devices of a claim are.
@@ -303,11 +298,9 @@ enum Binding {
 }
 
 fn binding(claim: &ResourceClaim) -> Binding {
-    if allocation(claim).is_none() {
-        return Binding::Pending;
-    }
+    let Some(allocation) = allocation(claim) else { return Binding::Pending };
     let mut all = Binding::Ready;
-    for result in results(claim).filter(|result| result.binding_conditions.is_some()) {
+    for result in results(allocation).filter(|result| result.binding_conditions.is_some()) {
         let told = claim.status.iter().flat_map(|status| status.devices.iter().flatten());
         let is_it = |told: &&AllocatedDeviceStatus| {
             (&told.driver, &told.pool, &told.device) == (&result.driver, &result.pool, &result.device)

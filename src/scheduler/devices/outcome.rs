@@ -8,7 +8,7 @@ use api::resource::{
     AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClaimConfiguration,
     DeviceRequestAllocationResult,
 };
-use std::hash::{BuildHasher, RandomState};
+use base::random;
 
 /// The allocation of a claim on a node.
 pub(super) fn allocation(asked: &Asked, gain: &Gain<'_>, node: &str) -> AllocationResult {
@@ -39,22 +39,9 @@ fn result(given: &Given<'_>) -> DeviceRequestAllocationResult {
         tolerations: Some(tolerations.clone()).filter(|all| !all.is_empty()),
         binding_conditions: device.binding_conditions.clone(),
         binding_failure_conditions: device.binding_failure_conditions.clone(),
-        share_id: given.share.as_ref().map(|_| new_id()),
+        share_id: given.share.as_ref().map(|_| random::uuid()),
         consumed_capacity: given.share.as_ref().map(|_| consumed.collect()),
     }
-}
-
-/// A random UUID (RFC 9562, version 4).
-fn new_id() -> String {
-    let half = || RandomState::new().hash_one(0_u8);
-    let (high, low) = (half(), half());
-    let (third, fourth) = (high & 0xfff, low >> 48 & 0x3fff | 0x8000);
-    format!(
-        "{:08x}-{:04x}-4{third:03x}-{fourth:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        low & 0xffff_ffff_ffff
-    )
 }
 
 /// Of the classes first, then of the claim.

@@ -1,6 +1,6 @@
 //! Which devices a class or request means: CEL over the variable `device`.
 
-use api::quantity::Amount;
+use super::ledger::amount;
 use api::resource::{Device, DeviceAttribute, DeviceSelector};
 use cel::{Environment, Issue, Program, Type, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -61,6 +61,7 @@ impl Programs {
         (driver, device): (&str, &Device),
         whose: &str,
     ) -> Result<bool, String> {
+        let mut bindings = None;
         for (at, selector) in selectors.iter().enumerate() {
             let expression = selector.cel.as_ref().map_or("", |cel| cel.expression.as_str());
             let compiled = self.of(expression);
@@ -69,8 +70,11 @@ impl Programs {
                 .as_ref()
                 .map_err(|why| format!("{whose}: selector #{at}: CEL compile error: {why}"))?;
             let told = |why: String| format!("{whose}: selector #{at}: CEL runtime error: {why}");
-            let bindings = [described(driver, device).map_err(told)?];
-            match program.evaluate(&bindings, MOST_COST).0 {
+            let bindings = match &bindings {
+                Some(known) => known,
+                None => bindings.insert([described(driver, device).map_err(told)?]),
+            };
+            match program.evaluate(bindings, MOST_COST).0 {
                 Ok(Value::Bool(true)) => {}
                 Ok(Value::Bool(false)) => return Ok(false),
                 Ok(other) => {
@@ -111,10 +115,11 @@ fn by_domain<'v>(
 /// `device` as expressions see it.
 fn described(driver: &str, device: &Device) -> Result<Value<'static>, String> {
     let attributes = device.attributes.iter().flatten().map(|(name, of)| (name, attribute(of)));
-    let capacity = device.capacity.iter().flatten().map(|(name, capacity)| {
-        let amount = api::quantity::parse(&capacity.value.0).unwrap_or(Amount::units(0));
-        (name, Ok(Value::quantity(amount)))
-    });
+    let capacity = device
+        .capacity
+        .iter()
+        .flatten()
+        .map(|(name, capacity)| (name, Ok(Value::quantity(amount(&capacity.value)))));
     let shared = device.allow_multiple_allocations == Some(true);
     Ok(Value::map([
         ("driver".into(), Value::text(driver)),

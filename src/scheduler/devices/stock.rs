@@ -18,6 +18,8 @@ pub(crate) struct Stock {
     pub(super) inventory: Arc<Inventory>,
     pub(super) ledger: Arc<Mutex<Ledger>>,
     pub(super) programs: Arc<Programs>,
+    /// The revision of the slices that it is of.
+    at: Option<u64>,
 }
 
 impl Stock {
@@ -37,19 +39,12 @@ pub(crate) struct DeviceCaches {
     pub(crate) classes: Cache<DeviceClass>,
     pub(crate) slices: Cache<ResourceSlice>,
     stock: Mutex<Stock>,
-    /// The revision of the slices that the stock is of.
-    at: Mutex<Option<u64>>,
 }
 
 impl DeviceCaches {
     pub(crate) fn new(caches: &Caches) -> Self {
-        let own = Self {
-            claims: caches.of(),
-            classes: caches.of(),
-            slices: caches.of(),
-            stock: Mutex::default(),
-            at: Mutex::default(),
-        };
+        let own =
+            Self { claims: caches.of(), classes: caches.of(), slices: caches.of(), stock: Mutex::default() };
         let stock = own.current();
         own.claims.on_change(move |change| {
             stock.ledger().tell(change.object(), change.new.is_some());
@@ -70,11 +65,10 @@ impl DeviceCaches {
     /// What there is now.
     fn stock(&self, texts: &mut Texts) -> Stock {
         let slices = self.slices.snapshot();
-        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
-        if *at != Some(slices.revision()) {
-            *stock = stock.with(slices.iter(), texts);
-            *at = Some(slices.revision());
+        let at = Some(slices.revision());
+        if stock.at != at {
+            *stock = Stock { at, ..stock.with(slices.iter(), texts) };
         }
         stock.clone()
     }

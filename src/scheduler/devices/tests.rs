@@ -4,7 +4,7 @@
 use super::*;
 use crate::tests::{node, pod, yaml};
 use api::core::Node;
-use api::resource::{DeviceClass, ResourceSlice};
+use api::resource::{DeviceClass, DeviceRequestAllocationResult, ResourceSlice};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

@@ -2,13 +2,12 @@
 
 use super::requests::path;
 use super::{Binding, DeviceCaches, Reserved, allocation, binding, binds, is_reserved_for, overdue};
+use crate::binder::now;
 use api::Object;
-use api::meta::Time;
 use api::resource::{ResourceClaim, ResourceClaimConsumerReference};
 use api::slim::Pod;
 use base::clock;
 use client::{Client, Error, Patch};
-use jiff::Timestamp;
 use serde_json::json;
 use std::time::Duration;
 
@@ -106,12 +105,6 @@ async fn reserve_one(
         uid: pod.uid().to_owned(),
     });
     client.update_status(&claim).await.map_err(|error| Failed::at(what, &path, &error))
-}
-
-/// The time in whole seconds, as the API has it.
-fn now() -> Time {
-    let now = clock::now();
-    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 
 /// Some of the devices have to be bound by others first.

@@ -2,6 +2,7 @@
 
 use super::{Attributes, User};
 use crate::registry::{Records, read};
+use api::secrets::{NAMING, mentions};
 use serde_json::Value;
 
 const GROUP: &str = "system:nodes";
@@ -100,9 +101,7 @@ impl NodeAuthorizer {
 /// Whether a pod's spec names the object anywhere in the fields that refer to its kind.
 fn refers(spec: &Value, resource: &str, name: &str) -> bool {
     let keys: &[&str] = match resource {
-        "secrets" => {
-            &["secretName", "secretRef", "secretKeyRef", "secret", "imagePullSecrets", "nodePublishSecretRef"]
-        }
+        "secrets" => &NAMING,
         "configmaps" => &["configMap", "configMapRef", "configMapKeyRef"],
         "persistentvolumeclaims" => &["claimName"],
         _ => &["serviceAccountName"],
@@ -118,19 +117,6 @@ fn owns(pod: &Value, claim: &str) -> bool {
     volume.is_some_and(|volume| {
         volumes.into_iter().any(|own| own["name"] == volume && !own["ephemeral"].is_null())
     })
-}
-
-fn mentions(value: &Value, keys: &[&str], name: &str) -> bool {
-    match value {
-        Value::Object(map) => map.iter().any(|(key, value)| {
-            let named = |value: &Value| value == name || value["name"] == name || value["secretName"] == name;
-            let hit = keys.contains(&key.as_str())
-                && (named(value) || value.as_array().is_some_and(|items| items.iter().any(named)));
-            hit || mentions(value, keys, name)
-        }),
-        Value::Array(items) => items.iter().any(|item| mentions(item, keys, name)),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

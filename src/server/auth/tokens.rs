@@ -108,7 +108,7 @@ impl ServiceAccountKeys {
             "iat": now,
             "nbf": now,
             "exp": now + good_for_s,
-            "jti": crate::registry::new_uid(),
+            "jti": base::random::uuid(),
             "kubernetes.io": private,
         });
         Ok((self.sign(&claims)?, expires))

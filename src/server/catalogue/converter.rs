@@ -3,7 +3,7 @@
 
 use super::definitions::Defined;
 use crate::caller::Caller;
-use crate::registry::{Records, new_uid};
+use crate::registry::Records;
 use api::custom::Conversion;
 use api::kinds::Kind;
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ impl Converters {
         let failed = |why: String| format!("conversion webhook for {of} failed: {why}");
         let version = reviewed.iter().find(|version| matches!(version.as_str(), "v1" | "v1beta1"));
         let version = version.ok_or("no supported conversion review versions")?;
-        let uid = new_uid();
+        let uid = base::random::uuid();
         let sent: Vec<&Value> = others.iter().map(|at| &objects[*at]).collect();
         let question = json!({"kind": "ConversionReview", "apiVersion": format!("{GROUP}/{version}"),
             "request": {"uid": uid, "desiredAPIVersion": wanted, "objects": sent}});

@@ -247,8 +247,7 @@ fn marked(strategy: &Strategy, old: &Value, options: &DeleteOptions) -> Value {
 }
 
 fn set_deletion(object: &mut Value, from: jiff::Timestamp, grace_s: i64) {
-    let ends = from + SignedDuration::from_secs(grace_s);
-    let ends = jiff::Timestamp::from_second(ends.as_second()).unwrap_or(ends);
+    let ends = clock::whole_seconds(from + SignedDuration::from_secs(grace_s));
     object["metadata"]["deletionTimestamp"] = Value::from(ends.to_string());
     object["metadata"]["deletionGracePeriodSeconds"] = Value::from(grace_s);
 }

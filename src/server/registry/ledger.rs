@@ -379,7 +379,7 @@ mod tests {
     }
 
     async fn world(hard: &Value) -> World {
-        let folder = std::env::temp_dir().join(format!("knarr-ledger-{}", super::super::new_uid()));
+        let folder = std::env::temp_dir().join(format!("knarr-ledger-{}", base::random::uuid()));
         let supervisor = base::Supervisor::new();
         let records = Records::open(store::Config::new(folder.join("state.db")), &supervisor).await.unwrap();
         let quota = json!({"metadata": {"name": "q", "uid": "u"}, "spec": {"hard": hard}});

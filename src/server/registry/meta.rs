@@ -3,7 +3,7 @@
 use api::kinds::Kind;
 use api::status::Refusal;
 use base::clock;
-use ring::rand::{SecureRandom, SystemRandom};
+use base::random::{bytes, uuid};
 use serde_json::{Value, json};
 
 /// Letters of generated suffixes: no vowels, and none that look like another.
@@ -12,33 +12,17 @@ const SUFFIX: usize = 5;
 /// The longest base that leaves room for the suffix in a label.
 const LONGEST_BASE: usize = 63 - SUFFIX;
 
-pub(crate) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).expect("the system's random source works");
-    bytes
-}
-
-/// A random UUID (RFC 9562, version 4).
-pub(crate) fn new_uid() -> String {
-    let mut b: [u8; 16] = random();
-    b[6] = (b[6] & 0x0f) | 0x40;
-    b[8] = (b[8] & 0x3f) | 0x80;
-    let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
-}
-
 /// `metadata.generateName` with a random suffix.
 pub(crate) fn generated_name(base: &str) -> String {
     let base = &base[..base.floor_char_boundary(base.len().min(LONGEST_BASE))];
     let suffix =
-        random::<SUFFIX>().into_iter().map(|byte| char::from(LETTERS[usize::from(byte) % LETTERS.len()]));
+        bytes::<SUFFIX>().into_iter().map(|byte| char::from(LETTERS[usize::from(byte) % LETTERS.len()]));
     base.chars().chain(suffix).collect()
 }
 
 /// The present time as objects carry it: whole seconds (RFC 3339).
 pub(crate) fn timestamp() -> String {
-    let now = clock::now();
-    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+    clock::whole_seconds(clock::now()).to_string()
 }
 
 /// Makes sure that `metadata` is there and its namespace is the path's.
@@ -92,7 +76,7 @@ pub(crate) fn identify(object: &mut Value, generation: bool) {
     if meta.get("name").and_then(Value::as_str).unwrap_or_default().is_empty() && !base.is_empty() {
         meta.insert("name".to_owned(), Value::from(generated_name(base)));
     }
-    meta.insert("uid".to_owned(), Value::from(new_uid()));
+    meta.insert("uid".to_owned(), Value::from(uuid()));
     meta.insert("creationTimestamp".to_owned(), Value::from(timestamp()));
     if generation {
         meta.insert("generation".to_owned(), Value::from(1));
@@ -127,11 +111,5 @@ mod tests {
         assert_eq!(generated_name(&"a".repeat(80)).len(), 63);
         let name = generated_name("web-");
         assert!(name.starts_with("web-") && name.len() == 9 && name != generated_name("web-"));
-    }
-
-    #[test]
-    fn uids_are_uuids() {
-        let uid = new_uid();
-        assert_eq!((uid.len(), &uid[14..15]), (36, "4"));
     }
 }

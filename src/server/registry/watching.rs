@@ -2,7 +2,6 @@
 
 use super::index::NODE;
 use super::list::{asked_revision, initial_events, name_selected, selection, too_new};
-use super::meta::random;
 use super::render::in_protobuf;
 use super::usage::Watching;
 use super::{Index, Record, Records, Registry, Rendering, Selection};
@@ -13,7 +12,7 @@ use api::kinds::Kind;
 use api::schema::protobuf::encode_event;
 use api::selector::Fields;
 use api::status::Refusal;
-use base::{Body, BodyError, Shutdown, clock};
+use base::{Body, BodyError, Shutdown, clock, random};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -68,7 +67,7 @@ impl WatchOptions {
             (Some(false), "" | "0") => Start::Now,
             _ => Start::After(revision),
         };
-        let jitter_s = u64::from(u16::from_le_bytes(random())) % SHORTEST_S;
+        let jitter_s = u64::from(u16::from_le_bytes(random::bytes())) % SHORTEST_S;
         let lasts_s =
             query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0).unwrap_or(SHORTEST_S + jitter_s);
         Ok(Self {

@@ -1,6 +1,7 @@
 //! ConfigMaps, Secrets, service accounts.
 
 use super::{PLAIN, Strategy, default_zero, items_mut, text};
+use api::secrets::{ACCOUNT, TOKEN};
 use api::validate::{At, Error, config_key, go_kind, go_syntax};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -77,8 +78,6 @@ fn fixed(new: &At, old: &Value, fields: &[&str]) {
     }
 }
 
-const ACCOUNT: &str = "kubernetes.io/service-account.name";
-
 fn secret(secret: &At) {
     let data = secret.get("data");
     let mut size = 0;
@@ -90,7 +89,7 @@ fn secret(secret: &At) {
         data.report(|path| Error::too_long(path, DATA_BYTES));
     }
     match secret.get("type").text() {
-        "kubernetes.io/service-account-token" => {
+        TOKEN => {
             let annotations = secret.get("metadata.annotations");
             annotations.key(ACCOUNT).need();
         }

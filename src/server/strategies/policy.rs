@@ -136,7 +136,7 @@ const AMOUNTS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimit
 pub(super) const LIMIT_RANGE: Strategy = Strategy {
     prepare_create: |range| {
         if range["metadata"]["name"].as_str().unwrap_or_default().is_empty() {
-            range["metadata"]["name"] = json!(crate::registry::new_uid());
+            range["metadata"]["name"] = json!(base::random::uuid());
         }
     },
     default: |range| {

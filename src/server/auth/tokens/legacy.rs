@@ -3,10 +3,11 @@
 
 use super::{ServiceAccountKeys, TokenAuthenticator, User, service_account_groups};
 use crate::registry::Records;
+use api::secrets::{INVALID_SINCE, LAST_USED, day};
 use base::clock;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -14,15 +15,8 @@ use tokio::sync::Notify;
 
 pub(super) const ISSUER: &str = "kubernetes/serviceaccount";
 const CLAIM: &str = "kubernetes.io/serviceaccount";
-const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
-const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 /// Uses that are not noted yet; more of them are noted with a later use.
 const USES: usize = 1000;
-
-/// A day as labels have it.
-pub(crate) fn day(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d").to_string()
-}
 
 /// The Secrets whose tokens were used and do not say so, by namespace and name.
 #[derive(Default)]

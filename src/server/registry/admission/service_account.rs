@@ -4,6 +4,7 @@
 use super::super::meta::generated_name;
 use super::view::row;
 use super::{Request, STEP as PLAIN, Step, Verdict, items, items_mut, push, text};
+use api::secrets::NAMING;
 use api::status::Refusal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -103,12 +104,10 @@ fn mirror(request: &Request, pod: &Value) -> Verdict {
 
 /// Whether a pod names a secret anywhere.
 pub(super) fn names_secrets(spec: &Value) -> bool {
-    const SOURCES: [&str; 6] =
-        ["secretRef", "secretKeyRef", "nodePublishSecretRef", "secretName", "secret", "imagePullSecrets"];
     match spec {
         Value::Object(fields) => fields.iter().any(|(name, value)| {
             let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-            (SOURCES.contains(&name.as_str()) && !empty) || names_secrets(value)
+            (NAMING.contains(&name.as_str()) && !empty) || names_secrets(value)
         }),
         Value::Array(list) => list.iter().any(names_secrets),
         _ => false,

@@ -2,8 +2,9 @@
 
 use super::super::text;
 use super::addresses_of;
-use crate::registry::{Index, Records, encode, new_uid, note_maker, read, timestamp};
+use crate::registry::{Index, Records, encode, note_maker, read, timestamp};
 use api::kinds::{Kind, by_kind};
+use base::random;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -25,7 +26,7 @@ fn object(address: Ipv4Addr, namespace: &str, service: &str) -> Value {
     let mut object = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {
-            "name": address.to_string(), "uid": new_uid(), "creationTimestamp": timestamp(),
+            "name": address.to_string(), "uid": random::uuid(), "creationTimestamp": timestamp(),
             "labels": {"ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": MANAGER},
         },
         "spec": {"parentRef": {"resource": "services", "namespace": namespace, "name": service}},

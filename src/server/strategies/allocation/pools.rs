@@ -1,7 +1,8 @@
 //! Where addresses and ports come from: blocks, and their two bands (KEP-3070, KEP-3668).
 
 use super::super::{items, text};
-use crate::registry::{Index, Records, random, read};
+use crate::registry::{Index, Records, read};
+use base::random;
 use serde_json::Value;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -59,7 +60,7 @@ impl Bands {
     /// gave up is not soon used again.
     pub(super) fn offsets(self) -> impl Iterator<Item = u32> {
         let turned = |first: u32, size: u32| {
-            let start = u32::from_le_bytes(random()) % size.max(1);
+            let start = u32::from_le_bytes(random::bytes()) % size.max(1);
             (0..size).map(move |step| first + (start + step) % size)
         };
         turned(self.lower, self.size - self.lower).chain(turned(0, self.lower))

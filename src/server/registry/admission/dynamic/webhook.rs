@@ -8,7 +8,6 @@ use super::sight::Sight;
 use super::variables::Variables;
 use crate::caller::Caller;
 use crate::registry::admission::text;
-use crate::registry::new_uid;
 use api::status::Refusal;
 use cel::{Environment, Type};
 use serde_json::Value;
@@ -98,7 +97,7 @@ impl Webhook {
             return Err(format!("could not create admission objects: {why}"));
         }
         let caller = self.caller.as_ref().map_err(|why| format!("could not get REST client: {why}"))?;
-        let uid = new_uid();
+        let uid = base::random::uuid();
         let question = review::question(sight, &uid, self.version);
         let answer = caller.post(&question, self.timeout).await;
         let answer = answer.map_err(|why| format!("failed to call webhook: {why}"))?;

@@ -1,0 +1,30 @@
+//! Randomness, of the system's source.
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// Random bytes.
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).expect("the system's random source works");
+    bytes
+}
+
+/// A random UUID (RFC 9562, version 4).
+pub fn uuid() -> String {
+    let mut b: [u8; 16] = bytes();
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_are_uuids() {
+        let uid = uuid();
+        assert_eq!((uid.len(), &uid[14..15]), (36, "4"));
+    }
+}
