@@ -5,6 +5,7 @@ use crate::claims::Claims;
 use crate::cluster::{Cluster, Placed};
 use crate::devices::Devices;
 use crate::intern::{Handle, Text};
+use crate::plugins::node::Taints;
 use crate::plugins::pods::{self, Preference};
 use crate::plugins::spread::{self, Preferred, Required};
 use crate::plugins::{BEST, Filter, PLUGINS, PluginSet, Question, Reason, Refusal, Scale, resources};
@@ -49,6 +50,7 @@ pub(crate) struct Cycle<'a> {
     pub(crate) claims: Option<&'a Claims>,
     pub(crate) devices: Option<&'a Devices>,
     pub(crate) world: &'a dyn World,
+    pub(crate) taints: Taints,
     filters: Vec<(usize, &'static Filter)>,
 }
 
@@ -72,6 +74,7 @@ impl<'a> Cycle<'a> {
             claims: subject.claims,
             devices: subject.devices,
             world: subject.world,
+            taints: Taints::default(),
             filters: Vec::new(),
         };
         let filters =

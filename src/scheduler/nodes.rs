@@ -14,6 +14,8 @@ pub(crate) struct Facts {
     pub(crate) name: Text,
     labels: Box<[(Text, Text)]>,
     pub(crate) taints: Box<[Taint]>,
+    /// The same for nodes whose taints are alike.
+    pub(crate) taint_set: Text,
     pub(crate) unschedulable: bool,
     pub(crate) allocatable: Resources,
     pub(crate) allowed_pods: i64,
@@ -34,10 +36,12 @@ impl Facts {
         let named = images.iter().flat_map(|image| {
             image.names.iter().flatten().map(|name| (name, image.size_bytes.unwrap_or_default()))
         });
+        let taints: Box<[Taint]> = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default().into();
         Self {
             name: texts.of(node.name()),
             labels,
-            taints: spec.and_then(|spec| spec.taints.clone()).unwrap_or_default().into(),
+            taint_set: texts.of(&taint_set(&taints)),
+            taints,
             unschedulable: spec.and_then(|spec| spec.unschedulable) == Some(true),
             images: named.map(|(name, size)| (texts.of(name), size)).collect(),
             allocatable: Resources::of(amounts().filter(|(name, _)| *name != "pods"), texts),
@@ -65,6 +69,14 @@ impl Facts {
         let mut taints = self.taints.iter().filter(|taint| taint.effect != "PreferNoSchedule");
         taints.find(|taint| !api::taints::tolerated(tolerations, taint))
     }
+}
+
+/// What decides of taints whether they are tolerated.
+fn taint_set(taints: &[Taint]) -> String {
+    let told = |taint: &Taint| {
+        format!("{}={}:{},", taint.key, taint.value.as_deref().unwrap_or_default(), taint.effect)
+    };
+    taints.iter().map(told).collect()
 }
 
 /// What taints of nodes are put up with.

@@ -148,7 +148,7 @@ pub(crate) static PLUGINS: &[Plugin] = &[
     },
     Plugin {
         name: "NodeName", weight: 0, points: &[],
-        filter: filter(node::name, node::named), score: None,
+        filter: Some(Filter { looks_at_pods: false, applies: node::is_named, refuse: node::name, hint: node::named }), score: None,
     },
     Plugin {
         name: "TaintToleration", weight: 3, points: &["preScore"],

@@ -1,11 +1,14 @@
 //! What a node alone decides: whether it takes pods, its name, taints, labels and ports.
 
 use super::{Hint, Question, Reason, Refusal};
+use crate::ask::Wanted;
 use crate::cycle::Cycle;
 use crate::events::Event;
+use crate::intern::PerText;
 use crate::nodes::Facts;
 use api::core::{Taint, Toleration};
 use api::taints::tolerated;
+use std::cell::RefCell;
 use std::sync::LazyLock;
 
 const fn refusal(reasons: &'static [&'static str], resolvable: bool) -> Option<Refusal> {
@@ -43,9 +46,12 @@ pub(super) fn schedulable_again(hint: &Hint<'_>) -> bool {
         || became(hint.event, |node| takes_pods(node, &tolerations.0))
 }
 
+pub(super) fn is_named(cycle: &Cycle<'_>) -> bool {
+    cycle.wanted.spec().node_name.as_deref().is_some_and(|name| !name.is_empty())
+}
+
 pub(super) fn name(question: &Question<'_>) -> Option<Refusal> {
-    let wanted = question.wanted().spec().node_name.as_deref().filter(|name| !name.is_empty())?;
-    let other = *question.place.facts.name != *wanted;
+    let other = question.wanted().spec().node_name.as_deref() != Some(&question.place.facts.name);
     if other { refusal(&["node(s) didn't match the requested node name"], false) } else { None }
 }
 
@@ -54,8 +60,8 @@ pub(super) fn named(hint: &Hint<'_>) -> bool {
 }
 
 pub(super) fn taints(question: &Question<'_>) -> Option<Refusal> {
-    question.place.facts.untolerated(&question.wanted().ask.tolerations.0)?;
-    refusal(&["node(s) had untolerated taint(s)"], false)
+    let keeps_away = question.cycle.taints.of(&question.place.facts, question.wanted()).keeps_away;
+    if keeps_away { refusal(&["node(s) had untolerated taint(s)"], false) } else { None }
 }
 
 pub(super) fn tolerated_now(hint: &Hint<'_>) -> bool {
@@ -65,10 +71,37 @@ pub(super) fn tolerated_now(hint: &Hint<'_>) -> bool {
 }
 
 pub(super) fn unwelcome_taints(question: &Question<'_>) -> i64 {
-    let tolerations = &question.wanted().ask.tolerations.0;
-    let taints = question.place.facts.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");
-    let unwelcome = taints.filter(|taint| !tolerated(tolerations, taint));
-    i64::try_from(unwelcome.count()).unwrap_or(i64::MAX)
+    question.cycle.taints.of(&question.place.facts, question.wanted()).unwelcome
+}
+
+/// What the taints of nodes are to one pod; most nodes have the same ones, which are looked at once.
+#[derive(Debug, Default)]
+pub(crate) struct Taints(RefCell<PerText<Verdict>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Verdict {
+    keeps_away: bool,
+    /// How many would rather not have the pod.
+    unwelcome: i64,
+}
+
+impl Taints {
+    fn of(&self, node: &Facts, wanted: &Wanted) -> Verdict {
+        if node.taints.is_empty() {
+            return Verdict::default();
+        }
+        let mut known = self.0.borrow_mut();
+        if let Some(verdict) = known.get(&node.taint_set) {
+            return *verdict;
+        }
+        let tolerations = &wanted.ask.tolerations.0;
+        let preferring = node.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");
+        let unwelcome = preferring.filter(|taint| !tolerated(tolerations, taint)).count();
+        let unwelcome = i64::try_from(unwelcome).unwrap_or(i64::MAX);
+        let verdict = Verdict { keeps_away: node.untolerated(tolerations).is_some(), unwelcome };
+        known.insert(node.taint_set.clone(), verdict);
+        verdict
+    }
 }
 
 pub(super) fn selects_nodes(cycle: &Cycle<'_>) -> bool {

@@ -148,25 +148,33 @@ pub(super) fn balanced(question: &Question<'_>) -> i64 {
 /// Sums for a standard deviation.
 #[derive(Default)]
 struct Balance {
-    count: f64,
+    count: u32,
     sum: f64,
     squares: f64,
+    last: f64,
 }
 
 impl Balance {
     fn add(&mut self, taken: i64, total: i64) {
         let share = (taken as f64 / total as f64).min(1.0);
-        self.count += 1.0;
+        self.count += 1;
         self.sum += share;
         self.squares += share * share;
+        self.last = share;
     }
 
     fn score(&self) -> i64 {
-        if self.count < 2.0 {
+        if self.count < 2 {
             return BEST;
         }
-        let mean = self.sum / self.count;
-        let deviation = (self.squares / self.count - mean * mean).max(0.0).sqrt();
+        let count = f64::from(self.count);
+        let mean = self.sum / count;
+        // Of two it is how far either is from their mean.
+        let deviation = if self.count == 2 {
+            (self.last - mean).abs()
+        } else {
+            (self.squares / count - mean * mean).max(0.0).sqrt()
+        };
         // From 50 to 100: it fits.
         #[expect(
             clippy::cast_possible_truncation,

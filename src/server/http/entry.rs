@@ -117,10 +117,10 @@ impl Server {
     ) -> Result<Response<Body>, Refusal> {
         self.authorize(&admitted.user, &target, &request)?;
         if let Some(remote) = self.0.aggregation.find(request.uri().path()) {
-            return self.elsewhere(admitted, &remote, &target, request).await;
+            return Box::pin(self.elsewhere(admitted, &remote, &target, request)).await;
         }
         match target {
-            Target::Other => self.other(query, request).await,
+            Target::Other => Box::pin(self.other(query, request)).await,
             Target::Resource(path) => self.resource(admitted, path, query, request).await,
         }
     }

@@ -42,9 +42,14 @@ impl Deadline {
         self.0 / WAITING_PART
     }
 
-    /// Does the work, if it is done in time.
-    pub(super) async fn keep<T>(self, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-        tokio::time::timeout(self.0, work).await.unwrap_or_else(|_| Err(timed_out()))
+    /// Does the work, if it is done in time. Its state is put beside the request's, which is copied whole
+    /// whenever it is handed on.
+    pub(super) fn keep<T>(
+        self,
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> impl Future<Output = Result<T, Refusal>> {
+        let work = Box::pin(work);
+        async move { tokio::time::timeout(self.0, work).await.unwrap_or_else(|_| Err(timed_out())) }
     }
 }
 

@@ -96,7 +96,7 @@ impl Server {
         let warnings = Warnings::default();
         let answered = if Backends::serve(&path) {
             let context = Context::of(user, warnings.clone());
-            self.0.backends.forward(&self.0.registry, &path, peer, (request, &context)).await
+            Box::pin(self.0.backends.forward(&self.0.registry, &path, peer, (request, &context))).await
         } else if METHODS.contains(request.method()) {
             let admitted = Admitted { user, permit, deadline, ends, peer };
             self.served(admitted, kind, (path, query), (request, warnings.clone())).await
@@ -150,7 +150,7 @@ impl Server {
             return Err(Refusal::method_not_allowed());
         }
         match asked.path.verb {
-            "watch" => self.watch(asked).await,
+            "watch" => Box::pin(self.watch(asked)).await,
             _ => deadline.keep(async { self.verb(asked, &body_of(request).await?).await }).await,
         }
     }

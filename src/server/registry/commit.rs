@@ -11,7 +11,7 @@ use base::{Phase, Supervisor};
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
-use store::{Change as StoreChange, Expect, Write, WriteError};
+use store::{Change as StoreChange, Expect, Write, WriteError, Written};
 use tokio::sync::oneshot;
 
 /// How often a status that somebody else wrote too is written again.
@@ -24,15 +24,12 @@ pub(super) struct Held {
     pub(super) charge: Charge,
 }
 
-/// A write of an object.
+/// A write of an object. Its decoded forms are not part of it: they would wait for the disk in memory that
+/// another core has to give back.
 pub(super) struct Commit {
     pub(super) kind: &'static Kind,
     pub(super) namespace: String,
     pub(super) write: Write<Index>,
-    /// Null where there was none.
-    pub(super) old: Value,
-    /// Null where there is none any more.
-    pub(super) new: Value,
     pub(super) held: Held,
 }
 
@@ -49,8 +46,7 @@ impl Committer {
     /// Makes a write. What hangs on its outcome is done even if nobody waits for it any longer: a client
     /// that goes away must not leave a count behind that is wrong.
     pub(super) async fn commit(&self, commit: Commit) -> Result<Bytes, WriteError<Index>> {
-        let quota = commit.kind.group.is_empty() && commit.kind.kind == "ResourceQuota";
-        let counted = quota || self.ledger.kept(&commit.namespace).is_some();
+        let counted = is_quota(commit.kind) || self.ledger.kept(&commit.namespace).is_some();
         if !counted && commit.held.allocation.is_empty() && !Strategies::allocates(commit.kind) {
             return self.write_plainly(commit).await;
         }
@@ -58,28 +54,29 @@ impl Committer {
         let own = self.clone();
         self.supervisor.detached("write", Phase::Ground, async move {
             // Whoever asked may have gone; the write stands.
-            drop(reply.send(own.finish(commit, quota).await));
+            drop(reply.send(own.finish(commit).await));
         });
         answer.await.map_err(|_| WriteError::Closed)?
     }
 
     /// Makes a write that nobody counts.
     async fn write_plainly(&self, commit: Commit) -> Result<Bytes, WriteError<Index>> {
-        let Commit { kind, namespace, write, old, new, .. } = commit;
+        let Commit { kind, namespace, write, .. } = commit;
+        let deletes = matches!(write.change, StoreChange::Delete(..));
         let written = self.records.write(write).await?;
         // The namespace's first quota may have been counted while this was on its way.
-        if let Some(books) = self.ledger.kept(&namespace) {
+        if self.ledger.kept(&namespace).is_some() {
+            let (old, new) = states(&written, deletes);
             let change = Change { kind, old: &old, new: &new };
-            if books.follow(change, written.record.revision, Charge::default()) {
-                self.settle(&namespace).await;
-            }
+            Box::pin(self.count(&namespace, change, &written, Charge::default())).await;
         }
         Ok(written.record.value.clone())
     }
 
-    async fn finish(self, commit: Commit, quota: bool) -> Result<Bytes, WriteError<Index>> {
-        let Commit { kind, namespace, write, old, new, held } = commit;
+    async fn finish(self, commit: Commit) -> Result<Bytes, WriteError<Index>> {
+        let Commit { kind, namespace, write, held } = commit;
         let Held { allocation, charge } = held;
+        let deletes = matches!(write.change, StoreChange::Delete(..));
         let name = write.key.rsplit('/').next().unwrap_or_default();
         if !allocation.claim(&self.records, &namespace, name).await {
             return Err(WriteError::Io("an address was taken by another write".to_owned()));
@@ -92,16 +89,21 @@ impl Committer {
             }
         };
         allocation.keep(&self.records).await;
-        if new.is_null() {
+        let (old, new) = states(&written, deletes);
+        if deletes {
             self.strategies.released(kind, &old).await;
         }
-        let change = Change { kind, old: &old, new: &new };
-        let books = self.ledger.kept(&namespace);
-        let changed = books.is_some_and(|books| books.follow(change, written.record.revision, charge));
-        if changed || quota {
-            self.settle(&namespace).await;
-        }
+        self.count(&namespace, Change { kind, old: &old, new: &new }, &written, charge).await;
         Ok(written.record.value.clone())
+    }
+
+    /// Counts a write where its namespace has quotas, or may have one by it.
+    async fn count(&self, namespace: &str, change: Change<'_>, written: &Written<Index>, charge: Charge) {
+        let books = self.ledger.kept(namespace);
+        let changed = books.is_some_and(|books| books.follow(change, written.record.revision, charge));
+        if changed || is_quota(change.kind) {
+            self.settle(namespace).await;
+        }
     }
 
     /// Brings the status of a namespace's quotas up to date, so that who wrote sees it at once.
@@ -150,6 +152,16 @@ impl Committer {
         }
         Ok(())
     }
+}
+
+fn is_quota(kind: &Kind) -> bool {
+    kind.group.is_empty() && kind.kind == "ResourceQuota"
+}
+
+/// An object before and after a write, null where there is none.
+fn states(written: &Written<Index>, deletes: bool) -> (Value, Value) {
+    let old = written.previous.as_deref().map(super::read).unwrap_or_default();
+    (old, if deletes { Value::Null } else { super::read(&written.record) })
 }
 
 /// A quota with this status; `None` if it has it already.

@@ -106,11 +106,11 @@ impl Registry {
             return Ok(Outcome { object, created: true, warnings });
         }
         let (template, index) = self.stored(subject, &key, &object).await?;
+        drop(object);
         let change = Change::Put(template, index);
         let durability = super::durability(&key);
         let write = Write { key, expect: Expect::Absent, change, durability };
-        let namespace = namespace.to_owned();
-        let commit = Commit { kind, namespace, write, old: Value::Null, new: object, held };
+        let commit = Commit { kind, namespace: namespace.to_owned(), write, held };
         match self.committer().commit(commit).await {
             Ok(object) => {
                 let object = self.shown(kind, object).await?;

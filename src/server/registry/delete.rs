@@ -152,9 +152,8 @@ impl Registry {
                 change,
                 durability: super::durability(&key),
             };
-            let new = if gone { Value::Null } else { new };
-            let namespace = namespace.to_owned();
-            let commit = Commit { kind, namespace, write, old, new, held: Held::default() };
+            drop((old, new));
+            let commit = Commit { kind, namespace: namespace.to_owned(), write, held: Held::default() };
             match self.committer().commit(commit).await {
                 Ok(_) if gone => return Ok(body),
                 Ok(written) => return Ok(shown_bytes(kind, &self.shown(kind, written).await?)),

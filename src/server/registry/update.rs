@@ -152,7 +152,8 @@ impl Registry {
                 let object = self.rehearsed(subject, new).await?;
                 return Ok(Outcome { object, created: false, warnings });
             }
-            match self.put(place, &record, (old, new), held).await {
+            drop(old);
+            match self.put(place, &record, new, held).await {
                 Ok(object) => {
                     let object = self.shown(kind, object).await?;
                     return Ok(Outcome { object, created: false, warnings });
@@ -173,7 +174,7 @@ impl Registry {
         &self,
         place: Place<'_>,
         record: &Arc<Record>,
-        (old, new): (Value, Value),
+        new: Value,
         held: Held,
     ) -> Result<Bytes, WriteError<Index>> {
         let (kind, key) = (place.kind, place.key());
@@ -185,9 +186,9 @@ impl Registry {
             if gone { StoreChange::Delete(template, index) } else { StoreChange::Put(template, index) };
         let durability = super::durability(&key);
         let write = Write { key, expect: Expect::Revision(record.revision), change, durability };
+        drop(new);
         let namespace = place.namespace.to_owned();
-        let new = if gone { Value::Null } else { new };
-        self.committer().commit(Commit { kind, namespace, write, old, new, held }).await
+        self.committer().commit(Commit { kind, namespace, write, held }).await
     }
 
     /// Brings the new form into the shape in which it is stored, and checks it. Both forms come without

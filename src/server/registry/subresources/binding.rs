@@ -27,12 +27,11 @@ impl Registry {
         self.admit_posted(place, "binding", &mut binding, context).await?;
         for _ in 0..ATTEMPTS {
             let record = self.find(place.kind, place.namespace, place.name)?;
-            let old = decoded(&record)?;
-            let new = bound(place, &old, &binding)?;
+            let pod = bound(place, decoded(&record)?, &binding)?;
             if context.dry_run {
                 return Ok((201, success()));
             }
-            match self.put(place, &record, (old, new), Held::default()).await {
+            match self.put(place, &record, pod, Held::default()).await {
                 Ok(_) => return Ok((201, success())),
                 Err(WriteError::Conflict(_)) => {}
                 Err(error) => return Err(store_refusal(&error)),
@@ -60,9 +59,9 @@ fn check(name: &str, binding: &Value) -> Result<(), Refusal> {
 }
 
 /// The pod with its node.
-fn bound(place: Place<'_>, pod: &Value, binding: &Value) -> Result<Value, Refusal> {
+fn bound(place: Place<'_>, mut pod: Value, binding: &Value) -> Result<Value, Refusal> {
     let name = place.name;
-    preconditions(place, pod, &binding["metadata"])?;
+    preconditions(place, &pod, &binding["metadata"])?;
     let refused = |why: String| Err(conflict("pods/binding", "", name, &why));
     if !pod["metadata"]["deletionTimestamp"].is_null() {
         return refused(format!("pod {name} is being deleted, cannot be assigned to a host"));
@@ -74,7 +73,6 @@ fn bound(place: Place<'_>, pod: &Value, binding: &Value) -> Result<Value, Refusa
     if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
         return refused(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
-    let mut pod = pod.clone();
     pod["spec"]["nodeName"] = binding["target"]["name"].clone();
     pod["status"].as_object_mut().and_then(|status| status.remove("nominatedNodeName"));
     for field in ["annotations", "labels"] {
@@ -109,7 +107,7 @@ mod tests {
     fn told(pod: &Value, meta: &Value) -> String {
         let place = Place { kind: by_kind("v1", "Pod").unwrap(), namespace: "web", name: "p" };
         let binding = json!({"metadata": meta, "target": {"name": "n"}});
-        bound(place, pod, &binding)
+        bound(place, pod.clone(), &binding)
             .map_or_else(|refusal| refusal.message, |pod| pod["spec"]["nodeName"].to_string())
     }
 

@@ -113,13 +113,12 @@ impl Registry {
                 break;
             }
             let record = self.find(place.kind, place.namespace, place.name)?;
-            let old = decoded(&record)?;
-            check_preconditions(place.kind, place.name, &old, &options)?;
-            let mut new = old.clone();
+            let mut pod = decoded(&record)?;
+            check_preconditions(place.kind, place.name, &pod, &options)?;
             let why = json!({"type": "DisruptionTarget", "status": "True",
                 "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"});
-            set_condition(&mut new, why);
-            match self.put(place, &record, (old, new), Held::default()).await {
+            set_condition(&mut pod, why);
+            match self.put(place, &record, pod, Held::default()).await {
                 Ok(written) => {
                     let written: Value = serde_json::from_slice(&written).map_err(Refusal::internal)?;
                     if options.is_pinned() {
