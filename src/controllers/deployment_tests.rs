@@ -6,6 +6,7 @@ use crate::deployment_status as status;
 use crate::golden::{self, Fault, Life, Log};
 use crate::rollout::{DESIRED, MAX, fenceposts, replicas, wanted};
 use crate::template;
+use crate::worlds::{self, Cached};
 use api::Object;
 use api::apps::{Deployment, DeploymentCondition, ReplicaSet, ReplicaSetStatus};
 use api::meta::Time;
@@ -15,13 +16,11 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct World {
     deployment: Deployment,
     sets: Vec<ReplicaSet>,
-    /// What the controller saw at its last look, and whether it sees no more now.
-    seen: Vec<ReplicaSet>,
-    lags: bool,
+    cache: Cached<Vec<ReplicaSet>>,
     is_stale: bool,
     now_s: i64,
     made: usize,
@@ -54,11 +53,7 @@ impl Life for World {
             ["unlabel", image] => self.of(image).metadata.labels = None,
             ["annotate", key, value] => self.change(&json!({"metadata": {"annotations": {key: value}}})),
             ["delete", _] => self.deployment.metadata.deletion_timestamp = Some(Time(self.at())),
-            ["image", image] => {
-                self.change(
-                    &json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}}),
-                );
-            }
+            ["image", image] => self.change(&worlds::of_image(image)),
             _ => {
                 let spec: Value = serde_json::from_str(&line[4..]).unwrap();
                 if words[0] == "new" {
@@ -77,9 +72,8 @@ impl Life for World {
 
     fn look(&mut self, log: &mut Log) -> bool {
         let before = (self.sets.clone(), self.deployment.clone());
-        let seen = if std::mem::take(&mut self.lags) { self.seen.clone() } else { self.sets.clone() };
+        let seen = self.cache.see(&self.sets);
         self.is_stale = seen != self.sets;
-        self.seen.clone_from(&seen);
         let sets: Vec<_> = seen.into_iter().filter(|set| self.claims(set, log)).map(Arc::new).collect();
         let view =
             View { deployment: &self.deployment, sets: &sets, old_pods: self.lingering, now: self.at() };
@@ -129,18 +123,17 @@ impl Life for World {
     }
 
     fn lag(&mut self) {
-        self.lags = true;
+        self.cache.lags = true;
     }
 }
 
 fn image(set: &ReplicaSet) -> &str {
-    let spec = set.spec.as_ref().and_then(|spec| spec.template.as_ref()?.spec.as_ref()).unwrap();
-    spec.containers[0].image.as_deref().unwrap()
+    set.spec.as_ref().and_then(|spec| spec.template.as_ref()).map_or("none", worlds::image)
 }
 
 impl World {
     fn at(&self) -> Timestamp {
-        Timestamp::from_second(1_000_000 + self.now_s).unwrap()
+        worlds::at(self.now_s)
     }
 
     fn change(&mut self, patch: &Value) {

@@ -12,7 +12,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// A Job, its pods as the API has them, and the time in seconds.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct World {
     job: Job,
     pods: Vec<Value>,

@@ -98,6 +98,8 @@ mod token_cleaner;
 mod topology_hints;
 mod trigger_times;
 mod trust_bundle;
+#[cfg(test)]
+mod worlds;
 
 use base::Supervisor;
 use client::{Caches, Client};
