@@ -99,6 +99,10 @@ impl Pods {
         self.all.iter().any(|pod| pod["metadata"]["name"] == name)
     }
 
+    pub(crate) fn is_stuck(&self, name: &str) -> bool {
+        self.stuck.contains(name)
+    }
+
     pub(crate) fn make(&mut self, pod: &core::Pod, name: &str) {
         self.made += 1;
         let mut pod = serde_json::to_value(pod).unwrap();
