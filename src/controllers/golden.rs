@@ -78,6 +78,13 @@ impl Log {
         writeln!(self.text, "{line}").unwrap();
     }
 
+    /// Says what is said again at each look.
+    pub(crate) fn repeat(&mut self, line: &str) {
+        if self.text.lines().all(|said| said != line) {
+            self.say(line);
+        }
+    }
+
     /// An act, unless the controller is cut off before it: then the look is over.
     pub(crate) fn does(&mut self, act: impl Display) -> bool {
         let goes_on = !self.is_cut();
