@@ -11,6 +11,8 @@ mod attach_runner;
 mod autoscaler;
 mod autoscaler_metrics;
 mod autoscaler_runner;
+#[cfg(test)]
+mod autoscaler_tests;
 mod autoscaler_usage;
 mod availability;
 mod backends;
