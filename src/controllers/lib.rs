@@ -86,6 +86,8 @@ mod service_cidr;
 mod service_ports;
 mod slice_runner;
 mod slices;
+#[cfg(test)]
+mod slices_tests;
 mod stateful_claims;
 mod stateful_pods;
 mod statefulset;
