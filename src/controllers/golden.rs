@@ -70,6 +70,7 @@ pub(crate) enum Fault {
 pub(crate) struct Log {
     text: String,
     acts_left: Option<usize>,
+    is_off: bool,
     was_hit: bool,
 }
 
@@ -94,11 +95,15 @@ impl Log {
         goes_on
     }
 
-    /// The controller is cut off here: the look is over.
+    /// The controller is cut off, here or before: the look is over.
     pub(crate) fn is_cut(&mut self) -> bool {
-        let left = self.acts_left;
-        self.acts_left = left.and_then(|left| left.checked_sub(1));
-        left == Some(0)
+        match &mut self.acts_left {
+            _ if self.is_off => {}
+            Some(0) => self.is_off = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.is_off
     }
 }
 
@@ -130,10 +135,12 @@ fn live_through<L: Life>(life: &mut L, input: &str, fault: Option<Fault>) -> Log
         if lags {
             life.lag();
         }
-        let cut_is_due = log.acts_left.is_some();
         let acted = life.look(&mut log);
         // Whoever is started again looks anew, and so does whose cache catches up.
-        let is_hit = lags || cut_is_due && log.acts_left.is_none();
+        let is_hit = lags || log.is_off;
+        if std::mem::take(&mut log.is_off) {
+            log.acts_left = None;
+        }
         log.was_hit |= is_hit;
         if !acted && !is_hit {
             return log;

@@ -168,7 +168,7 @@ impl History {
                 return Ok((Arc::new(found), collisions));
             }
         }
-        Err(Error::Transport(format!("{NAMES} names for a revision of {} are taken", owner.name())))
+        Err(Error::Unready(format!("{NAMES} names for a revision of {} are taken", owner.name())))
     }
 
     /// Deletes revisions and waits until the cache shows it.

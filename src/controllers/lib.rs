@@ -77,6 +77,8 @@ mod protection;
 mod quota;
 mod registration;
 mod replicaset;
+#[cfg(test)]
+mod replicaset_tests;
 mod replicated;
 mod resource_claims;
 mod rollout;

@@ -182,7 +182,7 @@ impl StatefulSets {
             let name = claim.name();
             match self.claims.get(set.namespace(), name) {
                 Some(found) if found.is_deleting() => {
-                    failure = Some(Error::Transport(format!("pvc {name} is being deleted")));
+                    failure = Some(Error::Unready(format!("pvc {name} is being deleted")));
                 }
                 Some(_) => {}
                 None => match self.client.create(&claim).await {
