@@ -10,6 +10,7 @@ mod attach;
 mod attach_runner;
 mod autoscaler;
 mod autoscaler_metrics;
+mod autoscaler_plan;
 mod autoscaler_runner;
 #[cfg(test)]
 mod autoscaler_tests;
