@@ -67,7 +67,7 @@ impl Life for World {
     }
 
     fn told(&self) -> String {
-        let pods = Pods::read(&self.pods.all);
+        let pods = self.pods.read();
         let mut lines: Vec<_> = pods
             .iter()
             .map(|pod| {
@@ -128,8 +128,7 @@ impl World {
     fn sync(&mut self, log: &mut Log) -> Option<u64> {
         let (revisions, seen) = (self.revisions.all(), self.revisions.clone());
         let current = self.revisions.current(&self.set, &seen, log)?;
-        let pods: Vec<_> =
-            Pods::read(&self.pods.all).into_iter().filter(|pod| self.claims(pod, log)).collect();
+        let pods: Vec<_> = self.pods.read().into_iter().filter(|pod| self.claims(pod, log)).collect();
         let now = self.pods.now();
         let plan = plan(&View { set: &self.set, hash: hash(&current), nodes: &self.nodes, pods: &pods, now });
         for pod in plan.create {

@@ -118,14 +118,18 @@ fn events(input: &str) -> impl Iterator<Item = &str> {
     input.lines().filter(|line| !line.starts_with('#'))
 }
 
-/// Lives through a case until there is nothing left to do.
-fn live_through<L: Life>(life: &mut L, input: &str, fault: Option<Fault>) -> Log {
+/// Something happens to what lives.
+fn befall<L: Life>(life: &mut L, input: &str) {
     for line in events(input) {
         if line.starts_with("new ") {
             *life = L::default();
         }
         life.obey(line);
     }
+}
+
+/// Looks until there is nothing left to do.
+fn rest<L: Life>(life: &mut L, fault: Option<Fault>) -> Log {
     let mut log = Log::default();
     if let Some(Fault::Cut(acts)) = fault {
         log.acts_left = Some(acts);
@@ -146,14 +150,15 @@ fn live_through<L: Life>(life: &mut L, input: &str, fault: Option<Fault>) -> Log
             return log;
         }
     }
-    panic!("no rest after {input}{}{}", log.text, life.told());
+    panic!("no rest after\n{}{}", log.text, life.told());
 }
 
 /// Compares lives with what a file says of them.
 pub(crate) fn check_lives<L: Life>(name: &str) {
     let mut life = L::default();
     check(name, |input| {
-        let log = live_through(&mut life, input, None);
+        befall(&mut life, input);
+        let log = rest(&mut life, None);
         format!("{}{}\n", log.text, life.told())
     });
 }
@@ -163,13 +168,14 @@ pub(crate) fn faults_change_nothing<L: Life>(name: &str, fault: fn(usize) -> Fau
     let text = std::fs::read_to_string(path(name)).unwrap();
     let mut life = L::default();
     for input in text.split("\n\n").filter_map(|case| Some(case.split_once(SEPARATOR)?.0)) {
-        let before = life.clone();
-        live_through(&mut life, input, None);
+        befall(&mut life, input);
+        let begun = life.clone();
+        rest(&mut life, None);
+        let whole = (life.told(), life.made());
         for fault in (0..).map(fault) {
-            let mut faulty = before.clone();
-            let log = live_through(&mut faulty, input, Some(fault));
-            let told = [&life, &faulty].map(|life| (life.told(), life.made()));
-            assert_eq!(told[1], told[0], "{fault:?} in {input}{}", log.text);
+            let mut faulty = begun.clone();
+            let log = rest(&mut faulty, Some(fault));
+            assert_eq!((faulty.told(), faulty.made()), whole, "{fault:?} in {input}{}", log.text);
             if !log.was_hit {
                 break;
             }

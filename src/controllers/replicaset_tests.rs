@@ -20,7 +20,7 @@ struct World<T> {
     set: T,
     pods: Pods,
     /// Pods of other sets of the same owner.
-    neighbours: Vec<Value>,
+    neighbours: Pods,
     /// Why the server takes no pod.
     refusal: Option<String>,
 }
@@ -49,7 +49,7 @@ impl<T: Replicated + Default + PartialEq + Serialize + DeserializeOwned> Life fo
             }
             ["neighbour", name, node] => {
                 let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node}, "status": {"phase": "Running"}});
-                self.neighbours.push(pod);
+                self.neighbours.put(pod);
             }
             ["refused", ..] => self.refusal = line.split_once(' ').map(|(_, why)| why.to_owned()),
             ["taken", _] => self.refusal = None,
@@ -73,7 +73,7 @@ impl<T: Replicated + Default + PartialEq + Serialize + DeserializeOwned> Life fo
     }
 
     fn told(&self) -> String {
-        let pods = Pods::read(&self.pods.all);
+        let pods = self.pods.read();
         let mut lines: Vec<_> = pods
             .iter()
             .map(|pod| {
@@ -120,9 +120,8 @@ impl<T: Replicated + Default + PartialEq + Serialize + DeserializeOwned> World<T
 
     /// One look in the runner's order; none where it is cut off.
     fn sync(&mut self, log: &mut Log) -> Option<u64> {
-        let owned: Vec<_> =
-            Pods::read(&self.pods.all).into_iter().filter(|pod| self.claims(pod, log)).collect();
-        let related: Vec<_> = owned.iter().cloned().chain(Pods::read(&self.neighbours)).collect();
+        let owned: Vec<_> = self.pods.read().into_iter().filter(|pod| self.claims(pod, log)).collect();
+        let related: Vec<_> = owned.iter().cloned().chain(self.neighbours.read()).collect();
         let mut plan = plan(&self.set, &owned, &related, self.pods.now());
         let mut failure = None;
         for _ in 0..plan.create {

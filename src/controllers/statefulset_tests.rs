@@ -83,7 +83,7 @@ impl Life for World {
     }
 
     fn told(&self) -> String {
-        let pods = Pods::read(&self.all.pods.all);
+        let pods = self.all.pods.read();
         let mut lines: Vec<_> = pods
             .iter()
             .map(|pod| {
@@ -138,20 +138,17 @@ impl World {
         if self.litter {
             return;
         }
-        let pods = &self.all.pods.all;
+        let pods = &self.all.pods;
         let lost = |claim: &PersistentVolumeClaim| {
             let mut owners = claim.metadata.owner_references.iter().flatten();
-            owners.any(|owner| {
-                owner.kind == "Pod" && pods.iter().all(|pod| pod["metadata"]["uid"] != *owner.uid)
-            })
+            owners.any(|owner| owner.kind == "Pod" && !pods.has_uid(&owner.uid))
         };
         self.all.claims.retain(|claim| !lost(claim));
     }
 
     /// One look in the runner's order.
     fn sync(&mut self, seen: &Children, log: &mut Log) -> Option<u64> {
-        let pods: Vec<_> =
-            Pods::read(&seen.pods.all).into_iter().filter(|pod| self.claims(pod, log)).collect();
+        let pods: Vec<_> = seen.pods.read().into_iter().filter(|pod| self.claims(pod, log)).collect();
         let revisions = seen.revisions.all();
         let status = self.set.status.clone().unwrap_or_default();
         let update = match self.set.is_deleting() {

@@ -41,15 +41,23 @@ impl<T: Clone> Cached<T> {
 }
 
 /// Pods, and nodes that run them as soon as they are made and end them as soon as they are to go.
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default)]
 pub(crate) struct Pods {
-    pub(crate) all: Vec<Value>,
+    /// As the API has them, and as they are read.
+    all: Vec<(Arc<Value>, Arc<Pod>)>,
     pub(crate) made: usize,
     /// By name: they stay pending.
     stuck: BTreeSet<String>,
     /// Those that are to go take their time.
     lingering: bool,
     now_s: i64,
+}
+
+impl PartialEq for Pods {
+    fn eq(&self, other: &Self) -> bool {
+        let values = |pods: &Self| pods.all.iter().map(|(value, _)| value.clone()).collect::<Vec<_>>();
+        values(self) == values(other)
+    }
 }
 
 impl Pods {
@@ -79,10 +87,21 @@ impl Pods {
         at(self.now_s)
     }
 
+    pub(crate) fn read(&self) -> Vec<Arc<Pod>> {
+        self.all.iter().map(|(_, pod)| pod.clone()).collect()
+    }
+
+    pub(crate) fn put(&mut self, value: Value) {
+        let pod = Pod::from_json(value.to_string().as_bytes()).unwrap();
+        self.all.push((Arc::new(value), Arc::new(pod)));
+    }
+
     /// Whether there is such a pod.
     pub(crate) fn patch(&mut self, name: &str, patch: &Value) -> bool {
-        let pod = self.all.iter_mut().find(|pod| pod["metadata"]["name"] == name);
-        pod.map(|pod| golden::change(pod, patch)).is_some()
+        let Some(place) = self.all.iter_mut().find(|(_, pod)| pod.name() == name) else { return false };
+        golden::change(Arc::make_mut(&mut place.0), patch);
+        place.1 = Arc::new(Pod::from_json(place.0.to_string().as_bytes()).unwrap());
+        true
     }
 
     fn turn(&mut self, name: &str, ready: bool) {
@@ -91,12 +110,12 @@ impl Pods {
         self.patch(name, &json!({"status": {"phase": "Running", "conditions": conditions}}));
     }
 
-    pub(crate) fn read(all: &[Value]) -> Vec<Arc<Pod>> {
-        all.iter().map(|pod| Arc::new(serde_json::from_value(pod.clone()).unwrap())).collect()
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.all.iter().any(|(_, pod)| pod.name() == name)
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.all.iter().any(|pod| pod["metadata"]["name"] == name)
+    pub(crate) fn has_uid(&self, uid: &str) -> bool {
+        self.all.iter().any(|(_, pod)| pod.uid() == uid)
     }
 
     pub(crate) fn is_stuck(&self, name: &str) -> bool {
@@ -109,7 +128,7 @@ impl Pods {
         let meta =
             json!({"name": name, "uid": format!("{name}#{}", self.made), "creationTimestamp": self.now()});
         golden::change(&mut pod, &json!({"metadata": meta, "status": {"phase": "Pending"}}));
-        self.all.push(pod);
+        self.put(pod);
     }
 
     fn end(&mut self, name: &str) {
@@ -119,7 +138,7 @@ impl Pods {
 
     /// The controller deletes this very pod.
     pub(crate) fn delete(&mut self, pod: &Pod) {
-        if self.all.iter().any(|other| other["metadata"]["uid"] == pod.uid()) {
+        if self.has_uid(pod.uid()) {
             self.end(pod.name());
         }
     }
@@ -127,12 +146,10 @@ impl Pods {
     /// What the nodes do.
     pub(crate) fn run(&mut self) {
         let lingering = self.lingering;
-        self.all.retain(|pod| lingering || pod["metadata"]["deletionTimestamp"].is_null());
-        let pending = self.all.iter().filter(|pod| pod["status"]["phase"] == "Pending");
-        let names: Vec<_> = pending.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect();
-        for name in names.iter().filter(|name| !self.stuck.contains(*name)).cloned().collect::<Vec<_>>() {
-            self.turn(&name, true);
-        }
+        self.all.retain(|(_, pod)| lingering || !pod.is_deleting());
+        let starts = |pod: &&Arc<Pod>| crate::pods::phase(pod) == "Pending" && !self.is_stuck(pod.name());
+        let starting: Vec<_> = self.read().iter().filter(starts).cloned().collect();
+        starting.iter().for_each(|pod| self.turn(pod.name(), true));
     }
 }
 
