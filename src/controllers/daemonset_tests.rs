@@ -1,15 +1,14 @@
 //! Lives of DaemonSets, and what their pods look like.
 
-use crate::common::{Claim, claim};
 use crate::daemon_pods::{self, Demand, HASH, target};
 use crate::daemonset::{View, hash, plan, surplus};
 use crate::golden::{self, Fault, Life, Log};
 use crate::history::Versioned;
 use crate::worlds::{self, Pods, Revisions};
+use api::Object;
 use api::apps::DaemonSet;
 use api::core::{self, Node};
 use api::slim::Pod;
-use api::{Object, owner_reference};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -128,7 +127,10 @@ impl World {
     fn sync(&mut self, log: &mut Log) -> Option<u64> {
         let (revisions, seen) = (self.revisions.all(), self.revisions.clone());
         let current = self.revisions.current(&self.set, &seen, log)?;
-        let pods: Vec<_> = self.pods.read().into_iter().filter(|pod| self.claims(pod, log)).collect();
+        let (selector, all) = (self.set.selector(), self.pods.read());
+        let claims =
+            |pod: &Arc<Pod>| self.pods.claims(&self.set, pod, (|| selector.selects(&**pod), true), log);
+        let pods: Vec<_> = all.into_iter().filter(claims).collect();
         let now = self.pods.now();
         let plan = plan(&View { set: &self.set, hash: hash(&current), nodes: &self.nodes, pods: &pods, now });
         for pod in plan.create {
@@ -157,21 +159,6 @@ impl World {
         let name = format!("{node}-{given}");
         self.make(pod, &name, node);
         Some(())
-    }
-
-    fn claims(&mut self, pod: &Pod, log: &mut Log) -> bool {
-        let selector = self.set.selector();
-        match claim(&self.set, || selector.selects(pod), pod) {
-            Claim::Adopt if log.does(format_args!("adopt {}", pod.name())) => {
-                let owner = json!({"metadata": {"ownerReferences": [owner_reference(&self.set)]}});
-                self.pods.patch(pod.name(), &owner)
-            }
-            Claim::Release if log.does(format_args!("release {}", pod.name())) => {
-                self.pods.patch(pod.name(), &json!({"metadata": {"ownerReferences": null}}));
-                false
-            }
-            claim => claim == Claim::Owned,
-        }
     }
 }
 

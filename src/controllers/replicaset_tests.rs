@@ -1,6 +1,5 @@
 //! Lives of ReplicaSets, which those of ReplicationControllers are alike.
 
-use crate::common::{Claim, claim};
 use crate::golden::{self, Fault, Life, Log};
 use crate::pods;
 use crate::replicaset::{plan, with_failure};
@@ -14,6 +13,7 @@ use client::Error;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 #[derive(Clone, Default)]
 struct World<T> {
@@ -120,7 +120,11 @@ impl<T: Replicated + Default + PartialEq + Serialize + DeserializeOwned> World<T
 
     /// One look in the runner's order; none where it is cut off.
     fn sync(&mut self, log: &mut Log) -> Option<u64> {
-        let owned: Vec<_> = self.pods.read().into_iter().filter(|pod| self.claims(pod, log)).collect();
+        let (selector, all) = (self.set.selector(), self.pods.read());
+        let claims = |pod: &Arc<Pod>| {
+            self.pods.claims(&self.set, pod, (|| selector.selects(&**pod), pods::is_active(pod)), log)
+        };
+        let owned: Vec<_> = all.into_iter().filter(claims).collect();
         let related: Vec<_> = owned.iter().cloned().chain(self.neighbours.read()).collect();
         let mut plan = plan(&self.set, &owned, &related, self.pods.now());
         let mut failure = None;
@@ -142,21 +146,6 @@ impl<T: Replicated + Default + PartialEq + Serialize + DeserializeOwned> World<T
         plan.status.conditions = with_failure(plan.status.conditions, too_few, failure.as_ref());
         self.set = self.set.with_status(plan.status);
         plan.look_again_s
-    }
-
-    fn claims(&mut self, pod: &Pod, log: &mut Log) -> bool {
-        let selector = self.set.selector();
-        match claim(&self.set, || selector.selects(pod), pod) {
-            Claim::Adopt if pods::is_active(pod) && log.does(format_args!("adopt {}", pod.name())) => {
-                let owner = json!({"metadata": {"ownerReferences": [owner_reference(&self.set)]}});
-                self.pods.patch(pod.name(), &owner)
-            }
-            Claim::Release if log.does(format_args!("release {}", pod.name())) => {
-                self.pods.patch(pod.name(), &json!({"metadata": {"ownerReferences": null}}));
-                false
-            }
-            claim => claim == Claim::Owned,
-        }
     }
 }
 

@@ -1,15 +1,15 @@
 //! Lives of StatefulSets, and what their pods and claims look like.
 
-use crate::common::{Claim, claim};
 use crate::golden::{self, Fault, Life, Log};
+use crate::history::Versioned;
 use crate::stateful_pods::{self as identity, REVISION, ordinal};
 use crate::statefulset::{Action, Version, View, plan, surplus};
 use crate::worlds::{self, Cached, Pods, Revisions};
+use api::Object;
 use api::apps::StatefulSet;
 use api::core::{self, PersistentVolumeClaim};
 use api::meta::Time;
 use api::slim::{ControllerRevision, Pod};
-use api::{Object, owner_reference};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -148,7 +148,12 @@ impl World {
 
     /// One look in the runner's order.
     fn sync(&mut self, seen: &Children, log: &mut Log) -> Option<u64> {
-        let pods: Vec<_> = seen.pods.read().into_iter().filter(|pod| self.claims(pod, log)).collect();
+        let selector = self.set.selector();
+        let claims = |pod: &Arc<Pod>| {
+            let matches = || selector.selects(&**pod) && ordinal(&self.set, pod).is_some();
+            self.all.pods.claims(&self.set, pod, (matches, true), log)
+        };
+        let pods: Vec<_> = seen.pods.read().into_iter().filter(claims).collect();
         let revisions = seen.revisions.all();
         let status = self.set.status.clone().unwrap_or_default();
         let update = match self.set.is_deleting() {
@@ -187,23 +192,6 @@ impl World {
             }
         }
         plan.look_again_s
-    }
-
-    /// Whether a pod is the set's, after taking or letting it go.
-    fn claims(&mut self, pod: &Pod, log: &mut Log) -> bool {
-        let selector = api::selector::Labels::of(Some(&self.set.spec.as_ref().unwrap().selector));
-        let matches = || selector.selects(pod) && ordinal(&self.set, pod).is_some();
-        match claim(&self.set, matches, pod) {
-            Claim::Adopt if log.does(format_args!("adopt {}", pod.name())) => {
-                let owner = json!({"metadata": {"ownerReferences": [owner_reference(&self.set)]}});
-                self.all.pods.patch(pod.name(), &owner)
-            }
-            Claim::Release if log.does(format_args!("release {}", pod.name())) => {
-                self.all.pods.patch(pod.name(), &json!({"metadata": {"ownerReferences": null}}));
-                false
-            }
-            claim => claim == Claim::Owned,
-        }
     }
 
     /// False where the look ends.

@@ -1,10 +1,11 @@
 //! What the worlds of tests have in common: pods and the nodes that run them, revisions of templates, caches.
 
+use crate::common::{Claim, claim};
 use crate::golden::{self, Log};
 use crate::history::{self, Step, Versioned};
-use api::Object;
 use api::core::{self, PodTemplateSpec};
 use api::slim::{ControllerRevision as Revision, Pod};
+use api::{Object, owner_reference};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -140,6 +141,26 @@ impl Pods {
     pub(crate) fn delete(&mut self, pod: &Pod) {
         if self.has_uid(pod.uid()) {
             self.end(pod.name());
+        }
+    }
+
+    /// Whether a pod is the owner's, which takes it if it is `free` and lets it go if it no longer matches.
+    pub(crate) fn claims<O: Object>(
+        &mut self,
+        owner: &O,
+        pod: &Pod,
+        (matches, free): (impl Fn() -> bool, bool),
+        log: &mut Log,
+    ) -> bool {
+        match claim(owner, matches, pod) {
+            Claim::Adopt if free && log.does(format_args!("adopt {}", pod.name())) => {
+                self.patch(pod.name(), &json!({"metadata": {"ownerReferences": [owner_reference(owner)]}}))
+            }
+            Claim::Release if log.does(format_args!("release {}", pod.name())) => {
+                self.patch(pod.name(), &json!({"metadata": {"ownerReferences": null}}));
+                false
+            }
+            claim => claim == Claim::Owned,
         }
     }
 
