@@ -2,6 +2,7 @@
 
 use crate::common::{self, Key, Room, now};
 use crate::deployment_status::{self as status, Progress};
+use crate::rollback::{self, Rollback};
 use crate::rollout::{self, DESIRED, MAX, fenceposts, replicas, set_spec, spec, wanted};
 use crate::{pods, template};
 use api::Object;
@@ -19,14 +20,16 @@ pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 /// The longest list of earlier revisions that is kept; beyond it the oldest are forgotten.
 const LONGEST_HISTORY: usize = 2000;
+/// Asks for an earlier revision.
+pub(crate) const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
 /// The Deployment's annotations that its ReplicaSets do not inherit.
-const NOT_INHERITED: [&str; 6] = [
+pub(crate) const NOT_INHERITED: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
     REVISION_HISTORY,
     DESIRED,
     MAX,
-    "deprecated.deployment.rollback.to",
+    ROLLBACK_TO,
 ];
 
 /// One thing to do, in the order given.
@@ -42,6 +45,7 @@ pub(crate) enum Action {
     Delete(Arc<ReplicaSet>),
     /// Write the current revision into the Deployment.
     Revision(u64),
+    RollBack(Box<Rollback>),
 }
 
 /// What is known when planning.
@@ -68,13 +72,16 @@ pub(crate) fn plan(view: &View<'_>) -> Plan {
     let old: Vec<_> =
         view.sets.iter().filter(|set| new.is_none_or(|new| new.uid() != set.uid())).cloned().collect();
     let paused = spec(deployment).paused == Some(true);
-    let frozen = paused || deployment.is_deleting() || rollout::is_scaling(deployment, view.sets);
+    let back = rollback::plan(deployment, view.sets).filter(|_| !paused);
+    let frozen =
+        paused || deployment.is_deleting() || back.is_some() || rollout::is_scaling(deployment, view.sets);
     let mut actions = Vec::new();
     if !deployment.is_deleting() {
         actions.extend(new.into_iter().flat_map(|new| refresh(deployment, new, &old)));
-        match frozen {
-            true => actions.extend(resize(deployment, rollout::scale(deployment, new, &old))),
-            false => actions.extend(roll(view, new, &old)),
+        match (back, frozen) {
+            (Some(back), _) => actions.push(Action::RollBack(Box::new(back))),
+            (None, true) => actions.extend(resize(deployment, rollout::scale(deployment, new, &old))),
+            (None, false) => actions.extend(roll(view, new, &old)),
         }
     }
     let created = actions.iter().find_map(|action| match action {
@@ -297,6 +304,14 @@ impl Deployments {
                 let place = (deployment.namespace(), deployment.name());
                 let patched = self.client.patch::<Deployment>(place.0, place.1, &patch).await?;
                 self.deployments.reached(patched.revision()).await;
+            }
+            Action::RollBack(back) => {
+                let written = self.client.update(&back.deployment).await?;
+                self.deployments.reached(written.revision()).await;
+                match back.warning {
+                    true => self.recorder.warning(deployment, back.reason, back.message),
+                    false => self.recorder.normal(deployment, back.reason, back.message),
+                }
             }
         }
         Ok(())

@@ -207,6 +207,15 @@ impl World {
                 self.sets.retain(|other| !goes_on || other.name() != set.name());
                 goes_on
             }
+            Action::RollBack(back) => {
+                let kind = if back.warning { "Warning" } else { "Normal" };
+                let goes_on = log.does(format_args!("{kind} {}: {}", back.reason, back.message));
+                if goes_on {
+                    self.deployment = back.deployment;
+                    self.change(&json!({}));
+                }
+                goes_on
+            }
             Action::Revision(revision) => {
                 let goes_on = log.does(format_args!("revision {revision}"));
                 if goes_on {

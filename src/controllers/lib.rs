@@ -82,6 +82,7 @@ mod replicaset;
 mod replicaset_tests;
 mod replicated;
 mod resource_claims;
+mod rollback;
 mod rollout;
 mod service_account;
 mod service_addresses;
