@@ -28,10 +28,9 @@ pub(crate) fn selector(service: &Service) -> Option<Labels> {
     (spec(service).type_.as_deref() != Some("ExternalName")).then(|| Labels::of_map(selector))
 }
 
-/// The pods a Service selects that have an address and have not ended, by name.
-pub(crate) fn of(service: &Service, all: &Snapshot<Pod>) -> Vec<Arc<Pod>> {
+/// The pods of its namespace that a Service selects and that have an address and have not ended, by name.
+pub(crate) fn of<'a>(service: &Service, in_namespace: impl Iterator<Item = &'a Arc<Pod>>) -> Vec<Arc<Pod>> {
     let Some(selector) = selector(service) else { return Vec::new() };
-    let in_namespace = all.in_namespace(service.namespace());
     let backs =
         |pod: &&Arc<Pod>| selector.selects(&***pod) && !pods::is_finished(pod) && !addresses(pod).is_empty();
     in_namespace.filter(backs).cloned().collect()

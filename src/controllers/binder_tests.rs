@@ -1,364 +1,175 @@
-//! What becomes of claims and volumes, as a transcript of the writes and events until nothing is left to do.
+//! Lives of claims and volumes, write by write.
 
-use crate::binder::{Plan, Told, World, Write, plan_claim, plan_volume};
+use crate::binder::{About, Plan, World as Known, Write, plan_claim, plan_volume};
+use crate::golden::{self, Fault, Life, Log};
+use crate::storage::{volume_name, volume_spec};
 use api::Object;
 use api::core::{PersistentVolume, PersistentVolumeClaim};
 use api::storage::StorageClass;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// No binding takes more writes, and none may go on for ever.
-const STEPS: usize = 8;
+#[derive(Clone, Default)]
+struct World {
+    claims: BTreeMap<String, PersistentVolumeClaim>,
+    volumes: BTreeMap<String, Arc<PersistentVolume>>,
+    classes: Vec<Arc<StorageClass>>,
+    /// Pods that have no node yet, and their claims.
+    unscheduled: Vec<(String, String)>,
+    made: usize,
+}
 
-fn merged(mut base: Value, patch: &Value) -> Value {
-    match (base.as_object_mut(), patch) {
-        (Some(fields), Value::Object(patch)) => {
-            for (key, value) in patch {
-                let field = fields.entry(key).or_insert(Value::Null);
-                *field = merged(field.take(), value);
+impl Life for World {
+    /// `new -`, `claim|volume|class NAME CHANGES` makes or changes one, `lose claim|volume NAME`, `pod NAME CLAIM`. Claims
+    /// want 5Gi, volumes have 10Gi.
+    fn obey(&mut self, line: &str) {
+        let words: Vec<_> = line.splitn(3, ' ').collect();
+        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        match words[..] {
+            ["new", "-"] => {}
+            ["claim", name, changes] => {
+                let claim = self.claims.entry(name.to_owned()).or_insert_with(|| {
+                    self.made += 1;
+                    claim(name, &format!("{name}#{}", self.made))
+                });
+                golden::change(claim, &json(changes));
             }
-            base
+            ["volume", name, changes] => {
+                let volume = self.volumes.entry(name.to_owned()).or_insert_with(|| volume(name));
+                golden::change(Arc::make_mut(volume), &json(changes));
+            }
+            ["class", name, changes] => {
+                let mut class = json!({"metadata": {"name": name}, "provisioner": "disks.test"});
+                golden::change(&mut class, &json(changes));
+                self.classes.push(Arc::new(serde_json::from_value(class).unwrap()));
+            }
+            ["lose", "claim", name] => drop(self.claims.remove(name)),
+            ["lose", "volume", name] => drop(self.volumes.remove(name)),
+            ["pod", name, claim] => self.unscheduled.push((name.to_owned(), claim.to_owned())),
+            _ => panic!("{line}"),
         }
-        _ => patch.clone(),
+    }
+
+    fn look(&mut self, log: &mut Log) -> bool {
+        let before = (self.claims.clone(), self.volumes.clone());
+        self.sync(log);
+        before != (self.claims.clone(), self.volumes.clone())
+    }
+
+    fn told(&self) -> String {
+        let claims = self.claims.values().map(told_claim);
+        claims.chain(self.volumes.values().map(|volume| told_volume(volume))).collect::<Vec<_>>().join("\n")
+    }
+
+    fn made(&self) -> usize {
+        self.made
     }
 }
 
-/// A claim of 5Gi as the API server stores it, and what differs.
-fn claim(patch: Value) -> PersistentVolumeClaim {
-    let base = json!({"metadata": {"name": "data", "namespace": "ns", "uid": "c1"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem", "storageClassName": "",
-            "resources": {"requests": {"storage": "5Gi"}}}, "status": {"phase": "Pending"}});
-    serde_json::from_value(merged(base, &patch)).unwrap()
+/// A claim as the API server stores it.
+fn claim(name: &str, uid: &str) -> PersistentVolumeClaim {
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem", "storageClassName": "",
+        "resources": {"requests": {"storage": "5Gi"}}});
+    let meta = json!({"name": name, "namespace": "ns", "uid": uid});
+    serde_json::from_value(json!({"metadata": meta, "spec": spec, "status": {"phase": "Pending"}})).unwrap()
 }
 
-/// An available volume of 10Gi, and what differs.
-fn volume(name: &str, patch: Value) -> Arc<PersistentVolume> {
-    let base = json!({"metadata": {"name": name}, "status": {"phase": "Available"},
-        "spec": {"capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem",
-            "persistentVolumeReclaimPolicy": "Retain"}});
-    Arc::new(serde_json::from_value(merged(base, &patch)).unwrap())
+fn volume(name: &str) -> Arc<PersistentVolume> {
+    let spec = json!({"capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem",
+        "persistentVolumeReclaimPolicy": "Retain"});
+    let volume = json!({"metadata": {"name": name}, "spec": spec, "status": {"phase": "Pending"}});
+    Arc::new(serde_json::from_value(volume).unwrap())
 }
 
-fn class(name: &str, patch: Value) -> Arc<StorageClass> {
-    let base = json!({"metadata": {"name": name}, "provisioner": "disks.test"});
-    Arc::new(serde_json::from_value(merged(base, &patch)).unwrap())
+/// The last words of annotations' names.
+fn marks<T: Object<Meta = api::meta::ObjectMeta>>(object: &T) -> String {
+    object.annotations().keys().map(|key| format!(" {}", key.rsplit('/').next().unwrap())).collect()
 }
 
-fn of_claim(claim: &PersistentVolumeClaim) -> String {
+fn told_claim(claim: &PersistentVolumeClaim) -> String {
     let value = serde_json::to_value(claim).unwrap();
-    let annotations = value["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
-    let names: Vec<&str> = annotations.keys().map(|key| key.rsplit('/').next().unwrap()).collect();
-    let (spec, status) = (&value["spec"], &value["status"]);
-    format!(
-        "claim class {} volume {} {} {} {names:?}",
-        spec["storageClassName"], spec["volumeName"], status["phase"], status["capacity"]["storage"]
-    )
+    let text = |at: &str| {
+        value.pointer(at).and_then(Value::as_str).map(|text| format!(" {text}")).unwrap_or_default()
+    };
+    let class = value
+        .pointer("/spec/storageClassName")
+        .map_or("no class".to_owned(), |class| format!("class {class}"));
+    let [volume, phase, size] = ["/spec/volumeName", "/status/phase", "/status/capacity/storage"].map(text);
+    format!("claim {}{phase}{volume}{size}, {class}{}", claim.name(), marks(claim))
 }
 
-fn of_volume(volume: &PersistentVolume) -> String {
-    let value = serde_json::to_value(volume).unwrap();
-    let annotations = value["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
-    let names: Vec<&str> = annotations.keys().map(|key| key.rsplit('/').next().unwrap()).collect();
-    let reference = &value["spec"]["claimRef"];
-    format!(
-        "{} of {} {} {} {names:?}",
-        volume.name(),
-        reference["name"],
-        reference["uid"],
-        value["status"]["phase"]
-    )
+fn told_volume(volume: &PersistentVolume) -> String {
+    let status = volume.status.clone().unwrap_or_default();
+    let reference = volume_spec(volume).claim_ref.clone().map(|claim| {
+        let uid = claim.uid.map(|uid| format!(" as {uid}")).unwrap_or_default();
+        format!(" for {}{uid}", claim.name.unwrap_or_default())
+    });
+    let phase = status.phase.unwrap_or_default();
+    format!("volume {} {phase}{}{}", volume.name(), reference.unwrap_or_default(), marks(volume))
 }
 
-fn told(plan: &Plan) -> impl Iterator<Item = String> {
-    plan.told.iter().map(|Told { about, warning, reason, message }| {
-        format!("{about:?} {} {reason}: {message}", if *warning { "Warning" } else { "Normal" })
-    })
-}
+impl World {
+    fn claim_of(&self, volume: &PersistentVolume) -> Option<&PersistentVolumeClaim> {
+        let reference = volume_spec(volume).claim_ref.as_ref()?;
+        let claim = self.claims.get(reference.name.as_deref()?)?;
+        (Some(claim.uid()) == reference.uid.as_deref()).then_some(claim)
+    }
 
-/// What a claim goes through among these volumes and classes.
-fn claims_way(
-    mut claim: PersistentVolumeClaim,
-    mut volumes: Vec<Arc<PersistentVolume>>,
-    classes: &[Arc<StorageClass>],
-    unscheduled: &[&str],
-) -> String {
-    let mut lines = Vec::new();
-    for _ in 0..STEPS {
-        let unscheduled = unscheduled.iter().map(|pod| (*pod).to_owned()).collect();
-        let world =
-            World { volumes: volumes.iter().collect(), classes: classes.iter().collect(), unscheduled };
-        let plan = plan_claim(&claim, &world);
-        lines.extend(told(&plan));
+    /// Looks at each claim and each volume once; none where the binder is cut off.
+    fn sync(&mut self, log: &mut Log) -> Option<()> {
+        for claim in self.claims.values().cloned().collect::<Vec<_>>() {
+            let unscheduled = self.unscheduled.iter().filter(|(_, used)| used == claim.name());
+            let known = Known {
+                volumes: self.volumes.values().collect(),
+                classes: self.classes.iter().collect(),
+                unscheduled: unscheduled.map(|(pod, _)| pod.clone()).collect(),
+            };
+            let plan = plan_claim(&claim, &known);
+            self.carry_out(plan, log)?;
+        }
+        for volume in self.volumes.values().cloned().collect::<Vec<_>>() {
+            let plan = plan_volume(&volume, self.claim_of(&volume));
+            self.carry_out(plan, log)?;
+        }
+        Some(())
+    }
+
+    fn carry_out(&mut self, plan: Plan, log: &mut Log) -> Option<()> {
         match plan.write {
-            None => return lines.join("\n"),
+            None => {}
             Some(Write::Claim(new) | Write::ClaimStatus(new)) => {
-                lines.push(of_claim(&new));
-                claim = *new;
+                log.does(told_claim(&new)).then_some(())?;
+                self.claims.insert(new.name().to_owned(), *new);
             }
             Some(Write::Volume(new) | Write::VolumeStatus(new)) => {
-                lines.push(of_volume(&new));
-                volumes.retain(|volume| volume.name() != new.name());
-                volumes.push(Arc::from(new));
+                log.does(told_volume(&new)).then_some(())?;
+                self.volumes.insert(new.name().to_owned(), Arc::from(new));
             }
         }
-    }
-    panic!("no end: {lines:#?}");
-}
-
-fn volumes_way(volume: &Arc<PersistentVolume>, claim: Option<&PersistentVolumeClaim>) -> String {
-    let (mut volume, mut lines) = ((**volume).clone(), Vec::new());
-    for _ in 0..STEPS {
-        let plan = plan_volume(&volume, claim);
-        if let Some(Write::Volume(new) | Write::VolumeStatus(new)) = &plan.write {
-            lines.push(of_volume(new));
-            volume = (**new).clone();
+        for told in plan.told {
+            let about = if told.about == About::Claim { "claim" } else { "volume" };
+            let kind = if told.warning { "Warning" } else { "Normal" };
+            log.repeat(&format!("{kind} {} of the {about}: {}", told.reason, told.message));
         }
-        lines.extend(told(&plan));
-        if plan.write.is_none() {
-            return lines.join("\n");
-        }
+        Some(())
     }
-    panic!("no end: {lines:#?}");
 }
 
 #[test]
-fn a_claim_gets_the_smallest_volume_that_fits_in_four_writes() {
-    let volumes = vec![
-        volume("big", json!({})),
-        volume("fit", json!({"spec": {"capacity": {"storage": "6Gi"}}})),
-        volume("small", json!({"spec": {"capacity": {"storage": "1Gi"}}})),
-        volume("shared", json!({"spec": {"capacity": {"storage": "5Gi"}, "accessModes": ["ReadOnlyMany"]}})),
-        volume(
-            "many",
-            json!({"spec": {"capacity": {"storage": "5Gi"}, "accessModes": ["ReadWriteOnce", "ReadOnlyMany"]}}),
-        ),
-        volume("block", json!({"spec": {"capacity": {"storage": "5Gi"}, "volumeMode": "Block"}})),
-        volume("classed", json!({"spec": {"capacity": {"storage": "5Gi"}, "storageClassName": "slow"}})),
-        volume(
-            "tuned",
-            json!({"spec": {"capacity": {"storage": "5Gi"}, "volumeAttributesClassName": "gold"}}),
-        ),
-        volume(
-            "going",
-            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"capacity": {"storage": "5Gi"}}}),
-        ),
-        volume(
-            "released",
-            json!({"spec": {"capacity": {"storage": "5Gi"}}, "status": {"phase": "Released"}}),
-        ),
-        volume(
-            "meant",
-            json!({"spec": {"capacity": {"storage": "5Gi"}, "claimRef": {"name": "x", "namespace": "ns"}}}),
-        ),
-    ];
-    let way = claims_way(claim(json!({})), volumes, &[], &[]);
-    assert_eq!(
-        way,
-        r#"fit of "data" "c1" "Available" ["bound-by-controller"]
-fit of "data" "c1" "Bound" ["bound-by-controller"]
-claim class "" volume "fit" "Pending" null ["bind-completed", "bound-by-controller"]
-claim class "" volume "fit" "Bound" "6Gi" ["bind-completed", "bound-by-controller"]"#
-    );
+fn claims_and_volumes_live_as_told() {
+    golden::check_lives::<World>("volume_binding.txt");
 }
 
 #[test]
-fn a_binding_goes_on_where_it_ended() {
-    let half = volume(
-        "v",
-        json!({"metadata": {"annotations": {"pv.kubernetes.io/bound-by-controller": "yes"}},
-        "spec": {"claimRef": {"name": "data", "namespace": "ns", "uid": "c1"}}}),
-    );
-    let other = volume("a-better-one", json!({"spec": {"capacity": {"storage": "5Gi"}}}));
-    assert_eq!(
-        claims_way(claim(json!({})), vec![other, half], &[], &[]),
-        r#"v of "data" "c1" "Bound" ["bound-by-controller"]
-claim class "" volume "v" "Pending" null ["bind-completed", "bound-by-controller"]
-claim class "" volume "v" "Bound" "10Gi" ["bind-completed", "bound-by-controller"]"#
-    );
+fn a_cut_at_any_step_changes_nothing() {
+    golden::faults_change_nothing::<World>("volume_binding.txt", Fault::Cut);
 }
 
 #[test]
-fn selectors_and_persons_choose() {
-    let select = json!({"spec": {"selector": {"matchLabels": {"disk": "ssd"}}}});
-    let volumes = || {
-        vec![
-            volume("plain", json!({})),
-            volume("ssd", json!({"metadata": {"labels": {"disk": "ssd"}}})),
-            volume("mine", json!({"spec": {"claimRef": {"name": "data", "namespace": "other"}}})),
-        ]
-    };
-    let way = claims_way(claim(select), volumes(), &[], &[]);
-    assert!(way.starts_with(r#"ssd of "data" "c1""#), "{way}");
-    // Who is named by the claim or names it is not marked as chosen by the controller.
-    let named = claim(json!({"spec": {"volumeName": "plain"}}));
-    assert_eq!(
-        claims_way(named, volumes(), &[], &[]),
-        r#"plain of "data" "c1" "Available" ["bound-by-controller"]
-plain of "data" "c1" "Bound" ["bound-by-controller"]
-claim class "" volume "plain" "Pending" null ["bind-completed"]
-claim class "" volume "plain" "Bound" "10Gi" ["bind-completed"]"#
-    );
-    let meant = volume("meant", json!({"spec": {"claimRef": {"name": "data", "namespace": "ns"}}}));
-    let way = claims_way(claim(json!({})), vec![volume("plain", json!({})), meant], &[], &[]);
-    assert!(way.starts_with("meant of \"data\" \"c1\" \"Available\" []"), "{way}");
-}
-
-#[test]
-fn what_cannot_be_is_told() {
-    let way = |patch: Value, volumes: Vec<_>| claims_way(claim(patch), volumes, &[], &[]);
-    let named = || json!({"spec": {"volumeName": "v"}});
-    assert_eq!(way(named(), vec![]), "");
-    assert_eq!(
-        way(named(), vec![volume("v", json!({"spec": {"capacity": {"storage": "1Gi"}}}))]),
-        "Claim Warning VolumeMismatch: Cannot bind to requested volume \"v\": requested PV is too small"
-    );
-    assert_eq!(
-        way(
-            named(),
-            vec![volume(
-                "v",
-                json!({"spec": {"claimRef": {"name": "data", "namespace": "ns", "uid": "old"}}})
-            )]
-        ),
-        "Claim Warning FailedBinding: volume \"v\" already bound to a different claim."
-    );
-    assert_eq!(
-        way(json!({}), vec![]),
-        "Claim Normal FailedBinding: no persistent volumes available for this claim and no storage class is set"
-    );
-    assert_eq!(
-        way(json!({"spec": {"storageClassName": "none"}}), vec![]),
-        "Claim Warning ProvisioningFailed: storageclass.storage.k8s.io \"none\" not found"
-    );
-}
-
-#[test]
-fn provisioners_are_asked_when_it_is_time() {
-    let waits = class("late", json!({"volumeBindingMode": "WaitForFirstConsumer"}));
-    let local = class("local", json!({"provisioner": "kubernetes.io/no-provisioner"}));
-    let at_once = class(
-        "now",
-        json!({"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}),
-    );
-    let classes = [waits, local, at_once];
-    let way = |patch: Value, pods: &[&str]| {
-        claims_way(
-            claim(patch),
-            vec![volume("v", json!({"spec": {"storageClassName": "late"}}))],
-            &classes,
-            pods,
-        )
-    };
-    let late = || json!({"spec": {"storageClassName": "late"}});
-    assert_eq!(
-        [way(late(), &[]), way(late(), &["p"]), way(late(), &["p", "q"])].join("\n"),
-        "Claim Normal WaitForFirstConsumer: waiting for first consumer to be created before binding\n\
-         Claim Normal WaitForPodScheduled: waiting for pod p to be scheduled\n\
-         Claim Normal WaitForPodScheduled: waiting for pods p,q to be scheduled"
-    );
-    let selected =
-        merged(late(), &json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n"}}}));
-    let asked = "Claim Normal ExternalProvisioning: Waiting for a volume to be created either by the external \
-        provisioner 'disks.test' or manually by the system administrator. If volume creation is delayed, please \
-        verify that the provisioner is running and correctly registered.";
-    assert_eq!(
-        way(selected, &[]),
-        format!(
-            "claim class \"late\" volume null \"Pending\" null [\"storage-provisioner\", \"selected-node\", \"storage-provisioner\"]\n{asked}"
-        )
-    );
-    assert_eq!(
-        way(json!({"spec": {"storageClassName": "local"}}), &[]),
-        "Claim Warning ProvisioningFailed: no volume plugin matched name: kubernetes.io/no-provisioner"
-    );
-    // Made before there was a default class.
-    assert_eq!(
-        way(json!({"spec": {"storageClassName": null}}), &[]),
-        format!(
-            "claim class \"now\" volume null \"Pending\" null []\n\
-            claim class \"now\" volume null \"Pending\" null [\"storage-provisioner\", \"storage-provisioner\"]\n{asked}"
-        )
-    );
-}
-
-#[test]
-fn lost_volumes_are_told_once() {
-    let bound = |patch: Value| {
-        let base = json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
-            "spec": {"volumeName": "v"}, "status": {"phase": "Bound", "capacity": {"storage": "10Gi"}}});
-        claim(merged(base, &patch))
-    };
-    let way = |patch: Value, volumes: Vec<_>| claims_way(bound(patch), volumes, &[], &[]);
-    let ending = r#"claim class "" volume "v" "Lost" null ["bind-completed"]"#;
-    assert_eq!(
-        way(json!({}), vec![]),
-        format!(
-            "Claim Warning ClaimLost: Bound claim has lost its PersistentVolume. Data on the volume is lost!\n{ending}"
-        )
-    );
-    let taken = volume("v", json!({"spec": {"claimRef": {"name": "data", "namespace": "ns", "uid": "c2"}}}));
-    assert_eq!(
-        way(json!({}), vec![taken]),
-        format!(
-            "Claim Warning ClaimMisbound: Two claims are bound to the same volume, this one is bound incorrectly\n{ending}"
-        )
-    );
-    assert!(
-        way(json!({"spec": {"volumeName": null}}), vec![]).contains("has lost reference to PersistentVolume")
-    );
-}
-
-#[test]
-fn volumes_end_as_their_policy_says() {
-    let of = |patch: Value| {
-        let base = json!({"spec": {"claimRef": {"name": "data", "namespace": "ns", "uid": "c1"}}, "status": {"phase": "Bound"}});
-        volume("v", merged(base, &patch))
-    };
-    let provided = || json!({"metadata": {"annotations": {"pv.kubernetes.io/provisioned-by": "disks.test"}}});
-    let released = "v of \"data\" \"c1\" \"Released\" []";
-    let policy = |name: &str| json!({"spec": {"persistentVolumeReclaimPolicy": name}});
-    assert_eq!(volumes_way(&of(json!({})), None), released);
-    assert_eq!(
-        volumes_way(&of(policy("Recycle")), None),
-        format!(
-            "{released}\nv of \"data\" \"c1\" \"Failed\" []\nVolume Warning VolumeFailedRecycle: No recycler plugin found for the volume!"
-        )
-    );
-    assert_eq!(
-        volumes_way(&of(policy("Delete")), None),
-        format!(
-            "{released}\nv of \"data\" \"c1\" \"Failed\" []\nVolume Warning VolumeFailedDelete: \
-            error getting deleter volume plugin for volume \"v\": no deletable volume plugin matched"
-        )
-    );
-    assert_eq!(
-        volumes_way(&of(merged(policy("Delete"), &provided())), None),
-        "v of \"data\" \"c1\" \"Released\" [\"provisioned-by\"]"
-    );
-}
-
-#[test]
-fn volumes_follow_their_claims() {
-    let of = |patch: Value| volume("v", merged(json!({"status": {"phase": "Pending"}}), &patch));
-    let reference = || json!({"spec": {"claimRef": {"name": "data", "namespace": "ns", "uid": "c1"}}});
-    let by_controller = json!({"metadata": {"annotations": {"pv.kubernetes.io/bound-by-controller": "yes"}}});
-    assert_eq!(volumes_way(&of(json!({})), None), "v of null null \"Available\" []");
-    let with = |name: &str| claim(json!({"spec": {"volumeName": name}}));
-    assert_eq!(volumes_way(&of(reference()), Some(&with("v"))), "v of \"data\" \"c1\" \"Bound\" []");
-    assert_eq!(volumes_way(&of(reference()), Some(&claim(json!({})))), "");
-    let block = claim(json!({"spec": {"volumeMode": "Block"}}));
-    assert_eq!(
-        volumes_way(&of(reference()), Some(&block)),
-        "Volume Warning VolumeMismatch: Cannot bind PersistentVolume to requested PersistentVolumeClaim \"data\" due to incompatible volumeMode.\n\
-         Claim Warning VolumeMismatch: Cannot bind PersistentVolume \"v\" to requested PersistentVolumeClaim due to incompatible volumeMode."
-    );
-    // The claim got another one.
-    assert_eq!(
-        volumes_way(&of(merged(reference(), &by_controller)), Some(&with("w"))),
-        "v of null null \"Pending\" []\nv of null null \"Available\" []"
-    );
-    assert_eq!(
-        volumes_way(&of(reference()), Some(&with("w"))),
-        "v of \"data\" null \"Pending\" []\nv of \"data\" null \"Available\" []"
-    );
+fn a_volume_refers_to_the_whole_claim() {
+    let claim = claim("data", "c1");
+    assert_eq!(volume_name(&claim), "");
+    let reference = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": "data", "namespace": "ns", "uid": "c1"});
+    assert_eq!(json!(crate::binder::reference(&claim)), reference);
 }

@@ -25,6 +25,25 @@ pub(crate) struct Timetable {
 }
 
 impl Timetable {
+    /// The schedule and the clock that it is about: that of the field, of the schedule itself, or of this machine.
+    pub(crate) fn of(cron: &CronJob) -> Result<Self, Notice> {
+        let named = |name: &str| TimeZone::get(name).map_err(|_| format!("unknown time zone {name}"));
+        let wrong = |reason, message| notice(true, reason, message);
+        let name = cron.spec.time_zone.as_deref();
+        let zone = name.map(named).transpose().map_err(|why| {
+            wrong("UnknownTimeZone", format!("invalid timeZone: {:?}: {why}", name.unwrap_or_default()))
+        })?;
+        let text = &cron.spec.schedule;
+        let unreadable =
+            |why: String| wrong("UnparseableSchedule", format!("unparseable schedule: {text:?} : {why}"));
+        let schedule = Schedule::parse(text).map_err(unreadable)?;
+        let own = schedule.zone().map(|zone| {
+            named(zone).map_err(|why| unreadable(format!("provided bad location {zone}: {why}")))
+        });
+        let zone = own.transpose()?.or(zone).unwrap_or_else(TimeZone::system);
+        Ok(Self { schedule, zone })
+    }
+
     fn next(&self, after: Timestamp) -> Option<Timestamp> {
         self.schedule.next(after, &self.zone)
     }
@@ -285,11 +304,13 @@ fn name(cron: &CronJob, scheduled: Timestamp) -> String {
 }
 
 /// The Job of a time.
-pub(crate) fn new(cron: &CronJob, scheduled: Timestamp, zone: &TimeZone) -> Job {
+pub(crate) fn new(cron: &CronJob, scheduled: Timestamp) -> Job {
+    let zone =
+        cron.spec.time_zone.as_deref().and_then(|zone| TimeZone::get(zone).ok()).unwrap_or(TimeZone::UTC);
     let template = cron.spec.job_template.clone();
     let meta = template.metadata.unwrap_or_default();
     let mut annotations = meta.annotations.unwrap_or_default();
-    let local = scheduled.to_zoned(zone.clone());
+    let local = scheduled.to_zoned(zone);
     let offset = if local.offset().is_zero() { "Z".to_owned() } else { local.strftime("%:z").to_string() };
     annotations.insert(SCHEDULED.to_owned(), format!("{}{offset}", local.strftime("%Y-%m-%dT%H:%M:%S")));
     Job {

@@ -4,11 +4,9 @@ use crate::common::{self, Key, Room};
 use crate::cronjob::{self, Notice, Plan, Timetable, View, begin, plan};
 use api::Object;
 use api::batch::{CronJob, CronJobStatus, Job};
-use api::cron::Schedule;
 use api::meta::DeleteOptions;
 use client::{Cache, Client, Error, Next, Queue, Recorder};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use std::sync::Arc;
 
 /// How many CronJobs are worked on at once.
@@ -37,8 +35,9 @@ pub(crate) fn start(room: &Room) {
         let times = |cron: &Arc<CronJob>| (cron.spec.schedule.clone(), cron.spec.time_zone.clone());
         match (&change.old, &change.new) {
             (Some(old), Some(new)) if times(old) != times(new) => {
-                let next =
-                    timetable(new).ok().and_then(|table| cronjob::until_next(new, &table, common::now().0));
+                let next = Timetable::of(new)
+                    .ok()
+                    .and_then(|table| cronjob::until_next(new, &table, common::now().0));
                 next.into_iter().for_each(|delay| changed.add_after(key.clone(), delay));
             }
             _ => changed.add(key),
@@ -48,31 +47,13 @@ pub(crate) fn start(room: &Room) {
     room.work("cronjob controller", &queue, WORKERS, move |key| controller.clone().sync(key));
 }
 
-/// The schedule and the clock that it is about: that of the field, of the schedule itself, or of this machine.
-fn timetable(cron: &CronJob) -> Result<Timetable, Notice> {
-    let warning = |reason, message| Notice { warning: true, reason, message };
-    let named = cron.spec.time_zone.as_deref();
-    let zone = named.map(TimeZone::get).transpose().map_err(|error| {
-        warning("UnknownTimeZone", format!("invalid timeZone: {:?}: {error}", named.unwrap_or_default()))
-    })?;
-    let text = &cron.spec.schedule;
-    let unreadable =
-        |why: String| warning("UnparseableSchedule", format!("unparseable schedule: {text:?} : {why}"));
-    let schedule = Schedule::parse(text).map_err(unreadable)?;
-    let own = schedule.zone().map(|zone| {
-        TimeZone::get(zone).map_err(|error| unreadable(format!("provided bad location {zone}: {error}")))
-    });
-    let zone = own.transpose()?.or(zone).unwrap_or_else(TimeZone::system);
-    Ok(Timetable { schedule, zone })
-}
-
 impl CronJobs {
     async fn sync(self, key: Key) -> Result<Next, Error> {
         self.jobs.synced().await;
         let Some(cron) = self.crons.get(&key.namespace, &key.name) else { return Ok(Next::Done) };
         let jobs = self.jobs_of(&cron);
         let missing = self.missing(&cron, &jobs).await?;
-        let timetable = timetable(&cron);
+        let timetable = Timetable::of(&cron);
         let view = View {
             cron: &cron,
             jobs: &jobs,
@@ -136,7 +117,7 @@ impl CronJobs {
 
     async fn delete(&self, cron: &CronJob, job: &Job) -> Result<(), Error> {
         let options =
-            DeleteOptions { propagation_policy: Some("Background".to_owned()), ..DeleteOptions::default() };
+            DeleteOptions { propagation_policy: Some("Background".to_owned()), ..common::this(job) };
         let deleted = self.client.delete::<Job>(job.namespace(), job.name(), &options).await;
         if let Err(error) = common::unless_gone(deleted) {
             self.recorder.warning(cron, "FailedDelete", format!("Deleted job: {error}"));
@@ -149,8 +130,7 @@ impl CronJobs {
 
     /// Starts the Job of a time. One that is there already was started before its start was noted.
     async fn begin(&self, cron: &CronJob, time: Timestamp, status: &mut CronJobStatus) -> Result<(), Error> {
-        let named = cron.spec.time_zone.as_deref().and_then(|zone| TimeZone::get(zone).ok());
-        let wanted = cronjob::new(cron, time, &named.unwrap_or(TimeZone::UTC));
+        let wanted = cronjob::new(cron, time);
         let job = match self.client.create(&wanted).await {
             Ok(job) => {
                 self.recorder.normal(cron, "SuccessfulCreate", format!("Created job {}", job.name()));

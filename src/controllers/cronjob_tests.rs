@@ -1,163 +1,193 @@
-//! Golden plans of CronJobs: when Jobs are started, and which are removed.
+//! Lives of CronJobs.
 
 use crate::cronjob::{Timetable, View, begin, new, plan};
+use crate::golden::{self, Fault, Life, Log};
+use crate::worlds::Cached;
+use api::Object;
 use api::batch::{CronJob, Job};
-use api::cron::Schedule;
 use jiff::Timestamp;
-use jiff::tz::{TimeZone, offset};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// A time of one day: `10:05` or `10:05:30`.
+#[derive(Clone, Default)]
+struct World {
+    cron: CronJob,
+    jobs: Vec<Job>,
+    cache: Cached<Vec<Job>>,
+    now: Timestamp,
+    made: usize,
+}
+
+impl Life for World {
+    /// `new|set SPEC`, `at TIME`, `end TIME CONDITION` of the Job of a time, `lose TIME`, `delete -`, `own|foreign TIME` for
+    /// one that somebody else makes. Times are such as `10:05` or, of another day than the first, `2026-03-03T10:05`.
+    fn obey(&mut self, line: &str) {
+        let words: Vec<_> = line.splitn(3, ' ').collect();
+        match words[..] {
+            ["new" | "set", ..] => {
+                if words[0] == "new" {
+                    let meta = json!({"name": "report", "namespace": "ns", "uid": "cron", "creationTimestamp": at("10:01")});
+                    golden::change(
+                        &mut self.cron,
+                        &json!({"metadata": meta, "spec": {
+                        "schedule": "*/10 * * * *", "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1,
+                        "concurrencyPolicy": "Allow", "suspend": false, "timeZone": "UTC",
+                        "jobTemplate": {"metadata": {"labels": {"app": "report"}}, "spec": {"template": {}}}}}),
+                    );
+                    self.now = at("10:01");
+                }
+                let spec: Value = serde_json::from_str(&line[4..]).unwrap();
+                golden::change(&mut self.cron, &json!({"spec": spec}));
+            }
+            ["at", time] => self.now = at(time),
+            ["end", time, condition] => {
+                let completed = (condition == "Complete").then(|| self.now.to_string());
+                let status = json!({"conditions": [{"type": condition, "status": "True"}], "completionTime": completed});
+                let name = new(&self.cron, at(time)).metadata.name;
+                let job = self.jobs.iter_mut().find(|job| job.metadata.name == name).unwrap();
+                golden::change(job, &json!({"status": status}));
+            }
+            ["lose", time] => self.jobs.retain(|job| told_of(job) != time),
+            ["own" | "foreign", time] => {
+                let mut job = new(&self.cron, at(time));
+                job.metadata.annotations = None;
+                if words[0] == "foreign" {
+                    job.metadata.owner_references = None;
+                } else {
+                    job.metadata.name = Some("by-hand".to_owned());
+                }
+                self.put(job);
+            }
+            ["delete", _] => self.cron.metadata.deletion_timestamp = Some(api::meta::Time(self.now)),
+            _ => panic!("{line}"),
+        }
+    }
+
+    fn look(&mut self, log: &mut Log) -> bool {
+        let before = (self.jobs.clone(), self.cron.clone());
+        let look_again = self.sync(log);
+        let acted = before != (self.jobs.clone(), self.cron.clone());
+        if let Some(delay) = look_again.filter(|_| !acted) {
+            log.say(format_args!("look again in {:.1} s", delay.as_secs_f64()));
+        }
+        acted
+    }
+
+    fn told(&self) -> String {
+        let status = self.cron.status.clone().unwrap_or_default();
+        let uids: Vec<_> = status.active.iter().flatten().map(|one| one.uid.clone().unwrap()).collect();
+        let mut lines: Vec<_> = self
+            .jobs
+            .iter()
+            .map(|job| {
+                let condition =
+                    job.status.iter().flat_map(|status| status.conditions.iter().flatten()).next();
+                let active = if uids.iter().any(|uid| uid == job.uid()) { " active" } else { "" };
+                format!("{} {}{active}", told_of(job), condition.map_or("runs", |condition| &condition.type_))
+            })
+            .collect();
+        let time = |time: Option<api::meta::Time>| time.map_or("never".to_owned(), |time| time.0.to_string());
+        lines.push(format!(
+            "{} active, last {}, succeeded {}",
+            uids.len(),
+            time(status.last_schedule_time),
+            time(status.last_successful_time)
+        ));
+        lines.join("\n")
+    }
+
+    fn made(&self) -> usize {
+        self.made
+    }
+
+    fn lag(&mut self) {
+        self.cache.lags = true;
+    }
+}
+
 fn at(text: &str) -> Timestamp {
-    let seconds = if text.len() == 5 { ":00" } else { "" };
-    format!("2026-03-02T{text}{seconds}Z").parse().unwrap()
+    let day = if text.contains('T') { "" } else { "2026-03-02T" };
+    let seconds = if text.len() - text.find(':').unwrap() < 4 { ":00" } else { "" };
+    format!("{day}{text}{seconds}Z").parse().unwrap()
 }
 
-/// Every ten minutes, made at 10:01.
-fn cron(spec: Value, status: Value) -> CronJob {
-    let mut whole = json!({"schedule": "*/10 * * * *", "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1,
-        "concurrencyPolicy": "Allow", "suspend": false,
-        "jobTemplate": {"metadata": {"labels": {"app": "report"}}, "spec": {"template": {}}}});
-    api::patch::merge(&mut whole, &spec).unwrap();
-    let meta = json!({"name": "report", "namespace": "ns", "uid": "cron", "creationTimestamp": at("10:01").to_string()});
-    serde_json::from_value(json!({"metadata": meta, "spec": whole, "status": status})).unwrap()
+/// The time that a Job was made for, as the controller wrote it down.
+fn told_of(job: &Job) -> &str {
+    job.annotations()
+        .get("batch.kubernetes.io/cronjob-scheduled-timestamp")
+        .map_or(job.name(), String::as_str)
 }
 
-fn table(cron: &CronJob) -> Timetable {
-    Timetable { schedule: Schedule::parse(&cron.spec.schedule).unwrap(), zone: TimeZone::UTC }
-}
+impl World {
+    fn put(&mut self, mut job: Job) -> Job {
+        job.metadata.uid = Some(format!("job-{}", self.jobs.len() + self.made));
+        let started = json!({"status": {"startTime": self.now.to_string()}});
+        golden::change(&mut job, &started);
+        self.jobs.push(job.clone());
+        job
+    }
 
-/// `name condition(or Running) began completed(or -)`.
-fn job(text: &str) -> Arc<Job> {
-    let [name, condition, began, completed] = text.split(' ').collect::<Vec<_>>()[..] else {
-        panic!("{text}")
-    };
-    let conditions = match condition {
-        "Running" => json!([]),
-        ended => json!([{"type": ended, "status": "True"}]),
-    };
-    let completed = (completed != "-").then(|| at(completed).to_string());
-    let meta = json!({"name": name, "namespace": "ns", "uid": name});
-    let status =
-        json!({"conditions": conditions, "startTime": at(began).to_string(), "completionTime": completed});
-    Arc::new(serde_json::from_value(json!({"metadata": meta, "status": status})).unwrap())
-}
-
-fn planned(cron: &CronJob, jobs: &[Arc<Job>], missing: &[&str], now: &str) -> String {
-    let (table, missing) = (Ok(table(cron)), missing.iter().map(|uid| (*uid).to_owned()).collect::<Vec<_>>());
-    let plan = plan(&View { cron, jobs, missing: &missing, timetable: &table, now: at(now) });
-    let mut parts: Vec<String> =
-        plan.delete.iter().map(|job| format!("delete {}", job.metadata.name.as_ref().unwrap())).collect();
-    parts.extend(plan.start.map(|time| time.strftime("start %H:%M").to_string()));
-    parts.extend(plan.notices.into_iter().map(|one| one.reason.to_owned()));
-    let active = plan.status.active.unwrap_or_default();
-    parts.extend(active.into_iter().map(|one| format!("active {}", one.name.unwrap())));
-    parts.extend(plan.look_again.map(|delay| format!("again in {:.1} s", delay.as_secs_f64())));
-    parts.join(", ")
-}
-
-fn of(spec: Value, now: &str) -> String {
-    planned(&cron(spec, json!({})), &[], &[], now)
-}
-
-#[test]
-fn jobs_are_started_when_they_are_due() {
-    assert_eq!(of(json!({}), "10:05"), "again in 300.1 s");
-    assert_eq!(of(json!({}), "10:10"), "start 10:10, again in 600.1 s");
-    assert_eq!(of(json!({}), "10:19:59"), "start 10:10, again in 1.1 s");
-    // Of several the last one counts.
-    assert_eq!(of(json!({}), "10:45"), "start 10:40, again in 300.1 s");
-    let done = json!({"lastScheduleTime": at("10:40").to_string()});
-    assert_eq!(planned(&cron(json!({}), done), &[], &[], "10:45"), "again in 300.1 s");
-    assert_eq!(of(json!({"suspend": true}), "10:45"), "");
-    assert_eq!(of(json!({"schedule": "@every 7m"}), "10:09"), "start 10:08, again in 360.1 s");
-    assert_eq!(of(json!({"schedule": "59 23 31 2 *"}), "10:45"), "InvalidSchedule");
-    assert_eq!(
-        of(json!({"schedule": "* * * * *"}), "11:45"),
-        "start 11:45, TooManyMissedTimes, again in 60.1 s"
-    );
+    /// One look in the runner's order.
+    fn sync(&mut self, log: &mut Log) -> Option<std::time::Duration> {
+        let own = |job: &Job| job.controller().is_some_and(|owner| owner.uid == "cron");
+        let seen = self.cache.see(&self.jobs).into_iter().filter(own).map(Arc::new).collect::<Vec<_>>();
+        let active = self.cron.status.iter().flat_map(|status| status.active.iter().flatten());
+        let missing: Vec<_> = active
+            .filter_map(|one| one.uid.clone())
+            .filter(|uid| seen.iter().map(|job| &**job).chain(&self.jobs).all(|job| job.uid() != uid))
+            .collect();
+        let timetable = Timetable::of(&self.cron);
+        let view =
+            View { cron: &self.cron, jobs: &seen, missing: &missing, timetable: &timetable, now: self.now };
+        let mut plan = plan(&view);
+        for notice in &plan.notices {
+            let kind = if notice.warning { "Warning" } else { "Normal" };
+            log.repeat(&format!("{kind} {}: {}", notice.reason, notice.message));
+        }
+        for job in &plan.delete {
+            log.does(format_args!("delete {}", told_of(job))).then_some(())?;
+            self.jobs.retain(|other| other.uid() != job.uid());
+        }
+        if let Some(time) = plan.start {
+            let job = new(&self.cron, time);
+            match self.jobs.iter().find(|other| other.name() == job.name()).cloned() {
+                Some(found) if own(&found) => begin(&mut plan.status, &found, time),
+                Some(_) => log.repeat("there is another of that name"),
+                None => {
+                    log.does(format_args!("start {}", told_of(&job))).then_some(())?;
+                    self.made += 1;
+                    begin(&mut plan.status, &self.put(job), time);
+                }
+            }
+        }
+        (!log.is_cut()).then_some(())?;
+        if self.cron.status.clone().unwrap_or_default() != plan.status {
+            self.cron.status = Some(plan.status);
+        }
+        plan.look_again
+    }
 }
 
 #[test]
-fn what_is_too_late_is_missed() {
-    let limit = |seconds: i32| json!({"startingDeadlineSeconds": seconds});
-    assert_eq!(of(limit(60), "10:10:30"), "start 10:10, again in 570.1 s");
-    assert_eq!(of(limit(60), "10:12"), "again in 480.1 s");
-    assert_eq!(of(limit(3600), "10:45"), "start 10:40, again in 300.1 s");
-}
-
-/// With two Jobs, of which one runs.
-fn with_history(policy: &str) -> CronJob {
-    let active = json!([{"name": "running", "uid": "running", "namespace": "ns"}]);
-    let status = json!({"lastScheduleTime": at("10:10").to_string(), "active": active});
-    cron(json!({"concurrencyPolicy": policy}), status)
+fn cron_jobs_live_as_told() {
+    golden::check_lives::<World>("cronjobs.txt");
 }
 
 #[test]
-fn policies_say_what_happens_to_what_still_runs() {
-    let jobs = [job("running Running 10:10 -")];
-    let of = |policy: &str| planned(&with_history(policy), &jobs, &[], "10:20");
-    assert_eq!(of("Allow"), "start 10:20, active running, again in 600.1 s");
-    assert_eq!(of("Forbid"), "JobAlreadyActive, active running, again in 600.1 s");
-    assert_eq!(of("Replace"), "delete running, start 10:20, again in 600.1 s");
+fn a_cut_at_any_step_changes_nothing() {
+    golden::faults_change_nothing::<World>("cronjobs.txt", Fault::Cut);
 }
 
 #[test]
-fn jobs_that_have_ended_are_no_longer_active() {
-    let cron = with_history("Forbid");
-    let done = [job("running Complete 10:10 10:12")];
-    assert_eq!(planned(&cron, &done, &[], "10:15"), "SawCompletedJob, again in 300.1 s");
-    assert_eq!(planned(&cron, &done, &[], "10:20"), "start 10:20, SawCompletedJob, again in 600.1 s");
-    assert_eq!(planned(&cron, &[], &["running"], "10:15"), "MissingJob, again in 300.1 s");
-    assert_eq!(planned(&cron, &[], &[], "10:15"), "active running, again in 300.1 s");
-    let table = Ok(table(&cron));
-    let plan = plan(&View { cron: &cron, jobs: &done, missing: &[], timetable: &table, now: at("10:15") });
-    assert_eq!(plan.status.last_successful_time.unwrap().0, at("10:12"));
+fn a_cache_that_lags_changes_nothing() {
+    golden::faults_change_nothing::<World>("cronjobs.txt", Fault::Lag);
 }
 
 #[test]
-fn history_is_limited() {
-    let jobs = [
-        "a Complete 10:05 10:06",
-        "b Complete 10:03 10:04",
-        "c Complete 10:07 10:08",
-        "d Complete 10:01 10:02",
-        "e Failed 10:04 -",
-        "f Failed 10:02 -",
-    ]
-    .map(job);
-    let done = json!({"lastScheduleTime": at("10:10").to_string()});
-    assert_eq!(
-        planned(&cron(json!({}), done.clone()), &jobs, &[], "10:15"),
-        "delete d, delete f, again in 300.1 s"
-    );
-    let none = json!({"successfulJobsHistoryLimit": 0, "failedJobsHistoryLimit": null});
-    assert_eq!(
-        planned(&cron(none, done), &jobs, &[], "10:15"),
-        "delete d, delete b, delete a, delete c, again in 300.1 s"
-    );
-}
-
-#[test]
-fn a_job_says_when_it_was_due_and_is_not_started_again() {
-    let cron = cron(json!({}), json!({}));
-    let made = new(&cron, at("10:20"), &TimeZone::fixed(offset(1)));
-    let meta = serde_json::to_value(&made.metadata).unwrap();
-    assert_eq!(meta["name"], "report-29540780");
-    assert_eq!(
-        meta["annotations"],
-        json!({"batch.kubernetes.io/cronjob-scheduled-timestamp": "2026-03-02T11:20:00+01:00"})
-    );
-    assert_eq!(meta["labels"], json!({"app": "report"}));
-    // It was stopped after it had started the Job and before it noted it.
-    let mut job = new(&cron, at("10:20"), &TimeZone::UTC);
-    job.metadata.uid = Some("job".to_owned());
-    assert_eq!(job.metadata.annotations.as_ref().unwrap().values().next().unwrap(), "2026-03-02T10:20:00Z");
-    let jobs = [Arc::new(job)];
-    assert_eq!(planned(&cron, &jobs, &[], "10:21"), "active report-29540780, again in 540.1 s");
-    assert!(planned(&cron, &[self::job("by-hand Running 10:15 -")], &[], "10:21").contains("UnexpectedJob"));
-    let mut status = cron.status.clone().unwrap_or_default();
-    begin(&mut status, &jobs[0], at("10:20"));
-    assert_eq!(status.last_schedule_time.unwrap().0, at("10:20"));
+fn a_job_is_made_of_the_template_and_called_after_its_minute() {
+    let mut world = World::default();
+    world.obey("new {}");
+    let meta = new(&world.cron, at("10:20")).metadata;
+    assert_eq!((meta.name.as_deref(), meta.namespace.as_deref()), (Some("report-29540780"), Some("ns")));
+    assert_eq!(json!(meta.labels), json!({"app": "report"}));
 }

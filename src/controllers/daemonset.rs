@@ -2,12 +2,12 @@
 
 use crate::daemon_pods::{Demand, Fit, HASH, is_current, new, spec, target};
 use crate::daemon_rollout::{self as rollout, surge_of};
-use crate::history::Versioned;
+use crate::history::{self, Versioned};
 use crate::{common, pods};
 use api::Object;
 use api::apps::{DaemonSet, DaemonSetStatus};
 use api::core::{self, Node};
-use api::slim::Pod;
+use api::slim::{ControllerRevision, Pod};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -170,4 +170,21 @@ fn status(view: &View<'_>, places: &Places) -> DaemonSetStatus {
         collision_count: Some(view.set.collisions()).filter(|count| *count > 0),
         conditions: view.set.status.as_ref().and_then(|status| status.conditions.clone()),
     }
+}
+
+/// By what pods are known as those of a revision: a revision that somebody made may lack the label.
+pub(crate) fn hash(revision: &ControllerRevision) -> &str {
+    revision.labels().get(HASH).unwrap_or_else(|| revision.name())
+}
+
+/// The revisions beyond `spec.revisionHistoryLimit` that are neither of the current template nor of pods; the latter
+/// count all the same.
+pub(crate) fn surplus<'a>(
+    set: &DaemonSet,
+    revisions: &'a [Arc<ControllerRevision>],
+    pods: &[Arc<Pod>],
+) -> Vec<&'a Arc<ControllerRevision>> {
+    let old = || revisions.iter().filter(|one| !history::is_of(one, set.template()));
+    let surplus = old().count().saturating_sub(history::kept(spec(set).revision_history_limit));
+    history::unused(old(), surplus, |one| pods.iter().any(|pod| pod.labels().get(HASH) == Some(hash(one))))
 }

@@ -2,8 +2,8 @@
 
 use crate::common::{self, Key, Room};
 use crate::daemon_pods::{Demand, HASH, spec};
-use crate::daemonset::{Plan, View, plan};
-use crate::history::{History, Versioned, is_of, unused};
+use crate::daemonset::{Plan, View, hash, plan, surplus};
+use crate::history::{History, Versioned, is_of};
 use crate::pod_control::PodControl;
 use api::Object;
 use api::apps::{DaemonSet, DaemonSetStatus};
@@ -101,7 +101,7 @@ impl DaemonSets {
         let outcome = self.carry_out(&key, &set, plan).await;
         self.write_status(&set, status).await?;
         let held = outcome?;
-        self.truncate(&set, &revisions, &current, &pods).await?;
+        self.history.delete(surplus(&set, &revisions, &pods)).await?;
         let next = soonest_s.map(Duration::from_secs).into_iter().chain(held).min();
         Ok(next.map_or(Next::Done, Next::After))
     }
@@ -135,7 +135,7 @@ impl DaemonSets {
                 self.control.client.patch(pod.namespace(), pod.name(), &Patch::Merge(patch)).await?;
             self.control.pods.reached(patched.revision()).await;
         }
-        self.history.delete(twins.into_iter()).await
+        self.history.delete(twins).await
     }
 
     /// Gives when a failed pod may be replaced that may not be yet.
@@ -165,23 +165,6 @@ impl DaemonSets {
         Ok(held)
     }
 
-    async fn truncate(
-        &self,
-        set: &DaemonSet,
-        revisions: &[Arc<ControllerRevision>],
-        current: &ControllerRevision,
-        pods: &[Arc<Pod>],
-    ) -> Result<(), Error> {
-        let limit = usize::try_from(spec(set).revision_history_limit.unwrap_or(10)).unwrap_or(usize::MAX);
-        let is_old = |one: &&Arc<ControllerRevision>| !is_of(one, set.template());
-        let old: Vec<_> = revisions.iter().filter(is_old).cloned().collect();
-        let is_used = |revision: &ControllerRevision| {
-            revision.uid() == current.uid()
-                || pods.iter().any(|pod| pod.labels().get(HASH) == Some(hash(revision)))
-        };
-        self.history.delete(unused(&old, old.len().saturating_sub(limit), is_used)).await
-    }
-
     async fn write_status(&self, set: &DaemonSet, status: DaemonSetStatus) -> Result<(), Error> {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
@@ -193,11 +176,6 @@ impl DaemonSets {
         }
         Ok(())
     }
-}
-
-/// By what pods are known as those of a revision: a revision that somebody made may lack the label.
-fn hash(revision: &ControllerRevision) -> &str {
-    revision.labels().get(HASH).unwrap_or_else(|| revision.name())
 }
 
 /// How often a set's pods failed, by node; a new generation of the set starts anew.

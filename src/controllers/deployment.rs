@@ -2,6 +2,7 @@
 
 use crate::common::{self, Key, Room, now};
 use crate::deployment_status::{self as status, Progress};
+use crate::rollback::{self, Rollback};
 use crate::rollout::{self, DESIRED, MAX, fenceposts, replicas, set_spec, spec, wanted};
 use crate::{pods, template};
 use api::Object;
@@ -17,14 +18,18 @@ use std::time::Duration;
 
 pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
+/// The longest list of earlier revisions that is kept; beyond it the oldest are forgotten.
+const LONGEST_HISTORY: usize = 2000;
+/// Asks for an earlier revision.
+pub(crate) const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
 /// The Deployment's annotations that its ReplicaSets do not inherit.
-const NOT_INHERITED: [&str; 6] = [
+pub(crate) const NOT_INHERITED: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
     REVISION_HISTORY,
     DESIRED,
     MAX,
-    "deprecated.deployment.rollback.to",
+    ROLLBACK_TO,
 ];
 
 /// One thing to do, in the order given.
@@ -40,6 +45,7 @@ pub(crate) enum Action {
     Delete(Arc<ReplicaSet>),
     /// Write the current revision into the Deployment.
     Revision(u64),
+    RollBack(Box<Rollback>),
 }
 
 /// What is known when planning.
@@ -66,22 +72,24 @@ pub(crate) fn plan(view: &View<'_>) -> Plan {
     let old: Vec<_> =
         view.sets.iter().filter(|set| new.is_none_or(|new| new.uid() != set.uid())).cloned().collect();
     let paused = spec(deployment).paused == Some(true);
-    let mut progress = Progress { paused, ..Progress::default() };
+    let back = rollback::plan(deployment, view.sets).filter(|_| !paused);
+    let frozen =
+        paused || deployment.is_deleting() || back.is_some() || rollout::is_scaling(deployment, view.sets);
     let mut actions = Vec::new();
-    if deployment.is_deleting() {
-        progress.frozen = true;
-    } else if paused || rollout::is_scaling(deployment, view.sets) {
-        progress.frozen = true;
-        actions.extend(resize(deployment, rollout::scale(deployment, new, &old)));
-    } else {
-        actions = roll(view, new, &old);
-        progress.created = actions.iter().find_map(|action| match action {
-            Action::Create(set) => Some(set.name().to_owned()),
-            _ => None,
-        });
+    if !deployment.is_deleting() {
+        actions.extend(new.into_iter().flat_map(|new| refresh(deployment, new, &old)));
+        match (back, frozen) {
+            (Some(back), _) => actions.push(Action::RollBack(Box::new(back))),
+            (None, true) => actions.extend(resize(deployment, rollout::scale(deployment, new, &old))),
+            (None, false) => actions.extend(roll(view, new, &old)),
+        }
     }
-    let (status, look_again_s) = status::of(view, new, &progress);
-    if !deployment.is_deleting() && status::is_complete(deployment, &status) {
+    let created = actions.iter().find_map(|action| match action {
+        Action::Create(set) => Some(set.name().to_owned()),
+        _ => None,
+    });
+    let (status, look_again_s) = status::of(view, new, &Progress { paused, frozen, created });
+    if !deployment.is_deleting() && (paused || status::is_complete(deployment, &status)) {
         actions.extend(surplus_history(deployment, &old));
     }
     Plan { actions, status, look_again_s }
@@ -90,32 +98,28 @@ pub(crate) fn plan(view: &View<'_>) -> Plan {
 /// One step of the rollout.
 fn roll(view: &View<'_>, new: Option<&Arc<ReplicaSet>>, old: &[Arc<ReplicaSet>]) -> Vec<Action> {
     let deployment = view.deployment;
-    let newest_old = old.iter().map(|set| revision(set)).max().unwrap_or(0);
     if rollout::is_recreate(deployment) {
         let stopping = old.iter().filter(|set| replicas(set) > 0).map(|set| (set.clone(), 0)).collect();
         let stopping: Vec<_> = resize(deployment, stopping).collect();
-        if !stopping.is_empty() || view.old_pods {
+        let still_run = |set: &Arc<ReplicaSet>| set.status.as_ref().is_some_and(|status| status.replicas > 0);
+        if !stopping.is_empty() || view.old_pods || old.iter().any(still_run) {
             return stopping;
         }
     }
     let total: i32 = view.sets.iter().map(|set| replicas(set)).sum();
     let Some(new) = new else {
-        let size = rollout::new_size(deployment, 0, total);
-        let set = template::replica_set(deployment, size, new_annotations(deployment, newest_old + 1));
-        return vec![Action::Create(Box::new(set)), Action::Revision(newest_old + 1)];
+        let (size, revision) = (rollout::new_size(deployment, 0, total), next_revision(old));
+        let set = template::replica_set(deployment, size, new_annotations(deployment, revision));
+        return vec![Action::Create(Box::new(set)), Action::Revision(revision)];
     };
-    let mut actions: Vec<_> = refresh(deployment, new, newest_old + 1).into_iter().collect();
-    let current = revision(new).max(newest_old + 1);
-    if deployment.annotations().get(REVISION) != Some(&current.to_string()) {
-        actions.push(Action::Revision(current));
-    }
     let size = rollout::new_size(deployment, replicas(new), total);
     if size != replicas(new) {
-        actions.extend(resize(deployment, vec![(new.clone(), size)]));
+        resize(deployment, vec![(new.clone(), size)]).collect()
     } else if !rollout::is_recreate(deployment) {
-        actions.extend(resize(deployment, rollout::shrink_old(deployment, new, old)));
+        resize(deployment, rollout::shrink_old(deployment, new, old)).collect()
+    } else {
+        Vec::new()
     }
-    actions
 }
 
 /// Turns sizes into actions where anything differs.
@@ -130,26 +134,45 @@ fn resize(deployment: &Deployment, sizes: Vec<rollout::Size>) -> impl Iterator<I
     sizes.into_iter().filter(differs).map(|(set, size)| Action::Scale(set, size))
 }
 
-/// Brings an existing ReplicaSet of the current template up to date: revision, inherited annotations,
-/// `minReadySeconds`.
-fn refresh(deployment: &Deployment, new: &Arc<ReplicaSet>, revision_now: u64) -> Option<Action> {
+fn next_revision(old: &[Arc<ReplicaSet>]) -> u64 {
+    old.iter().map(|set| revision(set)).max().unwrap_or(0) + 1
+}
+
+/// Brings an existing ReplicaSet of the current template up to date (revision, inherited annotations,
+/// `minReadySeconds`), and the Deployment's revision with it.
+fn refresh(deployment: &Deployment, new: &Arc<ReplicaSet>, old: &[Arc<ReplicaSet>]) -> Vec<Action> {
+    let (before, now) = (revision(new), revision(new).max(next_revision(old)));
     let mut annotations = inherited(deployment);
     annotations.retain(|key, value| new.annotations().get(key) != Some(value));
-    let before = revision(new);
-    if before < revision_now {
-        annotations.insert(REVISION.to_owned(), revision_now.to_string());
-        if before > 0 {
-            let history = new.annotations().get(REVISION_HISTORY);
-            let history = history.map_or(before.to_string(), |history| format!("{history},{before}"));
-            annotations.insert(REVISION_HISTORY.to_owned(), history);
-        }
+    if before < now {
+        annotations.insert(REVISION.to_owned(), now.to_string());
     }
+    if before < now && before > 0 {
+        annotations.insert(REVISION_HISTORY.to_owned(), history_with(new, before));
+    }
+    let mut actions = Vec::new();
     let min_ready_s = spec(deployment).min_ready_seconds.unwrap_or(0);
-    if annotations.is_empty() && set_spec(new).min_ready_seconds.unwrap_or(0) == min_ready_s {
-        return None;
+    if !annotations.is_empty() || set_spec(new).min_ready_seconds.unwrap_or(0) != min_ready_s {
+        let patch =
+            json!({"metadata": {"annotations": annotations}, "spec": {"minReadySeconds": min_ready_s}});
+        actions.push(Action::Patch(new.clone(), patch));
     }
-    let patch = json!({"metadata": {"annotations": annotations}, "spec": {"minReadySeconds": min_ready_s}});
-    Some(Action::Patch(new.clone(), patch))
+    if deployment.annotations().get(REVISION) != Some(&now.to_string()) {
+        actions.push(Action::Revision(now));
+    }
+    actions
+}
+
+/// The revisions that a ReplicaSet was, and one more.
+pub(crate) fn history_with(set: &ReplicaSet, revision: u64) -> String {
+    let Some(history) = set.annotations().get(REVISION_HISTORY) else { return revision.to_string() };
+    let mut history = format!("{history},{revision}");
+    while history.len() > LONGEST_HISTORY
+        && let Some((_, rest)) = history.split_once(',')
+    {
+        history = rest.to_owned();
+    }
+    history
 }
 
 fn inherited(deployment: &Deployment) -> BTreeMap<String, String> {
@@ -282,6 +305,14 @@ impl Deployments {
                 let patched = self.client.patch::<Deployment>(place.0, place.1, &patch).await?;
                 self.deployments.reached(patched.revision()).await;
             }
+            Action::RollBack(back) => {
+                let written = self.client.update(&back.deployment).await?;
+                self.deployments.reached(written.revision()).await;
+                match back.warning {
+                    true => self.recorder.warning(deployment, back.reason, back.message),
+                    false => self.recorder.normal(deployment, back.reason, back.message),
+                }
+            }
         }
         Ok(())
     }
@@ -306,7 +337,13 @@ impl Deployments {
                 self.write_status(deployment, status).await?;
                 Err(error)
             }
-            Err(error) => Err(error),
+            Err(error) if common::is_namespace_going(&error) => Err(error),
+            Err(error) => {
+                let message = status::refusal(set.name(), &error);
+                self.recorder.warning(deployment, status::REFUSED, message.clone());
+                self.write_status(deployment, status::refused(deployment, &message, now().0)).await?;
+                Err(error)
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use api::Object;
 use api::apps::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
 use api::meta::Time;
 use jiff::Timestamp;
+use std::fmt::Display;
 use std::sync::Arc;
 
 const AVAILABLE: &str = "Available";
@@ -15,9 +16,10 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 const COMPLETE: &str = "NewReplicaSetAvailable";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const PAUSED: &str = "DeploymentPaused";
+pub(crate) const REFUSED: &str = "ReplicaSetCreateError";
 
 /// What this look at the Deployment did, as far as the conditions tell it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) paused: bool,
     /// It only scaled or looked: progress is not judged.
@@ -62,6 +64,22 @@ pub(crate) fn of(
     let look_again_s = look_again_s.and_then(|deadline_s| conditions.left_s(deadline_s));
     status.conditions = Some(conditions.0);
     (status, look_again_s)
+}
+
+/// What is said where the server does not take a new ReplicaSet.
+pub(crate) fn refusal(set: &str, error: &impl Display) -> String {
+    format!("Failed to create new replica set \"{set}\": {error}")
+}
+
+/// The status then.
+pub(crate) fn refused(deployment: &Deployment, message: &str, now: Timestamp) -> DeploymentStatus {
+    let mut status = deployment.status.clone().unwrap_or_default();
+    let mut conditions = Conditions(status.conditions.take().unwrap_or_default(), now);
+    if deadline(deployment).is_some() {
+        conditions.set(PROGRESSING, "False", REFUSED, message);
+    }
+    status.conditions = Some(conditions.0).filter(|conditions| !conditions.is_empty());
+    status
 }
 
 fn counts(view: &View<'_>, new: Option<&Arc<ReplicaSet>>, before: &DeploymentStatus) -> DeploymentStatus {
@@ -128,11 +146,14 @@ fn judge_progress(
         let message = format!("Found new replica set \"{}\"", set.name());
         conditions.set(PROGRESSING, "True", "FoundNewReplicaSet", &message);
     }
-    if status.replicas == status.updated_replicas && reason == Some(COMPLETE) {
+    let done = format!("{name} has successfully progressed.");
+    // What was said of an earlier ReplicaSet does not count for this one.
+    let is_done = current.as_ref().is_some_and(|current| current.message.as_ref() == Some(&done));
+    if status.replicas == status.updated_replicas && is_done {
         return;
     }
     if is_complete(deployment, status) {
-        conditions.set(PROGRESSING, "True", COMPLETE, &format!("{name} has successfully progressed."));
+        conditions.refresh(PROGRESSING, COMPLETE, &done);
     } else if has_progressed(before, status) {
         conditions.refresh(PROGRESSING, "ReplicaSetUpdated", &format!("{name} is progressing."));
     } else if reason.is_some_and(|reason| reason != COMPLETE) && conditions.left_s(deadline_s) == Some(0) {

@@ -17,7 +17,7 @@ const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 const MANAGED_BY: (&str, &str) = ("endpoints.kubernetes.io/managed-by", "endpoint-controller");
 
 /// The Endpoints a Service should have, made of those it has.
-fn plan(service: &Service, pods: &[Arc<Pod>], found: Option<&Endpoints>) -> Endpoints {
+pub(crate) fn plan(service: &Service, pods: &[Arc<Pod>], found: Option<&Endpoints>) -> Endpoints {
     let not_ready_too = spec(service).publish_not_ready_addresses == Some(true);
     let counted = pods.iter().filter(|pod| not_ready_too || !pod.is_deleting());
     let each: Vec<_> = counted.flat_map(|pod| of_pod(service, pod, not_ready_too)).collect();
@@ -137,7 +137,7 @@ impl Keeper {
             return Ok(Next::Done);
         }
         let found = self.endpoints.get(&key.namespace, &key.name);
-        let pods = backends::of(&service, &self.pods.snapshot());
+        let pods = backends::of(&service, self.pods.snapshot().in_namespace(service.namespace()));
         let trigger = self.triggers.take(&service, &pods);
         let mut wanted = plan(&service, &pods, found.as_deref());
         if found.as_ref().is_some_and(|found| is_same(found, &wanted)) {
@@ -167,68 +167,9 @@ fn is_ours(found: &Endpoints) -> bool {
     found.labels().get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1)
 }
 
-fn is_same(found: &Endpoints, wanted: &Endpoints) -> bool {
+pub(crate) fn is_same(found: &Endpoints, wanted: &Endpoints) -> bool {
     let of = |endpoints: &Endpoints| subsets::repack(endpoints.subsets.as_deref().unwrap_or_default());
     of(found) == of(wanted)
         && found.labels() == wanted.labels()
         && found.annotations().get(OVER_CAPACITY) == wanted.annotations().get(OVER_CAPACITY)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::slices::tests::{pod, service, service_with};
-    use serde_json::json;
-
-    fn show(service: &Service, pods: &[Arc<Pod>]) -> String {
-        let planned = plan(service, pods, None);
-        let ips = |list: &Option<Vec<EndpointAddress>>| -> String {
-            list.iter().flatten().map(|address| format!(" {}", address.ip)).collect()
-        };
-        let lines = planned.subsets.iter().flatten().map(|subset| {
-            let ports: Vec<_> = subset.ports.iter().flatten().map(|port| port.port).collect();
-            format!("{ports:?} ready{} not ready{}", ips(&subset.addresses), ips(&subset.not_ready_addresses))
-        });
-        lines.collect::<Vec<_>>().join("\n")
-    }
-
-    #[test]
-    fn ready_and_unready_pods_are_told_apart_and_leaving_ones_left_out() {
-        let pods = [pod("a 10.42.0.2 ready"), pod("b 10.42.0.3 unready"), pod("c 10.42.0.4 leaving")];
-        assert_eq!(show(&service(false), &pods), "[8080] ready 10.42.0.2 not ready 10.42.0.3");
-        assert_eq!(show(&service(true), &pods), "[8080] ready 10.42.0.2 10.42.0.3 10.42.0.4 not ready");
-    }
-
-    #[test]
-    fn ports_by_name_are_each_pods_own() {
-        let ports = json!([{"name": "a", "port": 80, "targetPort": "web"}, {"name": "b", "port": 443}]);
-        let two = service_with(json!({}), json!({"ports": ports}));
-        let pods = [pod("a 10.42.0.2 ready"), pod("B 10.42.0.3 ready")];
-        assert_eq!(
-            show(&two, &pods),
-            "[8080] ready 10.42.0.2 not ready\n[443] ready 10.42.0.2 10.42.0.3 not ready\n\
-             [9090] ready 10.42.0.3 not ready"
-        );
-        let none = service_with(json!({}), json!({"ports": []}));
-        assert_eq!(show(&none, &pods), "[] ready 10.42.0.2 10.42.0.3 not ready");
-    }
-
-    #[test]
-    fn what_others_wrote_stays_and_too_much_is_said() {
-        let many: Vec<_> =
-            (0..1001).map(|n| pod(&format!("p{n} 10.42.{}.{} ready", n / 250, n % 250))).collect();
-        let found = Endpoints {
-            metadata: serde_json::from_value(json!({"name": "web", "annotations": {"note": "n"}})).unwrap(),
-            subsets: None,
-        };
-        let planned = plan(&service(false), &many, Some(&found));
-        assert_eq!(planned.annotations()[OVER_CAPACITY], "truncated");
-        assert_eq!(
-            planned.subsets.as_ref().unwrap()[0].addresses.as_ref().unwrap().len(),
-            subsets::ADDRESSES
-        );
-        let fewer = plan(&service(false), &many[..10], Some(&planned));
-        assert_eq!(fewer.annotations().keys().collect::<Vec<_>>(), ["note"]);
-        assert!(!is_same(&planned, &fewer) && is_same(&fewer, &fewer));
-    }
 }

@@ -34,7 +34,7 @@ pub(crate) trait Versioned: Whole {
 
 /// How the current template becomes the newest revision.
 #[derive(Debug)]
-enum Step {
+pub(crate) enum Step {
     Keep(Arc<Revision>),
     /// It is of an earlier time, to which the owner was rolled back.
     Renumber(Arc<Revision>, i64),
@@ -42,7 +42,7 @@ enum Step {
 }
 
 /// Of revisions in their order.
-fn step(revisions: &[Arc<Revision>], template: &PodTemplateSpec) -> Step {
+pub(crate) fn step(revisions: &[Arc<Revision>], template: &PodTemplateSpec) -> Step {
     let (same, others): (Vec<_>, Vec<_>) = revisions.iter().partition(|one| is_of(one, template));
     let next = others.iter().map(|other| other.revision).max().unwrap_or(0) + 1;
     match same.last() {
@@ -57,17 +57,26 @@ pub(crate) fn is_of(revision: &Revision, template: &PodTemplateSpec) -> bool {
     revision.template().is_some_and(|own| template::bare(&own) == template::bare(template))
 }
 
+/// How many old revisions stay (`spec.revisionHistoryLimit`).
+pub(crate) fn kept(limit: Option<i32>) -> usize {
+    usize::try_from(limit.unwrap_or(10)).unwrap_or(usize::MAX)
+}
+
 /// The oldest `surplus` revisions that nothing uses.
-pub(crate) fn unused(
-    revisions: &[Arc<Revision>],
+pub(crate) fn unused<'a>(
+    revisions: impl Iterator<Item = &'a Arc<Revision>>,
     surplus: usize,
     is_used: impl Fn(&Revision) -> bool,
-) -> impl Iterator<Item = &Arc<Revision>> {
-    revisions.iter().filter(move |revision| !is_used(revision)).take(surplus)
+) -> Vec<&'a Arc<Revision>> {
+    revisions.filter(|revision| !is_used(revision)).take(surplus).collect()
 }
 
 /// A revision of the owner's current template. Its data is the patch that puts the template back.
-fn new<O: Versioned>(owner: &O, number: i64, collisions: i32) -> Result<apps::ControllerRevision, Error> {
+pub(crate) fn new<O: Versioned>(
+    owner: &O,
+    number: i64,
+    collisions: i32,
+) -> Result<apps::ControllerRevision, Error> {
     let hash = template::hash(owner.template(), collisions);
     let mut template =
         serde_json::to_value(owner.template()).map_err(|error| Error::Decode(error.to_string()))?;
@@ -159,11 +168,11 @@ impl History {
                 return Ok((Arc::new(found), collisions));
             }
         }
-        Err(Error::Transport(format!("{NAMES} names for a revision of {} are taken", owner.name())))
+        Err(Error::Unready(format!("{NAMES} names for a revision of {} are taken", owner.name())))
     }
 
     /// Deletes revisions and waits until the cache shows it.
-    pub(crate) async fn delete(&self, revisions: impl Iterator<Item = &Arc<Revision>>) -> Result<(), Error> {
+    pub(crate) async fn delete(&self, revisions: Vec<&Arc<Revision>>) -> Result<(), Error> {
         for revision in revisions {
             common::delete_seen(&self.client, &self.revisions, &**revision).await?;
         }
@@ -212,7 +221,8 @@ mod tests {
     #[test]
     fn what_is_used_stays_however_old() {
         let revisions = [revision(1, "a"), revision(2, "b"), revision(3, "c"), revision(4, "d")];
-        let names: Vec<_> = unused(&revisions, 2, |one| one.name() == "db-a").map(|one| one.name()).collect();
+        let idle = unused(revisions.iter(), 2, |one| one.name() == "db-a");
+        let names: Vec<_> = idle.iter().map(|one| one.name()).collect();
         assert_eq!(names, ["db-b", "db-c"]);
     }
 }

@@ -389,6 +389,9 @@ impl<'a> Look<'a> {
     /// Takes ended pods into the status; whether that are all that have ended.
     fn track(&self, plan: &mut Plan, ending: bool) -> bool {
         let failing = condition(&plan.status, "FailureTarget").is_some();
+        let succeeding = condition(&plan.status, "SuccessCriteriaMet").is_some();
+        // Nothing failed where others were enough.
+        let has_failed = |pod: &Pod| has_failed(self.job, pod) && !(succeeding && pod.is_deleting());
         let mut tracked =
             self.owned.iter().filter(|pod| is_tracked(pod) && self.may_go(pod, ending)).peekable();
         let before = plan.status.uncounted_terminated_pods.take().unwrap_or_default();
@@ -401,7 +404,7 @@ impl<'a> Look<'a> {
                 if !is_indexed(self.job) && !succeeded.contains(pod.uid()) {
                     lists.succeeded.get_or_insert_default().push(pod.uid().to_owned());
                 }
-            } else if (has_failed(self.job, pod) || failing) && !failed && self.counts(pod) {
+            } else if (has_failed(pod) || failing) && !failed && self.counts(pod) {
                 lists.failed.get_or_insert_default().push(pod.uid().to_owned());
             }
         }

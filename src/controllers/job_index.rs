@@ -5,7 +5,7 @@
 //! the next one is there, so that a restart in between does not forget it.
 
 use crate::indexes::{self, Indexes};
-use crate::job::{Look, ended, has_failed, is_indexed, is_tracked, spec};
+use crate::job::{Look, condition, ended, has_failed, is_indexed, is_tracked, spec};
 use crate::job_policy::{Verdict, verdict};
 use crate::pods;
 use api::Object;
@@ -79,7 +79,7 @@ pub(crate) fn completed(job: &Job, status: &JobStatus, owned: &[Arc<Pod>]) -> In
     with_new(job, status.completed_indexes.as_deref(), owned, |pod| pods::phase(pod) == "Succeeded")
 }
 
-/// The indexes that have failed for good, where each has its own limit.
+/// The indexes that have failed for good, where each has its own limit; none of them because the Job is ending.
 pub(crate) fn failed(job: &Job, status: &JobStatus, owned: &[Arc<Pod>]) -> Option<Indexes> {
     let limit = spec(job).backoff_limit_per_index.filter(|_| is_indexed(job))?;
     let is_over = |pod: &Pod| {
@@ -90,7 +90,8 @@ pub(crate) fn failed(job: &Job, status: &JobStatus, owned: &[Arc<Pod>]) -> Optio
                 Verdict::Count | Verdict::FailJob(_) => Failures::before(pod).counted >= limit,
             }
     };
-    Some(with_new(job, status.failed_indexes.as_deref(), owned, is_over))
+    let is_ending = condition(status, "FailureTarget").is_some();
+    Some(with_new(job, status.failed_indexes.as_deref(), owned, |pod| !is_ending && is_over(pod)))
 }
 
 /// Of each index that has failed and is to be tried again, the pod that failed last.

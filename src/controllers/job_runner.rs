@@ -112,6 +112,11 @@ impl Jobs {
     }
 
     async fn carry_out(&self, job: &Job, mut plan: Plan) -> Result<(), Error> {
+        // Why pods end is told before they are gone: they are what tells it.
+        let told_first = plan.create.is_empty();
+        if told_first {
+            self.write_status(job, &plan.status).await?;
+        }
         if plan.forget_deleted {
             let forgotten = join_all(plan.delete.iter().map(|pod| self.untrack(pod))).await;
             forgotten.into_iter().collect::<Result<(), Error>>()?;
@@ -122,7 +127,9 @@ impl Jobs {
         let (created, refused) = self.control.make(job, pods).await;
         let missing = count(wanted - created.len());
         plan.status.active = plan.status.active.map(|active| active - missing).filter(|active| *active > 0);
-        self.write_status(job, plan.status).await?;
+        if !told_first {
+            self.write_status(job, &plan.status).await?;
+        }
         self.backoffs().insert(job.uid().to_owned(), plan.backoff);
         for (warning, reason, message) in plan.events {
             match warning {
@@ -148,11 +155,11 @@ impl Jobs {
         }
     }
 
-    async fn write_status(&self, job: &Job, status: JobStatus) -> Result<(), Error> {
-        if job.status.as_ref() == Some(&status) {
+    async fn write_status(&self, job: &Job, status: &JobStatus) -> Result<(), Error> {
+        if job.status.as_ref() == Some(status) {
             return Ok(());
         }
-        let changed = Job { status: Some(status), ..job.clone() };
+        let changed = Job { status: Some(status.clone()), ..job.clone() };
         let written = self.control.client.update_status(&changed).await?;
         self.jobs.reached(written.revision()).await;
         Ok(())

@@ -10,7 +10,10 @@ mod attach;
 mod attach_runner;
 mod autoscaler;
 mod autoscaler_metrics;
+mod autoscaler_plan;
 mod autoscaler_runner;
+#[cfg(test)]
+mod autoscaler_tests;
 mod autoscaler_usage;
 mod availability;
 mod backends;
@@ -75,8 +78,11 @@ mod protection;
 mod quota;
 mod registration;
 mod replicaset;
+#[cfg(test)]
+mod replicaset_tests;
 mod replicated;
 mod resource_claims;
+mod rollback;
 mod rollout;
 mod service_account;
 mod service_addresses;
@@ -84,6 +90,8 @@ mod service_cidr;
 mod service_ports;
 mod slice_runner;
 mod slices;
+#[cfg(test)]
+mod slices_tests;
 mod stateful_claims;
 mod stateful_pods;
 mod statefulset;
@@ -98,6 +106,8 @@ mod token_cleaner;
 mod topology_hints;
 mod trigger_times;
 mod trust_bundle;
+#[cfg(test)]
+mod worlds;
 
 use base::Supervisor;
 use client::{Caches, Client};

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
+pub(crate) const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// These Endpoints are a lock of old, whose holder renews it all the time.
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
@@ -23,21 +23,21 @@ const ANNOTATIONS: [&str; 2] =
 
 /// What is to become of the slices, and what of the Endpoints cannot be mirrored.
 #[derive(Debug, Default)]
-struct Plan {
-    changes: Changes,
-    invalid: usize,
-    skipped: usize,
+pub(crate) struct Plan {
+    pub(crate) changes: Changes,
+    pub(crate) invalid: usize,
+    pub(crate) skipped: usize,
 }
 
 /// The endpoints of one slice: of a family, behind these ports.
 type Wanted = BTreeMap<(&'static str, Vec<String>), (Vec<EndpointPort>, BTreeMap<Identity, Endpoint>)>;
 
-fn is_mirrored(endpoints: &Endpoints) -> bool {
+pub(crate) fn is_mirrored(endpoints: &Endpoints) -> bool {
     endpoints.labels().get(SKIP).is_none_or(|skip| skip != "true")
         && !endpoints.annotations().contains_key(LEADER)
 }
 
-fn plan(endpoints: &Endpoints, mut found: Vec<Arc<EndpointSlice>>) -> Plan {
+pub(crate) fn plan(endpoints: &Endpoints, mut found: Vec<Arc<EndpointSlice>>) -> Plan {
     let mut plan = Plan::default();
     let (mut labels, mut annotations) = (endpoints.labels().clone(), endpoints.annotations().clone());
     labels.insert(SERVICE_NAME.to_owned(), endpoints.name().to_owned());
@@ -188,73 +188,5 @@ impl Mirror {
         }
         self.writer.carry_out(plan.changes, None).await?;
         Ok(Next::Done)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::slices::tests::{after, show};
-    use serde_json::{Value, json};
-
-    fn endpoints(labels: Value, subsets: Value) -> Endpoints {
-        let metadata = json!({"name": "db", "namespace": "ns", "uid": "e", "labels": labels, "annotations": {
-            "note": "n", "kubectl.kubernetes.io/last-applied-configuration": "{}"}});
-        serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap()
-    }
-
-    fn subset(ready: &[&str], unready: &[&str], port: i32) -> Value {
-        let of = |ips: &[&str]| ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>();
-        json!({"addresses": of(ready), "notReadyAddresses": of(unready), "ports": [{"port": port, "protocol": "TCP"}]})
-    }
-
-    #[test]
-    fn each_subset_has_a_slice_of_each_family() {
-        let both =
-            json!([subset(&["10.0.0.1", "fd00::1"], &["10.0.0.2"], 80), subset(&["10.0.0.3", "x"], &[], 90)]);
-        let first = plan(&endpoints(json!({"l": "1"}), both.clone()), Vec::new());
-        assert_eq!(
-            show(&first.changes),
-            "create [80] 10.0.0.1+r 10.0.0.2\ncreate [90] 10.0.0.3+r\ncreate [80] fd00::1+r"
-        );
-        assert_eq!((first.invalid, first.skipped), (1, 0));
-        let meta = &first.changes.create[0].metadata;
-        let texts = |map: &Option<BTreeMap<String, String>>| {
-            map.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(
-            texts(&meta.labels),
-            "endpointslice.kubernetes.io/managed-by=endpointslicemirroring-controller.k8s.io \
-             kubernetes.io/service-name=db l=1"
-        );
-        assert_eq!(texts(&meta.annotations), "note=n");
-        let found = after(first.changes);
-        assert_eq!(show(&plan(&endpoints(json!({"l": "1"}), both), found.clone()).changes), "");
-        let fewer = endpoints(json!({"l": "2"}), json!([subset(&["10.0.0.1"], &[], 70)]));
-        assert_eq!(
-            show(&plan(&fewer, found.clone()).changes),
-            "update [70] 10.0.0.1+r\ndelete [90] 10.0.0.3+r\ndelete [80] fd00::1+r"
-        );
-        assert_eq!(plan(&endpoints(json!({}), json!([])), found).changes.delete.len(), 3);
-    }
-
-    #[test]
-    fn locks_and_what_asks_for_it_are_not_mirrored() {
-        let mut one = endpoints(json!({"endpointslice.kubernetes.io/skip-mirror": "false"}), json!([]));
-        assert!(is_mirrored(&one));
-        one.metadata.annotations.get_or_insert_default().insert(LEADER.to_owned(), "{}".to_owned());
-        assert!(!is_mirrored(&one));
-        assert!(!is_mirrored(&endpoints(
-            json!({"endpointslice.kubernetes.io/skip-mirror": "true"}),
-            json!([])
-        )));
-    }
-
-    #[test]
-    fn no_slice_has_more_than_the_most_addresses() {
-        let ips: Vec<String> = (0..1001).map(|n| format!("10.0.{}.{}", n / 250, n % 250)).collect();
-        let ips: Vec<&str> = ips.iter().map(String::as_str).collect();
-        let plan = plan(&endpoints(json!({}), json!([subset(&ips, &[], 80)])), Vec::new());
-        assert_eq!((plan.changes.create[0].endpoints.as_ref().unwrap().len(), plan.skipped), (1000, 1));
     }
 }

@@ -87,13 +87,11 @@ impl Quotas {
         let customs = self.customs.all();
         let counted = || counted().chain(customs.iter().copied().filter(|kind| kind.namespaced));
         let mut used = quota.nothing_used(counted());
-        let (now, mut next) = (clock::now(), None);
+        let mut next = None;
         for kind in counted().filter(|kind| !quota.resources(kind).is_empty()) {
-            for object in self.list(kind, namespace).await? {
-                demand::add(&mut used, &quota.used_by(kind, &object, now));
-                let end = ends_to_count(&object).filter(|end| kind.kind == "Pod" && *end >= now);
-                next = [next, end].into_iter().flatten().min();
-            }
+            let objects = self.list(kind, namespace).await?;
+            let end = tally(&mut used, quota, (kind, &objects), clock::now());
+            next = [next, end].into_iter().flatten().min();
         }
         Ok((used, next))
     }
@@ -104,7 +102,67 @@ impl Quotas {
     }
 }
 
+/// Adds what the objects of a kind use; gives when that will change by itself.
+fn tally(
+    used: &mut Amounts,
+    quota: &Quota,
+    (kind, objects): (&Kind, &[Value]),
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let ends = objects.iter().filter_map(|object| {
+        demand::add(used, &quota.used_by(kind, object, now));
+        ends_to_count(object).filter(|end| kind.kind == "Pod" && *end >= now)
+    });
+    ends.min()
+}
+
 /// The kinds whose objects can count, each once.
 fn counted() -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().filter(|kind| kind.namespaced && kind.stored() && kind.stored_as().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{golden, worlds};
+    use api::kinds::by_kind;
+
+    /// `hard JSON`, `scopes JSON` or `scopeSelector JSON` of a quota, and objects such as `v1 Pod JSON`.
+    fn counted(input: &str) -> String {
+        let (mut spec, mut used, mut next) = (serde_json::json!({}), None, None);
+        for line in input.lines().filter(|line| !line.starts_with('#')) {
+            let words: Vec<_> = line.splitn(3, ' ').collect();
+            let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            match words[..] {
+                [field @ ("hard" | "scopes" | "scopeSelector"), ..] => {
+                    spec[field] = json(line.split_once(' ').unwrap().1);
+                }
+                [version, kind, object] => {
+                    let quota = Quota::of(&serde_json::json!({"spec": spec}));
+                    let kind = by_kind(version, kind).unwrap();
+                    let used = used.get_or_insert_with(|| quota.nothing_used(super::counted()));
+                    let end = tally(used, &quota, (kind, &[json(object)]), worlds::at(0));
+                    next = [next, end].into_iter().flatten().min();
+                }
+                _ => panic!("{line}"),
+            }
+        }
+        let next = next.map_or(String::new(), |end| format!("until {end}\n"));
+        format!("{}\n{next}", demand::to_value(&used.unwrap()))
+    }
+
+    #[test]
+    fn quotas_count_as_told() {
+        golden::check("quotas.txt", counted);
+    }
+
+    #[test]
+    fn a_status_of_other_limits_is_stale() {
+        let stale = |quota: Value| is_stale(&serde_json::from_value(quota).unwrap());
+        let spec = serde_json::json!({"hard": {"pods": "1"}});
+        let status = serde_json::json!({"hard": {"pods": "1"}, "used": {"pods": "0"}});
+        assert!(stale(serde_json::json!({"spec": spec})));
+        assert!(!stale(serde_json::json!({"spec": spec, "status": status})));
+        assert!(stale(serde_json::json!({"spec": {"hard": {"pods": "2"}}, "status": status})));
+    }
 }

@@ -47,17 +47,17 @@ fn serve<T: Replicated>(room: &Room, name: &'static str) {
 
 /// What to do about a ReplicaSet's pods.
 #[derive(Debug, Default, PartialEq)]
-struct Plan {
-    create: usize,
+pub(crate) struct Plan {
+    pub(crate) create: usize,
     /// In the order in which they matter least.
-    delete: Vec<Arc<Pod>>,
-    status: ReplicaSetStatus,
+    pub(crate) delete: Vec<Arc<Pod>>,
+    pub(crate) status: ReplicaSetStatus,
     /// When a ready pod will count as available.
-    look_again_s: Option<u64>,
+    pub(crate) look_again_s: Option<u64>,
 }
 
 /// Compares the pods a set owns with what it asks for. `related` are all pods of the set's owner.
-fn plan<T: Replicated>(set: &T, owned: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Plan {
+pub(crate) fn plan<T: Replicated>(set: &T, owned: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Plan {
     let active: Vec<_> = owned.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
     let wanted = usize::try_from(set.wanted()).unwrap_or(0);
     let mut plan = Plan { status: status(set, owned, &active, now), ..Plan::default() };
@@ -196,7 +196,7 @@ impl<T: Replicated> Sets<T> {
 }
 
 /// Sets or removes the `ReplicaFailure` condition.
-fn with_failure(
+pub(crate) fn with_failure(
     conditions: Option<Vec<ReplicaSetCondition>>,
     too_few: bool,
     failure: Option<&Error>,
@@ -215,115 +215,4 @@ fn with_failure(
         (Some(_), Some(_)) | (None, None) => {}
     }
     Some(conditions).filter(|conditions| !conditions.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn set(replicas: i32) -> ReplicaSet {
-        serde_json::from_value(json!({
-            "metadata": {"name": "web", "namespace": "ns", "uid": "set", "generation": 3},
-            "spec": {"replicas": replicas, "minReadySeconds": 10, "selector": {"matchLabels": {"app": "web"}},
-                "template": {"metadata": {"labels": {"app": "web", "v": "1"}}}}
-        }))
-        .unwrap()
-    }
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_000_000 + seconds).unwrap()
-    }
-
-    /// `name phase node ready-since(or -)`.
-    fn pod(text: &str) -> Arc<Pod> {
-        let [name, phase, node, ready] = text.split(' ').collect::<Vec<_>>()[..] else { panic!("{text}") };
-        let ready: Option<i64> = ready.parse().ok();
-        let node = (node != "-").then_some(node);
-        Arc::new(
-            serde_json::from_value(json!({
-                "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web", "v": "1"},
-                    "creationTimestamp": at(0).to_string()},
-                "spec": {"nodeName": node, "containers": []},
-                "status": {"phase": phase, "conditions": [{"type": "Ready",
-                    "status": if ready.is_some() { "True" } else { "False" },
-                    "lastTransitionTime": at(ready.unwrap_or(0)).to_string()}]}
-            }))
-            .unwrap(),
-        )
-    }
-
-    fn golden(replicas: i32, pods: &[&str]) -> String {
-        let pods: Vec<_> = pods.iter().map(|text| pod(text)).collect();
-        let plan = plan(&set(replicas), &pods, &pods, at(100));
-        let names: Vec<_> = plan.delete.iter().map(|pod| pod.name()).collect();
-        let status = &plan.status;
-        let look = plan.look_again_s.map_or(String::new(), |seconds| format!(" look again in {seconds} s"));
-        format!(
-            "create {} delete {names:?} replicas {} ready {:?} available {:?}{look}",
-            plan.create, status.replicas, status.ready_replicas, status.available_replicas
-        )
-    }
-
-    #[test]
-    fn too_few_pods_are_made_up_for_and_finished_ones_replaced() {
-        assert_eq!(
-            golden(3, &["a Running n1 50", "b Failed n1 -", "c Running n1 95"]),
-            "create 1 delete [] replicas 2 ready Some(2) available Some(1) look again in 5 s"
-        );
-    }
-
-    #[test]
-    fn replication_controllers_are_served_alike() {
-        let controller: ReplicationController = serde_json::from_value(json!({
-            "metadata": {"name": "web", "namespace": "ns", "uid": "set", "generation": 3},
-            "spec": {"replicas": 3, "selector": {"app": "web"},
-                "template": {"metadata": {"labels": {"app": "web", "v": "1"}}}}
-        }))
-        .unwrap();
-        let pods = [pod("a Running n1 50")];
-        let plan = plan(&controller, &pods, &pods, at(100));
-        assert_eq!((plan.create, controller.selector().selects(&*pods[0])), (2, true));
-        let told = controller.with_status(plan.status);
-        let status = told.status.as_ref().unwrap();
-        assert_eq!(
-            (status.replicas, status.ready_replicas, status.observed_generation),
-            (1, Some(1), Some(3))
-        );
-        assert_eq!(told.status(), told.with_status(told.status().unwrap()).status());
-    }
-
-    #[test]
-    fn the_least_needed_go_first() {
-        assert_eq!(
-            golden(
-                1,
-                &[
-                    "ready Running n1 2",
-                    "new Running n1 60",
-                    "unready Running n2 -",
-                    "pending Pending n2 -",
-                    "nowhere Pending - -"
-                ]
-            ),
-            "create 0 delete [\"nowhere\", \"pending\", \"unready\", \"new\"] replicas 5 ready Some(2) available Some(2)"
-        );
-    }
-
-    #[test]
-    fn crowded_nodes_are_relieved_first() {
-        assert_eq!(
-            golden(2, &["a Running n1 2", "b Running n2 2", "c Running n2 2"]),
-            "create 0 delete [\"b\"] replicas 3 ready Some(3) available Some(3)"
-        );
-    }
-
-    #[test]
-    fn failure_is_a_condition_while_it_lasts() {
-        let error = Error::Transport("gone".to_owned());
-        let failed = with_failure(None, true, Some(&error));
-        assert_eq!(failed.as_ref().unwrap()[0].reason.as_deref(), Some("FailedCreate"));
-        assert_eq!(with_failure(failed.clone(), true, Some(&error)), failed);
-        assert_eq!(with_failure(failed, true, None), None);
-    }
 }

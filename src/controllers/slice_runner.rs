@@ -80,7 +80,7 @@ impl Keeper {
             return Ok(Next::Done);
         };
         let found = self.writer.found(&key, MANAGER).await;
-        let pods = backends::of(&service, &self.pods.snapshot());
+        let pods = backends::of(&service, self.pods.snapshot().in_namespace(service.namespace()));
         let nodes = self.nodes.snapshot();
         let shares = topology_hints::wanted(&service).then(|| topology_hints::shares(nodes.iter())).flatten();
         let node = |name: &str| nodes.get("", name).cloned();

@@ -318,7 +318,3 @@ pub(crate) fn fresh<T: Object>(
         ports: Some(ports.to_vec()).filter(|ports| !ports.is_empty()),
     }
 }
-
-#[cfg(test)]
-#[path = "slices_tests.rs"]
-pub(crate) mod tests;

@@ -1,187 +1,249 @@
-use super::*;
+//! Lives of Services' endpoints: as EndpointSlices, as Endpoints, and mirrored from these.
+
+use crate::golden::{self, Fault, Life, Log};
+use crate::slices::{self, Changes, MANAGED_BY, ZONE};
+use crate::worlds;
+use crate::{backends, endpoints, mirroring, topology_hints};
+use api::Object;
+use api::core::{EndpointAddress, Endpoints, Node, Service};
+use api::discovery::{Endpoint, EndpointSlice};
+use api::slim::Pod;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// `web`, headless, with annotations and more of a spec.
-pub(crate) fn service_with(annotations: Value, spec: Value) -> Service {
-    let metadata = json!({"name": "web", "namespace": "ns", "uid": "svc", "labels": {"l": "1"}, "annotations": annotations});
-    let mut whole = json!({"selector": {"app": "web"}, "clusterIP": "None", "ipFamilies": ["IPv4"],
-        "ports": [{"name": "http", "port": 80, "targetPort": "web"}]});
-    for (key, value) in spec.as_object().unwrap() {
-        whole[key] = value.clone();
+/// From how many on endpoints are counted, not shown.
+const MANY: usize = 6;
+
+#[derive(Clone, Default)]
+struct World {
+    service: Service,
+    endpoints: Option<Endpoints>,
+    nodes: BTreeMap<String, Arc<Node>>,
+    pods: BTreeMap<String, Arc<Pod>>,
+    slices: BTreeMap<String, EndpointSlice>,
+    made: usize,
+}
+
+impl Life for World {
+    /// `new|set SPEC`, `annotate KEY VALUE`, `label KEY VALUE`, `delete -`, `node NAME ZONE CPU`, `lose NODE`, `pod NAME
+    /// ADDRESS,… STATE [NODE]` of which the state is ready, unready, leaving or ended, `many FROM TO` pods, `gone POD`,
+    /// `endpoints CHANGES` that somebody makes, `steal SLICE` for another Service. The port `web` of pods is 8080, of those
+    /// in capitals 9090.
+    fn obey(&mut self, line: &str) {
+        let words: Vec<_> = line.splitn(5, ' ').collect();
+        let number = |text: &str| text.parse::<usize>().unwrap();
+        match words[..] {
+            ["new" | "set", ..] => {
+                if words[0] == "new" {
+                    self.change(
+                        &json!({"metadata": {"name": "web", "namespace": "ns", "uid": "svc"}, "spec": {
+                        "selector": {"app": "web"}, "clusterIP": "None", "ipFamilies": ["IPv4"],
+                        "ports": [{"name": "http", "port": 80, "targetPort": "web"}]}}),
+                    );
+                    ["a", "b", "c"].iter().for_each(|zone| self.obey(&format!("node {zone} {zone} 1")));
+                }
+                self.change(&json!({"spec": serde_json::from_str::<Value>(&line[4..]).unwrap()}));
+            }
+            ["annotate", key, value] => self.change(&json!({"metadata": {"annotations": {key: value}}})),
+            ["label", key, value] => self.change(&json!({"metadata": {"labels": {key: value}}})),
+            ["delete", _] => self.change(&json!({"metadata": {"deletionTimestamp": worlds::at(0)}})),
+            ["node", name, zone, cpu] => drop(self.nodes.insert(name.to_owned(), node(name, zone, cpu))),
+            ["lose", name] => drop(self.nodes.remove(name)),
+            ["pod", name, addresses, state, ref node @ ..] => {
+                self.pods.insert(name.to_owned(), pod(name, addresses, state, node.first().unwrap_or(&"a")));
+            }
+            ["many", from, to] => (number(from)..number(to))
+                .for_each(|n| self.obey(&format!("pod p{n:03} 10.42.{}.{} ready", n / 250, n % 250))),
+            ["gone", name] => drop(self.pods.remove(name)),
+            ["endpoints", ..] => {
+                let meta = json!({"name": "web", "namespace": "ns", "uid": "e"});
+                let endpoints = self.endpoints.get_or_insert_default();
+                golden::change(endpoints, &json!({"metadata": meta}));
+                golden::change(endpoints, &serde_json::from_str(&line[10..]).unwrap());
+            }
+            ["steal", name] => {
+                let owners = self.slices.get_mut(name).unwrap().metadata.owner_references.as_mut();
+                owners.unwrap()[0].uid = "earlier".to_owned();
+            }
+            _ => panic!("{line}"),
+        }
     }
-    serde_json::from_value(json!({"metadata": metadata, "spec": whole})).unwrap()
+
+    fn look(&mut self, log: &mut Log) -> bool {
+        let before = (self.slices.clone(), self.endpoints.clone());
+        let selects = backends::selector(&self.service).is_some();
+        if !selects || self.keep(log).is_some() {
+            self.mirror(selects, log);
+        }
+        before != (self.slices.clone(), self.endpoints.clone())
+    }
+
+    fn told(&self) -> String {
+        let slices = self.slices.iter().map(|(name, slice)| format!("{name} {}", told_slice(slice)));
+        slices.chain(self.endpoints.iter().map(told_endpoints)).collect::<Vec<_>>().join("\n")
+    }
+
+    fn made(&self) -> usize {
+        self.made
+    }
 }
 
-pub(crate) fn service(publish_not_ready: bool) -> Service {
-    service_with(json!({}), json!({"publishNotReadyAddresses": publish_not_ready}))
+fn node(name: &str, zone: &str, cpu: &str) -> Arc<Node> {
+    let status = json!({"allocatable": {"cpu": cpu}, "conditions": [{"type": "Ready", "status": "True"}]});
+    let labels = if zone == "-" { json!({}) } else { json!({ZONE: zone}) };
+    let node = json!({"metadata": {"name": name, "labels": labels}, "status": status});
+    Arc::new(serde_json::from_value(node).unwrap())
 }
 
-/// `name address ready|unready|leaving node`, its port named `web` at 8080 (9090 for names in capitals).
-pub(crate) fn pod(text: &str) -> Arc<Pod> {
-    let words: Vec<_> = text.split(' ').collect();
-    let [name, address, state, ..] = words[..] else { panic!("{text}") };
-    let node = words.get(3).copied().unwrap_or("n1");
+fn pod(name: &str, addresses: &str, state: &str, node: &str) -> Arc<Pod> {
     let port = if name.chars().all(char::is_uppercase) { 9090 } else { 8080 };
-    let deleting = (state == "leaving").then_some("2026-01-01T00:00:00Z");
+    let going = (state == "leaving").then(|| worlds::at(0).to_string());
     let ready = if state == "unready" { "False" } else { "True" };
-    let addresses: Vec<_> = address.split(',').map(|ip| json!({"ip": ip})).collect();
-    Arc::new(serde_json::from_value(json!({
-        "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web"}, "deletionTimestamp": deleting},
-        "spec": {"nodeName": node, "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": port}]}]},
-        "status": {"phase": "Running", "podIP": addresses[0]["ip"], "podIPs": addresses,
-            "conditions": [{"type": "Ready", "status": ready}]}
-    })).unwrap())
+    let ips: Vec<_> = addresses.split(',').filter(|ip| *ip != "-").map(|ip| json!({"ip": ip})).collect();
+    let meta = json!({"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web"}, "deletionTimestamp": going});
+    let container = json!({"name": "c", "ports": [{"name": "web", "containerPort": port}]});
+    let status = json!({"phase": if state == "ended" { "Succeeded" } else { "Running" }, "podIPs": ips,
+        "conditions": [{"type": "Ready", "status": ready}]});
+    let pod =
+        json!({"metadata": meta, "spec": {"nodeName": node, "containers": [container]}, "status": status});
+    Arc::new(serde_json::from_value(pod).unwrap())
 }
 
-/// All nodes but `gone` are there, each in a zone of its own name.
-pub(crate) fn node_in(name: &str) -> Option<Arc<Node>> {
-    let node = json!({"metadata": {"name": name, "labels": {ZONE: name}}});
-    (name != "gone").then(|| Arc::new(serde_json::from_value(node).unwrap()))
+fn told_endpoint(endpoint: &Endpoint) -> String {
+    let state = endpoint.conditions.clone().unwrap_or_default();
+    let flags = [(state.ready, "+r"), (state.serving, "+s"), (state.terminating, "+t")];
+    let flags =
+        flags.iter().filter(|(flag, _)| *flag == Some(true)).map(|(_, text)| *text).collect::<String>();
+    let hints = endpoint.hints.clone().unwrap_or_default();
+    let zones = hints.for_zones.into_iter().flatten().map(|hint| format!("+zone:{}", hint.name));
+    let nodes = hints.for_nodes.into_iter().flatten().map(|hint| format!("+node:{}", hint.name));
+    format!("{}{flags}{}", endpoint.addresses[0], zones.chain(nodes).collect::<String>())
 }
 
-fn line(verb: &str, slice: &EndpointSlice) -> String {
-    let ports: Vec<_> = slice.ports.iter().flatten().filter_map(|port| port.port).collect();
-    let endpoints = slice.endpoints.iter().flatten().map(|endpoint| {
-        let state = endpoint.conditions.clone().unwrap_or_default();
-        let flag = |flag: Option<bool>, text: &'static str| if flag == Some(true) { text } else { "" };
-        let hints = endpoint.hints.clone().unwrap_or_default();
-        let zones = hints.for_zones.into_iter().flatten().map(|it| format!("+zone:{}", it.name));
-        let nodes = hints.for_nodes.into_iter().flatten().map(|it| format!("+node:{}", it.name));
-        let hints: String = zones.chain(nodes).collect();
-        format!(
-            " {}{}{}{}{hints}",
-            endpoint.addresses[0],
-            flag(state.ready, "+r"),
-            flag(state.serving, "+s"),
-            flag(state.terminating, "+t")
-        )
-    });
-    format!("{verb} {ports:?}{}", endpoints.collect::<String>())
-}
-
-pub(crate) fn show(changes: &Changes) -> String {
-    let created = changes.create.iter().map(|slice| line("create", slice));
-    let updated = changes.update.iter().map(|slice| line("update", slice));
-    let deleted = changes.delete.iter().map(|slice| line("delete", slice));
-    created.chain(updated).chain(deleted).collect::<Vec<_>>().join("\n")
-}
-
-fn planned(pods: &[Arc<Pod>], found: &[Arc<EndpointSlice>]) -> Changes {
-    plan(&service(false), pods, (&node_in, None), found).changes
-}
-
-/// The slices as they are after the changes, new ones with names.
-pub(crate) fn after(changes: Changes) -> Vec<Arc<EndpointSlice>> {
-    let named = changes.create.into_iter().enumerate().map(|(at, mut slice)| {
-        slice.metadata.name = Some(format!("new-{at}"));
-        slice
-    });
-    named.chain(changes.update).map(Arc::new).chain(changes.unchanged).collect()
-}
-
-fn sizes(slices: &[Arc<EndpointSlice>]) -> Vec<usize> {
-    slices.iter().map(|slice| endpoints(slice)).collect()
-}
-
-fn many(range: std::ops::Range<usize>) -> Vec<Arc<Pod>> {
-    range.map(|n| pod(&format!("p{n} 10.42.{}.{} ready", n / 250, n % 250))).collect()
-}
-
-#[test]
-fn conditions_follow_the_pods_and_ports_divide_the_slices() {
-    let pods = [
-        pod("a 10.42.0.2 ready"),
-        pod("b 10.42.0.3 unready"),
-        pod("c 10.42.0.4 leaving"),
-        pod("D 10.42.0.5 ready"),
-    ];
-    let created = planned(&pods, &[]);
-    assert_eq!(
-        show(&created),
-        "create [8080] 10.42.0.2+r+s 10.42.0.3 10.42.0.4+s+t\ncreate [9090] 10.42.0.5+r+s"
-    );
-    let slices = after(created);
-    assert_eq!(slices[0].labels()[backends::HEADLESS], "");
-    assert_eq!(show(&planned(&pods, &slices)), "");
-    assert_eq!(
-        show(&planned(&pods[..2], &slices)),
-        "update [8080] 10.42.0.2+r+s 10.42.0.3\ndelete [9090] 10.42.0.5+r+s"
-    );
-    let published = plan(&service(true), &pods[1..3], (&node_in, None), &[]).changes;
-    assert_eq!(show(&published), "create [8080] 10.42.0.3+r 10.42.0.4+r+s+t");
-}
-
-#[test]
-fn a_service_without_pods_keeps_one_empty_slice() {
-    let empty = planned(&[], &[]);
-    assert_eq!(show(&empty), "create []");
-    let slices = after(empty);
-    assert_eq!(show(&planned(&[], &slices)), "");
-    let with_pod = [pod("a 10.42.0.2 ready")];
-    let filled = planned(&with_pod, &slices);
-    assert_eq!(show(&filled), "update [8080] 10.42.0.2+r+s");
-    assert_eq!(filled.update[0].name(), "new-0");
-    assert_eq!(show(&planned(&[], &after(filled))), "update []");
-}
-
-#[test]
-fn full_slices_overflow_into_new_ones_and_few_slices_change() {
-    let slices = after(planned(&many(0..120), &[]));
-    assert_eq!(sizes(&slices), [100, 20]);
-    // The rest fits into a slice that would not have changed.
-    let more = planned(&many(0..150), &slices);
-    assert_eq!((more.create.len(), more.update.len(), more.unchanged.len()), (0, 1, 1));
-    assert_eq!(endpoints(&more.update[0]), 50);
-    // It does not fit: a new slice, and the others stay.
-    let most = planned(&many(0..210), &slices);
-    assert_eq!((most.create.len(), most.update.len(), most.unchanged.len()), (1, 0, 2));
-    // A slice that changes is filled up first.
-    let moved = planned(&many(10..150), &slices);
-    let filled: Vec<_> = moved.update.iter().map(endpoints).collect();
-    assert_eq!((filled, moved.create.len()), (vec![100, 40], 0));
-}
-
-#[test]
-fn slices_of_another_family_or_owner_go() {
-    let dual = service_with(json!({}), json!({"ipFamilies": ["IPv4", "IPv6"]}));
-    let pods = [pod("a 10.42.0.2,fd00::2 ready"), pod("b fd00::3 ready")];
-    let both = plan(&dual, &pods, (&node_in, None), &[]).changes;
-    assert_eq!(show(&both), "create [8080] 10.42.0.2+r+s\ncreate [8080] fd00::2+r+s fd00::3+r+s");
-    let mut found = after(both);
-    assert_eq!(show(&planned(&pods, &found)), "delete [8080] fd00::2+r+s fd00::3+r+s");
-    found.truncate(1);
-    Arc::make_mut(&mut found[0]).metadata.owner_references.as_mut().unwrap()[0].uid = "before".to_owned();
-    assert_eq!(show(&planned(&pods, &found)), "create [8080] 10.42.0.2+r+s\ndelete [8080] 10.42.0.2+r+s");
-    let mut leaving = service(false);
-    leaving.metadata.deletion_timestamp = Some(crate::common::now());
-    assert_eq!(show(&plan(&leaving, &pods, (&node_in, None), &[]).changes), "");
-}
-
-#[test]
-fn pods_of_missing_nodes_are_left_out_unless_all_are_published() {
-    let pods = [pod("a 10.42.0.2 ready gone"), pod("b 10.42.0.3 ready n2")];
-    let created = planned(&pods, &[]);
-    assert_eq!(show(&created), "create [8080] 10.42.0.3+r+s");
-    let endpoint = &created.create[0].endpoints.as_ref().unwrap()[0];
-    assert_eq!((endpoint.zone.as_deref(), endpoint.node_name.as_deref()), (Some("n2"), Some("n2")));
-    let published = plan(&service(true), &pods, (&node_in, None), &[]).changes;
-    assert_eq!(show(&published), "create [8080] 10.42.0.2+r+s 10.42.0.3+r+s");
-}
-
-#[test]
-fn traffic_is_kept_close_as_the_service_says() {
-    let pods = [pod("a 10.42.0.2 ready n1"), pod("b 10.42.0.3 unready n2")];
-    let hinted = |distribution: Value, found: &[Arc<EndpointSlice>]| {
-        let service = service_with(json!({}), json!({"trafficDistribution": distribution}));
-        plan(&service, &pods, (&node_in, None), found).changes
+fn told_slice(slice: &EndpointSlice) -> String {
+    let all = slice.endpoints.as_deref().unwrap_or_default();
+    let each = match all.len() {
+        0..MANY => all.iter().map(told_endpoint).collect::<Vec<_>>().join(" "),
+        many => format!("{many} endpoints"),
     };
-    let zones = hinted(json!("PreferClose"), &[]);
-    assert_eq!(show(&zones), "create [8080] 10.42.0.2+r+s+zone:n1 10.42.0.3");
-    let found = after(zones);
-    assert_eq!(show(&hinted(json!("PreferSameZone"), &found)), "");
+    let ports: Vec<_> = slice.ports.iter().flatten().filter_map(|port| port.port).collect();
+    format!("{ports:?} {}: {each}", slice.address_type).trim_end().to_owned()
+}
+
+fn told_endpoints(endpoints: &Endpoints) -> String {
+    let ips = |list: &Option<Vec<EndpointAddress>>| match list.iter().flatten().count() {
+        0..MANY => list.iter().flatten().map(|address| format!(" {}", address.ip)).collect::<String>(),
+        many => format!(" {many} addresses"),
+    };
+    let subsets = endpoints.subsets.iter().flatten().map(|subset| {
+        let ports: Vec<_> = subset.ports.iter().flatten().map(|port| port.port).collect();
+        format!(" {ports:?}{} not ready{}", ips(&subset.addresses), ips(&subset.not_ready_addresses))
+    });
+    let over = endpoints.annotations().contains_key("endpoints.kubernetes.io/over-capacity");
+    format!("Endpoints{}{}", if over { " over capacity" } else { "" }, subsets.collect::<String>())
+}
+
+impl World {
+    fn change(&mut self, patch: &Value) {
+        golden::change(&mut self.service, patch);
+    }
+
+    fn found(&self, manager: &str) -> Vec<Arc<EndpointSlice>> {
+        let kept = |slice: &&EndpointSlice| slice.labels().get(MANAGED_BY).is_some_and(|by| by == manager);
+        self.slices.values().filter(kept).cloned().map(Arc::new).collect()
+    }
+
+    /// One look of the controllers of slices and Endpoints; none where it is cut off.
+    fn keep(&mut self, log: &mut Log) -> Option<()> {
+        let pods = backends::of(&self.service, self.pods.values());
+        let node = |name: &str| self.nodes.get(name).cloned();
+        let divided = topology_hints::wanted(&self.service);
+        let shares = divided.then(|| topology_hints::shares(self.nodes.values())).flatten();
+        let found = self.found(slices::MANAGER);
+        let plan = slices::plan(&self.service, &pods, (&node, shares.as_ref()), &found);
+        for (family, outcome) in plan.divided {
+            if let Err(why) = outcome {
+                log.repeat(&format!("{family} is not divided: {why}"));
+            }
+        }
+        self.carry_out(plan.changes, log)?;
+        let wanted = endpoints::plan(&self.service, &pods, self.endpoints.as_ref());
+        if !self.endpoints.as_ref().is_some_and(|found| endpoints::is_same(found, &wanted)) {
+            log.does("write Endpoints").then_some(())?;
+            self.endpoints = Some(wanted);
+        }
+        Some(())
+    }
+
+    fn mirror(&mut self, selects: bool, log: &mut Log) -> Option<()> {
+        let found = self.found(mirroring::MANAGER);
+        let mirrored = self.endpoints.as_ref().filter(|found| !selects && mirroring::is_mirrored(found));
+        let Some(endpoints) = mirrored else {
+            return self.carry_out(Changes { delete: found, ..Changes::default() }, log);
+        };
+        let plan = mirroring::plan(endpoints, found);
+        if plan.invalid + plan.skipped > 0 {
+            log.repeat(&format!("{} are no addresses, {} are too many", plan.invalid, plan.skipped));
+        }
+        self.carry_out(plan.changes, log)
+    }
+
+    fn carry_out(&mut self, changes: Changes, log: &mut Log) -> Option<()> {
+        for mut slice in changes.create {
+            let name = format!("s{}", self.made + 1);
+            log.does(format_args!("create {name}")).then_some(())?;
+            self.made += 1;
+            slice.metadata.name = Some(name.clone());
+            self.slices.insert(name, slice);
+        }
+        for slice in changes.update {
+            log.does(format_args!("update {}", slice.name())).then_some(())?;
+            self.slices.insert(slice.name().to_owned(), slice);
+        }
+        for slice in changes.delete {
+            log.does(format_args!("delete {}", slice.name())).then_some(())?;
+            self.slices.remove(slice.name());
+        }
+        Some(())
+    }
+}
+
+#[test]
+fn endpoints_live_as_told() {
+    golden::check_lives::<World>("endpoints.txt");
+}
+
+#[test]
+fn a_cut_at_any_step_changes_nothing() {
+    golden::faults_change_nothing::<World>("endpoints.txt", Fault::Cut);
+}
+
+#[test]
+fn slices_carry_what_their_service_and_pods_say() {
+    let mut world = World::default();
+    ["new {}", "label l 1", "pod p 10.42.0.2 ready b"].iter().for_each(|line| world.obey(line));
+    world.look(&mut Log::default());
+    let slice = &world.slices["s1"];
+    let labels = json!({"l": "1", "service.kubernetes.io/headless": "", "kubernetes.io/service-name": "web",
+        "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"});
+    assert_eq!((json!(slice.labels()), json!(slice.metadata.generate_name)), (labels, json!("web-")));
+    let endpoint = &slice.endpoints.as_ref().unwrap()[0];
+    let target = json!({"kind": "Pod", "namespace": "ns", "name": "p", "uid": "p"});
     assert_eq!(
-        show(&hinted(json!("PreferSameNode"), &found)),
-        "update [8080] 10.42.0.2+r+s+zone:n1+node:n1 10.42.0.3"
+        (json!(endpoint.target_ref), &endpoint.zone, &endpoint.node_name),
+        (target, &Some("b".to_owned()), &Some("b".to_owned()))
     );
-    assert_eq!(show(&hinted(Value::Null, &found)), "update [8080] 10.42.0.2+r+s 10.42.0.3");
+}
+
+#[test]
+fn mirrored_slices_carry_what_the_endpoints_say() {
+    let mut world = World::default();
+    world.obey(r#"new {"selector": null}"#);
+    world.obey(r#"endpoints {"metadata": {"labels": {"l": "1"}, "annotations": {"note": "n", "kubectl.kubernetes.io/last-applied-configuration": "{}"}}, "subsets": [{"addresses": [{"ip": "10.0.0.1"}]}]}"#);
+    world.look(&mut Log::default());
+    let slice = &world.slices["s1"];
+    let labels = json!({"l": "1", "kubernetes.io/service-name": "web",
+        "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io"});
+    assert_eq!((json!(slice.labels()), json!(slice.annotations())), (labels, json!({"note": "n"})));
 }

@@ -1,7 +1,7 @@
 //! Keeps the pods of a StatefulSet, each with a name and claims of its own.
 
 use crate::common::share_of;
-use crate::history::Versioned;
+use crate::history::{self, Versioned};
 use crate::stateful_claims::{Find, is_stale, misowned};
 use crate::stateful_pods::{self as identity, REVISION, claims, ordinal, ordinals, replicas, spec};
 use crate::{common, pods};
@@ -9,7 +9,7 @@ use api::Object;
 use api::apps::{RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetStatus};
 use api::core::{self, PersistentVolumeClaim, PodTemplateSpec};
 use api::selector::Labels;
-use api::slim::Pod;
+use api::slim::{ControllerRevision, Pod};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -274,6 +274,21 @@ fn status(view: &View<'_>) -> StatefulSetStatus {
         collision_count: Some(view.set.collisions()),
         conditions: view.set.status.as_ref().and_then(|status| status.conditions.clone()),
     }
+}
+
+/// The revisions beyond `spec.revisionHistoryLimit` that are neither live nor those of pods.
+pub(crate) fn surplus<'a>(
+    set: &StatefulSet,
+    revisions: &'a [Arc<ControllerRevision>],
+    live: [&str; 2],
+    pods: &[Arc<Pod>],
+) -> Vec<&'a Arc<ControllerRevision>> {
+    let is_used = |one: &ControllerRevision| {
+        live.contains(&one.name()) || pods.iter().any(|pod| revision(pod) == one.name())
+    };
+    let idle = revisions.iter().filter(|one| !is_used(one)).count();
+    let kept = history::kept(spec(set).revision_history_limit);
+    history::unused(revisions.iter(), idle.saturating_sub(kept), is_used)
 }
 
 /// An update ends when all pods are of the new template and ready.

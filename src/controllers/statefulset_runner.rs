@@ -1,9 +1,9 @@
 //! Carries out what `statefulset.rs` plans.
 
 use crate::common::{self, Key, Room, slow_start};
-use crate::history::{History, Versioned, unused};
-use crate::stateful_pods::{REVISION, claim_name, claim_templates, claims, ordinal, spec};
-use crate::statefulset::{Action, Plan, Step, Version, View, plan};
+use crate::history::{History, Versioned};
+use crate::stateful_pods::{claim_name, claim_templates, claims, ordinal, spec};
+use crate::statefulset::{Action, Plan, Step, Version, View, plan, surplus};
 use api::Object;
 use api::apps::{StatefulSet, StatefulSetStatus};
 use api::core::{self, PersistentVolumeClaim};
@@ -76,7 +76,7 @@ impl StatefulSets {
         let outcome = self.carry_out(&set, phases, ordered).await;
         self.write_status(&set, status).await?;
         outcome?;
-        self.truncate(&set, &revisions, [&current.name, &update.name], &pods).await?;
+        self.history.delete(surplus(&set, &revisions, [&current.name, &update.name], &pods)).await?;
         Ok(look_again_s.map_or(Next::Done, |seconds| Next::After(Duration::from_secs(seconds))))
     }
 
@@ -107,22 +107,6 @@ impl StatefulSets {
         let selector = set.selector();
         let matches = |pod: &Pod| selector.selects(pod) && ordinal(set, pod).is_some();
         common::claim_all(&self.client, set, &self.pods, matches, |_| true).await
-    }
-
-    async fn truncate(
-        &self,
-        set: &StatefulSet,
-        revisions: &[Arc<ControllerRevision>],
-        live: [&str; 2],
-        pods: &[Arc<Pod>],
-    ) -> Result<(), Error> {
-        let limit = usize::try_from(spec(set).revision_history_limit.unwrap_or(10)).unwrap_or(usize::MAX);
-        let is_used = |revision: &ControllerRevision| {
-            let name = revision.name();
-            live.contains(&name) || pods.iter().any(|pod| pod.labels().get(REVISION) == Some(name))
-        };
-        let idle = revisions.iter().filter(|revision| !is_used(revision)).count();
-        self.history.delete(unused(revisions, idle.saturating_sub(limit), is_used)).await
     }
 
     async fn carry_out(&self, set: &StatefulSet, phases: Vec<Vec<Step>>, ordered: bool) -> Result<(), Error> {
@@ -160,9 +144,7 @@ impl StatefulSets {
                     patched?;
                 }
                 Action::Delete(pod) => {
-                    let deleted =
-                        self.client.delete::<Pod>(pod.namespace(), pod.name(), &Default::default()).await;
-                    let deleted = common::unless_gone(deleted);
+                    let deleted = common::delete_this(&self.client, &*pod).await;
                     self.tell(set, "Delete", pod.name(), deleted.as_ref().err());
                     deleted?;
                     common::deletion_seen(&self.pods, &Key::of(&*pod), pod.uid()).await;
@@ -200,7 +182,7 @@ impl StatefulSets {
             let name = claim.name();
             match self.claims.get(set.namespace(), name) {
                 Some(found) if found.is_deleting() => {
-                    failure = Some(Error::Transport(format!("pvc {name} is being deleted")));
+                    failure = Some(Error::Unready(format!("pvc {name} is being deleted")));
                 }
                 Some(_) => {}
                 None => match self.client.create(&claim).await {

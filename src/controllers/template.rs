@@ -8,6 +8,8 @@ use api::{Object, owner_reference};
 use std::collections::BTreeMap;
 
 pub(crate) const HASH_LABEL: &str = "pod-template-hash";
+/// The longest name an object may have (RFC 1123 subdomain).
+const LONGEST_NAME: usize = 253;
 /// Letters and digits that form no words and are not mistaken for one another.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -51,9 +53,11 @@ pub(crate) fn replica_set(
     let labels = labels.clone();
     let mut selector = spec.selector.clone();
     selector.match_labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.clone());
+    let name = deployment.name();
+    let prefix = &name[..name.len().min(LONGEST_NAME - 1 - hash.len())];
     ReplicaSet {
         metadata: ObjectMeta {
-            name: Some(format!("{}-{hash}", deployment.name())),
+            name: Some(format!("{prefix}-{hash}")),
             namespace: deployment.metadata.namespace.clone(),
             labels: Some(labels),
             annotations: Some(annotations),

@@ -145,8 +145,10 @@ fn golden_files_are_all_used() {
             texts.push_str(&fs::read_to_string(path).unwrap());
         }
     }
-    for entry in fs::read_dir(root().join("tests/data")).into_iter().flatten().flatten() {
-        let name = entry.file_name().into_string().unwrap();
-        assert!(texts.contains(&name), "tests/data/{name} is used by no test");
+    for ending in ["txt", "yaml"] {
+        for path in sources(&root().join("tests/data"), ending) {
+            let name = path.file_name().unwrap().to_string_lossy();
+            assert!(texts.contains(&*name), "{} is used by no test", path.display());
+        }
     }
 }
