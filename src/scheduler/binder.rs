@@ -2,14 +2,13 @@
 
 use crate::ask::{Key, Wanted};
 use crate::claims::Chosen;
-use crate::devices::{self, Reserved};
+use crate::devices::{self, Obstacle, Reserved};
 use crate::preemption::Preemption;
 use crate::runner::{Scheduler, node_of, profile_of};
 use crate::storage::{SELECTED_NODE, annotation, is_bound};
 use api::Object;
 use api::core::{PersistentVolume, PersistentVolumeClaim};
 use api::meta::Time;
-use api::resource::ResourceClaim;
 use api::slim::Pod;
 use base::{Supervisor, clock};
 use client::{Client, Error, Patch, Recorder};
@@ -44,8 +43,8 @@ pub(crate) struct Refused {
     pub(crate) preemption: Option<Preemption>,
     /// Less important pods that lose the place which was being made for them.
     pub(crate) displaced: Vec<Wanted>,
-    /// A claim whose devices are in the way.
-    pub(crate) deallocate: Option<Arc<ResourceClaim>>,
+    /// A claim that is in the way.
+    pub(crate) obstacle: Option<Obstacle>,
 }
 
 pub(crate) struct Binder {
@@ -109,8 +108,8 @@ impl Binder {
     /// Writes what claims get, and waits for devices that others have to bind first.
     async fn bind_devices(&self, wanted: &Wanted, node: &str, devices: &[Reserved]) -> Result<(), String> {
         let caches = &self.scheduler.lookup.devices;
-        devices::reserve(&self.client, caches, &wanted.pod, devices).await?;
-        if !devices::have_to_be_bound(caches, devices) {
+        let claims = devices::reserve(&self.client, caches, &wanted.pod, devices).await?;
+        if !devices::have_to_be_bound(&claims) {
             return Ok(());
         }
         if let Some(recorder) = self.recorder(wanted) {
@@ -118,7 +117,7 @@ impl Binder {
             recorder.normal(&*wanted.pod, "BindingConditionsPending", message);
         }
         let profile = profile_of(&self.scheduler.profiles, &wanted.pod).ok_or("its profile is gone")?;
-        devices::bound(caches, devices, profile.args.devices_limit).await
+        devices::bound(caches, &claims, profile.args.devices.binding).await
     }
 
     fn recorder(&self, wanted: &Wanted) -> Option<&Recorder> {
@@ -213,10 +212,10 @@ impl Binder {
     }
 
     async fn refuse(&self, wanted: &Wanted, refused: Refused) {
-        if let Some(claim) = &refused.deallocate
-            && let Err(error) = devices::deallocate(&self.client, claim).await
+        if let Some(obstacle) = &refused.obstacle
+            && let Err(error) = devices::clear(&self.client, obstacle).await
         {
-            tracing::warn!(%error, claim = claim.name(), "devices stay with a claim that nobody uses");
+            tracing::warn!(%error, ?wanted.key, "devices stay with a claim that nobody uses");
         }
         let node = refused.preemption.as_ref().map(|preemption| preemption.node.as_str());
         let kept = {

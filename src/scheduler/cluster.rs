@@ -2,6 +2,7 @@
 //! by small numbers, what they share once.
 
 use crate::ask::{Ask, HostPort, Key, Spread, Wanted, claim_name};
+use crate::devices::Provided;
 use crate::intern::{Handle, PerText, Pool, Text, Texts};
 use crate::nodes::Facts;
 use crate::profile::Args;
@@ -9,6 +10,7 @@ use crate::resources::Resources;
 use crate::wishes::{self, Group, PodTerm, Scope, Social, Wish, Wishes};
 use api::Object;
 use api::core::Node;
+use api::resource::DeviceClass;
 use api::selector::Labels;
 use api::slim::Pod;
 use slab::Slab;
@@ -53,6 +55,8 @@ pub(crate) struct Placed {
 pub(crate) struct Cluster {
     pub(crate) texts: Texts,
     pub(crate) wishes: Wishes,
+    /// The resources that classes of devices provide.
+    pub(crate) provided: Provided,
     asks: Pool<Ask, Social>,
     places: Slab<Place>,
     names: PerText<usize>,
@@ -201,6 +205,11 @@ impl Cluster {
     /// A wish whose pods are counted from now on.
     pub(crate) fn wish(&mut self, wish: Wish) -> Handle<Wish> {
         self.wishes.wish(wish, populated(&self.places, &self.pods))
+    }
+
+    /// A class of devices came or changed, or went.
+    pub(crate) fn put_device_class(&mut self, name: &str, class: Option<Arc<DeviceClass>>) {
+        self.provided.put(name, class, &mut self.texts);
     }
 
     pub(crate) fn put_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {

@@ -342,7 +342,7 @@ fn read_args(name: &str, mut written: Value, args: &mut Args, texts: &mut Texts)
         }
         "DynamicResources" => {
             let limit = decode::<DeviceArgs>(written)?.binding_timeout.map(Duration::try_from);
-            args.devices_limit = limit.and_then(Result::ok).unwrap_or(args.devices_limit);
+            args.devices.binding = limit.and_then(Result::ok).unwrap_or(args.devices.binding);
         }
         "NodeResourcesFit" => fit(decode(written)?, args, texts),
         _ => {}

@@ -7,10 +7,10 @@ use crate::devices::Devices;
 use crate::intern::{Handle, Text};
 use crate::plugins::node::Taints;
 use crate::plugins::pods::{self, Preference};
+use crate::plugins::resources::Counted;
 use crate::plugins::spread::{self, Preferred, Required};
 use crate::plugins::{BEST, Filter, PLUGINS, PluginSet, Question, Reason, Refusal, Scale, resources};
 use crate::profile::Profile;
-use crate::resources::Resource;
 use crate::wishes::Wish;
 use crate::world::World;
 use std::collections::{BTreeMap, HashSet};
@@ -36,7 +36,7 @@ pub(crate) struct Subject<'a> {
 pub(crate) struct Cycle<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) wanted: &'a Wanted,
-    pub(crate) requests: Vec<(Resource, i64)>,
+    pub(crate) requests: Vec<Counted>,
     pub(crate) spread: Vec<Required>,
     /// Nobody is there yet whom its affinity means but it itself: it may be the first.
     pub(crate) first_of_its_kind: bool,
@@ -63,7 +63,7 @@ impl<'a> Cycle<'a> {
         let mut cycle = Self {
             profile,
             wanted,
-            requests: resources::counted(&wanted.ask.requests, &profile.args.fit),
+            requests: resources::counted(&wanted.ask.requests, &cluster.provided, &profile.args.fit),
             spread: required(cluster, subject),
             first_of_its_kind: nobody && social.near.iter().all(|wish| wish.means(&wanted.group, namespaces)),
             refusing: about.filter(|wish| !cluster.wishes.counts(*wish).against.is_empty()).collect(),
@@ -207,7 +207,7 @@ pub(crate) struct Unfit {
 
 impl Unfit {
     /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
-    pub(crate) fn message(&self, cycle_requests: &[(Resource, i64)]) -> String {
+    pub(crate) fn message(&self, cycle_requests: &[Counted]) -> String {
         match &self.at_once {
             _ if self.nodes == 0 => "no nodes available to schedule pods".to_owned(),
             Some(reason) => format!("0/{} nodes are available: {reason}.", self.nodes),
@@ -252,7 +252,7 @@ impl Reasons {
         self.absent = Some((reason, nodes)).filter(|(_, nodes)| *nodes > 0);
     }
 
-    pub(crate) fn message(&self, nodes: usize, requests: &[(Resource, i64)]) -> String {
+    pub(crate) fn message(&self, nodes: usize, requests: &[Counted]) -> String {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for (reason, count) in &self.known {
             let texts: Vec<String> = match reason {

@@ -3,7 +3,7 @@
 use crate::ask::Ask;
 use crate::nodes::Facts;
 use crate::wishes::Group;
-use api::resource::ResourceClaim;
+use api::resource::{DeviceClass, ResourceClaim};
 
 /// A pod on a node, as far as others decide by it.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,11 @@ pub(crate) enum Event<'a> {
         old: Option<&'a ResourceClaim>,
         new: Option<&'a ResourceClaim>,
     },
-    /// Devices, or a class of them, came or changed.
+    /// Devices came or changed.
     Devices,
+    /// A class of devices did.
+    DeviceClass {
+        old: Option<&'a DeviceClass>,
+        new: &'a DeviceClass,
+    },
 }

@@ -2,7 +2,8 @@
 
 use crate::ask::{Key, Wanted};
 use crate::claims::{Chosen, Claims};
-use crate::devices::{Blocked, DeviceCaches, Devices};
+use crate::cluster::Cluster;
+use crate::devices::{Blocked, DeviceCaches, Devices, Limits};
 use crate::intern::Texts;
 use crate::storage::Storage;
 use crate::world::{Budget, World};
@@ -13,7 +14,6 @@ use api::policy::PodDisruptionBudget;
 use api::selector::Labels;
 use api::slim::Pod;
 use client::{Cache, Caches};
-use std::time::Duration;
 
 /// Caches that are read when a decision needs them.
 pub(crate) struct Lookup {
@@ -108,10 +108,10 @@ impl World for Lookup {
     fn devices(
         &self,
         wanted: &Wanted,
-        limit: Duration,
-        texts: &mut Texts,
+        limits: &Limits,
+        cluster: &mut Cluster,
     ) -> Result<Option<Devices>, Blocked> {
-        self.devices.of(wanted, limit, texts)
+        self.devices.of(wanted, limits, cluster)
     }
 
     fn reserve(&self, pod: &Key, chosen: &[Chosen]) {

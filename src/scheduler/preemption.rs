@@ -5,7 +5,7 @@ use crate::cluster::{Cluster, Placed};
 use crate::cycle::{Cycle, Reasons, Subject, Unfit, refuse};
 use crate::intern::Handle;
 use crate::plugins::{Reason, Refusal, resources};
-use crate::resources::{Resource, Resources};
+use crate::resources::Resources;
 use crate::wishes::Group;
 use crate::world::Budget;
 use std::cmp::Reverse;
@@ -61,7 +61,7 @@ pub(crate) fn plan(cluster: &mut Cluster, subject: Subject<'_>, unfit: &Unfit, o
             victims: victims.into_iter().map(|victim| victim.key).collect(),
         }),
         None => {
-            let requests: Vec<(Resource, i64)> = Cycle::new(cluster, subject).requests;
+            let requests = Cycle::new(cluster, subject).requests;
             Verdict::Nothing(format!("preemption: {}", reasons.message(cluster.len(), &requests)))
         }
     }

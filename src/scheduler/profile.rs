@@ -1,5 +1,6 @@
 //! A profile: which plugins decide about the pods of one `schedulerName`, and how.
 
+use crate::devices::Limits;
 use crate::nodes::{NodeSelector, NodeTerm};
 use crate::plugins::PLUGINS;
 use crate::resources::Resource;
@@ -45,8 +46,8 @@ pub(crate) struct Args {
     pub(crate) min_candidate_nodes_absolute: usize,
     /// `VolumeBindingArgs.bindTimeoutSeconds`: how long volumes may take.
     pub(crate) volumes_limit: Duration,
-    /// `DynamicResourcesArgs.bindingTimeout`: how long devices may take.
-    pub(crate) devices_limit: Duration,
+    /// `DynamicResourcesArgs`.
+    pub(crate) devices: Limits,
 }
 
 impl Default for Args {
@@ -77,7 +78,7 @@ impl Default for Args {
             min_candidate_nodes_percentage: 10,
             min_candidate_nodes_absolute: 100,
             volumes_limit: Duration::from_secs(600),
-            devices_limit: Duration::from_secs(600),
+            devices: Limits { binding: Duration::from_secs(600) },
         }
     }
 }

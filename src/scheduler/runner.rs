@@ -6,7 +6,7 @@ use crate::binder::{Binder, Decision, Refused};
 use crate::cluster::{Cluster, Placed};
 use crate::config::Written;
 use crate::cycle::{Cycle, Subject, Unfit, schedule};
-use crate::devices::{Blocked, Devices};
+use crate::devices::{Blocked, Devices, Obstacle};
 use crate::events::{Event, OwnChange, PodFacts};
 use crate::lookup::Lookup;
 use crate::plugins::{Hint, PLUGINS, PluginSet};
@@ -17,6 +17,7 @@ use crate::world::World;
 use api::Object;
 use api::core::{Namespace, Node};
 use api::meta::Time;
+use api::resource::DeviceClass;
 use api::slim::{ContainerStatus, Pod, PodResourceClaimStatus};
 use base::clock::{self, Instant};
 use base::{Phase, Restart, Shutdown, Supervisor};
@@ -106,9 +107,14 @@ fn follow_devices(scheduler: &Arc<Scheduler>) {
         own.happened(&Event::Claim { old: change.old.as_deref(), new: change.new.as_deref() });
     });
     let own = scheduler.clone();
-    devices.classes.on_change(move |change| own.devices_changed(change.new.is_some()));
+    devices.classes.on_change(move |change| own.device_class_changed(change));
     let own = scheduler.clone();
-    devices.slices.on_change(move |change| own.devices_changed(change.new.is_some()));
+    devices.slices.on_change(move |change| {
+        // What is gone helps nobody.
+        if change.new.is_some() {
+            own.happened(&Event::Devices);
+        }
+    });
 }
 
 async fn run(scheduler: Arc<Scheduler>, binder: Arc<Binder>, supervisor: Supervisor, shutdown: Shutdown) {
@@ -189,12 +195,13 @@ fn own_change(old: &Wanted, new: &Wanted) -> OwnChange {
     }
 }
 
-/// What becomes of claims that have devices, in Kubernetes' words.
-fn in_the_way(devices: Option<&Devices>, is_idle: bool) -> &'static str {
-    match devices {
-        None => "no new claims to deallocate",
-        Some(_) if is_idle => "deallocation of ResourceClaim completed",
-        Some(_) => "still not schedulable",
+/// What becomes of claims that are in the way, in Kubernetes' words.
+fn cleared(devices: Option<&Devices>, obstacle: Option<&Obstacle>) -> &'static str {
+    match (devices, obstacle) {
+        (None, _) => "no new claims to deallocate",
+        (_, Some(Obstacle::Allocated(_))) => "deallocation of ResourceClaim completed",
+        (_, Some(Obstacle::LeftOver(_))) => "deletion of ResourceClaim completed",
+        (Some(_), None) => "still not schedulable",
     }
 }
 
@@ -258,10 +265,10 @@ impl Scheduler {
         self.wake.notify_one();
     }
 
-    /// What is gone helps nobody.
-    fn devices_changed(&self, is_there: bool) {
-        if is_there {
-            self.happened(&Event::Devices);
+    fn device_class_changed(&self, change: &Change<DeviceClass>) {
+        self.state().cluster.put_device_class(change.object().name(), change.new.clone());
+        if let Some(new) = &change.new {
+            self.happened(&Event::DeviceClass { old: change.old.as_deref(), new });
         }
     }
 
@@ -380,9 +387,9 @@ impl State {
         loop {
             let wanted = self.queue.take(now)?;
             let profile = profile_of(profiles, &wanted.pod)?;
-            let limit = profile.args.devices_limit;
             let has_devices = profile.has_filter(DEVICES);
-            let devices = has_devices.then(|| world.devices(&wanted, limit, &mut self.cluster.texts));
+            let devices =
+                has_devices.then(|| world.devices(&wanted, &profile.args.devices, &mut self.cluster));
             let devices = match devices.transpose() {
                 Err(Blocked::Waiting) => {
                     let mut plugins = PluginSet::default();
@@ -456,8 +463,8 @@ impl State {
             told.push("not found".to_owned());
         } else if unfit.has_nodes() {
             if profile.frees_devices {
-                refused.deallocate = subject.devices.and_then(|devices| devices.idle(&wanted.pod));
-                told.push(in_the_way(subject.devices, refused.deallocate.is_some()).to_owned());
+                refused.obstacle = subject.devices.and_then(|devices| devices.obstacle(&wanted.pod));
+                told.push(cleared(subject.devices, refused.obstacle.as_ref()).to_owned());
             }
             let verdict = if profile.preempts {
                 preemption::plan(&mut self.cluster, subject, &unfit, self.turn)

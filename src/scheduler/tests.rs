@@ -6,7 +6,7 @@ use crate::binder::Decision;
 use crate::claims::{Candidate, Chosen, Claims, Delayed};
 use crate::cluster::Cluster;
 use crate::config::{self, Written};
-use crate::devices::{Blocked, Devices};
+use crate::devices::{Blocked, Devices, Limits};
 use crate::events::{Event, OwnChange, PodFacts};
 use crate::intern::Texts;
 use crate::nodes::NodeSelector;
@@ -16,7 +16,7 @@ use crate::queue::{Backoffs, Queue};
 use crate::runner::State;
 use crate::world::{Budget, World};
 use api::core::Node;
-use api::resource::ResourceClaim;
+use api::resource::{DeviceClass, ResourceClaim};
 use api::selector::Labels;
 use api::slim::Pod;
 use base::clock;
@@ -90,7 +90,7 @@ impl World for Fixed {
         }
     }
 
-    fn devices(&self, _: &Wanted, _: Duration, _: &mut Texts) -> Result<Option<Devices>, Blocked> {
+    fn devices(&self, _: &Wanted, _: &Limits, _: &mut Cluster) -> Result<Option<Devices>, Blocked> {
         Ok(None)
     }
 
@@ -214,6 +214,11 @@ fn run_case(lines: &[&str]) -> Vec<String> {
                     allowed,
                     disrupted: Vec::new(),
                 });
+            }
+            "class" => {
+                let metadata = json!({"name": name});
+                let class = json!({"metadata": metadata, "spec": yaml(rest)});
+                cluster.put_device_class(name, Some(Arc::new(serde_json::from_value(class).unwrap())));
             }
             "claims" => drop(world.claims.insert(name.to_owned(), yaml(rest))),
             "siblings" => world.siblings = vec![Labels::parse(name).unwrap()],
@@ -418,6 +423,35 @@ fn devices_wake_pods_with_claims() {
     assert_eq!(helped(&Event::Claim { old: Some(&given), new: None }), "mine its");
 }
 
+#[test]
+fn classes_wake_pods_that_ask_for_what_they_provide() {
+    let mut cluster = Cluster::default();
+    let class = |resource: Value| -> DeviceClass {
+        let spec = json!({"extendedResourceName": resource});
+        serde_json::from_value(json!({"metadata": {"name": "gpu"}, "spec": spec})).unwrap()
+    };
+    let (bare, named) = (class(Value::Null), class(json!("example.com/gpu")));
+    let of = |resource: &str| json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {resource: 1}}}]}});
+    let explicit = cluster.wanted(pod("explicit", &of("example.com/gpu")));
+    let implicit = cluster.wanted(pod("implicit", &of("deviceclass.resource.kubernetes.io/gpu")));
+    cluster.put_device_class("gpu", Some(Arc::new(named.clone())));
+    let events = [
+        Event::DeviceClass { old: None, new: &named },
+        Event::DeviceClass { old: Some(&bare), new: &named },
+        Event::DeviceClass { old: Some(&named), new: &named },
+    ];
+    let all =
+        [&explicit, &implicit].map(|wanted| events.map(|event| helped(&cluster, wanted, &event).join(" ")));
+    let (both, devices) = ("NodeResourcesFit DynamicResources", "DynamicResources");
+    assert_eq!(all, [[both, both, devices], [both, devices, devices]]);
+    // A node without the resource is one where devices may stand for it.
+    cluster.put_node(&node("a", &json!({})));
+    let place = cluster.node("a").unwrap();
+    let facts = cluster.place(place).facts.clone();
+    let came = Event::Node { old: None, new: Some(&facts) };
+    assert!(helped(&cluster, &explicit, &came).contains(&"NodeResourcesFit"));
+}
+
 /// What is wrong with a configuration of these lines after its `apiVersion` and `kind`.
 fn wrong(lines: &str) -> String {
     let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
@@ -518,7 +552,7 @@ fn devices_may_take_as_long_as_is_said() {
         let args = format!("args: {{filterTimeout: 5s, bindingTimeout: {timeout}}}");
         let lines = format!("profiles: [{{pluginConfig: [{{name: DynamicResources, {args}}}]}}]");
         let (written, _) = config::parse(format!("{head}{lines}").as_bytes())?;
-        written[0].build(&mut Texts::default()).map(|profile| profile.args.devices_limit.as_secs())
+        written[0].build(&mut Texts::default()).map(|profile| profile.args.devices.binding.as_secs())
     };
     assert_eq!((limit("null"), limit("1m30s")), (Ok(600), Ok(90)));
     assert!(limit("soon").unwrap_err().starts_with("pluginConfig of DynamicResources: "));

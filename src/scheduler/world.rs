@@ -2,11 +2,11 @@
 
 use crate::ask::{Key, Wanted};
 use crate::claims::{Chosen, Claims};
-use crate::devices::{Blocked, Devices};
+use crate::cluster::Cluster;
+use crate::devices::{Blocked, Devices, Limits};
 use crate::intern::Texts;
 use crate::wishes::Group;
 use api::selector::Labels;
-use std::time::Duration;
 
 /// A PodDisruptionBudget.
 #[derive(Clone, Debug)]
@@ -40,13 +40,12 @@ pub(crate) trait World {
     /// What the claims of a pod ask for, or why it cannot have them anywhere.
     fn claims(&self, wanted: &Wanted, texts: &mut Texts) -> Result<Claims, String>;
 
-    /// What the claims of devices of a pod ask for, were there any; `limit` is how long devices may take to be
-    /// bound.
+    /// What a pod asks for of devices, were there anything.
     fn devices(
         &self,
         wanted: &Wanted,
-        limit: Duration,
-        texts: &mut Texts,
+        limits: &Limits,
+        cluster: &mut Cluster,
     ) -> Result<Option<Devices>, Blocked>;
 
     /// Keeps the volumes that a pod is to get from others.

@@ -1,9 +1,10 @@
 //! Which devices are given to claims: those that the API tells, and those that are being written.
 
+use super::extended;
 use api::Object;
 use api::quantity::{self, Amount};
 use api::resource::{AllocationResult, DeviceRequestAllocationResult, ResourceClaim};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// How much of each capacity.
@@ -37,6 +38,8 @@ pub(crate) struct Ledger {
     whole: HashMap<Arc<str>, usize>,
     /// Devices that several claims share: how many, and what they take.
     shared: HashMap<Arc<str>, (usize, Amounts)>,
+    /// The claims that stand for resources of pods: the pod's UID, the claim's name.
+    extended: BTreeSet<(String, String)>,
 }
 
 /// The devices of a claim.
@@ -97,6 +100,14 @@ impl Ledger {
         let allocation = claim.status.as_ref().and_then(|status| status.allocation.clone());
         let told = allocation.filter(|_| is_there).map(Arc::new);
         self.change(claim.uid(), |entry| entry.told = told);
+        if let Some(owner) = extended::owner(claim) {
+            let own = (owner.to_owned(), claim.name().to_owned());
+            if is_there {
+                self.extended.insert(own)
+            } else {
+                self.extended.remove(&own)
+            };
+        }
     }
 
     /// Keeps what a claim is to get from others.
@@ -107,6 +118,12 @@ impl Ledger {
     /// It is written, or never will be.
     pub(crate) fn settle(&mut self, uid: &str) {
         self.change(uid, |entry| entry.pending = None);
+    }
+
+    /// The name of a claim that stands for resources of a pod.
+    pub(super) fn extended(&self, pod_uid: &str) -> Option<String> {
+        let (uid, name) = self.extended.range((pod_uid.to_owned(), String::new())..).next()?;
+        (uid == pod_uid).then(|| name.clone())
     }
 
     pub(super) fn is_pending(&self, uid: &str) -> bool {

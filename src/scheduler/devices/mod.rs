@@ -8,9 +8,11 @@
 mod allocator;
 mod capacity;
 mod constraints;
+mod extended;
 mod ledger;
 mod outcome;
 mod pools;
+mod provided;
 mod requests;
 mod selectors;
 mod stock;
@@ -18,22 +20,25 @@ mod stock;
 pub(crate) mod tests;
 mod writing;
 
-pub(crate) use requests::Classes;
+pub(crate) use provided::{Provided, provides};
 pub(crate) use stock::{DeviceCaches, Stock};
-pub(crate) use writing::{bound, deallocate, have_to_be_bound, reserve, unreserve};
+pub(crate) use writing::{bound, clear, have_to_be_bound, reserve, unreserve};
 
 use crate::intern::{Text, Texts};
 use crate::nodes::{Facts, NodeSelector};
 use allocator::{Failure, Matches, Search};
 use api::Object;
+use api::core::ContainerExtendedResourceRequest;
 use api::meta::Condition;
 use api::resource::{AllocatedDeviceStatus, AllocationResult, DeviceRequest, ResourceClaim};
 use api::slim::Pod;
+use extended::{Extended, Variant};
 use jiff::{SignedDuration, Timestamp};
 use ledger::{Ledger, results};
-use requests::{Asked, path};
+use requests::{Asked, Classes, path};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +47,7 @@ const FIRST_ALTERNATIVE: usize = 8;
 
 const NONE_LEFT: &[&str] = &["cannot allocate all claims"];
 const ELSEWHERE: &[&str] = &["resourceclaim not available on the node"];
+const LEFT_OVER: &[&str] = &["cannot schedule extended resource claim"];
 const INVALID: &[&str] = &["invalid resource pools were encountered"];
 
 /// Why a pod with claims is not even tried.
@@ -53,7 +59,6 @@ pub(crate) enum Blocked {
     Unfit(String),
 }
 
-/// Finds a claim of the pod's namespace by its name.
 pub(crate) type Finder<'a> = &'a dyn Fn(&str) -> Option<Arc<ResourceClaim>>;
 
 /// A claim of the pod.
@@ -68,15 +73,41 @@ struct PodClaim {
     unavailable: Cell<bool>,
 }
 
-/// What the claims would get on a node, or why they cannot have it.
-type Found = Result<Vec<AllocationResult>, &'static [&'static str]>;
+/// What the claims would get on a node.
+#[derive(Default)]
+struct Fitting {
+    /// Of those that ask for something, in order.
+    allocations: Vec<AllocationResult>,
+    /// What devices stand for there; the last allocation is of that.
+    extended: Option<Rc<Variant>>,
+}
+
+/// The same, or why they cannot have it.
+type Found = Result<Fitting, &'static [&'static str]>;
+
+/// All that a pod's claims are looked up in.
+pub(crate) struct Known<'a> {
+    pub(crate) stock: &'a Stock,
+    /// Finds a claim of the pod's namespace by its name.
+    pub(crate) claims: Finder<'a>,
+    pub(crate) classes: Classes<'a>,
+}
+
+/// How long devices may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// To be bound by others (`bindingTimeout`).
+    pub(crate) binding: Duration,
+}
 
 /// The claims of a pod, while a decision on it is made.
 pub(crate) struct Devices {
     claims: Vec<PodClaim>,
+    extended: Option<Extended>,
+    /// A claim for the pod's resources that was made in an attempt which failed.
+    left_over: Option<Arc<ResourceClaim>>,
     stock: Stock,
-    /// How long the devices of a claim may take to be bound.
-    limit: Duration,
+    limits: Limits,
     matches: Matches,
     found: RefCell<HashMap<Text, Found>>,
     broken: RefCell<Option<String>>,
@@ -87,6 +118,17 @@ pub(crate) struct Devices {
 pub(crate) struct Reserved {
     pub(crate) claim: Arc<ResourceClaim>,
     pub(crate) allocation: Option<Arc<AllocationResult>>,
+    /// Which containers use which of its requests, where it stands for resources and is still to be made.
+    pub(crate) mappings: Vec<ContainerExtendedResourceRequest>,
+}
+
+/// A claim that keeps its pod from getting devices.
+#[derive(Clone, Debug)]
+pub(crate) enum Obstacle {
+    /// It has some that do not do, and nobody uses it.
+    Allocated(Arc<ResourceClaim>),
+    /// It was made in an attempt that failed.
+    LeftOver(Arc<ResourceClaim>),
 }
 
 /// The names of a pod's claims, and whether each was made for the pod; none where one is not made yet.
@@ -113,6 +155,11 @@ pub(crate) fn uses(pod: &Pod, claim: &ResourceClaim) -> bool {
         && names(pod).is_some_and(|names| names.iter().any(|(name, _)| *name == claim.name()))
 }
 
+/// Whether a claim stands for resources of a pod.
+pub(crate) fn stands_for(claim: &ResourceClaim, pod: &Pod) -> bool {
+    extended::owner(claim) == Some(pod.uid())
+}
+
 /// The pod has claims of devices.
 pub(crate) fn has_any(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_deref()).is_some_and(|all| !all.is_empty())
@@ -131,26 +178,35 @@ impl Devices {
     /// What a pod's claims ask for; nothing where it has none.
     pub(crate) fn of(
         pod: &Pod,
-        stock: &Stock,
-        (find, classes): (Finder<'_>, Classes<'_>),
-        limit: Duration,
+        extended: Option<Extended>,
+        known: &Known<'_>,
+        limits: &Limits,
         texts: &mut Texts,
     ) -> Result<Option<Self>, Blocked> {
         let mut claims = Vec::new();
         for (name, is_own) in names(pod).ok_or(Blocked::Waiting)? {
-            let claim = find(name).filter(|claim| !claim.is_deleting()).ok_or(Blocked::Waiting)?;
+            let claim = (known.claims)(name).filter(|claim| !claim.is_deleting()).ok_or(Blocked::Waiting)?;
             if is_own && claim.controller().is_none_or(|owner| owner.uid != pod.uid()) {
                 return Err(Blocked::Waiting);
             }
             claims.push(claim);
         }
-        let ledger = stock.ledger();
-        let claims = claims.into_iter().map(|claim| pod_claim(claim, &ledger, classes, texts));
+        let ledger = known.stock.ledger();
+        let claims = claims.into_iter().map(|claim| pod_claim(claim, &ledger, known.classes, texts));
         let claims: Vec<PodClaim> = claims.collect::<Result<_, _>>().map_err(Blocked::Unfit)?;
+        let left_over = extended.as_ref().and_then(|_| ledger.extended(pod.uid()));
         drop(ledger);
-        let (stock, matches, found) = (stock.clone(), Matches::default(), RefCell::default());
-        let devices = Self { claims, stock, limit, matches, found, broken: RefCell::default() };
-        Ok(Some(devices).filter(|devices| !devices.claims.is_empty()))
+        let devices = Self {
+            claims,
+            extended,
+            left_over: left_over.and_then(|name| (known.claims)(&name)),
+            stock: known.stock.clone(),
+            limits: limits.clone(),
+            matches: Matches::default(),
+            found: RefCell::default(),
+            broken: RefCell::default(),
+        };
+        Ok(Some(devices).filter(|devices| !devices.claims.is_empty() || devices.extended.is_some()))
     }
 
     /// Why the claims cannot be had on a node.
@@ -168,21 +224,31 @@ impl Devices {
     }
 
     fn look(&self, node: &Facts) -> Found {
-        let asked: Vec<&Asked> = self.claims.iter().filter_map(|claim| claim.asked.as_ref()).collect();
-        let found = if asked.is_empty() { Vec::new() } else { self.search(&asked, node)? };
+        if self.left_over.is_some() {
+            return Err(LEFT_OVER);
+        }
+        let extended = self.extended.as_ref().and_then(|extended| extended.on(node));
+        let (own, matches) = match &extended {
+            Some(variant) => (Some(&variant.asked), &variant.matches),
+            None => (None, &self.matches),
+        };
+        let asked: Vec<&Asked> =
+            self.claims.iter().filter_map(|claim| claim.asked.as_ref()).chain(own).collect();
+        let allocations = if asked.is_empty() { Vec::new() } else { self.search(&asked, matches, node)? };
         let now = base::clock::now();
         let is_elsewhere = |claim: &&PodClaim| {
             claim.nodes.as_ref().is_some_and(|nodes| !nodes.selects(node))
-                || is_unusable(&claim.claim, self.limit, now)
+                || is_unusable(&claim.claim, self.limits.binding, now)
         };
         let unavailable =
             self.claims.iter().filter(is_elsewhere).inspect(|claim| claim.unavailable.set(true));
-        if unavailable.count() > 0 { Err(ELSEWHERE) } else { Ok(found) }
+        if unavailable.count() > 0 { Err(ELSEWHERE) } else { Ok(Fitting { allocations, extended }) }
     }
 
     fn search(
         &self,
         asked: &[&Asked],
+        matches: &Matches,
         node: &Facts,
     ) -> Result<Vec<AllocationResult>, &'static [&'static str]> {
         let ledger = self.stock.ledger();
@@ -190,7 +256,7 @@ impl Devices {
             inventory: &self.stock.inventory,
             ledger: &ledger,
             programs: &self.stock.programs,
-            matches: &self.matches,
+            matches,
             claims: asked,
         };
         match search.on(node) {
@@ -223,34 +289,42 @@ impl Devices {
         let found = self.found.borrow();
         let Some(Ok(found)) = found.get(&node.name) else { return 0 };
         let asked = self.claims.iter().filter_map(|claim| claim.asked.as_ref());
-        asked.zip(found).map(|(asked, allocation)| alternatives(asked, allocation)).sum()
+        asked.zip(&found.allocations).map(|(asked, allocation)| alternatives(asked, allocation)).sum()
     }
 
     /// Keeps for the pod what was found on its node, and says what is to be written.
     pub(crate) fn reserve(&self, node: &Facts, pod: &Pod) -> Vec<Reserved> {
         let mut found = self.found.borrow_mut();
-        let mut found = found.remove(&node.name).and_then(Result::ok).unwrap_or_default().into_iter();
+        let found = found.remove(&node.name).and_then(Result::ok).unwrap_or_default();
+        let mut allocations = found.allocations.into_iter().map(Arc::new);
         let mut ledger = self.stock.ledger();
         let mut all = Vec::new();
         for PodClaim { claim, asked, .. } in &self.claims {
-            let allocation = asked.as_ref().and_then(|_| found.next()).map(Arc::new);
+            let allocation = asked.as_ref().and_then(|_| allocations.next());
             if let Some(allocation) = &allocation {
                 ledger.assume(claim.uid(), allocation.clone());
             }
             if !is_reserved_for(claim, pod) || allocation.is_some() || binds(claim) {
-                all.push(Reserved { claim: claim.clone(), allocation });
+                all.push(Reserved { claim: claim.clone(), allocation, mappings: Vec::new() });
             }
+        }
+        if let (Some(extended), Some(allocation)) = (found.extended, allocations.next()) {
+            let claim = extended.asked.claim.clone();
+            ledger.assume(claim.uid(), allocation.clone());
+            let mappings = extended.mappings.clone();
+            all.push(Reserved { claim, allocation: Some(allocation), mappings });
         }
         all
     }
 
-    /// A claim whose devices are in the way, and that nobody else uses.
-    pub(crate) fn idle(&self, pod: &Pod) -> Option<Arc<ResourceClaim>> {
+    /// A claim that is in the way, and that nobody else uses.
+    pub(crate) fn obstacle(&self, pod: &Pod) -> Option<Obstacle> {
         let is_idle = |claim: &&PodClaim| {
             let consumers = claim.claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
             claim.unavailable.get() && consumers.into_iter().all(|consumer| consumer.uid == pod.uid())
         };
-        self.claims.iter().find(is_idle).map(|claim| claim.claim.clone())
+        let idle = self.claims.iter().find(is_idle).map(|claim| Obstacle::Allocated(claim.claim.clone()));
+        idle.or_else(|| self.left_over.clone().map(Obstacle::LeftOver))
     }
 }
 

@@ -30,6 +30,22 @@ pub(super) struct Request {
     pub(super) admin: bool,
 }
 
+impl Request {
+    /// So many of a class.
+    pub(super) fn plain(name: &str, class: &Arc<DeviceClass>, count: usize) -> Self {
+        Self {
+            name: name.to_owned(),
+            base: name.to_owned(),
+            class: class.clone(),
+            selectors: Vec::new(),
+            tolerations: Vec::new(),
+            capacity: None,
+            count: Count::Exactly(count),
+            admin: false,
+        }
+    }
+}
+
 /// A claim that nothing was given to yet.
 #[derive(Debug)]
 pub(super) struct Asked {

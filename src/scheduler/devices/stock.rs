@@ -1,16 +1,18 @@
 //! Claims, classes and slices, as the scheduler sees them in the shared caches.
 
+use super::extended::Extended;
 use super::ledger::Ledger;
 use super::pools::Inventory;
 use super::selectors::Programs;
-use super::{Blocked, Devices};
+use super::{Blocked, Devices, Known, Limits};
 use crate::ask::Wanted;
+use crate::cluster::Cluster;
 use crate::intern::Texts;
 use api::Object;
 use api::resource::{DeviceClass, ResourceClaim, ResourceSlice};
+use api::slim::Pod;
 use client::{Cache, Caches};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// What there is and what of it is given away; a copy shares the latter.
 #[derive(Clone, Default)]
@@ -77,15 +79,24 @@ impl DeviceCaches {
     pub(crate) fn of(
         &self,
         wanted: &Wanted,
-        limit: Duration,
-        texts: &mut Texts,
+        limits: &Limits,
+        cluster: &mut Cluster,
     ) -> Result<Option<Devices>, Blocked> {
-        if !super::has_any(&wanted.pod) {
+        let extended = Extended::of(&wanted.pod, &wanted.ask.requests, &cluster.provided);
+        if !super::has_any(&wanted.pod) && extended.is_none() {
             return Ok(None);
         }
-        let find = |name: &str| self.claims.get(wanted.pod.namespace(), name);
+        let claims = |name: &str| self.claims.get(wanted.pod.namespace(), name);
         let classes = |name: &str| self.classes.get("", name);
-        Devices::of(&wanted.pod, &self.stock(texts), (&find, &classes), limit, texts)
+        let stock = &self.stock(&mut cluster.texts);
+        let known = Known { stock, claims: &claims, classes: &classes };
+        Devices::of(&wanted.pod, extended, &known, limits, &mut cluster.texts)
+    }
+
+    /// The claim that was made for the resources of a pod.
+    pub(super) fn extended(&self, pod: &Pod) -> Option<Arc<ResourceClaim>> {
+        let name = self.current().ledger().extended(pod.uid())?;
+        self.claims.get(pod.namespace(), &name)
     }
 
     /// What a claim was to get is written, or never will be.

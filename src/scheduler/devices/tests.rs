@@ -1,14 +1,16 @@
 //! Devices for claims, read as text. The cases stand in `cases.txt`: `slice`, `class`, `claim` and `node` lines say
-//! what there is, `want` asks what claims get on a node, `give` lets them keep it, `take` does before the API tells, `=>` is the answer.
+//! what there is, `want` asks what claims get on a node, `give` lets them keep it, `take` does before the API tells,
+//! `ask` what a pod gets that asks for resources, `=>` is the answer.
 
 use super::*;
+use crate::resources::requests;
 use crate::tests::{node, pod, yaml};
 use api::core::Node;
 use api::resource::{DeviceClass, DeviceRequestAllocationResult, ResourceSlice};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMITS: Limits = Limits { binding: Duration::from_secs(600) };
 
 #[derive(Default)]
 struct World {
@@ -36,10 +38,18 @@ fn slice(name: &str, mut spec: Value) -> ResourceSlice {
     read(name, json!({"spec": spec}))
 }
 
-/// A claim is told by its devices and, were it to have some, its status.
+/// A claim is told by its devices and, were it to have some, its status; `for` is a pod for whose resources it
+/// stands.
 fn claim(name: &str, mut devices: Value) -> ResourceClaim {
-    let status = devices["status"].take();
-    read(name, json!({"spec": {"devices": devices}, "status": status}))
+    let (status, pod) = (devices["status"].take(), devices["for"].take());
+    let mut claim: ResourceClaim = read(name, json!({"spec": {"devices": devices}, "status": status}));
+    if let Some(pod) = pod.as_str() {
+        let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": pod, "controller": true}]);
+        claim.metadata.owner_references = serde_json::from_value(owner).unwrap();
+        let stands = ("resource.kubernetes.io/extended-resource-claim".to_owned(), "true".to_owned());
+        claim.metadata.annotations = Some([stands].into());
+    }
+    claim
 }
 
 fn shown(result: &DeviceRequestAllocationResult) -> String {
@@ -68,34 +78,44 @@ fn told(claim: &ResourceClaim, allocation: &AllocationResult) -> String {
 }
 
 impl World {
-    fn want(&mut self, word: &str, node: &str, names: &str) -> String {
+    fn want(&mut self, word: &str, node: &str, pod: &Arc<Pod>) -> String {
         let mut texts = Texts::default();
         let facts = Facts::of(&self.nodes[node], &mut texts);
         let stock = self.stock.with(self.slices.values(), &mut texts);
-        let wanted: Vec<Value> =
-            names.split(' ').map(|name| json!({"name": name, "resourceClaimName": name})).collect();
-        let pod = pod("p", &json!({"spec": {"resourceClaims": wanted}}));
-        let (find, classes) =
+        let mut provided = Provided::default();
+        for (name, class) in &self.classes {
+            provided.put(name, Some(class.clone()), &mut texts);
+        }
+        let extended = Extended::of(pod, &requests(pod, &mut texts).0, &provided);
+        let (claims, classes) =
             (|name: &str| self.claims.get(name).cloned(), |name: &str| self.classes.get(name).cloned());
-        let devices = match Devices::of(&pod, &stock, (&find, &classes), LIMIT, &mut texts) {
-            Ok(devices) => devices.unwrap(),
+        let known = Known { stock: &stock, claims: &claims, classes: &classes };
+        let devices = match Devices::of(pod, extended, &known, &LIMITS, &mut texts) {
+            Ok(None) => return "it asks for no devices".to_owned(),
+            Ok(Some(devices)) => devices,
             Err(Blocked::Waiting) => return "it waits".to_owned(),
             Err(Blocked::Unfit(why)) => return why,
         };
         let refusal = devices.refusal(&facts);
         if let Some(why) = devices.broken().or_else(|| refusal.map(|reasons| reasons.join(", "))) {
-            let idle = devices.idle(&pod).map(|claim| format!("; {} is in the way", claim.name()));
-            return format!("{why}{}", idle.unwrap_or_default());
+            let obstacle = devices.obstacle(pod).map(|obstacle| match obstacle {
+                Obstacle::Allocated(claim) => format!("; {} is in the way", claim.name()),
+                Obstacle::LeftOver(claim) => format!("; {} is left over", claim.name()),
+            });
+            return format!("{why}{}", obstacle.unwrap_or_default());
         }
         let score = devices.has_choice().then(|| format!(" (score {})", devices.score(&facts)));
-        let reserved = devices.reserve(&facts, &pod);
+        let reserved = devices.reserve(&facts, pod);
         let mut all = Vec::new();
-        for Reserved { claim, allocation } in reserved {
+        for Reserved { claim, allocation, mappings } in reserved {
             let Some(allocation) = allocation else {
                 all.push(format!("{} as it is", claim.name()));
                 continue;
             };
             all.push(told(&claim, &allocation));
+            all.extend(mappings.iter().map(|used| {
+                format!("{} of {} is {}", used.resource_name, used.container_name, used.request_name)
+            }));
             let mut given = (*claim).clone();
             given.status.get_or_insert_default().allocation = Some((*allocation).clone());
             let mut ledger = stock.ledger();
@@ -106,6 +126,9 @@ impl World {
             if word != "take" {
                 ledger.settle(claim.uid());
             }
+        }
+        if all.is_empty() {
+            return "nothing is needed".to_owned();
         }
         format!("{}{}", all.join("\n"), score.unwrap_or_default())
     }
@@ -126,7 +149,12 @@ impl World {
                 self.claims.insert(name.to_owned(), Arc::new(claim));
             }
             "free" => self.stock.ledger().tell(&self.claims.remove(name).unwrap(), false),
-            "want" | "give" | "take" => return Some(self.want(word, name, rest)),
+            "want" | "give" | "take" => {
+                let claims = rest.split(' ').map(|name| json!({"name": name, "resourceClaimName": name}));
+                let claims: Vec<Value> = claims.collect();
+                return Some(self.want(word, name, &pod("p", &json!({"spec": {"resourceClaims": claims}}))));
+            }
+            "ask" => return Some(self.want("want", name, &pod("p", &json!({"spec": yaml(rest)})))),
             other => panic!("no such line: {other}"),
         }
         None

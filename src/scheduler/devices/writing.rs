@@ -1,7 +1,8 @@
 //! Tells the API what claims get and for whom they are reserved, and takes it back.
 
 use super::requests::path;
-use super::{Binding, DeviceCaches, Reserved, allocation, binding, binds, is_reserved_for, overdue};
+use super::{Binding, DeviceCaches, Obstacle, Reserved};
+use super::{allocation, binding, binds, extended, is_reserved_for, overdue};
 use crate::binder::now;
 use api::Object;
 use api::resource::{ResourceClaim, ResourceClaimConsumerReference};
@@ -16,38 +17,84 @@ const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// How often a write is tried against others who write.
 const TRIES: usize = 5;
 
-/// Writes what a pod's claims get and that they are reserved for it.
+/// Writes what a pod's claims get and that they are reserved for it; the claims as they are then.
 pub(crate) async fn reserve(
     client: &Client,
     caches: &DeviceCaches,
     pod: &Pod,
     reserved: &[Reserved],
-) -> Result<(), String> {
+) -> Result<Vec<ResourceClaim>, String> {
+    let mut all = Vec::with_capacity(reserved.len());
     for one in reserved {
         let current = caches.claims.get(one.claim.namespace(), one.claim.name());
         let known = current.filter(|current| current.uid() == one.claim.uid());
-        if one.allocation.is_none() && known.as_ref().is_some_and(|known| is_reserved_for(known, pod)) {
-            continue;
-        }
-        let mut claim = known.map_or_else(|| (*one.claim).clone(), |known| (*known).clone());
-        for left in (0..TRIES).rev() {
-            match reserve_one(client, claim, pod, one).await {
-                Ok(written) => {
-                    caches.claims.reached(written.revision()).await;
-                    break;
-                }
-                Err(Failed { again: true, .. }) if left > 0 => {
-                    let (namespace, name) = (one.claim.namespace(), one.claim.name());
-                    claim = client.get(namespace, name).await.map_err(|error| {
-                        format!("get updated claim {} after conflict: {error}", path(&one.claim))
-                    })?;
-                }
-                Err(failed) => return Err(failed.why),
+        let claim = match known {
+            _ if !one.mappings.is_empty() => make(client, caches, pod, &one.claim).await?,
+            Some(known) if one.allocation.is_none() && is_reserved_for(&known, pod) => {
+                all.push((*known).clone());
+                continue;
             }
+            Some(known) => (*known).clone(),
+            None => (*one.claim).clone(),
+        };
+        let written = written(client, claim, pod, one).await?;
+        caches.claims.reached(written.revision()).await;
+        if !one.mappings.is_empty() {
+            tell(client, pod, &written, one).await?;
         }
         caches.settle(one.claim.uid());
+        all.push(written);
     }
-    Ok(())
+    Ok(all)
+}
+
+/// Makes the claim that stands for resources of a pod.
+async fn make(
+    client: &Client,
+    caches: &DeviceCaches,
+    pod: &Pod,
+    claim: &ResourceClaim,
+) -> Result<ResourceClaim, String> {
+    let made = client.create(&extended::to_make(claim, pod)).await;
+    let made =
+        made.map_err(|error| format!("create claim for extended resources {}: {error}", path(claim)))?;
+    // Whoever takes it back finds it there.
+    caches.claims.reached(made.revision()).await;
+    Ok(made)
+}
+
+/// Tells in a pod's status which claim stands for its resources.
+async fn tell(client: &Client, pod: &Pod, claim: &ResourceClaim, one: &Reserved) -> Result<(), String> {
+    let status = json!({"resourceClaimName": claim.name(), "requestMappings": one.mappings});
+    let patch = Patch::Strategic(
+        json!({"metadata": {"uid": pod.uid()}, "status": {"extendedResourceClaimStatus": status}}),
+    );
+    let told = client.patch_status::<Pod>(pod.namespace(), pod.name(), &patch).await.map(drop);
+    told.map_err(|error| {
+        format!("update pod {}/{} ExtendedResourceClaimStatus: {error}", pod.namespace(), pod.name())
+    })
+}
+
+/// Writes what one claim gets, against others who write.
+async fn written(
+    client: &Client,
+    mut claim: ResourceClaim,
+    pod: &Pod,
+    one: &Reserved,
+) -> Result<ResourceClaim, String> {
+    let uid = claim.uid().to_owned();
+    for _ in 1..TRIES {
+        let (namespace, name) = (claim.namespace().to_owned(), claim.name().to_owned());
+        match reserve_one(client, claim, pod, (&uid, one)).await {
+            Err(Failed { again: true, .. }) => {
+                claim = client.get(&namespace, &name).await.map_err(|error| {
+                    format!("get updated claim {namespace}/{name} after conflict: {error}")
+                })?;
+            }
+            other => return other.map_err(|failed| failed.why),
+        }
+    }
+    reserve_one(client, claim, pod, (&uid, one)).await.map_err(|failed| failed.why)
 }
 
 struct Failed {
@@ -70,10 +117,10 @@ async fn reserve_one(
     client: &Client,
     mut claim: ResourceClaim,
     pod: &Pod,
-    one: &Reserved,
+    (uid, one): (&str, &Reserved),
 ) -> Result<ResourceClaim, Failed> {
     let path = path(&claim);
-    if claim.is_deleting() || claim.uid() != one.claim.uid() {
+    if claim.is_deleting() || claim.uid() != uid {
         return Err(Failed::ended(format!("claim {path} got deleted in the meantime")));
     }
     match (&one.allocation, allocation(&claim)) {
@@ -108,23 +155,21 @@ async fn reserve_one(
 }
 
 /// Some of the devices have to be bound by others first.
-pub(crate) fn have_to_be_bound(caches: &DeviceCaches, reserved: &[Reserved]) -> bool {
-    reserved.iter().any(|one| {
-        caches.claims.get(one.claim.namespace(), one.claim.name()).is_some_and(|claim| binds(&claim))
-    })
+pub(crate) fn have_to_be_bound(claims: &[ResourceClaim]) -> bool {
+    claims.iter().any(binds)
 }
 
 /// Waits until all devices are bound.
 pub(crate) async fn bound(
     caches: &DeviceCaches,
-    reserved: &[Reserved],
+    claims: &[ResourceClaim],
     limit: Duration,
 ) -> Result<(), String> {
-    for one in reserved {
-        let name = one.claim.name();
+    for claim in claims {
+        let name = claim.name();
         loop {
             let changed = caches.claims.changed();
-            let claim = caches.claims.get(one.claim.namespace(), name);
+            let claim = caches.claims.get(claim.namespace(), name);
             let claim = claim.ok_or_else(|| format!("resourceclaims.resource.k8s.io {name:?} not found"))?;
             match binding(&claim) {
                 Binding::Ready => break,
@@ -147,6 +192,12 @@ pub(crate) async fn unreserve(client: &Client, caches: &DeviceCaches, pod: &Pod,
     for one in reserved {
         caches.settle(one.claim.uid());
         let (namespace, name) = (one.claim.namespace(), one.claim.name());
+        if let Some(made) = caches.extended(pod).filter(|_| !one.mappings.is_empty()) {
+            if let Err(error) = delete(client, &made).await {
+                tracing::warn!(%error, claim = made.name(), "a claim stays for a pod that does not run");
+            }
+            continue;
+        }
         let current = caches.claims.get(namespace, name).filter(|current| current.uid() == one.claim.uid());
         if !current.is_some_and(|current| is_reserved_for(&current, pod)) {
             continue;
@@ -159,11 +210,25 @@ pub(crate) async fn unreserve(client: &Client, caches: &DeviceCaches, pod: &Pod,
     }
 }
 
-/// Takes the devices of a claim away that nobody uses.
-pub(crate) async fn deallocate(client: &Client, claim: &ResourceClaim) -> Result<(), Error> {
-    let mut claim = claim.clone();
+/// Takes the devices of a claim away that nobody uses, or the claim itself.
+pub(crate) async fn clear(client: &Client, obstacle: &Obstacle) -> Result<(), Error> {
+    let mut claim = match obstacle {
+        Obstacle::LeftOver(claim) => return delete(client, claim).await,
+        Obstacle::Allocated(claim) => (**claim).clone(),
+    };
     if let Some(status) = &mut claim.status {
         (status.allocation, status.reserved_for, status.devices) = (None, None, None);
     }
     client.update_status(&claim).await.map(drop)
+}
+
+/// Deletes a claim, which its devices do not keep.
+async fn delete(client: &Client, claim: &ResourceClaim) -> Result<(), Error> {
+    let (namespace, name) = (claim.namespace(), claim.name());
+    let keeps = json!({"metadata": {"uid": claim.uid(), "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
+    let deleted = match client.patch::<ResourceClaim>(namespace, name, &Patch::Strategic(keeps)).await {
+        Ok(_) => client.delete::<ResourceClaim>(namespace, name, &Default::default()).await,
+        Err(error) => Err(error),
+    };
+    deleted.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
 }

@@ -26,15 +26,18 @@ pub(super) fn alternatives(question: &Question<'_>) -> i64 {
 /// Devices came or were given back, a claim of the pod changed, a class or a node did.
 pub(super) fn changed(hint: &Hint<'_>) -> bool {
     let pod = &hint.wanted.pod;
-    devices::has_any(pod)
+    let is_provided = |(resource, _)| hint.cluster.provided.class(&resource).is_some();
+    (devices::has_any(pod) || hint.wanted.ask.requests.iter().any(is_provided))
         && match hint.event {
-            Event::Devices => true,
+            Event::Devices | Event::DeviceClass { .. } => true,
             Event::Claim { old, new } => {
                 let freed = old.is_some_and(|old| devices::allocation(old).is_some())
                     && new.is_none_or(|new| devices::allocation(new).is_none());
                 let is_other =
                     |new: &&api::resource::ResourceClaim| old.is_none_or(|old| old.status != new.status);
-                freed || new.filter(is_other).is_some_and(|new| devices::uses(pod, new))
+                // One of an earlier attempt is out of the way.
+                let cleared = old.filter(|_| new.is_none()).is_some_and(|old| devices::stands_for(old, pod));
+                freed || cleared || new.filter(is_other).is_some_and(|new| devices::uses(pod, new))
             }
             Event::Node { old, new: Some(new) } => {
                 old.is_none_or(|old| !old.same_labels(new) || old.allocatable != new.allocatable)

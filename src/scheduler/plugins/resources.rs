@@ -2,6 +2,7 @@
 
 use super::{BEST, Hint, Question, Reason, Refusal};
 use crate::cycle::Cycle;
+use crate::devices::{self, Provided};
 use crate::events::Event;
 use crate::nodes::Facts;
 use crate::profile::{FitArgs, Strategy};
@@ -17,14 +18,17 @@ pub(crate) fn fits(
     node: &Facts,
     requested: &Resources,
     pods: usize,
-    requests: &[(Resource, i64)],
+    requests: &[Counted],
 ) -> Option<Refusal> {
     let (mut lacking, mut resolvable) = (0, true);
     if i64::try_from(pods).unwrap_or(i64::MAX) >= node.allowed_pods {
         lacking |= 1;
     }
-    for (at, (resource, amount)) in requests.iter().enumerate() {
+    for (at, Counted { resource, amount, is_provided }) in requests.iter().enumerate() {
         let total = node.allocatable.get(resource);
+        if *is_provided && total == 0 {
+            continue;
+        }
         if *amount > total - requested.get(resource) {
             lacking |= 2 << at;
             resolvable &= *amount <= total;
@@ -34,14 +38,23 @@ pub(crate) fn fits(
 }
 
 /// What is lacking, in words.
-pub(crate) fn lacking(reason: u64, requests: &[(Resource, i64)]) -> impl Iterator<Item = String> {
+pub(crate) fn lacking(reason: u64, requests: &[Counted]) -> impl Iterator<Item = String> {
     let pods = (reason & 1 != 0).then(|| "Too many pods".to_owned());
     let named = requests.iter().enumerate().filter(move |(at, _)| reason & (2 << at) != 0);
-    pods.into_iter().chain(named.map(|(_, (resource, _))| format!("Insufficient {}", resource.name())))
+    pods.into_iter().chain(named.map(|(_, lacking)| format!("Insufficient {}", lacking.resource.name())))
+}
+
+/// A request that is looked at.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    resource: Resource,
+    amount: i64,
+    /// Devices stand for it where a node does not have it.
+    is_provided: bool,
 }
 
 /// What of a pod's requests is looked at (`ignoredResources`, `ignoredResourceGroups`).
-pub(crate) fn counted(requests: &Resources, args: &FitArgs) -> Vec<(Resource, i64)> {
+pub(crate) fn counted(requests: &Resources, provided: &Provided, args: &FitArgs) -> Vec<Counted> {
     let ignored = |resource: &Resource| {
         let name = resource.name();
         let group = name.split_once('/').map_or("", |(group, _)| group);
@@ -50,22 +63,37 @@ pub(crate) fn counted(requests: &Resources, args: &FitArgs) -> Vec<(Resource, i6
                 || args.ignored_groups.iter().any(|own| own == group))
     };
     // More than fit into a reason no pod asks for: the API bounds a pod's size, not this.
-    requests.iter().filter(|(resource, amount)| *amount > 0 && !ignored(resource)).take(62).collect()
+    let requests = requests.iter().filter(|(resource, amount)| *amount > 0 && !ignored(resource)).take(62);
+    let counted = |(resource, amount)| {
+        let is_provided = provided.class(&resource).is_some();
+        Counted { resource, amount, is_provided }
+    };
+    requests.map(counted).collect()
 }
 
-fn has_room(node: &Facts, requests: &Resources) -> bool {
+fn has_room(node: &Facts, requests: &Resources, is_provided: impl Fn(&Resource) -> bool) -> bool {
     node.allowed_pods > 0
-        && requests.iter().all(|(resource, amount)| amount <= node.allocatable.get(&resource))
+        && requests.iter().all(|(resource, amount)| {
+            let total = node.allocatable.get(&resource);
+            amount <= total || (total == 0 && is_provided(&resource))
+        })
 }
 
 pub(super) fn room_came(hint: &Hint<'_>) -> bool {
     let requests = &hint.wanted.ask.requests;
+    let is_provided = |resource: &Resource| hint.cluster.provided.class(resource).is_some();
     match hint.event {
-        Event::Node { old: None, new: Some(new) } => has_room(new, requests),
+        Event::Node { old: None, new: Some(new) } => has_room(new, requests, is_provided),
         Event::Node { old: Some(old), new: Some(new) } => {
-            let more = requests.iter().any(|(it, _)| new.allocatable.get(&it) > old.allocatable.get(&it));
-            has_room(new, requests) && (more || new.allowed_pods > old.allowed_pods)
+            let more = requests.iter().any(|(it, _)| {
+                let total = new.allocatable.get(&it);
+                total > old.allocatable.get(&it) || (total == 0 && is_provided(&it))
+            });
+            has_room(new, requests, is_provided) && (more || new.allowed_pods > old.allowed_pods)
         }
+        Event::DeviceClass { old, new } => requests.iter().any(|(it, _)| {
+            devices::provides(new, &it) && !old.is_some_and(|old| devices::provides(old, &it))
+        }),
         Event::Pod { old: Some(_), new: None } => true,
         Event::Pod { old: Some(old), new: Some(new) } => {
             requests.iter().any(|(it, _)| new.ask.requests.get(&it) < old.ask.requests.get(&it))

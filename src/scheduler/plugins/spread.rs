@@ -104,7 +104,7 @@ pub(super) fn changed(hint: &Hint<'_>) -> bool {
             let keys: Vec<&Text> = required.iter().map(|spread| &spread.key).collect();
             node_changed(*old, *new, &keys)
         }
-        Event::Storage | Event::Claim { .. } | Event::Devices => false,
+        Event::Storage | Event::Claim { .. } | Event::Devices | Event::DeviceClass { .. } => false,
     }
 }
 

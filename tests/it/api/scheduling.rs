@@ -43,6 +43,8 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("idle_devices_move", devices::idle_devices_move),
     ("devices_are_bound_first", devices::devices_are_bound_first),
     ("wrong_selectors_are_told", devices::wrong_selectors_are_told),
+    ("devices_stand_for_resources", devices::devices_stand_for_resources),
+    ("what_a_failure_left_is_cleared", devices::what_a_failure_left_is_cleared),
 ];
 
 const CONFIG: &str = "apiVersion: kubescheduler.config.k8s.io/v1

@@ -3,8 +3,9 @@
 use super::super::items;
 use super::spec::tolerations;
 use super::{APP_ARMOR, MIRROR};
-use api::validate::{At, dns_subdomain, legacy_ip, qualified_name};
+use api::validate::{At, dns_label, dns_subdomain, legacy_ip, qualified_name};
 use serde_json::Value;
+use std::collections::HashSet;
 
 const MUTABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
@@ -215,7 +216,7 @@ pub(super) fn validate_status(new: &At, old: &Value) {
         });
     }
     let claims = items(&old["spec"], "resourceClaims");
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     status.get("resourceClaimStatuses").each(|claim| {
         let name = claim.get("name");
         if !claims.iter().any(|one| one["name"] == *name.value()) {
@@ -224,9 +225,40 @@ pub(super) fn validate_status(new: &At, old: &Value) {
         name.unique(&mut seen);
         claim.get("resourceClaimName").named_if_set(dns_subdomain);
     });
+    status.on("extendedResourceClaimStatus", |status| extended_claim(status, &old["spec"]));
     for (list, what) in [("podIPs", "podIP"), ("hostIPs", "hostIP")] {
         addresses(&status.get(list), &status.get(what));
     }
+}
+
+/// The claim that stands for resources of the pod, and who uses what of it.
+fn extended_claim(at: &At, spec: &Value) {
+    let mappings = at.get("requestMappings");
+    if mappings.empty() {
+        mappings.required("at least one request mapping is required");
+    }
+    let containers = || items(spec, "initContainers").iter().chain(items(spec, "containers"));
+    let mut seen = HashSet::new();
+    mappings.each(|mapping| {
+        let own = ["containerName", "resourceName", "requestName"].map(|field| mapping.get(field));
+        let [container, resource, request] = &own;
+        match containers().find(|one| one["name"] == *container.value()) {
+            None => container.invalid(
+                "must match the name of an entry in spec.initContainers.name or spec.containers.name",
+            ),
+            Some(one) if one["resources"]["requests"][resource.text()].is_null() => resource.invalid(
+                "must match the extended resource name of an entry in spec.initContainers.resources.requests or \
+                 spec.containers.resources.requests",
+            ),
+            Some(_) => {}
+        }
+        // Kubernetes tells it without its place in the list.
+        at.get("requestName").named_as(request.text(), dns_label);
+        if !seen.insert(own.each_ref().map(|field| field.text())) {
+            own.iter().for_each(At::duplicate);
+        }
+    });
+    at.get("resourceClaimName").need_named(dns_subdomain);
 }
 
 fn addresses(list: &At, single: &At) {

@@ -203,3 +203,100 @@ pub(super) fn wrong_selectors_are_told(https: &Https) {
     gone(https, "selects");
     deleted(https, &format!("{CLAIMS}/wrong"), "Background");
 }
+
+const GPU: &str = "example.com/gpu";
+
+fn with_gpus(name: &str, count: u32) -> Value {
+    let mut pod = pod(name, 1, json!({}));
+    let resources = &mut pod["spec"]["containers"][0]["resources"];
+    for side in ["requests", "limits"] {
+        resources[side][GPU] = json!(count.to_string());
+    }
+    pod
+}
+
+/// The claim that stands for a pod's resources.
+fn standing_for(https: &Https, pod: &str) -> (Value, Value) {
+    let status = get(https, &path(pod)).1["status"]["extendedResourceClaimStatus"].clone();
+    let name = status["resourceClaimName"].as_str().unwrap_or_default();
+    let claim = get(https, &format!("{CLAIMS}/{name}")).1;
+    (status, claim)
+}
+
+pub(super) fn devices_stand_for_resources(https: &Https) {
+    node_with(https, "computes", &json!([{"name": "one"}, {"name": "two"}]));
+    let early = made(https, PODS, &with_gpus("early", 1));
+    assert!(refused(https, "early").starts_with("0/1 nodes are available: 1 Insufficient example.com/gpu. "));
+    // A class that provides what it asks for wakes it.
+    patched(https, &format!("{DEVICE_CLASSES}/computes"), &json!({"spec": {"extendedResourceName": GPU}}));
+    assert_eq!(bound(https, "early"), "computes");
+    let (status, claim) = standing_for(https, "early");
+    let used = json!([{"containerName": "c", "resourceName": GPU, "requestName": "container-0-request-0"}]);
+    assert_eq!(status["requestMappings"], used);
+    let (name, metadata) = (claim["metadata"]["name"].as_str().unwrap(), &claim["metadata"]);
+    assert!(name.starts_with("early-extended-resources-"), "{name}");
+    assert_eq!(metadata["annotations"], json!({"resource.kubernetes.io/extended-resource-claim": "true"}));
+    assert_eq!(metadata["finalizers"], json!(["resource.kubernetes.io/delete-protection"]));
+    let uid = &early["metadata"]["uid"];
+    let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "early", "uid": uid, "controller": true}]);
+    assert_eq!(metadata["ownerReferences"], owner);
+    let exactly = json!({"deviceClassName": "computes", "allocationMode": "ExactCount", "count": 1});
+    let requests = json!([{"name": "container-0-request-0", "exactly": exactly}]);
+    assert_eq!(claim["spec"]["devices"]["requests"], requests);
+    assert_eq!(claim["status"]["reservedFor"], json!([{"resource": "pods", "name": "early", "uid": uid}]));
+    assert_eq!(device_of(&claim), "one");
+    made(https, PODS, &with_gpus("late", 2));
+    assert_eq!(
+        refused(https, "late"),
+        "0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, preemption: 0/1 nodes are \
+         available: 1 Preemption is not helpful for scheduling."
+    );
+    // A pod that has ended needs its claim no more, and others get the devices.
+    patched(https, &format!("{}/status", path("early")), &json!({"status": {"phase": "Succeeded"}}));
+    assert_eq!(bound(https, "late"), "computes");
+    let results = standing_for(https, "late").1["status"]["allocation"]["devices"]["results"].clone();
+    assert_eq!(results.as_array().map(Vec::len), Some(2), "{results}");
+    wait_for("no claim of a pod that ended", SOON, || {
+        (get(https, &format!("{CLAIMS}/{name}")).0 == 404).then_some(())
+    });
+    // A node that has the resource itself needs no devices.
+    let has = json!({"cpu": "4", "memory": "8Gi", "pods": "20", UNITS: "10", GPU: "1"});
+    node(
+        https,
+        "plain",
+        10,
+        json!({"status": {"capacity": has, "allocatable": has,
+        "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": null, "lastTransitionTime": null}]}}),
+    );
+    made(https, PODS, &with_gpus("plain", 1));
+    assert_eq!(bound(https, "plain"), "plain");
+    assert!(standing_for(https, "plain").0.is_null());
+    clean(https, "plain");
+    gone(https, "computes");
+}
+
+pub(super) fn what_a_failure_left_is_cleared(https: &Https) {
+    node_with(https, "retries", &json!([{"name": "one"}]));
+    patched(https, &format!("{DEVICE_CLASSES}/retries"), &json!({"spec": {"extendedResourceName": GPU}}));
+    let mut gated = with_gpus("again", 1);
+    gated["spec"]["schedulingGates"] = json!([{"name": "knarr.test/wait"}]);
+    let gated = made(https, PODS, &gated);
+    // What a scheduler made that ended before it bound the pod.
+    let mut claim = resource("ResourceClaim", "left", &request("retries"));
+    claim["metadata"]["annotations"] = json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+    let uid = &gated["metadata"]["uid"];
+    claim["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "Pod", "name": "again", "uid": uid, "controller": true}]);
+    claim["metadata"]["finalizers"] = json!(["resource.kubernetes.io/delete-protection"]);
+    made(https, CLAIMS, &claim);
+    patched(https, &path("again"), &json!({"spec": {"schedulingGates": []}}));
+    assert_eq!(bound(https, "again"), "retries");
+    assert_eq!(
+        event(https, "again", "FailedScheduling"),
+        "0/1 nodes are available: 1 cannot schedule extended resource claim. deletion of ResourceClaim completed, \
+         preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    );
+    assert_eq!(get(https, &format!("{CLAIMS}/left")).0, 404);
+    assert_eq!(device_of(&standing_for(https, "again").1), "one");
+    gone(https, "retries");
+}
