@@ -259,9 +259,7 @@ struct Volumes {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct DeviceArgs {
     binding_timeout: Option<SignedDuration>,
-    /// The search on a node is bounded by steps instead.
-    #[serde(rename = "filterTimeout")]
-    _filter_timeout: Option<SignedDuration>,
+    filter_timeout: Option<SignedDuration>,
 }
 
 #[derive(Default, Deserialize)]
@@ -341,8 +339,13 @@ fn read_args(name: &str, mut written: Value, args: &mut Args, texts: &mut Texts)
             args.volumes_limit = own.bind_timeout_seconds.map_or(args.volumes_limit, Duration::from_secs);
         }
         "DynamicResources" => {
-            let limit = decode::<DeviceArgs>(written)?.binding_timeout.map(Duration::try_from);
-            args.devices.binding = limit.and_then(Result::ok).unwrap_or(args.devices.binding);
+            let own: DeviceArgs = decode(written)?;
+            let limit = |own: Option<SignedDuration>| own.and_then(|own| Duration::try_from(own).ok());
+            args.devices.binding = limit(own.binding_timeout).unwrap_or(args.devices.binding);
+            if let Some(search) = limit(own.filter_timeout) {
+                // Zero is no limit.
+                args.devices.search = Some(search).filter(|search| !search.is_zero());
+            }
         }
         "NodeResourcesFit" => fit(decode(written)?, args, texts),
         _ => {}

@@ -1,6 +1,7 @@
 //! What a `KubeSchedulerConfiguration` has to hold to, in Kubernetes' words.
 
 use api::validate::{At, Error, check as checked};
+use jiff::SignedDuration;
 use serde_json::Value;
 
 const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
@@ -117,10 +118,22 @@ fn plugin_config(configs: &At<'_, '_>) {
                         limit.invalid("invalid BindTimeoutSeconds, should not be a negative value");
                     }
                 }
+                "DynamicResources" => {
+                    not_below(&args.get("filterTimeout"), 0, "must be zero or positive");
+                    not_below(&args.get("bindingTimeout"), 1, "must be at least 1 second");
+                }
                 _ => {}
             }
         });
     });
+}
+
+/// A duration that is at least so many seconds; one that cannot be read is told of by who reads it.
+fn not_below(it: &At<'_, '_>, least_s: i64, detail: &str) {
+    let duration: Option<SignedDuration> = it.text().parse().ok();
+    if duration.is_some_and(|duration| duration < SignedDuration::from_secs(least_s)) {
+        it.invalid(detail);
+    }
 }
 
 fn in_range(it: &At<'_, '_>, least: i64, most: i64) {

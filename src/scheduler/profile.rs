@@ -78,7 +78,7 @@ impl Default for Args {
             min_candidate_nodes_percentage: 10,
             min_candidate_nodes_absolute: 100,
             volumes_limit: Duration::from_secs(600),
-            devices: Limits { binding: Duration::from_secs(600) },
+            devices: Limits { binding: Duration::from_secs(600), search: Some(Duration::from_secs(10)) },
         }
     }
 }

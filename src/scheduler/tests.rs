@@ -547,13 +547,22 @@ fn volumes_may_take_as_long_as_is_said() {
 
 #[test]
 fn devices_may_take_as_long_as_is_said() {
-    let limit = |timeout: &str| {
+    let limits = |args: &str| {
         let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
-        let args = format!("args: {{filterTimeout: 5s, bindingTimeout: {timeout}}}");
-        let lines = format!("profiles: [{{pluginConfig: [{{name: DynamicResources, {args}}}]}}]");
+        let lines = format!("profiles: [{{pluginConfig: [{{name: DynamicResources, args: {args}}}]}}]");
         let (written, _) = config::parse(format!("{head}{lines}").as_bytes())?;
-        written[0].build(&mut Texts::default()).map(|profile| profile.args.devices.binding.as_secs())
+        written[0].build(&mut Texts::default()).map(|profile| profile.args.devices)
     };
-    assert_eq!((limit("null"), limit("1m30s")), (Ok(600), Ok(90)));
-    assert!(limit("soon").unwrap_err().starts_with("pluginConfig of DynamicResources: "));
+    let of = |binding, search: Option<u64>| {
+        Ok(Limits { binding: Duration::from_secs(binding), search: search.map(Duration::from_secs) })
+    };
+    assert_eq!(limits("{}"), of(600, Some(10)));
+    assert_eq!(limits("{bindingTimeout: 1m30s, filterTimeout: 5s}"), of(90, Some(5)));
+    assert_eq!(limits("{filterTimeout: 0s}"), of(600, None));
+    assert!(limits("{bindingTimeout: soon}").unwrap_err().starts_with("pluginConfig of DynamicResources: "));
+    assert_eq!(
+        limits("{bindingTimeout: 100ms, filterTimeout: -1s}").unwrap_err(),
+        "profiles[0].pluginConfig[0].args.filterTimeout: Invalid value: \"-1s\": must be zero or positive; \
+         profiles[0].pluginConfig[0].args.bindingTimeout: Invalid value: \"100ms\": must be at least 1 second"
+    );
 }

@@ -11,14 +11,19 @@ use crate::nodes::Facts;
 use api::quantity::Amount;
 use api::resource::{DeviceCounterConsumption, DeviceTaint, DeviceToleration};
 use api::taints::{covers, of_device, of_request};
+use base::clock::{self, Instant};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How many devices a claim may have (`AllocationResultsMaxSize`).
 const MOST_DEVICES: usize = 32;
-/// How many devices are tried on a node, one after the other, before the search is given up.
-const MOST_STEPS: usize = 200_000;
+/// How many devices are tried on a node, one after the other, before the search is given up however long it may
+/// take: nothing else is decided meanwhile.
+const MOST_STEPS: usize = 1_000_000;
+/// After how many of them the clock is looked at.
+const STEPS_PER_LOOK: usize = 64;
 
 /// Which devices which requests mean; that is the same for all nodes.
 pub(super) type Matches = RefCell<HashMap<(Arc<str>, [usize; 3]), bool>>;
@@ -30,6 +35,8 @@ pub(super) struct Search<'a> {
     pub(super) programs: &'a Programs,
     pub(super) matches: &'a Matches,
     pub(super) claims: &'a [&'a Asked],
+    /// How long it may take.
+    pub(super) limit: Option<Duration>,
 }
 
 /// A device for a request.
@@ -98,6 +105,7 @@ struct Attempt<'a> {
     left: HashMap<usize, BTreeMap<String, Amounts>>,
     gains: Vec<Gain<'a>>,
     steps: usize,
+    end: Option<Instant>,
 }
 
 impl<'a> Search<'a> {
@@ -123,6 +131,7 @@ impl<'a> Search<'a> {
             left: HashMap::new(),
             gains: self.claims.iter().map(gain).collect(),
             steps: 0,
+            end: self.limit.and_then(|limit| clock::instant().checked_add(limit)),
             pools,
         };
         let found = attempt.prepare().and_then(|()| attempt.claim(0));
@@ -269,8 +278,10 @@ impl<'a> Attempt<'a> {
         must: bool,
         go_on: impl FnOnce(&mut Self) -> Result<bool, Stop>,
     ) -> Result<bool, Stop> {
+        let is_late = |end| self.steps.is_multiple_of(STEPS_PER_LOOK) && clock::instant() >= end;
+        let is_over = self.steps >= MOST_STEPS || self.end.is_some_and(is_late);
         self.steps += 1;
-        if self.steps > MOST_STEPS {
+        if is_over {
             let node = &self.node.name;
             return Err(Stop::Broken(format!("node {}: timed out trying to allocate devices", &**node)));
         }

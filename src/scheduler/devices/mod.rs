@@ -98,6 +98,8 @@ pub(crate) struct Known<'a> {
 pub(crate) struct Limits {
     /// To be bound by others (`bindingTimeout`).
     pub(crate) binding: Duration,
+    /// To be looked for on a node (`filterTimeout`).
+    pub(crate) search: Option<Duration>,
 }
 
 /// The claims of a pod, while a decision on it is made.
@@ -258,6 +260,7 @@ impl Devices {
             programs: &self.stock.programs,
             matches,
             claims: asked,
+            limit: self.limits.search,
         };
         match search.on(node) {
             Ok(gains) => {

@@ -1,6 +1,6 @@
 //! Devices for claims, read as text. The cases stand in `cases.txt`: `slice`, `class`, `claim` and `node` lines say
 //! what there is, `want` asks what claims get on a node, `give` lets them keep it, `take` does before the API tells,
-//! `ask` what a pod gets that asks for resources, `=>` is the answer.
+//! `ask` what a pod gets that asks for resources, `limit` is how many seconds a search may take, `=>` is the answer.
 
 use super::*;
 use crate::resources::requests;
@@ -10,8 +10,6 @@ use api::resource::{DeviceClass, DeviceRequestAllocationResult, ResourceSlice};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-const LIMITS: Limits = Limits { binding: Duration::from_secs(600) };
-
 #[derive(Default)]
 struct World {
     nodes: BTreeMap<String, Node>,
@@ -19,6 +17,8 @@ struct World {
     classes: BTreeMap<String, Arc<DeviceClass>>,
     claims: BTreeMap<String, Arc<ResourceClaim>>,
     stock: Stock,
+    /// How long a search may take, were there a limit.
+    search: Option<Duration>,
 }
 
 fn read<T: serde::de::DeserializeOwned>(name: &str, mut body: Value) -> T {
@@ -89,8 +89,9 @@ impl World {
         let extended = Extended::of(pod, &requests(pod, &mut texts).0, &provided);
         let (claims, classes) =
             (|name: &str| self.claims.get(name).cloned(), |name: &str| self.classes.get(name).cloned());
+        let limits = Limits { binding: Duration::from_secs(600), search: self.search };
         let known = Known { stock: &stock, claims: &claims, classes: &classes };
-        let devices = match Devices::of(pod, extended, &known, &LIMITS, &mut texts) {
+        let devices = match Devices::of(pod, extended, &known, &limits, &mut texts) {
             Ok(None) => return "it asks for no devices".to_owned(),
             Ok(Some(devices)) => devices,
             Err(Blocked::Waiting) => return "it waits".to_owned(),
@@ -148,6 +149,7 @@ impl World {
                 self.stock.ledger().tell(&claim, true);
                 self.claims.insert(name.to_owned(), Arc::new(claim));
             }
+            "limit" => self.search = Some(Duration::from_secs(name.parse().unwrap())),
             "free" => self.stock.ledger().tell(&self.claims.remove(name).unwrap(), false),
             "want" | "give" | "take" => {
                 let claims = rest.split(' ').map(|name| json!({"name": name, "resourceClaimName": name}));
