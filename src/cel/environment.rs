@@ -19,6 +19,7 @@ pub struct Environment {
     variables: Vec<(Arc<str>, Type)>,
     objects: HashMap<Arc<str>, Fields>,
     patches: bool,
+    binding: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +67,13 @@ impl Environment {
         self
     }
 
+    /// With `cel.bind`.
+    #[must_use]
+    pub fn with_binding(mut self) -> Self {
+        self.binding = true;
+        self
+    }
+
     /// Compiles an expression, or says what is wrong with it.
     pub fn compile(&self, expression: &str) -> Result<Program, Vec<Issue>> {
         self.compiled(expression, Folding(true))
@@ -81,7 +89,7 @@ impl Environment {
     }
 
     fn checked(&self, expression: &str) -> Result<Checked, Vec<Issue>> {
-        let parsed = parse::parse(expression)?;
+        let parsed = parse::parse(expression, self.binding)?;
         let checked = check::check(self, expression, parsed)?;
         let issues = validate::issues(expression, &checked);
         if issues.is_empty() { Ok(checked) } else { Err(Issue::sorted(issues)) }

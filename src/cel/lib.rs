@@ -3,12 +3,14 @@
 //!
 //! Owns: types and the checker, declarations made of OpenAPI schemas, the planner and evaluator over JSON as it
 //! stands, the functions, static and running costs. The parser and syntax tree are those of the `cel` crate.
-//! Never: does I/O (but for the machine's time zones), waits, or knows what an expression is for.
+//! Never: does I/O (but for the machine's time zones), waits, or knows what an expression is for, but for the
+//! selectors of devices, which two rooms compile.
 //! Start at [`Environment::compile`] and [`Program::evaluate`]; functions are the rows in `library`.
 
 mod check;
 mod cost;
 mod declaration;
+pub mod devices;
 mod environment;
 mod escaping;
 mod eval;

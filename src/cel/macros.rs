@@ -54,6 +54,20 @@ pub(crate) fn all() -> Vec<Macro> {
     receivers.chain([has]).collect()
 }
 
+/// `cel.bind(name, value, expression)`, which only selectors of devices have.
+pub(crate) fn binding() -> Macro {
+    Macro::receiver("bind", 3, |make, target, arguments| {
+        let is_cel = |target: &IdedExpr| matches!(&target.expr, Expr::Ident(name) if name == "cel");
+        if !target.as_ref().is_some_and(is_cel) {
+            return Ok(None);
+        }
+        let message = "cel.bind() variable names must be simple identifiers";
+        let name = name_of(make, &arguments[0], message)?;
+        let (within, value) = (arguments.remove(2), arguments.remove(1));
+        Ok(Some(bind(make, &name, value, within)))
+    })
+}
+
 fn has(make: Maker<'_, '_>, argument: IdedExpr) -> Expansion {
     match argument.expr {
         Expr::Select(select) => Ok(make.next_expr(Expr::Select(SelectExpr { test: true, ..select }))),

@@ -5,6 +5,7 @@ use crate::issue::Issue;
 use crate::macros;
 use parser::Env;
 use parser::common::ast::{EntryExpr, Expr, IdedExpr, SourceInfo};
+use parser::parser::Macro;
 use std::sync::LazyLock;
 
 /// Longer expressions are refused, in characters (CEL's own bound).
@@ -14,15 +15,19 @@ pub(crate) const MAX_DEPTH: usize = 250;
 /// Of the thread that compiles. The parser needs the most: some kilobytes a level, which only then are touched.
 const STACK_BYTES: usize = 64 << 20;
 
-static ENVIRONMENT: LazyLock<Env> = LazyLock::new(|| {
+static ENVIRONMENT: LazyLock<Env> = LazyLock::new(|| with_macros(macros::all()));
+static WITH_BINDING: LazyLock<Env> =
+    LazyLock::new(|| with_macros(macros::all().into_iter().chain([macros::binding()])));
+
+fn with_macros(all: impl IntoIterator<Item = Macro>) -> Env {
     let mut env = Env::default();
-    for one in macros::all() {
+    for one in all {
         if let Err(error) = env.add_macro(one) {
             unreachable!("macros are declared once: {error}");
         }
     }
     env
-});
+}
 
 /// A syntax tree with the places of its nodes.
 #[derive(Debug)]
@@ -41,8 +46,8 @@ pub(crate) fn with_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Resul
     })
 }
 
-/// Parses within the bounds. Needs a deep stack.
-pub(crate) fn parse(source: &str) -> Result<Parsed, Vec<Issue>> {
+/// Parses within the bounds, with `cel.bind` or without. Needs a deep stack.
+pub(crate) fn parse(source: &str, binding: bool) -> Result<Parsed, Vec<Issue>> {
     let length = source.chars().count();
     if length > MAX_CHARACTERS {
         let message =
@@ -53,7 +58,8 @@ pub(crate) fn parse(source: &str) -> Result<Parsed, Vec<Issue>> {
     if nesting(source) > MAX_DEPTH {
         return Err(too_deep());
     }
-    let parser = ENVIRONMENT.parser().max_recursion_depth(u16::MAX);
+    let environment = if binding { &WITH_BINDING } else { &ENVIRONMENT };
+    let parser = environment.parser().max_recursion_depth(u16::MAX);
     match parser.parse_with_source_info(source) {
         Ok((root, _)) if depth(&root) > MAX_DEPTH => Err(too_deep()),
         Ok((root, places)) => Ok(Parsed { root, places }),

@@ -2,26 +2,13 @@
 
 use super::ledger::amount;
 use api::resource::{Device, DeviceAttribute, DeviceSelector};
-use cel::{Environment, Issue, Program, Type, Value};
+use cel::devices::{self, MOST_COST};
+use cel::{Program, Value};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// What an expression may cost on one device (`CELSelectorExpressionMaxCost`).
-const MOST_COST: u64 = 1_000_000;
 /// How many compiled expressions are kept.
 const PROGRAMS: usize = 256;
-
-static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
-    let domains = |of: Type| Type::map(Type::String, Type::map(Type::String, of));
-    let fields = [
-        ("driver".to_owned(), Type::String),
-        ("allowMultipleAllocations".to_owned(), Type::Bool),
-        ("attributes".to_owned(), domains(Type::Dyn)),
-        ("capacity".to_owned(), domains(Type::object("kubernetes.Quantity"))),
-    ];
-    let device = "kubernetes.DRADevice";
-    Environment::new().object(device, fields).variable("device", Type::object(device))
-});
 
 /// Expressions that were compiled lately, or why they cannot be.
 #[derive(Debug, Default)]
@@ -30,14 +17,9 @@ pub(crate) struct Programs(Mutex<HashMap<String, Compiled>>);
 type Compiled = Arc<Result<Program, String>>;
 
 fn compile(expression: &str) -> Result<Program, String> {
-    let mut program = ENVIRONMENT
-        .compile(expression)
-        .map_err(|issues| format!("compilation failed: {}", Issue::report(&issues)))?;
+    let mut program = devices::compile(expression)?;
     program.forget_source();
-    match program.result_type() {
-        Type::Bool | Type::Dyn => Ok(program),
-        other => Err(format!("must evaluate to bool or the unknown type, not {other}")),
-    }
+    Ok(program)
 }
 
 impl Programs {

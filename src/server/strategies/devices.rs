@@ -7,6 +7,7 @@ use api::validate::{
     At, Error, c_identifier, conditions, dns_label, dns_subdomain, label_value, long_name, qualified_name,
     strict_cidr, template_meta,
 };
+use cel::devices as selectors;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -40,7 +41,7 @@ pub(super) const CLASS: Strategy = Strategy {
 
 pub(super) const CLAIM: Strategy = Strategy {
     default: |claim| claim.pointer_mut("/spec/devices").into_iter().for_each(fill),
-    validate: |claim| devices(&claim.get("spec.devices")),
+    validate: |claim| devices(&claim.get("spec.devices"), selector),
     validate_update: |new, old| {
         new.get("spec").unchanged_type(&old["spec"], "api.resource.v1.ResourceClaimSpec")
     },
@@ -51,13 +52,13 @@ pub(super) const CLAIM: Strategy = Strategy {
 
 pub(super) const CLAIM_TEMPLATE: Strategy = Strategy {
     default: |template| template.pointer_mut("/spec/spec/devices").into_iter().for_each(fill),
-    validate: |template| {
-        template_meta(&template.get("spec.metadata"));
-        devices(&template.get("spec.spec.devices"));
-    },
+    validate: |template| template_spec(template, selector),
     validate_update: |new, old| {
+        // Expressions were compiled when they came.
+        template_spec(new, any_selector);
         new.get("spec").unchanged_type(&old["spec"], "api.resource.v1.ResourceClaimTemplateSpec");
     },
+    changes: Changes::Only,
     ..PLAIN
 };
 
@@ -148,9 +149,14 @@ fn names(devices: &Value) -> Names<'_> {
         .collect()
 }
 
-fn devices(at: &At) {
+fn template_spec(template: &At, selector: fn(&At)) {
+    template_meta(&template.get("spec.metadata"));
+    devices(&template.get("spec.spec.devices"), selector);
+}
+
+fn devices(at: &At, selector: fn(&At)) {
     let known = names(at.value());
-    set(&at.get("requests"), MOST_REQUESTS, "name", request);
+    set(&at.get("requests"), MOST_REQUESTS, "name", |one| request(one, selector));
     all(&at.get("constraints"), MOST_REQUESTS, |constraint| {
         set(&constraint.get("requests"), MOST_REQUESTS, "", |name| reference(name, &known));
         let (same, distinct) = (constraint.get("matchAttribute"), constraint.get("distinctAttribute"));
@@ -168,22 +174,22 @@ fn devices(at: &At) {
     });
 }
 
-fn request(at: &At) {
+fn request(at: &At, selector: fn(&At)) {
     const ONE: &str = "exactly one of `exactly` or `firstAvailable` is required";
     at.get("name").named(dns_label);
     let (exact, alternatives) = (at.get("exactly"), at.get("firstAvailable"));
     match (exact.present(), alternatives.empty()) {
         (false, true) => at.required(ONE),
         (true, false) => at.invalid_as(Value::Null, format!("{ONE}, but multiple fields are set")),
-        (true, true) => wanted(&exact),
+        (true, true) => wanted(&exact, selector),
         (false, false) => set(&alternatives, MOST_ALTERNATIVES, "name", |one| {
             one.get("name").named(dns_label);
-            wanted(one);
+            wanted(one, selector);
         }),
     }
 }
 
-fn wanted(at: &At) {
+fn wanted(at: &At, selector: fn(&At)) {
     at.get("deviceClassName").need_named(dns_subdomain);
     all(&at.get("selectors"), MOST_REQUESTS, selector);
     let (mode, count) = (at.get("allocationMode"), at.get("count"));
@@ -208,11 +214,26 @@ fn wanted(at: &At) {
 
 const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
 
-/// What an expression says is left to whoever allocates devices.
+/// A selector whose expression may be any text that is not too long.
+fn any_selector(at: &At) {
+    if at.get("cel").need_present() {
+        at.get("cel.expression").no_longer_than(MOST_EXPRESSION_BYTES);
+    }
+}
+
 fn selector(at: &At) {
-    let cel = at.get("cel");
-    if cel.need_present() {
-        cel.get("expression").no_longer_than(MOST_EXPRESSION_BYTES);
+    let before = at.errors();
+    any_selector(at);
+    if at.errors() > before {
+        return;
+    }
+    let expression = at.get("cel.expression");
+    match selectors::compile(expression.text()) {
+        Err(why) => expression.invalid(why),
+        Ok(selector) if selectors::worst_cost(&selector) > selectors::MOST_COST => {
+            expression.forbidden("too complex, exceeds cost limit");
+        }
+        Ok(_) => {}
     }
 }
 

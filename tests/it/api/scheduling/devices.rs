@@ -195,6 +195,18 @@ pub(super) fn wrong_selectors_are_told(https: &Https) {
     let selector = json!([{"cel": {"expression": "device.attributes['test'].none == 1"}}]);
     spec["devices"]["requests"][0]["exactly"]["selectors"] = selector;
     made(https, CLAIMS, &resource("ResourceClaim", "wrong", &spec));
+    // What no device could make right is not let in.
+    spec["devices"]["requests"][0]["exactly"]["selectors"][0]["cel"]["expression"] = json!("device.size");
+    let (code, answer) = https.send("POST", CLAIMS, JSON, &resource("ResourceClaim", "refused", &spec));
+    let cause = answer["details"]["causes"][0].clone();
+    assert_eq!(
+        (code, &cause["field"]),
+        (422, &json!("spec.devices.requests[0].exactly.selectors[0].cel.expression"))
+    );
+    let told = cause["message"].as_str().unwrap();
+    let begins =
+        "Invalid value: \"device.size\": compilation failed: ERROR: <input>:1:7: undefined field 'size'";
+    assert!(told.starts_with(begins), "{told}");
     made(https, PODS, &with_claim("wrong", &json!({"resourceClaimName": "wrong"})));
     assert_eq!(
         event(https, "wrong", "FailedScheduling"),
