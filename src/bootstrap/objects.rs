@@ -37,7 +37,6 @@ pub async fn apply(client: &Client, config: &Config, pki: &Pki) -> Result<(), Er
     ensure(client, classes, priority_classes(), as_it_is).await?;
     ensure(client, "/apis/networking.k8s.io/v1/servicecidrs", vec![service_cidr(config)], as_it_is).await?;
     ensure(client, &format!("{system}/configmaps"), vec![authentication(pki)], with_data).await?;
-    ensure(client, &format!("{system}/configmaps"), vec![tracking()], as_it_is).await?;
     ensure(client, &format!("{system}/services"), vec![dns_service(config)], as_it_is).await?;
     ensure(client, "/api/v1/namespaces/default/services", vec![api_service(config)], as_it_is).await
 }
@@ -188,15 +187,6 @@ fn authentication(pki: &Pki) -> Value {
             "requestheader-uid-headers": "[\"X-Remote-Uid\"]",
             "requestheader-username-headers": "[\"X-Remote-User\"]",
         },
-    })
-}
-
-/// Since when the use of tokens in Secrets is noted.
-fn tracking() -> Value {
-    let metadata = json!({"name": api::secrets::TRACKING, "namespace": "kube-system"});
-    json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata,
-        "data": {"since": api::secrets::day(base::clock::now())},
     })
 }
 
