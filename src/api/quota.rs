@@ -5,12 +5,14 @@ use crate::kinds::Kind;
 use crate::quantity::{self, Amount};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
 const DEVICE_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
 const IMPLICIT_CLASS: &str = "deviceclass.resource.kubernetes.io/";
 const LEGACY_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+/// On claims that stand for resources of a pod.
+const STANDS_FOR: &str = "resource.kubernetes.io/extended-resource-claim";
 /// The most devices that one claim is given, which is what `All` is counted as.
 const MOST_DEVICES: i64 = 32;
 
@@ -178,6 +180,95 @@ fn devices(used: &mut Amounts, claim: &Value) {
     }
 }
 
+/// The resource of `requests.…` that devices can stand for.
+pub fn extended(name: &str) -> Option<&str> {
+    let resource = name.strip_prefix("requests.")?;
+    (!is_native(name) || resource.starts_with(IMPLICIT_CLASS)).then_some(resource)
+}
+
+/// Which resources the classes of devices provide (KEP-5004): each the one of its own name, and the one it says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Provided(BTreeMap<String, Option<String>>);
+
+impl Provided {
+    /// What DeviceClasses provide: their names, each with its `spec.extendedResourceName`.
+    pub fn of(classes: impl Iterator<Item = (String, Option<String>)>) -> Self {
+        Self(classes.collect())
+    }
+
+    fn is_provided(&self, resource: &str) -> bool {
+        resource.strip_prefix(IMPLICIT_CLASS).is_some_and(|class| self.0.contains_key(class))
+            || self.0.values().flatten().any(|own| own == resource)
+    }
+
+    /// Devices count as the resources that their class provides, but for those of them that a pod counts already.
+    fn charge(&self, used: &mut Amounts, claim: &Value, now: Timestamp, around: &dyn Around) {
+        let mut wanted = Amounts::new();
+        for (name, amount) in used.iter() {
+            let Some(class) = name.strip_suffix(DEVICE_CLASS) else { continue };
+            let own = self.0.get(class).cloned().flatten();
+            for resource in [Some(format!("{IMPLICIT_CLASS}{class}")), own].into_iter().flatten() {
+                demand::add(&mut wanted, &Amounts::from([(format!("requests.{resource}"), *amount)]));
+            }
+        }
+        if let Some(owner) = owner(claim, around) {
+            let mut counted = Amounts::new();
+            pod(&mut counted, &owner, now);
+            demand::subtract(&mut wanted, &counted);
+        }
+        wanted.retain(|_, amount| *amount > Amount::units(0));
+        used.extend(wanted);
+    }
+}
+
+/// What a claim of devices is counted by beside itself, in its namespace.
+pub trait Around {
+    /// A pod by its name.
+    fn pod(&self, name: &str) -> Option<Value>;
+    /// All claims of devices.
+    fn claims(&self) -> Vec<Value>;
+}
+
+/// Nothing is around.
+impl Around for () {
+    fn pod(&self, _: &str) -> Option<Value> {
+        None
+    }
+
+    fn claims(&self) -> Vec<Value> {
+        Vec::new()
+    }
+}
+
+/// The reference to the pod for whose resources a claim says to stand.
+fn owner_reference(claim: &Value) -> Option<&Value> {
+    let metadata = &claim["metadata"];
+    let mut owners = metadata["ownerReferences"].as_array()?.iter();
+    let owner = owners.find(|owner| owner["controller"] == true)?;
+    let is_pod = owner["kind"] == "Pod" && owner["apiVersion"] == "v1";
+    (is_pod && metadata["annotations"][STANDS_FOR] == "true").then_some(owner)
+}
+
+/// The pod that a claim stands for: the one claim that the pod's status names, or the first where it names none.
+fn owner(claim: &Value, around: &dyn Around) -> Option<Value> {
+    let reference = owner_reference(claim)?;
+    let pod = around.pod(reference["name"].as_str()?)?;
+    let age = |claim: &Value| {
+        let text = |field: &str| claim["metadata"][field].as_str().unwrap_or_default().to_owned();
+        (text("creationTimestamp"), text("name"))
+    };
+    let is_earlier = |other: &Value| {
+        owner_reference(other).is_some_and(|other| other["uid"] == reference["uid"])
+            && age(other) < age(claim)
+    };
+    let named = &pod["status"]["extendedResourceClaimStatus"]["resourceClaimName"];
+    let is_it = match named {
+        Value::Null => !around.claims().iter().any(is_earlier),
+        named => *named == claim["metadata"]["name"],
+    };
+    (is_it && pod["metadata"]["uid"] == reference["uid"]).then_some(pod)
+}
+
 /// One condition on what a quota covers (`scopes`, `scopeSelector`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Scope {
@@ -261,13 +352,38 @@ pub struct Quota {
     /// `spec.hard`.
     pub hard: Amounts,
     scopes: Vec<Scope>,
+    provided: Provided,
 }
 
 impl Quota {
-    /// Reads a ResourceQuota.
-    pub fn of(object: &Value) -> Self {
+    /// Reads a ResourceQuota; `provided` is asked for where it limits what devices can stand for.
+    pub fn of(object: &Value, provided: impl FnOnce() -> Provided) -> Self {
         let spec = &object["spec"];
-        Self { hard: demand::amounts(&spec["hard"]), scopes: Scope::all_of(spec) }
+        let hard = demand::amounts(&spec["hard"]);
+        let provided = if limits_devices(&hard) { provided() } else { Provided::default() };
+        Self { hard, scopes: Scope::all_of(spec), provided }
+    }
+
+    /// Whether it limits what devices can stand for.
+    pub fn limits_devices(&self) -> bool {
+        limits_devices(&self.hard)
+    }
+
+    /// Whether a change of an object changes what others use of it.
+    pub fn sways(&self, kind: &Kind, old: &Value, new: &Value) -> bool {
+        const BY: [&str; 4] = [
+            "/status/phase",
+            "/metadata/deletionTimestamp",
+            "/metadata/uid",
+            "/status/extendedResourceClaimStatus/resourceClaimName",
+        ];
+        let of = |object: &Value| BY.map(|field| object.pointer(field).cloned());
+        let stands = |object: &Value| match measure(kind) {
+            Measure::Pods => !object["status"]["extendedResourceClaimStatus"].is_null(),
+            Measure::Devices => owner_reference(object).is_some(),
+            _ => false,
+        };
+        self.limits_devices() && (stands(old) || stands(new)) && of(old) != of(new)
     }
 
     /// The resources that it limits and a kind's objects use.
@@ -275,7 +391,7 @@ impl Quota {
         let measure = measure(kind);
         let count = count_name(kind);
         let names = self.hard.keys().map(String::as_str);
-        names.filter(|name| is_measured(measure, kind, name, &count)).collect()
+        names.filter(|name| self.is_measured(measure, kind, name, &count)).collect()
     }
 
     /// Whether an object of a kind is one that it limits.
@@ -285,11 +401,14 @@ impl Quota {
     }
 
     /// What an object uses of it; empty where it is none that it limits.
-    pub fn used_by(&self, kind: &Kind, object: &Value, now: Timestamp) -> Amounts {
+    pub fn used_by(&self, kind: &Kind, object: &Value, now: Timestamp, around: &dyn Around) -> Amounts {
         if !self.covers(kind, object) {
             return Amounts::new();
         }
         let mut used = usage(kind, object, now);
+        if measure(kind) == Measure::Devices {
+            self.provided.charge(&mut used, object, now, around);
+        }
         used.retain(|name, _| self.hard.contains_key(name));
         used
     }
@@ -331,27 +450,34 @@ impl Quota {
         }
         (!missing.is_empty()).then(|| missing.join("; "))
     }
+
+    fn is_measured(&self, measure: Measure, kind: &Kind, name: &str, count: &str) -> bool {
+        let extended = extended(name);
+        match measure {
+            Measure::Pods => {
+                let request = name.strip_prefix("requests.");
+                OF_PODS.contains(&name) || is_huge(request.unwrap_or(name)) || extended.is_some()
+            }
+            Measure::Services => OF_SERVICES.contains(&name),
+            Measure::Claims => {
+                let own = name.split_once(STORAGE_CLASS).map_or(name, |(_, own)| own);
+                name == count || matches!(own, "persistentvolumeclaims" | "requests.storage")
+            }
+            Measure::Devices => {
+                name == count
+                    || name.ends_with(DEVICE_CLASS)
+                    || extended.is_some_and(|resource| self.provided.is_provided(resource))
+            }
+            Measure::Count => {
+                name == count || (kind.group.is_empty() && BARE.contains(&name) && name == kind.plural)
+            }
+            Measure::Nothing => false,
+        }
+    }
 }
 
-fn is_measured(measure: Measure, kind: &Kind, name: &str, count: &str) -> bool {
-    let request = name.strip_prefix("requests.");
-    match measure {
-        Measure::Pods => {
-            OF_PODS.contains(&name)
-                || is_huge(request.unwrap_or(name))
-                || request.is_some_and(|own| !is_native(name) || own.starts_with(IMPLICIT_CLASS))
-        }
-        Measure::Services => OF_SERVICES.contains(&name),
-        Measure::Claims => {
-            let own = name.split_once(STORAGE_CLASS).map_or(name, |(_, own)| own);
-            name == count || matches!(own, "persistentvolumeclaims" | "requests.storage")
-        }
-        Measure::Devices => name == count || name.ends_with(DEVICE_CLASS),
-        Measure::Count => {
-            name == count || (kind.group.is_empty() && BARE.contains(&name) && name == kind.plural)
-        }
-        Measure::Nothing => false,
-    }
+fn limits_devices(hard: &Amounts) -> bool {
+    hard.keys().any(|name| extended(name).is_some())
 }
 
 /// Amounts as Kubernetes' refusals list them.
@@ -360,65 +486,5 @@ pub fn listed(amounts: &Amounts) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kinds::by_kind;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    fn quota(spec: &Value) -> Quota {
-        Quota::of(&json!({"spec": spec}))
-    }
-
-    #[test]
-    fn containers_have_to_state_what_is_limited() {
-        let quota = quota(
-            &json!({"hard": {"limits.cpu": "1", "requests.memory": "1", "requests.ephemeral-storage": "1"}}),
-        );
-        let pod = json!({"spec": {"containers": [{"name": "b"}, {"name": "a", "resources": {"limits": {"cpu": "1"}}}], "initContainers": [{"name": "c"}]}});
-        assert_eq!(quota.unstated(&pod).unwrap(), "limits.cpu for: b,c; requests.memory for: a,b,c");
-    }
-
-    /// A pod as it may be at some time; `None` where it is not there.
-    fn some_pod() -> impl Strategy<Value = Option<Value>> {
-        let phase = prop_oneof![Just("Pending"), Just("Running"), Just("Succeeded"), Just("Failed")];
-        let amount = prop_oneof![Just("0"), Just("100m"), Just("0.25"), Just("1"), Just("1500m")];
-        let pod = (phase, amount, any::<bool>(), any::<bool>()).prop_map(|(phase, cpu, ends, leaving)| {
-            let mut pod = json!({"metadata": {}, "status": {"phase": phase}, "spec": {
-                "containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}});
-            if ends {
-                pod["spec"]["activeDeadlineSeconds"] = json!(5);
-            }
-            if leaving {
-                pod["metadata"] =
-                    json!({"deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": 5});
-            }
-            pod
-        });
-        proptest::option::of(pod)
-    }
-
-    proptest! {
-        /// What is charged write by write is what a recount finds, for every quota.
-        #[test]
-        fn charging_comes_to_what_counting_finds(writes in prop::collection::vec((0..4usize, some_pod()), 1..40)) {
-            let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
-            let kind = by_kind("v1", "Pod").unwrap();
-            let hard = json!({"pods": "9", "count/pods": "9", "requests.cpu": "9"});
-            for scopes in [json!([]), json!(["Terminating"]), json!(["NotTerminating", "NotBestEffort"])] {
-                let quota = quota(&json!({"hard": hard, "scopes": scopes}));
-                let zero = || quota.nothing_used(std::iter::once(kind));
-                let of = |pod: &Option<Value>| pod.as_ref().map_or_else(Amounts::new, |pod| quota.used_by(kind, pod, now));
-                let (mut state, mut charged) = (vec![None; 4], zero());
-                for (place, pod) in &writes {
-                    demand::add(&mut charged, &of(pod));
-                    demand::subtract(&mut charged, &of(&state[*place]));
-                    state[*place].clone_from(pod);
-                    let mut counted = zero();
-                    state.iter().for_each(|pod| demand::add(&mut counted, &of(pod)));
-                    prop_assert_eq!(&charged, &counted);
-                }
-            }
-        }
-    }
-}
+#[path = "quota_tests.rs"]
+mod tests;

@@ -9,7 +9,8 @@ use crate::kinds::CustomKinds;
 use api::core::ResourceQuota;
 use api::demand::{self, Amounts};
 use api::kinds::{KINDS, Kind};
-use api::quota::{Quota, ends_to_count};
+use api::quota::{self, Around, Provided, Quota, ends_to_count};
+use api::resource::{DeviceClass, ResourceClaim};
 use api::slim::Pod;
 use api::{Meta, Object, Whole};
 use base::clock;
@@ -26,12 +27,14 @@ const MARGIN: Duration = Duration::from_secs(1);
 struct Quotas {
     client: Client,
     quotas: Cache<ResourceQuota>,
+    classes: Cache<DeviceClass>,
     customs: CustomKinds,
 }
 
 pub(crate) fn start(room: &Room) {
     let customs = CustomKinds::new(room);
-    let controller = Quotas { client: room.client.clone(), quotas: room.caches.of(), customs };
+    let (client, classes) = (room.client.clone(), room.caches.of());
+    let controller = Quotas { client, quotas: room.caches.of(), classes, customs };
     let queue = Queue::new("quota");
     let changed = queue.clone();
     controller.quotas.on_change(move |change| {
@@ -39,6 +42,12 @@ pub(crate) fn start(room: &Room) {
         if change.old.is_none() || is_stale(quota) {
             changed.add(Key::of(&**quota));
         }
+    });
+    let (provided, quotas) = (queue.clone(), controller.quotas.clone());
+    controller.classes.on_change(move |_| {
+        let quotas = quotas.snapshot();
+        let concerned = quotas.iter().filter(|quota| limits_devices(quota));
+        concerned.for_each(|quota| provided.add(Key::of(&**quota)));
     });
     let (ending, quotas) = (queue.clone(), controller.quotas.clone());
     room.caches.of::<Pod>().on_change(move |change| {
@@ -56,6 +65,12 @@ fn until(time: Timestamp) -> Duration {
     Duration::try_from(time.duration_since(clock::now())).unwrap_or_default() + MARGIN
 }
 
+/// Whether it limits what devices can stand for.
+fn limits_devices(quota: &ResourceQuota) -> bool {
+    let hard = quota.spec.iter().flat_map(|spec| spec.hard.iter().flatten());
+    hard.into_iter().any(|(name, _)| quota::extended(name).is_some())
+}
+
 /// Whether the status is that of other limits.
 fn is_stale(quota: &ResourceQuota) -> bool {
     let wanted = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
@@ -69,7 +84,11 @@ impl Quotas {
     async fn sync(self, key: Key) -> Result<Next, Error> {
         let Some(object) = self.quotas.get(&key.namespace, &key.name) else { return Ok(Next::Done) };
         let object = object.to_value().map_err(|error| Error::Decode(error.to_string()))?;
-        let quota = Quota::of(&object);
+        self.classes.synced().await;
+        let classes = self.classes.snapshot();
+        let provided =
+            classes.iter().map(|class| (class.name().to_owned(), class.spec.extended_resource_name.clone()));
+        let quota = Quota::of(&object, || Provided::of(provided));
         let (used, next) = self.count(&quota, &key.namespace).await?;
         let same = |field: &str, amounts: &Amounts| demand::amounts(&object["status"][field]) == *amounts;
         if !same("hard", &quota.hard) || !same("used", &used) {
@@ -87,10 +106,16 @@ impl Quotas {
         let customs = self.customs.all();
         let counted = || counted().chain(customs.iter().copied().filter(|kind| kind.namespaced));
         let mut used = quota.nothing_used(counted());
+        let around = if quota.limits_devices() {
+            let pods = self.client.read(&client::path_of::<Pod>(namespace)).await?;
+            Listed { pods, claims: self.client.read(&client::path_of::<ResourceClaim>(namespace)).await? }
+        } else {
+            Listed::default()
+        };
         let mut next = None;
         for kind in counted().filter(|kind| !quota.resources(kind).is_empty()) {
             let objects = self.list(kind, namespace).await?;
-            let end = tally(&mut used, quota, (kind, &objects), clock::now());
+            let end = tally(&mut used, quota, (kind, &objects), clock::now(), &around);
             next = [next, end].into_iter().flatten().min();
         }
         Ok((used, next))
@@ -108,12 +133,31 @@ fn tally(
     quota: &Quota,
     (kind, objects): (&Kind, &[Value]),
     now: Timestamp,
+    around: &dyn Around,
 ) -> Option<Timestamp> {
     let ends = objects.iter().filter_map(|object| {
-        demand::add(used, &quota.used_by(kind, object, now));
+        demand::add(used, &quota.used_by(kind, object, now, around));
         ends_to_count(object).filter(|end| kind.kind == "Pod" && *end >= now)
     });
     ends.min()
+}
+
+/// The pods and claims of devices of a namespace.
+#[derive(Default)]
+struct Listed {
+    pods: Value,
+    claims: Value,
+}
+
+impl Around for Listed {
+    fn pod(&self, name: &str) -> Option<Value> {
+        let mut pods = self.pods["items"].as_array()?.iter();
+        pods.find(|pod| pod["metadata"]["name"] == name).cloned()
+    }
+
+    fn claims(&self) -> Vec<Value> {
+        self.claims["items"].as_array().cloned().unwrap_or_default()
+    }
 }
 
 /// The kinds whose objects can count, each once.
@@ -138,10 +182,10 @@ mod tests {
                     spec[field] = json(line.split_once(' ').unwrap().1);
                 }
                 [version, kind, object] => {
-                    let quota = Quota::of(&serde_json::json!({"spec": spec}));
+                    let quota = Quota::of(&serde_json::json!({"spec": spec}), Provided::default);
                     let kind = by_kind(version, kind).unwrap();
                     let used = used.get_or_insert_with(|| quota.nothing_used(super::counted()));
-                    let end = tally(used, &quota, (kind, &[json(object)]), worlds::at(0));
+                    let end = tally(used, &quota, (kind, &[json(object)]), worlds::at(0), &());
                     next = [next, end].into_iter().flatten().min();
                 }
                 _ => panic!("{line}"),

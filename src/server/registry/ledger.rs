@@ -8,7 +8,7 @@ use super::{Index, Record, Records};
 use api::demand::{self, Amounts};
 use api::kinds::{KINDS, Kind};
 use api::quantity::Amount;
-use api::quota::{self, Quota};
+use api::quota::{self, Around, Provided, Quota};
 use base::clock;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -99,6 +99,22 @@ fn give_back(accounts: &mut BTreeMap<String, Account>, reserved: &[(String, Amou
 }
 
 const QUOTAS: &str = "resourcequotas/";
+const DEVICE_CLASSES: &str = "deviceclasses.resource.k8s.io/";
+const DEVICE_CLAIMS: &str = "resourceclaims.resource.k8s.io/";
+const PODS: &str = "pods/";
+
+/// A namespace in one state of the store.
+struct Namespace<'a>(&'a Snapshot<Index>, &'a str);
+
+impl Around for Namespace<'_> {
+    fn pod(&self, name: &str) -> Option<Value> {
+        self.0.get(&format!("{PODS}{}/{name}", self.1)).map(|record| super::read(record))
+    }
+
+    fn claims(&self) -> Vec<Value> {
+        self.0.range(&format!("{DEVICE_CLAIMS}{}/", self.1), None).map(|record| super::read(record)).collect()
+    }
+}
 
 /// Whether a namespace has any quota.
 fn has_quotas(snapshot: &Snapshot<Index>, namespace: &str) -> bool {
@@ -120,9 +136,12 @@ impl Ledger {
         let books = self.books(namespace);
         let mut accounts = books.read(records, namespace);
         let mut reserved = Vec::new();
+        let snapshot = records.snapshot();
+        let around = Namespace(&snapshot, namespace);
         for (name, account) in accounts.iter() {
-            let needed =
-                account.needs(change).map_err(|what| Exceeded::Unstated { quota: name.clone(), what })?;
+            let needed = account
+                .needs(change, &around)
+                .map_err(|what| Exceeded::Unstated { quota: name.clone(), what })?;
             account.check(name, &needed)?;
             if !needed.is_empty() {
                 reserved.push((name.clone(), needed));
@@ -190,7 +209,7 @@ impl Books {
         let mut there = Vec::new();
         for record in snapshot.range(&prefix, None) {
             let name = record.key.strip_prefix(&prefix).unwrap_or_default().to_owned();
-            if !accounts.get(&name).is_some_and(|account| account.is_of(record)) {
+            if !accounts.get(&name).is_some_and(|account| account.is_of(record, &snapshot)) {
                 let reserved = accounts.remove(&name).map(|account| account.reserved).unwrap_or_default();
                 let kinds = counted_kinds(records);
                 let account = Account::count((record, &kinds), &snapshot, namespace, reserved);
@@ -218,11 +237,12 @@ impl Books {
 
 impl Account {
     /// Whether this is the account of a quota as it is now, and no time has run out since it was counted.
-    fn is_of(&self, record: &Record) -> bool {
+    fn is_of(&self, record: &Record, snapshot: &Snapshot<Index>) -> bool {
         let fresh = self.due.is_none_or(|due| clock::now() <= due);
+        let is_plain = !self.quota.limits_devices();
         fresh
             && *self.uid == *record.index.uid
-            && (self.read_at == record.revision || self.quota == read(record))
+            && (self.read_at == record.revision && is_plain || self.quota == read(record, snapshot))
     }
 
     /// Counts everything in one state of the store.
@@ -232,7 +252,7 @@ impl Account {
         namespace: &str,
         reserved: Amounts,
     ) -> Self {
-        let (quota, now) = (read(record), clock::now());
+        let (quota, now) = (read(record, snapshot), clock::now());
         let mut account = Self {
             used: quota.nothing_used(kinds.iter().copied()),
             quota,
@@ -261,7 +281,8 @@ impl Account {
         }
         for record in snapshot.range(&prefix, None) {
             let object = super::read(record);
-            demand::add(&mut self.used, &self.quota.used_by(kind, &object, now));
+            let used = self.quota.used_by(kind, &object, now, &Namespace(snapshot, namespace));
+            demand::add(&mut self.used, &used);
             self.note_end(kind, &object, now);
         }
     }
@@ -275,7 +296,7 @@ impl Account {
     }
 
     /// What a write adds to what is used; containers that do not say what they need, in words.
-    fn needs(&self, change: Change<'_>) -> Result<Amounts, String> {
+    fn needs(&self, change: Change<'_>, around: &dyn Around) -> Result<Amounts, String> {
         let Change { kind, old, new } = change;
         if !self.quota.covers(kind, new) {
             return Ok(Amounts::new());
@@ -284,9 +305,9 @@ impl Account {
             return Err(what);
         }
         let now = clock::now();
-        let mut needed = self.quota.used_by(kind, new, now);
+        let mut needed = self.quota.used_by(kind, new, now, around);
         if !old.is_null() {
-            demand::subtract(&mut needed, &self.quota.used_by(kind, old, now));
+            demand::subtract(&mut needed, &self.quota.used_by(kind, old, now, around));
         }
         needed.retain(|_, amount| *amount > Amount::units(0));
         Ok(needed)
@@ -317,8 +338,13 @@ impl Account {
             return false;
         }
         let of = |object: &Value| {
-            if object.is_null() { Amounts::new() } else { self.quota.used_by(kind, object, now) }
+            if object.is_null() { Amounts::new() } else { self.quota.used_by(kind, object, now, &()) }
         };
+        if self.quota.sways(kind, old, new) {
+            // Others count differently now: it is counted anew when it is read.
+            self.due = Some(Timestamp::MIN);
+            return true;
+        }
         let mut difference = of(new);
         demand::subtract(&mut difference, &of(old));
         difference.retain(|_, amount| *amount != Amount::units(0));
@@ -338,8 +364,12 @@ fn counted_kinds(records: &Records) -> Vec<&'static Kind> {
     own.chain(customs).filter(|kind| kind.namespaced).collect()
 }
 
-fn read(record: &Record) -> Quota {
-    Quota::of(&super::read(record))
+fn read(record: &Record, snapshot: &Snapshot<Index>) -> Quota {
+    let classes = snapshot.range(DEVICE_CLASSES, None).map(|record| {
+        let (name, class) = (&record.key[DEVICE_CLASSES.len()..], super::read(record));
+        (name.to_owned(), class["spec"]["extendedResourceName"].as_str().map(str::to_owned))
+    });
+    Quota::of(&super::read(record), || Provided::of(classes))
 }
 
 #[cfg(test)]
@@ -352,6 +382,8 @@ mod tests {
     struct World {
         records: Records,
         ledger: Ledger,
+        /// The store ends with it.
+        _supervisor: base::Supervisor,
         _folder: Folder,
     }
 
@@ -384,7 +416,7 @@ mod tests {
         let records = Records::open(store::Config::new(folder.join("state.db")), &supervisor).await.unwrap();
         let quota = json!({"metadata": {"name": "q", "uid": "u"}, "spec": {"hard": hard}});
         put(&records, by_kind("v1", "ResourceQuota").unwrap(), &quota).await;
-        World { records, ledger: Ledger::default(), _folder: Folder(folder) }
+        World { records, ledger: Ledger::default(), _supervisor: supervisor, _folder: Folder(folder) }
     }
 
     fn pod(name: &str) -> Value {
@@ -427,6 +459,53 @@ mod tests {
         let change = Change { kind: pods, old: &Value::Null, new: &new };
         assert!(!world.ledger.kept("web").unwrap().follow(change, revision, Charge::default()));
         assert_eq!(used(), json!({"pods": "1"}));
+    }
+
+    #[tokio::test]
+    async fn devices_count_once_for_a_pod_and_its_claim() {
+        let world = world(&json!({"requests.example.com/gpu": "3"})).await;
+        let kind = |name: &str| by_kind("resource.k8s.io/v1", name).unwrap();
+        let class = json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}});
+        put(&world.records, kind("DeviceClass"), &class).await;
+        let used =
+            || world.ledger.statuses(&world.records, "web")[0].2["requests.example.com/gpu"].to_string();
+        let request =
+            json!({"exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}});
+        let mut claim =
+            json!({"metadata": {"name": "c", "uid": "c"}, "spec": {"devices": {"requests": [request]}}});
+        let (pods, claims) = (by_kind("v1", "Pod").unwrap(), kind("ResourceClaim"));
+        let pod = json!({"metadata": {"name": "p", "uid": "u"}, "status": {"extendedResourceClaimStatus": {"resourceClaimName": "c"}},
+            "spec": {"containers": [{"name": "c", "resources": {"requests": {"example.com/gpu": "2"}}}]}});
+        put(&world.records, pods, &pod).await;
+        assert_eq!(used(), "2");
+        let charge = |claim: &Value| {
+            let change = Change { kind: claims, old: &Value::Null, new: claim };
+            world.ledger.charge(&world.records, "web", change).map(|charge| charge.reserved.len())
+        };
+        assert_eq!(
+            charge(&claim).unwrap_err().to_string(),
+            "exceeded quota: q, requested: requests.example.com/gpu=2, used: requests.example.com/gpu=2, limited: requests.example.com/gpu=3"
+        );
+        claim["metadata"]["annotations"] = json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+        claim["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]);
+        assert_eq!(charge(&claim).unwrap(), 0);
+        let revision = put(&world.records, claims, &claim).await;
+        let follow = |kind, old: &Value, new: &Value, revision| {
+            let books = world.ledger.kept("web").unwrap();
+            books.follow(Change { kind, old, new }, revision, Charge::default())
+        };
+        assert!(follow(claims, &Value::Null, &claim, revision));
+        assert_eq!(used(), "2");
+        // The pod ends and counts no more; its claim has the devices until it is gone.
+        let mut ended = pod.clone();
+        ended["status"]["phase"] = json!("Succeeded");
+        let revision = put(&world.records, pods, &ended).await;
+        assert!(follow(pods, &pod, &ended, revision));
+        assert_eq!(used(), "2");
+        let bare = json!({"metadata": {"name": "gpu"}, "spec": {}});
+        put(&world.records, kind("DeviceClass"), &bare).await;
+        assert_eq!(used(), "0");
     }
 
     #[tokio::test]
