@@ -78,6 +78,7 @@ impl Storage {
         let mut unbound = false;
         for volume in &wanted.spec().volumes {
             let claim = self.claim(wanted, volume)?;
+            all.attached.extend(self.attachable(&claim));
             let spec = claim.spec.clone().unwrap_or_default();
             if spec.access_modes.iter().flatten().any(|mode| mode == "ReadWriteOncePod") {
                 all.exclusive.push(texts.of(&format!("{}/{}", claim.namespace(), claim.name())));
@@ -145,7 +146,6 @@ impl Storage {
                 all.zones.push((texts.of(key), zones.split("__").map(|zone| texts.of(zone)).collect()));
             }
         }
-        all.attached.extend(csi(&volume));
     }
 
     fn delayed(
@@ -209,8 +209,14 @@ impl Storage {
     /// Driver and handle of a claim's volume (`namespace/name`).
     pub(crate) fn csi_volume(&self, claim: &str) -> Option<(String, String)> {
         let (namespace, name) = claim.split_once('/')?;
-        let claim = self.claims.get(namespace, name)?;
-        csi(&*self.volumes.get("", claim.spec.as_ref()?.volume_name.as_deref()?)?)
+        self.attachable(&*self.claims.get(namespace, name)?)
+    }
+
+    fn attachable(&self, claim: &PersistentVolumeClaim) -> Option<(String, String)> {
+        let spec = claim.spec.as_ref()?;
+        let volume = spec.volume_name.as_deref().and_then(|name| self.volumes.get("", name));
+        let class = spec.storage_class_name.as_deref().and_then(|name| self.classes.get("", name));
+        attachable(claim, volume.as_deref(), class.as_deref())
     }
 
     /// How many volumes of a driver a node takes.
@@ -224,6 +230,19 @@ impl Storage {
 fn csi(volume: &PersistentVolume) -> Option<(String, String)> {
     let csi = volume.spec.as_ref()?.csi.as_ref()?;
     Some((csi.driver.clone(), csi.volume_handle.clone()))
+}
+
+/// What a node attaches for a claim, also before its volume is there: then its class says who makes that.
+fn attachable(
+    claim: &PersistentVolumeClaim,
+    volume: Option<&PersistentVolume>,
+    class: Option<&StorageClass>,
+) -> Option<(String, String)> {
+    match volume {
+        Some(volume) => csi(volume),
+        // No volume has such a handle.
+        None => Some((class?.provisioner.clone(), format!("\0{}/{}", claim.namespace(), claim.name()))),
+    }
 }
 
 fn affinity(volume: &PersistentVolume, texts: &mut Texts) -> Option<NodeSelector> {
@@ -286,4 +305,27 @@ fn fits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
         && text(&own.volume_attributes_class_name) == text(&asked.volume_attributes_class_name)
         && asked.access_modes.iter().flatten().all(|mode| modes.contains(mode))
         && asked.selector.as_ref().is_none_or(|selector| Labels::of(Some(selector)).matches(volume.labels()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn volumes_yet_to_be_made_are_attached_too() {
+        let claim = serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": "data"}})).unwrap();
+        let class = json!({"metadata": {"name": "fast"}, "provisioner": "csi.test"});
+        let class: StorageClass = serde_json::from_value(class).unwrap();
+        let volume = |spec| -> PersistentVolume {
+            serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap()
+        };
+        let there = volume(json!({"csi": {"driver": "csi.test", "volumeHandle": "h"}}));
+        let of = |volume: Option<&PersistentVolume>, class| attachable(&claim, volume, class);
+        let pair = |handle: &str| Some(("csi.test".to_owned(), handle.to_owned()));
+        assert_eq!(of(Some(&there), Some(&class)), pair("h"));
+        assert_eq!(of(None, Some(&class)), pair("\0ns/data"));
+        assert_eq!(of(Some(&volume(json!({"hostPath": {"path": "/"}}))), Some(&class)), None);
+        assert_eq!(of(None, None), None);
+    }
 }

@@ -43,6 +43,7 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("idle_devices_move", devices::idle_devices_move),
     ("devices_are_bound_first", devices::devices_are_bound_first),
     ("wrong_selectors_are_told", devices::wrong_selectors_are_told),
+    ("nodes_take_so_many_volumes", nodes_take_so_many_volumes),
     ("devices_stand_for_resources", devices::devices_stand_for_resources),
     ("what_a_failure_left_is_cleared", devices::what_a_failure_left_is_cleared),
 ];
@@ -468,6 +469,50 @@ fn a_change_of_a_node_wakes_a_pod(https: &Https) {
     patched(https, &format!("{NODES}/cordoned"), &json!({"spec": {"unschedulable": null}}));
     assert_eq!(bound(https, "patient"), "cordoned");
     clean(https, "cordoned");
+}
+
+fn nodes_take_so_many_volumes(https: &Https) {
+    const CLAIMS: &str = "/api/v1/namespaces/scheduling/persistentvolumeclaims";
+    const CSI_NODES: &str = "/apis/storage.k8s.io/v1/csinodes";
+    const STORAGE: &str = "/apis/storage.k8s.io/v1/storageclasses";
+    let of_storage = |kind: &str, name: &str| json!({"apiVersion": "storage.k8s.io/v1", "kind": kind, "metadata": {"name": name}});
+    node(https, "attaches", 10, json!({}));
+    let mut limited = of_storage("CSINode", "attaches");
+    limited["spec"] = json!({"drivers": [{"name": "csi.test", "nodeID": "a", "allocatable": {"count": 1}}]});
+    made(https, CSI_NODES, &limited);
+    let mut class = of_storage("StorageClass", "attached");
+    class["provisioner"] = json!("csi.test");
+    class["volumeBindingMode"] = json!("WaitForFirstConsumer");
+    made(https, STORAGE, &class);
+    let claims = ["attached-1", "attached-2"];
+    for name in claims {
+        let spec = json!({"storageClassName": "attached", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        made(
+            https,
+            CLAIMS,
+            &json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}),
+        );
+    }
+    let volumes = claims.map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    made(https, PODS, &pod("mounts", 1, json!({"volumes": volumes})));
+    // Volumes that are still to be made count as well.
+    let why = refused(https, "mounts");
+    assert!(why.starts_with("0/1 nodes are available: 1 node(s) exceed max volume count. "), "{why}");
+    deleted(https, &format!("{CSI_NODES}/attaches"), "Background");
+    for name in claims {
+        wait_for("a node for a volume", SOON, || {
+            let claim = get(https, &format!("{CLAIMS}/{name}")).1;
+            (claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"] == "attaches")
+                .then_some(())
+        });
+    }
+    clean(https, "attaches");
+    for name in claims {
+        let path = format!("{CLAIMS}/{name}");
+        patched(https, &path, &json!({"metadata": {"finalizers": null}}));
+        deleted(https, &path, "Background");
+    }
+    deleted(https, &format!("{STORAGE}/attached"), "Background");
 }
 
 fn profiles_decide_by_name(https: &Https) {

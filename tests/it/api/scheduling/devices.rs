@@ -5,6 +5,7 @@ use super::*;
 const CLAIMS: &str = "/apis/resource.k8s.io/v1/namespaces/scheduling/resourceclaims";
 const TEMPLATES: &str = "/apis/resource.k8s.io/v1/namespaces/scheduling/resourceclaimtemplates";
 const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
+const QUOTAS: &str = "/api/v1/namespaces/scheduling/resourcequotas";
 const DEVICE_CLASSES: &str = "/apis/resource.k8s.io/v1/deviceclasses";
 
 fn resource(kind: &str, name: &str, spec: &Value) -> Value {
@@ -237,6 +238,9 @@ fn standing_for(https: &Https, pod: &str) -> (Value, Value) {
 
 pub(super) fn devices_stand_for_resources(https: &Https) {
     node_with(https, "computes", &json!([{"name": "one"}, {"name": "two"}]));
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "gpus"},
+        "spec": {"hard": {"requests.example.com/gpu": "3"}}});
+    made(https, QUOTAS, &quota);
     let early = made(https, PODS, &with_gpus("early", 1));
     assert!(refused(https, "early").starts_with("0/1 nodes are available: 1 Insufficient example.com/gpu. "));
     // A class that provides what it asks for wakes it.
@@ -257,6 +261,17 @@ pub(super) fn devices_stand_for_resources(https: &Https) {
     assert_eq!(claim["spec"]["devices"]["requests"], requests);
     assert_eq!(claim["status"]["reservedFor"], json!([{"resource": "pods", "name": "early", "uid": uid}]));
     assert_eq!(device_of(&claim), "one");
+    // The pod and its claim count once, and a claim of somebody else's as well.
+    let used =
+        || get(https, &format!("{QUOTAS}/gpus")).1["status"]["used"]["requests.example.com/gpu"].clone();
+    wait_for("what is used", SOON, || (used() == "1").then_some(()));
+    let mut spec = request("computes");
+    spec["devices"]["requests"][0]["exactly"]["count"] = json!(3);
+    let (code, answer) = https.send("POST", CLAIMS, JSON, &resource("ResourceClaim", "greedy", &spec));
+    let told = answer["message"].as_str().unwrap();
+    let why = "exceeded quota: gpus, requested: requests.example.com/gpu=3, used: requests.example.com/gpu=1, \
+               limited: requests.example.com/gpu=3";
+    assert!(code == 403 && told.ends_with(why), "{told}");
     made(https, PODS, &with_gpus("late", 2));
     assert_eq!(
         refused(https, "late"),
@@ -271,6 +286,8 @@ pub(super) fn devices_stand_for_resources(https: &Https) {
     wait_for("no claim of a pod that ended", SOON, || {
         (get(https, &format!("{CLAIMS}/{name}")).0 == 404).then_some(())
     });
+    wait_for("what is left", SOON, || (used() == "2").then_some(()));
+    deleted(https, &format!("{QUOTAS}/gpus"), "Background");
     // A node that has the resource itself needs no devices.
     let has = json!({"cpu": "4", "memory": "8Gi", "pods": "20", UNITS: "10", GPU: "1"});
     node(
