@@ -6,6 +6,7 @@ use crate::resources::Resources;
 use api::Object;
 use api::core::{self, Node, NodeSelectorRequirement, NodeSelectorTerm, Taint};
 use api::selector::Labels;
+use api::terms::Test;
 use std::hash::{Hash, Hasher};
 
 /// What decides about pods of all that a node says.
@@ -93,63 +94,20 @@ impl Hash for Tolerations {
     }
 }
 
-/// A requirement on a label, or on a node's name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Test {
-    In(Box<[Text]>),
-    NotIn(Box<[Text]>),
-    Exists,
-    Absent,
-    Greater(i64),
-    Less(i64),
-    /// It cannot be read, and so nothing fulfils it.
-    Never,
-}
-
-impl Test {
-    fn of(requirement: &NodeSelectorRequirement, texts: &mut Texts) -> Self {
-        let values = requirement.values.as_deref().unwrap_or_default();
-        let mut all = || values.iter().map(|value| texts.of(value)).collect();
-        let number = || values.first().and_then(|value| value.parse().ok());
-        match requirement.operator.as_str() {
-            "In" => Self::In(all()),
-            "NotIn" => Self::NotIn(all()),
-            "Exists" => Self::Exists,
-            "DoesNotExist" => Self::Absent,
-            "Gt" => number().map_or(Self::Never, Self::Greater),
-            "Lt" => number().map_or(Self::Never, Self::Less),
-            _ => Self::Never,
-        }
-    }
-
-    fn holds(&self, value: Option<&Text>) -> bool {
-        let number = || value.and_then(|value| value.parse::<i64>().ok());
-        match self {
-            Self::In(values) => value.is_some_and(|value| values.contains(value)),
-            Self::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
-            Self::Exists => value.is_some(),
-            Self::Absent => value.is_none(),
-            Self::Greater(bound) => number().is_some_and(|number| number > *bound),
-            Self::Less(bound) => number().is_some_and(|number| number < *bound),
-            Self::Never => false,
-        }
-    }
-}
-
 /// Requirements that have to hold together; without any it means no node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NodeTerm {
-    labels: Box<[(Text, Test)]>,
+    labels: Box<[(Text, Test<Text>)]>,
     /// On `metadata.name`, the only field there is.
-    names: Box<[Test]>,
+    names: Box<[Test<Text>]>,
 }
 
 impl NodeTerm {
     pub(crate) fn of(term: &NodeSelectorTerm, texts: &mut Texts) -> Self {
         let labels = term.match_expressions.iter().flatten();
-        let labels = labels.map(|it| (texts.of(&it.key), Test::of(it, texts))).collect();
+        let labels = labels.map(|it| (texts.of(&it.key), Test::of(it, |text| texts.of(text)))).collect();
         let field = |it: &NodeSelectorRequirement, texts: &mut Texts| match it.key.as_str() {
-            "metadata.name" => Test::of(it, texts),
+            "metadata.name" => Test::of(it, |text| texts.of(text)),
             _ => Test::Never,
         };
         let names = term.match_fields.iter().flatten().map(|it| field(it, texts)).collect();
