@@ -174,7 +174,7 @@ impl Binder {
     ) -> Result<bool, Error> {
         let wrote = plan.write.is_some();
         if let Some(write) = plan.write {
-            self.write(write).await?;
+            Box::pin(self.write(write)).await?;
         }
         for told in plan.told {
             match told.about {

@@ -70,25 +70,30 @@ impl tower_service::Service<Request<Body>> for Wire {
     }
 }
 
-async fn call<T>(
+/// Asks the runtime. The state of the call is put beside that of who asks, who is one of many pods that
+/// mostly wait.
+fn call<T>(
     verb: &'static str,
     limit: Duration,
     answer: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, Error> {
-    let asked = clock::instant();
-    let answer = tokio::time::timeout(limit, answer).await;
-    // The benchmark tells the runtime's time from knarr's own by this line.
-    tracing::debug!(verb, took_ms = asked.elapsed().as_secs_f64() * 1e3, "the runtime was asked");
-    match answer {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => {
-            Err(Error::Runtime { verb, code: status.code(), message: status.message().to_owned() })
+) -> impl Future<Output = Result<T, Error>> {
+    let answer = Box::pin(answer);
+    async move {
+        let asked = clock::instant();
+        let answer = tokio::time::timeout(limit, answer).await;
+        // The benchmark tells the runtime's time from knarr's own by this line.
+        tracing::debug!(verb, took_ms = asked.elapsed().as_secs_f64() * 1e3, "the runtime was asked");
+        match answer {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => {
+                Err(Error::Runtime { verb, code: status.code(), message: status.message().to_owned() })
+            }
+            Err(_) => Err(Error::Runtime {
+                verb,
+                code: Code::DeadlineExceeded,
+                message: format!("no answer within {} s", limit.as_secs()),
+            }),
         }
-        Err(_) => Err(Error::Runtime {
-            verb,
-            code: Code::DeadlineExceeded,
-            message: format!("no answer within {} s", limit.as_secs()),
-        }),
     }
 }
 
