@@ -92,46 +92,38 @@ pub(crate) fn occupied(volume: &str, namespace: &str, others: &[(String, String)
 mod tests {
     use super::*;
 
-    /// `wanted` are nodes; `attached` are `node:marks:seconds` with the seconds that nobody wants it; marks are
-    /// `m`ounted, `d`own, `o`ut of service, `g`one, `!` for being deleted.
-    fn golden(wanted: &str, attached: &str, shared: bool) -> String {
+    /// `wants NODE…`, `shared`, `on NODE MARKS SECONDS` with the seconds that nobody wants it there; marks are
+    /// `mounted`, `down`, `vouched` to be out of service, `gone`, `deleting`, by commas, or `-`.
+    fn told(input: &str) -> String {
         let now = base::clock::instant() + Duration::from_secs(1000);
-        let wanted = wanted.split_whitespace().map(str::to_owned).collect();
-        let read = |text: &str| {
-            let [node, marks, seconds] = text.split(':').collect::<Vec<_>>()[..] else { panic!("{text}") };
-            let place = Place {
-                exists: !marks.contains('g'),
-                ready: !marks.contains('d'),
-                in_use: marks.contains('m'),
-                out_of_service: marks.contains('o'),
-            };
-            let unwanted_since = Some(now - Duration::from_secs(seconds.parse().unwrap()));
-            Attached { node: node.to_owned(), deleting: marks.contains('!'), place, unwanted_since }
-        };
-        let attached: Vec<_> = attached.split_whitespace().map(read).collect();
+        let (mut wanted, mut attached, mut shared) = (BTreeSet::new(), Vec::new(), false);
+        for line in input.lines().filter(|line| !line.starts_with('#')) {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["wants", ref nodes @ ..] => wanted.extend(nodes.iter().map(|node| (*node).to_owned())),
+                ["shared"] => shared = true,
+                ["on", node, marks, seconds] => {
+                    let is = |mark: &str| marks.split(',').any(|own| own == mark);
+                    let place = Place {
+                        exists: !is("gone"),
+                        ready: !is("down"),
+                        in_use: is("mounted"),
+                        out_of_service: is("vouched"),
+                    };
+                    let unwanted_since = Some(now - Duration::from_secs(seconds.parse().unwrap()));
+                    let node = node.to_owned();
+                    attached.push(Attached { node, deleting: is("deleting"), place, unwanted_since });
+                }
+                _ => panic!("{line}"),
+            }
+        }
         let actions = plan(&wanted, &attached, shared, now);
-        actions.iter().map(|action| format!("{action:?}")).collect::<Vec<_>>().join(" ")
+        let lines: String = actions.iter().map(|action| format!("{action:?}\n")).collect();
+        if lines.is_empty() { "as it is\n".to_owned() } else { lines }
     }
 
     #[test]
     fn volumes_go_where_their_pods_are() {
-        assert_eq!(golden("a", "", false), r#"Attach("a")"#);
-        assert_eq!(golden("a", "a:m:0", false), "");
-        assert_eq!(golden("a b", "", false), r#"Attach("a") Occupied("b")"#);
-        assert_eq!(golden("a b", "a:m:0", true), r#"Attach("b")"#);
-        assert_eq!(golden("b", "a::1", false), r#"Detach("a") Occupied("b")"#);
-        // The attacher is still at it.
-        assert_eq!(golden("b", "a:!:1", false), r#"Occupied("b")"#);
-        assert_eq!(golden("a", "a:!:1", false), "");
-    }
-
-    #[test]
-    fn what_is_mounted_stays_until_its_node_is_given_up() {
-        assert_eq!(golden("", "a:m:9", false), "");
-        assert_eq!(golden("", "a:md:9", false), "LookAgain(351s)");
-        assert_eq!(golden("", "a:md:360", false), r#"Detach("a")"#);
-        assert_eq!(golden("", "a:mdo:9", false), r#"Detach("a")"#);
-        assert_eq!(golden("", "a:mdg:9", false), r#"Detach("a")"#);
+        crate::golden::check("attachments.txt", told);
     }
 
     #[test]
@@ -140,13 +132,13 @@ mod tests {
             let own = |(namespace, name): &(&str, &str)| ((*namespace).to_owned(), (*name).to_owned());
             occupied("v", "n", &list.iter().map(own).collect::<Vec<_>>())
         };
-        let told = |why: &str| format!("Multi-Attach error for volume \"v\" Volume is already {why}");
-        assert_eq!(pods(&[]), told("exclusively attached to one node and can't be attached to another"));
-        assert_eq!(pods(&[("n", "a"), ("n", "b")]), told("used by pod(s) a, b"));
+        let error = |why: &str| format!("Multi-Attach error for volume \"v\" Volume is already {why}");
+        assert_eq!(pods(&[]), error("exclusively attached to one node and can't be attached to another"));
+        assert_eq!(pods(&[("n", "a"), ("n", "b")]), error("used by pod(s) a, b"));
         assert_eq!(
             pods(&[("n", "a"), ("m", "b")]),
-            told("used by pod(s) a and 1 pod(s) in different namespaces")
+            error("used by pod(s) a and 1 pod(s) in different namespaces")
         );
-        assert_eq!(pods(&[("m", "b")]), told("used by 1 pod(s) in different namespaces"));
+        assert_eq!(pods(&[("m", "b")]), error("used by 1 pod(s) in different namespaces"));
     }
 }

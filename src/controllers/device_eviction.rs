@@ -130,41 +130,49 @@ impl Evictor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use crate::worlds::at;
+    use serde_json::json;
 
-    fn slice(generation: i64, taints: Value) -> ResourceSliceSpec {
-        serde_json::from_value(json!({"driver": "gpu.test", "nodeName": "n",
-            "pool": {"name": "n", "generation": generation, "resourceSliceCount": 1},
-            "devices": [{"name": "one", "taints": taints}, {"name": "two"}]}))
-        .unwrap()
-    }
-
-    fn claim(device: &str, tolerations: Value) -> ResourceClaim {
-        let result = json!({"request": "r", "driver": "gpu.test", "pool": "n", "device": device, "tolerations": tolerations});
-        serde_json::from_value(json!({"metadata": {"name": "c"}, "spec": {},
-            "status": {"allocation": {"devices": {"results": [result]}}}}))
-        .unwrap()
+    /// `taint DEVICE EFFECT [GENERATION]`, added at 0; `has DEVICE`; `tolerates EFFECT [SECONDS]`. The pool has two
+    /// devices, and it is looked after ten seconds.
+    fn told(input: &str) -> String {
+        let (mut slices, mut results, mut tolerations) = (Vec::new(), Vec::new(), Vec::new());
+        for line in input.lines().filter(|line| !line.starts_with('#')) {
+            let words: Vec<_> = line.split(' ').collect();
+            let number = words.get(3).or(words.get(2)).and_then(|word| word.parse::<i64>().ok());
+            let effect = |word: &str| Some(word.to_owned()).filter(|effect| effect != "any");
+            match words[0] {
+                "taint" => {
+                    let taint =
+                        json!([{"key": "broken", "effect": words[2], "timeAdded": at(0).to_string()}]);
+                    let devices = ["one", "two"].map(|name| match name == words[1] {
+                        true => json!({"name": name, "taints": taint}),
+                        false => json!({"name": name}),
+                    });
+                    slices.push(json!({"driver": "gpu.test", "nodeName": "n", "devices": devices,
+                        "pool": {"name": "n", "generation": number.unwrap_or(1), "resourceSliceCount": 1}}));
+                }
+                "has" => results
+                    .push(json!({"request": "r", "driver": "gpu.test", "pool": "n", "device": words[1]})),
+                _ => tolerations
+                    .push(json!({"key": "broken", "operator": "Exists", "effect": effect(words[1]),
+                    "tolerationSeconds": number})),
+            }
+        }
+        results.iter_mut().for_each(|result| result["tolerations"] = json!(tolerations));
+        let claim = json!({"metadata": {"name": "c"}, "spec": {},
+            "status": {"allocation": {"devices": {"results": results}}}});
+        let slices: Vec<ResourceSliceSpec> =
+            slices.into_iter().map(|slice| serde_json::from_value(slice).unwrap()).collect();
+        let leaves =
+            plan(&serde_json::from_value(claim).unwrap(), &slices.iter().collect::<Vec<_>>(), at(10));
+        leaves.map_or("stay\n".to_owned(), |leaves| {
+            format!("leave at {}\n", leaves.as_second() - at(0).as_second())
+        })
     }
 
     #[test]
     fn pods_leave_with_their_devices() {
-        let at = |seconds: i64| Timestamp::from_second(1_000 + seconds).unwrap();
-        let taint =
-            |effect: &str| json!([{"key": "broken", "effect": effect, "timeAdded": at(0).to_string()}]);
-        let tolerate = |seconds: Value, effect: Value| json!([{"key": "broken", "operator": "Exists", "effect": effect, "tolerationSeconds": seconds}]);
-        let (old, broken, shy) =
-            (slice(1, taint(EFFECT)), slice(2, taint(EFFECT)), slice(2, taint("NoSchedule")));
-        let of = |device: &str, tolerations: Value, slices: &[&ResourceSliceSpec]| {
-            let leaves = plan(&claim(device, tolerations), slices, at(10));
-            leaves.map(|leaves| leaves.as_second() - at(0).as_second())
-        };
-        assert_eq!(of("one", Value::Null, &[&broken]), Some(0));
-        assert_eq!(of("two", Value::Null, &[&broken]), None);
-        assert_eq!(of("one", Value::Null, &[&old, &shy]), None);
-        assert_eq!(of("one", tolerate(json!(30), json!(EFFECT)), &[&broken]), Some(30));
-        assert_eq!(of("one", tolerate(json!(-5), json!(EFFECT)), &[&broken]), Some(0));
-        assert_eq!(of("one", tolerate(Value::Null, json!(EFFECT)), &[&broken]), None);
-        // Only a toleration of this very effect keeps a pod.
-        assert_eq!(of("one", tolerate(Value::Null, Value::Null), &[&broken]), Some(0));
+        crate::golden::check("device_evictions.txt", told);
     }
 }

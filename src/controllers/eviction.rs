@@ -132,38 +132,37 @@ impl Evictor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worlds::at;
     use serde_json::json;
+
+    /// `tolerates KEY [SECONDS]` (`*` for every key), `taint KEY [SINCE]`; it is noticed after ten seconds.
+    fn told(input: &str) -> String {
+        let (mut tolerations, mut taints): (Vec<Toleration>, Vec<Taint>) = Default::default();
+        for line in input.lines().filter(|line| !line.starts_with('#')) {
+            let words: Vec<_> = line.split(' ').collect();
+            let seconds = words.get(2).map(|seconds| seconds.parse::<i64>().unwrap());
+            let key = Some(words[1]).filter(|key| *key != "*");
+            let told = match words[0] {
+                "tolerates" => json!({"key": key, "operator": "Exists", "effect": "NoExecute",
+                    "tolerationSeconds": seconds}),
+                _ => json!({"key": key, "effect": "NoExecute",
+                    "timeAdded": seconds.map(|seconds| at(seconds).to_string())}),
+            };
+            match words[0] {
+                "tolerates" => tolerations.push(serde_json::from_value(told).unwrap()),
+                _ => taints.push(serde_json::from_value(told).unwrap()),
+            }
+        }
+        let leaves = plan(&tolerations, &taints.iter().collect::<Vec<_>>(), at(10));
+        match leaves {
+            None => "stays\n".to_owned(),
+            Some(leaves) if leaves == Timestamp::MIN => "leaves at once\n".to_owned(),
+            Some(leaves) => format!("leaves at {}\n", leaves.as_second() - at(0).as_second()),
+        }
+    }
 
     #[test]
     fn the_shortest_toleration_counts() {
-        let at = |seconds: i64| Timestamp::from_second(1_000 + seconds).unwrap();
-        let taint = |key: &str, added: Option<i64>| -> Taint {
-            let added = added.map(|added| at(added).to_string());
-            serde_json::from_value(json!({"key": key, "effect": "NoExecute", "timeAdded": added})).unwrap()
-        };
-        let tolerate = |key: &str, seconds: Option<i64>| -> Toleration {
-            serde_json::from_value(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds})).unwrap()
-        };
-        let tolerations = [
-            tolerate("a", Some(300)),
-            tolerate("b", Some(60)),
-            tolerate("b", Some(5)),
-            tolerate("c", None),
-            tolerate("d", Some(0)),
-        ];
-        let leaves = |taints: &[Taint]| {
-            let leaves = plan(&tolerations, &taints.iter().collect::<Vec<_>>(), at(10))?;
-            Some(if leaves == Timestamp::MIN {
-                "at once".to_owned()
-            } else {
-                (leaves.as_second() - 1_000).to_string()
-            })
-        };
-        assert_eq!(leaves(&[taint("a", Some(0)), taint("b", Some(20))]).unwrap(), "80");
-        assert_eq!(leaves(&[taint("a", None)]).unwrap(), "310");
-        assert_eq!(leaves(&[taint("c", Some(0))]), None);
-        assert_eq!(leaves(&[taint("e", Some(0)), taint("c", Some(0))]).unwrap(), "at once");
-        assert_eq!(leaves(&[taint("d", Some(0))]).unwrap(), "at once");
-        assert_eq!(leaves(&[]), None);
+        crate::golden::check("evictions.txt", told);
     }
 }

@@ -65,7 +65,8 @@ fn maps(
         if let (Some(Value::Array(items)), Some(order), false) =
             (object.get_mut(list), order.as_array(), patch.contains_key(list))
         {
-            arrange(items, order, key);
+            let there = identities(items, key);
+            arrange(items, order, &there, key);
         }
     }
     Ok(())
@@ -87,17 +88,14 @@ fn entry(object: &mut Map<String, Value>, key: &str, value: &Value, place: Place
             let of_map = place.field.is_some_and(|field| matches!(field.ty, Type::Map(_)));
             maps(old, patch, if of_map { None } else { def })?;
         }
-        (Some(Value::Array(old)), Value::Array(patch)) if merges && !merge_key.is_empty() => {
-            keyed_list(old, patch, merge_key, def)?;
-            if let Some(order) = place.order {
-                arrange(old, order, merge_key);
-            }
-        }
         (Some(Value::Array(old)), Value::Array(patch)) if merges => {
-            old.extend(patch.iter().filter(|item| !old.contains(item)).cloned().collect::<Vec<_>>());
-            if let Some(order) = place.order {
-                arrange(old, order, "");
+            let there = identities(old, merge_key);
+            if merge_key.is_empty() {
+                old.extend(patch.iter().filter(|item| !old.contains(item)).cloned().collect::<Vec<_>>());
+            } else {
+                keyed_list(old, patch, merge_key, def)?;
             }
+            arrange(old, place.order.unwrap_or(patch), &there, merge_key);
         }
         (None, Value::Array(patch)) if merges && !merge_key.is_empty() => {
             let mut items = Vec::new();
@@ -155,21 +153,29 @@ fn delete_primitives(object: &mut Map<String, Value>, field: &str, gone: &Value)
     }
 }
 
-/// Puts items in the order asked for; those that it does not name stay behind their neighbours.
-fn arrange(items: &mut Vec<Value>, order: &[Value], key: &str) {
-    let rank_of = |item: &Value| {
-        let same =
-            |wanted: &Value| if key.is_empty() { wanted == item } else { wanted.get(key) == item.get(key) };
-        order.iter().position(same)
-    };
-    let mut last = 0;
-    let ranked = items.drain(..).map(|item| {
-        last = rank_of(&item).map_or(last, |rank| rank + 1);
-        (last, item)
-    });
-    let mut ranked: Vec<(usize, Value)> = ranked.collect();
-    ranked.sort_by_key(|(rank, _)| *rank);
-    items.extend(ranked.into_iter().map(|(_, item)| item));
+/// What tells an item of a list from others: the value of the merge key or, without one, the item.
+fn identity<'v>(item: &'v Value, key: &str) -> &'v Value {
+    if key.is_empty() { item } else { &item[key] }
+}
+
+fn identities(items: &[Value], key: &str) -> Vec<Value> {
+    items.iter().map(|item| identity(item, key).clone()).collect()
+}
+
+/// Puts items in the order asked for, which is that of the patch unless it says another. An item that is not named
+/// keeps its place before those that were behind it; a new one so comes before all that are not named.
+fn arrange(items: &mut Vec<Value>, order: &[Value], there: &[Value], key: &str) {
+    let rank = |item: &Value| order.iter().position(|own| identity(own, key) == identity(item, key));
+    let place = |item: &Value| there.iter().position(|own| own == identity(item, key));
+    let (mut named, others): (Vec<Value>, Vec<Value>) =
+        items.drain(..).partition(|item| rank(item).is_some());
+    named.sort_by_key(rank);
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    while let (Some(other), Some(next)) = (others.peek(), named.peek()) {
+        let keeps_place = place(other).zip(place(next)).is_some_and(|(own, next)| own < next);
+        items.extend(if keeps_place { others.next() } else { named.next() });
+    }
+    items.extend(others.chain(named));
 }
 
 fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
@@ -209,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_merge_by_name_and_new_ones_are_added() {
+    fn containers_merge_by_name_and_new_ones_come_first() {
         let before = deployment(
             &json!([{"name": "a", "image": "a:1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "b:1"}]),
         );
@@ -217,9 +223,25 @@ mod tests {
             &json!([{"name": "a", "image": "a:2", "env": [{"name": "Y", "value": "2"}]}, {"name": "c", "image": "c:1"}]),
         );
         let after = deployment(&json!([
-            {"name": "a", "image": "a:2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
-            {"name": "b", "image": "b:1"}, {"name": "c", "image": "c:1"}]));
+            {"name": "a", "image": "a:2", "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]},
+            {"name": "c", "image": "c:1"}, {"name": "b", "image": "b:1"}]));
         assert_eq!(patched(before, &patch), after);
+    }
+
+    #[test]
+    fn what_is_not_named_keeps_its_place_before_what_was_behind_it() {
+        let before = deployment(&json!([{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "d"}]));
+        let named = |names: &[&str]| names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>();
+        let after = |patch: &Value| {
+            let after = patched(before.clone(), patch);
+            let items = after["spec"]["template"]["spec"]["containers"].as_array().unwrap().clone();
+            items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect::<String>()
+        };
+        assert_eq!(after(&deployment(&json!(named(&["d", "b"])))), "acdb");
+        assert_eq!(after(&deployment(&json!(named(&["b", "new"])))), "abnewcd");
+        let order =
+            json!({"$setElementOrder/containers": named(&["c", "new", "a"]), "containers": named(&["new"])});
+        assert_eq!(after(&json!({"spec": {"template": {"spec": order}}})), "bcnewad");
     }
 
     #[test]
@@ -249,7 +271,7 @@ mod tests {
     fn plain_maps_null_and_primitive_lists() {
         let before = json!({"metadata": {"labels": {"a": "1", "b": "2"}, "finalizers": ["x", "y"]}, "spec": {"replicas": 1}});
         let patch = json!({"metadata": {"labels": {"a": null, "c": "3"}, "finalizers": ["z"], "$deleteFromPrimitiveList/finalizers": ["x"]}, "spec": {"replicas": 2}});
-        let after = json!({"metadata": {"labels": {"b": "2", "c": "3"}, "finalizers": ["y", "z"]}, "spec": {"replicas": 2}});
+        let after = json!({"metadata": {"labels": {"b": "2", "c": "3"}, "finalizers": ["z", "y"]}, "spec": {"replicas": 2}});
         assert_eq!(patched(before, &patch), after);
     }
 }
