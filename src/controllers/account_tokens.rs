@@ -188,29 +188,32 @@ impl Keeper {
 mod tests {
     use super::*;
 
+    /// `account UID`, `secret UID` (`-` for none), `holds KEY TEXT`, `authority TEXT`.
+    fn told(input: &str) -> String {
+        let (mut account, mut authority) = (None, "ca".to_owned());
+        let mut secret = json!({"metadata": {"name": "s", "namespace": "ns", "annotations": {ACCOUNT: "web"}},
+            "data": {}});
+        for line in input.lines().filter(|line| !line.starts_with('#')) {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["account", uid] => {
+                    let object = json!({"metadata": {"name": "web", "namespace": "ns", "uid": uid}});
+                    account = Some(serde_json::from_value::<ServiceAccount>(object).unwrap());
+                }
+                ["secret", "-"] => {}
+                ["secret", uid] => secret["metadata"]["annotations"][ACCOUNT_UID] = json!(uid),
+                ["holds", key, text] => {
+                    secret["data"][key] = serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap();
+                }
+                ["authority", text] => authority = text.to_owned(),
+                _ => panic!("{line}"),
+            }
+        }
+        let secret = serde_json::from_value(secret).unwrap();
+        format!("{:?}\n", plan(&secret, account.as_ref(), &authority))
+    }
+
     #[test]
     fn secrets_are_filled_for_their_accounts_alone() {
-        let account: ServiceAccount =
-            serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "ns", "uid": "u"}}))
-                .unwrap();
-        let secret = |uid: &str, data: &[(&str, &str)]| -> Secret {
-            let data: serde_json::Map<_, _> = data
-                .iter()
-                .map(|(key, text)| {
-                    ((*key).to_owned(), serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap())
-                })
-                .collect();
-            let annotations = json!({ACCOUNT: "web", ACCOUNT_UID: uid});
-            serde_json::from_value(json!({"metadata": {"name": "s", "namespace": "ns", "annotations": annotations}, "data": data})).unwrap()
-        };
-        let full = [("ca.crt", "ca"), ("namespace", "ns"), ("token", "t")];
-        assert_eq!(plan(&secret("u", &full), Some(&account), "ca"), Step::Nothing);
-        assert_eq!(plan(&secret("u", &full), None, "ca"), Step::Delete);
-        assert_eq!(plan(&secret("other", &full), Some(&account), "ca"), Step::Delete);
-        let authority = BTreeMap::from([("ca.crt", "new".to_owned())]);
-        assert_eq!(plan(&secret("u", &full), Some(&account), "new"), Step::Fill(authority.clone(), false));
-        let both = BTreeMap::from([("ca.crt", "new".to_owned()), ("namespace", "ns".to_owned())]);
-        assert_eq!(plan(&secret("", &[]), Some(&account), "new"), Step::Fill(both, true));
-        assert_eq!(plan(&secret("", &full), Some(&account), "ca"), Step::Fill(BTreeMap::new(), false));
+        crate::golden::check("account_tokens.txt", told);
     }
 }

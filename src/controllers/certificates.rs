@@ -213,72 +213,44 @@ mod tests {
         format!("2026-01-01T{text}Z").parse().unwrap()
     }
 
-    /// A request of `user` made at midnight, with conditions `type time`.
-    fn request(
-        pem: &str,
-        signer: &str,
-        usages: &[&str],
-        conditions: &[(&str, &str)],
-    ) -> CertificateSigningRequest {
-        let conditions: Vec<_> = conditions
-            .iter()
-            .map(|(kind, time)| json!({"type": kind, "status": "True", "lastUpdateTime": at(time).to_string()}))
-            .collect();
-        let encoded = serde_json::to_value(ByteString(pem.as_bytes().to_vec())).unwrap();
-        serde_json::from_value(json!({
-            "metadata": {"name": "csr", "creationTimestamp": at("00:00:00").to_string()},
-            "spec": {"request": encoded, "signerName": signer, "usages": usages, "username": "system:node:n1"},
-            "status": {"conditions": conditions},
-        }))
-        .unwrap()
-    }
-
-    const CLIENT: [&str; 2] = ["digital signature", "client auth"];
-
-    #[test]
-    fn kubelets_are_reviewed_and_others_wait_for_a_person() {
-        let step = |request: &CertificateSigningRequest| plan(request, at("00:10:00")).unwrap();
-        let mut kubelet = request(KUBELET, KUBELET_CLIENT, &CLIENT, &[]);
-        assert_eq!(step(&kubelet), Step::Review(vec![OF_ITSELF, OF_ANOTHER]));
-        kubelet.spec.username = Some("system:bootstrap:abcdef".to_owned());
-        assert_eq!(step(&kubelet), Step::Review(vec![OF_ANOTHER]));
-        assert_eq!(step(&request(KUBELET, KUBELET_CLIENT, &["client auth"], &[])), Step::Nothing);
-        assert_eq!(step(&request(PLAIN, KUBELET_CLIENT, &CLIENT, &[])), Step::Nothing);
-        assert_eq!(step(&request(KUBELET, API_CLIENT, &CLIENT, &[])), Step::Nothing);
-    }
-
-    #[test]
-    fn what_is_approved_is_signed_or_fails() {
-        let approved = |pem: &str, signer: &str, usages: &[&str]| {
-            plan(&request(pem, signer, usages, &[("Approved", "00:00:01")]), at("00:10:00"))
-        };
-        assert_eq!(approved(PLAIN, API_CLIENT, &CLIENT), Ok(Step::Sign));
-        assert_eq!(approved(KUBELET, KUBELET_CLIENT, &CLIENT), Ok(Step::Sign));
-        let server = Step::Fail("invalid usage for client certificate: server auth".to_owned());
-        assert_eq!(approved(PLAIN, API_CLIENT, &["server auth"]), Ok(server));
-        assert_eq!(approved(PLAIN, "example.com/mine", &CLIENT), Ok(Step::Nothing));
-        assert!(approved("no PEM", API_CLIENT, &CLIENT).is_err());
-        let denied = request(PLAIN, API_CLIENT, &CLIENT, &[("Denied", "00:00:01")]);
-        assert_eq!(plan(&denied, at("00:10:00")), Ok(Step::Nothing));
+    /// A request that was made at midnight: `kubelet|plain|broken SIGNER`, `by USER`, `uses USAGE,…`, `is CONDITION
+    /// TIME`, `has a certificate`, `at TIME`.
+    fn told(input: &str) -> String {
+        let mut request = json!({"metadata": {"name": "csr", "creationTimestamp": at("00:00:00").to_string()},
+            "spec": {"usages": ["digital signature", "client auth"], "username": "system:node:n1"},
+            "status": {"conditions": []}});
+        let encoded = |text: &str| serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap();
+        let mut now = at("00:10:00");
+        for line in input.lines().filter(|line| !line.starts_with('#')) {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                [form @ ("kubelet" | "plain" | "broken"), signer] => {
+                    let pem =
+                        [("kubelet", KUBELET), ("plain", PLAIN)].into_iter().find(|(own, _)| *own == form);
+                    request["spec"]["request"] = encoded(pem.map_or("no PEM", |(_, pem)| pem));
+                    request["spec"]["signerName"] = json!(signer);
+                }
+                ["by", user] => request["spec"]["username"] = json!(user),
+                ["uses", ..] => {
+                    let usages = line.trim_start_matches("uses ").split(',');
+                    request["spec"]["usages"] = json!(usages.collect::<Vec<_>>());
+                }
+                ["is", kind, time] => request["status"]["conditions"]
+                    .as_array_mut()
+                    .unwrap()
+                    .push(json!({"type": kind, "status": "True", "lastUpdateTime": at(time).to_string()})),
+                ["has", ..] => request["status"]["certificate"] = encoded("one"),
+                ["at", time] => now = at(time),
+                _ => panic!("{line}"),
+            }
+        }
+        let request = serde_json::from_value(request).unwrap();
+        let step = plan(&request, now).map_or_else(|why| format!("error: {why}"), |step| format!("{step:?}"));
+        let ends = ends(&request).map_or("for ever".to_owned(), |ends| format!("until {ends}"));
+        format!("{step}\n{ends}\n")
     }
 
     #[test]
-    fn old_requests_end() {
-        let ends = |conditions: &[(&str, &str)], certificate: Option<&str>| {
-            let mut request = request(PLAIN, "example.com/mine", &CLIENT, conditions);
-            request.status.as_mut().unwrap().certificate = certificate.map(|pem| ByteString(pem.into()));
-            super::ends(&request).map(|ends| ends.to_string())
-        };
-        assert_eq!(ends(&[], None).unwrap(), "2026-01-02T00:00:00Z");
-        assert_eq!(ends(&[("Approved", "01:00:00")], None).unwrap(), "2026-01-02T01:00:00Z");
-        assert_eq!(ends(&[("Approved", "01:00:00")], Some("one")).unwrap(), "2026-01-01T02:00:00Z");
-        assert_eq!(ends(&[("Denied", "01:00:00")], None).unwrap(), "2026-01-01T02:00:00Z");
-        assert_eq!(
-            ends(&[("Approved", "01:00:00"), ("Failed", "02:00:00")], None).unwrap(),
-            "2026-01-01T03:00:00Z"
-        );
-        assert_eq!(ends(&[("Mine", "01:00:00")], None), None);
-        let denied = request(PLAIN, "example.com/mine", &CLIENT, &[("Denied", "00:00:00")]);
-        assert_eq!(plan(&denied, at("01:00:01")), Ok(Step::Delete));
+    fn requests_are_treated_as_told() {
+        crate::golden::check("certificates.txt", told);
     }
 }

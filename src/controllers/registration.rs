@@ -164,34 +164,42 @@ impl Registration {
 mod tests {
     use super::*;
 
-    fn service(managed: &str) -> APIService {
-        let mut service = wanted("v1.a.example", CUSTOM, managed).unwrap();
-        service.spec.as_mut().unwrap().version_priority = 1;
-        service
+    const MARKS: [(&str, &str); 3] = [("at-start", ON_START), ("always", ALWAYS), ("unmarked", ABSENT)];
+
+    fn marked(word: &str, stale: bool) -> Option<APIService> {
+        let mark = MARKS.into_iter().find(|(own, _)| *own == word)?.1;
+        let mut service = wanted("v1.a.example", CUSTOM, mark)?;
+        if stale {
+            service.spec.as_mut().unwrap().version_priority = 1;
+        }
+        Some(service)
+    }
+
+    /// `wants MARK`, `has MARK [stale]`, `done` for one that was set right before, `late` for one of after the start.
+    fn told(input: &str) -> String {
+        let (mut wanted, mut current, mut done, mut old) = (None, None, false, true);
+        for line in input.lines().filter(|line| !line.starts_with('#')) {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["wants", mark] => wanted = marked(mark, false),
+                ["has", mark, ref more @ ..] => current = marked(mark, !more.is_empty()),
+                ["done"] => done = true,
+                ["late"] => old = false,
+                _ => panic!("{line}"),
+            }
+        }
+        let right = wanted.as_ref().and_then(|wanted| wanted.spec.clone());
+        let told = match plan(wanted, current.as_ref(), (done, old)) {
+            Action::Nothing => "stays",
+            Action::Delete => "goes",
+            Action::Create(service) if service.spec == right => "comes",
+            Action::Update(service) if service.spec == right => "is set right",
+            Action::Create(_) | Action::Update(_) => "is wrong",
+        };
+        format!("{told}\n")
     }
 
     #[test]
     fn who_manages_a_service_decides_over_it() {
-        let [on_start, always, own] = [ON_START, ALWAYS, ""].map(service);
-        let now = |managed| wanted("v1.a.example", CUSTOM, managed);
-        let fresh = |managed| Box::new(now(managed).unwrap());
-        let (first, later) = ((false, true), (true, false));
-        let absent = wanted(METRICS, OF_METRICS, ABSENT);
-        assert_eq!(plan(absent.clone(), None, later), Action::Create(Box::new(absent.clone().unwrap())));
-        assert_eq!(plan(absent.clone(), absent.as_ref(), first), Action::Nothing);
-        assert_eq!(plan(None, None, first), Action::Nothing);
-        assert_eq!(plan(now(ON_START), None, first), Action::Create(fresh(ON_START)));
-        assert_eq!(plan(now(ON_START), None, later), Action::Nothing);
-        assert_eq!(plan(now(ALWAYS), None, later), Action::Create(fresh(ALWAYS)));
-        assert_eq!(plan(now(ALWAYS), Some(&own), first), Action::Nothing);
-        assert_eq!(plan(None, Some(&own), first), Action::Nothing);
-        assert_eq!(plan(now(ON_START), Some(&on_start), first), Action::Update(fresh(ON_START)));
-        assert_eq!(plan(now(ON_START), Some(&on_start), later), Action::Nothing);
-        assert_eq!(plan(None, Some(&on_start), first), Action::Delete);
-        // One that somebody made after the start, however it is marked.
-        assert_eq!(plan(None, Some(&on_start), (false, false)), Action::Nothing);
-        assert_eq!(plan(now(ALWAYS), Some(&always), later), Action::Update(fresh(ALWAYS)));
-        assert_eq!(plan(now(ALWAYS), now(ALWAYS).as_ref(), later), Action::Nothing);
-        assert_eq!(plan(None, Some(&always), later), Action::Delete);
+        crate::golden::check("registrations.txt", told);
     }
 }

@@ -410,50 +410,37 @@ mod tests {
         assert_eq!(long, format!("{}-{}", "p".repeat(41), "c".repeat(13)));
     }
 
-    /// What becomes of a claim: consumers, allocation, finalizers.
-    fn golden(claim: &ResourceClaim, kept: &[&str]) -> String {
-        let kept = reserved_for(claim).iter().filter(|own| kept.contains(&own.name.as_str()));
-        let freed = released(claim, kept.cloned().collect());
-        let now = freed.as_ref().unwrap_or(claim);
-        let guard = unguarded(now, freed.is_some());
+    /// A claim that is `allocated`, `for POD…`, `guarded` by its finalizer, `deleted`, and the pods that still use it:
+    /// `used by POD…`.
+    fn told(input: &str) -> String {
+        let (mut status, mut guarded, mut deleted, mut kept) = (json!({}), false, false, Vec::new());
+        for line in input.lines().filter(|line| !line.starts_with('#')) {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["allocated"] => status["allocation"] = json!({}),
+                ["for", ref pods @ ..] => {
+                    let of = |name: &&str| json!({"resource": "pods", "name": name, "uid": name});
+                    status["reservedFor"] = pods.iter().map(of).collect();
+                }
+                ["guarded"] => guarded = true,
+                ["deleted"] => deleted = true,
+                ["used", "by", ref pods @ ..] => kept = pods.to_vec(),
+                _ => panic!("{line}"),
+            }
+        }
+        let claim = claim(status, guarded, deleted);
+        let kept = reserved_for(&claim).iter().filter(|own| kept.contains(&own.name.as_str()));
+        let freed = released(&claim, kept.cloned().collect());
+        let now = freed.as_ref().unwrap_or(&claim);
         let names: Vec<&str> = reserved_for(now).iter().map(|own| own.name.as_str()).collect();
-        let allocated = status(now).allocation.is_some();
-        format!(
-            "written {} for {names:?} allocated {allocated} unguarded {}",
-            freed.is_some(),
-            guard.is_some()
-        )
+        let allocated = if super::status(now).allocation.is_some() { "allocated" } else { "free" };
+        let written = if freed.is_some() { "written" } else { "as it is" };
+        let guard = if unguarded(now, freed.is_some()).is_some() { ", let go" } else { "" };
+        format!("{written}: {allocated} for {names:?}{guard}\n")
     }
 
     #[test]
     fn the_last_pod_gives_devices_back() {
-        let of = |name: &str| json!({"resource": "pods", "name": name, "uid": name});
-        let used = json!({"allocation": {}, "reservedFor": [of("a"), of("b")]});
-        let both = claim(used.clone(), true, false);
-        assert_eq!(
-            golden(&both, &["a", "b"]),
-            "written false for [\"a\", \"b\"] allocated true unguarded false"
-        );
-        assert_eq!(golden(&both, &["b"]), "written true for [\"b\"] allocated true unguarded false");
-        assert_eq!(golden(&both, &[]), "written true for [] allocated false unguarded true");
-        // One that a driver allocated of its own accord.
-        assert_eq!(
-            golden(&claim(used, false, false), &[]),
-            "written true for [] allocated true unguarded false"
-        );
-        let idle = json!({"allocation": {}});
-        assert_eq!(
-            golden(&claim(idle.clone(), true, false), &[]),
-            "written false for [] allocated true unguarded false"
-        );
-        assert_eq!(
-            golden(&claim(idle, true, true), &[]),
-            "written true for [] allocated false unguarded true"
-        );
-        assert_eq!(
-            golden(&claim(json!({}), true, true), &[]),
-            "written false for [] allocated false unguarded true"
-        );
+        crate::golden::check("resource_claims.txt", told);
     }
 
     #[test]
