@@ -121,6 +121,7 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt::Write;
 
     fn token(id: &str, expiration: &str, more: &[(&str, &str)]) -> Arc<Secret> {
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
@@ -137,37 +138,43 @@ mod tests {
         text.parse().unwrap()
     }
 
-    #[test]
-    fn tokens_last_until_they_expire() {
+    /// `token ID [until TIME] [signs] [called ID]` and `info KEY=TEXT…`, at the beginning of 2026.
+    fn told(input: &str) -> String {
         let now = at("2026-01-01T00:00:00Z");
-        let left = |expiration: &str| left(&token("abcdef", expiration, &[]), now).map(|left| left.as_secs());
-        assert_eq!(left(""), None);
-        assert_eq!(left("2026-01-01T01:00:00+01:00"), Some(0));
-        assert_eq!(left("2026-01-01T00:01:00Z"), Some(60));
-        assert_eq!(left("2025-12-31T00:00:00Z"), Some(0));
-        assert_eq!(left("tomorrow"), Some(0));
+        let (mut tokens, mut data, mut out) = (Vec::new(), None, String::new());
+        for line in input.lines().filter(|line| !line.starts_with('#')) {
+            let words: Vec<_> = line.split(' ').collect();
+            let after = |word: &str| {
+                let place = words.iter().position(|own| *own == word)?;
+                words.get(place + 1).copied()
+            };
+            if words[0] == "token" {
+                let signs = if words.contains(&"signs") { "true" } else { "" };
+                let called = after("called").unwrap_or(words[1]);
+                let more = [("usage-bootstrap-signing", signs), ("token-id", called)];
+                let token = token(words[1], after("until").unwrap_or_default(), &more);
+                let left =
+                    left(&token, now).map_or("for ever".to_owned(), |left| format!("{} s", left.as_secs()));
+                writeln!(out, "{} {left}", words[1]).unwrap();
+                tokens.push(token);
+            } else {
+                let pairs = words[1..].iter().filter_map(|word| word.split_once('='));
+                data = Some(pairs.map(|(key, text)| (key.to_owned(), text.to_owned())).collect());
+            }
+        }
+        let planned = plan(&ConfigMap { data, ..ConfigMap::default() }, &tokens, now);
+        let keys = planned.as_ref().map(|data| data.keys().map(String::as_str).collect::<Vec<_>>().join(" "));
+        writeln!(out, "info: {}", keys.unwrap_or("as it is".to_owned())).unwrap();
+        if planned.is_some() {
+            let signed = ConfigMap { data: planned, ..ConfigMap::default() };
+            assert_eq!(plan(&signed, &tokens, now), None, "signed once");
+        }
+        out
     }
 
     #[test]
-    fn tokens_that_may_sign_do() {
-        let now = at("2026-01-01T00:00:00Z");
-        let may = [("usage-bootstrap-signing", "true")];
-        let tokens = [
-            token("aaaaaa", "", &may),
-            token("bbbbbb", "2026-01-02T00:00:00Z", &may),
-            token("cccccc", "2025-01-02T00:00:00Z", &may),
-            token("dddddd", "", &[]),
-            token("eeeeee", "", &[("token-id", "ffffff"), may[0]]),
-        ];
-        let info =
-            |data: serde_json::Value| -> ConfigMap { serde_json::from_value(json!({"data": data})).unwrap() };
-        let stale = info(json!({"kubeconfig": "k", "other": "o", "jws-kubeconfig-cccccc": "x..y"}));
-        let planned = plan(&stale, &tokens, now).unwrap();
-        let keys: Vec<_> = planned.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["jws-kubeconfig-aaaaaa", "jws-kubeconfig-bbbbbb", "kubeconfig", "other"]);
-        let signed = ConfigMap { data: Some(planned), ..ConfigMap::default() };
-        assert_eq!(plan(&signed, &tokens, now), None);
-        assert_eq!(plan(&info(json!({"other": "o"})), &tokens, now), None);
+    fn tokens_last_until_they_expire_and_sign() {
+        crate::golden::check("bootstrap_tokens.txt", told);
     }
 
     #[test]

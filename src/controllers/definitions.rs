@@ -265,6 +265,7 @@ fn shown_names(names: &DefinitionNames) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt::Write;
 
     fn definition(name: &str, names: &Value) -> Definition {
         let object = json!({"metadata": {"name": format!("{name}.example.com")},
@@ -272,48 +273,37 @@ mod tests {
         Definition::from_json(object.to_string().as_bytes()).unwrap()
     }
 
-    fn names(plural: &str, kind: &str, short: &[&str]) -> Value {
-        json!({"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List"),
-            "shortNames": short})
+    /// Definitions that come one after the other: `PLURAL KIND [SHORT NAME,…]`; each is looked at twice.
+    fn told(input: &str) -> String {
+        let (mut all, mut out) = (Vec::<Definition>::new(), String::new());
+        for line in input.lines().filter(|line| !line.starts_with('#')) {
+            let words: Vec<_> = line.split(' ').collect();
+            let (plural, kind) = (words[0], words[1]);
+            let short: Vec<_> = words.get(2).map_or_else(Vec::new, |list| list.split(',').collect());
+            let mut own = definition(
+                plural,
+                &json!({"plural": plural, "singular": kind.to_lowercase(), "kind": kind,
+                    "listKind": format!("{kind}List"), "shortNames": short}),
+            );
+            let planned = plan(&own, all.iter());
+            let is_whole = planned.names == own.spec.names;
+            writeln!(out, "{plural}: {}", if is_whole { "all names" } else { &*planned.names.plural })
+                .unwrap();
+            for Condition(kind, status, reason, message) in &planned.conditions {
+                writeln!(out, "{kind}={status} {reason} ({message})").unwrap();
+            }
+            own.status.accepted_names = planned.names;
+            let conditions = with(own.conditions(), &planned.conditions).unwrap();
+            own.status.conditions = serde_json::from_value(conditions).unwrap();
+            let again = plan(&own, all.iter());
+            assert_eq!(with(own.conditions(), &again.conditions), None, "said once, {line}");
+            all.push(own);
+        }
+        out
     }
 
     #[test]
     fn names_are_accepted_unless_another_has_them() {
-        let mut first = definition("boats", &names("boats", "Boat", &["b"]));
-        let planned = plan(&first, std::iter::empty());
-        assert_eq!(planned.names, first.spec.names);
-        let reasons: Vec<_> = planned.conditions.iter().map(|one| (one.0, one.1, one.2)).collect();
-        assert_eq!(
-            reasons,
-            [("NamesAccepted", "True", "NoConflicts"), ("Established", "True", "InitialNamesAccepted")]
-        );
-        first.status.accepted_names = planned.names;
-        let second = definition("barges", &names("barges", "Boat", &["b", "g"]));
-        let planned = plan(&second, std::iter::once(&first));
-        assert_eq!((&*planned.names.plural, &*planned.names.kind), ("barges", ""));
-        assert_eq!(
-            planned.conditions,
-            [
-                Condition(
-                    "NamesAccepted",
-                    "False",
-                    "ShortNamesConflict",
-                    "\"b\" is already in use".to_owned()
-                ),
-                Condition("Established", "False", "NotAccepted", "not all names are accepted".to_owned())
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_established_stays_so_and_says_nothing_anew() {
-        let mut own = definition("boats", &names("boats", "Boat", &[]));
-        let planned = plan(&own, std::iter::empty());
-        own.status.accepted_names = planned.names;
-        let conditions = with(own.conditions(), &planned.conditions).unwrap();
-        own.status.conditions = serde_json::from_value(conditions).unwrap();
-        let again = plan(&own, std::iter::empty());
-        assert_eq!(with(own.conditions(), &again.conditions), None);
-        assert!(own.is("Established"));
+        crate::golden::check("definitions.txt", told);
     }
 }
