@@ -8,6 +8,7 @@ pub mod apply;
 pub mod cron;
 pub mod custom;
 pub mod demand;
+pub mod devices;
 pub mod jsonpath;
 pub mod kinds;
 mod object;

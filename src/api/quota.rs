@@ -1,6 +1,7 @@
 //! What objects use of a ResourceQuota: pure accounting, for those who charge and those who recount.
 
 use crate::demand::{self, Amounts, Side, is_extended, is_huge, is_native};
+use crate::devices::{self, OF_CLASS, STANDS_FOR};
 use crate::kinds::Kind;
 use crate::quantity::{self, Amount};
 use jiff::{SignedDuration, Timestamp};
@@ -9,10 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
 const DEVICE_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
-const IMPLICIT_CLASS: &str = "deviceclass.resource.kubernetes.io/";
 const LEGACY_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
-/// On claims that stand for resources of a pod.
-const STANDS_FOR: &str = "resource.kubernetes.io/extended-resource-claim";
 /// The most devices that one claim is given, which is what `All` is counted as.
 const MOST_DEVICES: i64 = 32;
 
@@ -111,7 +109,7 @@ fn compute(requests: &Amounts, limits: &Amounts) -> Amounts {
         if is_huge(name) {
             used.insert(name.clone(), *request);
         }
-        if is_huge(name) || is_extended(name) || name.starts_with(IMPLICIT_CLASS) {
+        if is_huge(name) || is_extended(name) || name.starts_with(OF_CLASS) {
             used.insert(format!("requests.{name}"), *request);
         }
     }
@@ -183,7 +181,7 @@ fn devices(used: &mut Amounts, claim: &Value) {
 /// The resource of `requests.…` that devices can stand for.
 pub fn extended(name: &str) -> Option<&str> {
     let resource = name.strip_prefix("requests.")?;
-    (!is_native(name) || resource.starts_with(IMPLICIT_CLASS)).then_some(resource)
+    (!is_native(name) || resource.starts_with(OF_CLASS)).then_some(resource)
 }
 
 /// Which resources the classes of devices provide (KEP-5004): each the one of its own name, and the one it says.
@@ -197,8 +195,7 @@ impl Provided {
     }
 
     fn is_provided(&self, resource: &str) -> bool {
-        resource.strip_prefix(IMPLICIT_CLASS).is_some_and(|class| self.0.contains_key(class))
-            || self.0.values().flatten().any(|own| own == resource)
+        self.0.iter().any(|(class, stated)| devices::provides(class, stated.as_deref(), resource))
     }
 
     /// Devices count as the resources that their class provides, but for those of them that a pod counts already.
@@ -206,8 +203,8 @@ impl Provided {
         let mut wanted = Amounts::new();
         for (name, amount) in used.iter() {
             let Some(class) = name.strip_suffix(DEVICE_CLASS) else { continue };
-            let own = self.0.get(class).cloned().flatten();
-            for resource in [Some(format!("{IMPLICIT_CLASS}{class}")), own].into_iter().flatten() {
+            let stated = self.0.get(class).and_then(Option::as_deref);
+            for resource in devices::provided(class, stated) {
                 demand::add(&mut wanted, &Amounts::from([(format!("requests.{resource}"), *amount)]));
             }
         }

@@ -67,9 +67,7 @@ impl Life for World {
         let before = (self.jobs.clone(), self.cron.clone());
         let look_again = self.sync(log);
         let acted = before != (self.jobs.clone(), self.cron.clone());
-        if let Some(delay) = look_again.filter(|_| !acted) {
-            log.say(format_args!("look again in {:.1} s", delay.as_secs_f64()));
-        }
+        log.waits(acted, look_again.map(|delay| format!("{:.1}", delay.as_secs_f64())));
         acted
     }
 

@@ -59,9 +59,7 @@ impl Life for World {
         let look_again_s = self.sync(log);
         self.pods.run();
         let acted = before != (self.pods.clone(), self.revisions.clone(), self.set.status.clone());
-        if let Some(seconds) = look_again_s.filter(|_| !acted) {
-            log.say(format_args!("look again in {seconds} s"));
-        }
+        log.waits(acted, look_again_s);
         acted
     }
 

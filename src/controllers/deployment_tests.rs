@@ -84,9 +84,7 @@ impl Life for World {
         }
         self.replicate();
         let acted = before != (self.sets.clone(), self.deployment.clone());
-        if let Some(seconds) = plan.look_again_s.filter(|_| goes_on && !acted) {
-            log.say(format_args!("look again in {seconds} s"));
-        }
+        log.waits(acted || !goes_on, plan.look_again_s);
         acted
     }
 

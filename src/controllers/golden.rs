@@ -79,6 +79,13 @@ impl Log {
         writeln!(self.text, "{line}").unwrap();
     }
 
+    /// Says when the controller looks again if nothing happens, which matters only where it had nothing to do.
+    pub(crate) fn waits(&mut self, acted: bool, look_again_s: Option<impl Display>) {
+        if let Some(seconds) = look_again_s.filter(|_| !acted) {
+            self.say(format_args!("look again in {seconds} s"));
+        }
+    }
+
     /// Says what is said again at each look.
     pub(crate) fn repeat(&mut self, line: &str) {
         if self.text.lines().all(|said| said != line) {

@@ -51,9 +51,7 @@ impl Life for World {
         let plan = plan(&self.job, &owned, self.backoff.as_ref(), self.at());
         let acts = plan.create.len() + plan.delete.len() + plan.untrack.len();
         if acts == 0 && self.job.status.as_ref() == Some(&plan.status) {
-            plan.look_again_s
-                .into_iter()
-                .for_each(|seconds| log.say(format_args!("look again in {seconds} s")));
+            log.waits(false, plan.look_again_s);
             return false;
         }
         self.act(plan, log);

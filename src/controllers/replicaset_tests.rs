@@ -66,9 +66,7 @@ impl<T: Replicated + Default + PartialEq + Serialize + DeserializeOwned> Life fo
         let look_again_s = self.sync(log);
         self.pods.run();
         let acted = before != (self.pods.clone(), self.set.clone());
-        if let Some(seconds) = look_again_s.filter(|_| !acted) {
-            log.say(format_args!("look again in {seconds} s"));
-        }
+        log.waits(acted, look_again_s);
         acted
     }
 

@@ -76,9 +76,7 @@ impl Life for World {
         self.all.pods.run();
         self.collect();
         let acted = before != (self.all.clone(), self.set.status.clone());
-        if let Some(seconds) = look_again_s.filter(|_| !acted) {
-            log.say(format_args!("look again in {seconds} s"));
-        }
+        log.waits(acted, look_again_s);
         acted
     }
 

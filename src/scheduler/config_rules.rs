@@ -130,8 +130,9 @@ fn plugin_config(configs: &At<'_, '_>) {
 
 /// A duration that is at least so many seconds; one that cannot be read is told of by who reads it.
 fn not_below(it: &At<'_, '_>, least_s: i64, detail: &str) {
-    let duration: Option<SignedDuration> = it.text().parse().ok();
-    if duration.is_some_and(|duration| duration < SignedDuration::from_secs(least_s)) {
+    if let Ok(duration) = it.text().parse::<SignedDuration>()
+        && duration < SignedDuration::from_secs(least_s)
+    {
         it.invalid(detail);
     }
 }

@@ -8,6 +8,7 @@ use crate::nodes::Facts;
 use crate::resources::{Resource, Resources};
 use api::Object;
 use api::core::ContainerExtendedResourceRequest as Mapping;
+use api::devices::STANDS_FOR;
 use api::meta::{ObjectMeta, OwnerReference};
 use api::resource::{
     DeviceClaim, DeviceClass, DeviceRequest, ExactDeviceRequest, ResourceClaim, ResourceClaimSpec,
@@ -19,14 +20,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// On claims that stand for a pod's resources.
-const ANNOTATION: &str = "resource.kubernetes.io/extended-resource-claim";
 /// The name of such a claim before it is made; no object can have it.
 const UNMADE: &str = "<extended-resources>";
 
 /// The UID of the pod for whose resources a claim stands.
 pub(super) fn owner(claim: &ResourceClaim) -> Option<&str> {
-    let stands = claim.annotations().get(ANNOTATION).is_some_and(|value| value == "true");
+    let stands = claim.annotations().get(STANDS_FOR).is_some_and(|value| value == "true");
     Some(claim.controller().filter(|_| stands)?.uid)
 }
 
@@ -114,7 +113,7 @@ fn unmade(pod: &Pod, requests: Vec<DeviceRequest>) -> ResourceClaim {
         namespace: Some(pod.namespace().to_owned()),
         name: Some(UNMADE.to_owned()),
         uid: Some(random::uuid()),
-        annotations: Some([(ANNOTATION.to_owned(), "true".to_owned())].into()),
+        annotations: Some([(STANDS_FOR.to_owned(), "true".to_owned())].into()),
         owner_references: Some(vec![owner]),
         ..ObjectMeta::default()
     };

@@ -3,13 +3,11 @@
 use crate::intern::{PerText, Texts};
 use crate::resources::Resource;
 use api::Meta;
+use api::devices;
 use api::resource::DeviceClass;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// What comes before a class' name in the name of the resource that it provides in any case.
-const IMPLICIT: &str = "deviceclass.resource.kubernetes.io/";
 
 /// All classes, and which of them stands for a resource.
 #[derive(Debug, Default)]
@@ -30,11 +28,8 @@ impl Provided {
         let mut classes: Vec<_> = self.classes.iter().collect();
         classes.sort_by_key(|(_, class)| Reverse(class.metadata.created().map(|time| time.0)));
         for (name, class) in classes {
-            let implicit = format!("{IMPLICIT}{name}");
-            for resource in
-                [Some(&implicit), class.spec.extended_resource_name.as_ref()].into_iter().flatten()
-            {
-                self.by_resource.entry(texts.of(resource)).or_insert_with(|| class.clone());
+            for resource in devices::provided(name, class.spec.extended_resource_name.as_deref()) {
+                self.by_resource.entry(texts.of(&resource)).or_insert_with(|| class.clone());
             }
         }
     }
@@ -50,7 +45,5 @@ impl Provided {
 
 /// Whether a class provides a resource of this name.
 pub(crate) fn provides(class: &DeviceClass, resource: &Resource) -> bool {
-    let name = resource.name();
-    name.strip_prefix(IMPLICIT) == Some(class.metadata.name())
-        || class.spec.extended_resource_name.as_deref() == Some(name)
+    devices::provides(class.metadata.name(), class.spec.extended_resource_name.as_deref(), resource.name())
 }
