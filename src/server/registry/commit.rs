@@ -66,9 +66,7 @@ impl Committer {
         let written = self.records.write(write).await?;
         // The namespace's first quota may have been counted while this was on its way.
         if self.ledger.kept(&namespace).is_some() {
-            let (old, new) = states(&written, deletes);
-            let change = Change { kind, old: &old, new: &new };
-            Box::pin(self.count(&namespace, change, &written, Charge::default())).await;
+            Box::pin(self.count(kind, &namespace, (&written, deletes), Charge::default())).await;
         }
         Ok(written.record.value.clone())
     }
@@ -89,19 +87,26 @@ impl Committer {
             }
         };
         allocation.keep(&self.records).await;
-        let (old, new) = states(&written, deletes);
-        if deletes {
-            self.strategies.released(kind, &old).await;
+        if deletes && Strategies::allocates(kind) {
+            self.strategies.released(&states(&written, deletes).0).await;
         }
-        self.count(&namespace, Change { kind, old: &old, new: &new }, &written, charge).await;
+        self.count(kind, &namespace, (&written, deletes), charge).await;
         Ok(written.record.value.clone())
     }
 
     /// Counts a write where its namespace has quotas, or may have one by it.
-    async fn count(&self, namespace: &str, change: Change<'_>, written: &Written<Index>, charge: Charge) {
-        let books = self.ledger.kept(namespace);
-        let changed = books.is_some_and(|books| books.follow(change, written.record.revision, charge));
-        if changed || is_quota(change.kind) {
+    async fn count(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        (written, deletes): (&Written<Index>, bool),
+        charge: Charge,
+    ) {
+        let changed = self.ledger.kept(namespace).is_some_and(|books| {
+            let (old, new) = if books.limit(kind) { states(written, deletes) } else { Default::default() };
+            books.follow(Change { kind, old: &old, new: &new }, written.record.revision, charge)
+        });
+        if changed || is_quota(kind) {
             self.settle(namespace).await;
         }
     }

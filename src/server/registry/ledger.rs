@@ -221,6 +221,11 @@ impl Books {
         accounts
     }
 
+    /// Whether any of the accounts is concerned with a kind. One that comes later has counted what is written now.
+    pub(super) fn limit(&self, kind: &Kind) -> bool {
+        self.accounts().values().any(|account| !account.quota.resources(kind).is_empty())
+    }
+
     /// Follows a write that took place at a revision, whose reservation ends with it. Says whether
     /// anything is used differently now.
     pub(super) fn follow(&self, change: Change<'_>, revision: u64, mut charge: Charge) -> bool {

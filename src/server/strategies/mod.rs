@@ -308,11 +308,9 @@ impl Strategies {
         (kind.group, kind.kind) == ("", "Service")
     }
 
-    /// Gives back what an object had, as it is gone.
-    pub(crate) async fn released(&self, kind: &Kind, object: &Value) {
-        if Self::allocates(kind) {
-            self.allocator.release(object).await;
-        }
+    /// Gives back what an object had that is gone, of a kind that is given something.
+    pub(crate) async fn released(&self, object: &Value) {
+        self.allocator.release(object).await;
     }
 
     /// Repairs what a crash may have left of allocations.
