@@ -10,6 +10,7 @@ use api::core::Pod;
 use api::meta::{DeleteOptions, Preconditions};
 use base::clock;
 use jiff::{SignedDuration, Timestamp};
+use std::path::Path;
 use std::time::Duration;
 
 impl Worker {
@@ -73,8 +74,22 @@ impl Worker {
         }
         let root = &self.context.config.log_dir;
         let folder = sandbox::log_folder(root, self.pod.namespace(), self.pod.name(), self.pod.uid());
+        self.forget_links(&folder)?;
         files::remove_folder(&folder)?;
         Ok(Turn::Done)
+    }
+
+    /// Removes the links to logs of containers that were forgotten before their logs.
+    fn forget_links(&self, folder: &Path) -> Result<(), Error> {
+        let prefix = format!("{}_{}_", self.pod.name(), self.pod.namespace());
+        let entries =
+            std::fs::read_dir(&self.context.config.container_log_dir).into_iter().flatten().flatten();
+        for link in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+            if std::fs::read_link(link.path()).is_ok_and(|target| target.starts_with(folder)) {
+                files::remove(&link.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the log of a container that is being forgotten, and the link to it.

@@ -1,10 +1,12 @@
 //! What to do next for a pod that shall run. Pure: everything it needs is in [`View`].
 
 use super::observe::{Container as Record, Life, Observed};
+use super::policy;
 use super::probes::Results;
+use super::reset;
 use super::restarts::Restarts;
-use super::spec::{self, Kind, Restart};
-use api::core::{Container, Pod};
+use super::spec::{self, Kind};
+use api::core::{Container, ContainerStatus, Pod};
 use jiff::Timestamp;
 
 /// Why a container is stopped while its pod goes on.
@@ -27,6 +29,8 @@ pub(crate) enum Action {
     Stop { kind: Kind, name: String, id: String, why: Why, message: String },
     /// A container waits in CrashLoopBackOff.
     BackOff { kind: Kind, name: String, message: String },
+    /// Kill and remove these containers, in this order: all start over.
+    Reset { ids: Vec<String> },
     /// Remove a dead container that nobody asks about any more.
     Forget { id: String },
     /// Stop and remove a sandbox that was replaced.
@@ -59,6 +63,11 @@ pub(crate) fn plan(view: &View) -> Plan {
         plan_sandbox(view, &mut plan);
         return plan;
     };
+    if reset::is_due(view.pod, view.observed) {
+        let ids = reset::order(view.pod, view.observed).into_iter().map(|record| record.id.clone());
+        plan.actions.push(Action::Reset { ids: ids.collect() });
+        return plan;
+    }
     for container in spec::ephemeral_containers(view.pod) {
         if view.observed.latest(&container.name).is_none() {
             plan.start(view, Kind::Ephemeral, &container);
@@ -77,13 +86,14 @@ pub(crate) fn plan(view: &View) -> Plan {
 fn plan_sandbox(view: &View, plan: &mut Plan) {
     let started = spec::spec(view.pod).containers.iter().any(|c| view.observed.latest(&c.name).is_some());
     let over = |container: &Container| {
-        let policy = spec::restart_policy(view.pod, Kind::Main, container);
+        let policy = policy::of(view.pod, Kind::Main, container);
         view.observed.latest(&container.name).is_some_and(|record| !policy.after(record.exit_code))
     };
     let containers = &spec::spec(view.pod).containers;
     let init_failed = spec::init_containers(view.pod).iter().any(|container| {
-        spec::restart_policy(view.pod, Kind::Init, container) == Restart::Never
-            && view.observed.latest(&container.name).is_some_and(|record| record.exit_code != 0)
+        let policy = policy::of(view.pod, Kind::Init, container);
+        let record = view.observed.latest(&container.name);
+        record.is_some_and(|record| record.exit_code != 0 && !policy.after(record.exit_code))
     });
     let never = spec::spec(view.pod).restart_policy.as_deref() == Some("Never");
     if init_failed
@@ -123,7 +133,7 @@ fn plan_init(view: &View, sandbox: &str, plan: &mut Plan) -> Init {
             }
             Some((Life::Exited, record)) if !sidecar && record.exit_code == 0 => {}
             Some((Life::Exited, record))
-                if !spec::restart_policy(view.pod, Kind::Init, container).after(record.exit_code) =>
+                if !policy::of(view.pod, Kind::Init, container).after(record.exit_code) =>
             {
                 return Init::Failed;
             }
@@ -144,7 +154,7 @@ fn plan_init(view: &View, sandbox: &str, plan: &mut Plan) -> Init {
 /// Whether every main container ended for good.
 fn main_is_over(view: &View) -> bool {
     spec::spec(view.pod).containers.iter().all(|container| {
-        let policy = spec::restart_policy(view.pod, Kind::Main, container);
+        let policy = policy::of(view.pod, Kind::Main, container);
         let record = view.observed.latest(&container.name);
         record.is_some_and(|record| record.life == Life::Exited && !policy.after(record.exit_code))
     })
@@ -153,7 +163,7 @@ fn main_is_over(view: &View) -> bool {
 fn plan_main(view: &View, sandbox: &str, plan: &mut Plan) {
     for container in &spec::spec(view.pod).containers {
         let record = view.observed.latest(&container.name);
-        let policy = spec::restart_policy(view.pod, Kind::Main, container);
+        let policy = policy::of(view.pod, Kind::Main, container);
         match record {
             Some(record) if record.life == Life::Running && record.sandbox == sandbox => {
                 plan.stop_if_unwell(view, Kind::Main, container, record);
@@ -236,7 +246,7 @@ impl Plan {
         } else {
             return false;
         };
-        let again = why == Why::Changed || spec::restart_policy(view.pod, kind, container) != Restart::Never;
+        let again = why == Why::Changed || !policy::of(view.pod, kind, container).is_never();
         let suffix = if again { ", will be restarted" } else { "" };
         self.actions.push(Action::Stop {
             kind,
@@ -257,7 +267,12 @@ fn lost_restarts(pod: &Pod, name: &str) -> u32 {
     let init = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
     let reported = main.iter().chain(init).find(|status| status.name == name);
     let ran = reported.filter(|status| status.container_id.as_deref().is_some_and(|id| !id.is_empty()));
-    ran.map_or(0, |status| status.restart_count.max(0).cast_unsigned() + 1)
+    // The count of what was removed to start over has been raised when that was told.
+    let counted = |status: &ContainerStatus| {
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+        waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some(reset::REASON))
+    };
+    ran.map_or(0, |status| status.restart_count.max(0).cast_unsigned() + u32::from(!counted(status)))
 }
 
 /// The key of a container's restarts: a changed container starts anew.

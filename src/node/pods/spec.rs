@@ -11,14 +11,6 @@ pub(crate) enum Kind {
     Ephemeral,
 }
 
-/// What a failed or finished container's restart follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Restart {
-    Always,
-    OnFailure,
-    Never,
-}
-
 static NO_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
 
 /// The pod's specification; the API server lets no pod without one in.
@@ -73,30 +65,6 @@ pub(crate) fn container(pod: &Pod, name: &str) -> Option<(Kind, Container)> {
 /// KEP-753: an init container that keeps running beside the main ones.
 pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
-}
-
-/// The restart policy that holds for a container: its own, or the pod's. A plain init container that
-/// finished is never run again, so Always means OnFailure for it.
-pub(crate) fn restart_policy(pod: &Pod, kind: Kind, container: &Container) -> Restart {
-    let own = container.restart_policy.as_deref();
-    let policy = own.or(spec(pod).restart_policy.as_deref()).unwrap_or("Always");
-    match (policy, kind) {
-        (_, Kind::Ephemeral) | ("Never", _) => Restart::Never,
-        ("OnFailure", _) => Restart::OnFailure,
-        (_, Kind::Init) if !is_sidecar(container) => Restart::OnFailure,
-        _ => Restart::Always,
-    }
-}
-
-impl Restart {
-    /// Whether a container that ended with this code is started again.
-    pub(crate) fn after(self, exit_code: i32) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit_code != 0,
-            Self::Never => false,
-        }
-    }
 }
 
 /// `name_namespace(uid)`, as messages name a pod.

@@ -2,7 +2,9 @@
 
 use super::observe::{Container as Record, Life, Observed};
 use super::plan::from_ns;
+use super::policy::{self, Policy};
 use super::probes::Results;
+use super::reset;
 use super::spec::{self, Kind};
 use crate::amount::Qos;
 use api::core::{
@@ -225,6 +227,9 @@ fn unseen(input: &Input, container: &Container, old: Option<&ContainerStatus>) -
     };
     let Some(old) = old else { return status };
     let old_state = old.state.clone().unwrap_or_default();
+    if starts_over(input) {
+        return removed_to_start_over(status, old);
+    }
     if old_state.terminated.is_some() {
         return ContainerStatus {
             ready: old.ready && old.started != Some(true),
@@ -254,13 +259,41 @@ fn unseen(input: &Input, container: &Container, old: Option<&ContainerStatus>) -
     status
 }
 
+/// Whether all containers are being removed to start over, or were and this has not been told yet.
+fn starts_over(input: &Input) -> bool {
+    let told = input.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let mut told = told.into_iter().flatten().filter(|condition| condition.status == "True");
+    told.any(|condition| condition.type_ == RESTARTING) || reset::is_due(input.pod, input.observed)
+}
+
+/// A container that was removed so that all start over; its restart is counted once.
+fn removed_to_start_over(status: ContainerStatus, old: &ContainerStatus) -> ContainerStatus {
+    if old.state.as_ref().is_some_and(|state| state.waiting.is_some()) {
+        return ContainerStatus { ready: false, started: Some(false), ..old.clone() };
+    }
+    let end = ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some(reset::REASON.to_owned()),
+        message: Some(reset::MESSAGE.to_owned()),
+        ..Default::default()
+    };
+    ContainerStatus {
+        restart_count: old.restart_count + 1,
+        container_id: old.container_id.clone(),
+        image_id: old.image_id.clone(),
+        state: Some(waiting(reset::REASON, reset::MESSAGE)),
+        last_state: Some(ContainerState { terminated: Some(end), ..Default::default() }),
+        ..status
+    }
+}
+
 /// A container that should run and cannot is waiting, whatever it was before.
 fn wait_if_failed(input: &Input, kind: Kind, container: &Container, status: &mut ContainerStatus) {
     let Some((reason, message)) = input.failures.get(&container.name).filter(|_| !input.ending) else {
         return;
     };
     let state = status.state.clone().unwrap_or_default();
-    let policy = spec::restart_policy(input.pod, kind, container);
+    let policy = policy::of(input.pod, kind, container);
     if state.running.is_some() || state.terminated.as_ref().is_some_and(|end| !policy.after(end.exit_code)) {
         return;
     }
@@ -303,18 +336,22 @@ fn final_phase(
 enum Stand {
     Waiting,
     Running,
-    /// It ended, with this code.
-    Ended(i32),
+    /// It ended, with this code, and is started again or not.
+    Ended(i32, bool),
 }
 
-fn stand(status: Option<&ContainerStatus>) -> Stand {
+fn stand(status: Option<&ContainerStatus>, policy: Policy) -> Stand {
+    let ended = |end: &ContainerStateTerminated| {
+        let removed = end.reason.as_deref() == Some(reset::REASON);
+        Stand::Ended(end.exit_code, removed || policy.after(end.exit_code))
+    };
     let state = status.and_then(|status| status.state.as_ref());
     let last =
         status.and_then(|status| status.last_state.as_ref()).and_then(|state| state.terminated.as_ref());
     match state {
         Some(state) if state.running.is_some() => Stand::Running,
-        Some(ContainerState { terminated: Some(end), .. }) => Stand::Ended(end.exit_code),
-        _ => last.map_or(Stand::Waiting, |end| Stand::Ended(end.exit_code)),
+        Some(ContainerState { terminated: Some(end), .. }) => ended(end),
+        _ => last.map_or(Stand::Waiting, ended),
     }
 }
 
@@ -327,27 +364,27 @@ fn phase(input: &Input, init: &[ContainerStatus], main: &[ContainerStatus]) -> &
     let mut running = 0;
     for container in spec::init_containers(pod) {
         let status = find(init, &container.name).map(|at| &init[at]);
-        let policy = spec::restart_policy(pod, Kind::Init, container);
-        match (stand(status), spec::is_sidecar(container)) {
+        let policy = policy::of(pod, Kind::Init, container);
+        match (stand(status, policy), spec::is_sidecar(container)) {
             (Stand::Running, true) => {
                 running += 1;
                 pending |= !initialized && status.is_none_or(|status| status.started != Some(true));
             }
             (Stand::Waiting, _) | (Stand::Running, false) => pending |= !initialized,
-            (Stand::Ended(code), false) if code != 0 && !policy.after(code) => return "Failed",
-            (Stand::Ended(code), false) if code != 0 => pending |= !initialized,
-            (Stand::Ended(_), _) => {}
+            (Stand::Ended(code, false), false) if code != 0 => return "Failed",
+            (Stand::Ended(..), _) => {}
         }
     }
     let (mut stopped, mut succeeded, mut final_stops, mut waits) = (0, 0, 0, 0);
     for container in containers {
-        match stand(find(main, &container.name).map(|at| &main[at])) {
+        let policy = policy::of(pod, Kind::Main, container);
+        match stand(find(main, &container.name).map(|at| &main[at]), policy) {
             Stand::Running => running += 1,
             Stand::Waiting => waits += 1,
-            Stand::Ended(code) => {
+            Stand::Ended(code, again) => {
                 stopped += 1;
                 succeeded += usize::from(code == 0);
-                final_stops += usize::from(!spec::restart_policy(pod, Kind::Main, container).after(code));
+                final_stops += usize::from(!again);
             }
         }
     }
@@ -360,6 +397,9 @@ fn phase(input: &Input, init: &[ContainerStatus], main: &[ContainerStatus]) -> &
         () => "Failed",
     }
 }
+
+/// KEP-5532's condition.
+const RESTARTING: &str = "AllContainersRestarting";
 
 /// A condition's status, reason and message.
 type Finding = (bool, &'static str, String);
@@ -376,15 +416,28 @@ fn conditions(
         (input.observed.sandbox().is_some_and(|s| !s.ips.is_empty() || s.host_network), "", String::new());
     let found = [
         ("PodReadyToStartContainers", sandbox),
-        ("Initialized", initialized(input.pod, phase, init, main)),
+        ("Initialized", initialized((input.pod, old), phase, init, main)),
         ("Ready", ready),
         ("ContainersReady", containers),
         ("PodScheduled", (true, "", String::new())),
     ];
+    let over = policy::may_restart_all(input.pod).then(|| (RESTARTING, restarting(input, phase)));
+    let found: Vec<(&str, Finding)> = found.into_iter().chain(over).collect();
     let mut all: Vec<PodCondition> = old.conditions.clone().unwrap_or_default();
     all.retain(|condition| found.iter().all(|(name, _)| condition.type_ != *name));
-    all.extend(found.map(|(name, finding)| condition(input, old, name, finding)));
+    all.extend(found.into_iter().map(|(name, finding)| condition(input, old, name, finding)));
     all
+}
+
+fn restarting(input: &Input, phase: &str) -> Finding {
+    match phase {
+        "Failed" => (false, "PodFailed", String::new()),
+        "Succeeded" => (false, "PodCompleted", String::new()),
+        _ if reset::is_due(input.pod, input.observed) => {
+            (true, "RestartAllContainersStarted", "container exited with restart policy rule".to_owned())
+        }
+        _ => (false, "", String::new()),
+    }
 }
 
 fn condition(input: &Input, old: &PodStatus, name: &str, (status, reason, message): Finding) -> PodCondition {
@@ -449,7 +502,12 @@ fn ready(pod: &Pod, old: &PodStatus, containers: &Finding) -> Finding {
     }
 }
 
-fn initialized(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Finding {
+fn initialized(
+    (pod, old): (&Pod, &PodStatus),
+    phase: &str,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+) -> Finding {
     if phase == "Succeeded" {
         return (true, "PodCompleted", String::new());
     }
@@ -470,8 +528,12 @@ fn initialized(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[Contain
         !status.is_some_and(done)
     });
     let incomplete: Vec<&str> = incomplete.map(|container| container.name.as_str()).collect();
+    // What was once initialized stays so, also while its containers start over.
+    let was = |condition: &PodCondition| condition.type_ == "Initialized" && condition.status == "True";
     match listed("incomplete", &incomplete) {
-        Some(message) => (false, "ContainersNotInitialized", message),
-        None => (true, "", String::new()),
+        Some(message) if !old.conditions.iter().flatten().any(was) => {
+            (false, "ContainersNotInitialized", message)
+        }
+        _ => (true, "", String::new()),
     }
 }

@@ -289,3 +289,63 @@ fn an_ended_pod_has_succeeded_or_failed() {
         (Some("Failed"), Some("DeadlineExceeded"))
     );
 }
+
+#[test]
+fn rules_come_before_the_policy_of_a_container_and_of_its_pod() {
+    let rules = json!([
+        {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}},
+        {"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [1, 2, 42]}},
+    ]);
+    for (code, again) in [(42, true), (3, true), (0, true), (1, false)] {
+        let pod = pod(json!({"restartPolicy": "Always", "containers": [
+            {"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules},
+        ]}));
+        let seen = observed(vec![record(&pod, "a", Life::Exited, code, 1)]);
+        let plan = planned(&pod, &seen, &Results::default());
+        assert_eq!((plan.finished, started(&plan).len()), (!again, usize::from(again)), "{code}");
+    }
+}
+
+#[test]
+fn one_container_may_make_all_start_over() {
+    let rule = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let mut pod = pod(json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+        "containers": [
+            {"name": "a", "restartPolicy": "Never", "restartPolicyRules": rule},
+            {"name": "b"},
+        ],
+    }));
+    let none = Failures::new();
+    let all = vec![
+        record(&pod, "b", Life::Running, 0, 4),
+        record(&pod, "a", Life::Exited, 42, 3),
+        record(&pod, "s", Life::Running, 0, 2),
+        record(&pod, "i", Life::Exited, 0, 1),
+    ];
+    let running = observed([&[all[0].clone(), record(&pod, "a", Life::Running, 0, 3)], &all[2..]].concat());
+    pod.status = Some(status(&pod, &running, &none, false));
+    assert_eq!(condition(pod.status.as_ref().unwrap(), "AllContainersRestarting"), ("False", ""));
+    // What asked for it goes last.
+    let ids = ["b-4", "s-2", "i-1", "a-3"].map(str::to_owned).to_vec();
+    let plan = planned(&pod, &observed(all.clone()), &Results::default());
+    assert_eq!((plan.actions, plan.finished), (vec![Action::Reset { ids }], false));
+    pod.status = Some(status(&pod, &observed(all), &none, false));
+    let told = pod.status.as_ref().unwrap();
+    assert_eq!(condition(told, "AllContainersRestarting"), ("True", "RestartAllContainersStarted"));
+    pod.status = Some(status(&pod, &observed(vec![]), &none, false));
+    let told = pod.status.as_ref().unwrap();
+    assert_eq!(condition(told, "AllContainersRestarting"), ("False", ""));
+    assert_eq!((condition(told, "Initialized").0, told.phase.as_deref()), ("True", Some("Running")));
+    for status in
+        told.container_statuses.iter().flatten().chain(told.init_container_statuses.iter().flatten())
+    {
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+        let reason = waiting.and_then(|waiting| waiting.reason.as_deref());
+        assert_eq!((status.restart_count, reason), (1, Some("RestartingAllContainers")), "{}", status.name);
+    }
+    let plan = planned(&pod, &observed(vec![]), &Results::default());
+    let start = Action::Start { kind: Kind::Init, name: "i".to_owned(), restarts: 1, after: None };
+    assert_eq!(plan.actions, [start]);
+}

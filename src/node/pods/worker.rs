@@ -1,6 +1,6 @@
 //! One task per pod: looks, decides by the pure plan, acts, reports, and sleeps until something changes.
 
-use super::observe::{Observed, Observer};
+use super::observe::{Life, Observed, Observer};
 use super::plan::{self, Action, View};
 use super::probes::Probes;
 use super::restarts::Restarts;
@@ -396,6 +396,7 @@ impl Worker {
                 }
                 return Ok(false);
             }
+            Action::Reset { ids } => self.start_over(ids).await?,
             Action::Forget { id } => {
                 self.forget_log(id)?;
                 let request = cri::RemoveContainerRequest { container_id: id.clone() };
@@ -408,6 +409,22 @@ impl Worker {
             }
         }
         Ok(true)
+    }
+
+    /// Kills and removes containers for all to start over; their logs stay.
+    async fn start_over(&self, ids: &[String]) -> Result<(), Error> {
+        let ip = self.observed.sandbox().and_then(|sandbox| sandbox.ips.first()).map_or("", String::as_str);
+        for record in ids.iter().filter_map(|id| self.observed.containers.iter().find(|it| it.id == *id)) {
+            if record.life != Life::Exited
+                && let Some((kind, container)) = spec::container(&self.pod, &record.name)
+            {
+                let how = (Duration::ZERO, "killing".to_owned(), ip);
+                stop::container(&self.context, &self.pod, (kind, &container), record, how).await?;
+            }
+            let request = cri::RemoveContainerRequest { container_id: record.id.clone() };
+            self.context.runtime.remove_container(request).await?;
+        }
+        Ok(())
     }
 
     async fn create_sandbox(&mut self, attempt: u32) -> Result<(), Error> {
