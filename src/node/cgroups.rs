@@ -164,6 +164,22 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Raises those of a pod's limits that are below what it gets now, before its containers are changed.
+    pub(crate) fn grow(&self, pod: &Pod) -> Result<(), Error> {
+        let wanted = of_pod(pod);
+        for root in self.hierarchy.roots() {
+            let folder = root.join(self.path(Qos::of(pod), pod.uid()));
+            for (name, value) in self.settings(wanted) {
+                let file = folder.join(name);
+                let now = std::fs::read_to_string(&file).ok();
+                if now.is_some_and(|now| first_number(&now) < first_number(&value)) {
+                    std::fs::write(&file, value).map_err(files::at(&file))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Gives the burstable pods together what each of them asks for, against the guaranteed ones beside
     /// them.
     fn balance(&self, root: &Path) -> Result<(), Error> {
@@ -196,35 +212,32 @@ impl Cgroups {
 
     /// Writes the limits that this hierarchy's controllers know.
     fn set(&self, folder: &Path, resources: Resources) -> Result<(), Error> {
-        let cpu = Cpu::of(resources);
-        let settings = if self.is_unified() {
-            let quota = if cpu.quota_us > 0 {
-                format!("{} {PERIOD_US}", cpu.quota_us)
-            } else {
-                format!("max {PERIOD_US}")
-            };
-            let memory = if resources.memory_limit > 0 {
-                resources.memory_limit.to_string()
-            } else {
-                "max".to_owned()
-            };
-            [("cpu.weight", cpu.weight().to_string()), ("cpu.max", quota), ("memory.max", memory)]
-        } else {
-            let quota = if cpu.quota_us > 0 { cpu.quota_us } else { -1 };
-            let memory = if resources.memory_limit > 0 { resources.memory_limit } else { -1 };
-            [
-                ("cpu.shares", cpu.shares.to_string()),
-                ("cpu.cfs_quota_us", quota.to_string()),
-                ("memory.limit_in_bytes", memory.to_string()),
-            ]
-        };
-        for (name, value) in settings {
+        for (name, value) in self.settings(resources) {
             let file = folder.join(name);
             if file.exists() {
                 std::fs::write(&file, value).map_err(files::at(&file))?;
             }
         }
         Ok(())
+    }
+
+    /// The files and what they say.
+    fn settings(&self, resources: Resources) -> [(&'static str, String); 3] {
+        let cpu = Cpu::of(resources);
+        let limit = |value: i64, none: &str| if value > 0 { value.to_string() } else { none.to_owned() };
+        if self.is_unified() {
+            [
+                ("cpu.weight", cpu.weight().to_string()),
+                ("cpu.max", format!("{} {PERIOD_US}", limit(cpu.quota_us, "max"))),
+                ("memory.max", limit(resources.memory_limit, "max")),
+            ]
+        } else {
+            [
+                ("cpu.shares", cpu.shares.to_string()),
+                ("cpu.cfs_quota_us", limit(cpu.quota_us, "-1")),
+                ("memory.limit_in_bytes", limit(resources.memory_limit, "-1")),
+            ]
+        }
     }
 
     /// Removes what is left of a pod's cgroups, whatever class it had.
@@ -260,6 +273,12 @@ impl Cgroups {
         }
         name.strip_prefix("pod").map(str::to_owned)
     }
+}
+
+/// The number that a limit begins with; none at all is more than any.
+fn first_number(text: &str) -> i64 {
+    let number = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    number.filter(|number| *number >= 0).unwrap_or(i64::MAX)
 }
 
 /// What the whole machine uses.

@@ -60,6 +60,8 @@ pub(crate) struct Machine {
     pub(crate) allocatable: BTreeMap<String, Quantity>,
     /// Names and versions; that of the runtime is not known yet.
     pub(crate) info: NodeSystemInfo,
+    /// The kernel enforces AppArmor's profiles.
+    pub(crate) apparmor: bool,
     /// A hollow node has none: no file is written, nothing runs short.
     is_there: bool,
 }
@@ -75,7 +77,8 @@ impl Machine {
             ));
         }
         let (allocatable, info) = (capacity(config), system_info(&config.version));
-        Ok(Self { addresses, memory: memory("MemTotal"), allocatable, info, is_there: true })
+        let apparmor = containerd::config::Machine::detect().apparmor;
+        Ok(Self { addresses, memory: memory("MemTotal"), allocatable, info, apparmor, is_there: true })
     }
 
     /// What a hollow node says of itself.
@@ -88,6 +91,7 @@ impl Machine {
             memory: crate::amount::whole(&size.memory),
             allocatable: own.into_iter().chain([pods]).collect(),
             info: system_info(&config.version),
+            apparmor: false,
             is_there: false,
         }
     }

@@ -70,7 +70,7 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(cri::LinuxContainerConfig {
-            resources: Some(resources(pod, &from)),
+            resources: Some(resources(pod, container, (from.node_memory, from.unified))),
             security_context: Some(security),
         }),
         envs: from
@@ -98,11 +98,16 @@ fn annotations(pod: &Pod, from: &Ingredients) -> HashMap<String, String> {
     own.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-fn resources(pod: &Pod, from: &Ingredients) -> cri::LinuxContainerResources {
-    let wanted = Resources::of(from.container.resources.as_ref());
+/// What a container gets, on a node with so much memory and cgroups v2 or not.
+pub(crate) fn resources(
+    pod: &Pod,
+    container: &Container,
+    (node_memory, is_unified): (i64, bool),
+) -> cri::LinuxContainerResources {
+    let wanted = Resources::of(container.resources.as_ref());
     let cpu = cgroups::Cpu::of(wanted);
     let mut unified = HashMap::new();
-    if from.unified {
+    if is_unified {
         // A container that runs out of memory dies whole, not in parts.
         unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
@@ -111,7 +116,7 @@ fn resources(pod: &Pod, from: &Ingredients) -> cri::LinuxContainerResources {
         cpu_quota: cpu.quota_us,
         cpu_shares: cpu.shares,
         memory_limit_in_bytes: wanted.memory_limit,
-        oom_score_adj: oom_score(Qos::of(pod), wanted.memory_request, from.node_memory),
+        oom_score_adj: oom_score(Qos::of(pod), wanted.memory_request, node_memory),
         unified,
         memory_swap_limit_in_bytes: 0,
     }

@@ -3,7 +3,7 @@
 
 use super::state::State;
 use super::worker::{Turn, Worker};
-use super::{sandbox, spec, stop};
+use super::{Pods, sandbox, spec, stop};
 use crate::{Error, files, volumes};
 use api::Object;
 use api::core::Pod;
@@ -43,7 +43,11 @@ impl Worker {
         self.report().await?;
         volumes::take_down(&self.context, self.pod.uid())?;
         self.context.cgroups.remove(self.pod.uid())?;
+        self.pods.give_back(self.pod.uid());
         if !self.exists {
+            if self.is_static() {
+                self.drop_mirror().await?;
+            }
             self.state = State::Finished;
             return Ok(Turn::Again);
         }
@@ -75,6 +79,7 @@ impl Worker {
         let root = &self.context.config.log_dir;
         let folder = sandbox::log_folder(root, self.pod.namespace(), self.pod.name(), self.pod.uid());
         self.forget_links(&folder)?;
+        Pods::forget_checkpoint(&self.context, self.pod.uid());
         files::remove_folder(&folder)?;
         Ok(Turn::Done)
     }

@@ -3,10 +3,11 @@
 use super::observe::{Container as Record, Life, Observed};
 use super::policy;
 use super::probes::Results;
-use super::reset;
 use super::restarts::Restarts;
 use super::spec::{self, Kind};
-use api::core::{Container, ContainerStatus, Pod};
+use super::{reset, resize};
+use crate::checkpoint::Resources;
+use api::core::{Container, ContainerStatus, Pod, ResourceRequirements};
 use jiff::Timestamp;
 
 /// Why a container is stopped while its pod goes on.
@@ -16,6 +17,8 @@ pub(crate) enum Why {
     Liveness,
     Startup,
     Unknown,
+    /// It was given resources that it can only be started with.
+    Resize,
 }
 
 /// One thing to do.
@@ -29,6 +32,8 @@ pub(crate) enum Action {
     Stop { kind: Kind, name: String, id: String, why: Why, message: String },
     /// A container waits in CrashLoopBackOff.
     BackOff { kind: Kind, name: String, message: String },
+    /// Give running containers the resources that they lack or have too much of.
+    Resize,
     /// Kill and remove these containers, in this order: all start over.
     Reset { ids: Vec<String> },
     /// Remove a dead container that nobody asks about any more.
@@ -43,7 +48,16 @@ pub(crate) struct View<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) probes: &'a Results,
     pub(crate) restarts: &'a Restarts,
+    /// What containers have that were given something else.
+    pub(crate) lagging: &'a Resources,
     pub(crate) now: Timestamp,
+}
+
+impl View<'_> {
+    fn needs_restart(&self, container: &Container) -> bool {
+        let has = self.lagging.get(&container.name);
+        has.is_some_and(|has| resize::change(container, has) == resize::Change::Restart)
+    }
 }
 
 /// The decision.
@@ -78,8 +92,19 @@ pub(crate) fn plan(view: &View) -> Plan {
         Init::Failed => plan.finished = true,
         Init::Going => {}
     }
+    plan_resize(view, &mut plan);
     plan_forgetting(view, &mut plan);
     plan
+}
+
+/// Changes what can be changed while it runs; what needs a restart is stopped with those that are unwell.
+fn plan_resize(view: &View, plan: &mut Plan) {
+    let in_place = |(name, has): (&String, &ResourceRequirements)| {
+        !resize::awaits_restart(view.pod, view.observed, (name, has))
+    };
+    if !plan.finished && view.lagging.iter().any(in_place) {
+        plan.actions.push(Action::Resize);
+    }
 }
 
 /// There is no sandbox: make one, unless all is done.
@@ -243,11 +268,13 @@ impl Plan {
             (Why::Liveness, "failed liveness probe")
         } else if view.probes.startup_failed(&record.id) {
             (Why::Startup, "failed startup probe")
+        } else if view.needs_restart(container) {
+            (Why::Resize, "resize requires restart")
         } else {
             return false;
         };
         let again = why == Why::Changed || !policy::of(view.pod, kind, container).is_never();
-        let suffix = if again { ", will be restarted" } else { "" };
+        let suffix = if again && why != Why::Resize { ", will be restarted" } else { "" };
         self.actions.push(Action::Stop {
             kind,
             name: name.clone(),
@@ -266,13 +293,15 @@ fn lost_restarts(pod: &Pod, name: &str) -> u32 {
     let main = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     let init = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
     let reported = main.iter().chain(init).find(|status| status.name == name);
-    let ran = reported.filter(|status| status.container_id.as_deref().is_some_and(|id| !id.is_empty()));
+    let ran = |status: &ContainerStatus| status.container_id.as_deref().is_some_and(|id| !id.is_empty());
     // The count of what was removed to start over has been raised when that was told.
     let counted = |status: &ContainerStatus| {
         let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
         waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some(reset::REASON))
     };
-    ran.map_or(0, |status| status.restart_count.max(0).cast_unsigned() + u32::from(!counted(status)))
+    reported.map_or(0, |status| {
+        status.restart_count.max(0).cast_unsigned() + u32::from(ran(status) && !counted(status))
+    })
 }
 
 /// The key of a container's restarts: a changed container starts anew.

@@ -97,6 +97,12 @@ pub(crate) fn grace_s(pod: &Pod) -> i64 {
     asked.or(spec(pod).termination_grace_period_seconds).unwrap_or(30).max(0)
 }
 
+/// Whether the pod has reached its last phase.
+pub(crate) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 /// Whether the pod shares the host's network.
 pub(crate) fn host_network(pod: &Pod) -> bool {
     spec(pod).host_network.unwrap_or(false)

@@ -6,7 +6,9 @@ use super::policy::{self, Policy};
 use super::probes::Results;
 use super::reset;
 use super::spec::{self, Kind};
+use super::worker::Pending;
 use crate::amount::Qos;
+use crate::checkpoint::Resources;
 use api::core::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
     ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus,
@@ -21,11 +23,39 @@ use std::net::IpAddr;
 /// Why a container could not be started, by name: the waiting reason and message.
 pub(crate) type Failures = HashMap<String, (String, String)>;
 
-/// A phase that was decided elsewhere, with `status.reason` and `status.message`.
+/// An end that was decided elsewhere, with `status.reason` and `status.message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) reason: String,
     pub(crate) message: String,
+    /// What the condition DisruptionTarget says, where the node's state is why.
+    pub(crate) disruption: Option<String>,
+    /// In place of the grace that the pod asks for.
+    pub(crate) grace_s: Option<i64>,
+    /// The pod was never taken: nothing is said of its containers.
+    pub(crate) rejected: bool,
+}
+
+impl Verdict {
+    pub(crate) fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            message: message.into(),
+            disruption: None,
+            grace_s: None,
+            rejected: false,
+        }
+    }
+
+    /// The node does not take the pod.
+    pub(crate) fn rejection(reason: String, why: &str) -> Self {
+        Self { rejected: true, ..Self::new(reason, format!("Pod was rejected: {why}")) }
+    }
+
+    /// It is the node's doing (KEP-3329).
+    pub(crate) fn disrupting(self, message: &str) -> Self {
+        Self { disruption: Some(message.to_owned()), ..self }
+    }
 }
 
 /// Everything a status is made from.
@@ -36,6 +66,10 @@ pub(crate) struct Input<'a> {
     pub(crate) failures: &'a Failures,
     /// The pod failed as a whole, as by its deadline.
     pub(crate) verdict: Option<&'a Verdict>,
+    /// What containers have that were given something else.
+    pub(crate) lagging: &'a Resources,
+    /// Why more or less is not given yet, and why what was given is not there yet.
+    pub(crate) resize: (&'a Option<Pending>, Option<&'a str>),
     /// Nothing of it will be started again.
     pub(crate) ending: bool,
     pub(crate) host_ips: &'a [IpAddr],
@@ -105,6 +139,9 @@ fn statuses(
     containers: &[Container],
     old: Option<&[ContainerStatus]>,
 ) -> Vec<ContainerStatus> {
+    if input.verdict.is_some_and(|verdict| verdict.rejected) {
+        return Vec::new();
+    }
     let find = |name: &str| old.unwrap_or_default().iter().find(|status| status.name == name);
     let mut statuses: Vec<ContainerStatus> =
         containers.iter().map(|container| status(input, kind, container, find(&container.name))).collect();
@@ -169,7 +206,7 @@ fn of_record(input: &Input, container: &Container, record: &Record) -> Container
         ready,
         started: Some(started),
         state: Some(state(record)),
-        resources: container.resources.clone(),
+        resources: input.lagging.get(&container.name).cloned().or_else(|| container.resources.clone()),
         allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
         user,
         ..Default::default()
@@ -421,12 +458,35 @@ fn conditions(
         ("ContainersReady", containers),
         ("PodScheduled", (true, "", String::new())),
     ];
+    let disruption = input.verdict.and_then(|verdict| verdict.disruption.clone());
+    let disruption = disruption.map(|text| ("DisruptionTarget", (true, "TerminationByKubelet", text)));
     let over = policy::may_restart_all(input.pod).then(|| (RESTARTING, restarting(input, phase)));
-    let found: Vec<(&str, Finding)> = found.into_iter().chain(over).collect();
+    let found: Vec<(&str, Finding)> = found.into_iter().chain(over).chain(disruption).collect();
     let mut all: Vec<PodCondition> = old.conditions.clone().unwrap_or_default();
     all.retain(|condition| found.iter().all(|(name, _)| condition.type_ != *name));
+    all.retain(|condition| !RESIZE.contains(&condition.type_.as_str()));
     all.extend(found.into_iter().map(|(name, finding)| condition(input, old, name, finding)));
+    all.extend(resizing(input, old));
     all
+}
+
+/// KEP-1287's conditions, which are there only while there is something to say.
+pub(crate) const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+fn resizing(input: &Input, old: &PodStatus) -> Vec<PodCondition> {
+    let (pending, error) = input.resize;
+    let [waits, goes_on] = RESIZE;
+    let mut found = Vec::new();
+    if let Some(Pending { message, generation }) = pending {
+        let condition = condition(input, old, waits, (true, "Deferred", message.clone()));
+        found.push(PodCondition { observed_generation: *generation, ..condition });
+    }
+    if !input.lagging.is_empty() && !input.ending {
+        let reason = if error.is_some() { "Error" } else { "" };
+        let finding = (true, reason, error.unwrap_or_default().to_owned());
+        found.push(condition(input, old, goes_on, finding));
+    }
+    found
 }
 
 fn restarting(input: &Input, phase: &str) -> Finding {

@@ -7,6 +7,7 @@ use super::probes::{Outcome, Results};
 use super::restarts::Restarts;
 use super::spec::{self, Kind};
 use super::status::{Failures, Input, Verdict, render};
+use crate::checkpoint::Resources;
 use api::core::{Pod, PodStatus};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -56,7 +57,8 @@ fn observed(containers: Vec<Record>) -> Observed {
 }
 
 fn planned(pod: &Pod, observed: &Observed, probes: &Results) -> Plan {
-    plan(&View { pod, observed, probes, restarts: &Restarts::default(), now: now() })
+    let (restarts, lagging) = (Restarts::default(), Resources::new());
+    plan(&View { pod, observed, probes, restarts: &restarts, lagging: &lagging, now: now() })
 }
 
 /// The names of what is started.
@@ -78,6 +80,8 @@ fn status(pod: &Pod, observed: &Observed, failures: &Failures, ending: bool) -> 
         probes: &probes,
         failures,
         verdict: None,
+        lagging: &Resources::new(),
+        resize: (&None, None),
         ending,
         host_ips: &host_ips,
         now: now(),
@@ -165,8 +169,14 @@ fn a_crashing_container_waits_and_the_plan_says_until_when() {
     restarts.started(&super::plan::key(&spec::spec(&pod).containers[0]), finished, now());
     let observed = observed(vec![ended]);
     let probes = Results::default();
-    let plan =
-        plan(&View { pod: &pod, observed: &observed, probes: &probes, restarts: &restarts, now: now() });
+    let plan = plan(&View {
+        pod: &pod,
+        observed: &observed,
+        probes: &probes,
+        restarts: &restarts,
+        lagging: &Resources::new(),
+        now: now(),
+    });
     let message = "back-off 10s restarting failed container=a pod=p_n(u)".to_owned();
     assert_eq!(
         plan.actions,
@@ -271,7 +281,7 @@ fn an_ended_pod_has_succeeded_or_failed() {
     assert_eq!(phase(0, false), "Succeeded");
     assert_eq!(phase(1, false), "Running");
     assert_eq!(phase(1, true), "Failed");
-    let verdict = Verdict { reason: "DeadlineExceeded".to_owned(), message: "late".to_owned() };
+    let verdict = Verdict::new("DeadlineExceeded", "late");
     let (probes, observed, failures) = (Results::default(), ended(1), Failures::new());
     let input = Input {
         pod: &pod,
@@ -279,6 +289,8 @@ fn an_ended_pod_has_succeeded_or_failed() {
         probes: &probes,
         failures: &failures,
         verdict: Some(&verdict),
+        lagging: &Resources::new(),
+        resize: (&None, None),
         ending: true,
         host_ips: &[],
         now: now(),
