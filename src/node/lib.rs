@@ -12,6 +12,7 @@ mod containerd;
 mod context;
 mod cri;
 mod error;
+mod eviction;
 mod files;
 mod hollow;
 mod logs;
@@ -31,6 +32,7 @@ mod protocols {
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 }
 mod registration;
+mod settings;
 mod spdy;
 mod storage;
 mod streaming;
@@ -39,6 +41,7 @@ mod watch_folder;
 
 pub use config::{Config, Size, Tls};
 pub use error::Error;
+pub use settings::Settings;
 
 use api::core::{Node, Pod};
 use base::{Phase, Restart, Supervisor};
@@ -89,9 +92,9 @@ pub async fn start(
         let (folder, runtime) = (images.clone(), runtime.clone());
         async move { containerd::images::run(&folder, &runtime, shutdown).await }
     });
-    let (runtime, logs) = (context.runtime.clone(), context.config.log_dir.clone());
+    let of = context.clone();
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
-        logs::run_rotation(runtime.clone(), logs.clone(), shutdown)
+        logs::run_rotation(of.clone(), shutdown)
     });
     let pods = start_pods(&context);
     if let Some(tls) = context.config.tls.clone() {
