@@ -3,7 +3,7 @@
 use crate::pods::spec;
 use api::Quantity;
 use api::core::{Container, Pod, ResourceRequirements};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A quantity in thousandths, rounded up. The API server lets only well-formed ones in; anything else
 /// counts 0.
@@ -14,6 +14,21 @@ pub(crate) fn milli(quantity: &Quantity) -> i64 {
 /// A quantity in whole units, rounded up.
 pub(crate) fn whole(quantity: &Quantity) -> i64 {
     api::quantity::parse(&quantity.0).map_or(0, api::quantity::Amount::to_units)
+}
+
+/// Processors as the kernel lists them, `0-3,7`; none if that is no list.
+pub(crate) fn cpus(text: &str) -> Option<BTreeSet<u32>> {
+    let mut all = BTreeSet::new();
+    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.trim().parse::<u32>().ok()?, last.trim().parse::<u32>().ok()?);
+        // The kernel knows of no more than 8192.
+        if first > last || last > 8192 {
+            return None;
+        }
+        all.extend(first..=last);
+    }
+    Some(all)
 }
 
 type List = BTreeMap<String, Quantity>;

@@ -53,6 +53,7 @@ impl Context {
         let recorder = Recorder::new(client.clone(), &supervisor, "kubelet", &config.node_name);
         let services = caches.of::<Service>();
         let cgroups = machine.cgroups(&config);
+        let images = Images::new(config.kubelet());
         Self {
             config,
             client,
@@ -61,7 +62,7 @@ impl Context {
             supervisor,
             runtime,
             cgroups,
-            images: Images::default(),
+            images,
             services,
             machine,
             tokens: Mutex::default(),

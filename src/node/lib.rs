@@ -13,6 +13,7 @@ mod containerd;
 mod context;
 mod cri;
 mod error;
+mod eviction;
 mod files;
 mod hollow;
 mod logs;
@@ -32,6 +33,7 @@ mod protocols {
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 }
 mod registration;
+mod settings;
 mod spdy;
 mod storage;
 mod streaming;
@@ -40,6 +42,7 @@ mod watch_folder;
 
 pub use config::{Complete, Config, Manifests, Size, Tls};
 pub use error::Error;
+pub use settings::Settings;
 
 use api::core::{Node, Pod};
 use base::{Phase, Restart, Supervisor};
@@ -90,9 +93,9 @@ pub async fn start(
         let (folder, runtime) = (images.clone(), runtime.clone());
         async move { containerd::images::run(&folder, &runtime, shutdown).await }
     });
-    let (runtime, logs) = (context.runtime.clone(), context.config.log_dir.clone());
+    let of = context.clone();
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
-        logs::run_rotation(runtime.clone(), logs.clone(), shutdown)
+        logs::run_rotation(of.clone(), shutdown)
     });
     let pods = start_pods(&context, nodes);
     if let Some(tls) = context.config.tls.clone() {

@@ -1,25 +1,24 @@
 //! Container log files: reading them for `kubectl logs`, and keeping them small.
 
+use crate::amount::whole;
 use crate::cri::Runtime;
 use crate::pods::observe::names;
 use crate::pods::{log_path, sandbox};
 use crate::protocols::runtime::v1 as cri;
+use crate::settings::KubeletConfiguration;
 use crate::watch_folder::Changes;
-use crate::{Error, files};
+use crate::{Context, Error, files};
+use api::Quantity;
 use base::{Backoff, Shutdown, clock};
 use jiff::Timestamp;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
-/// A log file is set aside at this size, and this many files are kept (Kubernetes' defaults).
-const FILE_BYTES: u64 = 10 << 20;
-const FILES: usize = 5;
-/// How often sizes are looked at.
-const LOOK: Duration = Duration::from_secs(30);
 /// A line is sent in pieces of at most this size.
 const PIECE_BYTES: usize = 1 << 20;
 /// How much of a file's end is searched at a time for its last lines.
@@ -256,15 +255,16 @@ fn set_aside(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Keeps the logs of running containers small, until asked to stop.
-pub(crate) async fn run_rotation(runtime: Runtime, root: PathBuf, shutdown: Shutdown) -> Result<(), Error> {
+pub(crate) async fn run_rotation(context: Arc<Context>, shutdown: Shutdown) -> Result<(), Error> {
+    let (runtime, limits) = (&context.runtime, Limits::of(context.config.kubelet()));
     loop {
         tokio::select! {
-            () = clock::sleep(LOOK) => {}
+            () = clock::sleep(limits.interval) => {}
             () = shutdown.requested() => return Ok(()),
         }
         for container in runtime.list_containers(cri::ListContainersRequest::default()).await?.containers {
             if container.state() == cri::ContainerState::ContainerRunning
-                && let Err(error) = rotate_if_big(&runtime, &root, &container).await
+                && let Err(error) = rotate_if_big(&context, &limits, &container).await
             {
                 tracing::warn!(container = container.id, %error, "cannot set the log aside");
             }
@@ -272,19 +272,39 @@ pub(crate) async fn run_rotation(runtime: Runtime, root: PathBuf, shutdown: Shut
     }
 }
 
-async fn rotate_if_big(runtime: &Runtime, root: &Path, container: &cri::Container) -> Result<(), Error> {
-    let Some(path) = path_of(root, container) else { return Ok(()) };
-    if std::fs::metadata(&path).is_ok_and(|file| file.len() <= FILE_BYTES) {
+/// How large logs may get, how many files are kept of each, and how often they are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limits {
+    file_bytes: u64,
+    files: usize,
+    interval: Duration,
+}
+
+impl Limits {
+    fn of(kubelet: &KubeletConfiguration) -> Self {
+        let size = whole(&Quantity(kubelet.container_log_max_size.clone()));
+        Self {
+            file_bytes: size.unsigned_abs(),
+            files: usize::try_from(kubelet.container_log_max_files).unwrap_or(usize::MAX),
+            interval: kubelet.container_log_monitor_interval.get(),
+        }
+    }
+}
+
+async fn rotate_if_big(context: &Context, limits: &Limits, container: &cri::Container) -> Result<(), Error> {
+    let Some(path) = path_of(&context.config.log_dir, container) else { return Ok(()) };
+    if std::fs::metadata(&path).is_ok_and(|file| file.len() <= limits.file_bytes) {
         return Ok(());
     }
     let stamp = clock::now().strftime("%Y%m%d-%H%M%S").to_string();
     let aside = PathBuf::from(format!("{}.{stamp}", path.display()));
     std::fs::rename(&path, &aside).map_err(files::at(&path))?;
-    runtime
+    context
+        .runtime
         .reopen_container_log(cri::ReopenContainerLogRequest { container_id: container.id.clone() })
         .await?;
     let old = set_aside(&path);
-    let excess = (old.len() + 1).saturating_sub(FILES);
+    let excess = (old.len() + 1).saturating_sub(limits.files);
     old.iter().take(excess).try_for_each(|path| files::remove(path))
 }
 
@@ -318,6 +338,13 @@ mod tests {
         assert_eq!(rendered(options), "2026-01-01T00:00:02.1Z three\n");
         assert_eq!(rendered(Options { limit_bytes: Some(5), ..Default::default() }), "one\nt");
         assert_eq!(rendered(Options { stream: Some("stderr"), ..Default::default() }), "two\n");
+    }
+
+    #[test]
+    fn limits_are_the_settings() {
+        let limits = Limits::of(&KubeletConfiguration::default());
+        let interval = Duration::from_secs(10);
+        assert_eq!(limits, Limits { file_bytes: 10 << 20, files: 5, interval });
     }
 
     #[test]

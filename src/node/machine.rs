@@ -1,6 +1,7 @@
 //! What the machine is: its size, its names, its pressures.
 
 use crate::cgroups::Cgroups;
+use crate::settings::fits;
 use crate::{Config, Error, Size, containerd};
 use api::Quantity;
 use api::core::NodeSystemInfo;
@@ -75,6 +76,12 @@ impl Machine {
             return Err(Error::Setup(
                 "this machine has no address to be reached at: name one with --node-ip".to_owned(),
             ));
+        }
+        let driver = containerd::config::Machine::detect().systemd_cgroups;
+        let facts = fits::Facts::detect(Cgroups::new("", driver).is_unified(), driver);
+        let misfits = fits::check(config.kubelet(), &facts);
+        if !misfits.is_empty() {
+            return Err(Error::Setup(misfits.join("; ")));
         }
         let (allocatable, info) = (capacity(config), system_info(&config.version));
         let apparmor = containerd::config::Machine::detect().apparmor;

@@ -4,12 +4,13 @@ use crate::containerd::{self, config::Generation};
 use crate::machine::{self, Pressure};
 use crate::pods::status_seconds;
 use crate::protocols::runtime::v1 as cri;
+use crate::settings::KubeletConfiguration;
 use crate::{Config, Context, Error};
 use api::Object;
 use api::coordination::{Lease, LeaseSpec};
 use api::core::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus, NodeSystemInfo,
+    NodeStatus, NodeSystemInfo, Taint,
 };
 use api::meta::{MicroTime, ObjectMeta, OwnerReference};
 use base::{Backoff, Shutdown, clock};
@@ -23,13 +24,8 @@ use tokio::sync::watch;
 
 /// The namespace of the nodes' leases.
 const LEASES: &str = "kube-node-lease";
-/// How long a lease holds, and how often it is renewed.
-const LEASE_S: i32 = 40;
-const RENEW: Duration = Duration::from_secs(10);
-/// A status without a change is written this often all the same.
-const REPORT: SignedDuration = SignedDuration::from_mins(5);
-/// Images in the status, as Kubernetes limits them.
-const IMAGES: usize = 50;
+/// A lease is renewed four times while it holds.
+const RENEWALS: u32 = 4;
 /// Images are listed anew this often.
 const LIST_IMAGES: SignedDuration = SignedDuration::from_mins(1);
 
@@ -51,6 +47,25 @@ pub(crate) fn labels(config: &Config) -> BTreeMap<String, String> {
     own_labels(&config.node_name).into_iter().chain(config.labels.clone()).collect()
 }
 
+/// The specification that the node registers with. A cloud's controllers name the machine and take the taint off.
+fn spec(config: &Config) -> NodeSpec {
+    let external = config.settings.external_cloud;
+    let waiting = external.then(|| Taint {
+        key: "node.cloudprovider.kubernetes.io/uninitialized".to_owned(),
+        value: Some("true".to_owned()),
+        effect: "NoSchedule".to_owned(),
+        ..Default::default()
+    });
+    let taints: Vec<Taint> = config.taints.iter().cloned().chain(waiting).collect();
+    let own = Some(config.kubelet().provider_id.clone()).filter(|id| !id.is_empty());
+    let ours = || (!external).then(|| format!("knarr://{}", config.node_name));
+    NodeSpec {
+        taints: Some(taints).filter(|taints| !taints.is_empty()),
+        provider_id: own.or_else(ours),
+        ..Default::default()
+    }
+}
+
 /// Makes the object. An existing one only gets the labels that every node has: labels and taints of
 /// the configuration are for the first registration, after which they are the administrator's.
 async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> {
@@ -63,11 +78,7 @@ async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> 
             labels: Some(labels),
             ..Default::default()
         },
-        spec: Some(NodeSpec {
-            taints: Some(config.taints.clone()).filter(|taints| !taints.is_empty()),
-            provider_id: Some(format!("knarr://{}", config.node_name)),
-            ..Default::default()
-        }),
+        spec: Some(spec(config)),
         status: Some(status),
     };
     match context.client.create(&wanted).await {
@@ -119,7 +130,9 @@ impl Runtime {
         let Ok(answer) = context.runtime.list_images(cri::ListImagesRequest {}).await else { return };
         let mut images = answer.images;
         images.sort_by_key(|image| std::cmp::Reverse(image.size));
-        images.truncate(IMAGES);
+        // -1 is for all.
+        let most = context.config.kubelet().node_status_max_images;
+        images.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         self.images_at = Some(now);
         self.images = images
             .into_iter()
@@ -220,11 +233,12 @@ pub(crate) async fn run(
     context.recorder.normal(&node, "Starting", "Starting kubelet.".to_owned());
     let mut reporter = Reporter { context: context.clone(), node, runtime, written: None };
     // While it is not ready, it is looked at often: users wait for this.
-    let mut haste = Backoff::new(Duration::from_millis(50), RENEW);
+    let rhythm = Rhythm::of(context.config.kubelet());
+    let mut haste = Backoff::new(Duration::from_millis(50), rhythm.look);
     let mut renewed: Option<clock::Instant> = None;
     loop {
-        if renewed.is_none_or(|at| at.elapsed() >= RENEW) {
-            Box::pin(renew_lease(&context, &reporter.node)).await?;
+        if renewed.is_none_or(|at| at.elapsed() >= rhythm.renew) {
+            Box::pin(renew_lease(&context, &reporter.node, rhythm.lease_s)).await?;
             renewed = Some(clock::instant());
         }
         // Boxed as a worker's turn is: the node only waits for most of the time.
@@ -233,11 +247,30 @@ pub(crate) async fn run(
             tracing::info!(node = context.config.node_name, ready = is_ready, "node");
             haste.reset();
         }
-        let pause = if is_ready { RENEW } else { haste.next_delay() };
+        let pause = if is_ready { rhythm.pause() } else { haste.next_delay() };
         tokio::select! {
             () = clock::sleep(pause) => {}
             () = shutdown.requested() => return Ok(()),
         }
+    }
+}
+
+/// How often the node says that it is there, and how it is.
+struct Rhythm {
+    lease_s: i32,
+    renew: Duration,
+    look: Duration,
+}
+
+impl Rhythm {
+    fn of(kubelet: &KubeletConfiguration) -> Self {
+        let lease_s = i32::try_from(kubelet.node_lease_duration_seconds).unwrap_or(i32::MAX);
+        let renew = Duration::from_secs(u64::from(lease_s.unsigned_abs())) / RENEWALS;
+        Self { lease_s, renew, look: kubelet.node_status_update_frequency.get() }
+    }
+
+    fn pause(&self) -> Duration {
+        self.renew.min(self.look)
     }
 }
 
@@ -257,8 +290,10 @@ impl Reporter {
         let old = self.node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         let status = status(&self.context, &old, &self.runtime, trouble.as_deref());
         let (essence, now) = (essence(&status), clock::now());
+        let report = self.context.config.kubelet().node_status_report_frequency.get();
+        let report = SignedDuration::try_from(report).unwrap_or(SignedDuration::MAX);
         let fresh =
-            |(written, at): &(Value, Timestamp)| *written == essence && now.duration_since(*at) < REPORT;
+            |(written, at): &(Value, Timestamp)| *written == essence && now.duration_since(*at) < report;
         if !self.written.as_ref().is_some_and(fresh) {
             let patch = Patch::Strategic(json!({"status": status}));
             self.node = self.context.client.patch_status("", &self.context.config.node_name, &patch).await?;
@@ -287,11 +322,11 @@ impl Reporter {
 }
 
 /// Renews the node's lease, or makes it.
-async fn renew_lease(context: &Context, node: &Node) -> Result<(), Error> {
+async fn renew_lease(context: &Context, node: &Node, lease_s: i32) -> Result<(), Error> {
     let name = &context.config.node_name;
     let now = MicroTime(clock::now());
     let patch = Patch::Merge(json!({"spec": {
-        "holderIdentity": name, "leaseDurationSeconds": LEASE_S, "renewTime": now,
+        "holderIdentity": name, "leaseDurationSeconds": lease_s, "renewTime": now,
     }}));
     match context.client.patch::<Lease>(LEASES, name, &patch).await {
         Err(error) if error.is_not_found() => {}
@@ -313,7 +348,7 @@ async fn renew_lease(context: &Context, node: &Node) -> Result<(), Error> {
         },
         spec: Some(LeaseSpec {
             holder_identity: Some(name.clone()),
-            lease_duration_seconds: Some(LEASE_S),
+            lease_duration_seconds: Some(lease_s),
             renew_time: Some(now),
             ..Default::default()
         }),

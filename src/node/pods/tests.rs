@@ -57,7 +57,7 @@ fn observed(containers: Vec<Record>) -> Observed {
 }
 
 fn planned(pod: &Pod, observed: &Observed, probes: &Results) -> Plan {
-    let (restarts, lagging) = (Restarts::default(), Resources::new());
+    let (restarts, lagging) = (Restarts::new(std::time::Duration::from_secs(300)), Resources::new());
     plan(&View { pod, observed, probes, restarts: &restarts, lagging: &lagging, now: now() })
 }
 
@@ -165,7 +165,7 @@ fn a_crashing_container_waits_and_the_plan_says_until_when() {
     let pod = pod(json!({"containers": [{"name": "a", "image": "i"}]}));
     let ended = record(&pod, "a", Life::Exited, 1, 98);
     let finished = super::plan::from_ns(ended.finished_ns);
-    let mut restarts = Restarts::default();
+    let mut restarts = Restarts::new(std::time::Duration::from_secs(300));
     restarts.started(&super::plan::key(&spec::spec(&pod).containers[0]), finished, now());
     let observed = observed(vec![ended]);
     let probes = Results::default();

@@ -173,6 +173,7 @@ impl Worker {
     ) -> Self {
         let Wanted { pod, exists, .. } = inbox.wanted.borrow().clone();
         let probes = Probes::new(inbox.wake.clone());
+        let longest = context.config.kubelet().crash_loop_back_off.max_container_restart_period.get();
         Self {
             context,
             pods,
@@ -181,7 +182,7 @@ impl Worker {
             state: State::Syncing,
             observer: Observer::default(),
             observed: Observed::default(),
-            restarts: Restarts::default(),
+            restarts: Restarts::new(longest),
             failures: Failures::new(),
             probes,
             volumes: None,

@@ -120,7 +120,7 @@ impl Runner {
         let abilities = Abilities {
             apparmor: machine.apparmor,
             supplemental_groups_policy: false,
-            unsafe_sysctls: &self.context.config.allowed_unsafe_sysctls,
+            unsafe_sysctls: &self.context.config.kubelet().allowed_unsafe_sysctls,
         };
         View { node, allocatable, others, abilities }
     }
