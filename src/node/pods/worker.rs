@@ -9,6 +9,7 @@ use super::state::{Facts, State};
 use super::status::{self, Failures, Verdict};
 use super::{Pods, report, sandbox, spec, stop};
 use crate::protocols::runtime::v1 as cri;
+use crate::stats::counters;
 use crate::volumes::{self, Volumes};
 use crate::{Context, Error, files};
 use api::Object;
@@ -134,7 +135,10 @@ impl Worker {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
         loop {
             // Boxed, since a turn's state is fifty times a worker's, which waits for most of its life.
-            let until = match Box::pin(self.turn()).await {
+            let begun = clock::instant();
+            let turned = Box::pin(self.turn()).await;
+            counters::POD_WORKER.observe_since(&["sync"], begun);
+            let until = match turned {
                 Ok(Turn::Done) => break,
                 Ok(Turn::Again) => continue,
                 Ok(Turn::Wait(until)) => {
@@ -160,7 +164,7 @@ impl Worker {
             }
         }
         self.pods.forget(self.pod.uid(), &self.inbox);
-        self.context.forget(self.pod.uid());
+        self.context.forget(&self.pod);
     }
 
     async fn turn(&mut self) -> Result<Turn, Error> {
@@ -192,7 +196,9 @@ impl Worker {
     }
 
     pub(super) async fn look(&mut self) -> Result<(), Error> {
+        let asked = clock::instant();
         self.observed = self.observer.observe(&self.context.runtime, self.pod.uid()).await?;
+        counters::POD_RELIST.observe_since(&[], asked);
         self.pods.own(&self.context, self.pod.uid(), &self.observed);
         Ok(())
     }
@@ -317,6 +323,7 @@ impl Worker {
         self.pods.watch_sources(&self.context, &self.pod);
         match volumes::prepare(&self.context, &self.pod).await {
             Ok(volumes) => {
+                self.context.stats.mounted(self.pod.uid(), volumes.paths().clone());
                 self.volumes = Some(volumes);
                 self.mounting.reset();
                 true
@@ -426,11 +433,13 @@ impl Worker {
         let ran = match self.runtime_handler().await {
             Ok(runtime_handler) => {
                 let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler };
+                counters::STARTED_PODS.count(&[]);
                 self.context.runtime.run_pod_sandbox(request).await
             }
             Err(error) => Err(error),
         };
         if let Err(error) = ran {
+            counters::STARTED_PODS_ERRORS.count(&[]);
             let message = format!("Failed to create pod sandbox: {error}");
             self.context.recorder.warning(&*self.pod, "FailedCreatePodSandBox", message);
             return Err(error);
@@ -507,8 +516,13 @@ impl Worker {
         };
         let Some(patch) = report::patch(&self.pod, &status::render(&input)) else { return Ok(()) };
         let patch = Patch::Strategic(patch);
+        let asked = clock::instant();
         match self.context.client.patch_status::<Pod>(self.pod.namespace(), self.pod.name(), &patch).await {
-            Ok(pod) => self.pod = Arc::new(pod),
+            Ok(pod) => {
+                counters::POD_STATUS.observe_since(&[], asked);
+                counters::pod_reported(&self.pod, &pod);
+                self.pod = Arc::new(pod);
+            }
             // It was deleted, or replaced by another of its name: the cache will say so.
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => return Err(error.into()),
