@@ -40,7 +40,7 @@ impl Cpu {
     }
 
     /// The shares that have this weight.
-    fn shares_of(weight: i64) -> i64 {
+    pub(crate) fn shares_of(weight: i64) -> i64 {
         LEAST_SHARES + (weight - 1) * 262_142 / 9999
     }
 }
@@ -100,6 +100,27 @@ impl Cgroups {
     /// Whether there is one unified hierarchy.
     pub(crate) fn is_unified(&self) -> bool {
         matches!(self.hierarchy, Hierarchy::V2(_))
+    }
+
+    /// How they are mounted.
+    pub(crate) fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// The cgroup of a class of pods, within every hierarchy.
+    pub(crate) fn path_of_class(&self, qos: Qos) -> String {
+        format!("/{}", self.class(qos).join("/"))
+    }
+
+    /// The cgroup of a pod, within every hierarchy.
+    pub(crate) fn path_of_pod(&self, pod: &Pod) -> String {
+        format!("/{}", self.path(Qos::of(pod), pod.uid()))
+    }
+
+    /// The cgroup that the runtime made for a container or sandbox of a pod.
+    pub(crate) fn path_of_container(&self, pod: &Pod, id: &str) -> String {
+        let name = if self.systemd { format!("cri-containerd-{id}.scope") } else { id.to_owned() };
+        format!("{}/{name}", self.path_of_pod(pod))
     }
 
     /// The folders of a class, from the top.
@@ -279,35 +300,6 @@ impl Cgroups {
 fn first_number(text: &str) -> i64 {
     let number = text.split_whitespace().next().and_then(|word| word.parse().ok());
     number.filter(|number| *number >= 0).unwrap_or(i64::MAX)
-}
-
-/// What the whole machine uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Usage {
-    pub(crate) cpu_ns: u64,
-    pub(crate) working_set: u64,
-    pub(crate) available: u64,
-}
-
-/// The kernel's clock of CPU time ticks a hundred times a second for programs, whatever it does inside.
-const TICK_NS: u64 = 10_000_000;
-
-/// Reads the machine's use from /proc.
-pub(crate) fn usage_of_machine() -> Usage {
-    let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let stat = text("/proc/stat");
-    let times = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    let times: Vec<u64> = times.filter_map(|word| word.parse().ok()).collect();
-    // user, nice, system, idle, iowait, irq, softirq, steal
-    let busy: u64 =
-        times.iter().enumerate().filter(|(i, _)| ![3, 4].contains(i) && *i < 8).map(|(_, time)| time).sum();
-    let memory = text("/proc/meminfo");
-    let bytes = |name: &str| {
-        let line = memory.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
-    };
-    let available = bytes("MemAvailable:");
-    Usage { cpu_ns: busy * TICK_NS, working_set: bytes("MemTotal:").saturating_sub(available), available }
 }
 
 /// Removes a cgroup with those below it. Files in it are the kernel's and cannot be removed.

@@ -13,6 +13,7 @@ mod kubelet;
 mod main_job;
 mod pods;
 mod proxying;
+mod serving;
 mod soak;
 mod storage;
 mod support;

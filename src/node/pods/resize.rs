@@ -1,10 +1,11 @@
 //! KEP-1287: giving a pod's running containers other resources than they were started with.
 
 use super::container;
+use super::inbox::Pending;
 use super::ledger::Given;
 use super::observe::{Container as Record, Life, Observed};
 use super::spec;
-use super::worker::{Pending, Worker};
+use super::worker::Worker;
 use crate::Error;
 use crate::amount::Resources;
 use crate::checkpoint::{Checkpoint, Resources as Lagging};
