@@ -12,6 +12,7 @@ mod hollow;
 mod main_job;
 mod pods;
 mod proxying;
+mod resources;
 mod soak;
 mod storage;
 mod support;

@@ -11,6 +11,7 @@ pub(crate) mod observe;
 pub(crate) mod plan;
 mod probes;
 mod report;
+mod resources;
 mod restarts;
 pub(crate) mod sandbox;
 pub(crate) mod spec;
