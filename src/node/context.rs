@@ -99,7 +99,7 @@ impl Context {
         Facts {
             pod_ips: pod_ips.to_vec(),
             host_ips: self.machine.addresses.iter().map(IpAddr::to_string).collect(),
-            allocatable: self.machine.allocatable.clone(),
+            allocatable: self.machine.capacity.allocatable.clone(),
         }
     }
 

@@ -6,12 +6,14 @@
 //! [`start`], then `pods::plan`, which decides, and `pods::worker`, which carries out.
 
 mod amount;
+mod capacity;
 mod cgroups;
 mod checkpoint;
 mod config;
 mod containerd;
 mod context;
 mod cri;
+mod enforcement;
 mod error;
 mod eviction;
 mod files;
@@ -83,6 +85,12 @@ pub async fn start(
     let runtime = start_runtime(&config, supervisor).await?;
     let images = config.data_dir.join("agent/images");
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
+    enforcement::protect(context.config.kubelet());
+    enforcement::limit_reserved(&context)?;
+    let of = context.clone();
+    supervisor.run("node allocatable", Phase::Work, Restart::OnFailure, move |shutdown| {
+        enforcement::run(of.clone(), shutdown)
+    });
     let handle = start_registration(&context);
     let nodes = own_node(&context);
     let (of, own) = (context.clone(), nodes.clone());

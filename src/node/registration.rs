@@ -187,14 +187,14 @@ fn conditions(old: &[NodeCondition], pressure: Pressure, trouble: Option<&str>) 
 }
 
 fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: Option<&str>) -> NodeStatus {
-    let capacity = context.machine.allocatable.clone();
+    let own = &context.machine.capacity;
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let internal = context.machine.addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
     let addresses = internal.chain([address("Hostname", context.config.node_name.clone())]).collect();
     NodeStatus {
         addresses: Some(addresses),
-        allocatable: Some(capacity.clone()),
-        capacity: Some(capacity),
+        allocatable: Some(own.allocatable.clone()),
+        capacity: Some(own.capacity.clone()),
         conditions: Some(conditions(old, context.machine.pressure(&context.config), trouble)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: context.config.bind.port().into() }),

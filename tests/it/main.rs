@@ -13,6 +13,7 @@ mod kubelet;
 mod main_job;
 mod pods;
 mod proxying;
+mod resources;
 mod serving;
 mod soak;
 mod storage;

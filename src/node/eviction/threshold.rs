@@ -33,6 +33,14 @@ pub(crate) const SIGNALS: [Signal; 9] = [
     Signal::Pids,
 ];
 
+/// The node's condition that a signal sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pressure {
+    Memory,
+    Disk,
+    Pid,
+}
+
 impl Signal {
     /// Kubernetes' name.
     pub(crate) fn name(self) -> &'static str {
@@ -53,6 +61,25 @@ impl Signal {
         let found = SIGNALS.into_iter().find(|signal| signal.name() == name);
         found.ok_or_else(|| format!("unsupported eviction signal {name}"))
     }
+
+    /// The resource that runs short, as messages name it.
+    pub(crate) fn resource(self) -> &'static str {
+        match self {
+            Self::Memory | Self::AllocatableMemory => "memory",
+            Self::NodeFs | Self::ImageFs | Self::ContainerFs => "ephemeral-storage",
+            Self::NodeFsInodes | Self::ImageFsInodes | Self::ContainerFsInodes => "inodes",
+            Self::Pids => "pids",
+        }
+    }
+
+    /// The condition that it sets.
+    pub(crate) fn pressure(self) -> Pressure {
+        match self {
+            Self::Memory | Self::AllocatableMemory => Pressure::Memory,
+            Self::Pids => Pressure::Pid,
+            _ => Pressure::Disk,
+        }
+    }
 }
 
 /// An amount, or a share of what there is.
@@ -60,6 +87,18 @@ impl Signal {
 pub(crate) enum Amount {
     Units(i64),
     Share(f64),
+}
+
+impl Amount {
+    /// In units, of a whole of `capacity`.
+    #[expect(clippy::cast_possible_truncation, reason = "a share of an i64 is one")]
+    pub(crate) fn of(self, capacity: i64) -> i64 {
+        match self {
+            Self::Units(units) => units,
+            #[expect(clippy::cast_precision_loss, reason = "shares are not exact")]
+            Self::Share(share) => (capacity as f64 * share) as i64,
+        }
+    }
 }
 
 /// One threshold.
@@ -195,6 +234,7 @@ mod tests {
             hard(Signal::NodeFs, Amount::Share(0.1)),
         ];
         assert_eq!(all, Ok(wanted));
+        assert_eq!(Amount::Share(0.05).of(1000), 50);
     }
 
     #[test]

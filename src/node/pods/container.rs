@@ -3,10 +3,9 @@
 use super::env::expand;
 use super::observe::names;
 use super::sandbox::{apparmor, labels, namespaces, seccomp};
-use super::spec;
+use super::{resources, spec};
 use crate::Error;
-use crate::amount::{Qos, Resources};
-use crate::cgroups;
+use crate::cgroups::Rules;
 use crate::protocols::runtime::v1 as cri;
 use api::Object;
 use api::core::{Container, Pod, SecurityContext};
@@ -22,12 +21,11 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) image: &'a cri::Image,
     /// The file that the termination message is written to.
     pub(crate) termination_file: &'a Path,
-    pub(crate) node_memory: i64,
     pub(crate) kubelet_dir: &'a Path,
     /// The container whose process namespace an ephemeral container joins.
     pub(crate) target_id: Option<String>,
-    /// cgroups are v2.
-    pub(crate) unified: bool,
+    /// What holds for all containers of the node.
+    pub(crate) rules: &'a Rules,
 }
 
 /// Where a container's log lies within its pod's folder.
@@ -70,7 +68,7 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(cri::LinuxContainerConfig {
-            resources: Some(resources(pod, container, (from.node_memory, from.unified))),
+            resources: Some(resources::of(pod, from.container, from.rules)),
             security_context: Some(security),
         }),
         envs: from
@@ -96,41 +94,6 @@ fn annotations(pod: &Pod, from: &Ingredients) -> HashMap<String, String> {
         (names::GRACE, spec::grace_s(pod).to_string()),
     ];
     own.map(|(name, value)| (name.to_owned(), value)).into()
-}
-
-/// What a container gets, on a node with so much memory and cgroups v2 or not.
-pub(crate) fn resources(
-    pod: &Pod,
-    container: &Container,
-    (node_memory, is_unified): (i64, bool),
-) -> cri::LinuxContainerResources {
-    let wanted = Resources::of(container.resources.as_ref());
-    let cpu = cgroups::Cpu::of(wanted);
-    let mut unified = HashMap::new();
-    if is_unified {
-        // A container that runs out of memory dies whole, not in parts.
-        unified.insert("memory.oom.group".to_owned(), "1".to_owned());
-    }
-    cri::LinuxContainerResources {
-        cpu_period: cgroups::PERIOD_US,
-        cpu_quota: cpu.quota_us,
-        cpu_shares: cpu.shares,
-        memory_limit_in_bytes: wanted.memory_limit,
-        oom_score_adj: oom_score(Qos::of(pod), wanted.memory_request, node_memory),
-        unified,
-        memory_swap_limit_in_bytes: 0,
-    }
-}
-
-/// Who dies first when the node runs out of memory, by Kubernetes' formula.
-fn oom_score(qos: Qos, request: i64, node_memory: i64) -> i64 {
-    match qos {
-        Qos::Guaranteed => -997,
-        Qos::BestEffort => 1000,
-        Qos::Burstable => (1000
-            - i64::try_from(i128::from(request) * 1000 / i128::from(node_memory.max(1))).unwrap_or(1000))
-        .clamp(3, 999),
-    }
 }
 
 const MASKED: [&str; 12] = [
@@ -238,10 +201,9 @@ mod tests {
             mounts: Vec::new(),
             image,
             termination_file: Path::new("/t"),
-            node_memory: 1 << 30,
             kubelet_dir: Path::new("/k"),
             target_id: None,
-            unified: false,
+            rules: &Rules { period_us: Some(100_000), memory: 1 << 30, ..Default::default() },
         };
         config(&pod, from)
     }

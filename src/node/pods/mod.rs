@@ -22,6 +22,7 @@ mod probes;
 mod report;
 mod reset;
 pub(crate) mod resize;
+mod resources;
 mod restarts;
 pub(crate) mod sandbox;
 pub(crate) mod spec;

@@ -1,11 +1,10 @@
 //! KEP-1287: giving a pod's running containers other resources than they were started with.
 
-use super::container;
 use super::inbox::Pending;
 use super::ledger::Given;
 use super::observe::{Container as Record, Life, Observed};
-use super::spec;
 use super::worker::Worker;
+use super::{resources, spec};
 use crate::Error;
 use crate::amount::Resources;
 use crate::checkpoint::{Checkpoint, Resources as Lagging};
@@ -105,9 +104,7 @@ impl Worker {
         self.check_memory(&running).await?;
         self.context.cgroups.grow(&self.pod)?;
         for (record, container) in running {
-            let unified = self.context.cgroups.is_unified();
-            let resources =
-                container::resources(&self.pod, &container, (self.context.machine.memory, unified));
+            let resources = resources::of(&self.pod, &container, self.context.cgroups.rules());
             let request = cri::UpdateContainerResourcesRequest {
                 container_id: record.id.clone(),
                 linux: Some(resources),

@@ -99,10 +99,9 @@ impl Start<'_> {
             mounts,
             image,
             termination_file: &termination_file,
-            node_memory: self.context.machine.memory,
             kubelet_dir: &self.context.config.kubelet_dir,
             target_id: target.map(|record| record.id.clone()),
-            unified: self.context.cgroups.is_unified(),
+            rules: self.context.cgroups.rules(),
         };
         let config = container::config(self.pod, from)?;
         let parent = self.context.cgroups.parent(self.pod);

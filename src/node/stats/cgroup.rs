@@ -288,7 +288,7 @@ impl Kernel {
             }
             Self::V2(root) => {
                 let folder = root.join(path);
-                let weight = read(&folder, "cpu.weight").trim().parse().ok().map(cgroups::Cpu::shares_of);
+                let weight = read(&folder, "cpu.weight").trim().parse().ok().map(cgroups::shares_of);
                 let most = read(&folder, "cpu.max");
                 let (quota, period) = most.split_once(' ').unwrap_or_default();
                 let shares = weight.and_then(|shares| u64::try_from(shares).ok());

@@ -40,6 +40,16 @@ impl Cluster {
         cluster
     }
 
+    /// A running cluster as [`Cluster::new`] makes it, whose kubelet is told more.
+    pub(crate) fn with_kubelet_args(arguments: &[&str]) -> Self {
+        let mut cluster = Self::prepared(&[]);
+        let flags =
+            arguments.iter().flat_map(|argument| ["--kubelet-arg".to_owned(), (*argument).to_owned()]);
+        cluster.flags.extend(flags);
+        cluster.start();
+        cluster
+    }
+
     /// A control plane without a node.
     pub(crate) fn control_plane() -> Self {
         let mut cluster = Self::prepared(&["--disable-agent"]);

@@ -160,7 +160,7 @@ impl Runner {
     /// What pods may have: of the machine, as it says itself, and of others' resources as the Node says.
     fn allocatable(&self, node: &Node) -> Amounts {
         let told = node.status.as_ref().and_then(|status: &NodeStatus| status.allocatable.as_ref());
-        let own = self.context.machine.allocatable.iter();
+        let own = self.context.machine.capacity.allocatable.iter();
         let all = told.into_iter().flatten().chain(own);
         let parsed = all.filter_map(|(name, text)| Some((name.clone(), api::quantity::parse(&text.0).ok()?)));
         parsed.collect()
