@@ -62,7 +62,6 @@ impl Checkpoint {
     }
 
     /// What is remembered of all pods.
-    #[cfg(test)]
     pub(crate) fn all(config: &Config) -> Vec<Self> {
         let entries = std::fs::read_dir(folder(config)).into_iter().flatten().flatten();
         let files = entries.filter(|entry| entry.path().extension().is_some_and(|it| it == "json"));

@@ -6,6 +6,7 @@ use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::images::Images;
 use crate::pods::spec::{Kind, field_path};
+use crate::reach::Reach;
 use crate::stats::Stats;
 use crate::volumes::token_request;
 use crate::{Config, Error};
@@ -15,9 +16,10 @@ use base::{Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
 use jiff::Timestamp;
 use serde_json::Value;
+use std::any::Any;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A service account token that was asked for, and when to ask again.
 struct Token {
@@ -27,11 +29,13 @@ struct Token {
 }
 
 type TokenKey = (String, String, Option<String>, i64);
+type KnownKey = (String, &'static str, String);
 
 /// Shared by all tasks of the room.
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) client: Client,
+    pub(crate) reach: Reach,
     pub(crate) caches: Caches,
     pub(crate) recorder: Recorder,
     pub(crate) supervisor: Supervisor,
@@ -42,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) machine: Machine,
     pub(crate) stats: Stats,
     tokens: Mutex<HashMap<TokenKey, Token>>,
+    /// What pods refer to, as it was when it was last there: by uid of the pod, kind and name.
+    known: Mutex<HashMap<KnownKey, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Context {
@@ -52,6 +58,8 @@ impl Context {
         runtime: Runtime,
         machine: Machine,
     ) -> Self {
+        let reach = Reach::default();
+        let client = reach.noting(client);
         let recorder = Recorder::new(client.clone(), &supervisor, "kubelet", &config.node_name);
         let services = caches.of::<Service>();
         let cgroups = machine.cgroups(&config);
@@ -59,6 +67,7 @@ impl Context {
         Self {
             config,
             client,
+            reach,
             caches,
             recorder,
             supervisor,
@@ -69,6 +78,7 @@ impl Context {
             machine,
             stats: Stats::default(),
             tokens: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
@@ -103,7 +113,35 @@ impl Context {
         }
     }
 
-    fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<TokenKey, Token>> {
+    /// What a pod refers to, as it was when it was last there while the API server is away.
+    pub(crate) async fn referred<T: Object>(
+        &self,
+        pod: &Pod,
+        (namespace, name): (&str, &str),
+    ) -> Result<Arc<T>, client::Error> {
+        let key = (pod.uid().to_owned(), T::KIND, name.to_owned());
+        match self.client.get::<T>(namespace, name).await {
+            Ok(found) => {
+                let found = Arc::new(found);
+                self.known().insert(key, found.clone());
+                Ok(found)
+            }
+            Err(client::Error::Transport(why)) => {
+                let known = self.known().get(&key).cloned().and_then(|known| known.downcast().ok());
+                known.ok_or(client::Error::Transport(why))
+            }
+            Err(error) => {
+                self.known().remove(&key);
+                Err(error)
+            }
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<KnownKey, Arc<dyn Any + Send + Sync>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, HashMap<TokenKey, Token>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -121,7 +159,16 @@ impl Context {
         }
         let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", pod.namespace());
         let body = token_request(pod, key.2.as_deref(), life_s);
-        let answer = self.client.post_subresource(&path, &body).await?;
+        let answer = match self.client.post_subresource(&path, &body).await {
+            // One that has not expired is better than none.
+            Err(client::Error::Transport(why)) => {
+                let tokens = self.tokens();
+                let valid = tokens.get(&key).filter(|token| clock::now() < token.expires);
+                let valid = valid.map(|token| (token.token.clone(), token.expires));
+                return valid.ok_or(Error::Api(client::Error::Transport(why)));
+            }
+            other => other?,
+        };
         let answer: Value =
             serde_json::from_slice(&answer).map_err(|error| Error::Volume(error.to_string()))?;
         let token = answer["status"]["token"].as_str().unwrap_or_default().to_owned();
@@ -136,6 +183,7 @@ impl Context {
     pub(crate) fn forget(&self, pod: &Pod) {
         let uid = pod.uid();
         self.tokens().retain(|(of, ..), _| of != uid);
+        self.known().retain(|(of, ..), _| of != uid);
         self.images.forget(uid);
         self.stats.forget(uid);
         crate::stats::counters::forget_pod(uid, (pod.namespace(), pod.name()));

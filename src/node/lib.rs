@@ -34,6 +34,7 @@ mod protocols {
     )]
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 }
+mod reach;
 mod registration;
 mod settings;
 mod spdy;
@@ -199,6 +200,14 @@ fn start_pods(context: &Arc<Context>, nodes: client::Cache<Node>) -> pods::Pods 
     let (of, registry) = (context.clone(), pods.clone());
     context.supervisor.run("static pods", Phase::Work, Restart::OnFailure, move |shutdown| {
         pods::manifests::run(of.clone(), registry.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    context.supervisor.run("runtime events", Phase::Work, Restart::OnFailure, move |shutdown| {
+        pods::run_runtime(of.clone(), registry.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    context.supervisor.run("returns of the API server", Phase::Work, Restart::OnFailure, move |shutdown| {
+        pods::run_returns(of.clone(), registry.clone(), shutdown)
     });
     let (of, registry) = (context.clone(), pods.clone());
     context.supervisor.run("pod admission", Phase::Work, Restart::OnFailure, move |shutdown| {

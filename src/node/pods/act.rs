@@ -11,6 +11,7 @@ use crate::stats::counters;
 use crate::volumes::Volumes;
 use crate::{Error, files};
 use api::Object;
+use api::k8s::api::node::v1::RuntimeClass;
 use base::clock;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::atomic::Ordering;
@@ -161,8 +162,8 @@ impl Worker {
             return Err(Error::Container("CreatePodSandboxError", text.to_owned()));
         }
         let Some(name) = &spec::spec(&self.pod).runtime_class_name else { return Ok(String::new()) };
-        let class = self.context.client.get::<api::k8s::api::node::v1::RuntimeClass>("", name).await?;
-        Ok(class.handler)
+        let class = self.context.referred::<RuntimeClass>(&self.pod, ("", name)).await?;
+        Ok(class.handler.clone())
     }
 
     async fn start(&mut self, kind: spec::Kind, name: &str, restarts: u32, after: Option<Timestamp>) {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 /// not in the map.
 #[derive(Default)]
 pub(crate) struct Sources {
-    pub(crate) config_maps: HashMap<String, ConfigMap>,
-    pub(crate) secrets: HashMap<String, Secret>,
+    pub(crate) config_maps: HashMap<String, Arc<ConfigMap>>,
+    pub(crate) secrets: HashMap<String, Arc<Secret>>,
     /// Services whose addresses the pod is told, already chosen.
     pub(crate) services: Vec<Arc<Service>>,
     pub(crate) facts: Facts,
@@ -316,7 +316,7 @@ mod tests {
         }))
         .unwrap();
         let mut sources = Sources { services: vec![Arc::new(service)], ..Default::default() };
-        sources.config_maps.insert("m".to_owned(), config_map);
+        sources.config_maps.insert("m".to_owned(), Arc::new(config_map));
         let list = resolve(&pod, &container, &sources).unwrap();
         assert_eq!(list[..2], [("P_a".into(), "own".into()), ("B".into(), "own-443".into())]);
         assert!(list.contains(&("KUBERNETES_PORT_443_TCP".into(), "tcp://10.43.0.1:443".into())));

@@ -8,6 +8,7 @@ use super::{Pods, Registry};
 use crate::Context;
 use crate::checkpoint::Checkpoint;
 use api::core::Pod;
+use client::Cache;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -98,6 +99,17 @@ impl Pods {
                 return;
             }
             changed.await;
+        }
+    }
+
+    /// Ends what was remembered of pods that the API server has no more.
+    pub(super) fn end_unknown(&self, context: &Arc<Context>, cache: &Cache<Pod>) {
+        let snapshot = cache.snapshot();
+        let known = |pod: &Pod| snapshot.iter().any(|known| super::uid(known) == super::uid(pod));
+        for pod in self.list() {
+            if !super::admission::is_static(&pod) && !known(&pod) {
+                self.tell(context, &pod, false);
+            }
         }
     }
 

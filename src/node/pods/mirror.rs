@@ -1,6 +1,7 @@
 //! The copies in the API of the node's own pods: made, kept equal, removed.
 
 use super::manifests::{HASH, MIRROR};
+use super::reporting::with_status;
 use super::worker::Worker;
 use super::{Pods, report};
 use crate::{Context, Error};
@@ -139,11 +140,12 @@ impl Worker {
 
     /// Keeps the status of a pod of the node, and shows it by its copy.
     pub(super) async fn report_static(&mut self, status: PodStatus) -> Result<(), Error> {
-        let mut own = (*self.pod).clone();
-        own.status = Some(status.clone());
-        self.pod = Arc::new(own);
+        self.pod = with_status(&self.pod, status.clone());
+        if self.context.reach.is_away() {
+            return Ok(());
+        }
         let mirror = self.ensure_mirror().await?;
-        if let Some(patch) = report::patch(&mirror, &status) {
+        if let Some(patch) = report::patch(mirror.uid(), mirror.status.as_ref(), &status) {
             let patch = Patch::Strategic(patch);
             let patched = self.context.client.patch_status::<Pod>(mirror.namespace(), mirror.name(), &patch);
             match patched.await {

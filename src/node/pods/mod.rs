@@ -3,6 +3,8 @@
 
 mod act;
 pub(crate) mod admission;
+#[cfg(test)]
+mod alone_tests;
 pub(crate) mod checks;
 mod conditions;
 mod container;
@@ -20,6 +22,7 @@ pub(crate) mod plan;
 mod policy;
 mod probes;
 mod report;
+mod reporting;
 mod reset;
 pub(crate) mod resize;
 mod resources;
@@ -38,6 +41,7 @@ pub(crate) use admission::runner::run as run_admission;
 pub(crate) use container::log_path;
 pub(crate) use status::seconds as status_seconds;
 
+use crate::checkpoint::Checkpoint;
 use crate::containerd::events::Events;
 use crate::protocols::runtime::v1 as cri;
 use crate::{Context, Error, volumes};
@@ -60,6 +64,9 @@ use worker::Worker;
 
 /// Without an event stream the runtime is asked this often, while pods run.
 const RELIST: Duration = Duration::from_secs(2);
+
+/// How long a start waits for the API server.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many ends are kept for those who do not know yet that they are theirs.
 const UNCLAIMED: usize = 1000;
@@ -266,25 +273,29 @@ pub(crate) async fn run(
     if let Some(manifests) = &context.config.manifests {
         pods.set_static(&context, manifests::read(manifests, &context.config.node_name));
     }
-    cache.synced().await;
+    tokio::select! {
+        () = cache.synced() => {}
+        // Nothing can be asked: what ran before goes on from what is remembered of it.
+        () = clock::sleep(PATIENCE) => {
+            run_remembered(&context, &pods);
+            tokio::select! {
+                () = cache.synced() => {}
+                () = shutdown.requested() => return Ok(()),
+            }
+        }
+    }
+    pods.end_unknown(&context, &cache);
     take_over(&context, &pods, &cache).await?;
-    let (following, registry) = (context.clone(), pods.clone());
     if context.config.manifests.is_none() {
         pods.set_static(&context, Vec::new());
     }
-    let node = context.config.node_name.clone();
-    let mut known: Vec<Arc<Pod>> =
-        cache.snapshot().iter().filter(|pod| is_mine(pod, &node) && !is_mirror(pod)).cloned().collect();
-    known.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|at| at.0));
-    known.iter().for_each(|pod| pods.tell(&context, pod, true));
-    cache.on_change(move |change: &Change<Pod>| {
-        let pod = change.object();
-        if is_mirror(pod) {
-            registry.tell_mirror(&following, pod, change.new.is_some());
-        } else if is_mine(pod, &node) {
-            registry.tell(&following, pod, change.new.is_some());
-        }
-    });
+    follow_api(&context, &pods, &cache);
+    shutdown.requested().await;
+    Ok(())
+}
+
+/// Wakes workers by what the runtime tells, until asked to stop.
+pub(crate) async fn run_runtime(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -> Result<(), Error> {
     loop {
         tokio::select! {
             ended = follow_runtime(&context, &pods) => {
@@ -298,6 +309,47 @@ pub(crate) async fn run(
         pods.all().iter().for_each(|inbox| inbox.runtime_changed());
         tokio::select! {
             () = clock::sleep(RELIST) => {}
+            () = shutdown.requested() => return Ok(()),
+        }
+    }
+}
+
+/// Tells workers what the API server says of their pods: first of all of them, the oldest first.
+fn follow_api(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) {
+    let (following, registry) = (context.clone(), pods.clone());
+    let node = context.config.node_name.clone();
+    let mut known: Vec<Arc<Pod>> =
+        cache.snapshot().iter().filter(|pod| is_mine(pod, &node) && !is_mirror(pod)).cloned().collect();
+    known.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|at| at.0));
+    known.iter().for_each(|pod| pods.tell(context, pod, true));
+    cache.on_change(move |change: &Change<Pod>| {
+        let pod = change.object();
+        if is_mirror(pod) {
+            registry.tell_mirror(&following, pod, change.new.is_some());
+        } else if is_mine(pod, &node) {
+            registry.tell(&following, pod, change.new.is_some());
+        }
+    });
+}
+
+/// Runs the pods that were taken before, while there is no API server to ask about them.
+fn run_remembered(context: &Arc<Context>, pods: &Pods) {
+    let known = Checkpoint::all(&context.config);
+    tracing::warn!(
+        pods = known.len(),
+        "the API server does not answer; running the pods that are remembered"
+    );
+    let own = |pod: &Pod| is_mine(pod, &context.config.node_name) && !admission::is_static(pod);
+    for pod in known.into_iter().map(|kept| Arc::new(kept.pod)).filter(|pod| own(pod)) {
+        pods.tell(context, &pod, true);
+    }
+}
+
+/// Wakes all workers whenever the API server is back: they have to tell what happened meanwhile.
+pub(crate) async fn run_returns(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -> Result<(), Error> {
+    loop {
+        tokio::select! {
+            () = context.reach.back() => pods.all().iter().for_each(|inbox| inbox.wake.notify_one()),
             () = shutdown.requested() => return Ok(()),
         }
     }

@@ -128,14 +128,14 @@ impl Start<'_> {
             ..Default::default()
         };
         for name in config_maps {
-            match self.context.client.get::<ConfigMap>(self.pod.namespace(), &name).await {
+            match self.context.referred::<ConfigMap>(self.pod, (self.pod.namespace(), &name)).await {
                 Ok(found) => drop(sources.config_maps.insert(name, found)),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(Error::Container("CreateContainerConfigError", error.to_string())),
             }
         }
         for name in secrets {
-            match self.context.client.get::<Secret>(self.pod.namespace(), &name).await {
+            match self.context.referred::<Secret>(self.pod, (self.pod.namespace(), &name)).await {
                 Ok(found) => drop(sources.secrets.insert(name, found)),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(Error::Container("CreateContainerConfigError", error.to_string())),

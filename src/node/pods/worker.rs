@@ -5,19 +5,19 @@ use super::inbox::{Inbox, Wanted};
 use super::observe::{Observed, Observer};
 use super::plan::{self, Action, View};
 use super::probes::Probes;
+use super::reporting::Essence;
 use super::restarts::Restarts;
 use super::state::{Facts, State};
-use super::status::{self, Failures, Verdict};
-use super::{Pods, report, spec};
+use super::status::{Failures, Verdict};
+use super::{Pods, spec};
 use crate::checkpoint::{Checkpoint, Resources};
 use crate::protocols::runtime::v1 as cri;
 use crate::stats::counters;
 use crate::volumes::{self, Volumes};
 use crate::{Context, Error};
 use api::Object;
-use api::core::Pod;
+use api::core::{Pod, PodStatus};
 use base::{Backoff, clock};
-use client::Patch;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -68,6 +68,10 @@ pub(crate) struct Worker {
     /// What running containers have that were given something else.
     pub(super) lagging: Resources,
     pub(super) resize_error: Option<String>,
+    /// The status that the API server has, where it could not be told of a later one.
+    pub(super) untold: Option<PodStatus>,
+    /// What of the status is in the pod's checkpoint.
+    pub(super) remembered: Option<Essence>,
 }
 
 impl Worker {
@@ -99,6 +103,8 @@ impl Worker {
             admission,
             lagging: Resources::new(),
             resize_error: None,
+            untold: None,
+            remembered: None,
             inbox,
         }
     }
@@ -184,14 +190,11 @@ impl Worker {
             self.verdict = wanted.verdict;
         }
         // A pod of the node itself never changes, and its status is nowhere else.
-        if !self.is_static() && wanted.pod.revision() >= self.pod.revision() {
+        let newer = wanted.pod.revision() > self.pod.revision();
+        let same = wanted.pod.revision() == self.pod.revision() && self.untold.is_none();
+        if !self.is_static() && (newer || same) {
             self.adopt(wanted.pod);
         }
-    }
-
-    fn adopt(&mut self, pod: Arc<Pod>) {
-        self.take_given(&pod);
-        self.pod = pod;
     }
 
     pub(super) fn retry_later(&mut self) {
@@ -341,44 +344,6 @@ impl Worker {
                 self.volumes.is_some()
             }
         }
-    }
-
-    /// Patches the status if it changed.
-    pub(super) async fn report(&mut self) -> Result<(), Error> {
-        if !self.exists {
-            return Ok(());
-        }
-        let results = self.probes.results();
-        let input = status::Input {
-            pod: &self.pod,
-            observed: &self.observed,
-            probes: &results,
-            failures: &self.failures,
-            verdict: self.verdict.as_ref(),
-            lagging: &self.lagging,
-            resize: (&self.inbox.wanted.borrow().pending.clone(), self.resize_error.as_deref()),
-            ending: self.state != State::Syncing,
-            host_ips: &self.context.machine.addresses,
-            now: clock::now(),
-        };
-        let status = status::render(&input);
-        if self.is_static() {
-            return self.report_static(status).await;
-        }
-        let Some(patch) = report::patch(&self.pod, &status) else { return Ok(()) };
-        let patch = Patch::Strategic(patch);
-        let asked = clock::instant();
-        match self.context.client.patch_status::<Pod>(self.pod.namespace(), self.pod.name(), &patch).await {
-            Ok(pod) => {
-                counters::POD_STATUS.observe_since(&[], asked);
-                counters::pod_reported(&self.pod, &pod);
-                self.adopt(self.pods.given(pod));
-            }
-            // It was deleted, or replaced by another of its name: the cache will say so.
-            Err(error) if error.is_not_found() || error.is_conflict() => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
     }
 }
 
