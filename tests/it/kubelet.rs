@@ -33,6 +33,7 @@ fn nodes_decide_by_themselves() {
     a_critical_pod_is_let_in_before_others(&cluster);
     pods_get_other_resources_while_they_run(&cluster);
     containers_are_started_again_by_rules(&cluster);
+    a_container_is_stopped_with_its_own_signal(&cluster);
     pods_of_the_node_itself(&mut cluster);
 }
 
@@ -180,6 +181,22 @@ fn containers_are_started_again_by_rules(cluster: &Cluster) {
     assert_eq!(reason(&pod, "AllContainersRestarting").as_deref(), Some(""), "{pod:#}");
     let log = cluster.try_kubectl(&["exec", "all-over", "-c", "beside", "--", "cat", "/state/log"]);
     assert_eq!(log.ok(), "init\ninit\n");
+}
+
+fn a_container_is_stopped_with_its_own_signal(cluster: &Cluster) {
+    let script =
+        "trap 'echo usr1; exit 0' USR1; trap 'echo term; exit 1' TERM; while true; do sleep 0.1; done";
+    let container = json!({"command": ["sh", "-c", script], "lifecycle": {"stopSignal": "SIGUSR1"}});
+    let spec = json!({"os": {"name": "linux"}, "terminationGracePeriodSeconds": 20, "container": container});
+    cluster.apply(&sleeper("signalled", &spec));
+    cluster.pod_ready("signalled");
+    let status = &cluster.json("pod signalled")["status"]["containerStatuses"][0];
+    assert_eq!(status["stopSignal"], "SIGUSR1");
+    let log = cluster.kubectl_background("signalled.log", "logs -f signalled");
+    cluster.kubectl("delete pod signalled");
+    let said = fs::read_to_string(cluster.sandbox.folder.join("signalled.log")).unwrap();
+    drop(log);
+    assert_eq!(said, "usr1\n");
 }
 
 const MANIFEST: &str = r#"

@@ -3,7 +3,7 @@
 use super::env::expand;
 use super::observe::names;
 use super::sandbox::{apparmor, labels, namespaces, seccomp};
-use super::{resources, spec};
+use super::{resources, signals, spec};
 use crate::Error;
 use crate::cgroups::Rules;
 use crate::protocols::runtime::v1 as cri;
@@ -77,6 +77,7 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
             .map(|(key, value)| cri::KeyValue { key, value: value.into_bytes() })
             .collect(),
         mounts: from.mounts,
+        stop_signal: spec::stop_signal(container).map_or(0, signals::to_cri),
         devices: Vec::new(),
         labels: all_labels,
     })

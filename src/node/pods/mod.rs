@@ -28,6 +28,7 @@ pub(crate) mod resize;
 mod resources;
 mod restarts;
 pub(crate) mod sandbox;
+pub(crate) mod signals;
 pub(crate) mod spec;
 mod start;
 mod state;

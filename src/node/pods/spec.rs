@@ -67,6 +67,11 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
+/// The signal that a container wants to be stopped with; none for its image's.
+pub(crate) fn stop_signal(container: &Container) -> Option<&str> {
+    container.lifecycle.as_ref()?.stop_signal.as_deref()
+}
+
 /// `name_namespace(uid)`, as messages name a pod.
 pub(crate) fn described(pod: &Pod) -> String {
     format!("{}_{}({})", pod.name(), pod.namespace(), pod.uid())

@@ -209,6 +209,7 @@ fn of_record(input: &Input, container: &Container, record: &Record) -> Container
         resources: input.lagging.get(&container.name).cloned().or_else(|| container.resources.clone()),
         allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
         user,
+        stop_signal: record.stop_signal.clone().or_else(|| spec::stop_signal(container).map(str::to_owned)),
         ..Default::default()
     }
 }

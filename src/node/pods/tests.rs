@@ -41,6 +41,7 @@ fn record(pod: &Pod, name: &str, life: Life, exit_code: i32, at: i64) -> Record 
         image: String::new(),
         image_id: String::new(),
         log_path: String::new(),
+        stop_signal: None,
         user: None,
     }
 }
