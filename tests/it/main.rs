@@ -11,6 +11,7 @@ mod extending;
 mod hollow;
 mod kubelet;
 mod main_job;
+mod node;
 mod pods;
 mod proxying;
 mod resources;

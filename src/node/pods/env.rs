@@ -214,6 +214,11 @@ pub(crate) fn resource_value(
 
 /// Replaces `$(NAME)` by the value of a known variable; `$$` is a dollar.
 pub(crate) fn expand(text: &str, known: &HashMap<String, String>) -> String {
+    expand_by(text, |name| known.get(name).map(String::as_str))
+}
+
+/// The same with the values asked for by name.
+pub(crate) fn expand_by<'a>(text: &str, mut value_of: impl FnMut(&str) -> Option<&'a str>) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -223,7 +228,7 @@ pub(crate) fn expand(text: &str, known: &HashMap<String, String>) -> String {
             result.push('$');
             rest = escaped;
         } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
-            match known.get(name) {
+            match value_of(name) {
                 Some(value) => result.push_str(value),
                 None => result.push_str(&rest[at..at + name.len() + 3]),
             }

@@ -133,15 +133,17 @@ async fn stream(
     if !websocket::is_asked(request.headers()) {
         return pass_on(service, url, request).await;
     }
-    let Some(answer) = websocket::accept(request.headers(), &[channels::V5, channels::V4]) else {
+    let ours = channels::DIALECTS.map(|dialect| dialect.protocol);
+    let Some(answer) = websocket::accept(request.headers(), &ours) else {
         return Err((StatusCode::BAD_REQUEST, "no known subprotocol of WebSocket was offered".to_owned()));
     };
     let (backend, _) = connect(url, spdy_headers(channels::V4)).await?;
-    let closable = answer.protocol == channels::V5;
+    let spoken = channels::DIALECTS.into_iter().find(|dialect| dialect.protocol == answer.protocol);
+    let dialect = spoken.ok_or_else(|| unavailable("a dialect that was not offered"))?;
     service.context.supervisor.detached("terminal", Phase::Front, async move {
         if let Ok(upgraded) = hyper::upgrade::on(request).await
             && let Err(error) =
-                channels::translate(TokioIo::new(upgraded), TokioIo::new(backend), streams, closable).await
+                channels::translate(TokioIo::new(upgraded), TokioIo::new(backend), streams, dialect).await
         {
             tracing::debug!(%error, "terminal");
         }

@@ -4,6 +4,7 @@ mod atomic;
 mod claims;
 mod payload;
 
+use crate::pods::env::expand_by;
 use crate::pods::spec;
 use crate::protocols::runtime::v1 as cri;
 use crate::{Context, Error, files};
@@ -14,7 +15,7 @@ use api::core::{
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Gid, chown};
 use payload::Freshness;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -343,18 +344,57 @@ fn absolute(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
 }
 
+/// The path within a volume that a mount asks for, with its variables replaced; none for the whole volume.
 fn sub_path(mount: &VolumeMount, environment: &HashMap<String, String>) -> Result<Option<String>, Error> {
-    let given = mount.sub_path.clone().filter(|path| !path.is_empty());
-    let Some(expression) = mount.sub_path_expr.as_deref().filter(|path| !path.is_empty()) else {
-        return Ok(given);
-    };
-    let expanded = crate::pods::env::expand(expression, environment);
-    if expanded.contains("$(") {
-        let what = format!(
-            "failed to expand subPath for volumeMount {:?}: variable not found in {expression}",
-            mount.name
-        );
-        return Err(Error::Container("CreateContainerConfigError", what));
+    let refused = |what: String| Err(Error::Container("CreateContainerConfigError", what));
+    let mut path = mount.sub_path.clone().unwrap_or_default();
+    if let Some(expression) = mount.sub_path_expr.as_deref().filter(|expression| !expression.is_empty()) {
+        let mut missing = BTreeSet::new();
+        path = expand_by(expression, |name| {
+            let value = environment.get(name).filter(|value| !value.is_empty());
+            if value.is_none() {
+                missing.insert(name.to_owned());
+            }
+            value.map(String::as_str)
+        });
+        if !missing.is_empty() {
+            let names: Vec<String> = missing.into_iter().collect();
+            return refused(format!("missing value for {}", names.join(", ")));
+        }
     }
-    Ok(Some(expanded))
+    if path.starts_with('/') {
+        return refused(format!("error SubPath `{path}` must not be an absolute path"));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return refused(format!("unable to provision SubPath `{path}`: must not contain '..'"));
+    }
+    Ok(Some(path).filter(|path| !path.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn paths_within_volumes_name_variables() {
+        let environment: HashMap<String, String> =
+            [("POD", "a"), ("EMPTY", ""), ("UP", ".."), ("ROOT", "/tmp")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into();
+        let path = |expression: &str| {
+            let mount = json!({"name": "v", "mountPath": "/m", "subPathExpr": expression});
+            let mount: VolumeMount = serde_json::from_value(mount).unwrap();
+            sub_path(&mount, &environment).map_err(|error| error.to_string())
+        };
+        assert_eq!(path("$(POD)/b"), Ok(Some("a/b".to_owned())));
+        assert_eq!(path(""), Ok(None));
+        for (expression, wanted) in [
+            ("$(POD)/$(NONE)/$(EMPTY)", "missing value for EMPTY, NONE"),
+            ("x/$(UP)", "unable to provision SubPath `x/..`: must not contain '..'"),
+            ("$(ROOT)", "error SubPath `/tmp` must not be an absolute path"),
+        ] {
+            assert_eq!(path(expression), Err(wanted.to_owned()));
+        }
+    }
 }
