@@ -173,8 +173,8 @@ async fn dispatch(
         Route::Logs(of, options) => read::logs(service, &of, options).await,
         Route::Exec(of, exec) => backend::exec(service, &of, &exec, request).await,
         Route::Attach(of, streams) => backend::attach(service, &of, streams, request).await,
-        Route::PortForward { namespace, pod } => {
-            backend::port_forward(service, &namespace, &pod, request).await
+        Route::PortForward { namespace, pod, ports } => {
+            backend::port_forward(service, (&namespace, &pod), ports, request).await
         }
         Route::Run(of, command) => backend::run(service, &of, &command).await,
         Route::Pods => Ok(read::pods(service)),

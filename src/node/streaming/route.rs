@@ -47,6 +47,8 @@ pub(crate) enum Route {
     PortForward {
         namespace: String,
         pod: String,
+        /// Those of a WebSocket; SPDY names them stream by stream.
+        ports: Vec<i32>,
     },
     Run(Of, Vec<String>),
     Pods,
@@ -103,6 +105,17 @@ impl Query {
         }
     }
 
+    /// Ports may be given one by one or in lists.
+    fn ports(&self) -> Vec<i32> {
+        let all = [self.all("port"), self.all("ports")].concat();
+        all.iter().flat_map(|list| list.split(',')).filter_map(|port| port.trim().parse().ok()).collect()
+    }
+
+    /// Lines from the end: `tail` is the old name, with `all` for no limit.
+    fn tail(&self) -> Option<usize> {
+        self.number("tail").or_else(|| self.number("tailLines"))
+    }
+
     /// Exactly one `true` asks for less.
     fn depth(&self) -> Depth {
         if self.all("only_cpu_and_memory") == ["true"] { Depth::CpuAndMemory } else { Depth::Everything }
@@ -118,7 +131,7 @@ impl Query {
         };
         let options = Options {
             follow: self.flag(["follow", "follow"]),
-            tail: self.number("tailLines"),
+            tail: self.tail(),
             since: since.or_else(|| self.number::<Timestamp>("sinceTime")),
             timestamps: self.flag(["timestamps", "timestamps"]),
             limit_bytes: self.number("limitBytes"),
@@ -148,9 +161,11 @@ impl Route {
             ["attach", ns, pod, container] | ["attach", ns, pod, _, container] => {
                 Self::Attach(of(ns, pod, container), query.streams())
             }
-            ["portForward", ns, pod] | ["portForward", ns, pod, _] => {
-                Self::PortForward { namespace: (*ns).to_owned(), pod: (*pod).to_owned() }
-            }
+            ["portForward", ns, pod] | ["portForward", ns, pod, _] => Self::PortForward {
+                namespace: (*ns).to_owned(),
+                pod: (*pod).to_owned(),
+                ports: query.ports(),
+            },
             ["run", ns, pod, container] | ["run", ns, pod, _, container] => {
                 let command = query.first("cmd").unwrap_or_default();
                 Self::Run(of(ns, pod, container), command.split_whitespace().map(str::to_owned).collect())
@@ -259,6 +274,11 @@ mod tests {
         let logs = Route::parse("/containerLogs/n/p/c", "follow=true&tailLines=3&previous=false");
         assert_eq!(logs, Some(Route::Logs(of(), Logs { previous: false, options })));
         assert_eq!(Route::parse("/etc/passwd", ""), None);
+        let ports = vec![80, 81, 82];
+        assert_eq!(
+            Route::parse("/portForward/n/p", "ports=80,81&ports=82"),
+            Some(Route::PortForward { namespace: "n".into(), pod: "p".into(), ports })
+        );
         assert_eq!(
             Route::parse("/stats/summary", "only_cpu_and_memory=true"),
             Some(Route::Summary(Depth::CpuAndMemory))

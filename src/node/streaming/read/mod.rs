@@ -41,6 +41,10 @@ fn plain(body: Body) -> Response<Body> {
 /// A container's log.
 pub(super) async fn logs(service: &Service, of: &Of, asked: Logs) -> Result<Response<Body>, Refusal> {
     let (path, id) = log_of(service, of, asked.previous).await?;
+    if let Err(error) = std::fs::metadata(&path) {
+        let text = format!("failed to try resolving symlinks in path {path:?}: {error}");
+        return Err((StatusCode::BAD_REQUEST, text));
+    }
     let (into, from) = mpsc::channel(PIECES);
     let runtime = service.context.runtime.clone();
     let supervisor = service.context.supervisor.clone();
@@ -62,9 +66,10 @@ async fn log_of(service: &Service, of: &Of, previous: bool) -> Result<(PathBuf, 
     let (name, pod_name) = (&of.container, &of.pod);
     let bad = |text: String| (StatusCode::BAD_REQUEST, text);
     let pod = service.pods.find(&of.namespace, pod_name);
-    let pod = pod.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod {pod_name:?} not found")))?;
+    let missing = |text: String| (StatusCode::NOT_FOUND, text);
+    let pod = pod.ok_or_else(|| missing(format!("pod {pod_name:?} does not exist")))?;
     if crate::pods::spec::container(&pod, name).is_none() {
-        return Err(bad(format!("container {name} is not valid for pod {pod_name}")));
+        return Err(missing(format!("container {name:?} not found in pod {pod_name:?}")));
     }
     let observed = backend::observe(service, &of.namespace, pod_name).await?;
     let current = observed.all(name).find(|record| record.life != Life::Created);
@@ -99,9 +104,7 @@ fn waits_for(status: Option<&ContainerStatus>) -> String {
     let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or("ContainerCreating");
     match reason {
         "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
-        "ErrImagePull" | "ErrImageNeverPull" => {
-            waiting.and_then(|waiting| waiting.message.clone()).unwrap_or_else(|| reason.to_owned())
-        }
+        "ErrImagePull" => "image can't be pulled".to_owned(),
         reason => reason.to_owned(),
     }
 }

@@ -1,21 +1,19 @@
-//! Container log files: reading them for `kubectl logs`, and keeping them small.
+//! Container log files: reading them for `kubectl logs`; `rotation` keeps them small.
 
-use crate::amount::whole;
+mod rotation;
+
+pub(crate) use rotation::run as run_rotation;
+
 use crate::cri::Runtime;
-use crate::pods::observe::names;
-use crate::pods::{log_path, sandbox};
 use crate::protocols::runtime::v1 as cri;
-use crate::settings::KubeletConfiguration;
 use crate::watch_folder::Changes;
-use crate::{Context, Error, files};
-use api::Quantity;
-use base::{Backoff, Shutdown, clock};
+use crate::{Error, files};
+use base::{Backoff, clock};
 use jiff::Timestamp;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
@@ -165,6 +163,8 @@ impl Source {
         let mut line = Vec::new();
         // Asked before reading: what was written before the end is read after it.
         let mut over = changes.is_none() || self.has_ended().await;
+        // A file that was set aside may have got lines after its last look, until the runtime let go of it.
+        let mut is_drained = false;
         loop {
             while left > 0 && read_line(&mut reader, &mut line, over).map_err(files::at(path))? {
                 left = left.saturating_sub(line.len() as u64);
@@ -177,6 +177,10 @@ impl Source {
             if was_replaced(reader.get_ref(), path)
                 && let Ok(fresh) = File::open(path)
             {
+                if !std::mem::replace(&mut is_drained, true) {
+                    continue;
+                }
+                is_drained = false;
                 reader = BufReader::new(fresh);
                 changes = changes.map(|_| watch(path)).transpose()?;
                 continue;
@@ -238,82 +242,7 @@ pub(crate) fn remove_all(path: &Path) -> Result<(), Error> {
         return Ok(());
     }
     files::remove(path)?;
-    set_aside(path).iter().try_for_each(|old| files::remove(old))
-}
-
-/// The files that were set aside for a log, the oldest first.
-fn set_aside(path: &Path) -> Vec<PathBuf> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
-    let prefix = format!("{}.", name.to_string_lossy());
-    let entries =
-        std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let mut old: Vec<PathBuf> = entries
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
-        .collect();
-    old.sort();
-    old
-}
-
-/// Keeps the logs of running containers small, until asked to stop.
-pub(crate) async fn run_rotation(context: Arc<Context>, shutdown: Shutdown) -> Result<(), Error> {
-    let (runtime, limits) = (&context.runtime, Limits::of(context.config.kubelet()));
-    loop {
-        tokio::select! {
-            () = clock::sleep(limits.interval) => {}
-            () = shutdown.requested() => return Ok(()),
-        }
-        for container in runtime.list_containers(cri::ListContainersRequest::default()).await?.containers {
-            if container.state() == cri::ContainerState::ContainerRunning
-                && let Err(error) = rotate_if_big(&context, &limits, &container).await
-            {
-                tracing::warn!(container = container.id, %error, "cannot set the log aside");
-            }
-        }
-    }
-}
-
-/// How large logs may get, how many files are kept of each, and how often they are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Limits {
-    file_bytes: u64,
-    files: usize,
-    interval: Duration,
-}
-
-impl Limits {
-    fn of(kubelet: &KubeletConfiguration) -> Self {
-        let size = whole(&Quantity(kubelet.container_log_max_size.clone()));
-        Self {
-            file_bytes: size.unsigned_abs(),
-            files: usize::try_from(kubelet.container_log_max_files).unwrap_or(usize::MAX),
-            interval: kubelet.container_log_monitor_interval.get(),
-        }
-    }
-}
-
-async fn rotate_if_big(context: &Context, limits: &Limits, container: &cri::Container) -> Result<(), Error> {
-    let Some(path) = path_of(&context.config.log_dir, container) else { return Ok(()) };
-    if std::fs::metadata(&path).is_ok_and(|file| file.len() <= limits.file_bytes) {
-        return Ok(());
-    }
-    let stamp = clock::now().strftime("%Y%m%d-%H%M%S").to_string();
-    let aside = PathBuf::from(format!("{}.{stamp}", path.display()));
-    std::fs::rename(&path, &aside).map_err(files::at(&path))?;
-    context
-        .runtime
-        .reopen_container_log(cri::ReopenContainerLogRequest { container_id: container.id.clone() })
-        .await?;
-    let old = set_aside(&path);
-    let excess = (old.len() + 1).saturating_sub(limits.files);
-    old.iter().take(excess).try_for_each(|path| files::remove(path))
-}
-
-/// Where the runtime was told to write a container's log; none for containers that are not a pod's.
-fn path_of(root: &Path, container: &cri::Container) -> Option<PathBuf> {
-    let label = |name: &str| container.labels.get(name);
-    let folder = sandbox::log_folder(root, label(names::NAMESPACE)?, label(names::POD)?, label(names::UID)?);
-    let attempt = container.metadata.as_ref()?.attempt;
-    Some(folder.join(log_path(label(names::CONTAINER)?, attempt)))
+    rotation::set_aside(path).iter().try_for_each(|old| files::remove(old))
 }
 
 #[cfg(test)]
@@ -338,13 +267,6 @@ mod tests {
         assert_eq!(rendered(options), "2026-01-01T00:00:02.1Z three\n");
         assert_eq!(rendered(Options { limit_bytes: Some(5), ..Default::default() }), "one\nt");
         assert_eq!(rendered(Options { stream: Some("stderr"), ..Default::default() }), "two\n");
-    }
-
-    #[test]
-    fn limits_are_the_settings() {
-        let limits = Limits::of(&KubeletConfiguration::default());
-        let interval = Duration::from_secs(10);
-        assert_eq!(limits, Limits { file_bytes: 10 << 20, files: 5, interval });
     }
 
     #[test]
