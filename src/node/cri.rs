@@ -78,13 +78,23 @@ fn call<T>(
     limit: Duration,
     answer: impl Future<Output = Result<Response<T>, Status>>,
 ) -> impl Future<Output = Result<T, Error>> {
+    call_for(verb, String::new(), limit, answer)
+}
+
+/// Asks the runtime something about a pod or a container, known by its uid or id.
+fn call_for<T>(
+    verb: &'static str,
+    of: String,
+    limit: Duration,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> impl Future<Output = Result<T, Error>> {
     let answer = Box::pin(answer);
     async move {
         let asked = clock::instant();
         let answer = tokio::time::timeout(limit, answer).await;
         counters::runtime_asked(verb, asked, !matches!(answer, Ok(Ok(_))));
         // The benchmark tells the runtime's time from knarr's own by this line.
-        tracing::debug!(verb, took_ms = asked.elapsed().as_secs_f64() * 1e3, "the runtime was asked");
+        tracing::debug!(verb, of, took_ms = asked.elapsed().as_secs_f64() * 1e3, "the runtime was asked");
         match answer {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => {
@@ -97,6 +107,11 @@ fn call<T>(
             }),
         }
     }
+}
+
+/// The uid of the pod that a sandbox is for.
+fn uid(sandbox: Option<&cri::PodSandboxConfig>) -> String {
+    sandbox.and_then(|config| config.metadata.as_ref()).map_or_else(String::new, |it| it.uid.clone())
 }
 
 impl Runtime {
@@ -144,7 +159,9 @@ impl Runtime {
         request: cri::RunPodSandboxRequest,
     ) -> Result<cri::RunPodSandboxResponse, Error> {
         let (handler, asked) = (request.runtime_handler.clone(), clock::instant());
-        let ran = call("run_pod_sandbox", ACT * 2, self.runtime.clone().run_pod_sandbox(request)).await;
+        let of = uid(request.config.as_ref());
+        let ran =
+            call_for("run_pod_sandbox", of, ACT * 2, self.runtime.clone().run_pod_sandbox(request)).await;
         counters::SANDBOX_DURATION.observe_since(&[&handler], asked);
         if ran.is_err() {
             counters::SANDBOX_ERRORS.count(&[&handler]);
@@ -184,14 +201,19 @@ impl Runtime {
         &self,
         request: cri::CreateContainerRequest,
     ) -> Result<cri::CreateContainerResponse, Error> {
-        call("create_container", ACT, self.runtime.clone().create_container(request)).await
+        let of = uid(request.sandbox_config.as_ref());
+        let mut client = self.runtime.clone();
+        let created = call_for("create_container", of.clone(), ACT, client.create_container(request)).await?;
+        tracing::debug!(of, container = created.container_id, "a container was created");
+        Ok(created)
     }
 
     pub(crate) async fn start_container(
         &self,
         request: cri::StartContainerRequest,
     ) -> Result<cri::Empty, Error> {
-        call("start_container", ACT, self.runtime.clone().start_container(request)).await
+        let (of, mut client) = (request.container_id.clone(), self.runtime.clone());
+        call_for("start_container", of, ACT, client.start_container(request)).await
     }
 
     pub(crate) async fn remove_container(
