@@ -2,20 +2,22 @@
 
 use crate::cgroups::Cgroups;
 use crate::cri::Runtime;
+use crate::csi::Csi;
 use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::images::Images;
 use crate::pods::spec::{Kind, field_path};
-use crate::volumes::token_request;
+use crate::volumes::{self, token_request};
 use crate::{Config, Error};
 use api::Object;
-use api::core::{Pod, Service};
+use api::core::{Node, Pod, Service};
 use base::{Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A service account token that was asked for, and when to ask again.
@@ -39,7 +41,20 @@ pub(crate) struct Context {
     pub(crate) images: Images,
     pub(crate) services: Cache<Service>,
     pub(crate) machine: Machine,
+    /// This node.
+    pub(crate) node: Cache<Node>,
+    pub(crate) volumes: volumes::Shared,
+    pub(crate) csi: Csi,
     tokens: Mutex<HashMap<TokenKey, Token>>,
+}
+
+/// The node's own object: in the cache of all where the process has one, or watched by itself.
+fn own_node(config: &Config, (client, caches): (&Client, &Caches), supervisor: &Supervisor) -> Cache<Node> {
+    if config.shared_caches {
+        return caches.of::<Node>();
+    }
+    let own = Caches::new(client.clone(), supervisor.clone());
+    own.selected::<Node>("", &format!("metadata.name={}", config.node_name))
 }
 
 impl Context {
@@ -52,6 +67,7 @@ impl Context {
     ) -> Self {
         let recorder = Recorder::new(client.clone(), &supervisor, "kubelet", &config.node_name);
         let services = caches.of::<Service>();
+        let node = own_node(&config, (&client, &caches), &supervisor);
         let cgroups = machine.cgroups(&config);
         Self {
             config,
@@ -64,6 +80,9 @@ impl Context {
             images: Images::default(),
             services,
             machine,
+            node,
+            volumes: volumes::Shared::default(),
+            csi: Csi::default(),
             tokens: Mutex::default(),
         }
     }
@@ -99,6 +118,16 @@ impl Context {
         }
     }
 
+    /// Changes files of this machine beside the runtime's workers, one change after the other at a path; a
+    /// hollow node has nothing to change.
+    pub(crate) async fn change(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        if self.machine.is_there() { self.volumes.background.run(path, work).await } else { Ok(()) }
+    }
+
     fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<TokenKey, Token>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,6 +161,7 @@ impl Context {
     pub(crate) fn forget(&self, uid: &str) {
         self.tokens().retain(|(of, ..), _| of != uid);
         self.images.forget(uid);
+        self.volumes.forget(uid);
     }
 
     /// The services whose addresses a pod's containers are told: those of its namespace, where it wants

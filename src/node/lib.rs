@@ -6,16 +6,19 @@
 //! [`start`], then `pods::plan`, which decides, and `pods::worker`, which carries out.
 
 mod amount;
+mod background;
 mod cgroups;
 mod config;
 mod containerd;
 mod context;
 mod cri;
+mod csi;
 mod error;
 mod files;
 mod hollow;
 mod logs;
 mod machine;
+mod plugins;
 mod pods;
 mod protocols {
     #![allow(
@@ -40,7 +43,7 @@ mod watch_folder;
 pub use config::{Config, Size, Tls};
 pub use error::Error;
 
-use api::core::{Node, Pod};
+use api::core::Pod;
 use base::{Phase, Restart, Supervisor};
 use client::{Caches, Client};
 use context::Context;
@@ -77,9 +80,10 @@ pub async fn start(
     let machine = Machine::detect(&config)?;
     let runtime = start_runtime(&config, supervisor).await?;
     let images = config.data_dir.join("agent/images");
+    volumes::share(&config.kubelet_dir)?;
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
     let handle = start_registration(&context);
-    let nodes = own_node(&context);
+    let nodes = context.node.clone();
     let of = context.clone();
     supervisor.run("node network", Phase::Work, Restart::OnFailure, move |shutdown| {
         registration::run_network(of.clone(), nodes.clone(), shutdown)
@@ -93,7 +97,9 @@ pub async fn start(
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
         logs::run_rotation(runtime.clone(), logs.clone(), shutdown)
     });
+    context.csi.in_use.recover(&context.config.kubelet_dir)?;
     let pods = start_pods(&context);
+    start_plugins(&context, &pods);
     if let Some(tls) = context.config.tls.clone() {
         let service = streaming::Service { context: context.clone(), pods };
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
@@ -118,7 +124,7 @@ pub fn start_hollow(
     let runtime = cri::Runtime::hollow(hollow.clone());
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
     let handle = start_registration(&context);
-    let (name, nodes) = (context.config.node_name.clone(), own_node(&context));
+    let (name, nodes) = (context.config.node_name.clone(), context.node.clone());
     supervisor.run("hollow network", Phase::Work, Restart::OnFailure, move |shutdown| {
         hollow.clone().follow_blocks(name.clone(), nodes.clone(), shutdown)
     });
@@ -159,18 +165,26 @@ async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::
     Ok(runtime)
 }
 
-fn own_node(context: &Context) -> client::Cache<Node> {
-    let selector = format!("metadata.name={}", context.config.node_name);
-    if context.config.shared_caches {
-        context.caches.of::<Node>()
-    } else {
-        own_caches(context).selected::<Node>("", &selector)
-    }
-}
-
 /// Caches of what is this node's alone: it watches that as itself.
 fn own_caches(context: &Context) -> Caches {
     Caches::new(context.client.clone(), context.supervisor.clone())
+}
+
+/// Drivers of storage and devices, which are pods or programs beside.
+fn start_plugins(context: &Arc<Context>, pods: &pods::Pods) {
+    let supervisor = &context.supervisor;
+    let of = context.clone();
+    supervisor.run("plugin sockets", Phase::Work, Restart::OnFailure, move |shutdown| {
+        plugins::run(of.clone(), shutdown)
+    });
+    let of = context.clone();
+    supervisor.run("node's drivers of storage", Phase::Work, Restart::OnFailure, move |shutdown| {
+        csi::run_node_info(of.clone(), shutdown)
+    });
+    let (of, pods) = (context.clone(), pods.clone());
+    supervisor.run("volumes in use", Phase::Work, Restart::OnFailure, move |shutdown| {
+        csi::run_in_use(of.clone(), pods.clone(), shutdown)
+    });
 }
 
 fn start_pods(context: &Arc<Context>) -> pods::Pods {

@@ -27,15 +27,22 @@ impl AsFd for Descriptor {
 pub(crate) struct Changes(AsyncFd<Descriptor>);
 
 impl Changes {
+    /// What appears in a folder and what goes.
+    pub(crate) fn of_entries(folder: &Path) -> Result<Self, Error> {
+        let changes = Self::of_nothing(folder)?;
+        changes.and_entries_of(folder)?;
+        Ok(changes)
+    }
+
+    /// Adds what appears in another folder and what goes.
+    pub(crate) fn and_entries_of(&self, folder: &Path) -> Result<(), Error> {
+        let come = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+        self.add(folder, come | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM)
+    }
+
     /// Changes of a folder's entries (complete writes and renames), or of a file's content.
     pub(crate) fn of(path: &Path) -> Result<Self, Error> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
-        let inotify = inotify.map_err(|errno| files::at(path)(errno.into()))?;
-        #[expect(unsafe_code, reason = "tokio offers no other way to wait for a descriptor")]
-        // SAFETY: the inotify instance owns its open descriptor, lives as long as the registration that
-        // owns it in turn, and nothing here replaces or closes it before.
-        let registered = unsafe { AsyncFd::register(Descriptor(inotify)) };
-        let changes = Self(registered.map_err(|error| files::at(path)(error.into()))?);
+        let changes = Self::of_nothing(path)?;
         let flags = if path.is_dir() {
             AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO
         } else {
@@ -43,6 +50,16 @@ impl Changes {
         };
         changes.add(path, flags)?;
         Ok(changes)
+    }
+
+    fn of_nothing(path: &Path) -> Result<Self, Error> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
+        let inotify = inotify.map_err(|errno| files::at(path)(errno.into()))?;
+        #[expect(unsafe_code, reason = "tokio offers no other way to wait for a descriptor")]
+        // SAFETY: the inotify instance owns its open descriptor, lives as long as the registration that
+        // owns it in turn, and nothing here replaces or closes it before.
+        let registered = unsafe { AsyncFd::register(Descriptor(inotify)) };
+        Ok(Self(registered.map_err(|error| files::at(path)(error.into()))?))
     }
 
     /// Adds what appears in a folder, as soon as it does and before it is written.

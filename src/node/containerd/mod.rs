@@ -7,6 +7,7 @@ pub(crate) mod content;
 pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod pause;
+pub(crate) mod snapshots;
 
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;

@@ -8,6 +8,7 @@ use crate::Error;
 use crate::amount::{Qos, Resources};
 use crate::cgroups;
 use crate::protocols::runtime::v1 as cri;
+use crate::volumes::Given;
 use api::Object;
 use api::core::{Container, Pod, SecurityContext};
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) container: &'a Container,
     pub(crate) restarts: u32,
     pub(crate) environment: Vec<(String, String)>,
-    pub(crate) mounts: Vec<cri::Mount>,
+    pub(crate) given: Given,
     pub(crate) image: &'a cri::Image,
     /// The file that the termination message is written to.
     pub(crate) termination_file: &'a Path,
@@ -78,8 +79,8 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
             .into_iter()
             .map(|(key, value)| cri::KeyValue { key, value: value.into_bytes() })
             .collect(),
-        mounts: from.mounts,
-        devices: Vec::new(),
+        mounts: from.given.mounts,
+        devices: from.given.devices,
         labels: all_labels,
     })
 }
@@ -230,7 +231,7 @@ mod tests {
             container,
             restarts: 2,
             environment: vec![("A".to_owned(), "1".to_owned())],
-            mounts: Vec::new(),
+            given: Given::default(),
             image,
             termination_file: Path::new("/t"),
             node_memory: 1 << 30,

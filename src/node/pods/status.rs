@@ -1,14 +1,15 @@
 //! A pod's status from what the runtime has. Pure.
 
+use super::mount_status::mounts;
 use super::observe::{Container as Record, Life, Observed};
 use super::plan::from_ns;
 use super::probes::Results;
 use super::spec::{self, Kind};
 use crate::amount::Qos;
+use crate::volumes::Volumes;
 use api::core::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
     ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus,
-    VolumeMountStatus,
 };
 use api::meta::Time;
 use base::clock;
@@ -32,6 +33,8 @@ pub(crate) struct Input<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) probes: &'a Results,
     pub(crate) failures: &'a Failures,
+    /// Its volumes, once they are ready.
+    pub(crate) volumes: Option<&'a Volumes>,
     /// The pod failed as a whole, as by its deadline.
     pub(crate) verdict: Option<&'a Verdict>,
     /// Nothing of it will be started again.
@@ -137,7 +140,7 @@ fn status(
         None => unseen(input, container, old),
     };
     wait_if_failed(input, kind, container, &mut status);
-    status.volume_mounts = mounts(container);
+    status.volume_mounts = mounts(container, old, input.volumes);
     if status.last_state.is_none() {
         status.last_state = Some(ContainerState::default());
     }
@@ -270,18 +273,6 @@ fn wait_if_failed(input: &Input, kind: Kind, container: &Container, status: &mut
     status.state = Some(waiting(reason, message));
     status.ready = false;
     status.started = Some(false);
-}
-
-fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
-    let mounts = container.volume_mounts.as_ref()?;
-    let status = |mount: &api::core::VolumeMount| VolumeMountStatus {
-        name: mount.name.clone(),
-        mount_path: mount.mount_path.clone(),
-        read_only: mount.read_only.filter(|read_only| *read_only),
-        recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
-        ..Default::default()
-    };
-    Some(mounts.iter().map(status).collect())
 }
 
 fn final_phase(

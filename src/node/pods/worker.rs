@@ -1,5 +1,6 @@
 //! One task per pod: looks, decides by the pure plan, acts, reports, and sleeps until something changes.
 
+use super::mounting::{Mounting, Waiting};
 use super::observe::{Observed, Observer};
 use super::plan::{self, Action, View};
 use super::probes::Probes;
@@ -9,7 +10,7 @@ use super::state::{Facts, State};
 use super::status::{self, Failures, Verdict};
 use super::{Pods, report, sandbox, spec, stop};
 use crate::protocols::runtime::v1 as cri;
-use crate::volumes::{self, Volumes};
+use crate::volumes::Volumes;
 use crate::{Context, Error, files};
 use api::Object;
 use api::core::Pod;
@@ -37,7 +38,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    fn is_going(&self) -> bool {
+    pub(super) fn is_going(&self) -> bool {
         !self.exists || self.pod.is_deleting()
     }
 }
@@ -100,6 +101,7 @@ pub(crate) struct Worker {
     pub(super) volumes: Option<Volumes>,
     /// Between attempts to make the volumes; what they lack wakes the worker when it appears.
     pub(super) mounting: Backoff,
+    pub(super) waiting: Waiting,
     pub(super) verdict: Option<Verdict>,
     pub(super) finished: bool,
     pub(super) retry_at: Option<Timestamp>,
@@ -122,6 +124,7 @@ impl Worker {
             probes,
             volumes: None,
             mounting: Backoff::new(Duration::from_millis(500), Duration::from_secs(122)),
+            waiting: Waiting::default(),
             verdict: None,
             finished: false,
             retry_at: None,
@@ -253,8 +256,10 @@ impl Worker {
         // What was ready before a restart of knarr is known before it is reported.
         self.follow_probes();
         self.report().await?;
-        if !self.update_volumes().await {
-            return Ok(Turn::Wait(self.wake(None)));
+        match self.update_volumes().await {
+            Mounting::Done => {}
+            Mounting::Waits => return Ok(Turn::Wait(self.wake(None))),
+            Mounting::Interrupted => return Ok(Turn::Again),
         }
         for _ in 0..ROUNDS {
             self.follow_probes();
@@ -303,32 +308,8 @@ impl Worker {
 
     /// The earliest time at which there is something to do without being woken.
     fn wake(&self, planned: Option<Timestamp>) -> Option<Timestamp> {
-        let renew = self.volumes.as_ref().and_then(|volumes| volumes.renew);
+        let renew = self.volumes.as_ref().and_then(Volumes::renew);
         [planned, self.retry_at, renew, self.deadline()].into_iter().flatten().min()
-    }
-
-    /// Makes or refreshes the volumes; returns whether containers may start.
-    async fn update_volumes(&mut self) -> bool {
-        let due =
-            self.volumes.as_ref().and_then(|volumes| volumes.renew).is_some_and(|at| at <= clock::now());
-        if !self.inbox.stale.swap(false, Ordering::SeqCst) && !due && self.volumes.is_some() {
-            return true;
-        }
-        self.pods.watch_sources(&self.context, &self.pod);
-        match volumes::prepare(&self.context, &self.pod).await {
-            Ok(volumes) => {
-                self.volumes = Some(volumes);
-                self.mounting.reset();
-                true
-            }
-            Err(error) => {
-                self.context.recorder.warning(&*self.pod, "FailedMount", error.to_string());
-                self.inbox.stale.store(true, Ordering::SeqCst);
-                let delay = SignedDuration::try_from(self.mounting.next_delay()).unwrap_or(RETRY);
-                self.retry_at = Some(clock::now() + delay);
-                self.volumes.is_some()
-            }
-        }
     }
 
     /// Carries out a plan, until the pod is to go.
@@ -500,6 +481,7 @@ impl Worker {
             observed: &self.observed,
             probes: &results,
             failures: &self.failures,
+            volumes: self.volumes.as_ref(),
             verdict: self.verdict.as_ref(),
             ending: self.state != State::Syncing,
             host_ips: &self.context.machine.addresses,
