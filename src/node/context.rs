@@ -2,16 +2,17 @@
 
 use crate::cgroups::Cgroups;
 use crate::cri::Runtime;
+use crate::csi::Csi;
 use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::images::Images;
 use crate::pods::spec::{Kind, field_path};
 use crate::reach::Reach;
 use crate::stats::Stats;
-use crate::volumes::token_request;
+use crate::volumes::{self, token_request};
 use crate::{Config, Error};
 use api::Object;
-use api::core::{Pod, Service};
+use api::core::{Node, Pod, Service};
 use base::{Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A service account token that was asked for, and when to ask again.
@@ -45,9 +47,22 @@ pub(crate) struct Context {
     pub(crate) services: Cache<Service>,
     pub(crate) machine: Machine,
     pub(crate) stats: Stats,
+    /// This node.
+    pub(crate) node: Cache<Node>,
+    pub(crate) volumes: volumes::Shared,
+    pub(crate) csi: Csi,
     tokens: Mutex<HashMap<TokenKey, Token>>,
     /// What pods refer to, as it was when it was last there: by uid of the pod, kind and name.
     known: Mutex<HashMap<KnownKey, Arc<dyn Any + Send + Sync>>>,
+}
+
+/// The node's own object: in the cache of all where the process has one, or watched by itself.
+fn own_node(config: &Config, (client, caches): (&Client, &Caches), supervisor: &Supervisor) -> Cache<Node> {
+    if config.shared_caches {
+        return caches.of::<Node>();
+    }
+    let own = Caches::new(client.clone(), supervisor.clone());
+    own.selected::<Node>("", &format!("metadata.name={}", config.node_name))
 }
 
 impl Context {
@@ -62,6 +77,7 @@ impl Context {
         let client = reach.noting(client);
         let recorder = Recorder::new(client.clone(), &supervisor, "kubelet", &config.node_name);
         let services = caches.of::<Service>();
+        let node = own_node(&config, (&client, &caches), &supervisor);
         let cgroups = machine.cgroups(&config);
         let images = Images::new(config.kubelet());
         Self {
@@ -77,6 +93,9 @@ impl Context {
             services,
             machine,
             stats: Stats::default(),
+            node,
+            volumes: volumes::Shared::default(),
+            csi: Csi::default(),
             tokens: Mutex::default(),
             known: Mutex::default(),
         }
@@ -141,6 +160,16 @@ impl Context {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes files of this machine beside the runtime's workers, one change after the other at a path; a
+    /// hollow node has nothing to change.
+    pub(crate) async fn change(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        if self.machine.is_there() { self.volumes.background.run(path, work).await } else { Ok(()) }
+    }
+
     fn tokens(&self) -> MutexGuard<'_, HashMap<TokenKey, Token>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -187,6 +216,7 @@ impl Context {
         self.images.forget(uid);
         self.stats.forget(uid);
         crate::stats::counters::forget_pod(uid, (pod.namespace(), pod.name()));
+        self.volumes.forget(uid);
     }
 
     /// The services whose addresses a pod's containers are told: those of its namespace, where it wants

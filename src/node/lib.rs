@@ -6,6 +6,7 @@
 //! [`start`], then `pods::plan`, which decides, and `pods::worker`, which carries out.
 
 mod amount;
+mod background;
 mod capacity;
 mod cgroups;
 mod checkpoint;
@@ -13,6 +14,7 @@ mod config;
 mod containerd;
 mod context;
 mod cri;
+mod csi;
 mod enforcement;
 mod error;
 mod eviction;
@@ -20,6 +22,7 @@ mod files;
 mod hollow;
 mod logs;
 mod machine;
+mod plugins;
 mod pods;
 mod protocols {
     #![allow(
@@ -48,7 +51,7 @@ pub use config::{Complete, Config, Manifests, Size, Tls};
 pub use error::Error;
 pub use settings::Settings;
 
-use api::core::{Node, Pod};
+use api::core::Pod;
 use base::{Phase, Restart, Supervisor};
 use client::{Caches, Client};
 use context::Context;
@@ -85,6 +88,7 @@ pub async fn start(
     let machine = Machine::detect(&config)?;
     let runtime = start_runtime(&config, supervisor).await?;
     let images = config.data_dir.join("agent/images");
+    volumes::share(&config.kubelet_dir)?;
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
     enforcement::protect(context.config.kubelet());
     enforcement::limit_reserved(&context)?;
@@ -93,8 +97,7 @@ pub async fn start(
         enforcement::run(of.clone(), shutdown)
     });
     let handle = start_registration(&context);
-    let nodes = own_node(&context);
-    let (of, own) = (context.clone(), nodes.clone());
+    let (of, own) = (context.clone(), context.node.clone());
     supervisor.run("node network", Phase::Work, Restart::OnFailure, move |shutdown| {
         registration::run_network(of.clone(), own.clone(), shutdown)
     });
@@ -107,7 +110,9 @@ pub async fn start(
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
         logs::run_rotation(of.clone(), shutdown)
     });
-    let pods = start_pods(&context, nodes);
+    context.csi.in_use.recover(&context.config.kubelet_dir)?;
+    let pods = start_pods(&context);
+    start_plugins(&context, &pods);
     if let Some(tls) = context.config.tls.clone() {
         let service = streaming::Service::new(context.clone(), pods);
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
@@ -132,12 +137,12 @@ pub fn start_hollow(
     let runtime = cri::Runtime::hollow(hollow.clone());
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
     let handle = start_registration(&context);
-    let nodes = own_node(&context);
+    let nodes = context.node.clone();
     let (name, own) = (context.config.node_name.clone(), nodes.clone());
     supervisor.run("hollow network", Phase::Work, Restart::OnFailure, move |shutdown| {
         hollow.clone().follow_blocks(name.clone(), own.clone(), shutdown)
     });
-    start_pods(&context, nodes);
+    start_pods(&context);
     handle
 }
 
@@ -174,21 +179,29 @@ async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::
     Ok(runtime)
 }
 
-fn own_node(context: &Context) -> client::Cache<Node> {
-    let selector = format!("metadata.name={}", context.config.node_name);
-    if context.config.shared_caches {
-        context.caches.of::<Node>()
-    } else {
-        own_caches(context).selected::<Node>("", &selector)
-    }
-}
-
 /// Caches of what is this node's alone: it watches that as itself.
 fn own_caches(context: &Context) -> Caches {
     Caches::new(context.client.clone(), context.supervisor.clone())
 }
 
-fn start_pods(context: &Arc<Context>, nodes: client::Cache<Node>) -> pods::Pods {
+/// Drivers of storage and devices, which are pods or programs beside.
+fn start_plugins(context: &Arc<Context>, pods: &pods::Pods) {
+    let supervisor = &context.supervisor;
+    let of = context.clone();
+    supervisor.run("plugin sockets", Phase::Work, Restart::OnFailure, move |shutdown| {
+        plugins::run(of.clone(), shutdown)
+    });
+    let of = context.clone();
+    supervisor.run("node's drivers of storage", Phase::Work, Restart::OnFailure, move |shutdown| {
+        csi::run_node_info(of.clone(), shutdown)
+    });
+    let (of, pods) = (context.clone(), pods.clone());
+    supervisor.run("volumes in use", Phase::Work, Restart::OnFailure, move |shutdown| {
+        csi::run_in_use(of.clone(), pods.clone(), shutdown)
+    });
+}
+
+fn start_pods(context: &Arc<Context>) -> pods::Pods {
     let selector = format!("spec.nodeName={}", context.config.node_name);
     // Of its own also where all pods are held: those (`api::slim`) lack what only their nodes act upon.
     let cache = own_caches(context).selected::<Pod>("", &selector);
@@ -211,7 +224,7 @@ fn start_pods(context: &Arc<Context>, nodes: client::Cache<Node>) -> pods::Pods 
     });
     let (of, registry) = (context.clone(), pods.clone());
     context.supervisor.run("pod admission", Phase::Work, Restart::OnFailure, move |shutdown| {
-        pods::run_admission(of.clone(), registry.clone(), nodes.clone(), shutdown)
+        pods::run_admission(of.clone(), registry.clone(), shutdown)
     });
     pods
 }

@@ -95,6 +95,11 @@ impl Machine {
         }
     }
 
+    /// Whether there is a machine; a hollow node has none.
+    pub(crate) fn is_there(&self) -> bool {
+        self.is_there
+    }
+
     /// Changes files of this machine; a hollow node has nothing to change.
     pub(crate) fn change(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         if self.is_there { work() } else { Ok(()) }

@@ -66,6 +66,13 @@ fn spec(config: &Config) -> NodeSpec {
     }
 }
 
+/// Volumes of this node's pods are attached by the cluster, which a node that has no machine does not need.
+fn own_annotations(context: &Context) -> BTreeMap<String, String> {
+    let managed = ("volumes.kubernetes.io/controller-managed-attach-detach", "true");
+    let own = context.machine.is_there().then_some(managed);
+    own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 /// Makes the object. An existing one only gets the labels that every node has: labels and taints of
 /// the configuration are for the first registration, after which they are the administrator's.
 async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> {
@@ -76,6 +83,7 @@ async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> 
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
             labels: Some(labels),
+            annotations: Some(own_annotations(context)),
             ..Default::default()
         },
         spec: Some(spec(config)),
@@ -85,7 +93,7 @@ async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> 
         Err(error) if error.is_already_exists() => {}
         other => return Ok(other?),
     }
-    let patch = Patch::Merge(json!({"metadata": {"labels": own}}));
+    let patch = Patch::Merge(json!({"metadata": {"labels": own, "annotations": own_annotations(context)}}));
     Ok(context.client.patch::<Node>("", &config.node_name, &patch).await?)
 }
 

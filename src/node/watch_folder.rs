@@ -8,6 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use tokio::io::unix::AsyncFd;
 
+/// Linux' flag by which a second watch of a path does not take the place of the first.
+const IN_MASK_ADD: u32 = 0x2000_0000;
+
 /// What tokio's readiness asks of a file descriptor.
 struct Descriptor(Inotify);
 
@@ -27,15 +30,27 @@ impl AsFd for Descriptor {
 pub(crate) struct Changes(AsyncFd<Descriptor>);
 
 impl Changes {
+    /// What appears in a folder and what goes.
+    pub(crate) fn of_entries(folder: &Path) -> Result<Self, Error> {
+        let changes = Self::of_nothing(folder)?;
+        changes.and_entries_of(folder)?;
+        Ok(changes)
+    }
+
+    /// Adds what appears in another folder and what goes.
+    pub(crate) fn and_entries_of(&self, folder: &Path) -> Result<(), Error> {
+        let come = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+        self.add(folder, come | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM)
+    }
+
+    /// Adds what goes from a folder.
+    pub(crate) fn and_gone_from(&self, folder: &Path) -> Result<(), Error> {
+        self.add(folder, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM)
+    }
+
     /// Changes of a folder's entries (complete writes and renames), or of a file's content.
     pub(crate) fn of(path: &Path) -> Result<Self, Error> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
-        let inotify = inotify.map_err(|errno| files::at(path)(errno.into()))?;
-        #[expect(unsafe_code, reason = "tokio offers no other way to wait for a descriptor")]
-        // SAFETY: the inotify instance owns its open descriptor, lives as long as the registration that
-        // owns it in turn, and nothing here replaces or closes it before.
-        let registered = unsafe { AsyncFd::register(Descriptor(inotify)) };
-        let changes = Self(registered.map_err(|error| files::at(path)(error.into()))?);
+        let changes = Self::of_nothing(path)?;
         let flags = if path.is_dir() {
             AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO
         } else {
@@ -45,12 +60,14 @@ impl Changes {
         Ok(changes)
     }
 
-    /// Changes of a folder's entries, also those that go.
-    pub(crate) fn of_entries(folder: &Path) -> Result<Self, Error> {
-        let changes = Self::of(folder)?;
-        let gone = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
-        changes.add(folder, gone | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO)?;
-        Ok(changes)
+    fn of_nothing(path: &Path) -> Result<Self, Error> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
+        let inotify = inotify.map_err(|errno| files::at(path)(errno.into()))?;
+        #[expect(unsafe_code, reason = "tokio offers no other way to wait for a descriptor")]
+        // SAFETY: the inotify instance owns its open descriptor, lives as long as the registration that
+        // owns it in turn, and nothing here replaces or closes it before.
+        let registered = unsafe { AsyncFd::register(Descriptor(inotify)) };
+        Ok(Self(registered.map_err(|error| files::at(path)(error.into()))?))
     }
 
     /// Adds what appears in a folder, as soon as it does and before it is written.
@@ -59,7 +76,7 @@ impl Changes {
     }
 
     fn add(&self, path: &Path, flags: AddWatchFlags) -> Result<(), Error> {
-        let added = self.0.get_ref().0.add_watch(path, flags);
+        let added = self.0.get_ref().0.add_watch(path, flags | AddWatchFlags::from_bits_retain(IN_MASK_ADD));
         added.map(drop).map_err(|errno| files::at(path)(errno.into()))
     }
 

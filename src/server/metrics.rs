@@ -38,7 +38,7 @@ impl Metrics {
         let series = Series {
             verb: path.verb,
             group: path.group.clone(),
-            version: path.version.clone(),
+            version: path.version.to_string(),
             resource: path.resource.clone(),
             subresource: path.subresource.clone(),
             code,

@@ -2,8 +2,10 @@
 //! `local-path`; the other is a control plane, where the test plays provisioners, attachers and kubelets.
 
 mod claims;
+mod csi;
 mod devices;
 mod local_path;
+mod volumes;
 
 use crate::support::https::{Https, JSON, MERGE};
 use serde_json::Value;

@@ -21,6 +21,8 @@ use tonic::{Code, Request};
 const NAMESPACE: &str = "k8s.io";
 /// One message of a write.
 const CHUNK_BYTES: usize = 1 << 20;
+/// The largest blob that is read into memory.
+const BLOB_BYTES: usize = 16 << 20;
 /// A lease left behind by a crash in the middle of an import ends by itself.
 const LEASE_HOURS: i64 = 1;
 
@@ -85,6 +87,11 @@ impl<'a> Import<'a> {
         let created = LeasesClient::new(runtime.wire()).create(request).await;
         created.map_err(|status| Error::runtime("create lease", &status))?;
         Ok(Self { runtime, lease: id })
+    }
+
+    /// What keeps from garbage collection what is made meanwhile.
+    pub(crate) fn lease(&self) -> &str {
+        &self.lease
     }
 
     /// Writes one blob; one that is there already is left alone.
@@ -157,6 +164,22 @@ impl<'a> Import<'a> {
         let deleted = LeasesClient::new(self.runtime.wire()).delete(request).await;
         deleted.map(drop).map_err(|status| Error::runtime("delete lease", &status))
     }
+}
+
+/// Reads a blob whole; it has to be small, as manifests and configurations are.
+pub(crate) async fn read(runtime: &Runtime, digest: &str) -> Result<Vec<u8>, Error> {
+    let request = content::ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
+    let failed = |status: tonic::Status| Error::runtime("read content", &status);
+    let mut client = ContentClient::new(runtime.wire());
+    let mut answers = client.read(in_namespace(request, None)).await.map_err(failed)?.into_inner();
+    let mut bytes = Vec::new();
+    while let Some(answer) = answers.message().await.map_err(failed)? {
+        bytes.extend(answer.data);
+        if bytes.len() > BLOB_BYTES {
+            return Err(Error::Volume(format!("{digest} is larger than {BLOB_BYTES} bytes")));
+        }
+    }
+    Ok(bytes)
 }
 
 /// The messages of a write: chunks, then the commit. A file that cannot be read ends the stream

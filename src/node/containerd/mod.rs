@@ -7,6 +7,7 @@ pub(crate) mod content;
 pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod pause;
+pub(crate) mod snapshots;
 pub(crate) mod tasks;
 
 use crate::cri::Runtime;

@@ -83,8 +83,7 @@ async fn pods_are_run_and_started_again_without_an_api_server() {
     let machine = Machine::hollow(&config, &size);
     let context =
         Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime.clone(), machine));
-    let nodes = crate::own_node(&context);
-    crate::start_pods(&context, nodes);
+    crate::start_pods(&context);
     // It was lost with the machine's restart; the count of its restarts was not.
     until_running(&runtime, "goes-on", "5").await;
     assert!(context.reach.is_away());

@@ -7,6 +7,7 @@ use super::{resources, signals, spec};
 use crate::Error;
 use crate::cgroups::Rules;
 use crate::protocols::runtime::v1 as cri;
+use crate::volumes::Given;
 use api::Object;
 use api::core::{Container, Pod, SecurityContext};
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) container: &'a Container,
     pub(crate) restarts: u32,
     pub(crate) environment: Vec<(String, String)>,
-    pub(crate) mounts: Vec<cri::Mount>,
+    pub(crate) given: Given,
     pub(crate) image: &'a cri::Image,
     /// The file that the termination message is written to.
     pub(crate) termination_file: &'a Path,
@@ -76,9 +77,9 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
             .into_iter()
             .map(|(key, value)| cri::KeyValue { key, value: value.into_bytes() })
             .collect(),
-        mounts: from.mounts,
+        mounts: from.given.mounts,
+        devices: from.given.devices,
         stop_signal: spec::stop_signal(container).map_or(0, signals::to_cri),
-        devices: Vec::new(),
         labels: all_labels,
     })
 }
@@ -199,7 +200,7 @@ mod tests {
             container,
             restarts: 2,
             environment: vec![("A".to_owned(), "1".to_owned())],
-            mounts: Vec::new(),
+            given: Given::default(),
             image,
             termination_file: Path::new("/t"),
             kubelet_dir: Path::new("/k"),

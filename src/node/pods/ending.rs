@@ -41,7 +41,7 @@ impl Worker {
     /// Nothing runs any more: gives back what the pod held, and lets it go if it is being deleted.
     pub(super) async fn clean_up(&mut self) -> Result<Turn, Error> {
         self.report().await?;
-        volumes::take_down(&self.context, self.pod.uid())?;
+        volumes::take_down(&self.context, self.pod.uid()).await?;
         self.context.cgroups.remove(self.pod.uid())?;
         self.pods.give_back(self.pod.uid());
         if !self.exists {
@@ -71,7 +71,7 @@ impl Worker {
     /// Removes the last traces: containers, sandboxes, logs.
     pub(super) async fn finish(&mut self) -> Result<Turn, Error> {
         stop::remove(&self.context, &self.observed).await?;
-        volumes::take_down(&self.context, self.pod.uid())?;
+        volumes::take_down(&self.context, self.pod.uid()).await?;
         self.context.cgroups.remove(self.pod.uid())?;
         for record in &self.observed.containers {
             self.forget_log(&record.id)?;

@@ -27,7 +27,8 @@ const MOST_BYTES: u64 = 1 << 20;
 pub(crate) async fn run(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -> Result<(), Error> {
     let Some(manifests) = context.config.manifests.clone() else { return Ok(()) };
     files::make_folder(&manifests.folder, 0o700)?;
-    let mut changes = Changes::of_entries(&manifests.folder)?;
+    let mut changes = Changes::of(&manifests.folder)?;
+    changes.and_gone_from(&manifests.folder)?;
     loop {
         pods.set_static(&context, read(&manifests, &context.config.node_name));
         tokio::select! {

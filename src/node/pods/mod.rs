@@ -17,6 +17,8 @@ mod inbox;
 pub(crate) mod ledger;
 pub(crate) mod manifests;
 mod mirror;
+mod mount_status;
+mod mounting;
 pub(crate) mod observe;
 pub(crate) mod plan;
 mod policy;
@@ -48,7 +50,7 @@ use crate::protocols::runtime::v1 as cri;
 use crate::{Context, Error, volumes};
 use admission::runner::Question;
 use api::Object;
-use api::core::{ConfigMap, Pod, Secret};
+use api::core::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use api::meta::ObjectMeta;
 use base::{Phase, Shutdown, clock};
 use client::{Cache, Change};
@@ -221,9 +223,30 @@ impl Pods {
 
     /// Watches the ConfigMaps and Secrets that a pod's volumes are made from.
     fn watch_sources(&self, context: &Arc<Context>, pod: &Pod) {
-        let (config_maps, secrets) = volumes::watched(pod);
-        self.watch_kind::<ConfigMap>(context, "ConfigMap", pod.namespace(), config_maps);
-        self.watch_kind::<Secret>(context, "Secret", pod.namespace(), secrets);
+        let watched = volumes::watched(pod);
+        self.watch_kind::<ConfigMap>(context, "ConfigMap", pod.namespace(), watched.config_maps);
+        self.watch_kind::<Secret>(context, "Secret", pod.namespace(), watched.secrets);
+        self.watch_kind::<PersistentVolumeClaim>(
+            context,
+            "PersistentVolumeClaim",
+            pod.namespace(),
+            watched.claims,
+        );
+        if watched.bundles && self.watches("ClusterTrustBundle", "", "") {
+            let pods = self.clone();
+            volumes::trust_bundles(context)
+                .on_change(move |_| pods.sources_changed(|watched| watched.bundles));
+        }
+        if watched.certificates && self.watches("PodCertificateRequest", "", "") {
+            let pods = self.clone();
+            volumes::certificate_requests(context)
+                .on_change(move |_| pods.sources_changed(|watched| watched.certificates));
+        }
+    }
+
+    /// Notes that objects are watched; false if they are already.
+    fn watches(&self, kind: &'static str, namespace: &str, name: &str) -> bool {
+        self.lock().watched.insert((kind, namespace.to_owned(), name.to_owned()))
     }
 
     fn watch_kind<T: Object>(
@@ -234,7 +257,7 @@ impl Pods {
         wanted: BTreeSet<String>,
     ) {
         for name in wanted {
-            if !self.lock().watched.insert((kind, namespace.to_owned(), name.clone())) {
+            if !self.watches(kind, namespace, &name) {
                 continue;
             }
             let cache = context.caches.selected::<T>(namespace, &format!("metadata.name={name}"));
@@ -243,12 +266,33 @@ impl Pods {
         }
     }
 
+    /// Wakes the pods that wait for their volumes.
+    pub(crate) fn wake_waiting(&self) {
+        let all = self.all();
+        let waiting = all.iter().filter(|inbox| inbox.stale.load(std::sync::atomic::Ordering::SeqCst));
+        waiting.for_each(|inbox| inbox.wake.notify_one());
+    }
+
+    /// Wakes the pods whose volumes are made from what changed.
+    fn sources_changed(&self, uses: impl Fn(&volumes::Watched) -> bool) {
+        for inbox in self.all() {
+            let pod = inbox.wanted.borrow().pod.clone();
+            if uses(&volumes::watched(&pod)) {
+                inbox.volumes_changed();
+            }
+        }
+    }
+
     fn source_changed(&self, kind: &str, namespace: &str, name: &str) {
         for inbox in self.all() {
             let pod = inbox.wanted.borrow().pod.clone();
-            let (config_maps, secrets) = volumes::watched(&pod);
-            let uses = if kind == "Secret" { secrets.contains(name) } else { config_maps.contains(name) };
-            if pod.namespace() == namespace && uses {
+            let watched = volumes::watched(&pod);
+            let of_kind = match kind {
+                "Secret" => watched.secrets,
+                "ConfigMap" => watched.config_maps,
+                _ => watched.claims,
+            };
+            if pod.namespace() == namespace && of_kind.contains(name) {
                 inbox.volumes_changed();
             }
         }
@@ -405,7 +449,9 @@ async fn take_over(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) -> R
         }
         // What is still in use, say by another runtime's pod of the same class, is no reason to run none.
         Pods::forget_checkpoint(context, &uid);
-        if let Err(error) = volumes::take_down(context, &uid).and_then(|()| context.cgroups.remove(&uid)) {
+        if let Err(error) =
+            volumes::take_down(context, &uid).await.and_then(|()| context.cgroups.remove(&uid))
+        {
             tracing::warn!(uid, %error, "cannot remove what is left of a pod");
         }
     }

@@ -35,6 +35,7 @@ impl Worker {
             observed: &self.observed,
             probes: &results,
             failures: &self.failures,
+            volumes: self.volumes.as_ref(),
             verdict: self.verdict.as_ref(),
             lagging: &self.lagging,
             resize: (&self.inbox.wanted.borrow().pending.clone(), self.resize_error.as_deref()),

@@ -18,6 +18,12 @@ pub(crate) fn spec(pod: &Pod) -> &PodSpec {
     pod.spec.as_ref().unwrap_or(&NO_SPEC)
 }
 
+/// The pod's service account.
+pub(crate) fn account(pod: &Pod) -> &str {
+    let named = spec(pod).service_account_name.as_deref();
+    named.filter(|name| !name.is_empty()).unwrap_or("default")
+}
+
 /// The init containers.
 pub(crate) fn init_containers(pod: &Pod) -> &[Container] {
     spec(pod).init_containers.as_deref().unwrap_or_default()
@@ -45,6 +51,7 @@ fn ordinary(container: &EphemeralContainer) -> Container {
         termination_message_path: container.termination_message_path.clone(),
         termination_message_policy: container.termination_message_policy.clone(),
         volume_mounts: container.volume_mounts.clone(),
+        volume_devices: container.volume_devices.clone(),
         ..Default::default()
     }
 }

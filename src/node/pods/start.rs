@@ -87,8 +87,14 @@ impl Start<'_> {
         let environment = env::resolve(self.pod, self.container, &self.sources().await?)?;
         let known: HashMap<String, String> = environment.iter().cloned().collect();
         let termination_file = self.termination_file()?;
-        let mut mounts = self.volumes.mounts(self.context, self.pod, self.container, &known)?;
-        self.add_own_mounts(&mut mounts, &termination_file)?;
+        let place = volumes::Place {
+            context: self.context,
+            pod: self.pod,
+            kind: self.kind,
+            container: self.container,
+        };
+        let mut given = self.volumes.given(&place, &known).await?;
+        self.add_own_mounts(&mut given.mounts, &termination_file)?;
         let target = spec::spec(self.pod).ephemeral_containers.iter().flatten();
         let target = target.filter(|c| self.kind == Kind::Ephemeral && c.name == self.container.name);
         let target = target.filter_map(|c| self.observed.latest(c.target_container_name.as_deref()?)).next();
@@ -96,7 +102,7 @@ impl Start<'_> {
             container: self.container,
             restarts: self.restarts,
             environment,
-            mounts,
+            given,
             image,
             termination_file: &termination_file,
             kubelet_dir: &self.context.config.kubelet_dir,

@@ -2,6 +2,7 @@
 
 use super::conditions::{RESTARTING, conditions};
 use super::inbox::Pending;
+use super::mount_status::mounts;
 use super::observe::{Container as Record, Life, Observed};
 use super::plan::from_ns;
 use super::policy::{self, Policy};
@@ -10,9 +11,10 @@ use super::reset;
 use super::spec::{self, Kind};
 use crate::amount::Qos;
 use crate::checkpoint::Resources;
+use crate::volumes::Volumes;
 use api::core::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, VolumeMountStatus,
+    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus,
 };
 use api::meta::Time;
 use base::clock;
@@ -64,6 +66,8 @@ pub(crate) struct Input<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) probes: &'a Results,
     pub(crate) failures: &'a Failures,
+    /// Its volumes, once they are ready.
+    pub(crate) volumes: Option<&'a Volumes>,
     /// The pod failed as a whole, as by its deadline.
     pub(crate) verdict: Option<&'a Verdict>,
     /// What containers have that were given something else.
@@ -176,7 +180,7 @@ fn status(
         None => unseen(input, container, old),
     };
     wait_if_failed(input, kind, container, &mut status);
-    status.volume_mounts = mounts(container);
+    status.volume_mounts = mounts(container, old, input.volumes);
     if status.last_state.is_none() {
         status.last_state = Some(ContainerState::default());
     }
@@ -341,18 +345,6 @@ fn wait_if_failed(input: &Input, kind: Kind, container: &Container, status: &mut
     status.state = Some(waiting(reason, message));
     status.ready = false;
     status.started = Some(false);
-}
-
-fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
-    let mounts = container.volume_mounts.as_ref()?;
-    let status = |mount: &api::core::VolumeMount| VolumeMountStatus {
-        name: mount.name.clone(),
-        mount_path: mount.mount_path.clone(),
-        read_only: mount.read_only.filter(|read_only| *read_only),
-        recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
-        ..Default::default()
-    };
-    Some(mounts.iter().map(status).collect())
 }
 
 fn final_phase(

@@ -2,6 +2,7 @@
 
 use super::act::Acted;
 use super::inbox::{Inbox, Wanted};
+use super::mounting::{Mounting, Waiting};
 use super::observe::{Observed, Observer};
 use super::plan::{self, Action, View};
 use super::probes::Probes;
@@ -13,7 +14,7 @@ use super::{Pods, spec};
 use crate::checkpoint::{Checkpoint, Resources};
 use crate::protocols::runtime::v1 as cri;
 use crate::stats::counters;
-use crate::volumes::{self, Volumes};
+use crate::volumes::Volumes;
 use crate::{Context, Error};
 use api::Object;
 use api::core::{Pod, PodStatus};
@@ -60,6 +61,7 @@ pub(crate) struct Worker {
     pub(super) volumes: Option<Volumes>,
     /// Between attempts to make the volumes; what they lack wakes the worker when it appears.
     pub(super) mounting: Backoff,
+    pub(super) waiting: Waiting,
     pub(super) verdict: Option<Verdict>,
     pub(super) finished: bool,
     pub(super) retry_at: Option<Timestamp>,
@@ -97,6 +99,7 @@ impl Worker {
             probes,
             volumes: None,
             mounting: Backoff::new(Duration::from_millis(500), Duration::from_secs(122)),
+            waiting: Waiting::default(),
             verdict: None,
             finished: false,
             retry_at: None,
@@ -266,8 +269,10 @@ impl Worker {
         // What was ready before a restart of knarr is known before it is reported.
         self.follow_probes();
         self.report().await?;
-        if !self.update_volumes().await {
-            return Ok(Turn::Wait(self.wake(None)));
+        match self.update_volumes().await {
+            Mounting::Done => {}
+            Mounting::Waits => return Ok(Turn::Wait(self.wake(None))),
+            Mounting::Interrupted => return Ok(Turn::Again),
         }
         for _ in 0..ROUNDS {
             self.follow_probes();
@@ -317,33 +322,8 @@ impl Worker {
 
     /// The earliest time at which there is something to do without being woken.
     fn wake(&self, planned: Option<Timestamp>) -> Option<Timestamp> {
-        let renew = self.volumes.as_ref().and_then(|volumes| volumes.renew);
+        let renew = self.volumes.as_ref().and_then(Volumes::renew);
         [planned, self.retry_at, renew, self.deadline()].into_iter().flatten().min()
-    }
-
-    /// Makes or refreshes the volumes; returns whether containers may start.
-    async fn update_volumes(&mut self) -> bool {
-        let due =
-            self.volumes.as_ref().and_then(|volumes| volumes.renew).is_some_and(|at| at <= clock::now());
-        if !self.inbox.stale.swap(false, Ordering::SeqCst) && !due && self.volumes.is_some() {
-            return true;
-        }
-        self.pods.watch_sources(&self.context, &self.pod);
-        match volumes::prepare(&self.context, &self.pod).await {
-            Ok(volumes) => {
-                self.context.stats.mounted(self.pod.uid(), volumes.paths().clone());
-                self.volumes = Some(volumes);
-                self.mounting.reset();
-                true
-            }
-            Err(error) => {
-                self.context.recorder.warning(&*self.pod, "FailedMount", error.to_string());
-                self.inbox.stale.store(true, Ordering::SeqCst);
-                let delay = SignedDuration::try_from(self.mounting.next_delay()).unwrap_or(RETRY);
-                self.retry_at = Some(clock::now() + delay);
-                self.volumes.is_some()
-            }
-        }
     }
 }
 

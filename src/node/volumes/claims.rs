@@ -1,12 +1,36 @@
 //! Volumes that pods claim: from the claim to what is mounted.
 
-use crate::pods::spec;
-use crate::{Context, Error};
+use super::Trouble;
+use crate::Context;
 use api::Object;
-use api::core::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
+use api::core::{Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume};
+
+/// Keeps a claim that is being deleted for as long as a pod uses it.
+const PROTECTION: &str = "kubernetes.io/pvc-protection";
+
+/// A claim with its volume.
+#[derive(Clone, Debug)]
+pub(crate) struct Claimed {
+    pub(crate) claim: PersistentVolumeClaim,
+    pub(crate) volume: PersistentVolume,
+    /// The pod only reads.
+    pub(crate) read_only: bool,
+}
+
+impl Claimed {
+    pub(crate) fn spec(&self) -> &PersistentVolumeSpec {
+        static NONE: std::sync::LazyLock<PersistentVolumeSpec> = std::sync::LazyLock::new(Default::default);
+        self.volume.spec.as_ref().unwrap_or(&NONE)
+    }
+
+    /// It is given as a device, not as files.
+    pub(crate) fn is_block(&self) -> bool {
+        self.spec().volume_mode.as_deref() == Some("Block")
+    }
+}
 
 /// The claim that a pod's volume is of: named by it, or its own, which is named after both.
-fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
+pub(crate) fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
     let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
     named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name)))
 }
@@ -16,55 +40,72 @@ pub(super) async fn resolve(
     context: &Context,
     pod: &Pod,
     volume: &Volume,
-) -> Result<Option<PersistentVolume>, Error> {
+) -> Result<Option<Claimed>, Trouble> {
     let Some(name) = claim_name(pod, volume) else { return Ok(None) };
-    let found = bound(context, pod, &name, volume.ephemeral.is_some()).await;
-    found.map(Some).map_err(|why| {
-        Error::Volume(format!(
-            "Unable to attach or mount volumes: unmounted volumes=[{0}], unattached volumes=[], failed to process \
-             volumes=[{0}]: error processing PVC {1}/{name}: {why}",
-            volume.name,
-            pod.namespace()
-        ))
-    })
+    let namespace = pod.namespace();
+    let wrapped =
+        |why: String| Trouble::Unprocessed(format!("error processing PVC {namespace}/{name}: {why}"));
+    let claim = bound_claim(context, namespace, &name).await.map_err(wrapped)?;
+    if volume.ephemeral.is_some() && claim.controller().is_none_or(|owner| owner.uid != pod.uid()) {
+        return Err(Trouble::Unprocessed(format!(
+            "PVC {namespace}/{name} was not created for pod {namespace}/{} (pod is not owner)",
+            pod.name()
+        )));
+    }
+    let found = bound_volume(context, &claim).await.map_err(wrapped)?;
+    let read_only = volume.persistent_volume_claim.as_ref().and_then(|claim| claim.read_only) == Some(true);
+    Ok(Some(Claimed { claim, volume: found, read_only }))
 }
 
-async fn bound(context: &Context, pod: &Pod, name: &str, own: bool) -> Result<PersistentVolume, String> {
+async fn bound_claim(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<PersistentVolumeClaim, String> {
     let claim: PersistentVolumeClaim = context
         .client
-        .get(pod.namespace(), name)
+        .get(namespace, name)
         .await
         .map_err(|error| format!("failed to fetch PVC from API server: {error}"))?;
-    if own && claim.controller().is_none_or(|owner| owner.uid != pod.uid()) {
-        return Err(format!(
-            "PVC {}/{name} was not created for pod {}/{} (pod is not owner)",
-            pod.namespace(),
-            pod.namespace(),
-            pod.name()
-        ));
-    }
-    if claim.is_deleting() {
+    let is_kept = claim.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == PROTECTION);
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    if claim.is_deleting() && !is_kept {
         return Err("PVC is being deleted".to_owned());
     }
-    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
-    let volume_name = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or_default();
-    if phase != Some("Bound") || volume_name.is_empty() {
+    if phase != Some("Bound") {
         return Err("PVC is not bound".to_owned());
+    }
+    Ok(claim)
+}
+
+async fn bound_volume(context: &Context, claim: &PersistentVolumeClaim) -> Result<PersistentVolume, String> {
+    let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or_default();
+    if name.is_empty() {
+        return Err("PVC has empty pvc.Spec.VolumeName".to_owned());
     }
     let volume: PersistentVolume = context
         .client
-        .get("", volume_name)
+        .get("", name)
         .await
-        .map_err(|error| format!("failed to fetch PV {volume_name} from API server: {error}"))?;
-    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-    if reference.and_then(|reference| reference.uid.as_deref()) != Some(claim.uid()) {
-        return Err(format!("PV {volume_name} is bound to another claim"));
+        .map_err(|error| format!("failed to fetch PV {name} from API server: {error}"))?;
+    let Some(reference) = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else {
+        return Err(format!(
+            "found PV object {name} but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim"
+        ));
+    };
+    let uid = reference.uid.as_deref().unwrap_or_default();
+    if uid != claim.uid() {
+        return Err(format!(
+            "found PV object {name} but its pv.Spec.ClaimRef.UID {uid} does not point to claim.UID {}",
+            claim.uid()
+        ));
     }
     Ok(volume)
 }
 
-/// The group that everything in the volume is given to, and whether to spare a volume whose top has it.
-pub(super) fn group(pod: &Pod) -> Option<(i64, bool)> {
-    let context = spec::spec(pod).security_context.as_ref()?;
-    Some((context.fs_group?, context.fs_group_change_policy.as_deref() == Some("OnRootMismatch")))
+/// Whether a volume can be had on a node.
+pub(super) fn is_within_reach(claimed: &Claimed, node: Option<&Node>) -> bool {
+    let affinity = claimed.spec().node_affinity.as_ref();
+    let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else { return true };
+    node.is_some_and(|node| api::terms::any(&required.node_selector_terms, node))
 }

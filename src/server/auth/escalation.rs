@@ -85,7 +85,15 @@ fn holds(authorizer: &Authorizer, user: &User, namespace: &str, rule: &PolicyRul
                 names.iter().all(|name| {
                     authorizer.allows(
                         user,
-                        &Attributes { verb, group, resource, subresource, namespace, name, path: "" },
+                        &Attributes {
+                            verb,
+                            group,
+                            resource,
+                            subresource,
+                            namespace,
+                            name,
+                            ..Attributes::default()
+                        },
                     )
                 })
             })

@@ -130,6 +130,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) subresource: &'a str,
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
+    /// The node that a field selector fixes, or "".
+    pub(crate) node: &'a str,
     /// Set for requests that are about no resource.
     pub(crate) path: &'a str,
 }
@@ -143,6 +145,7 @@ impl<'a> Attributes<'a> {
             subresource: &path.subresource,
             namespace: &path.namespace,
             name: if path.name.is_empty() { &path.selected } else { &path.name },
+            node: &path.node,
             path: "",
         }
     }

@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     ("coordination.k8s.io", "leases", &["create", "get", "update", "patch", "delete"]),
     ("node.k8s.io", "runtimeclasses", &["get", "list", "watch"]),
     ("storage.k8s.io", "csidrivers", &["get", "list", "watch"]),
-    ("storage.k8s.io", "csinodes", &["create", "get", "update", "patch", "delete"]),
+    ("certificates.k8s.io", "clustertrustbundles", &["get", "list", "watch"]),
     ("certificates.k8s.io", "certificatesigningrequests", &["create", "get", "list", "watch"]),
     ("authentication.k8s.io", "tokenreviews", &["create"]),
     ("authorization.k8s.io", "subjectaccessreviews", &["create"]),
@@ -38,6 +38,10 @@ pub(crate) fn node_of(user: &User) -> Option<&str> {
     user.name.strip_prefix(PREFIX).filter(|name| !name.is_empty() && user.is_in(GROUP))
 }
 
+const READ: [&str; 3] = ["get", "list", "watch"];
+const SLICES: &str = "resourceslices.resource.k8s.io/";
+const REQUESTS: &str = "podcertificaterequests.certificates.k8s.io/";
+
 impl NodeAuthorizer {
     pub(super) fn new(records: Records) -> Self {
         Self { records }
@@ -45,47 +49,87 @@ impl NodeAuthorizer {
 
     pub(super) fn allows(&self, user: &User, attributes: &Attributes<'_>) -> bool {
         let Some(node) = node_of(user).filter(|_| attributes.path.is_empty()) else { return false };
-        let reads = matches!(attributes.verb, "get" | "list" | "watch") && attributes.subresource.is_empty();
-        match (attributes.group, attributes.resource) {
-            ("", "secrets" | "configmaps" | "persistentvolumeclaims") if reads => {
-                !attributes.name.is_empty() && self.is_used(node, attributes)
+        let (verb, name) = (attributes.verb, attributes.name);
+        let reads = READ.contains(&verb);
+        let changes = matches!(verb, "update" | "patch");
+        match (attributes.group, attributes.resource, attributes.subresource) {
+            ("", "secrets", "") => reads && self.is_secret_used(node, attributes),
+            ("", "configmaps" | "persistentvolumeclaims" | "serviceaccounts", "") => {
+                reads && self.is_used(node, attributes)
             }
-            ("", "persistentvolumes") if reads => {
-                attributes.verb == "get" && self.is_claimed(node, attributes.name)
+            ("", "persistentvolumeclaims", "status") => changes && self.is_used(node, attributes),
+            ("", "persistentvolumes", "") => verb == "get" && self.is_claimed(node, name),
+            ("", "serviceaccounts", "token") => verb == "create" && self.is_used(node, attributes),
+            ("storage.k8s.io", "volumeattachments", "") => verb == "get" && self.is_attached(node, name),
+            ("storage.k8s.io", "csinodes", "") => {
+                verb == "create" || name == node && (changes || matches!(verb, "get" | "delete"))
             }
-            ("", "serviceaccounts") => {
-                attributes.subresource == "token"
-                    && attributes.verb == "create"
-                    && self.is_used(node, attributes)
-            }
-            (group, resource) => {
-                let resource = match attributes.subresource {
-                    "" => resource.to_owned(),
-                    subresource => format!("{resource}/{subresource}"),
-                };
-                let row = ALLOWED.iter().find(|row| row.0 == group && row.1 == resource);
-                row.is_some_and(|row| row.2.contains(&attributes.verb))
-            }
+            ("resource.k8s.io", "resourceclaims", "") => verb == "get" && self.is_used(node, attributes),
+            ("resource.k8s.io", "resourceslices", "") => match verb {
+                "create" => true,
+                "list" | "watch" | "deletecollection" => attributes.node == node,
+                _ => self.is_own(node, &format!("{SLICES}{name}")),
+            },
+            ("certificates.k8s.io", "podcertificaterequests", "") => match verb {
+                "create" => true,
+                "list" | "watch" => attributes.node == node,
+                "get" => self.is_own(node, &format!("{REQUESTS}{}/{name}", attributes.namespace)),
+                _ => false,
+            },
+            _ => is_allowed_whole(attributes),
         }
+    }
+
+    /// The pods on the node, of a namespace or "" for all.
+    fn pods(&self, node: &str, namespace: &str) -> Vec<Value> {
+        let snapshot = self.records.snapshot();
+        let prefix = if namespace.is_empty() { "pods/".to_owned() } else { format!("pods/{namespace}/") };
+        let own = self.records.on_nodes().of(node, &prefix);
+        own.iter().filter_map(|key| snapshot.get(key)).map(|record| read(record)).collect()
+    }
+
+    fn object(&self, key: &str) -> Option<Value> {
+        self.records.snapshot().get(key).map(|record| read(record))
     }
 
     /// Whether a pod on the node refers to the object.
     fn is_used(&self, node: &str, attributes: &Attributes<'_>) -> bool {
-        let snapshot = self.records.snapshot();
-        let prefix = format!("pods/{}/", attributes.namespace);
-        let own = self.records.on_nodes().of(node, &prefix);
-        own.iter().filter_map(|key| snapshot.get(key)).any(|record| {
-            let pod = read(record);
-            refers(&pod["spec"], attributes.resource, attributes.name)
-                || (attributes.resource == "persistentvolumeclaims" && owns(&pod, attributes.name))
-        })
+        let (resource, name) = (attributes.resource, attributes.name);
+        !name.is_empty()
+            && !attributes.namespace.is_empty()
+            && self.pods(node, attributes.namespace).iter().any(|pod| match resource {
+                "persistentvolumeclaims" => refers(&pod["spec"], resource, name) || owns(pod, name),
+                "resourceclaims" => claims_devices(pod, name),
+                _ => refers(&pod["spec"], resource, name),
+            })
+    }
+
+    /// Whether a pod on the node refers to the Secret, or a volume that it claims does.
+    fn is_secret_used(&self, node: &str, attributes: &Attributes<'_>) -> bool {
+        self.is_used(node, attributes)
+            || !attributes.name.is_empty()
+                && self.pods(node, "").iter().any(|pod| {
+                    self.volumes(pod)
+                        .iter()
+                        .any(|volume| names_secret(&volume["spec"], attributes.namespace, attributes.name))
+                })
+    }
+
+    /// The persistent volumes that a pod claims.
+    fn volumes(&self, pod: &Value) -> Vec<Value> {
+        let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+        let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+        let claims = volumes.filter_map(|volume| claim_of(pod, volume));
+        let found = claims.filter_map(|claim| {
+            let claim = self.object(&format!("persistentvolumeclaims/{namespace}/{claim}"))?;
+            self.object(&format!("persistentvolumes/{}", claim["spec"]["volumeName"].as_str()?))
+        });
+        found.collect()
     }
 
     /// Whether a pod on the node uses the claim that the volume is bound to.
     fn is_claimed(&self, node: &str, volume: &str) -> bool {
-        let snapshot = self.records.snapshot();
-        let Some(record) = snapshot.get(&format!("persistentvolumes/{volume}")) else { return false };
-        let volume = read(record);
+        let Some(volume) = self.object(&format!("persistentvolumes/{volume}")) else { return false };
         let reference = &volume["spec"]["claimRef"];
         let text = |field: &str| reference[field].as_str().unwrap_or_default();
         let claim = Attributes {
@@ -94,8 +138,62 @@ impl NodeAuthorizer {
             name: text("name"),
             ..Attributes::default()
         };
-        !claim.name.is_empty() && self.is_used(node, &claim)
+        self.is_used(node, &claim)
     }
+
+    fn is_attached(&self, node: &str, attachment: &str) -> bool {
+        let attachment = self.object(&format!("volumeattachments.storage.k8s.io/{attachment}"));
+        attachment.is_some_and(|attachment| attachment["spec"]["nodeName"] == node)
+    }
+
+    fn is_own(&self, node: &str, key: &str) -> bool {
+        self.object(key).is_some_and(|object| object["spec"]["nodeName"] == node)
+    }
+}
+
+fn is_allowed_whole(attributes: &Attributes<'_>) -> bool {
+    let resource = match attributes.subresource {
+        "" => attributes.resource.to_owned(),
+        subresource => format!("{}/{subresource}", attributes.resource),
+    };
+    let row = ALLOWED.iter().find(|row| row.0 == attributes.group && row.1 == resource);
+    row.is_some_and(|row| row.2.contains(&attributes.verb))
+}
+
+/// The claim that a pod's volume is of.
+fn claim_of(pod: &Value, volume: &Value) -> Option<String> {
+    let own = || {
+        let (pod, volume) = (pod["metadata"]["name"].as_str()?, volume["name"].as_str()?);
+        Some(format!("{pod}-{volume}"))
+    };
+    let named = volume["persistentVolumeClaim"]["claimName"].as_str().map(str::to_owned);
+    named.or_else(|| own().filter(|_| volume["ephemeral"].is_object()))
+}
+
+/// Whether what a node has to know of a volume names a Secret.
+fn names_secret(volume: &Value, namespace: &str, name: &str) -> bool {
+    const REFERENCES: [(&str, &str); 4] = [
+        ("csi", "nodePublishSecretRef"),
+        ("csi", "nodeStageSecretRef"),
+        ("csi", "nodeExpandSecretRef"),
+        ("iscsi", "secretRef"),
+    ];
+    REFERENCES.iter().any(|(kind, field)| {
+        let reference = &volume[kind][field];
+        // One that says no namespace is in the claim's.
+        let place = reference["namespace"].as_str().or(volume["claimRef"]["namespace"].as_str());
+        reference["name"] == name && place == Some(namespace)
+    })
+}
+
+/// Whether a pod has a claim of devices: named by it, made for it, or standing for its resources.
+fn claims_devices(pod: &Value, name: &str) -> bool {
+    let any =
+        |list: &Value| list.as_array().into_iter().flatten().any(|claim| claim["resourceClaimName"] == name);
+    let status = &pod["status"];
+    any(&pod["spec"]["resourceClaims"])
+        || any(&status["resourceClaimStatuses"])
+        || status["extendedResourceClaimStatus"]["resourceClaimName"] == name
 }
 
 /// Whether a pod's spec names the object anywhere in the fields that refer to its kind.
@@ -139,5 +237,23 @@ mod tests {
         assert!(refers(&spec, "serviceaccounts", "web"));
         assert!(!refers(&spec, "secrets", "all"));
         assert!(!refers(&spec, "configmaps", "web"));
+    }
+
+    #[test]
+    fn claims_and_their_secrets_are_found() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"resourceClaims": [{"resourceClaimName": "named"}]},
+            "status": {"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "made"}],
+                "extendedResourceClaimStatus": {"resourceClaimName": "stands"}}});
+        for name in ["named", "made", "stands"] {
+            assert!(claims_devices(&pod, name), "{name}");
+        }
+        assert!(!claims_devices(&pod, "gpu"));
+        let own = json!({"name": "v", "ephemeral": {}});
+        assert_eq!(claim_of(&pod, &own).as_deref(), Some("p-v"));
+        assert_eq!(claim_of(&pod, &json!({"name": "v", "emptyDir": {}})), None);
+        let volume = json!({"csi": {"nodeStageSecretRef": {"namespace": "n", "name": "s"},
+            "controllerPublishSecretRef": {"namespace": "n", "name": "hidden"}}});
+        assert!(names_secret(&volume, "n", "s"));
+        assert!(!names_secret(&volume, "m", "s") && !names_secret(&volume, "n", "hidden"));
     }
 }

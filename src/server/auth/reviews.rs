@@ -49,7 +49,7 @@ fn access(authorizer: &Authorizer, user: &User, spec: &Value, namespace: &str) -
             subresource: text(about, "subresource"),
             namespace: place,
             name: text(about, "name"),
-            path: "",
+            ..Attributes::default()
         }
     } else {
         let about = &spec["nonResourceAttributes"];

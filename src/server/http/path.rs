@@ -17,7 +17,7 @@ pub(crate) enum Target {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResourcePath {
     pub(crate) group: String,
-    pub(crate) version: String,
+    pub(crate) version: Box<str>,
     pub(crate) resource: String,
     /// "" outside namespaces and for lists across them.
     pub(crate) namespace: String,
@@ -25,10 +25,12 @@ pub(crate) struct ResourcePath {
     pub(crate) name: String,
     /// The one object of a collection that a field selector leaves, or "".
     pub(crate) selected: Box<str>,
+    /// The node whose objects of a collection a field selector leaves, or "".
+    pub(crate) node: Box<str>,
     /// "" for the object itself.
     pub(crate) subresource: String,
     /// What follows the subresource, as `proxy` has it.
-    pub(crate) rest: String,
+    pub(crate) rest: Box<str>,
     /// The verb that is authorized.
     pub(crate) verb: &'static str,
 }
@@ -44,7 +46,7 @@ pub(crate) fn target(method: &Method, path: &str, query: &Query) -> Target {
         _ => return Target::Other,
     };
     let mut found =
-        ResourcePath { group: group.to_owned(), version: version.to_owned(), ..ResourcePath::default() };
+        ResourcePath { group: group.to_owned(), version: version.into(), ..ResourcePath::default() };
     // An older form of watches, which names the verb in the path.
     let (rest, watches) = match rest {
         ["watch", rest @ ..] if matches!(*method, Method::GET | Method::HEAD) => (rest, true),
@@ -68,7 +70,7 @@ pub(crate) fn target(method: &Method, path: &str, query: &Query) -> Target {
         (*name).clone_into(&mut found.name);
         if let [subresource, rest @ ..] = subresource {
             (*subresource).clone_into(&mut found.subresource);
-            found.rest = rest.join("/");
+            found.rest = rest.join("/").into();
         }
     }
     if found.resource == "namespaces" {
@@ -79,7 +81,9 @@ pub(crate) fn target(method: &Method, path: &str, query: &Query) -> Target {
         found.verb = "watch";
     }
     if matches!(found.verb, "list" | "watch" | "deletecollection") && found.name.is_empty() {
-        found.selected = selected_name(query);
+        let fields = Fields::parse(query.get("fieldSelector")).unwrap_or_default();
+        found.selected = fixed(&fields, "metadata.name");
+        found.node = fixed(&fields, "spec.nodeName");
     }
     Target::Resource(found)
 }
@@ -99,10 +103,9 @@ fn verb(method: &Method, path: &ResourcePath, query: &Query) -> &'static str {
     }
 }
 
-/// The name that a field selector fixes: who may read one object may list or watch it.
-fn selected_name(query: &Query) -> Box<str> {
-    let fields = Fields::parse(query.get("fieldSelector")).unwrap_or_default();
-    fields.required("metadata.name").filter(|name| is_segment(name)).unwrap_or_default().into()
+/// The name that a field selector fixes: who may read one object, or those of one node, may list or watch it.
+fn fixed(fields: &Fields, field: &str) -> Box<str> {
+    fields.required(field).filter(|name| is_segment(name)).unwrap_or_default().into()
 }
 
 /// Whether a text can be a part of a path.
@@ -140,6 +143,8 @@ mod tests {
         assert_eq!(parsed(Method::GET, "/api/v1/namespaces/web/pods/a?watch=1").verb, "get");
         let one = parsed(Method::GET, "/api/v1/pods?watch&fieldSelector=metadata.name%3Da");
         assert_eq!((one.verb, one.name.as_str(), &*one.selected), ("watch", "", "a"));
+        let of_node = parsed(Method::GET, "/api/v1/pods?fieldSelector=spec.nodeName%3Dn");
+        assert_eq!((&*of_node.node, &*of_node.selected), ("n", ""));
         let old = parsed(Method::GET, "/api/v1/watch/namespaces/web/pods/a");
         assert_eq!((old.verb, old.namespace.as_str(), old.name.as_str()), ("watch", "web", "a"));
         assert_eq!(parsed(Method::GET, "/apis/apps/v1/watch/deployments").resource, "deployments");
@@ -150,7 +155,7 @@ mod tests {
         );
         assert_eq!(namespace.namespace, "web");
         let proxied = parsed(Method::POST, "/api/v1/namespaces/web/services/http:a:80/proxy/x/y");
-        assert_eq!((proxied.name.as_str(), proxied.rest.as_str()), ("http:a:80", "x/y"));
+        assert_eq!((proxied.name.as_str(), &*proxied.rest), ("http:a:80", "x/y"));
         assert_eq!(parsed(Method::OPTIONS, "/api/v1/namespaces/web/pods/a/proxy").verb, "");
         assert_eq!(target(&Method::GET, "/apis/apps/v1", &Query::parse("")), Target::Other);
     }

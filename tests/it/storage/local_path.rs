@@ -61,11 +61,14 @@ fn pods_wait_for_their_claims(cluster: &Cluster) {
         cluster.event("data", "WaitForFirstConsumer"),
         "waiting for first consumer to be created before binding"
     );
-    assert_eq!(
-        cluster.event("writer", "FailedMount"),
-        "Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[], failed to process \
-         volumes=[data]: error processing PVC default/data: PVC is not bound"
-    );
+    wait_for("word of the claim", SOON, || {
+        let why = "error processing PVC default/data: PVC is not bound";
+        let begin = "Unable to attach or mount volumes: unmounted volumes=[data scratch], unattached volumes=[], \
+                     failed to process volumes=[data scratch]: ";
+        let events = cluster.events("writer");
+        let fits = |message: &str| message.starts_with(begin) && message.contains(why);
+        events.iter().any(|(reason, message)| reason == "FailedMount" && fits(message)).then_some(())
+    });
     let own = cluster.wait("pvc writer-scratch", |claim| (!claim.is_null()).then(|| claim.clone()));
     assert_eq!(own["metadata"]["ownerReferences"][0]["kind"], "Pod", "{own}");
     assert_eq!(own["metadata"]["labels"]["of"], "writer");

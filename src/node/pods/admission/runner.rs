@@ -13,7 +13,6 @@ use api::core::{Node, NodeStatus, Pod};
 use api::demand::Amounts;
 use api::meta::ObjectMeta;
 use base::{Shutdown, clock};
-use client::Cache;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -32,13 +31,8 @@ pub(crate) enum Question {
 }
 
 /// Answers until asked to stop.
-pub(crate) async fn run(
-    context: Arc<Context>,
-    pods: Pods,
-    nodes: Cache<Node>,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
-    let runner = Runner { context, pods, nodes };
+pub(crate) async fn run(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -> Result<(), Error> {
+    let runner = Runner { context, pods };
     loop {
         let asked = runner.pods.asked();
         if let Some(question) = runner.pods.next_question() {
@@ -59,7 +53,6 @@ pub(crate) async fn run(
 struct Runner {
     context: Arc<Context>,
     pods: Pods,
-    nodes: Cache<Node>,
 }
 
 impl Runner {
@@ -142,8 +135,8 @@ impl Runner {
         let name = &self.context.config.node_name;
         let known = async {
             loop {
-                let changed = self.nodes.changed();
-                if let Some(node) = self.nodes.get("", name) {
+                let changed = self.context.node.changed();
+                if let Some(node) = self.context.node.get("", name) {
                     return node;
                 }
                 changed.await;

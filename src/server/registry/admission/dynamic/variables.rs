@@ -173,6 +173,7 @@ impl cel::Authorizer for Asking<'_> {
             namespace: &action.namespace,
             name: &action.name,
             path: &action.path,
+            node: "",
         };
         let allowed = self.authorizer.allows(account.as_ref().unwrap_or(self.user), &attributes);
         Decision { allowed, ..Decision::default() }

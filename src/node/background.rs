@@ -1,0 +1,96 @@
+//! Changes of files that may take long, or forever where a file server is away: they run beside the
+//! runtime's workers, one after the other for each path, and who waits for them gives up.
+
+use crate::Error;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How long a change is waited for, as Kubernetes waits for drivers. What still hangs goes on alone.
+const LIMIT: Duration = Duration::from_secs(120);
+
+#[derive(Default)]
+struct Inner {
+    /// Where something is under way.
+    taken: Mutex<HashSet<PathBuf>>,
+    freed: Notify,
+}
+
+/// The paths at which something is under way. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Background(Arc<Inner>);
+
+/// A path that is taken until this is dropped.
+struct Taken(Background, PathBuf);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+        self.0.0.freed.notify_waiters();
+    }
+}
+
+impl Background {
+    fn lock(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take(&self, path: &Path) -> Taken {
+        loop {
+            let mut freed = std::pin::pin!(self.0.freed.notified());
+            freed.as_mut().enable();
+            if self.lock().insert(path.to_owned()) {
+                return Taken(self.clone(), path.to_owned());
+            }
+            freed.await;
+        }
+    }
+
+    /// Does `work` at `path`, after what is under way there.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let hangs = || Error::Volume(format!("timed out waiting for {}", path.display()));
+        let Ok(taken) = tokio::time::timeout(LIMIT, self.take(path)).await else { return Err(hangs()) };
+        let working = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(taken);
+            done
+        });
+        match tokio::time::timeout(LIMIT, working).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(panic)) => Err(Error::Volume(format!("{}: {panic}", path.display()))),
+            Err(_) => Err(hangs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_hangs_holds_its_path_alone() {
+        let background = Background::default();
+        let (go, wait) = mpsc::channel::<()>();
+        let hanging = background
+            .run(Path::new("/a"), move || wait.recv().map_err(|error| Error::Volume(error.to_string())));
+        let mut hanging = std::pin::pin!(hanging);
+        let blocked =
+            std::future::poll_fn(|task| std::task::Poll::Ready(hanging.as_mut().poll(task).is_pending()));
+        assert!(blocked.await);
+        background.run(Path::new("/b"), || Ok(())).await.unwrap();
+        let mut second = std::pin::pin!(background.run(Path::new("/a"), || Ok(2)));
+        let blocked =
+            std::future::poll_fn(|task| std::task::Poll::Ready(second.as_mut().poll(task).is_pending()));
+        assert!(blocked.await);
+        go.send(()).unwrap();
+        hanging.await.unwrap();
+        assert_eq!(second.await.unwrap(), 2);
+    }
+}

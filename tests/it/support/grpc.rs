@@ -1,0 +1,123 @@
+//! gRPC served on a socket of the file system, as drivers of the node serve it: a verb's message goes in, and
+//! its answer or a status comes out.
+
+use super::https::Https;
+use base::{Phase, Supervisor};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::UnixListener;
+
+/// A message, or gRPC's code and a text.
+pub(crate) type Answer = Result<Vec<u8>, (u32, String)>;
+/// Answers a verb, which is given with its service: `/csi.v1.Node/NodeGetInfo`.
+pub(crate) type Verbs = Arc<dyn Fn(&str, &[u8]) -> Answer + Send + Sync>;
+
+/// gRPC's codes.
+pub(crate) const UNIMPLEMENTED: u32 = 12;
+pub(crate) const INTERNAL: u32 = 13;
+
+/// Before every message: whether it is compressed, and its length.
+const HEAD: usize = 5;
+
+/// A server until it is dropped; then its socket is gone too.
+pub(crate) struct GrpcServer {
+    socket: PathBuf,
+    https: tokio::runtime::Handle,
+    supervisor: Supervisor,
+}
+
+impl GrpcServer {
+    pub(crate) fn start(https: &Https, socket: &Path, verbs: Verbs) -> Self {
+        let supervisor = Supervisor::new();
+        let (own, at) = (supervisor.clone(), socket.to_owned());
+        let handle = https.run(async move {
+            let listener = UnixListener::bind(&at).unwrap();
+            own.detached("gRPC", Phase::Front, accept(listener, verbs, own.clone()));
+            tokio::runtime::Handle::current()
+        });
+        Self { socket: socket.to_owned(), https: handle, supervisor }
+    }
+}
+
+impl Drop for GrpcServer {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.socket) {
+            eprintln!("{}: {error}", self.socket.display());
+        }
+        self.https.block_on(self.supervisor.drain());
+    }
+}
+
+async fn accept(listener: UnixListener, verbs: Verbs, supervisor: Supervisor) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let verbs = verbs.clone();
+        supervisor.detached("gRPC connection", Phase::Front, async move {
+            let service = service_fn(|request| answer(request, verbs.clone()));
+            let server = http2::Builder::new(TokioExecutor::new());
+            // Whoever asks hangs up as he likes.
+            drop(server.serve_connection(TokioIo::new(stream), service).await);
+        });
+    }
+}
+
+type Frames = StreamBody<futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
+
+async fn answer(request: Request<Incoming>, verbs: Verbs) -> Result<Response<Frames>, Infallible> {
+    let verb = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let message = body.get(HEAD..).unwrap_or_default().to_vec();
+    // Verbs run programs.
+    let answered = tokio::task::spawn_blocking(move || verbs(&verb, &message)).await.unwrap();
+    let mut trailers = HeaderMap::new();
+    let mut frames = Vec::new();
+    let code = match answered {
+        Ok(message) => {
+            let mut frame = BytesMut::new();
+            frame.put_u8(0);
+            frame.put_u32(u32::try_from(message.len()).unwrap());
+            frame.put_slice(&message);
+            frames.push(Ok(Frame::data(frame.freeze())));
+            0
+        }
+        Err((code, text)) => {
+            trailers.insert("grpc-message", HeaderValue::from_str(&text).unwrap());
+            code
+        }
+    };
+    trailers.insert("grpc-status", HeaderValue::from(code));
+    frames.push(Ok(Frame::trailers(trailers)));
+    let response = Response::builder().header("content-type", "application/grpc");
+    Ok(response.body(StreamBody::new(futures_util::stream::iter(frames))).unwrap())
+}
+
+/// How plugins introduce themselves.
+pub(crate) mod registration {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct PluginInfo {
+        #[prost(string, tag = "1")]
+        pub(crate) kind: String,
+        #[prost(string, tag = "2")]
+        pub(crate) name: String,
+        #[prost(string, tag = "3")]
+        pub(crate) endpoint: String,
+        #[prost(string, repeated, tag = "4")]
+        pub(crate) versions: Vec<String>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Status {
+        #[prost(bool, tag = "1")]
+        pub(crate) registered: bool,
+        #[prost(string, tag = "2")]
+        pub(crate) error: String,
+    }
+}
