@@ -454,6 +454,8 @@ async fn start_agent(
     config.cluster_domain.clone_from(&options.cluster_domain);
     config.cluster_cidrs = vec![network.cluster];
     config.service_cidrs = vec![network.services];
+    let folder = options.data_dir.join("agent/pod-manifests");
+    config.manifests = Some(node::Manifests { folder, complete: Arc::new(server::complete_pod) });
     config.tls = Some(tls);
     config.shared_caches = true;
     screen::VERSION.clone_into(&mut config.version);

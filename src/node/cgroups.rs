@@ -178,6 +178,22 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Raises those of a pod's limits that are below what it gets now, before its containers are changed.
+    pub(crate) fn grow(&self, pod: &Pod) -> Result<(), Error> {
+        let limits = Limits::of_pod(pod, &self.rules);
+        for root in self.hierarchy.roots() {
+            let folder = root.join(self.path(Qos::of(pod), pod.uid()));
+            for (name, value) in limits.files() {
+                let file = folder.join(name);
+                let now = std::fs::read_to_string(&file).ok();
+                if now.is_some_and(|now| first_number(&now) < first_number(&value)) {
+                    std::fs::write(&file, value).map_err(files::at(&file))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Gives the burstable pods together what each of them asks for, against the guaranteed ones beside
     /// them.
     fn balance(&self, root: &Path) -> Result<(), Error> {
@@ -253,6 +269,12 @@ fn set(folder: &Path, limits: &Limits) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The number that a limit begins with; none at all is more than any.
+fn first_number(text: &str) -> i64 {
+    let number = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    number.filter(|number| *number >= 0).unwrap_or(i64::MAX)
 }
 
 /// Removes a cgroup with those below it. Files in it are the kernel's and cannot be removed.

@@ -6,6 +6,7 @@ use api::Quantity;
 use api::core::Taint;
 use rustls::server::ResolvesServerCert;
 use rustls::server::danger::ClientCertVerifier;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -36,6 +37,18 @@ pub struct Size {
     pub memory: Quantity,
     /// Addresses of its pods where the cluster has given it no block.
     pub spare: net::Cidr,
+}
+
+/// Fills in what a pod's manifest leaves out, and says what is wrong with it, as the API server would.
+pub type Complete = Arc<dyn Fn(Value) -> Result<Value, String> + Send + Sync>;
+
+/// Pods that the node runs by itself.
+#[derive(Clone)]
+pub struct Manifests {
+    /// A folder with a manifest of a pod in each file.
+    pub folder: PathBuf,
+    /// Rules of the API.
+    pub complete: Complete,
 }
 
 /// The kubelet's settings. Start from [`Config::new`].
@@ -71,6 +84,10 @@ pub struct Config {
     pub service_cidrs: Vec<net::Cidr>,
     /// The cgroup below which the pods' begin, "" for the top.
     pub cgroup_root: String,
+    /// Pods of the node itself; none to have none.
+    pub manifests: Option<Manifests>,
+    /// Kernel parameters that pods may set besides the safe ones; patterns end in `*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// How many pods the node takes.
     pub max_pods: u32,
     /// Where the kubelet's HTTPS listens.
@@ -104,6 +121,8 @@ impl Config {
             cluster_cidrs: Vec::new(),
             service_cidrs: Vec::new(),
             cgroup_root: String::new(),
+            manifests: None,
+            allowed_unsafe_sysctls: Vec::new(),
             max_pods: 110,
             bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10250)),
             tls: None,
@@ -141,6 +160,10 @@ impl Config {
         }
         let port = u16::try_from(kubelet.port).unwrap_or(self.bind.port());
         self.bind = SocketAddr::new(address(&kubelet.address)?, port);
+        if let Some(manifests) = self.manifests.as_mut().filter(|_| !kubelet.static_pod_path.is_empty()) {
+            manifests.folder = PathBuf::from(&kubelet.static_pod_path);
+        }
+        self.allowed_unsafe_sysctls.extend(kubelet.allowed_unsafe_sysctls.clone());
         if !kubelet.enable_server {
             self.tls = None;
         }

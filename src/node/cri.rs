@@ -207,6 +207,14 @@ impl Runtime {
         call("container_status", LOOK, self.runtime.clone().container_status(request)).await
     }
 
+    pub(crate) async fn update_container_resources(
+        &self,
+        request: cri::UpdateContainerResourcesRequest,
+    ) -> Result<cri::Empty, Error> {
+        let mut client = self.runtime.clone();
+        call("update_container_resources", LOOK, client.update_container_resources(request)).await
+    }
+
     pub(crate) async fn reopen_container_log(
         &self,
         request: cri::ReopenContainerLogRequest,

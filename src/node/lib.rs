@@ -8,6 +8,7 @@
 mod amount;
 mod capacity;
 mod cgroups;
+mod checkpoint;
 mod config;
 mod containerd;
 mod context;
@@ -41,7 +42,7 @@ mod streaming;
 mod volumes;
 mod watch_folder;
 
-pub use config::{Config, Size, Tls};
+pub use config::{Complete, Config, Manifests, Size, Tls};
 pub use error::Error;
 pub use settings::Settings;
 
@@ -91,9 +92,9 @@ pub async fn start(
     });
     let handle = start_registration(&context);
     let nodes = own_node(&context);
-    let of = context.clone();
+    let (of, own) = (context.clone(), nodes.clone());
     supervisor.run("node network", Phase::Work, Restart::OnFailure, move |shutdown| {
-        registration::run_network(of.clone(), nodes.clone(), shutdown)
+        registration::run_network(of.clone(), own.clone(), shutdown)
     });
     let runtime = context.runtime.clone();
     supervisor.run("image archives", Phase::Work, Restart::OnFailure, move |shutdown| {
@@ -104,7 +105,7 @@ pub async fn start(
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
         logs::run_rotation(of.clone(), shutdown)
     });
-    let pods = start_pods(&context);
+    let pods = start_pods(&context, nodes);
     if let Some(tls) = context.config.tls.clone() {
         let service = streaming::Service { context: context.clone(), pods };
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
@@ -129,11 +130,12 @@ pub fn start_hollow(
     let runtime = cri::Runtime::hollow(hollow.clone());
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
     let handle = start_registration(&context);
-    let (name, nodes) = (context.config.node_name.clone(), own_node(&context));
+    let nodes = own_node(&context);
+    let (name, own) = (context.config.node_name.clone(), nodes.clone());
     supervisor.run("hollow network", Phase::Work, Restart::OnFailure, move |shutdown| {
-        hollow.clone().follow_blocks(name.clone(), nodes.clone(), shutdown)
+        hollow.clone().follow_blocks(name.clone(), own.clone(), shutdown)
     });
-    start_pods(&context);
+    start_pods(&context, nodes);
     handle
 }
 
@@ -184,7 +186,7 @@ fn own_caches(context: &Context) -> Caches {
     Caches::new(context.client.clone(), context.supervisor.clone())
 }
 
-fn start_pods(context: &Arc<Context>) -> pods::Pods {
+fn start_pods(context: &Arc<Context>, nodes: client::Cache<Node>) -> pods::Pods {
     let selector = format!("spec.nodeName={}", context.config.node_name);
     // Of its own also where all pods are held: those (`api::slim`) lack what only their nodes act upon.
     let cache = own_caches(context).selected::<Pod>("", &selector);
@@ -192,6 +194,14 @@ fn start_pods(context: &Arc<Context>) -> pods::Pods {
     let (of, registry) = (context.clone(), pods.clone());
     context.supervisor.run("pods", Phase::Work, Restart::OnFailure, move |shutdown| {
         pods::run(of.clone(), registry.clone(), cache.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    context.supervisor.run("static pods", Phase::Work, Restart::OnFailure, move |shutdown| {
+        pods::manifests::run(of.clone(), registry.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    context.supervisor.run("pod admission", Phase::Work, Restart::OnFailure, move |shutdown| {
+        pods::run_admission(of.clone(), registry.clone(), nodes.clone(), shutdown)
     });
     pods
 }

@@ -61,12 +61,17 @@ fn spec(config: &Config) -> NodeSpec {
     }
 }
 
+/// The labels that the node registers with.
+pub(crate) fn labels(config: &Config) -> BTreeMap<String, String> {
+    own_labels(&config.node_name).into_iter().chain(config.labels.clone()).collect()
+}
+
 /// Makes the object. An existing one only gets the labels that every node has: labels and taints of
 /// the configuration are for the first registration, after which they are the administrator's.
 async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> {
     let config = &context.config;
     let own = own_labels(&config.node_name);
-    let labels = own.clone().into_iter().chain(config.labels.clone()).collect();
+    let labels = labels(config);
     let wanted = Node {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),

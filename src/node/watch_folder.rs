@@ -45,6 +45,14 @@ impl Changes {
         Ok(changes)
     }
 
+    /// Changes of a folder's entries, also those that go.
+    pub(crate) fn of_entries(folder: &Path) -> Result<Self, Error> {
+        let changes = Self::of(folder)?;
+        let gone = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
+        changes.add(folder, gone | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO)?;
+        Ok(changes)
+    }
+
     /// Adds what appears in a folder, as soon as it does and before it is written.
     pub(crate) fn and_new_in(&self, folder: &Path) -> Result<(), Error> {
         self.add(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)

@@ -9,6 +9,7 @@ mod batch;
 mod before_after;
 mod extending;
 mod hollow;
+mod kubelet;
 mod main_job;
 mod pods;
 mod proxying;

@@ -1,5 +1,6 @@
 //! Writing a pod's status: a patch with what changed, and nothing if nothing did.
 
+use super::status::RESIZE;
 use api::core::{Pod, PodStatus};
 use serde_json::{Map, Value, json};
 
@@ -71,7 +72,10 @@ fn changed_conditions(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec
         }
         condition
     });
-    with_removals.collect()
+    let there = |list: &[Value], kind| list.iter().any(|condition| condition["type"] == kind);
+    let gone = RESIZE.into_iter().filter(|kind| there(list(old), *kind) && !there(list(new), *kind));
+    let ended = gone.map(|kind| json!({"$patch": "delete", "type": kind}));
+    with_removals.chain(ended).collect()
 }
 
 #[cfg(test)]

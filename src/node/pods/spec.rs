@@ -11,14 +11,6 @@ pub(crate) enum Kind {
     Ephemeral,
 }
 
-/// What a failed or finished container's restart follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Restart {
-    Always,
-    OnFailure,
-    Never,
-}
-
 static NO_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
 
 /// The pod's specification; the API server lets no pod without one in.
@@ -75,30 +67,6 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-/// The restart policy that holds for a container: its own, or the pod's. A plain init container that
-/// finished is never run again, so Always means OnFailure for it.
-pub(crate) fn restart_policy(pod: &Pod, kind: Kind, container: &Container) -> Restart {
-    let own = container.restart_policy.as_deref();
-    let policy = own.or(spec(pod).restart_policy.as_deref()).unwrap_or("Always");
-    match (policy, kind) {
-        (_, Kind::Ephemeral) | ("Never", _) => Restart::Never,
-        ("OnFailure", _) => Restart::OnFailure,
-        (_, Kind::Init) if !is_sidecar(container) => Restart::OnFailure,
-        _ => Restart::Always,
-    }
-}
-
-impl Restart {
-    /// Whether a container that ended with this code is started again.
-    pub(crate) fn after(self, exit_code: i32) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit_code != 0,
-            Self::Never => false,
-        }
-    }
-}
-
 /// `name_namespace(uid)`, as messages name a pod.
 pub(crate) fn described(pod: &Pod) -> String {
     format!("{}_{}({})", pod.name(), pod.namespace(), pod.uid())
@@ -127,6 +95,12 @@ pub(crate) fn grace_s(pod: &Pod) -> i64 {
     let asked =
         pod.metadata.deletion_grace_period_seconds.filter(|_| pod.metadata.deletion_timestamp.is_some());
     asked.or(spec(pod).termination_grace_period_seconds).unwrap_or(30).max(0)
+}
+
+/// Whether the pod has reached its last phase.
+pub(crate) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Whether the pod shares the host's network.

@@ -45,7 +45,7 @@ pub(crate) fn grace(pod: &Pod, container: &Container, why: Why) -> Duration {
     let probe = match why {
         Why::Liveness => container.liveness_probe.as_ref(),
         Why::Startup => container.startup_probe.as_ref(),
-        Why::Changed | Why::Unknown => None,
+        Why::Changed | Why::Unknown | Why::Resize => None,
     };
     let own = probe.and_then(|probe| probe.termination_grace_period_seconds);
     Duration::from_secs(own.unwrap_or_else(|| spec::grace_s(pod)).unsigned_abs())

@@ -1,6 +1,6 @@
 //! One task per pod: looks, decides by the pure plan, acts, reports, and sleeps until something changes.
 
-use super::observe::{Observed, Observer};
+use super::observe::{Life, Observed, Observer};
 use super::plan::{self, Action, View};
 use super::probes::Probes;
 use super::restarts::Restarts;
@@ -8,6 +8,7 @@ use super::start::Start;
 use super::state::{Facts, State};
 use super::status::{self, Failures, Verdict};
 use super::{Pods, report, sandbox, spec, stop};
+use crate::checkpoint::{Checkpoint, Resources};
 use crate::protocols::runtime::v1 as cri;
 use crate::volumes::{self, Volumes};
 use crate::{Context, Error, files};
@@ -16,10 +17,11 @@ use api::core::Pod;
 use base::{Backoff, clock};
 use client::Patch;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// Until a container that could not be started is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -29,16 +31,54 @@ const ROUNDS: usize = 4;
 /// since nothing else would tell of the end.
 const SETTLE_TRIES: u32 = 32;
 
-/// The pod as the API server last told it.
+/// What is wanted of a worker.
 #[derive(Clone)]
 pub(crate) struct Wanted {
+    /// The pod with the resources that it was given.
     pub(crate) pod: Arc<Pod>,
+    /// As it was told last.
+    pub(crate) told: Arc<Pod>,
     pub(crate) exists: bool,
+    /// Why it has not been given what it asks for by now.
+    pub(crate) pending: Option<Pending>,
+    /// It has to end, and this is why.
+    pub(crate) verdict: Option<Verdict>,
+}
+
+/// A resize that waits (KEP-1287).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) message: String,
+    pub(crate) generation: Option<i64>,
+}
+
+impl Pending {
+    /// An event's message about a resize: what is asked for, as JSON.
+    pub(crate) fn message(what: &str, pod: &Pod, error: Option<&str>) -> String {
+        let list = |containers: &[api::core::Container]| -> Vec<Value> {
+            let entry = |it: &api::core::Container| json!({"name": it.name, "resources": it.resources});
+            containers.iter().map(entry).collect()
+        };
+        let mut summary = json!({"containers": list(&spec::spec(pod).containers)});
+        let init = list(spec::init_containers(pod));
+        if !init.is_empty() {
+            summary["initContainers"] = init.into();
+        }
+        summary["generation"] = pod.metadata.generation.into();
+        if let Some(error) = error {
+            summary["error"] = error.into();
+        }
+        format!("Pod resize {what}: {summary}")
+    }
 }
 
 impl Wanted {
+    pub(crate) fn new(pod: Arc<Pod>, exists: bool) -> Self {
+        Self { told: pod.clone(), pod, exists, pending: None, verdict: None }
+    }
+
     fn is_going(&self) -> bool {
-        !self.exists || self.pod.is_deleting()
+        !self.exists || self.pod.is_deleting() || self.verdict.is_some()
     }
 }
 
@@ -62,6 +102,17 @@ impl Inbox {
         }
     }
 
+    /// Tells the worker what its pod is by now: as it was told, and with what it was given.
+    pub(crate) fn tell(&self, told: Arc<Pod>, pod: Arc<Pod>, exists: bool) {
+        self.wanted.send_modify(|wanted| {
+            if Arc::ptr_eq(&told, &pod) {
+                wanted.pending = None;
+            }
+            (wanted.told, wanted.pod, wanted.exists) = (told, pod, exists);
+        });
+        self.wake.notify_one();
+    }
+
     /// Tells the worker that the runtime's state changed.
     pub(crate) fn runtime_changed(&self) {
         self.dirty.store(true, Ordering::SeqCst);
@@ -74,6 +125,9 @@ impl Inbox {
         self.wake.notify_one();
     }
 }
+
+/// Where it is answered why the node does not take a pod.
+pub(super) type Admission = oneshot::Receiver<Option<Verdict>>;
 
 /// What a turn ends with.
 pub(super) enum Turn {
@@ -103,11 +157,21 @@ pub(crate) struct Worker {
     pub(super) verdict: Option<Verdict>,
     pub(super) finished: bool,
     pub(super) retry_at: Option<Timestamp>,
+    /// Until it is answered whether the node takes the pod.
+    admission: Option<Admission>,
+    /// What running containers have that were given something else.
+    pub(super) lagging: Resources,
+    pub(super) resize_error: Option<String>,
 }
 
 impl Worker {
-    pub(crate) fn new(context: Arc<Context>, pods: Pods, inbox: Arc<Inbox>) -> Self {
-        let Wanted { pod, exists } = inbox.wanted.borrow().clone();
+    pub(crate) fn new(
+        context: Arc<Context>,
+        pods: Pods,
+        inbox: Arc<Inbox>,
+        admission: Option<Admission>,
+    ) -> Self {
+        let Wanted { pod, exists, .. } = inbox.wanted.borrow().clone();
         let probes = Probes::new(inbox.wake.clone());
         let longest = context.config.kubelet().crash_loop_back_off.max_container_restart_period.get();
         Self {
@@ -126,13 +190,33 @@ impl Worker {
             verdict: None,
             finished: false,
             retry_at: None,
+            admission,
+            lagging: Resources::new(),
+            resize_error: None,
             inbox,
+        }
+    }
+
+    /// Waits until it is decided whether the node takes the pod; one that it does not take ends at once.
+    async fn be_admitted(&mut self) {
+        let Some(admission) = self.admission.take() else { return };
+        match admission.await {
+            Ok(verdict) => self.verdict = verdict,
+            Err(_) => tracing::debug!(pod = spec::described(&self.pod), "nobody admits pods any more"),
+        }
+        self.pod = self.inbox.wanted.borrow().pod.clone();
+        if let Some(kept) = Checkpoint::read(&self.context.config, self.pod.uid()) {
+            self.lagging = kept.actuated;
+            if self.is_static() {
+                self.pod = Arc::new(Pod { status: kept.pod.status, ..(*self.pod).clone() });
+            }
         }
     }
 
     /// Works until the pod is gone from this machine.
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+        self.be_admitted().await;
         loop {
             // Boxed, since a turn's state is fifty times a worker's, which waits for most of its life.
             let until = match Box::pin(self.turn()).await {
@@ -187,9 +271,23 @@ impl Worker {
     fn read_wanted(&mut self) {
         let wanted = self.inbox.wanted.borrow().clone();
         self.exists = wanted.exists;
-        if wanted.pod.revision() >= self.pod.revision() {
-            self.pod = wanted.pod;
+        if self.verdict.is_none() {
+            self.verdict = wanted.verdict;
         }
+        // A pod of the node itself never changes, and its status is nowhere else.
+        if !self.is_static() && wanted.pod.revision() >= self.pod.revision() {
+            self.adopt(wanted.pod);
+        }
+    }
+
+    fn adopt(&mut self, pod: Arc<Pod>) {
+        self.take_given(&pod);
+        self.pod = pod;
+    }
+
+    pub(super) fn retry_later(&mut self) {
+        let retry = clock::now() + RETRY;
+        self.retry_at = Some(self.retry_at.map_or(retry, |at| at.min(retry)));
     }
 
     pub(super) async fn look(&mut self) -> Result<(), Error> {
@@ -228,7 +326,7 @@ impl Worker {
                 || self.verdict.is_some()
                 || matches!(reported, Some("Succeeded" | "Failed")),
             stopped: self.observed.is_stopped(),
-            grace_s: spec::grace_s(&self.pod),
+            grace_s: self.verdict.as_ref().and_then(|it| it.grace_s).unwrap_or(spec::grace_s(&self.pod)),
             now: clock::now(),
         }
     }
@@ -238,7 +336,7 @@ impl Worker {
         if self.verdict.is_none() && self.deadline().is_some_and(|deadline| deadline <= clock::now()) {
             let message = "Pod was active on the node longer than the specified deadline".to_owned();
             self.context.recorder.normal(&*self.pod, "DeadlineExceeded", message.clone());
-            self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message });
+            self.verdict = Some(Verdict::new("DeadlineExceeded", message));
         }
     }
 
@@ -265,6 +363,7 @@ impl Worker {
                 observed: &self.observed,
                 probes: &results,
                 restarts: &self.restarts,
+                lagging: &self.lagging,
                 now: clock::now(),
             });
             self.finished = plan.finished;
@@ -397,6 +496,11 @@ impl Worker {
                 }
                 return Ok(false);
             }
+            Action::Resize => {
+                self.resize().await?;
+                return Ok(self.resize_error.is_none());
+            }
+            Action::Reset { ids } => self.start_over(ids).await?,
             Action::Forget { id } => {
                 self.forget_log(id)?;
                 let request = cri::RemoveContainerRequest { container_id: id.clone() };
@@ -409,6 +513,22 @@ impl Worker {
             }
         }
         Ok(true)
+    }
+
+    /// Kills and removes containers for all to start over; their logs stay.
+    async fn start_over(&self, ids: &[String]) -> Result<(), Error> {
+        let ip = self.observed.sandbox().and_then(|sandbox| sandbox.ips.first()).map_or("", String::as_str);
+        for record in ids.iter().filter_map(|id| self.observed.containers.iter().find(|it| it.id == *id)) {
+            if record.life != Life::Exited
+                && let Some((kind, container)) = spec::container(&self.pod, &record.name)
+            {
+                let how = (Duration::ZERO, "killing".to_owned(), ip);
+                stop::container(&self.context, &self.pod, (kind, &container), record, how).await?;
+            }
+            let request = cri::RemoveContainerRequest { container_id: record.id.clone() };
+            self.context.runtime.remove_container(request).await?;
+        }
+        Ok(())
     }
 
     async fn create_sandbox(&mut self, attempt: u32) -> Result<(), Error> {
@@ -466,7 +586,10 @@ impl Worker {
             volumes: self.volumes.as_ref().unwrap_or(&none),
         };
         match start.run().await {
-            Ok(()) => drop(self.failures.remove(name)),
+            Ok(()) => {
+                self.failures.remove(name);
+                self.has_given(name);
+            }
             Err(error) => {
                 let reason =
                     if let Error::Container(reason, _) = &error { reason } else { "RunContainerError" };
@@ -474,6 +597,15 @@ impl Worker {
                 let retry = clock::now() + self.retry_after(reason);
                 self.retry_at = Some(self.retry_at.map_or(retry, |at| at.min(retry)));
             }
+        }
+    }
+
+    /// A container was started with what it was given.
+    fn has_given(&mut self, name: &str) {
+        if self.lagging.remove(name).is_some()
+            && let Err(error) = self.save_lagging()
+        {
+            tracing::warn!(pod = spec::described(&self.pod), %error, "cannot remember a resize");
         }
     }
 
@@ -502,14 +634,20 @@ impl Worker {
             probes: &results,
             failures: &self.failures,
             verdict: self.verdict.as_ref(),
+            lagging: &self.lagging,
+            resize: (&self.inbox.wanted.borrow().pending.clone(), self.resize_error.as_deref()),
             ending: self.state != State::Syncing,
             host_ips: &self.context.machine.addresses,
             now: clock::now(),
         };
-        let Some(patch) = report::patch(&self.pod, &status::render(&input)) else { return Ok(()) };
+        let status = status::render(&input);
+        if self.is_static() {
+            return self.report_static(status).await;
+        }
+        let Some(patch) = report::patch(&self.pod, &status) else { return Ok(()) };
         let patch = Patch::Strategic(patch);
         match self.context.client.patch_status::<Pod>(self.pod.namespace(), self.pod.name(), &patch).await {
-            Ok(pod) => self.pod = Arc::new(pod),
+            Ok(pod) => self.adopt(self.pods.given(pod)),
             // It was deleted, or replaced by another of its name: the cache will say so.
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => return Err(error.into()),
