@@ -2,10 +2,8 @@
 //! of v2. The runtime makes the containers' own below them; nobody but us removes the pods'.
 
 mod limits;
-mod usage;
 
-pub(crate) use limits::{Limits, Rules, Swap, page_name, quota_us, shares};
-pub(crate) use usage::usage_of_machine;
+pub(crate) use limits::{Limits, Rules, Swap, page_name, quota_us, shares, shares_of};
 
 use crate::amount::Qos;
 use crate::{Error, files};
@@ -78,6 +76,27 @@ impl Cgroups {
     /// What holds for all pods.
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// How they are mounted.
+    pub(crate) fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// The cgroup of a class of pods, within every hierarchy.
+    pub(crate) fn path_of_class(&self, qos: Qos) -> String {
+        format!("/{}", self.class(qos).join("/"))
+    }
+
+    /// The cgroup of a pod, within every hierarchy.
+    pub(crate) fn path_of_pod(&self, pod: &Pod) -> String {
+        format!("/{}", self.path(Qos::of(pod), pod.uid()))
+    }
+
+    /// The cgroup that the runtime made for a container or sandbox of a pod.
+    pub(crate) fn path_of_container(&self, pod: &Pod, id: &str) -> String {
+        let name = if self.systemd { format!("cri-containerd-{id}.scope") } else { id.to_owned() };
+        format!("{}/{name}", self.path_of_pod(pod))
     }
 
     /// The folders of a class, from the top.
@@ -260,6 +279,12 @@ impl Cgroups {
     }
 }
 
+/// The number that a limit begins with; none at all is more than any.
+fn first_number(text: &str) -> i64 {
+    let number = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    number.filter(|number| *number >= 0).unwrap_or(i64::MAX)
+}
+
 /// Writes the limits that this hierarchy's controllers know.
 fn set(folder: &Path, limits: &Limits) -> Result<(), Error> {
     for (name, value) in limits.files() {
@@ -269,12 +294,6 @@ fn set(folder: &Path, limits: &Limits) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// The number that a limit begins with; none at all is more than any.
-fn first_number(text: &str) -> i64 {
-    let number = text.split_whitespace().next().and_then(|word| word.parse().ok());
-    number.filter(|number| *number >= 0).unwrap_or(i64::MAX)
 }
 
 /// Removes a cgroup with those below it. Files in it are the kernel's and cannot be removed.

@@ -86,8 +86,6 @@ pub struct Config {
     pub cgroup_root: String,
     /// Pods of the node itself; none to have none.
     pub manifests: Option<Manifests>,
-    /// Kernel parameters that pods may set besides the safe ones; patterns end in `*`.
-    pub allowed_unsafe_sysctls: Vec<String>,
     /// How many pods the node takes.
     pub max_pods: u32,
     /// Where the kubelet's HTTPS listens.
@@ -122,7 +120,6 @@ impl Config {
             service_cidrs: Vec::new(),
             cgroup_root: String::new(),
             manifests: None,
-            allowed_unsafe_sysctls: Vec::new(),
             max_pods: 110,
             bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10250)),
             tls: None,
@@ -158,12 +155,14 @@ impl Config {
         if !kubelet.container_runtime_endpoint.is_empty() {
             self.container_runtime_endpoint = Some(kubelet.container_runtime_endpoint.clone());
         }
+        if let Some(manifests) = self.manifests.as_mut().filter(|_| !kubelet.static_pod_path.is_empty()) {
+            manifests.folder = PathBuf::from(&kubelet.static_pod_path);
+        }
         let port = u16::try_from(kubelet.port).unwrap_or(self.bind.port());
         self.bind = SocketAddr::new(address(&kubelet.address)?, port);
         if let Some(manifests) = self.manifests.as_mut().filter(|_| !kubelet.static_pod_path.is_empty()) {
             manifests.folder = PathBuf::from(&kubelet.static_pod_path);
         }
-        self.allowed_unsafe_sysctls.extend(kubelet.allowed_unsafe_sysctls.clone());
         if !kubelet.enable_server {
             self.tls = None;
         }

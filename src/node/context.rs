@@ -6,6 +6,7 @@ use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::images::Images;
 use crate::pods::spec::{Kind, field_path};
+use crate::stats::Stats;
 use crate::volumes::token_request;
 use crate::{Config, Error};
 use api::Object;
@@ -39,6 +40,7 @@ pub(crate) struct Context {
     pub(crate) images: Images,
     pub(crate) services: Cache<Service>,
     pub(crate) machine: Machine,
+    pub(crate) stats: Stats,
     tokens: Mutex<HashMap<TokenKey, Token>>,
 }
 
@@ -65,6 +67,7 @@ impl Context {
             images,
             services,
             machine,
+            stats: Stats::default(),
             tokens: Mutex::default(),
         }
     }
@@ -130,9 +133,12 @@ impl Context {
     }
 
     /// Forgets what was kept for a pod that is gone.
-    pub(crate) fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, pod: &Pod) {
+        let uid = pod.uid();
         self.tokens().retain(|(of, ..), _| of != uid);
         self.images.forget(uid);
+        self.stats.forget(uid);
+        crate::stats::counters::forget_pod(uid, (pod.namespace(), pod.name()));
     }
 
     /// The services whose addresses a pod's containers are told: those of its namespace, where it wants

@@ -4,6 +4,7 @@
 use crate::Error;
 use crate::hollow::Hollow;
 use crate::protocols::runtime::v1 as cri;
+use crate::stats::counters;
 use base::clock;
 use cri::image_service_client::ImageServiceClient;
 use cri::runtime_service_client::RuntimeServiceClient;
@@ -81,6 +82,7 @@ fn call<T>(
     async move {
         let asked = clock::instant();
         let answer = tokio::time::timeout(limit, answer).await;
+        counters::runtime_asked(verb, asked, !matches!(answer, Ok(Ok(_))));
         // The benchmark tells the runtime's time from knarr's own by this line.
         tracing::debug!(verb, took_ms = asked.elapsed().as_secs_f64() * 1e3, "the runtime was asked");
         match answer {
@@ -141,7 +143,13 @@ impl Runtime {
         &self,
         request: cri::RunPodSandboxRequest,
     ) -> Result<cri::RunPodSandboxResponse, Error> {
-        call("run_pod_sandbox", ACT * 2, self.runtime.clone().run_pod_sandbox(request)).await
+        let (handler, asked) = (request.runtime_handler.clone(), clock::instant());
+        let ran = call("run_pod_sandbox", ACT * 2, self.runtime.clone().run_pod_sandbox(request)).await;
+        counters::SANDBOX_DURATION.observe_since(&[&handler], asked);
+        if ran.is_err() {
+            counters::SANDBOX_ERRORS.count(&[&handler]);
+        }
+        ran
     }
 
     pub(crate) async fn stop_pod_sandbox(
@@ -222,6 +230,16 @@ impl Runtime {
         call("reopen_container_log", LOOK, self.runtime.clone().reopen_container_log(request)).await
     }
 
+    /// Writes a container's state into an archive; as long as was asked for.
+    pub(crate) async fn checkpoint_container(
+        &self,
+        request: cri::CheckpointContainerRequest,
+    ) -> Result<cri::Empty, Error> {
+        let asked = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0);
+        let limit = asked.map_or(ACT, Duration::from_secs);
+        call("checkpoint_container", limit, self.runtime.clone().checkpoint_container(request)).await
+    }
+
     pub(crate) async fn exec(&self, request: cri::ExecRequest) -> Result<cri::UrlResponse, Error> {
         call("exec", LOOK, self.runtime.clone().exec(request)).await
     }
@@ -256,6 +274,10 @@ impl Runtime {
         request: cri::ImageStatusRequest,
     ) -> Result<cri::ImageStatusResponse, Error> {
         call("image_status", LOOK, self.images.clone().image_status(request)).await
+    }
+
+    pub(crate) async fn image_fs_info(&self) -> Result<cri::ImageFsInfoResponse, Error> {
+        call("image_fs_info", LOOK, self.images.clone().image_fs_info(cri::ImageFsInfoRequest {})).await
     }
 
     /// Pulls an image, for as long as that takes: the runtime itself gives up when nothing arrives.

@@ -37,6 +37,7 @@ mod protocols {
 mod registration;
 mod settings;
 mod spdy;
+mod stats;
 mod storage;
 mod streaming;
 mod volumes;
@@ -107,7 +108,7 @@ pub async fn start(
     });
     let pods = start_pods(&context, nodes);
     if let Some(tls) = context.config.tls.clone() {
-        let service = streaming::Service { context: context.clone(), pods };
+        let service = streaming::Service::new(context.clone(), pods);
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
             streaming::run(service.clone(), tls.clone(), shutdown)
         });

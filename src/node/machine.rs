@@ -48,9 +48,9 @@ pub(crate) struct Machine {
     pub(crate) capacity: Capacity,
     /// Names and versions; that of the runtime is not known yet.
     pub(crate) info: NodeSystemInfo,
-    facts: capacity::Facts,
     /// The kernel enforces AppArmor's profiles.
     pub(crate) apparmor: bool,
+    facts: capacity::Facts,
     /// A hollow node has none: no file is written, nothing runs short.
     is_there: bool,
 }
@@ -65,18 +65,18 @@ impl Machine {
                 "this machine has no address to be reached at: name one with --node-ip".to_owned(),
             ));
         }
-        let containerd::config::Machine { systemd_cgroups: driver, apparmor, .. } =
-            containerd::config::Machine::detect();
+        let driver = containerd::config::Machine::detect().systemd_cgroups;
         let fits = fits::Facts::detect(Hierarchy::detect().is_unified(), driver);
         let misfits = fits::check(config.kubelet(), &fits);
         if !misfits.is_empty() {
             return Err(Error::Setup(misfits.join("; ")));
         }
+        let apparmor = containerd::config::Machine::detect().apparmor;
         let facts = capacity::Facts::detect(&config.kubelet_dir);
         let capacity = capacity::plan(&facts, config.kubelet(), config.max_pods).map_err(Error::Setup)?;
         let mut info = system_info(&config.version);
         info.swap = Some(NodeSwapStatus { capacity: Some(facts.swap) }).filter(|_| facts.swap > 0);
-        Ok(Self { addresses, capacity, info, facts, apparmor, is_there: true })
+        Ok(Self { addresses, capacity, info, apparmor, facts, is_there: true })
     }
 
     /// What a hollow node says of itself.
@@ -89,8 +89,8 @@ impl Machine {
             addresses: config.node_ips.clone(),
             capacity: Capacity { capacity: all.clone(), allocatable: all, ..Default::default() },
             info: system_info(&config.version),
-            facts: capacity::Facts { memory: crate::amount::whole(&size.memory), ..Default::default() },
             apparmor: false,
+            facts: capacity::Facts { memory: crate::amount::whole(&size.memory), ..Default::default() },
             is_there: false,
         }
     }

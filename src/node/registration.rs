@@ -42,6 +42,11 @@ fn own_labels(name: &str) -> BTreeMap<String, String> {
     labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
+/// The labels that the node registers with.
+pub(crate) fn labels(config: &Config) -> BTreeMap<String, String> {
+    own_labels(&config.node_name).into_iter().chain(config.labels.clone()).collect()
+}
+
 /// The specification that the node registers with. A cloud's controllers name the machine and take the taint off.
 fn spec(config: &Config) -> NodeSpec {
     let external = config.settings.external_cloud;
@@ -59,11 +64,6 @@ fn spec(config: &Config) -> NodeSpec {
         provider_id: own.or_else(ours),
         ..Default::default()
     }
-}
-
-/// The labels that the node registers with.
-pub(crate) fn labels(config: &Config) -> BTreeMap<String, String> {
-    own_labels(&config.node_name).into_iter().chain(config.labels.clone()).collect()
 }
 
 /// Makes the object. An existing one only gets the labels that every node has: labels and taints of

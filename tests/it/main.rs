@@ -14,6 +14,7 @@ mod main_job;
 mod pods;
 mod proxying;
 mod resources;
+mod serving;
 mod soak;
 mod storage;
 mod support;

@@ -1,9 +1,9 @@
 //! What admission asks of the workers' registry, and tells it.
 
 use super::admission::runner::Question;
+use super::inbox::Inbox;
 use super::ledger::{Given, Holding};
 use super::status::Verdict;
-use super::worker::Inbox;
 use super::{Pods, Registry};
 use crate::Context;
 use crate::checkpoint::Checkpoint;

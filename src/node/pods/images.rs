@@ -5,6 +5,7 @@ use crate::pods::plan::go_duration;
 use crate::pods::spec::{self, Kind};
 use crate::protocols::runtime::v1 as cri;
 use crate::settings::KubeletConfiguration;
+use crate::stats::counters;
 use crate::{Context, Error};
 use api::Object;
 use api::core::{Container, Pod, Secret};
@@ -157,6 +158,7 @@ impl Images {
         let found = context.runtime.image(&reference).await?.ok_or_else(|| {
             Error::Container("ImageInspectError", format!("image {image:?} is gone after its pull"))
         })?;
+        counters::IMAGE_PULL.observe_since(&[counters::size_range(found.size)], began);
         let (took, waited) = (go_time(began.elapsed()), go_time(asked.elapsed()));
         let text = format!(
             "Successfully pulled image {image:?} in {took} ({waited} including waiting). Image size: {} bytes.",

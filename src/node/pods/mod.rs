@@ -1,14 +1,17 @@
 //! The pods of this node: a worker for each, told of changes in the API, in the runtime, and in what
 //! volumes are made from.
 
+mod act;
 pub(crate) mod admission;
 pub(crate) mod checks;
+mod conditions;
 mod container;
 mod ending;
 pub(crate) mod env;
 mod holdings;
 mod hooks;
 pub(crate) mod images;
+mod inbox;
 pub(crate) mod ledger;
 pub(crate) mod manifests;
 mod mirror;
@@ -44,6 +47,7 @@ use api::core::{ConfigMap, Pod, Secret};
 use api::meta::ObjectMeta;
 use base::{Phase, Shutdown, clock};
 use client::{Cache, Change};
+use inbox::{Inbox, Wanted};
 use ledger::{Given, Ledger};
 use mirror::{FullName, is_mirror};
 use observe::{Observed, names};
@@ -52,7 +56,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
-use worker::{Inbox, Wanted, Worker};
+use worker::Worker;
 
 /// Without an event stream the runtime is asked this often, while pods run.
 const RELIST: Duration = Duration::from_secs(2);

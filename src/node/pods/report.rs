@@ -1,6 +1,6 @@
 //! Writing a pod's status: a patch with what changed, and nothing if nothing did.
 
-use super::status::RESIZE;
+use super::conditions::RESIZE;
 use api::core::{Pod, PodStatus};
 use serde_json::{Map, Value, json};
 

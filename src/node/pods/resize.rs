@@ -1,8 +1,9 @@
 //! KEP-1287: giving a pod's running containers other resources than they were started with.
 
+use super::inbox::Pending;
 use super::ledger::Given;
 use super::observe::{Container as Record, Life, Observed};
-use super::worker::{Pending, Worker};
+use super::worker::Worker;
 use super::{resources, spec};
 use crate::Error;
 use crate::amount::Resources;

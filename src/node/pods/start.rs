@@ -7,6 +7,7 @@ use super::sandbox;
 use super::spec::{self, Kind};
 use super::{hooks, observe::Observed};
 use crate::protocols::runtime::v1 as cri;
+use crate::stats::counters;
 use crate::volumes::{self, Volumes};
 use crate::{Context, Error, files};
 use api::Object;
@@ -34,6 +35,20 @@ pub(crate) struct Start<'a> {
 impl Start<'_> {
     /// Creates and starts the container; the error is its waiting reason and message.
     pub(crate) async fn run(&self) -> Result<(), Error> {
+        let kind = match self.kind {
+            Kind::Init => "init_container",
+            Kind::Main => "container",
+            Kind::Ephemeral => "ephemeral_container",
+        };
+        counters::STARTED_CONTAINERS.count(&[kind]);
+        let started = self.attempt().await;
+        if let Err(Error::Container(reason, _)) = &started {
+            counters::STARTED_CONTAINERS_ERRORS.count(&[reason, kind]);
+        }
+        started
+    }
+
+    async fn attempt(&self) -> Result<(), Error> {
         let image = self.context.images.ensure(self.context, self.pod, self.kind, self.container).await?;
         let id = self.create(&image).await.inspect_err(|error| self.warn_failed(error))?;
         self.tell("Created", "Container created");

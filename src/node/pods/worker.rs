@@ -1,130 +1,36 @@
 //! One task per pod: looks, decides by the pure plan, acts, reports, and sleeps until something changes.
 
-use super::observe::{Life, Observed, Observer};
+use super::act::Acted;
+use super::inbox::{Inbox, Wanted};
+use super::observe::{Observed, Observer};
 use super::plan::{self, Action, View};
 use super::probes::Probes;
 use super::restarts::Restarts;
-use super::start::Start;
 use super::state::{Facts, State};
 use super::status::{self, Failures, Verdict};
-use super::{Pods, report, sandbox, spec, stop};
+use super::{Pods, report, spec};
 use crate::checkpoint::{Checkpoint, Resources};
 use crate::protocols::runtime::v1 as cri;
+use crate::stats::counters;
 use crate::volumes::{self, Volumes};
-use crate::{Context, Error, files};
+use crate::{Context, Error};
 use api::Object;
 use api::core::Pod;
 use base::{Backoff, clock};
 use client::Patch;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::oneshot;
 
 /// Until a container that could not be started is tried again.
-const RETRY: SignedDuration = SignedDuration::from_secs(10);
+pub(super) const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// Rounds of plan and action in one turn: a sandbox, then its containers, then a look that all is done.
 const ROUNDS: usize = 4;
 /// How often a container that the runtime said had ended is looked at until CRI says so too: for half a minute,
 /// since nothing else would tell of the end.
 const SETTLE_TRIES: u32 = 32;
-
-/// What is wanted of a worker.
-#[derive(Clone)]
-pub(crate) struct Wanted {
-    /// The pod with the resources that it was given.
-    pub(crate) pod: Arc<Pod>,
-    /// As it was told last.
-    pub(crate) told: Arc<Pod>,
-    pub(crate) exists: bool,
-    /// Why it has not been given what it asks for by now.
-    pub(crate) pending: Option<Pending>,
-    /// It has to end, and this is why.
-    pub(crate) verdict: Option<Verdict>,
-}
-
-/// A resize that waits (KEP-1287).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pending {
-    pub(crate) message: String,
-    pub(crate) generation: Option<i64>,
-}
-
-impl Pending {
-    /// An event's message about a resize: what is asked for, as JSON.
-    pub(crate) fn message(what: &str, pod: &Pod, error: Option<&str>) -> String {
-        let list = |containers: &[api::core::Container]| -> Vec<Value> {
-            let entry = |it: &api::core::Container| json!({"name": it.name, "resources": it.resources});
-            containers.iter().map(entry).collect()
-        };
-        let mut summary = json!({"containers": list(&spec::spec(pod).containers)});
-        let init = list(spec::init_containers(pod));
-        if !init.is_empty() {
-            summary["initContainers"] = init.into();
-        }
-        summary["generation"] = pod.metadata.generation.into();
-        if let Some(error) = error {
-            summary["error"] = error.into();
-        }
-        format!("Pod resize {what}: {summary}")
-    }
-}
-
-impl Wanted {
-    pub(crate) fn new(pod: Arc<Pod>, exists: bool) -> Self {
-        Self { told: pod.clone(), pod, exists, pending: None, verdict: None }
-    }
-
-    fn is_going(&self) -> bool {
-        !self.exists || self.pod.is_deleting() || self.verdict.is_some()
-    }
-}
-
-/// How others reach a worker.
-pub(crate) struct Inbox {
-    pub(crate) wanted: watch::Sender<Wanted>,
-    pub(crate) wake: Arc<Notify>,
-    /// The runtime's state changed.
-    pub(crate) dirty: AtomicBool,
-    /// Something the volumes are made from changed.
-    pub(crate) stale: AtomicBool,
-}
-
-impl Inbox {
-    pub(crate) fn new(wanted: Wanted) -> Self {
-        Self {
-            wanted: watch::channel(wanted).0,
-            wake: Arc::default(),
-            dirty: AtomicBool::new(true),
-            stale: AtomicBool::new(true),
-        }
-    }
-
-    /// Tells the worker what its pod is by now: as it was told, and with what it was given.
-    pub(crate) fn tell(&self, told: Arc<Pod>, pod: Arc<Pod>, exists: bool) {
-        self.wanted.send_modify(|wanted| {
-            if Arc::ptr_eq(&told, &pod) {
-                wanted.pending = None;
-            }
-            (wanted.told, wanted.pod, wanted.exists) = (told, pod, exists);
-        });
-        self.wake.notify_one();
-    }
-
-    /// Tells the worker that the runtime's state changed.
-    pub(crate) fn runtime_changed(&self) {
-        self.dirty.store(true, Ordering::SeqCst);
-        self.wake.notify_one();
-    }
-
-    /// Tells the worker that its volumes may be out of date.
-    pub(crate) fn volumes_changed(&self) {
-        self.stale.store(true, Ordering::SeqCst);
-        self.wake.notify_one();
-    }
-}
 
 /// Where it is answered why the node does not take a pod.
 pub(super) type Admission = oneshot::Receiver<Option<Verdict>>;
@@ -219,7 +125,10 @@ impl Worker {
         self.be_admitted().await;
         loop {
             // Boxed, since a turn's state is fifty times a worker's, which waits for most of its life.
-            let until = match Box::pin(self.turn()).await {
+            let begun = clock::instant();
+            let turned = Box::pin(self.turn()).await;
+            counters::POD_WORKER.observe_since(&["sync"], begun);
+            let until = match turned {
                 Ok(Turn::Done) => break,
                 Ok(Turn::Again) => continue,
                 Ok(Turn::Wait(until)) => {
@@ -245,7 +154,7 @@ impl Worker {
             }
         }
         self.pods.forget(self.pod.uid(), &self.inbox);
-        self.context.forget(self.pod.uid());
+        self.context.forget(&self.pod);
     }
 
     async fn turn(&mut self) -> Result<Turn, Error> {
@@ -291,7 +200,9 @@ impl Worker {
     }
 
     pub(super) async fn look(&mut self) -> Result<(), Error> {
+        let asked = clock::instant();
         self.observed = self.observer.observe(&self.context.runtime, self.pod.uid()).await?;
+        counters::POD_RELIST.observe_since(&[], asked);
         self.pods.own(&self.context, self.pod.uid(), &self.observed);
         Ok(())
     }
@@ -391,7 +302,7 @@ impl Worker {
     }
 
     /// Starts and stops probes as containers come and go.
-    fn follow_probes(&mut self) {
+    pub(super) fn follow_probes(&mut self) {
         let ip = self.observed.sandbox().and_then(|sandbox| sandbox.ips.first().cloned()).unwrap_or_default();
         let ip = if spec::host_network(&self.pod) { self.host_ip() } else { ip };
         self.probes.follow(&self.context, &self.pod, &self.observed.containers, &ip);
@@ -417,6 +328,7 @@ impl Worker {
         self.pods.watch_sources(&self.context, &self.pod);
         match volumes::prepare(&self.context, &self.pod).await {
             Ok(volumes) => {
+                self.context.stats.mounted(self.pod.uid(), volumes.paths().clone());
                 self.volumes = Some(volumes);
                 self.mounting.reset();
                 true
@@ -428,197 +340,6 @@ impl Worker {
                 self.retry_at = Some(clock::now() + delay);
                 self.volumes.is_some()
             }
-        }
-    }
-
-    /// Carries out a plan, until the pod is to go.
-    async fn act_unless_going(&mut self, actions: &[Action]) -> Result<Acted, Error> {
-        let mut wanted = self.inbox.wanted.subscribe();
-        let acted = tokio::select! {
-            biased;
-            _ = wanted.wait_for(Wanted::is_going) => None,
-            acted = self.act(actions) => Some(acted),
-        };
-        match acted {
-            Some(acted) => acted,
-            None => {
-                self.inbox.dirty.store(true, Ordering::SeqCst);
-                Ok(Acted::Interrupted)
-            }
-        }
-    }
-
-    async fn act(&mut self, actions: &[Action]) -> Result<Acted, Error> {
-        let mut acted = Acted::Nothing;
-        for (i, action) in actions.iter().enumerate() {
-            if !self.one(action).await? {
-                continue;
-            }
-            acted = Acted::Something;
-            // The next may have to pull an image: what has started is not kept secret until then.
-            if matches!(action, Action::Start { .. }) && i + 1 < actions.len() {
-                self.look().await?;
-                self.follow_probes();
-                self.report().await?;
-            }
-        }
-        Ok(acted)
-    }
-
-    /// Carries out one action; returns whether the runtime's state changed.
-    async fn one(&mut self, action: &Action) -> Result<bool, Error> {
-        match action {
-            Action::CreateSandbox { attempt } => self.create_sandbox(*attempt).await?,
-            Action::Start { kind, name, restarts, after } => self.start(*kind, name, *restarts, *after).await,
-            Action::Stop { kind, name, id, why, message } => {
-                let Some((_, container)) = spec::container(&self.pod, name) else { return Ok(false) };
-                let Some(record) = self.observed.containers.iter().find(|record| record.id == *id).cloned()
-                else {
-                    return Ok(false);
-                };
-                let grace = stop::grace(&self.pod, &container, *why);
-                let ip = self
-                    .observed
-                    .sandbox()
-                    .and_then(|sandbox| sandbox.ips.first())
-                    .map_or("", String::as_str);
-                let how = (grace, message.clone(), ip);
-                stop::container(&self.context, &self.pod, (*kind, &container), &record, how).await?;
-            }
-            Action::BackOff { kind, name, message } => {
-                let failure = ("CrashLoopBackOff".to_owned(), message.clone());
-                if self.failures.insert(name.clone(), failure.clone()) != Some(failure) {
-                    let text = format!(
-                        "Back-off restarting failed container {name} in pod {}",
-                        spec::described(&self.pod)
-                    );
-                    self.context.warn_container(&self.pod, (*kind, name), "BackOff", text);
-                }
-                return Ok(false);
-            }
-            Action::Resize => {
-                self.resize().await?;
-                return Ok(self.resize_error.is_none());
-            }
-            Action::Reset { ids } => self.start_over(ids).await?,
-            Action::Forget { id } => {
-                self.forget_log(id)?;
-                let request = cri::RemoveContainerRequest { container_id: id.clone() };
-                self.context.runtime.remove_container(request).await?;
-            }
-            Action::ForgetSandbox { id } => {
-                let sandboxes =
-                    self.observed.sandboxes.iter().filter(|sandbox| sandbox.id == *id).cloned().collect();
-                stop::remove(&self.context, &Observed { sandboxes, containers: Vec::new() }).await?;
-            }
-        }
-        Ok(true)
-    }
-
-    /// Kills and removes containers for all to start over; their logs stay.
-    async fn start_over(&self, ids: &[String]) -> Result<(), Error> {
-        let ip = self.observed.sandbox().and_then(|sandbox| sandbox.ips.first()).map_or("", String::as_str);
-        for record in ids.iter().filter_map(|id| self.observed.containers.iter().find(|it| it.id == *id)) {
-            if record.life != Life::Exited
-                && let Some((kind, container)) = spec::container(&self.pod, &record.name)
-            {
-                let how = (Duration::ZERO, "killing".to_owned(), ip);
-                stop::container(&self.context, &self.pod, (kind, &container), record, how).await?;
-            }
-            let request = cri::RemoveContainerRequest { container_id: record.id.clone() };
-            self.context.runtime.remove_container(request).await?;
-        }
-        Ok(())
-    }
-
-    async fn create_sandbox(&mut self, attempt: u32) -> Result<(), Error> {
-        if !self.observed.is_stopped() {
-            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
-            self.context.recorder.normal(&*self.pod, "SandboxChanged", message);
-        }
-        let grace = Duration::from_secs(spec::grace_s(&self.pod).unsigned_abs());
-        if !self.observed.sandboxes.is_empty() {
-            stop::everything(&self.context, &self.pod, &self.observed, grace).await?;
-        }
-        self.context.cgroups.make(&self.pod)?;
-        let parent = self.context.cgroups.parent(&self.pod);
-        let config = sandbox::config(&self.pod, &self.context.config, attempt, parent);
-        self.context.machine.change(|| files::make_folder(config.log_directory.as_ref(), 0o755))?;
-        let ran = match self.runtime_handler().await {
-            Ok(runtime_handler) => {
-                let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler };
-                self.context.runtime.run_pod_sandbox(request).await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = ran {
-            let message = format!("Failed to create pod sandbox: {error}");
-            self.context.recorder.warning(&*self.pod, "FailedCreatePodSandBox", message);
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// The runtime's name of the pod's RuntimeClass; "" for its default.
-    async fn runtime_handler(&self) -> Result<String, Error> {
-        if spec::spec(&self.pod).host_users == Some(false) {
-            let text = "hostUsers: false needs user namespaces, which this node does not offer";
-            return Err(Error::Container("CreatePodSandboxError", text.to_owned()));
-        }
-        let Some(name) = &spec::spec(&self.pod).runtime_class_name else { return Ok(String::new()) };
-        let class = self.context.client.get::<api::k8s::api::node::v1::RuntimeClass>("", name).await?;
-        Ok(class.handler)
-    }
-
-    async fn start(&mut self, kind: spec::Kind, name: &str, restarts: u32, after: Option<Timestamp>) {
-        let Some((_, container)) = spec::container(&self.pod, name) else { return };
-        if let Some(after) = after {
-            self.restarts.started(&plan::key(&container), after, clock::now());
-        }
-        let none = Volumes::default();
-        let start = Start {
-            context: &self.context,
-            pod: &self.pod,
-            kind,
-            container: &container,
-            restarts,
-            observed: &self.observed,
-            volumes: self.volumes.as_ref().unwrap_or(&none),
-        };
-        match start.run().await {
-            Ok(()) => {
-                self.failures.remove(name);
-                self.has_given(name);
-            }
-            Err(error) => {
-                let reason =
-                    if let Error::Container(reason, _) = &error { reason } else { "RunContainerError" };
-                self.failures.insert(name.to_owned(), (reason.to_owned(), error.to_string()));
-                let retry = clock::now() + self.retry_after(reason);
-                self.retry_at = Some(self.retry_at.map_or(retry, |at| at.min(retry)));
-            }
-        }
-    }
-
-    /// A container was started with what it was given.
-    fn has_given(&mut self, name: &str) {
-        if self.lagging.remove(name).is_some()
-            && let Err(error) = self.save_lagging()
-        {
-            tracing::warn!(pod = spec::described(&self.pod), %error, "cannot remember a resize");
-        }
-    }
-
-    /// A failed pull is soon looked at again, to say that it is waited for, and then when it is due.
-    fn retry_after(&self, reason: &str) -> SignedDuration {
-        match reason {
-            "ErrImagePull" => SignedDuration::from_secs(1),
-            "ImagePullBackOff" => {
-                let due = self.context.images.due(self.pod.uid());
-                let left = due.map(|due| due.saturating_duration_since(clock::instant()));
-                left.and_then(|left| SignedDuration::try_from(left).ok()).unwrap_or(RETRY)
-            }
-            _ => RETRY,
         }
     }
 
@@ -646,21 +367,19 @@ impl Worker {
         }
         let Some(patch) = report::patch(&self.pod, &status) else { return Ok(()) };
         let patch = Patch::Strategic(patch);
+        let asked = clock::instant();
         match self.context.client.patch_status::<Pod>(self.pod.namespace(), self.pod.name(), &patch).await {
-            Ok(pod) => self.adopt(self.pods.given(pod)),
+            Ok(pod) => {
+                counters::POD_STATUS.observe_since(&[], asked);
+                counters::pod_reported(&self.pod, &pod);
+                self.adopt(self.pods.given(pod));
+            }
             // It was deleted, or replaced by another of its name: the cache will say so.
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
-}
-
-/// Whether carrying out actions changed anything.
-enum Acted {
-    Nothing,
-    Something,
-    Interrupted,
 }
 
 /// Whether a container of this name is still waiting to be started.

@@ -228,6 +228,11 @@ pub(crate) fn take_down(context: &Context, uid: &str) -> Result<(), Error> {
 }
 
 impl Volumes {
+    /// Where they lie, by their names in the pod.
+    pub(crate) fn paths(&self) -> &HashMap<String, PathBuf> {
+        &self.paths
+    }
+
     /// The mounts of a container's volumes.
     pub(crate) fn mounts(
         &self,

@@ -3,10 +3,10 @@
 use super::{Abilities, Rejection, View, admit, resize};
 use crate::checkpoint::Checkpoint;
 use crate::pods::Pods;
+use crate::pods::inbox::{Inbox, Pending};
 use crate::pods::ledger::{Given, Holding};
 use crate::pods::spec;
 use crate::pods::status::Verdict;
-use crate::pods::worker::{Inbox, Pending};
 use crate::{Context, Error};
 use api::Object;
 use api::core::{Node, NodeStatus, Pod};
@@ -120,7 +120,7 @@ impl Runner {
         let abilities = Abilities {
             apparmor: machine.apparmor,
             supplemental_groups_policy: false,
-            unsafe_sysctls: &self.context.config.allowed_unsafe_sysctls,
+            unsafe_sysctls: &self.context.config.kubelet().allowed_unsafe_sysctls,
         };
         View { node, allocatable, others, abilities }
     }

@@ -45,97 +45,74 @@ fn decided(wanted: &Holding, others: &[Holding]) -> String {
     }
 }
 
+const NONE: &str = "taken instead of []";
+
+#[track_caller]
+fn check(spec: Value, others: &[Value], said: &str) {
+    let others: Vec<Holding> =
+        others.iter().enumerate().map(|(i, spec)| simple(&format!("o{i}"), spec.clone())).collect();
+    assert_eq!(decided(&simple("p", tolerant(spec.clone())), &others), said, "{spec}");
+}
+
 #[test]
-fn what_speaks_against_a_pod_is_said_in_the_schedulers_words() {
-    let none = "taken instead of []";
+fn what_the_node_lacks_is_said_in_the_schedulers_words() {
+    let gpus = json!({"containers": [{"name": "c", "resources": {"requests":
+        {"example.com/gpu": "2", "example.com/unknown": "7"}}}]});
+    let lack = |what: &str| format!("OutOf{what}");
+    let of = |resource: &str, rest: &str| {
+        lack(resource) + &format!(": Node didn't have enough resource: {resource}, {rest}")
+    };
+    check(requests("2", "1Gi"), &[], NONE);
+    let said = of("cpu", "requested: 1500, used: 1000, capacity: 2000");
+    check(requests("1500m", "1Gi"), &[requests("1", "1")], &said);
+    let said = of("memory", "requested: 1073741824, used: 1048576, capacity: 1073741824");
+    check(requests("1", "1Gi"), &[requests("1", "1Mi")], &said);
+    let small = requests("0", "0");
+    let said = of("pods", "requested: 1, used: 3, capacity: 3");
+    check(json!({"containers": []}), &[small.clone(), small.clone(), small], &said);
+    check(gpus, &[], &of("example.com/gpu", "requested: 2, used: 0, capacity: 1"));
+}
+
+#[test]
+fn terms_ports_and_systems_are_looked_at() {
     let port = |ip: &str| {
         json!({"containers": [{"name": "c", "ports": [
         {"containerPort": 80, "hostPort": 8080, "hostIP": ip}]}]})
     };
-    let gpus = json!({"containers": [{"name": "c", "resources": {"requests":
-        {"example.com/gpu": "2", "example.com/unknown": "7"}}}]});
-    let sysctl = |name: &str, more: Value| {
-        let mut spec =
-            json!({"containers": [], "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        spec
-    };
-    for (spec, others, said) in [
-        (
-            json!({"containers": []}),
-            vec![],
-            "TaintToleration: Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate",
-        ),
-        (requests("2", "1Gi"), vec![], none),
-        (
-            requests("1500m", "1Gi"),
-            vec![requests("1", "1")],
-            "OutOfcpu: Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000",
-        ),
-        (
-            requests("1", "1Gi"),
-            vec![requests("1", "1Mi")],
-            "OutOfmemory: Node didn't have enough resource: memory, requested: 1073741824, used: 1048576, capacity: 1073741824",
-        ),
-        (
-            json!({"containers": []}),
-            vec![requests("0", "0"), requests("0", "0"), requests("0", "0")],
-            "OutOfpods: Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3",
-        ),
-        (
-            gpus,
-            vec![],
-            "OutOfexample.com/gpu: Node didn't have enough resource: example.com/gpu, requested: 2, used: 0, capacity: 1",
-        ),
-        (
-            json!({"containers": [], "nodeSelector": {"disk": "hdd"}}),
-            vec![],
-            "NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
-        ),
-        (
-            json!({"containers": [], "nodeName": "node-2"}),
-            vec![],
-            "NodeName: Predicate NodeName failed: node(s) didn't match the requested node name",
-        ),
-        (
-            port("10.0.0.1"),
-            vec![port("")],
-            "NodePorts: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
-        ),
-        (port("10.0.0.1"), vec![port("10.0.0.2")], none),
-        (
-            json!({"containers": [], "os": {"name": "windows"}}),
-            vec![],
-            "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS",
-        ),
-        (
-            json!({"containers": [], "securityContext": {"supplementalGroupsPolicy": "Strict"}}),
-            vec![],
-            "SupplementalGroupsPolicyNotSupported: SupplementalGroupsPolicy=Strict is not supported in this node",
-        ),
-        (
-            json!({"containers": [], "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}),
-            vec![],
-            "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host",
-        ),
-        (sysctl("kernel.shm_rmid_forced", json!({})), vec![], none),
-        (sysctl("net/core/somaxconn", json!({})), vec![], none),
-        (
-            sysctl("net.core.somaxconn", json!({"hostNetwork": true})),
-            vec![],
-            "SysctlForbidden: forbidden sysctl: \"net.core.somaxconn\" not allowed with host Net enabled",
-        ),
-        (
-            sysctl("kernel.msgmax", json!({})),
-            vec![],
-            "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted",
-        ),
-    ] {
-        let lenient = if said.starts_with("TaintToleration") { spec.clone() } else { tolerant(spec.clone()) };
-        let others: Vec<Holding> =
-            others.into_iter().enumerate().map(|(i, spec)| simple(&format!("o{i}"), spec)).collect();
-        assert_eq!(decided(&simple("p", lenient), &others), said, "{spec}");
-    }
+    let predicate = |name: &str, why: &str| format!("{name}: Predicate {name} failed: {why}");
+    let said = predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate");
+    assert_eq!(decided(&simple("p", json!({"containers": []})), &[]), said);
+    let said = predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector");
+    check(json!({"containers": [], "nodeSelector": {"disk": "hdd"}}), &[], &said);
+    let said = predicate("NodeName", "node(s) didn't match the requested node name");
+    check(json!({"containers": [], "nodeName": "node-2"}), &[], &said);
+    let said = predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports");
+    check(port("10.0.0.1"), &[port("")], &said);
+    check(port("10.0.0.1"), &[port("10.0.0.2")], NONE);
+    let windows = json!({"containers": [], "os": {"name": "windows"}});
+    check(windows, &[], "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS");
+}
+
+#[test]
+fn what_the_machine_cannot_do_is_refused() {
+    let with = |context: Value| json!({"containers": [], "securityContext": context});
+    let said =
+        "SupplementalGroupsPolicyNotSupported: SupplementalGroupsPolicy=Strict is not supported in this node";
+    check(with(json!({"supplementalGroupsPolicy": "Strict"})), &[], said);
+    let said = "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+    check(with(json!({"appArmorProfile": {"type": "RuntimeDefault"}})), &[], said);
+    let sysctl = |name: &str| with(json!({"sysctls": [{"name": name, "value": "1"}]}));
+    check(sysctl("kernel.shm_rmid_forced"), &[], NONE);
+    check(sysctl("net/core/somaxconn"), &[], NONE);
+    let mut shared = sysctl("net.core.somaxconn");
+    shared["hostNetwork"] = true.into();
+    let said = "SysctlForbidden: forbidden sysctl: \"net.core.somaxconn\" not allowed with host Net enabled";
+    check(shared, &[], said);
+    check(
+        sysctl("kernel.msgmax"),
+        &[],
+        "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted",
+    );
 }
 
 #[test]

@@ -1,0 +1,3 @@
+//! What a node serves to others: numbers, logs, streams.
+
+mod numbers;
