@@ -2,6 +2,8 @@
 
 use crate::cgroups::Cgroups;
 use crate::cri::Runtime;
+use crate::eviction::Pressure;
+use crate::garbage::Garbage;
 use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::images::Images;
@@ -15,9 +17,10 @@ use base::{Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
 use jiff::Timestamp;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
 
 /// A service account token that was asked for, and when to ask again.
 struct Token {
@@ -40,6 +43,9 @@ pub(crate) struct Context {
     pub(crate) images: Images,
     pub(crate) services: Cache<Service>,
     pub(crate) machine: Machine,
+    /// What the node is short of.
+    pub(crate) pressures: watch::Sender<BTreeSet<Pressure>>,
+    pub(crate) garbage: Garbage,
     pub(crate) stats: Stats,
     tokens: Mutex<HashMap<TokenKey, Token>>,
 }
@@ -67,6 +73,8 @@ impl Context {
             images,
             services,
             machine,
+            pressures: watch::Sender::default(),
+            garbage: Garbage::default(),
             stats: Stats::default(),
             tokens: Mutex::default(),
         }

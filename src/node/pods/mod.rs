@@ -36,7 +36,7 @@ mod worker;
 
 pub(crate) use admission::runner::run as run_admission;
 pub(crate) use container::log_path;
-pub(crate) use status::seconds as status_seconds;
+pub(crate) use status::{Verdict, seconds as status_seconds};
 
 use crate::containerd::events::Events;
 use crate::protocols::runtime::v1 as cri;
