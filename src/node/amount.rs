@@ -79,7 +79,7 @@ impl Resources {
 
 /// A pod's sum of something of its containers: its containers and sidecars together, or the greediest init
 /// container beside the sidecars before it.
-fn total(pod: &Pod, of: &dyn Fn(&Container) -> i64) -> i64 {
+pub(crate) fn total(pod: &Pod, of: &dyn Fn(&Container) -> i64) -> i64 {
     let (mut sidecars, mut most) = (0, 0);
     for container in spec::init_containers(pod) {
         if spec::is_sidecar(container) {
@@ -117,6 +117,18 @@ pub(crate) fn of_pod(pod: &Pod) -> Resources {
         memory_request: whole.memory_request + memory.unwrap_or(0),
         memory_limit: more(whole.memory_limit, memory),
     }
+}
+
+/// How much of a resource a pod asks for, in whole units.
+pub(crate) fn request(pod: &Pod, name: &str) -> i64 {
+    if name == "memory" {
+        return of_pod(pod).memory_request;
+    }
+    let of = |container: &Container| {
+        let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        amount(requests, name, whole).unwrap_or(0)
+    };
+    total(pod, &of) + amount(spec::spec(pod).overhead.as_ref(), name, whole).unwrap_or(0)
 }
 
 /// The limits of a container: those of its pod as a whole where it has none of its own (KEP-2837).

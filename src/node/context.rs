@@ -3,6 +3,8 @@
 use crate::cgroups::Cgroups;
 use crate::cri::Runtime;
 use crate::csi::Csi;
+use crate::eviction::Pressure;
+use crate::garbage::Garbage;
 use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::images::Images;
@@ -18,10 +20,11 @@ use client::{Cache, Caches, Client, Recorder};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// A service account token that was asked for, and when to ask again.
 struct Token {
@@ -46,6 +49,9 @@ pub(crate) struct Context {
     pub(crate) images: Images,
     pub(crate) services: Cache<Service>,
     pub(crate) machine: Machine,
+    /// What the node is short of.
+    pub(crate) pressures: watch::Sender<BTreeSet<Pressure>>,
+    pub(crate) garbage: Garbage,
     pub(crate) stats: Stats,
     /// This node.
     pub(crate) node: Cache<Node>,
@@ -92,6 +98,8 @@ impl Context {
             images,
             services,
             machine,
+            pressures: watch::Sender::default(),
+            garbage: Garbage::default(),
             stats: Stats::default(),
             node,
             volumes: volumes::Shared::default(),

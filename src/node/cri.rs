@@ -302,6 +302,11 @@ impl Runtime {
         call("image_fs_info", LOOK, self.images.clone().image_fs_info(cri::ImageFsInfoRequest {})).await
     }
 
+    /// Removes an image with all its names.
+    pub(crate) async fn remove_image(&self, request: cri::RemoveImageRequest) -> Result<(), Error> {
+        call("remove_image", ACT, self.images.clone().remove_image(request)).await.map(drop)
+    }
+
     /// Pulls an image, for as long as that takes: the runtime itself gives up when nothing arrives.
     pub(crate) async fn pull_image(&self, request: cri::PullImageRequest) -> Result<String, Error> {
         let mut client = self.images.clone();

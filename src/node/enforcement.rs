@@ -16,7 +16,7 @@ const DONE: &str = "NodeAllocatableEnforced";
 const FAILED: &str = "FailedNodeAllocatableEnforcement";
 
 /// The node as its kubelet's events refer to it before it is registered.
-fn reference(name: &str) -> Node {
+pub(crate) fn reference(name: &str) -> Node {
     let name = Some(name.to_owned());
     Node {
         metadata: ObjectMeta { name: name.clone(), uid: name, ..Default::default() },

@@ -19,6 +19,7 @@ mod enforcement;
 mod error;
 mod eviction;
 mod files;
+mod garbage;
 mod hollow;
 mod logs;
 mod machine;
@@ -101,10 +102,12 @@ pub async fn start(
     supervisor.run("node network", Phase::Work, Restart::OnFailure, move |shutdown| {
         registration::run_network(of.clone(), own.clone(), shutdown)
     });
-    let runtime = context.runtime.clone();
+    let of = context.clone();
     supervisor.run("image archives", Phase::Work, Restart::OnFailure, move |shutdown| {
-        let (folder, runtime) = (images.clone(), runtime.clone());
-        async move { containerd::images::run(&folder, &runtime, shutdown).await }
+        let (folder, of) = (images.clone(), of.clone());
+        async move {
+            containerd::images::run(&folder, &of.runtime, |names| of.garbage.keep(names), shutdown).await
+        }
     });
     let of = context.clone();
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
@@ -113,6 +116,14 @@ pub async fn start(
     context.csi.in_use.recover(&context.config.kubelet_dir)?;
     let pods = start_pods(&context);
     start_plugins(&context, &pods);
+    let (of, registry) = (context.clone(), pods.clone());
+    supervisor.run("image garbage collection", Phase::Work, Restart::OnFailure, move |shutdown| {
+        garbage::run(of.clone(), registry.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    supervisor.run("eviction", Phase::Work, Restart::OnFailure, move |shutdown| {
+        eviction::runner::run(of.clone(), registry.clone(), shutdown)
+    });
     if let Some(tls) = context.config.tls.clone() {
         let service = streaming::Service::new(context.clone(), pods);
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {

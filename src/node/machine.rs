@@ -1,4 +1,4 @@
-//! What the machine is: its size, its names, its pressures.
+//! What the machine is: its size and its names.
 
 use crate::amount::List;
 use crate::capacity::{self, Capacity};
@@ -134,11 +134,12 @@ impl Machine {
             ends_whole: kubelet.single_process_oom_kill != Some(true),
         }
     }
+}
 
-    /// What it is short of now.
-    pub(crate) fn pressure(&self, config: &Config) -> Pressure {
-        if self.is_there { Pressure::detect(config) } else { Pressure::default() }
-    }
+/// How many processes there are.
+pub(crate) fn processes() -> Option<i64> {
+    let running = line_of("/proc/loadavg");
+    running.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
 /// Whether what containers swap can be limited. The top of version 2 has no such file, only cgroups have.
@@ -182,37 +183,5 @@ pub(crate) fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
-    }
-}
-
-/// What the machine is short of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pressure {
-    pub(crate) memory: bool,
-    pub(crate) disk: bool,
-    pub(crate) pids: bool,
-}
-
-/// Kubernetes' default eviction threshold for memory.
-const LEAST_MEMORY: i64 = 100 << 20;
-/// The least free share of the disk, in percent; below it a node takes no more pods.
-const LEAST_DISK_PERCENT: i64 = 5;
-/// The least number of processes that can still be started.
-const LEAST_PIDS: i64 = 512;
-
-impl Pressure {
-    /// Looks at the machine.
-    fn detect(config: &Config) -> Self {
-        let (size, free) = disk(&config.kubelet_dir);
-        let number = |path: &str| line_of(path).parse::<i64>().ok();
-        let running = line_of("/proc/loadavg");
-        let running =
-            running.split_whitespace().nth(3).and_then(|text| text.split_once('/')?.1.parse::<i64>().ok());
-        let pids = number("/proc/sys/kernel/pid_max").zip(running).map(|(most, now)| most - now);
-        Self {
-            memory: memory("MemAvailable") < LEAST_MEMORY,
-            disk: size > 0 && free * 100 / size < LEAST_DISK_PERCENT,
-            pids: pids.is_some_and(|left| left < LEAST_PIDS),
-        }
     }
 }

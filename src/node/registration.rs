@@ -1,7 +1,8 @@
 //! The Node object: made once, its status kept true, its Lease renewed.
 
 use crate::containerd::{self, config::Generation};
-use crate::machine::{self, Pressure};
+use crate::eviction::Pressure;
+use crate::machine;
 use crate::pods::status_seconds;
 use crate::protocols::runtime::v1 as cri;
 use crate::settings::KubeletConfiguration;
@@ -17,7 +18,7 @@ use base::{Backoff, Shutdown, clock};
 use client::{Cache, Patch};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -170,18 +171,22 @@ fn condition(
     }
 }
 
-fn conditions(old: &[NodeCondition], pressure: Pressure, trouble: Option<&str>) -> Vec<NodeCondition> {
-    let memory = if pressure.memory {
+fn conditions(
+    old: &[NodeCondition],
+    pressures: &BTreeSet<Pressure>,
+    trouble: Option<&str>,
+) -> Vec<NodeCondition> {
+    let memory = if pressures.contains(&Pressure::Memory) {
         (true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
     } else {
         (false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
     };
-    let disk = if pressure.disk {
+    let disk = if pressures.contains(&Pressure::Disk) {
         (true, "KubeletHasDiskPressure", "kubelet has disk pressure")
     } else {
         (false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
     };
-    let pids = if pressure.pids {
+    let pids = if pressures.contains(&Pressure::Pid) {
         (true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
     } else {
         (false, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
@@ -203,7 +208,7 @@ fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: 
         addresses: Some(addresses),
         allocatable: Some(own.allocatable.clone()),
         capacity: Some(own.capacity.clone()),
-        conditions: Some(conditions(old, context.machine.pressure(&context.config), trouble)),
+        conditions: Some(conditions(old, &context.pressures.borrow(), trouble)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: context.config.bind.port().into() }),
         }),
@@ -244,6 +249,7 @@ pub(crate) async fn run(
     let rhythm = Rhythm::of(context.config.kubelet());
     let mut haste = Backoff::new(Duration::from_millis(50), rhythm.look);
     let mut renewed: Option<clock::Instant> = None;
+    let mut pressures = context.pressures.subscribe();
     loop {
         if renewed.is_none_or(|at| at.elapsed() >= rhythm.renew) {
             Box::pin(renew_lease(&context, &reporter.node, rhythm.lease_s)).await?;
@@ -258,6 +264,8 @@ pub(crate) async fn run(
         let pause = if is_ready { rhythm.pause() } else { haste.next_delay() };
         tokio::select! {
             () = clock::sleep(pause) => {}
+            // The sender lives as long as the context.
+            Ok(()) = pressures.changed() => {}
             () = shutdown.requested() => return Ok(()),
         }
     }

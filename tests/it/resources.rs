@@ -7,7 +7,7 @@ const SHARED: &str = include_str!("../data/resources.yaml");
 
 #[test]
 fn res_a_node_shares_out_what_its_settings_leave() {
-    let cluster = Cluster::with_kubelet_args(&[
+    let mut cluster = Cluster::with_kubelet_args(&[
         "max-pods=17",
         "kube-reserved=cpu=100m,memory=64Mi,pid=100",
         "eviction-hard=memory.available<36Mi,nodefs.available<1Mi",
@@ -19,7 +19,7 @@ fn res_a_node_shares_out_what_its_settings_leave() {
     cluster.apply(SHARED);
     what_the_node_says(&cluster);
     what_its_cgroups_say(&cluster);
-    what_cannot_be_honoured_is_refused(&cluster);
+    what_cannot_be_honoured_is_refused(&mut cluster);
 }
 
 fn what_the_node_says(cluster: &Cluster) {
@@ -70,7 +70,8 @@ fn what_its_cgroups_say(cluster: &Cluster) {
     assert!(forks.stdout.contains("can't fork") || forks.stderr.contains("can't fork"), "{forks:?}");
 }
 
-fn what_cannot_be_honoured_is_refused(cluster: &Cluster) {
+fn what_cannot_be_honoured_is_refused(cluster: &mut Cluster) {
+    cluster.stop("TERM");
     let told = |argument: &str| cluster.fails(&["--kubelet-arg", argument]).stderr;
     let refused = told("read-only-port=10255");
     assert!(refused.contains("readOnlyPort cannot be honoured"), "{refused}");

@@ -41,6 +41,17 @@ pub(crate) enum Pressure {
     Pid,
 }
 
+impl Pressure {
+    /// The condition's type.
+    pub(crate) fn condition(self) -> &'static str {
+        match self {
+            Self::Memory => "MemoryPressure",
+            Self::Disk => "DiskPressure",
+            Self::Pid => "PIDPressure",
+        }
+    }
+}
+
 impl Signal {
     /// Kubernetes' name.
     pub(crate) fn name(self) -> &'static str {
@@ -192,6 +203,8 @@ pub(crate) fn thresholds(configuration: &KubeletConfiguration) -> Result<Vec<Thr
         let grace = grace(&configuration.eviction_soft_grace_period, name)?;
         all.push(Threshold { signal, least, grace, reclaim: reclaim(name)? });
     }
+    // Containers' own files lie on one of the other two, whose thresholds hold for them.
+    all.retain(|threshold| !matches!(threshold.signal, Signal::ContainerFs | Signal::ContainerFsInodes));
     if configuration.enforces("pods") {
         let memory = all.iter().find(|threshold| threshold.signal == Signal::Memory && threshold.is_hard());
         let of_pods = memory.map(|threshold| Threshold { signal: Signal::AllocatableMemory, ..*threshold });

@@ -80,7 +80,7 @@ impl Pods {
     }
 
     /// Completes when a pod holds nothing.
-    pub(super) async fn given_back(&self, uid: &str) {
+    pub(crate) async fn given_back(&self, uid: &str) {
         self.until(|registry| registry.ledger.get(uid).is_none()).await;
     }
 
@@ -111,6 +111,12 @@ impl Pods {
                 self.tell(context, &pod, false);
             }
         }
+    }
+
+    /// The pods that nothing has told to end yet.
+    pub(crate) fn active(&self) -> Vec<Arc<Pod>> {
+        let all = self.all().into_iter().map(|inbox| inbox.wanted.borrow().clone());
+        all.filter(|wanted| !wanted.is_going()).map(|wanted| wanted.pod).collect()
     }
 
     /// Ends a pod for this reason, whatever it would do by itself; whether there is such a pod.

@@ -42,7 +42,7 @@ mod worker;
 
 pub(crate) use admission::runner::run as run_admission;
 pub(crate) use container::log_path;
-pub(crate) use status::seconds as status_seconds;
+pub(crate) use status::{Verdict, seconds as status_seconds};
 
 use crate::checkpoint::Checkpoint;
 use crate::containerd::events::Events;

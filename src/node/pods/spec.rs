@@ -29,6 +29,15 @@ pub(crate) fn init_containers(pod: &Pod) -> &[Container] {
     spec(pod).init_containers.as_deref().unwrap_or_default()
 }
 
+/// The images that a pod names.
+pub(crate) fn images(pod: &Pod) -> Vec<&str> {
+    let ephemeral = spec(pod).ephemeral_containers.iter().flatten().map(|container| &container.image);
+    let all = init_containers(pod).iter().chain(&spec(pod).containers).map(|container| &container.image);
+    let volumes = spec(pod).volumes.iter().flatten();
+    let volumes = volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
+    all.chain(ephemeral).filter_map(|image| image.as_deref()).chain(volumes).collect()
+}
+
 /// Ephemeral containers as ordinary ones.
 pub(crate) fn ephemeral_containers(pod: &Pod) -> Vec<Container> {
     spec(pod).ephemeral_containers.as_deref().unwrap_or_default().iter().map(ordinary).collect()

@@ -19,8 +19,9 @@ mod summary;
 mod volumes;
 
 pub(crate) use cadvisor::render as cadvisor;
+pub(crate) use disk::{Part, Space};
 pub(crate) use kubelet::{probes, render as kubelet};
-pub(crate) use measure::{Depth, Measured, measure};
+pub(crate) use measure::{ContainerUse, Depth, Measured, PodUse, measure};
 pub(crate) use resource::{failed as resource_failed, render as resource};
 pub(crate) use summary::render as summary;
 
@@ -60,6 +61,13 @@ impl Stats {
 pub(crate) fn share(cgroups: &crate::cgroups::Cgroups) -> impl Fn(&str) -> Share {
     let kernel = Kernel::of(cgroups.hierarchy());
     move |path| kernel.share(path)
+}
+
+/// Memory that the pods of a class use now, less file pages that nobody touched lately; the class of the guaranteed has
+/// all pods below it.
+pub(crate) fn working_set(cgroups: &crate::cgroups::Cgroups, class: crate::amount::Qos) -> Option<u64> {
+    let kernel = Kernel::of(cgroups.hierarchy());
+    kernel.usage(&cgroups.path_of_class(class)).map(|usage| usage.memory.working_set)
 }
 
 /// When the machine started, in seconds since 1970.

@@ -7,7 +7,7 @@ use crate::pods::inbox::{Inbox, Pending};
 use crate::pods::ledger::{Given, Holding};
 use crate::pods::spec;
 use crate::pods::status::Verdict;
-use crate::{Context, Error};
+use crate::{Context, Error, eviction};
 use api::Object;
 use api::core::{Node, NodeStatus, Pod};
 use api::demand::Amounts;
@@ -95,6 +95,10 @@ impl Runner {
 
     /// Decides, and makes room where a critical pod needs it.
     async fn take(&self, wanted: &Holding) -> Result<(), Rejection> {
+        let refusal = eviction::refusal(&wanted.pod, &self.context.pressures.borrow());
+        if let Some(message) = refusal {
+            return Err(Rejection { reason: eviction::REASON.to_owned(), message });
+        }
         let node = self.node().await;
         let others = self.pods.holdings_without(wanted.pod.uid());
         let allocatable = self.allocatable(&node);
