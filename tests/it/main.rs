@@ -12,6 +12,7 @@ mod hollow;
 mod kubelet;
 mod main_job;
 mod node;
+mod outages;
 mod pods;
 mod proxying;
 mod resources;

@@ -14,6 +14,7 @@ mod namespace;
 mod order;
 mod payloads;
 mod probes;
+mod resizes;
 mod security;
 mod sub_paths;
 
@@ -48,6 +49,7 @@ const TOGETHER: &[&[Behaviour]] = &[
     payloads::BEHAVIOURS,
     endings::BEHAVIOURS,
     lives::BEHAVIOURS,
+    resizes::BEHAVIOURS,
     hooks::BEHAVIOURS,
     containers::BEHAVIOURS,
     environment::BEHAVIOURS,
