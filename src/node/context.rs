@@ -9,12 +9,14 @@ use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::images::Images;
 use crate::pods::spec::{Kind, field_path};
+use crate::protocols::runtime::v1 as cri;
 use crate::reach::Reach;
 use crate::stats::Stats;
 use crate::volumes::{self, token_request};
 use crate::{Config, Error};
 use api::Object;
 use api::core::{Node, Pod, Service};
+use api::k8s::api::node::v1::RuntimeClass;
 use base::{Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
 use jiff::Timestamp;
@@ -24,7 +26,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 /// A service account token that was asked for, and when to ask again.
 struct Token {
@@ -35,6 +37,20 @@ struct Token {
 
 type TokenKey = (String, String, Option<String>, i64);
 type KnownKey = (String, &'static str, String);
+
+/// What the runtime can do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Abilities {
+    pub(crate) supplemental_groups_policy: bool,
+    handlers: HashMap<String, cri::RuntimeHandlerFeatures>,
+}
+
+impl Abilities {
+    /// Those of a RuntimeClass' handler; "" for the default one.
+    pub(crate) fn of(&self, handler: &str) -> cri::RuntimeHandlerFeatures {
+        self.handlers.get(handler).copied().unwrap_or_default()
+    }
+}
 
 /// Shared by all tasks of the room.
 pub(crate) struct Context {
@@ -57,6 +73,10 @@ pub(crate) struct Context {
     pub(crate) node: Cache<Node>,
     pub(crate) volumes: volumes::Shared,
     pub(crate) csi: Csi,
+    /// What the runtime told of itself when it was asked first.
+    abilities: OnceCell<Abilities>,
+    /// Held while a pod is given ids of its own.
+    assigning: Mutex<()>,
     tokens: Mutex<HashMap<TokenKey, Token>>,
     /// What pods refer to, as it was when it was last there: by uid of the pod, kind and name.
     known: Mutex<HashMap<KnownKey, Arc<dyn Any + Send + Sync>>>,
@@ -104,6 +124,8 @@ impl Context {
             node,
             volumes: volumes::Shared::default(),
             csi: Csi::default(),
+            abilities: OnceCell::new(),
+            assigning: Mutex::default(),
             tokens: Mutex::default(),
             known: Mutex::default(),
         }
@@ -161,6 +183,32 @@ impl Context {
                 self.known().remove(&key);
                 Err(error)
             }
+        }
+    }
+
+    /// What the runtime can do; nothing more than the least while it does not answer.
+    pub(crate) async fn abilities(&self) -> Abilities {
+        let ask = || async {
+            let told = self.runtime.status(cri::StatusRequest { verbose: false }).await?;
+            let handlers = told.runtime_handlers.into_iter();
+            Ok::<_, Error>(Abilities {
+                supplemental_groups_policy: told.features.is_some_and(|it| it.supplemental_groups_policy),
+                handlers: handlers.map(|it| (it.name, it.features.unwrap_or_default())).collect(),
+            })
+        };
+        self.abilities.get_or_try_init(ask).await.cloned().unwrap_or_default()
+    }
+
+    /// Holds others off from giving pods ids.
+    pub(crate) fn assigning(&self) -> MutexGuard<'_, ()> {
+        self.assigning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The runtime's name of the pod's RuntimeClass; "" for its default.
+    pub(crate) async fn handler(&self, pod: &Pod) -> Result<String, client::Error> {
+        match &crate::pods::spec::spec(pod).runtime_class_name {
+            None => Ok(String::new()),
+            Some(name) => Ok(self.referred::<RuntimeClass>(pod, ("", name)).await?.handler.clone()),
         }
     }
 

@@ -4,6 +4,7 @@ use super::inbox::Wanted;
 use super::observe::{Life, Observed};
 use super::plan::{self, Action};
 use super::start::Start;
+use super::users::{self, Range};
 use super::worker::{RETRY, Worker};
 use super::{sandbox, spec, stop};
 use crate::protocols::runtime::v1 as cri;
@@ -11,7 +12,6 @@ use crate::stats::counters;
 use crate::volumes::Volumes;
 use crate::{Error, files};
 use api::Object;
-use api::k8s::api::node::v1::RuntimeClass;
 use base::clock;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::atomic::Ordering;
@@ -136,10 +136,10 @@ impl Worker {
         }
         self.context.cgroups.make(&self.pod)?;
         let parent = self.context.cgroups.parent(&self.pod);
-        let config = sandbox::config(&self.pod, &self.context.config, attempt, parent);
-        self.context.machine.change(|| files::make_folder(config.log_directory.as_ref(), 0o755))?;
         let ran = match self.runtime_handler().await {
-            Ok(runtime_handler) => {
+            Ok((runtime_handler, users)) => {
+                let config = sandbox::config(&self.pod, &self.context.config, attempt, (parent, users));
+                self.context.machine.change(|| files::make_folder(config.log_directory.as_ref(), 0o755))?;
                 let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler };
                 counters::STARTED_PODS.count(&[]);
                 self.context.runtime.run_pod_sandbox(request).await
@@ -155,15 +155,22 @@ impl Worker {
         Ok(())
     }
 
-    /// The runtime's name of the pod's RuntimeClass; "" for its default.
-    async fn runtime_handler(&self) -> Result<String, Error> {
-        if spec::spec(&self.pod).host_users == Some(false) {
-            let text = "hostUsers: false needs user namespaces, which this node does not offer";
-            return Err(Error::Container("CreatePodSandboxError", text.to_owned()));
+    /// The runtime's name of the pod's RuntimeClass, and the pod's own ids where it wants some.
+    async fn runtime_handler(&self) -> Result<(String, Option<Range>), Error> {
+        let handler = self.context.handler(&self.pod).await?;
+        if !spec::has_own_users(&self.pod) {
+            return Ok((handler, None));
         }
-        let Some(name) = &spec::spec(&self.pod).runtime_class_name else { return Ok(String::new()) };
-        let class = self.context.referred::<RuntimeClass>(&self.pod, ("", name)).await?;
-        Ok(class.handler.clone())
+        if self.context.abilities().await.of(&handler).user_namespaces {
+            let range = users::assign(&self.context, self.pod.uid())?;
+            return Ok((handler, Some(range)));
+        }
+        let who = match handler.as_str() {
+            "" => "runtime".to_owned(),
+            handler => format!("RuntimeClass handler {handler:?}"),
+        };
+        let text = format!("can't set `spec.hostUsers: false`, {who} does not support user namespaces");
+        Err(Error::Container("CreatePodSandboxError", text))
     }
 
     async fn start(&mut self, kind: spec::Kind, name: &str, restarts: u32, after: Option<Timestamp>) {

@@ -2,7 +2,8 @@
 
 use super::env::expand;
 use super::observe::names;
-use super::sandbox::{apparmor, labels, namespaces, seccomp};
+use super::sandbox::{apparmor, groups_policy, labels, namespaces, seccomp};
+use super::users::Range;
 use super::{resources, signals, spec};
 use crate::Error;
 use crate::cgroups::Rules;
@@ -25,6 +26,8 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) kubelet_dir: &'a Path,
     /// The container whose process namespace an ephemeral container joins.
     pub(crate) target_id: Option<String>,
+    /// The pod's own ids, where it has some.
+    pub(crate) users: Option<Range>,
     /// What holds for all containers of the node.
     pub(crate) rules: &'a Rules,
 }
@@ -51,6 +54,10 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
         list.iter().flatten().map(|text| expand(text, &known)).collect::<Vec<_>>()
     };
     let security = security(pod, &from)?;
+    let mut mounts = from.given.mounts.clone();
+    if let Some(users) = from.users {
+        mounts.iter_mut().for_each(|mount| users.map(mount));
+    }
     let mut all_labels = labels(pod);
     all_labels.insert(names::CONTAINER.to_owned(), container.name.clone());
     Ok(cri::ContainerConfig {
@@ -77,7 +84,7 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
             .into_iter()
             .map(|(key, value)| cri::KeyValue { key, value: value.into_bytes() })
             .collect(),
-        mounts: from.given.mounts,
+        mounts,
         devices: from.given.devices,
         stop_signal: spec::stop_signal(container).map_or(0, signals::to_cri),
         labels: all_labels,
@@ -129,12 +136,13 @@ fn security(pod: &Pod, from: &Ingredients) -> Result<cri::LinuxContainerSecurity
     let profile = own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()).filter(|_| !privileged);
     let unmasked = privileged || own.proc_mount.as_deref() == Some("Unmasked");
     let list = |paths: &[&str]| paths.iter().filter(|_| !unmasked).map(|path| (*path).to_owned()).collect();
-    let mut namespace_options = namespaces(pod);
+    let mut namespace_options = namespaces(pod, from.users);
     if let Some(target) = &from.target_id {
         namespace_options.pid = cri::NamespaceMode::Target.into();
         namespace_options.target_id.clone_from(target);
     }
     let wrapped = |value: i64| cri::Int64Value { value };
+    let policy = groups_policy(&of_pod);
     let groups = of_pod.fs_group.into_iter().chain(of_pod.supplemental_groups.into_iter().flatten());
     Ok(cri::LinuxContainerSecurityContext {
         capabilities: Some(capabilities(&own)),
@@ -145,6 +153,7 @@ fn security(pod: &Pod, from: &Ingredients) -> Result<cri::LinuxContainerSecurity
         run_as_group: own.run_as_group.or(of_pod.run_as_group).map(wrapped),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
         supplemental_groups: groups.collect(),
+        supplemental_groups_policy: policy.into(),
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: list(&MASKED),
         readonly_paths: list(&READ_ONLY),
@@ -205,6 +214,7 @@ mod tests {
             termination_file: Path::new("/t"),
             kubelet_dir: Path::new("/k"),
             target_id: None,
+            users: None,
             rules: &Rules { period_us: Some(100_000), memory: 1 << 30, ..Default::default() },
         };
         config(&pod, from)

@@ -38,6 +38,7 @@ mod status;
 mod stop;
 #[cfg(test)]
 mod tests;
+pub(crate) mod users;
 mod worker;
 
 pub(crate) use admission::runner::run as run_admission;

@@ -2,10 +2,11 @@
 
 use super::observe::names;
 use super::spec;
+use super::users::Range;
 use crate::Config;
 use crate::protocols::runtime::v1 as cri;
 use api::Object;
-use api::core::{AppArmorProfile, Pod, SeccompProfile};
+use api::core::{AppArmorProfile, Pod, PodSecurityContext, SeccompProfile};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -145,7 +146,7 @@ pub(crate) fn hosts_file(pod: &Pod, config: &Config, ips: &[String], host_file: 
 }
 
 /// The namespaces that a pod shares with the node or between its containers.
-pub(crate) fn namespaces(pod: &Pod) -> cri::NamespaceOption {
+pub(crate) fn namespaces(pod: &Pod, users: Option<Range>) -> cri::NamespaceOption {
     let spec = spec::spec(pod);
     let node = |own: bool| if own { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
     let pid = if spec.host_pid == Some(true) {
@@ -160,6 +161,7 @@ pub(crate) fn namespaces(pod: &Pod) -> cri::NamespaceOption {
         pid: pid.into(),
         ipc: node(spec.host_ipc == Some(true)).into(),
         target_id: String::new(),
+        userns_options: users.map(Range::options),
     }
 }
 
@@ -188,6 +190,14 @@ pub(crate) fn apparmor(profile: Option<&AppArmorProfile>) -> Option<cri::Securit
     };
     let localhost_ref = profile.localhost_profile.clone().unwrap_or_default();
     Some(cri::SecurityProfile { profile_type: kind.into(), localhost_ref })
+}
+
+/// Whether what the image says of its user's groups counts too.
+pub(crate) fn groups_policy(context: &PodSecurityContext) -> cri::SupplementalGroupsPolicy {
+    match context.supplemental_groups_policy.as_deref() {
+        Some("Strict") => cri::SupplementalGroupsPolicy::Strict,
+        _ => cri::SupplementalGroupsPolicy::Merge,
+    }
 }
 
 /// The labels by which a pod's sandboxes and containers are found again.
@@ -223,7 +233,7 @@ pub(crate) fn config(
     pod: &Pod,
     config: &Config,
     attempt: u32,
-    cgroup_parent: String,
+    (cgroup_parent, users): (String, Option<Range>),
 ) -> cri::PodSandboxConfig {
     let resolver = Resolver::for_pod(pod, config, &Resolver::of_host(&config.kubelet().resolv_conf));
     let spec = spec::spec(pod);
@@ -256,7 +266,7 @@ pub(crate) fn config(
         annotations,
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent,
-            security_context: Some(security(pod, &config.kubelet_dir)),
+            security_context: Some(security(pod, &config.kubelet_dir, users)),
             sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
             overhead: None,
             resources: None,
@@ -264,13 +274,14 @@ pub(crate) fn config(
     }
 }
 
-fn security(pod: &Pod, kubelet_dir: &Path) -> cri::LinuxSandboxSecurityContext {
+fn security(pod: &Pod, kubelet_dir: &Path, users: Option<Range>) -> cri::LinuxSandboxSecurityContext {
     let context = spec::spec(pod).security_context.clone().unwrap_or_default();
     let privileged = spec::containers(pod).iter().any(|(_, container)| {
         container.security_context.as_ref().is_some_and(|context| context.privileged == Some(true))
     });
+    let policy = groups_policy(&context);
     cri::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(namespaces(pod, users)),
         run_as_user: context.run_as_user.map(|value| cri::Int64Value { value }),
         run_as_group: context
             .run_as_group
@@ -283,6 +294,7 @@ fn security(pod: &Pod, kubelet_dir: &Path) -> cri::LinuxSandboxSecurityContext {
             .chain(context.supplemental_groups.into_iter().flatten())
             .collect(),
         privileged,
+        supplemental_groups_policy: policy.into(),
         seccomp: Some(seccomp(context.seccomp_profile.as_ref(), kubelet_dir)),
         apparmor: apparmor(context.app_armor_profile.as_ref()),
     }

@@ -124,6 +124,11 @@ pub(crate) fn has_ended(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+/// Whether the pod's users are not the machine's.
+pub(crate) fn has_own_users(pod: &Pod) -> bool {
+    spec(pod).host_users == Some(false)
+}
+
 /// Whether the pod shares the host's network.
 pub(crate) fn host_network(pod: &Pod) -> bool {
     spec(pod).host_network.unwrap_or(false)

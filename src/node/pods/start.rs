@@ -5,7 +5,7 @@ use super::container::{self, Ingredients};
 use super::env::{self, Sources};
 use super::sandbox;
 use super::spec::{self, Kind};
-use super::{hooks, observe::Observed};
+use super::{hooks, observe::Observed, users};
 use crate::protocols::runtime::v1 as cri;
 use crate::stats::counters;
 use crate::volumes::{self, Volumes};
@@ -98,6 +98,7 @@ impl Start<'_> {
         let target = spec::spec(self.pod).ephemeral_containers.iter().flatten();
         let target = target.filter(|c| self.kind == Kind::Ephemeral && c.name == self.container.name);
         let target = target.filter_map(|c| self.observed.latest(c.target_container_name.as_deref()?)).next();
+        let users = users::of(self.context, self.pod.uid()).filter(|_| spec::has_own_users(self.pod));
         let from = Ingredients {
             container: self.container,
             restarts: self.restarts,
@@ -107,11 +108,13 @@ impl Start<'_> {
             termination_file: &termination_file,
             kubelet_dir: &self.context.config.kubelet_dir,
             target_id: target.map(|record| record.id.clone()),
+            users,
             rules: self.context.cgroups.rules(),
         };
         let config = container::config(self.pod, from)?;
         let parent = self.context.cgroups.parent(self.pod);
-        let sandbox_config = sandbox::config(self.pod, &self.context.config, sandbox.attempt, parent);
+        let sandbox_config =
+            sandbox::config(self.pod, &self.context.config, sandbox.attempt, (parent, users));
         let logs = PathBuf::from(&sandbox_config.log_directory).join(&self.container.name);
         self.context.machine.change(|| files::make_folder(&logs, 0o755))?;
         let request = cri::CreateContainerRequest {

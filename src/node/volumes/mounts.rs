@@ -36,17 +36,8 @@ pub(super) async fn recursive_read_only(context: &Context, pod: &Pod) -> bool {
     if !mounts.any(|mount| mount.recursive_read_only.as_deref().is_some_and(|mode| mode != "Disabled")) {
         return false;
     }
-    let handler = match &spec::spec(pod).runtime_class_name {
-        None => String::new(),
-        Some(name) => {
-            let class = context.client.get::<api::k8s::api::node::v1::RuntimeClass>("", name).await;
-            class.map(|class| class.handler).unwrap_or_default()
-        }
-    };
-    let status = context.runtime.status(cri::StatusRequest { verbose: false }).await;
-    let handlers = status.map(|status| status.runtime_handlers).unwrap_or_default();
-    let features = handlers.into_iter().find(|own| own.name == handler).and_then(|own| own.features);
-    features.is_some_and(|features| features.recursive_read_only_mounts)
+    let handler = context.handler(pod).await.unwrap_or_default();
+    context.abilities().await.of(&handler).recursive_read_only_mounts
 }
 
 /// Whether one mount is made read-only with everything below it.

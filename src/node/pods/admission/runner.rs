@@ -102,7 +102,7 @@ impl Runner {
         let node = self.node().await;
         let others = self.pods.holdings_without(wanted.pod.uid());
         let allocatable = self.allocatable(&node);
-        let victims = admit(&self.view(&node, &allocatable, &others), wanted)?;
+        let victims = admit(&self.view(&node, &allocatable, &others).await, wanted)?;
         for uid in &victims {
             self.pods.preempt(&self.context, uid);
         }
@@ -112,11 +112,10 @@ impl Runner {
         Ok(())
     }
 
-    fn view<'a>(&'a self, node: &'a Node, allocatable: &'a Amounts, others: &'a [Holding]) -> View<'a> {
-        let machine = &self.context.machine;
+    async fn view<'a>(&'a self, node: &'a Node, allocatable: &'a Amounts, others: &'a [Holding]) -> View<'a> {
         let abilities = Abilities {
-            apparmor: machine.apparmor,
-            supplemental_groups_policy: false,
+            apparmor: self.context.machine.apparmor,
+            supplemental_groups_policy: self.context.abilities().await.supplemental_groups_policy,
             unsafe_sysctls: &self.context.config.kubelet().allowed_unsafe_sysctls,
         };
         View { node, allocatable, others, abilities }
@@ -171,7 +170,7 @@ impl Runner {
         let others = self.pods.holdings_without(uid);
         let allocatable = self.allocatable(&node);
         let generation = told.metadata.generation;
-        match resize(&self.view(&node, &allocatable, &others), &wanted) {
+        match resize(&self.view(&node, &allocatable, &others).await, &wanted) {
             Ok(()) => {
                 self.remember(&told, &Given::of(&told))?;
                 let message = Pending::message("started", &told, None);
