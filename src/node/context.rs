@@ -2,9 +2,9 @@
 
 use crate::cgroups::Cgroups;
 use crate::cri::Runtime;
+use crate::images::Images;
 use crate::machine::Machine;
 use crate::pods::env::Facts;
-use crate::pods::images::Images;
 use crate::pods::spec::{Kind, field_path};
 use crate::stats::Stats;
 use crate::volumes::token_request;
@@ -55,7 +55,7 @@ impl Context {
         let recorder = Recorder::new(client.clone(), &supervisor, "kubelet", &config.node_name);
         let services = caches.of::<Service>();
         let cgroups = machine.cgroups(&config);
-        let images = Images::new(config.kubelet());
+        let images = Images::new(&config, config.kubelet());
         Self {
             config,
             client,

@@ -18,6 +18,7 @@ mod error;
 mod eviction;
 mod files;
 mod hollow;
+mod images;
 mod logs;
 mod machine;
 mod pods;
@@ -91,6 +92,7 @@ pub async fn start(
     supervisor.run("node allocatable", Phase::Work, Restart::OnFailure, move |shutdown| {
         enforcement::run(of.clone(), shutdown)
     });
+    Box::pin(context.images.start(&context)).await?;
     let handle = start_registration(&context);
     let nodes = own_node(&context);
     let (of, own) = (context.clone(), nodes.clone());

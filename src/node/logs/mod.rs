@@ -270,13 +270,6 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_the_settings() {
-        let limits = Limits::of(&KubeletConfiguration::default());
-        let interval = Duration::from_secs(10);
-        assert_eq!(limits, Limits { file_bytes: 10 << 20, files: 5, interval });
-    }
-
-    #[test]
     fn the_tail_is_found_from_the_end() {
         let path = std::env::temp_dir().join(format!("knarr-tail-{}", std::process::id()));
         std::fs::write(&path, LOG).unwrap();

@@ -54,9 +54,9 @@ impl NodeAuthorizer {
                 attributes.verb == "get" && self.is_claimed(node, attributes.name)
             }
             ("", "serviceaccounts") => {
-                attributes.subresource == "token"
-                    && attributes.verb == "create"
-                    && self.is_used(node, attributes)
+                let asks = (attributes.verb, attributes.subresource);
+                // Programs that give credentials for images are told annotations of the account.
+                matches!(asks, ("create", "token") | ("get", "")) && self.is_used(node, attributes)
             }
             (group, resource) => {
                 let resource = match attributes.subresource {

@@ -11,8 +11,15 @@ use std::process::Stdio;
 const BUSYBOX: &str = "/bin/busybox";
 const CURL: &str = "/usr/bin/curl";
 
-/// Writes an image whose /www/index.html is `page`.
-pub(crate) fn write(path: &Path, name: &str, page: &str) {
+/// The parts of an image.
+pub(crate) struct Parts {
+    pub(crate) layer: Vec<u8>,
+    pub(crate) config: Vec<u8>,
+    pub(crate) manifest: Vec<u8>,
+}
+
+/// An image whose /www/index.html is `page`.
+pub(crate) fn parts(page: &str) -> Parts {
     let layer = layer(page);
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
@@ -28,6 +35,12 @@ pub(crate) fn write(path: &Path, name: &str, page: &str) {
         "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
     });
     let manifest = manifest.to_string().into_bytes();
+    Parts { layer, config, manifest }
+}
+
+/// Writes an image whose /www/index.html is `page`.
+pub(crate) fn write(path: &Path, name: &str, page: &str) {
+    let Parts { layer, config, manifest } = parts(page);
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
     entry["annotations"] = json!({"io.containerd.image.name": name});
     let mut archive = Tar::default();
@@ -74,7 +87,7 @@ fn descriptor(kind: &str, blob: &[u8]) -> Value {
     json!({"mediaType": kind, "digest": digest(blob), "size": blob.len()})
 }
 
-fn digest(blob: &[u8]) -> String {
+pub(crate) fn digest(blob: &[u8]) -> String {
     let mut sum = command("sha256sum");
     let mut child = sum.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().expect("it is piped").write_all(blob).unwrap();

@@ -5,6 +5,7 @@ pub(crate) mod definition;
 pub(crate) mod https;
 pub(crate) mod image;
 pub(crate) mod process;
+pub(crate) mod registry;
 pub(crate) mod sandbox;
 pub(crate) mod webhook;
 
