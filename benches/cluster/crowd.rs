@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -166,7 +167,7 @@ async fn idle(server: &Knarr, empty: Usage, table: &mut Table) -> Result<(), Fai
 }
 
 async fn probed(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
-    let listener = TcpListener::bind(PROBED).await?;
+    let listener = TcpListener::bind((Ipv4Addr::from(PROBED.0), PROBED.1)).await?;
     let answering = tokio::task::LocalSet::new();
     let host = PROBED.0.map(|part| part.to_string()).join(".");
     let probe = json!({"httpGet": {"host": host, "port": PROBED.1, "path": "/"}, "periodSeconds": 1});
