@@ -443,6 +443,7 @@ async fn start_agent(
     net::add_local_address(network.dns.into()).await?;
     let mut config = node::Config::new(&node_name, &options.data_dir);
     config.run_dir.clone_from(&options.run_dir);
+    config.registries.clone_from(&options.private_registry);
     config.kubelet_dir.clone_from(&options.kubelet_dir);
     config.log_dir = options.log_dir.join("pods");
     config.container_log_dir = options.log_dir.join("containers");

@@ -40,6 +40,7 @@ static SETTINGS: &[Setting] = &[
     setting("resolv-conf", Text, "FILE", "Names the resolvers for other names [default: /etc/resolv.conf]"),
     setting("write-kubeconfig", Text, "FILE", "Where the administrator's kubeconfig is written [default: /etc/knarr/knarr.yaml]"),
     setting("write-kubeconfig-mode", Text, "MODE", "Its permissions, in octal [default: 600]"),
+    setting("private-registry", Text, "FILE", "Mirrors of registries, users and certificates [default: /etc/knarr/registries.yaml]"),
     setting("node-name", Text, "NAME", "Name of this node [default: the host's name]"),
     setting("node-ip", List, "ADDRESS", "Addresses of this node [default: that of the default route]"),
     setting("node-label", List, "KEY=VALUE", "Labels this node registers with"),
@@ -86,6 +87,8 @@ pub(crate) struct Options {
     pub(crate) kubelet_arg: Vec<String>,
     pub(crate) container_runtime_endpoint: Option<String>,
     #[serde(deserialize_with = "absolute")]
+    pub(crate) private_registry: PathBuf,
+    #[serde(deserialize_with = "absolute")]
     pub(crate) kubelet_dir: PathBuf,
     #[serde(deserialize_with = "absolute")]
     pub(crate) run_dir: PathBuf,
@@ -123,6 +126,7 @@ impl Default for Options {
             node_taint: Vec::new(),
             kubelet_arg: Vec::new(),
             container_runtime_endpoint: None,
+            private_registry: "/etc/knarr/registries.yaml".into(),
             kubelet_dir: "/var/lib/kubelet".into(),
             run_dir: "/run/knarr".into(),
             log_dir: "/var/log".into(),

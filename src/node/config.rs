@@ -66,6 +66,8 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// Links to them, `/var/log/containers`.
     pub container_log_dir: PathBuf,
+    /// Mirrors of registries and how to speak to them, `/etc/knarr/registries.yaml`; there may be none.
+    pub registries: PathBuf,
     /// A runtime that runs already (`unix:///…`); none to run a containerd of our own.
     pub container_runtime_endpoint: Option<String>,
     /// The node's addresses; none to take that of the default route.
@@ -110,6 +112,7 @@ impl Config {
             kubelet_dir: "/var/lib/kubelet".into(),
             log_dir: "/var/log/pods".into(),
             container_log_dir: "/var/log/containers".into(),
+            registries: "/etc/knarr/registries.yaml".into(),
             container_runtime_endpoint: None,
             node_ips: Vec::new(),
             labels: BTreeMap::new(),

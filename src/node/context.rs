@@ -5,9 +5,9 @@ use crate::cri::Runtime;
 use crate::csi::Csi;
 use crate::eviction::Pressure;
 use crate::garbage::Garbage;
+use crate::images::Images;
 use crate::machine::Machine;
 use crate::pods::env::Facts;
-use crate::pods::images::Images;
 use crate::pods::spec::{Kind, field_path};
 use crate::protocols::runtime::v1 as cri;
 use crate::reach::Reach;
@@ -105,7 +105,7 @@ impl Context {
         let services = caches.of::<Service>();
         let node = own_node(&config, (&client, &caches), &supervisor);
         let cgroups = machine.cgroups(&config);
-        let images = Images::new(config.kubelet());
+        let images = Images::new(&config, config.kubelet());
         Self {
             config,
             client,

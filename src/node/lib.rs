@@ -21,6 +21,7 @@ mod eviction;
 mod files;
 mod garbage;
 mod hollow;
+mod images;
 mod logs;
 mod machine;
 mod plugins;
@@ -97,6 +98,7 @@ pub async fn start(
     supervisor.run("node allocatable", Phase::Work, Restart::OnFailure, move |shutdown| {
         enforcement::run(of.clone(), shutdown)
     });
+    Box::pin(context.images.start(&context)).await?;
     let handle = start_registration(&context);
     let (of, own) = (context.clone(), context.node.clone());
     supervisor.run("node network", Phase::Work, Restart::OnFailure, move |shutdown| {

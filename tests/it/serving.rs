@@ -1,4 +1,5 @@
-//! What a node serves to others: numbers, logs, streams.
+//! What a node serves to others, numbers, logs and streams, and what it takes from registries.
 
+mod images;
 mod numbers;
 mod streams;

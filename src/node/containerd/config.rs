@@ -65,8 +65,17 @@ impl Folders {
     }
 }
 
+/// What others decide of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// Tables with users of registries.
+    pub(crate) users: String,
+    /// After how long a stream that carries nothing ends.
+    pub(crate) stream_idle: String,
+}
+
 /// The configuration file.
-pub(crate) fn render(generation: Generation, folders: &Folders, machine: Machine) -> String {
+pub(crate) fn render(generation: Generation, folders: &Folders, machine: Machine, told: &Told) -> String {
     let quoted = |path: &Path| format!("{:?}", path.display().to_string());
     let oom_score = if machine.may_lower_oom_score { -999 } else { 0 };
     let head = format!(
@@ -85,7 +94,11 @@ pub(crate) fn render(generation: Generation, folders: &Folders, machine: Machine
     );
     let runc =
         format!("BinaryName = {}\n  SystemdCgroup = {}\n", quoted(&folders.runc), machine.systemd_cgroups);
-    let stream = "  stream_server_address = \"127.0.0.1\"\n  stream_server_port = \"0\"\n";
+    let stream = format!(
+        "  stream_server_address = \"127.0.0.1\"\n  stream_server_port = \"0\"\n  stream_idle_timeout = {:?}\n",
+        told.stream_idle
+    );
+    let users = &told.users;
     let (cni_conf, cni_bin) = (quoted(&folders.cni_conf), quoted(&folders.cni_bin));
     let (registries, pause) = (quoted(&folders.registries), pause::IMAGE);
     match generation {
@@ -105,7 +118,7 @@ pub(crate) fn render(generation: Generation, folders: &Folders, machine: Machine
   runtime_type = \"io.containerd.runc.v2\"
 
 [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]
-  {runc}"
+  {runc}{users}"
         ),
         Generation::V3 => format!(
             "{head}
@@ -127,7 +140,7 @@ pub(crate) fn render(generation: Generation, folders: &Folders, machine: Machine
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
   {runc}
 [plugins.'io.containerd.grpc.v1.cri']
-{stream}"
+{stream}{users}"
         ),
     }
 }
@@ -157,7 +170,12 @@ mod tests {
         };
         let machine = Machine { may_lower_oom_score: false, apparmor: false, systemd_cgroups: true };
         for generation in [Generation::V2, Generation::V3] {
-            let text = render(generation, &folders, machine);
+            let told = Told { users: "\n[users]\n".to_owned(), stream_idle: "4h0m0s".to_owned() };
+            let text = render(generation, &folders, machine, &told);
+            assert!(
+                text.ends_with("\n[users]\n") && text.contains("stream_idle_timeout = \"4h0m0s\""),
+                "{text}"
+            );
             for line in ["restrict_oom_score_adj = true", "disable_apparmor = true", "SystemdCgroup = true"] {
                 assert!(text.contains(line), "{line} in {text}");
             }

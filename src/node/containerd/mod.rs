@@ -7,6 +7,7 @@ pub(crate) mod content;
 pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod pause;
+mod registries;
 pub(crate) mod snapshots;
 pub(crate) mod tasks;
 
@@ -82,7 +83,13 @@ impl Containerd {
         let all = [&folders.root, &folders.state, &folders.cni_bin, &folders.cni_conf, &folders.registries];
         all.into_iter().try_for_each(|folder| files::make_folder(folder, 0o711))?;
         let generation = Generation::of(&String::from_utf8_lossy(&version));
-        let configuration = config::render(generation, &folders, Machine::detect());
+        let registries = registries::read(&config.registries)?;
+        registries::write(&registries, &folders.registries)?;
+        let told = config::Told {
+            users: registries.users(generation),
+            stream_idle: config.kubelet().streaming_connection_idle_timeout.to_string(),
+        };
+        let configuration = config::render(generation, &folders, Machine::detect(), &told);
         Ok(Self { program, folders, configuration })
     }
 

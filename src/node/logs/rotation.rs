@@ -157,6 +157,12 @@ mod tests {
     use super::*;
     use std::io::Read;
 
+    #[test]
+    fn limits_are_the_settings() {
+        let limits = Limits::of(&KubeletConfiguration::default());
+        assert_eq!((limits.bytes, limits.files, limits.interval), (10 << 20, 5, Duration::from_secs(10)));
+    }
+
     fn paths(names: &[&str]) -> Vec<PathBuf> {
         names.iter().map(PathBuf::from).collect()
     }

@@ -215,7 +215,9 @@ impl Worker {
     /// A failed pull is soon looked at again, to say that it is waited for, and then when it is due.
     fn retry_after(&self, reason: &str) -> SignedDuration {
         match reason {
-            "ErrImagePull" => SignedDuration::from_secs(1),
+            "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed" => {
+                SignedDuration::from_secs(1)
+            }
             "ImagePullBackOff" => {
                 let due = self.context.images.due(self.pod.uid());
                 let left = due.map(|due| due.saturating_duration_since(clock::instant()));

@@ -12,7 +12,6 @@ mod ending;
 pub(crate) mod env;
 mod holdings;
 mod hooks;
-pub(crate) mod images;
 mod inbox;
 pub(crate) mod ledger;
 pub(crate) mod manifests;

@@ -176,7 +176,6 @@ fn complete(said: &Map<String, Value>) -> Map<String, Value> {
 
 impl KubeletConfiguration {
     /// As the kubelet shows it: without what says nothing.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the answer of /configz is to show it"))]
     pub(crate) fn document(&self) -> Value {
         let mut document = serde_json::to_value(self).unwrap_or_default();
         if let Value::Object(fields) = &mut document {

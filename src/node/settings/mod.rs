@@ -32,7 +32,6 @@ pub struct Settings {
     /// Labels that the node registers with (`--node-labels`).
     pub(crate) node_labels: BTreeMap<String, String>,
     /// The configuration of programs that give credentials for images, and their folder.
-    #[cfg_attr(not(test), expect(dead_code, reason = "who pulls images is to ask them"))]
     pub(crate) credential_providers: Option<(PathBuf, PathBuf)>,
     /// A cloud's controllers complete the node (`--cloud-provider=external`).
     pub(crate) external_cloud: bool,

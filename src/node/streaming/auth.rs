@@ -14,10 +14,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The group of certificates that may do everything.
 const MASTERS: &str = "system:masters";
-/// How long answers of the API server hold: Kubernetes' defaults.
-const TOKEN_HOLDS: Duration = Duration::from_secs(2 * 60);
-const ALLOWED_HOLDS: Duration = Duration::from_secs(5 * 60);
-const DENIED_HOLDS: Duration = Duration::from_secs(30);
 /// Answers that are kept; strangers with ever new tokens must not fill the memory.
 const ANSWERS: usize = 1_000;
 /// A token's length, beyond which it is none.
@@ -176,7 +172,7 @@ async fn user_of(service: &Service, token: &str) -> Result<Option<User>, Error> 
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
     let answer = post(service, "/apis/authentication.k8s.io/v1/tokenreviews", &review).await?;
     let user = reviewed(&answer["status"]);
-    let holds = if user.is_some() { TOKEN_HOLDS } else { DENIED_HOLDS };
+    let holds = service.context.config.kubelet().authentication.webhook.cache_ttl.get();
     service.known.tokens.keep(digest, user.clone(), holds);
     Ok(user)
 }
@@ -189,8 +185,9 @@ async fn may(service: &Service, user: &User, verb: &str, subresource: &'static s
     let review = access_review(user, (verb, subresource), &service.context.config.node_name);
     let answer = post(service, "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await?;
     let allowed = answer["status"]["allowed"] == true;
-    let holds = if allowed { ALLOWED_HOLDS } else { DENIED_HOLDS };
-    service.known.allowed.keep(key, allowed, holds);
+    let webhook = &service.context.config.kubelet().authorization.webhook;
+    let holds = if allowed { webhook.cache_authorized_ttl } else { webhook.cache_unauthorized_ttl };
+    service.known.allowed.keep(key, allowed, holds.get());
     Ok(allowed)
 }
 
@@ -205,7 +202,8 @@ pub(super) async fn check(
         Caller::Trusted => return Ok(()),
         Caller::Known(user) => user.clone(),
         Caller::Nobody => {
-            let token = bearer(headers).ok_or_else(unauthorized)?;
+            let reviews = service.context.config.kubelet().authentication.webhook.enabled;
+            let token = bearer(headers).filter(|_| reviews).ok_or_else(unauthorized)?;
             let found = user_of(service, token).await.map_err(|error| {
                 tracing::warn!(%error, "cannot tell whose token it is");
                 unauthorized()

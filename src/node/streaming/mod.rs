@@ -185,6 +185,12 @@ async fn dispatch(
         Route::ResourceMetrics => Ok(read::numbers::resource(service).await),
         Route::CadvisorMetrics => read::numbers::cadvisor(service).await,
         Route::ProbeMetrics => Ok(read::numbers::probes()),
+        Route::Configuration => {
+            Ok(read::json_answer(&json!({"kubeletconfig": service.context.config.kubelet().document()})))
+        }
+        Route::Files(_) if !service.context.config.kubelet().enable_system_log_handler => {
+            Ok(text(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n"))
+        }
         Route::Files(file) => read::files::serve(&file, path).await,
         Route::Checkpoint(of, timeout) => checkpoint::checkpoint(service, &of, timeout.as_deref()).await,
         Route::Storage(folder) => storage(service, request.method(), &folder),

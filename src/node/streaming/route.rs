@@ -57,6 +57,8 @@ pub(crate) enum Route {
         verbose: bool,
     },
     Summary(Depth),
+    /// The kubelet's configuration.
+    Configuration,
     Metrics,
     ResourceMetrics,
     CadvisorMetrics,
@@ -175,6 +177,7 @@ impl Route {
             }
             ["pods"] => Self::Pods,
             ["runningpods"] => Self::RunningPods,
+            ["configz"] => Self::Configuration,
             ["healthz"] => Self::Health { verbose: query.first("verbose").is_some() },
             ["healthz", "ping" | "log" | "syncloop"] => Self::Health { verbose: false },
             ["stats", "summary"] => Self::Summary(query.depth()),

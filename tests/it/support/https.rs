@@ -110,7 +110,7 @@ impl Https {
 }
 
 /// Threads that are in a network namespace.
-fn runtime(network: Option<PathBuf>) -> Runtime {
+pub(crate) fn runtime(network: Option<PathBuf>) -> Runtime {
     let enter = move || {
         if let Some(path) = &network {
             setns(std::fs::File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();

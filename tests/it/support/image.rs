@@ -60,32 +60,45 @@ impl<'a> Image<'a> {
         Self { name, page, architecture, config }
     }
 
-    /// Writes it as an OCI archive.
-    pub(crate) fn write(&self, path: &Path) {
+    /// What it is made of.
+    pub(crate) fn parts(&self) -> Parts {
         let layer = layer(self.page);
         let config = json!({
             "architecture": self.architecture, "os": "linux", "config": self.config,
             "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
         });
-        fs::write(path, archive(self.name, &layer, &config.to_string().into_bytes())).unwrap();
+        let config = config.to_string().into_bytes();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
+        });
+        Parts { layer, config, manifest: manifest.to_string().into_bytes() }
+    }
+
+    /// Writes it as an OCI archive.
+    pub(crate) fn write(&self, path: &Path) {
+        fs::write(path, archive(self.name, &self.parts())).unwrap();
     }
 }
 
-fn archive(name: &str, layer: &[u8], config: &[u8]) -> Vec<u8> {
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+/// The parts of an image.
+pub(crate) struct Parts {
+    pub(crate) layer: Vec<u8>,
+    pub(crate) config: Vec<u8>,
+    pub(crate) manifest: Vec<u8>,
+}
+
+fn archive(name: &str, parts: &Parts) -> Vec<u8> {
+    let Parts { layer, config, manifest } = parts;
+    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", manifest);
     entry["annotations"] = json!({"io.containerd.image.name": name});
     let mut archive = Tar::default();
     archive.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
     let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
     archive.file("index.json", 0o644, index.as_bytes());
-    for blob in [layer, config, manifest.as_slice()] {
+    for blob in [layer, config, manifest] {
         archive.file(&format!("blobs/sha256/{}", &digest(blob)["sha256:".len()..]), 0o644, blob);
     }
     archive.end()
@@ -128,7 +141,7 @@ fn descriptor(kind: &str, blob: &[u8]) -> Value {
     json!({"mediaType": kind, "digest": digest(blob), "size": blob.len()})
 }
 
-fn digest(blob: &[u8]) -> String {
+pub(crate) fn digest(blob: &[u8]) -> String {
     let mut sum = command("sha256sum");
     let mut child = sum.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().expect("it is piped").write_all(blob).unwrap();

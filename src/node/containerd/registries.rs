@@ -1,0 +1,274 @@
+//! `registries.yaml`, as k3s has it: mirrors of registries and how to speak to them, made into containerd's
+//! `hosts.toml` files and its settings for users. Pure but for [`read`] and [`write`].
+
+use super::config::Generation;
+use crate::{Error, files};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What is said of all registries.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Registries {
+    mirrors: BTreeMap<String, Mirror>,
+    configs: BTreeMap<String, Access>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Mirror {
+    #[serde(alias = "endpoints")]
+    endpoint: Vec<String>,
+    rewrite: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Access {
+    auth: Option<Auth>,
+    tls: Option<Tls>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Auth {
+    username: String,
+    password: String,
+    auth: String,
+    #[serde(alias = "identitytoken")]
+    identity_token: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Tls {
+    ca_file: String,
+    cert_file: String,
+    key_file: String,
+    insecure_skip_verify: bool,
+}
+
+/// Reads the file; nothing is said where there is none.
+pub(crate) fn read(file: &Path) -> Result<Registries, Error> {
+    let wrong = |why: String| Error::Setup(format!("{}: {why}", file.display()));
+    let bytes = match std::fs::read(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Registries::default()),
+        other => other.map_err(files::at(file))?,
+    };
+    let document = api::yaml::first(&bytes).map_err(|why| wrong(why.to_string()))?;
+    if document.value.is_null() {
+        return Ok(Registries::default());
+    }
+    let read: Registries =
+        serde_json::from_value(document.value).map_err(|error| wrong(error.to_string()))?;
+    read.check().map_err(wrong)?;
+    Ok(read)
+}
+
+/// A text in TOML.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => out.extend(['\\', letter]),
+            control if control.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(control))),
+            other => out.push(other),
+        }
+    }
+    out + "\""
+}
+
+/// The host and port of an endpoint, and whether a path follows.
+fn host_of(endpoint: &str) -> (&str, bool) {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    rest.split_once('/').map_or((rest, false), |(host, path)| (host, !path.is_empty()))
+}
+
+/// Where a registry is by its name.
+fn server_of(registry: &str) -> String {
+    match registry {
+        "docker.io" => "https://registry-1.docker.io/v2".to_owned(),
+        other => format!("https://{other}/v2"),
+    }
+}
+
+/// An endpoint as containerd is told it: with the API's path, unless it has its own.
+fn url_of(endpoint: &str) -> (String, bool) {
+    let endpoint = endpoint.trim_end_matches('/');
+    let endpoint = if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") };
+    if host_of(&endpoint).1 { (endpoint, true) } else { (format!("{endpoint}/v2"), false) }
+}
+
+impl Registries {
+    fn check(&self) -> Result<(), String> {
+        for (registry, mirror) in &self.mirrors {
+            if !mirror.rewrite.is_empty() {
+                return Err(format!(
+                    "mirrors.{registry}.rewrite cannot be honoured: containerd does not rewrite names. Let the mirror do \
+                     it, or name an endpoint with a path"
+                ));
+            }
+            if let Some(wrong) = mirror.endpoint.iter().find(|endpoint| host_of(endpoint).0.is_empty()) {
+                return Err(format!("mirrors.{registry}: {wrong:?} is no endpoint"));
+            }
+        }
+        for (registry, access) in &self.configs {
+            if access.tls.as_ref().is_some_and(|tls| tls.cert_file.is_empty() != tls.key_file.is_empty()) {
+                return Err(format!("configs.{registry}.tls: cert_file and key_file go together"));
+            }
+        }
+        Ok(())
+    }
+
+    fn tls_of(&self, host: &str) -> Option<&Tls> {
+        let access = self.configs.get(host).or_else(|| self.configs.get("*"));
+        access.and_then(|access| access.tls.as_ref())
+    }
+
+    fn trust(&self, host: &str) -> String {
+        let Some(tls) = self.tls_of(host) else { return String::new() };
+        let mut lines = String::new();
+        if tls.insecure_skip_verify {
+            lines.push_str("skip_verify = true\n");
+        }
+        if !tls.ca_file.is_empty() {
+            lines.push_str(&format!("ca = [{}]\n", quoted(&tls.ca_file)));
+        }
+        if !tls.cert_file.is_empty() {
+            lines.push_str(&format!("client = [[{}, {}]]\n", quoted(&tls.cert_file), quoted(&tls.key_file)));
+        }
+        lines
+    }
+
+    /// The file of one registry: its mirrors in their order, then itself.
+    fn hosts(&self, registry: &str) -> String {
+        let mut text = String::from("# Written by knarr at every start; changes are lost.\n");
+        if registry != "*" {
+            text.push_str(&format!("server = {}\n", quoted(&server_of(registry))));
+            text.push_str(&self.trust(registry));
+        }
+        for endpoint in self.mirrors.get(registry).iter().flat_map(|mirror| &mirror.endpoint) {
+            let (url, own_path) = url_of(endpoint);
+            text.push_str(&format!("\n[host.{}]\ncapabilities = [\"pull\", \"resolve\"]\n", quoted(&url)));
+            if own_path {
+                text.push_str("override_path = true\n");
+            }
+            text.push_str(&self.trust(host_of(endpoint).0));
+        }
+        text
+    }
+
+    /// The files by their folders; `_default` is that for all others.
+    fn files(&self) -> BTreeMap<String, String> {
+        let with_tls = self.configs.iter().filter(|(_, access)| access.tls.is_some());
+        let names = self.mirrors.keys().chain(with_tls.map(|(name, _)| name));
+        names
+            .map(|registry| {
+                let folder = if registry == "*" { "_default".to_owned() } else { registry.clone() };
+                (folder, self.hosts(registry))
+            })
+            .collect()
+    }
+
+    /// Users of registries, for containerd's own configuration.
+    pub(crate) fn users(&self, generation: Generation) -> String {
+        let table = match generation {
+            Generation::V2 => "plugins.\"io.containerd.grpc.v1.cri\".registry.configs",
+            Generation::V3 => "plugins.'io.containerd.cri.v1.images'.registry.configs",
+        };
+        let mut text = String::new();
+        for (registry, access) in &self.configs {
+            let Some(auth) = &access.auth else { continue };
+            text.push_str(&format!("\n[{table}.{}.auth]\n", quoted(registry)));
+            let fields = [
+                ("username", &auth.username),
+                ("password", &auth.password),
+                ("auth", &auth.auth),
+                ("identitytoken", &auth.identity_token),
+            ];
+            for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
+                text.push_str(&format!("  {name} = {}\n", quoted(value)));
+            }
+        }
+        text
+    }
+}
+
+/// Writes the files into containerd's folder, and removes those of registries that are no longer named.
+pub(crate) fn write(registries: &Registries, folder: &Path) -> Result<(), Error> {
+    let wanted = registries.files();
+    for entry in std::fs::read_dir(folder).map_err(files::at(folder))?.flatten() {
+        if !wanted.contains_key(&*entry.file_name().to_string_lossy()) {
+            files::remove_folder(&entry.path())?;
+        }
+    }
+    for (name, text) in wanted {
+        let own: PathBuf = folder.join(name);
+        files::make_folder(&own, 0o700)?;
+        files::write(&own.join("hosts.toml"), text.as_bytes(), 0o600)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+mirrors:
+  docker.io:
+    endpoint: ["https://mirror.example.com:5000", "http://10.0.0.1/v2/hub"]
+  "*":
+    endpoint: [https://all.example.com]
+configs:
+  "mirror.example.com:5000":
+    auth: {username: me, password: 'se"cret'}
+    tls: {ca_file: /etc/ca.pem, cert_file: /etc/c.pem, key_file: /etc/k.pem}
+  plain.example.com:
+    tls: {insecure_skip_verify: true}
+"#;
+
+    fn parsed(text: &str) -> Result<Registries, String> {
+        let document = api::yaml::first(text.as_bytes()).map_err(|why| why.to_string())?;
+        let read: Registries = serde_json::from_value(document.value).map_err(|error| error.to_string())?;
+        read.check().map(|()| read)
+    }
+
+    #[test]
+    fn every_registry_has_its_file() {
+        let registries = parsed(FILE).unwrap();
+        let files = registries.files();
+        let names: Vec<_> = files.keys().map(String::as_str).collect();
+        assert_eq!(names, ["_default", "docker.io", "mirror.example.com:5000", "plain.example.com"]);
+        assert_eq!(
+            files["docker.io"],
+            "# Written by knarr at every start; changes are lost.\n\
+             server = \"https://registry-1.docker.io/v2\"\n\n\
+             [host.\"https://mirror.example.com:5000/v2\"]\ncapabilities = [\"pull\", \"resolve\"]\n\
+             ca = [\"/etc/ca.pem\"]\nclient = [[\"/etc/c.pem\", \"/etc/k.pem\"]]\n\n\
+             [host.\"http://10.0.0.1/v2/hub\"]\ncapabilities = [\"pull\", \"resolve\"]\noverride_path = true\n"
+        );
+        assert!(files["_default"].contains("[host.\"https://all.example.com/v2\"]"));
+        assert!(!files["_default"].contains("server ="));
+        assert!(files["plain.example.com"].contains("skip_verify = true"));
+    }
+
+    #[test]
+    fn users_are_containerds_to_know() {
+        let users = parsed(FILE).unwrap().users(Generation::V2);
+        let head =
+            "[plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"mirror.example.com:5000\".auth]";
+        assert!(users.contains(head), "{users}");
+        assert!(users.contains("password = \"se\\\"cret\""), "{users}");
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        let refused = |text: &str| parsed(text).unwrap_err();
+        let rewrite = "mirrors: {docker.io: {endpoint: [a.io], rewrite: {'^a': b}}}";
+        assert!(refused(rewrite).contains("rewrite cannot be honoured"));
+        assert!(refused("mirror: {}").contains("unknown field"));
+        assert!(refused("configs: {a.io: {tls: {cert_file: /c}}}").contains("go together"));
+    }
+}
