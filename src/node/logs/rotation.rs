@@ -197,11 +197,4 @@ mod tests {
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(text, "a line\n".repeat(1000));
     }
-
-    #[test]
-    fn limits_are_the_settings() {
-        let limits = Limits::of(&KubeletConfiguration::default());
-        let interval = Duration::from_secs(10);
-        assert_eq!(limits, Limits { bytes: 10 << 20, files: 5, interval });
-    }
 }
