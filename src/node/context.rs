@@ -3,6 +3,7 @@
 use crate::cgroups::Cgroups;
 use crate::cri::Runtime;
 use crate::csi::Csi;
+use crate::devices::Devices;
 use crate::eviction::Pressure;
 use crate::garbage::Garbage;
 use crate::images::Images;
@@ -63,6 +64,7 @@ pub(crate) struct Context {
     pub(crate) runtime: Runtime,
     pub(crate) cgroups: Cgroups,
     pub(crate) images: Images,
+    pub(crate) devices: Devices,
     pub(crate) services: Cache<Service>,
     pub(crate) machine: Machine,
     /// What the node is short of.
@@ -105,6 +107,7 @@ impl Context {
         let services = caches.of::<Service>();
         let node = own_node(&config, (&client, &caches), &supervisor);
         let cgroups = machine.cgroups(&config);
+        let devices = Devices::new(&config);
         let images = Images::new(&config, config.kubelet());
         Self {
             config,
@@ -116,6 +119,7 @@ impl Context {
             runtime,
             cgroups,
             images,
+            devices,
             services,
             machine,
             pressures: watch::Sender::default(),

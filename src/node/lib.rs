@@ -15,11 +15,13 @@ mod containerd;
 mod context;
 mod cri;
 mod csi;
+mod devices;
 mod enforcement;
 mod error;
 mod eviction;
 mod files;
 mod garbage;
+mod grpc;
 mod hollow;
 mod images;
 mod logs;
@@ -116,6 +118,7 @@ pub async fn start(
         logs::run_rotation(of.clone(), shutdown)
     });
     context.csi.in_use.recover(&context.config.kubelet_dir)?;
+    start_devices(&context);
     let pods = start_pods(&context);
     start_plugins(&context, &pods);
     let (of, registry) = (context.clone(), pods.clone());
@@ -125,6 +128,10 @@ pub async fn start(
     let (of, registry) = (context.clone(), pods.clone());
     supervisor.run("eviction", Phase::Work, Restart::OnFailure, move |shutdown| {
         eviction::runner::run(of.clone(), registry.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    supervisor.run("device health", Phase::Work, Restart::OnFailure, move |shutdown| {
+        devices::run_health(of.clone(), registry.clone(), shutdown)
     });
     if let Some(tls) = context.config.tls.clone() {
         let service = streaming::Service::new(context.clone(), pods);
@@ -190,6 +197,17 @@ async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::
     })?;
     containerd::images::ensure_pause(&runtime).await?;
     Ok(runtime)
+}
+
+fn start_devices(context: &Arc<Context>) {
+    let of = context.clone();
+    context.supervisor.run("device plugins", Phase::Work, Restart::OnFailure, move |shutdown| {
+        devices::run(of.clone(), shutdown)
+    });
+    let of = context.clone();
+    context.supervisor.run("device expiry", Phase::Work, Restart::OnFailure, move |shutdown| {
+        devices::run_expiry(of.clone(), shutdown)
+    });
 }
 
 /// Caches of what is this node's alone: it watches that as itself.

@@ -8,6 +8,7 @@ use crate::protocols::runtime::v1 as cri;
 use crate::settings::KubeletConfiguration;
 use crate::{Config, Context, Error};
 use api::Object;
+use api::Quantity;
 use api::coordination::{Lease, LeaseSpec};
 use api::core::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
@@ -206,8 +207,8 @@ fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: 
     let addresses = internal.chain([address("Hostname", context.config.node_name.clone())]).collect();
     NodeStatus {
         addresses: Some(addresses),
-        allocatable: Some(own.allocatable.clone()),
-        capacity: Some(own.capacity.clone()),
+        allocatable: Some(with_devices(&own.allocatable, context, |(_, healthy)| healthy)),
+        capacity: Some(with_devices(&own.capacity, context, |(all, _)| all)),
         conditions: Some(conditions(old, &context.pressures.borrow(), trouble)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: context.config.bind.port().into() }),
@@ -219,6 +220,17 @@ fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: 
         }),
         ..Default::default()
     }
+}
+
+/// Amounts with those of the devices of plugins.
+fn with_devices(
+    own: &BTreeMap<String, Quantity>,
+    context: &Context,
+    count: impl Fn((usize, usize)) -> usize,
+) -> BTreeMap<String, Quantity> {
+    let devices = context.devices.amounts().into_iter();
+    let devices = devices.map(|(name, amounts)| (name, Quantity(count(amounts).to_string())));
+    own.clone().into_iter().chain(devices).collect()
 }
 
 /// A status without its times, to see whether it changed.
@@ -244,10 +256,12 @@ pub(crate) async fn run(
     let trouble = runtime.trouble(&context).await;
     let node = register(&context, status(&context, &[], &runtime, trouble.as_deref())).await?;
     context.recorder.normal(&node, "Starting", "Starting kubelet.".to_owned());
-    let mut reporter = Reporter { context: context.clone(), node, runtime, written: None };
+    let mut reporter =
+        Reporter { context: context.clone(), node, runtime, written: None, devices: BTreeSet::new() };
     // While it is not ready, it is looked at often: users wait for this.
     let rhythm = Rhythm::of(context.config.kubelet());
     let mut haste = Backoff::new(Duration::from_millis(50), rhythm.look);
+    let mut devices = context.devices.changes();
     let mut renewed: Option<clock::Instant> = None;
     let mut pressures = context.pressures.subscribe();
     loop {
@@ -266,6 +280,7 @@ pub(crate) async fn run(
             () = clock::sleep(pause) => {}
             // The sender lives as long as the context.
             Ok(()) = pressures.changed() => {}
+            _ = devices.changed() => {}
             () = shutdown.requested() => return Ok(()),
         }
     }
@@ -296,6 +311,8 @@ struct Reporter {
     runtime: Runtime,
     /// What was written last, and when.
     written: Option<(Value, Timestamp)>,
+    /// Resources of plugins that were written.
+    devices: BTreeSet<String>,
 }
 
 impl Reporter {
@@ -311,12 +328,24 @@ impl Reporter {
         let fresh =
             |(written, at): &(Value, Timestamp)| *written == essence && now.duration_since(*at) < report;
         if !self.written.as_ref().is_some_and(fresh) {
-            let patch = Patch::Strategic(json!({"status": status}));
+            let mut patch = json!({"status": status});
+            self.let_go(&mut patch["status"]);
+            let patch = Patch::Strategic(patch);
             self.node = self.context.client.patch_status("", &self.context.config.node_name, &patch).await?;
             self.tell_changes(&old, &status);
             self.written = Some((essence, now));
         }
         Ok(trouble.is_none())
+    }
+
+    /// Takes resources off the node whose plugins are gone for good; others' stay.
+    fn let_go(&mut self, status: &mut Value) {
+        let now: BTreeSet<String> = self.context.devices.amounts().into_keys().collect();
+        for name in self.devices.difference(&now) {
+            status["capacity"][name] = Value::Null;
+            status["allocatable"][name] = Value::Null;
+        }
+        self.devices = now;
     }
 
     /// Events for conditions that changed, as Kubernetes words them.

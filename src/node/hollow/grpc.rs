@@ -1,21 +1,16 @@
 //! gRPC without a connection: what tonic's clients ask is taken from the request and answered in its frames.
 
 use super::Hollow;
+use crate::grpc::{framed, reply, response};
 use crate::protocols::containerd::types::Envelope;
-use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
-use prost::Message;
-use std::convert::Infallible;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http::{Request, Response};
+use http_body_util::BodyExt;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::body::Body;
-
-/// Before every message: whether it is compressed, and its length.
-const HEAD: usize = 5;
 
 impl Hollow {
     /// Answers a request of any of the services.
@@ -55,34 +50,6 @@ impl Hollow {
     }
 }
 
-fn reply<Q: Message + Default, A: Message>(
-    body: &[u8],
-    verb: impl FnOnce(Q) -> Result<A, Status>,
-) -> Result<Response<Body>, Status> {
-    let asked = Q::decode(body.get(HEAD..).unwrap_or_default());
-    let asked = asked.map_err(|error| Status::invalid_argument(error.to_string()))?;
-    Ok(response(stream::iter([framed(&verb(asked)?)])))
-}
-
-fn framed(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(HEAD + length);
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    // A message fits what was made for its length.
-    if let Err(error) = message.encode(&mut frame) {
-        tracing::error!(%error, "an answer was not encoded");
-    }
-    frame.freeze()
-}
-
 fn stream_of(events: mpsc::Receiver<Envelope>) -> impl Stream<Item = Bytes> {
     stream::unfold(events, |mut events| async { events.recv().await.map(|event| (framed(&event), events)) })
-}
-
-/// Messages, and that all went well.
-fn response(messages: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
-    let well = HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))]);
-    let frames = messages.map(Frame::data).chain(stream::iter([Frame::trailers(well)]));
-    Response::new(Body::new(StreamBody::new(frames.map(Ok::<_, Infallible>))))
 }

@@ -7,6 +7,7 @@ use super::users::Range;
 use super::{resources, signals, spec};
 use crate::Error;
 use crate::cgroups::Rules;
+use crate::devices::Gear;
 use crate::protocols::runtime::v1 as cri;
 use crate::volumes::Given;
 use api::Object;
@@ -18,6 +19,8 @@ use std::path::Path;
 pub(crate) struct Ingredients<'a> {
     pub(crate) container: &'a Container,
     pub(crate) restarts: u32,
+    /// What comes with its devices.
+    pub(crate) gear: Gear,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) given: Given,
     pub(crate) image: &'a cri::Image,
@@ -50,6 +53,8 @@ pub(crate) fn termination_path(container: &Container) -> &str {
 pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfig, Error> {
     let container = from.container;
     let known: HashMap<String, String> = from.environment.iter().cloned().collect();
+    let mut annotations = annotations(pod, &from);
+    annotations.extend(from.gear.annotations.clone());
     let expanded = |list: &Option<Vec<String>>| {
         list.iter().flatten().map(|text| expand(text, &known)).collect::<Vec<_>>()
     };
@@ -70,7 +75,7 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
         command: expanded(&container.command),
         args: expanded(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        annotations: annotations(pod, &from),
+        annotations,
         log_path: log_path(&container.name, from.restarts),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
@@ -82,10 +87,12 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
         envs: from
             .environment
             .into_iter()
+            .chain(from.gear.environment)
             .map(|(key, value)| cri::KeyValue { key, value: value.into_bytes() })
             .collect(),
-        mounts,
-        devices: from.given.devices,
+        mounts: [mounts, from.gear.mounts].concat(),
+        devices: [from.given.devices, from.gear.devices].concat(),
+        cdi_devices: from.gear.cdi,
         stop_signal: spec::stop_signal(container).map_or(0, signals::to_cri),
         labels: all_labels,
     })
@@ -206,6 +213,7 @@ mod tests {
         .unwrap();
         let container = &spec::spec(&pod).containers[0];
         let from = Ingredients {
+            gear: Gear::default(),
             container,
             restarts: 2,
             environment: vec![("A".to_owned(), "1".to_owned())],

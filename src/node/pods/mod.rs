@@ -209,6 +209,12 @@ impl Pods {
         self.lock().workers.values().map(|member| member.inbox.clone()).collect()
     }
 
+    /// Has the workers of these pods look at what they report.
+    pub(crate) fn wake(&self, uids: &HashSet<String>) {
+        let all = self.all().into_iter().filter(|inbox| uids.contains(inbox.wanted.borrow().pod.uid()));
+        all.for_each(|inbox| inbox.wake.notify_one());
+    }
+
     /// The pods that have workers.
     pub(crate) fn list(&self) -> Vec<Arc<Pod>> {
         self.all().iter().map(|inbox| inbox.wanted.borrow().pod.clone()).collect()

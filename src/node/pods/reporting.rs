@@ -30,7 +30,7 @@ pub(super) fn with_status(pod: &Pod, status: PodStatus) -> Arc<Pod> {
 impl Worker {
     fn status(&self) -> PodStatus {
         let results = self.probes.results();
-        status::render(&status::Input {
+        let mut status = status::render(&status::Input {
             pod: &self.pod,
             observed: &self.observed,
             probes: &results,
@@ -42,7 +42,9 @@ impl Worker {
             ending: self.state != State::Syncing,
             host_ips: &self.context.machine.addresses,
             now: clock::now(),
-        })
+        });
+        self.context.devices.add_health(self.pod.uid(), &mut status);
+        status
     }
 
     /// Patches the status if it changed.

@@ -99,7 +99,10 @@ impl Start<'_> {
         let target = target.filter(|c| self.kind == Kind::Ephemeral && c.name == self.container.name);
         let target = target.filter_map(|c| self.observed.latest(c.target_container_name.as_deref()?)).next();
         let users = users::of(self.context, self.pod.uid()).filter(|_| spec::has_own_users(self.pod));
+        let gear = self.context.devices.gear(self.pod, self.container).await;
+        let gear = gear.map_err(|why| Error::Container("CreateContainerConfigError", why))?;
         let from = Ingredients {
+            gear,
             container: self.container,
             restarts: self.restarts,
             environment,

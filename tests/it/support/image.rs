@@ -90,7 +90,8 @@ pub(crate) struct Parts {
     pub(crate) manifest: Vec<u8>,
 }
 
-fn archive(name: &str, Parts { layer, config, manifest }: &Parts) -> Vec<u8> {
+fn archive(name: &str, parts: &Parts) -> Vec<u8> {
+    let Parts { layer, config, manifest } = parts;
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", manifest);
     entry["annotations"] = json!({"io.containerd.image.name": name});
     let mut archive = Tar::default();

@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod definition;
+pub(crate) mod device_plugin;
 pub(crate) mod grpc;
 pub(crate) mod https;
 pub(crate) mod image;

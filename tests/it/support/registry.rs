@@ -32,9 +32,17 @@ const SLOW: Duration = Duration::from_secs(3);
 
 struct Shared {
     image: Parts,
+    /// One that nobody has yet, so that its layer is fetched.
+    corrupt: Parts,
     /// An index with an image for no machine of ours.
     foreign: Vec<u8>,
     seen: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    fn image_of(&self, class: &str) -> &Parts {
+        if class == "corrupt" { &self.corrupt } else { &self.image }
+    }
 }
 
 /// See the module's comment.
@@ -52,7 +60,8 @@ impl Registry {
             "platform": {"architecture": "s390x", "os": "linux"}});
         let foreign = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [other]});
         let foreign = foreign.to_string().into_bytes();
-        let shared = Arc::new(Shared { image, foreign, seen: Mutex::default() });
+        let corrupt = Image::new("", "never seen\n").parts();
+        let shared = Arc::new(Shared { image, corrupt, foreign, seen: Mutex::default() });
         let (tell, told) = mpsc::channel();
         let (own, connections) = (shared.clone(), supervisor.clone());
         runtime.spawn(async move {
@@ -102,7 +111,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let Some((mime, bytes)) = content(&shared, class, kind, reference).filter(|_| known) else {
         return Ok(plain(StatusCode::NOT_FOUND));
     };
-    let is_layer = *reference == digest(&shared.image.layer);
+    let is_layer = *reference == digest(&shared.image_of(class).layer);
     if request.method() == Method::GET {
         shared.seen.lock().unwrap().push(path.clone());
     }
@@ -120,7 +129,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
 }
 
 fn content(shared: &Shared, class: &str, kind: &str, reference: &str) -> Option<(&'static str, Vec<u8>)> {
-    let image = &shared.image;
+    let image = shared.image_of(class);
     if kind == "manifests" {
         let own = digest(&image.manifest);
         return match class {

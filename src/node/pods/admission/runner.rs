@@ -109,7 +109,17 @@ impl Runner {
         for uid in &victims {
             self.pods.given_back(uid).await;
         }
-        Ok(())
+        self.give_devices(wanted).await
+    }
+
+    /// What plugins have to be asked for, which may fail although there seemed to be enough.
+    async fn give_devices(&self, wanted: &Holding) -> Result<(), Rejection> {
+        let others = self.pods.holdings_without(wanted.pod.uid());
+        let active = others.iter().map(|other| other.pod.uid().to_owned()).collect();
+        self.context.devices.allocate(&wanted.pod, &active).await.map_err(|why| Rejection {
+            reason: "UnexpectedAdmissionError".to_owned(),
+            message: format!("Allocate failed due to {why}, which is unexpected"),
+        })
     }
 
     async fn view<'a>(&'a self, node: &'a Node, allocatable: &'a Amounts, others: &'a [Holding]) -> View<'a> {
