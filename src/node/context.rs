@@ -3,6 +3,7 @@
 use crate::cgroups::Cgroups;
 use crate::cri::Runtime;
 use crate::csi::Csi;
+use crate::dra::Dra;
 use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::images::Images;
@@ -45,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) node: Cache<Node>,
     pub(crate) volumes: volumes::Shared,
     pub(crate) csi: Csi,
+    pub(crate) dra: Dra,
     tokens: Mutex<HashMap<TokenKey, Token>>,
 }
 
@@ -83,6 +85,7 @@ impl Context {
             node,
             volumes: volumes::Shared::default(),
             csi: Csi::default(),
+            dra: Dra::default(),
             tokens: Mutex::default(),
         }
     }

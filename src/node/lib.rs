@@ -13,6 +13,7 @@ mod containerd;
 mod context;
 mod cri;
 mod csi;
+mod dra;
 mod error;
 mod files;
 mod hollow;
@@ -98,6 +99,7 @@ pub async fn start(
         logs::run_rotation(runtime.clone(), logs.clone(), shutdown)
     });
     context.csi.in_use.recover(&context.config.kubelet_dir)?;
+    context.dra.recover(&context.config.kubelet_dir)?;
     let pods = start_pods(&context);
     start_plugins(&context, &pods);
     if let Some(tls) = context.config.tls.clone() {

@@ -81,6 +81,7 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
             .collect(),
         mounts: from.given.mounts,
         devices: from.given.devices,
+        cdi_devices: Vec::new(),
         labels: all_labels,
     })
 }

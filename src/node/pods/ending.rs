@@ -4,7 +4,7 @@
 use super::state::State;
 use super::worker::{Turn, Worker};
 use super::{sandbox, spec, stop};
-use crate::{Error, files, volumes};
+use crate::{Error, dra, files, volumes};
 use api::Object;
 use api::core::Pod;
 use api::meta::{DeleteOptions, Preconditions};
@@ -41,6 +41,7 @@ impl Worker {
     pub(super) async fn clean_up(&mut self) -> Result<Turn, Error> {
         self.report().await?;
         volumes::take_down(&self.context, self.pod.uid()).await?;
+        dra::unprepare(&self.context, self.pod.uid()).await?;
         self.context.cgroups.remove(self.pod.uid())?;
         if !self.exists {
             self.state = State::Finished;
@@ -67,6 +68,7 @@ impl Worker {
     pub(super) async fn finish(&mut self) -> Result<Turn, Error> {
         stop::remove(&self.context, &self.observed).await?;
         volumes::take_down(&self.context, self.pod.uid()).await?;
+        dra::unprepare(&self.context, self.pod.uid()).await?;
         self.context.cgroups.remove(self.pod.uid())?;
         for record in &self.observed.containers {
             self.forget_log(&record.id)?;

@@ -8,7 +8,7 @@ use super::spec::{self, Kind};
 use super::{hooks, observe::Observed};
 use crate::protocols::runtime::v1 as cri;
 use crate::volumes::{self, Volumes};
-use crate::{Context, Error, files};
+use crate::{Context, Error, dra, files};
 use api::Object;
 use api::core::{ConfigMap, Container, Pod, Secret};
 use base::clock;
@@ -95,7 +95,8 @@ impl Start<'_> {
             target_id: target.map(|record| record.id.clone()),
             unified: self.context.cgroups.is_unified(),
         };
-        let config = container::config(self.pod, from)?;
+        let mut config = container::config(self.pod, from)?;
+        dra::edits(self.context, self.pod, self.container).await?.apply(&mut config);
         let parent = self.context.cgroups.parent(self.pod);
         let sandbox_config = sandbox::config(self.pod, &self.context.config, sandbox.attempt, parent);
         let logs = PathBuf::from(&sandbox_config.log_directory).join(&self.container.name);
