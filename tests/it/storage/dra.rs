@@ -180,7 +180,7 @@ fn devices_of_a_driver() {
     cluster.pod_ready("computes");
     assert_eq!(said.lock().unwrap().prepared, prepared, "what is in use is not prepared again");
     cluster.kubectl("delete pod computes --timeout=80s");
-    assert_eq!(said.lock().unwrap().unprepared, 1);
+    wait_for("the end of the claim", SOON, || (said.lock().unwrap().unprepared == 1).then_some(()));
     drop(driver);
     wait_for("the end of the slices", SOON * 2, || {
         cluster.json("resourceslice node-1-gpus").is_null().then_some(())

@@ -165,7 +165,7 @@ fn a_pods_own_volume(cluster: &Cluster, driver: &Driver) {
     let context = driver.said.lock().unwrap().contexts["own"].clone();
     assert_eq!(context["csi.storage.k8s.io/ephemeral"], "true");
     cluster.kubectl("delete pod own --timeout=60s");
-    assert_eq!(driver.count("unpublish csi-"), 1);
+    wait_for("the end of the volume", SOON, || (driver.count("unpublish csi-") == 1).then_some(()));
 }
 
 fn a_device(cluster: &Cluster, https: &Https, driver: &Driver) {
