@@ -506,6 +506,7 @@ remove_cgroups() {
 stop_knarr
 stop_pods
 unmount_below "$KUBELET_DIR/pods"
+unmount_below "$KUBELET_DIR/plugins"
 unmount_below "$RUN_DIR"
 unmount_below "$DATA_DIR"
 remove_namespaces
@@ -543,6 +544,10 @@ shared() { cat /proc/[0-9]*/comm 2>/dev/null | grep -qxE 'kubelet|k3s-server|k3s
 
 remove_logs() {
     if ! shared; then
+        # Where the machine's mounts are not shared, knarr has bound the folder to itself.
+        if awk -v at="$KUBELET_DIR" '$5 == at && $4 != "/" { found = 1 } END { exit !found }' /proc/self/mountinfo; then
+            umount -l "$KUBELET_DIR"
+        fi
         rm -rf "$LOG_DIR/pods" "$LOG_DIR/containers" "$KUBELET_DIR"
         return
     fi

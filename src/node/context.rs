@@ -4,6 +4,7 @@ use crate::cgroups::Cgroups;
 use crate::cri::Runtime;
 use crate::csi::Csi;
 use crate::devices::Devices;
+use crate::dra::Dra;
 use crate::eviction::Pressure;
 use crate::garbage::Garbage;
 use crate::images::Images;
@@ -79,6 +80,7 @@ pub(crate) struct Context {
     abilities: OnceCell<Abilities>,
     /// Held while a pod is given ids of its own.
     assigning: Mutex<()>,
+    pub(crate) dra: Dra,
     tokens: Mutex<HashMap<TokenKey, Token>>,
     /// What pods refer to, as it was when it was last there: by uid of the pod, kind and name.
     known: Mutex<HashMap<KnownKey, Arc<dyn Any + Send + Sync>>>,
@@ -130,6 +132,7 @@ impl Context {
             csi: Csi::default(),
             abilities: OnceCell::new(),
             assigning: Mutex::default(),
+            dra: Dra::default(),
             tokens: Mutex::default(),
             known: Mutex::default(),
         }

@@ -16,6 +16,7 @@ mod context;
 mod cri;
 mod csi;
 mod devices;
+mod dra;
 mod enforcement;
 mod error;
 mod eviction;
@@ -119,6 +120,7 @@ pub async fn start(
     });
     context.csi.in_use.recover(&context.config.kubelet_dir)?;
     start_devices(&context);
+    context.dra.recover(&context.config.kubelet_dir)?;
     let pods = start_pods(&context);
     start_plugins(&context, &pods);
     let (of, registry) = (context.clone(), pods.clone());

@@ -65,12 +65,15 @@ fn conditions(claim: &PersistentVolumeClaim, new: Option<Value>, keep: bool) -> 
     kept.chain(new.clone()).collect()
 }
 
-/// The status of a claim that has grown.
+/// The status of a claim that has grown. What becomes empty is left out.
 fn finished(claim: &PersistentVolumeClaim, size: &Quantity) -> Value {
+    let stages = claim.status.as_ref().and_then(|status| status.allocated_resource_statuses.as_ref());
+    let others = stages.is_some_and(|stages| stages.keys().any(|resource| resource != "storage"));
+    let conditions = Some(conditions(claim, None, false)).filter(|conditions| !conditions.is_empty());
     json!({"status": {
         "capacity": {"storage": size},
-        "allocatedResourceStatuses": {"storage": null},
-        "conditions": conditions(claim, None, false),
+        "allocatedResourceStatuses": if others { json!({"storage": null}) } else { Value::Null },
+        "conditions": conditions,
     }})
 }
 

@@ -5,7 +5,7 @@
 mod sockets;
 
 use crate::protocols::pluginregistration as registration;
-use crate::{Context, Error, csi, watch_folder};
+use crate::{Context, Error, csi, dra, watch_folder};
 use base::{Backoff, Shutdown, clock};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -201,6 +201,8 @@ async fn take(context: &Arc<Context>, plugin: &Plugin, socket: &Path) -> Result<
         "CSIPlugin" => csi::register(context, plugin)
             .await
             .map_err(|error| format!("RegisterPlugin error -- plugin registration failed with err: {error}")),
+        "DRAPlugin" => dra::register(context, plugin)
+            .map_err(|error| format!("RegisterPlugin error -- plugin registration failed with err: {error}")),
         other => Err(format!(
             "RegisterPlugin error -- no handler registered for plugin type: {other} at socket {}",
             socket.display()
@@ -209,9 +211,13 @@ async fn take(context: &Arc<Context>, plugin: &Plugin, socket: &Path) -> Result<
 }
 
 async fn deregister(context: &Arc<Context>, plugin: &Plugin) {
-    if plugin.kind == "CSIPlugin"
-        && let Err(error) = csi::deregister(context, plugin).await
-    {
-        tracing::warn!(plugin = plugin.name, %error, "cannot take a plugin away");
+    match plugin.kind.as_str() {
+        "CSIPlugin" => {
+            if let Err(error) = csi::deregister(context, plugin).await {
+                tracing::warn!(plugin = plugin.name, %error, "cannot take a plugin away");
+            }
+        }
+        "DRAPlugin" => dra::deregister(context, plugin),
+        _ => {}
     }
 }

@@ -134,6 +134,7 @@ impl Worker {
         if !self.observed.sandboxes.is_empty() {
             stop::everything(&self.context, &self.pod, &self.observed, grace).await?;
         }
+        self.prepare_devices().await?;
         self.context.cgroups.make(&self.pod)?;
         let parent = self.context.cgroups.parent(&self.pod);
         let ran = match self.runtime_handler().await {

@@ -92,7 +92,7 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
             .collect(),
         mounts: [mounts, from.gear.mounts].concat(),
         devices: [from.given.devices, from.gear.devices].concat(),
-        cdi_devices: from.gear.cdi,
+        cdi_devices: Vec::new(),
         stop_signal: spec::stop_signal(container).map_or(0, signals::to_cri),
         labels: all_labels,
     })

@@ -4,7 +4,7 @@
 use super::state::State;
 use super::worker::{Turn, Worker};
 use super::{Pods, sandbox, spec, stop};
-use crate::{Error, files, volumes};
+use crate::{Error, dra, files, volumes};
 use api::Object;
 use api::core::Pod;
 use api::meta::{DeleteOptions, Preconditions};
@@ -42,6 +42,7 @@ impl Worker {
     pub(super) async fn clean_up(&mut self) -> Result<Turn, Error> {
         self.report().await?;
         volumes::take_down(&self.context, self.pod.uid()).await?;
+        dra::unprepare(&self.context, self.pod.uid()).await?;
         self.context.cgroups.remove(self.pod.uid())?;
         self.pods.give_back(self.pod.uid());
         if !self.exists {
@@ -72,6 +73,7 @@ impl Worker {
     pub(super) async fn finish(&mut self) -> Result<Turn, Error> {
         stop::remove(&self.context, &self.observed).await?;
         volumes::take_down(&self.context, self.pod.uid()).await?;
+        dra::unprepare(&self.context, self.pod.uid()).await?;
         self.context.cgroups.remove(self.pod.uid())?;
         for record in &self.observed.containers {
             self.forget_log(&record.id)?;

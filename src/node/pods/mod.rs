@@ -458,7 +458,10 @@ async fn take_over(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) -> R
         if let Err(error) =
             volumes::take_down(context, &uid).await.and_then(|()| context.cgroups.remove(&uid))
         {
-            tracing::warn!(uid, %error, "cannot remove what is left of a pod");
+            tracing::warn!(uid, %error, "cannot remove what is left of a pod; will try again");
+            let metadata = ObjectMeta { uid: Some(uid), ..ObjectMeta::default() };
+            let rest = Arc::new(Pod { metadata, ..Pod::default() });
+            pods.spawn(&mut pods.lock(), context, Wanted::new(rest, false));
         }
     }
     Ok(())

@@ -4,7 +4,7 @@
 use super::inbox::Wanted;
 use super::spec;
 use super::worker::Worker;
-use crate::volumes;
+use crate::{Error, dra, volumes};
 use api::Object;
 use base::clock::{self, Instant};
 use jiff::SignedDuration;
@@ -44,6 +44,14 @@ impl Waiting {
 }
 
 impl Worker {
+    /// Has the devices prepared that the pod claims.
+    pub(super) async fn prepare_devices(&self) -> Result<(), Error> {
+        dra::prepare(&self.context, &self.pod).await.inspect_err(|error| {
+            let message = format!("Failed to prepare dynamic resources: prepare dynamic resources: {error}");
+            self.context.recorder.warning(&*self.pod, "FailedPrepareDynamicResources", message);
+        })
+    }
+
     /// Makes or refreshes the volumes.
     pub(super) async fn update_volumes(&mut self) -> Mounting {
         let renew = self.volumes.as_ref().and_then(volumes::Volumes::renew);

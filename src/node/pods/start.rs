@@ -9,7 +9,7 @@ use super::{hooks, observe::Observed, users};
 use crate::protocols::runtime::v1 as cri;
 use crate::stats::counters;
 use crate::volumes::{self, Volumes};
-use crate::{Context, Error, files};
+use crate::{Context, Error, dra, files};
 use api::Object;
 use api::core::{ConfigMap, Container, Pod, Secret};
 use base::clock;
@@ -100,7 +100,8 @@ impl Start<'_> {
         let target = target.filter_map(|c| self.observed.latest(c.target_container_name.as_deref()?)).next();
         let users = users::of(self.context, self.pod.uid()).filter(|_| spec::has_own_users(self.pod));
         let gear = self.context.devices.gear(self.pod, self.container).await;
-        let gear = gear.map_err(|why| Error::Container("CreateContainerConfigError", why))?;
+        let mut gear = gear.map_err(|why| Error::Container("CreateContainerConfigError", why))?;
+        let of_plugins = std::mem::take(&mut gear.cdi).into_iter().map(|device| device.name).collect();
         let from = Ingredients {
             gear,
             container: self.container,
@@ -114,7 +115,8 @@ impl Start<'_> {
             users,
             rules: self.context.cgroups.rules(),
         };
-        let config = container::config(self.pod, from)?;
+        let mut config = container::config(self.pod, from)?;
+        dra::edits(self.context, self.pod, self.container, of_plugins).await?.apply(&mut config);
         let parent = self.context.cgroups.parent(self.pod);
         let sandbox_config =
             sandbox::config(self.pod, &self.context.config, sandbox.attempt, (parent, users));

@@ -1,5 +1,5 @@
-//! Volumes that are images (KEP-4639): mounted by the runtime where it can, and otherwise from the runtime's
-//! own layers, read-only and without programs.
+//! Volumes that are images (KEP-4639): mounted read-only, by the runtime where it can and
+//! otherwise from the runtime's own layers.
 
 use super::folder;
 use super::mount_table::is_mounted;
@@ -85,7 +85,7 @@ fn mount_layers(layers: &[Layered], at: &Path) -> Result<(), Error> {
         let flags = if is_bind { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_RDONLY };
         let kind = if is_bind { None } else { Some(layer.r#type.as_str()) };
         mount(Some(layer.source.as_str()), at, kind, flags, Some(data.as_str())).map_err(failed)?;
-        let closed = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC;
+        let closed = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
         mount(None::<&str>, at, None::<&str>, closed, None::<&str>).map_err(failed)?;
     }
     Ok(())

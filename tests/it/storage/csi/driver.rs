@@ -137,7 +137,7 @@ impl Disks {
             "NodeUnpublishVolume" => {
                 let asked = Unstage::decode(message).unwrap();
                 self.note(format!("unpublish {}", asked.volume));
-                self.sh(&format!("if [ -e {0} ]; then umount {0}; rm -d {0}; fi", asked.path));
+                self.sh(&format!("if mountpoint -q {0}; then umount {0}; fi; rm -df {0}", asked.path));
                 Ok(Vec::new())
             }
             "NodeExpandVolume" => {
@@ -171,7 +171,8 @@ impl Disks {
         drop(said);
         let (target, staging) = (&asked.target, &asked.staging);
         self.sh(&match asked.volume.as_str() {
-            "raw" => format!("touch {target}; mountpoint -q {target} || mount --bind {} {target}", self.device),
+            // A node of its own: umount(8) takes a device for what is mounted from it.
+            "raw" => format!("[ -e {target} ] || cp -a {} {target}", self.device),
             _ if is_own => {
                 format!("mkdir -p {target}; mountpoint -q {target} || mount -t tmpfs own {target}; echo mine > {target}/file")
             }

@@ -165,7 +165,7 @@ fn a_pods_own_volume(cluster: &Cluster, driver: &Driver) {
     let context = driver.said.lock().unwrap().contexts["own"].clone();
     assert_eq!(context["csi.storage.k8s.io/ephemeral"], "true");
     cluster.kubectl("delete pod own --timeout=60s");
-    assert_eq!(driver.count("unpublish csi-"), 1);
+    wait_for("the end of the volume", SOON, || (driver.count("unpublish csi-") == 1).then_some(()));
 }
 
 fn a_device(cluster: &Cluster, https: &Https, driver: &Driver) {
@@ -222,9 +222,11 @@ fn a_driver_that_is_away_is_waited_for(cluster: &mut Cluster, driver: &mut Drive
         node["spec"]["drivers"].as_array().is_none_or(Vec::is_empty).then_some(())
     });
     cluster.kubectl("delete pod data second --wait=false");
-    wait_for("the end of the containers", SOON, || {
-        cluster.exec("data", "true").stderr.contains("").then_some(())
-    });
+    for name in ["data", "second"] {
+        cluster.wait(&format!("pod {name}"), |pod| {
+            pod["status"]["containerStatuses"][0]["state"]["terminated"].is_object().then_some(())
+        });
+    }
     cluster.stop("TERM");
     cluster.start();
     let https = Https::new(cluster);

@@ -1,0 +1,68 @@
+//! Claimed devices on this node (KEP-4381): drivers prepare what the scheduler has allocated before a pod's
+//! sandbox is made, and take it back when the pod has ended. What they gave is kept in a file, since only they
+//! know it and a restart must not ask them for what is in use.
+
+mod call;
+mod cdi;
+mod claims;
+mod prepare;
+mod slices;
+
+use crate::plugins::{Plugin, connect};
+use crate::{Context, Error};
+use call::Driver;
+use claims::Claims;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(crate) use cdi::edits;
+pub(crate) use prepare::{prepare, unprepare};
+
+/// What is known of drivers and claims of devices.
+#[derive(Default)]
+pub(crate) struct Dra {
+    drivers: Mutex<HashMap<String, Arc<Driver>>>,
+    claims: Mutex<Claims>,
+    /// One pod after the other: they may share claims.
+    turn: tokio::sync::Mutex<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Dra {
+    /// Reads what an earlier life has kept.
+    pub(crate) fn recover(&self, kubelet_dir: &Path) -> Result<(), Error> {
+        *lock(&self.claims) = Claims::read(kubelet_dir)?;
+        Ok(())
+    }
+
+    fn driver(&self, name: &str) -> Result<Arc<Driver>, Error> {
+        let found = lock(&self.drivers).get(name).cloned();
+        found.ok_or_else(|| Error::Volume(format!("DRA driver {name} is not registered")))
+    }
+
+    /// The CDI devices of a container.
+    pub(crate) fn devices(
+        &self,
+        pod: &api::core::Pod,
+        container: &api::core::Container,
+    ) -> Result<Vec<String>, Error> {
+        claims::devices(&lock(&self.claims), pod, container)
+    }
+}
+
+/// Takes a driver.
+pub(crate) fn register(context: &Arc<Context>, plugin: &Plugin) -> Result<(), Error> {
+    let driver = Driver::new(plugin, connect(&plugin.endpoint)?)?;
+    lock(&context.dra.drivers).insert(plugin.name.clone(), Arc::new(driver));
+    Ok(())
+}
+
+/// Takes a driver away. Its slices go too, unless it comes back soon.
+pub(crate) fn deregister(context: &Arc<Context>, plugin: &Plugin) {
+    lock(&context.dra.drivers).remove(&plugin.name);
+    slices::wipe_later(context, &plugin.name);
+}
