@@ -46,6 +46,8 @@ pub(crate) struct Context {
     /// What the node is short of.
     pub(crate) pressures: watch::Sender<BTreeSet<Pressure>>,
     pub(crate) garbage: Garbage,
+    /// The machine is being shut down.
+    pub(crate) shutting_down: watch::Sender<bool>,
     pub(crate) stats: Stats,
     tokens: Mutex<HashMap<TokenKey, Token>>,
 }
@@ -62,6 +64,7 @@ impl Context {
         let services = caches.of::<Service>();
         let cgroups = machine.cgroups(&config);
         let images = Images::new(config.kubelet());
+        let stats = Stats::new(config.kubelet().volume_stats_agg_period.get());
         Self {
             config,
             client,
@@ -75,7 +78,8 @@ impl Context {
             machine,
             pressures: watch::Sender::default(),
             garbage: Garbage::default(),
-            stats: Stats::default(),
+            shutting_down: watch::Sender::default(),
+            stats,
             tokens: Mutex::default(),
         }
     }

@@ -194,7 +194,7 @@ impl Hollow {
             condition("RuntimeReady", true, "", ""),
             condition("NetworkReady", network, "NetworkPluginNotReady", "the node has no podCIDRs yet"),
         ];
-        cri::StatusResponse { status: Some(cri::RuntimeStatus { conditions }) }
+        cri::StatusResponse { status: Some(cri::RuntimeStatus { conditions }), ..Default::default() }
     }
 
     fn run_pod_sandbox(

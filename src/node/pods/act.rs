@@ -133,6 +133,7 @@ impl Worker {
         if !self.observed.sandboxes.is_empty() {
             stop::everything(&self.context, &self.pod, &self.observed, grace).await?;
         }
+        self.context.cgroups.make_slices(&self.pod).await?;
         self.context.cgroups.make(&self.pod)?;
         let parent = self.context.cgroups.parent(&self.pod);
         let config = sandbox::config(&self.pod, &self.context.config, attempt, parent);

@@ -43,6 +43,7 @@ impl Worker {
         self.report().await?;
         volumes::take_down(&self.context, self.pod.uid())?;
         self.context.cgroups.remove(self.pod.uid())?;
+        self.context.cgroups.stop_slice(&self.pod).await;
         self.pods.give_back(self.pod.uid());
         if !self.exists {
             if self.is_static() {

@@ -154,6 +154,7 @@ impl Images {
         let spec = || Some(cri::ImageSpec { image: full.to_owned(), ..Default::default() });
         let request = cri::PullImageRequest { image: spec(), auth: credentials, sandbox_config: None };
         let reference = context.runtime.pull_image(request).await?;
+        context.garbage.changed();
         drop(turn);
         let found = context.runtime.image(&reference).await?.ok_or_else(|| {
             Error::Container("ImageInspectError", format!("image {image:?} is gone after its pull"))
