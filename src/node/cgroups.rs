@@ -2,6 +2,7 @@
 //! of v2. The runtime makes the containers' own below them; nobody but us removes the pods'.
 
 mod limits;
+mod systemd;
 
 pub(crate) use limits::{Limits, Rules, Swap, page_name, quota_us, shares, shares_of};
 
@@ -133,8 +134,8 @@ impl Cgroups {
 
     /// What the runtime is told as the parent of a pod's containers.
     pub(crate) fn parent(&self, pod: &Pod) -> String {
-        let path = self.path(Qos::of(pod), pod.uid());
-        if self.systemd { path.rsplit('/').next().unwrap_or_default().to_owned() } else { format!("/{path}") }
+        let qos = Qos::of(pod);
+        if self.systemd { self.slice_of(qos, pod.uid()) } else { format!("/{}", self.path(qos, pod.uid())) }
     }
 
     /// Makes the cgroup that all pods are in, limited to what they may use together.
@@ -165,6 +166,38 @@ impl Cgroups {
         }
         let slices = (1..=parts.len()).map(|deep| format!("{}.slice", parts[..deep].join("-")));
         slices.collect::<Vec<_>>().join("/")
+    }
+
+    /// Has systemd make the slices of a pod with its limits, where it owns the hierarchy.
+    pub(crate) async fn make_slices(&self, pod: &Pod) -> Result<(), Error> {
+        if !self.systemd {
+            return Ok(());
+        }
+        let qos = Qos::of(pod);
+        if qos != Qos::Guaranteed {
+            systemd::set(&self.slice(qos), &Limits::of_class(qos, &self.rules)).await?;
+        }
+        systemd::set(&self.slice_of(qos, pod.uid()), &Limits::of_pod(pod, &self.rules)).await
+    }
+
+    /// Has systemd limit the slice that all pods are in.
+    pub(crate) async fn enforce_slice(&self, limits: &Limits) -> Result<(), Error> {
+        if self.systemd { systemd::set(&self.slice(Qos::Guaranteed), limits).await } else { Ok(()) }
+    }
+
+    /// Has systemd forget the slice of a pod that is gone.
+    pub(crate) async fn stop_slice(&self, pod: &Pod) {
+        if self.systemd {
+            systemd::stop(&self.slice_of(Qos::of(pod), pod.uid())).await;
+        }
+    }
+
+    fn slice(&self, qos: Qos) -> String {
+        self.class(qos).pop().unwrap_or_default()
+    }
+
+    fn slice_of(&self, qos: Qos, uid: &str) -> String {
+        self.path(qos, uid).rsplit('/').next().unwrap_or_default().to_owned()
     }
 
     /// Makes the cgroup of a class and those above it.

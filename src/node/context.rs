@@ -71,6 +71,8 @@ pub(crate) struct Context {
     /// What the node is short of.
     pub(crate) pressures: watch::Sender<BTreeSet<Pressure>>,
     pub(crate) garbage: Garbage,
+    /// The machine is being shut down.
+    pub(crate) shutting_down: watch::Sender<bool>,
     pub(crate) stats: Stats,
     /// This node.
     pub(crate) node: Cache<Node>,
@@ -111,6 +113,7 @@ impl Context {
         let cgroups = machine.cgroups(&config);
         let devices = Devices::new(&config);
         let images = Images::new(&config, config.kubelet());
+        let stats = Stats::new(config.kubelet().volume_stats_agg_period.get());
         Self {
             config,
             client,
@@ -126,7 +129,8 @@ impl Context {
             machine,
             pressures: watch::Sender::default(),
             garbage: Garbage::default(),
-            stats: Stats::default(),
+            shutting_down: watch::Sender::default(),
+            stats,
             node,
             volumes: volumes::Shared::default(),
             csi: Csi::default(),

@@ -48,7 +48,8 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: Shutdown) -> Result<(),
     let node = reference(&context.config.node_name);
     loop {
         let limits = &context.machine.capacity.pods;
-        match context.machine.change(|| context.cgroups.enforce(limits)) {
+        let told = context.cgroups.enforce_slice(limits).await;
+        match told.and_then(|()| context.machine.change(|| context.cgroups.enforce(limits))) {
             Ok(()) => {
                 context.recorder.normal(&node, DONE, "Updated Node Allocatable limit across pods".to_owned());
                 return Ok(());

@@ -45,6 +45,7 @@ mod protocols {
 mod reach;
 mod registration;
 mod settings;
+mod shutdown;
 mod spdy;
 mod stats;
 mod storage;
@@ -126,6 +127,10 @@ pub async fn start(
     let (of, registry) = (context.clone(), pods.clone());
     supervisor.run("image garbage collection", Phase::Work, Restart::OnFailure, move |shutdown| {
         garbage::run(of.clone(), registry.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    supervisor.run("machine shutdown", Phase::Work, Restart::OnFailure, move |shutdown| {
+        shutdown::run(of.clone(), registry.clone(), shutdown)
     });
     let (of, registry) = (context.clone(), pods.clone());
     supervisor.run("eviction", Phase::Work, Restart::OnFailure, move |shutdown| {

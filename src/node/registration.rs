@@ -6,13 +6,13 @@ use crate::machine;
 use crate::pods::status_seconds;
 use crate::protocols::runtime::v1 as cri;
 use crate::settings::KubeletConfiguration;
-use crate::{Config, Context, Error};
+use crate::{Config, Context, Error, shutdown};
 use api::Object;
 use api::Quantity;
 use api::coordination::{Lease, LeaseSpec};
 use api::core::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus, NodeSystemInfo, Taint,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo, Taint,
 };
 use api::meta::{MicroTime, ObjectMeta, OwnerReference};
 use base::{Backoff, Shutdown, clock};
@@ -28,8 +28,17 @@ use tokio::sync::watch;
 const LEASES: &str = "kube-node-lease";
 /// A lease is renewed four times while it holds.
 const RENEWALS: u32 = 4;
-/// Images are listed anew this often.
-const LIST_IMAGES: SignedDuration = SignedDuration::from_mins(1);
+/// Images are listed anew this often, whatever happens.
+const LIST_IMAGES: SignedDuration = SignedDuration::from_mins(5);
+/// What this kubelet can do that older ones cannot, for the scheduler to know (KEP-5328).
+const DECLARED: [&str; 4] = [
+    "ExtendWebSocketsToKubelet",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
+/// Names of one image in the status.
+const NAMES: usize = 5;
 
 /// The labels that every node has.
 fn own_labels(name: &str) -> BTreeMap<String, String> {
@@ -91,28 +100,55 @@ async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> 
         spec: Some(spec(config)),
         status: Some(status),
     };
-    match context.client.create(&wanted).await {
-        Err(error) if error.is_already_exists() => {}
-        other => return Ok(other?),
+    // Without leave to register, somebody else makes the object: until then this is tried again.
+    if config.kubelet().register_node {
+        match context.client.create(&wanted).await {
+            Err(error) if error.is_already_exists() => {}
+            other => return Ok(other?),
+        }
     }
     let patch = Patch::Merge(json!({"metadata": {"labels": own, "annotations": own_annotations(context)}}));
-    Ok(context.client.patch::<Node>("", &config.node_name, &patch).await?)
+    let node = context.client.patch::<Node>("", &config.node_name, &patch).await?;
+    tell_reboot(context, &node);
+    Ok(node)
+}
+
+/// An event where the machine started anew since the node was reported last.
+fn tell_reboot(context: &Context, node: &Node) {
+    let before = node.status.as_ref().and_then(|status| status.node_info.as_ref()).map(|info| &info.boot_id);
+    let now = &context.machine.info.boot_id;
+    if before.is_some_and(|before| !before.is_empty() && before != now) {
+        let message = format!("Node {} has been rebooted, boot id: {now}", context.config.node_name);
+        context.recorder.warning(node, "Rebooted", message);
+    }
 }
 
 /// What is asked of the runtime, not of the machine.
 struct Runtime {
     version: String,
     images: Vec<ContainerImage>,
-    images_at: Option<Timestamp>,
+    /// Which change of images was listed, and when.
+    listed: Option<(u64, Timestamp)>,
+    handlers: Vec<NodeRuntimeHandler>,
+    features: Option<NodeFeatures>,
 }
 
 impl Runtime {
     /// Why the node is not ready; none if it is.
-    async fn trouble(&self, context: &Context) -> Option<String> {
+    async fn trouble(&mut self, context: &Context) -> Option<String> {
         let status = match context.runtime.status(cri::StatusRequest { verbose: false }).await {
-            Ok(answer) => answer.status.unwrap_or_default(),
+            Ok(answer) => {
+                self.handlers = answer.runtime_handlers.into_iter().map(handler).collect();
+                self.features = answer.features.map(|own| NodeFeatures {
+                    supplemental_groups_policy: Some(own.supplemental_groups_policy),
+                });
+                answer.status.unwrap_or_default()
+            }
             Err(error) => return Some(format!("container runtime is down: {error}")),
         };
+        if *context.shutting_down.borrow() {
+            return Some(shutdown::TROUBLE.to_owned());
+        }
         let bad: Vec<String> = ["RuntimeReady", "NetworkReady"]
             .into_iter()
             .filter_map(|name| {
@@ -132,26 +168,38 @@ impl Runtime {
         (!bad.is_empty()).then(|| bad.join(", "))
     }
 
+    /// Lists images anew where some came or went, and now and then, since others may pull some too.
     async fn list_images(&mut self, context: &Context) {
-        let now = clock::now();
-        if self.images_at.is_some_and(|at| now.duration_since(at) < LIST_IMAGES) {
+        let (now, changes) = (clock::now(), context.garbage.changes());
+        let fresh = |(of, at): &(u64, Timestamp)| *of == changes && now.duration_since(*at) < LIST_IMAGES;
+        if self.listed.as_ref().is_some_and(fresh) {
             return;
         }
         let Ok(answer) = context.runtime.list_images(cri::ListImagesRequest {}).await else { return };
-        let mut images = answer.images;
-        images.sort_by_key(|image| std::cmp::Reverse(image.size));
-        // -1 is for all.
-        let most = context.config.kubelet().node_status_max_images;
-        images.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-        self.images_at = Some(now);
-        self.images = images
-            .into_iter()
-            .map(|image| ContainerImage {
-                names: Some([image.repo_digests, image.repo_tags].concat()),
-                size_bytes: i64::try_from(image.size).ok(),
-            })
-            .collect();
+        self.listed = Some((changes, now));
+        self.images = images(answer.images, context.config.kubelet().node_status_max_images);
     }
+}
+
+/// What the runtime can do for pods of a RuntimeClass.
+fn handler(own: cri::RuntimeHandler) -> NodeRuntimeHandler {
+    let features = own.features.map(|features| NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+        user_namespaces: Some(features.user_namespaces),
+    });
+    NodeRuntimeHandler { name: Some(own.name), features }
+}
+
+/// The largest images, as the status has them; all for -1.
+fn images(mut images: Vec<cri::Image>, most: i64) -> Vec<ContainerImage> {
+    images.sort_by_key(|image| std::cmp::Reverse(image.size));
+    images.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    let shown = images.into_iter().map(|image| {
+        let mut names = [image.repo_digests, image.repo_tags].concat();
+        names.truncate(NAMES);
+        ContainerImage { names: Some(names), size_bytes: i64::try_from(image.size).ok() }
+    });
+    shown.collect()
 }
 
 fn condition(
@@ -214,6 +262,9 @@ fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: 
             kubelet_endpoint: Some(DaemonEndpoint { port: context.config.bind.port().into() }),
         }),
         images: Some(runtime.images.clone()),
+        runtime_handlers: Some(runtime.handlers.clone()).filter(|handlers| !handlers.is_empty()),
+        features: runtime.features.clone(),
+        declared_features: Some(DECLARED.map(str::to_owned).into()),
         node_info: Some(NodeSystemInfo {
             container_runtime_version: runtime.version.clone(),
             ..context.machine.info.clone()
@@ -251,7 +302,8 @@ pub(crate) async fn run(
 ) -> Result<(), Error> {
     let version = containerd::answering(&context.runtime).await?;
     let version = format!("{}://{}", version.runtime_name, version.runtime_version);
-    let mut runtime = Runtime { version, images: Vec::new(), images_at: None };
+    let mut runtime =
+        Runtime { version, images: Vec::new(), listed: None, handlers: Vec::new(), features: None };
     runtime.list_images(&context).await;
     let trouble = runtime.trouble(&context).await;
     let node = register(&context, status(&context, &[], &runtime, trouble.as_deref())).await?;
@@ -264,6 +316,7 @@ pub(crate) async fn run(
     let mut devices = context.devices.changes();
     let mut renewed: Option<clock::Instant> = None;
     let mut pressures = context.pressures.subscribe();
+    let mut going_down = context.shutting_down.subscribe();
     loop {
         if renewed.is_none_or(|at| at.elapsed() >= rhythm.renew) {
             Box::pin(renew_lease(&context, &reporter.node, rhythm.lease_s)).await?;
@@ -281,6 +334,7 @@ pub(crate) async fn run(
             // The sender lives as long as the context.
             Ok(()) = pressures.changed() => {}
             _ = devices.changed() => {}
+            Ok(()) = going_down.changed() => {}
             () = shutdown.requested() => return Ok(()),
         }
     }

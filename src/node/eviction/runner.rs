@@ -41,8 +41,10 @@ impl ImageFs {
         let told = context.runtime.image_fs_info().await?.image_filesystems;
         let path = told.into_iter().next().and_then(|one| one.fs_id).map(|id| PathBuf::from(id.mountpoint));
         let path = path.unwrap_or_else(|| context.config.kubelet_dir.clone());
-        let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
-        let dedicated = device(&path).is_some_and(|own| device(&context.config.kubelet_dir) != Some(own));
+        // A folder that is still to be made will lie where the one above it does.
+        let device =
+            |path: &Path| path.ancestors().find_map(|path| Some(std::fs::metadata(path).ok()?.dev()));
+        let dedicated = device(&path) != device(&context.config.kubelet_dir);
         Ok(Self { path, dedicated })
     }
 }

@@ -12,6 +12,7 @@ use base::{Shutdown, clock};
 use plan::{Known, Plan, Rules, needed};
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(crate) struct Garbage {
     known: Mutex<Known>,
     /// Names of images that came with the node: it may have nowhere to get them from again.
     kept: Mutex<HashSet<String>>,
+    /// How often images came or went.
+    changes: AtomicU64,
 }
 
 impl Garbage {
@@ -31,8 +34,19 @@ impl Garbage {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps images of these names.
+    /// Images came or went.
+    pub(crate) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A number that is another once images came or went.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Keeps images of these names, which came with the node.
     pub(crate) fn keep(&self, names: impl IntoIterator<Item = String>) {
+        self.changed();
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
     }
 
@@ -85,6 +99,7 @@ async fn collect(context: &Context, pods: &Pods, bytes: u64) -> Result<(Plan, Op
         match context.runtime.remove_image(cri::RemoveImageRequest { image }).await {
             Ok(()) => {
                 tracing::info!(image = id, size, "removed an image that nobody uses");
+                context.garbage.changed();
                 done.ids.push(id);
                 done.bytes = done.bytes.saturating_add(size);
             }

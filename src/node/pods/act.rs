@@ -135,6 +135,7 @@ impl Worker {
             stop::everything(&self.context, &self.pod, &self.observed, grace).await?;
         }
         self.prepare_devices().await?;
+        self.context.cgroups.make_slices(&self.pod).await?;
         self.context.cgroups.make(&self.pod)?;
         let parent = self.context.cgroups.parent(&self.pod);
         let ran = match self.runtime_handler().await {

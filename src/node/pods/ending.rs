@@ -44,6 +44,7 @@ impl Worker {
         volumes::take_down(&self.context, self.pod.uid()).await?;
         dra::unprepare(&self.context, self.pod.uid()).await?;
         self.context.cgroups.remove(self.pod.uid())?;
+        self.context.cgroups.stop_slice(&self.pod).await;
         self.pods.give_back(self.pod.uid());
         if !self.exists {
             if self.is_static() {

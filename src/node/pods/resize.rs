@@ -111,6 +111,7 @@ impl Worker {
             };
             self.context.runtime.update_container_resources(request).await?;
         }
+        self.context.cgroups.make_slices(&self.pod).await?;
         self.context.cgroups.make(&self.pod)
     }
 

@@ -356,8 +356,14 @@ fn final_phase(
     match old.phase.as_deref() {
         Some("Succeeded") => return "Succeeded",
         Some("Failed") => return "Failed",
-        _ if input.verdict.is_some() => return "Failed",
         _ => {}
+    }
+    if let Some(verdict) = input.verdict {
+        // Who waits for the end of a pod, to make another in its place, waits for that of its containers.
+        let runs = |it: &Record| matches!(it.life, Life::Running | Life::Unknown);
+        let over = verdict.rejected || !input.observed.containers.iter().any(runs);
+        let before = if old.phase.as_deref() == Some("Running") { "Running" } else { "Pending" };
+        return if over { "Failed" } else { before };
     }
     phase(input, init, main)
 }

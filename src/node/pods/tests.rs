@@ -303,6 +303,10 @@ fn an_ended_pod_has_succeeded_or_failed() {
         (status.phase.as_deref(), status.reason.as_deref()),
         (Some("Failed"), Some("DeadlineExceeded"))
     );
+    // Until its containers have ended it has not failed yet.
+    let running = self::observed(vec![record(&pod, "a", Life::Running, 0, 1)]);
+    let early = render(&Input { observed: &running, ..input });
+    assert_eq!((early.phase.as_deref(), early.reason.as_deref()), (Some("Pending"), None));
 }
 
 #[test]

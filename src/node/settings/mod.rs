@@ -11,7 +11,7 @@ mod gates;
 mod rules;
 mod unsupported;
 
-pub(crate) use configuration::{KubeletConfiguration, Texts};
+pub(crate) use configuration::{GraceOfPriority, KubeletConfiguration, Texts};
 pub(crate) use duration::GoDuration;
 
 use crate::Error;

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A folder is not walked again within this time, as Kubernetes' `volumeStatsAggPeriod` has it.
-const WALK_AGAIN: Duration = Duration::from_secs(60);
 /// Blocks of `stat`, whatever the file system's own are.
 const BLOCK_BYTES: u64 = 512;
 
@@ -83,21 +81,28 @@ fn walk(folder: &Path) -> Part {
 }
 
 /// Folders that were walked lately.
-#[derive(Default)]
-pub(crate) struct Walks(Mutex<HashMap<PathBuf, (Instant, Part)>>);
+pub(crate) struct Walks {
+    known: Mutex<HashMap<PathBuf, (Instant, Part)>>,
+    /// A folder is not walked again within this time (`volumeStatsAggPeriod`).
+    period: Duration,
+}
 
 impl Walks {
-    /// What a folder holds, as of at most a minute ago.
+    pub(crate) fn new(period: Duration) -> Self {
+        Self { known: Mutex::default(), period }
+    }
+
+    /// What a folder holds, as of at most one period ago.
     pub(crate) fn part(&self, folder: &Path) -> Part {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(folder).copied();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(folder).copied();
         if let Some((at, part)) = known
-            && at.elapsed() < WALK_AGAIN
+            && at.elapsed() < self.period
         {
             return part;
         }
         let part = walk(folder);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, (at, _)| at.elapsed() < WALK_AGAIN);
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (at, _)| at.elapsed() < self.period);
         all.insert(folder.to_owned(), (clock::instant(), part));
         part
     }

@@ -31,9 +31,9 @@ use samples::Samples;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What is remembered from one question to the next.
-#[derive(Default)]
 pub(crate) struct Stats {
     samples: Samples,
     walks: Walks,
@@ -42,6 +42,11 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
+    /// Folders are walked once in `period`.
+    pub(crate) fn new(period: Duration) -> Self {
+        Self { samples: Samples::default(), walks: Walks::new(period), volumes: Mutex::default() }
+    }
+
     /// Takes note of where a pod's volumes lie.
     pub(crate) fn mounted(&self, uid: &str, paths: HashMap<String, PathBuf>) {
         self.volumes.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), Arc::new(paths));

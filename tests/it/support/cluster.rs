@@ -22,6 +22,9 @@ pub(crate) const IMAGE_2: &str = "knarr.test/busybox:2";
 /// Enough for anything a healthy cluster does, on a machine with other work.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
+/// Thresholds of eviction that only a full disk crosses.
+const DISK: &str = "eviction-hard=memory.available<100Mi,nodefs.available<64Mi,imagefs.available<64Mi";
+
 /// How long one kubectl may take.
 const COMMAND: Duration = Duration::from_secs(90);
 
@@ -30,6 +33,8 @@ pub(crate) struct Cluster {
     server: Option<Background>,
     pub(crate) sandbox: Sandbox,
     flags: Vec<String>,
+    /// Where knarr finds programs, if not where the tests do.
+    path: Option<String>,
 }
 
 impl Cluster {
@@ -43,11 +48,22 @@ impl Cluster {
     /// A running cluster as [`Cluster::new`] makes it, whose kubelet is told more.
     pub(crate) fn with_kubelet_args(arguments: &[&str]) -> Self {
         let mut cluster = Self::prepared(&[]);
-        let flags =
-            arguments.iter().flat_map(|argument| ["--kubelet-arg".to_owned(), (*argument).to_owned()]);
-        cluster.flags.extend(flags);
+        cluster.tell_kubelet(arguments);
         cluster.start();
         cluster
+    }
+
+    /// Adds flags of the kubelet for the next start.
+    pub(crate) fn tell_kubelet(&mut self, arguments: &[&str]) {
+        let flags =
+            arguments.iter().flat_map(|argument| ["--kubelet-arg".to_owned(), (*argument).to_owned()]);
+        self.flags.extend(flags);
+    }
+
+    /// Has knarr find the programs of a folder before the machine's, from the next start on.
+    pub(crate) fn find_first(&mut self, folder: &std::path::Path) {
+        let path = std::env::var("PATH").unwrap_or_default();
+        self.path = Some(format!("{}:{path}", folder.display()));
     }
 
     /// A control plane without a node.
@@ -87,8 +103,12 @@ impl Cluster {
             flags.extend([flag.to_owned(), at(name)]);
         }
         flags.extend(["--node-name".to_owned(), "node-1".to_owned()]);
+        // However full the machine's disk is, it is no matter of the cluster's.
+        for argument in ["image-gc-high-threshold=100", DISK] {
+            flags.extend(["--kubelet-arg".to_owned(), argument.to_owned()]);
+        }
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
-        Self { server: None, sandbox, flags }
+        Self { server: None, sandbox, flags, path: None }
     }
 
     fn log(&self) -> PathBuf {
@@ -106,7 +126,12 @@ impl Cluster {
         let words: Vec<&str> =
             [binary.as_str()].into_iter().chain(self.flags.iter().map(String::as_str)).collect();
         let before = self.screen().matches("Ready in").count();
-        let mut server = self.sandbox.background(&self.log(), |_| {}, &words);
+        let find = |command: &mut std::process::Command| {
+            if let Some(path) = &self.path {
+                command.env("PATH", path);
+            }
+        };
+        let mut server = self.sandbox.background(&self.log(), find, &words);
         wait_for("knarr that says Ready", SOON, || {
             let screen = self.screen();
             let ended = server.ended();

@@ -7,7 +7,7 @@ use crate::pods::inbox::{Inbox, Pending};
 use crate::pods::ledger::{Given, Holding};
 use crate::pods::spec;
 use crate::pods::status::Verdict;
-use crate::{Context, Error, eviction};
+use crate::{Context, Error, eviction, shutdown};
 use api::Object;
 use api::core::{Node, NodeStatus, Pod};
 use api::demand::Amounts;
@@ -95,6 +95,10 @@ impl Runner {
 
     /// Decides, and makes room where a critical pod needs it.
     async fn take(&self, wanted: &Holding) -> Result<(), Rejection> {
+        if *self.context.shutting_down.borrow() {
+            let (reason, message) = shutdown::REFUSAL;
+            return Err(Rejection { reason: reason.to_owned(), message: message.to_owned() });
+        }
         let refusal = eviction::refusal(&wanted.pod, &self.context.pressures.borrow());
         if let Some(message) = refusal {
             return Err(Rejection { reason: eviction::REASON.to_owned(), message });
