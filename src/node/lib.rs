@@ -110,10 +110,8 @@ pub async fn start(
     });
     let of = context.clone();
     supervisor.run("image archives", Phase::Work, Restart::OnFailure, move |shutdown| {
-        let (folder, of) = (images.clone(), of.clone());
-        async move {
-            containerd::images::run(&folder, &of.runtime, |names| of.garbage.keep(names), shutdown).await
-        }
+        let (folder, context) = (images.clone(), of.clone());
+        async move { containerd::images::run(&folder, &context, shutdown).await }
     });
     let of = context.clone();
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {

@@ -1,7 +1,7 @@
 //! Mistakes and misfortunes: one sentence that says what to do, an exit code, and nothing lost.
 
 use crate::support::binary;
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, restarts};
 use crate::support::process::Output;
 use std::fs;
 
@@ -142,6 +142,43 @@ fn a_full_disk_refuses_writes_and_loses_none() {
         names.contains("configmap/before") && names.contains("configmap/after") && big == kept,
         "{names}"
     );
+}
+
+const LATE: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: late}
+spec:
+  nodeName: node-1
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: c, image: "knarr.test/busybox:1", command: [sleep, infinity], volumeMounts: [{name: big, mountPath: /big}]}
+  volumes: [{name: big, configMap: {name: big}}]
+"#;
+
+/// The disk below the pods' folders, of a node that evicts nobody for it.
+#[test]
+fn a_full_disk_under_pods_is_told_of() {
+    let mut cluster = Cluster::prepared(&[]);
+    let settings = "kubelet-arg: [\"eviction-hard=memory.available<1Mi\"]\n";
+    fs::write(cluster.sandbox.folder.join("config.yaml"), settings).unwrap();
+    cluster.sandbox.sh("mkdir kubelet && mount -t tmpfs -o size=8m disk kubelet").ok();
+    cluster.start();
+    let before = LATE.replace("late", "before").replace("configMap: {name: big}", "emptyDir: {}");
+    cluster.apply(&before);
+    cluster.pod_ready("before");
+    cluster.sandbox.sh("cat /dev/zero > kubelet/filler 2>/dev/null; true").ok();
+    let big = "x".repeat(200_000);
+    cluster.apply(&format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: big}}\ndata: {{a: {big}}}\n"));
+    cluster.apply(LATE);
+    let told = cluster.event("late", "FailedMount");
+    assert!(told.starts_with("MountVolume.SetUp failed for volume \"big\" : "), "{told}");
+    assert!(told.to_lowercase().contains("no space left on device"), "{told}");
+    assert_eq!(cluster.exec("before", "cat /www/index.html").ok(), "version 1\n");
+    cluster.sandbox.sh("rm kubelet/filler").ok();
+    cluster.pod_ready("late");
+    assert_eq!(cluster.exec("late", "wc -c < /big/a").ok(), "200000\n");
+    assert_eq!(restarts(&cluster.json("pod before")), 0);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod endings;
 mod environment;
 mod hooks;
 mod lives;
+mod misfortunes;
 mod namespace;
 mod order;
 mod payloads;
@@ -23,6 +24,8 @@ use crate::support::https::{Account, Https};
 use crate::support::image::Image;
 use namespace::Namespace;
 use serde_json::json;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, scope};
@@ -39,12 +42,18 @@ use behaviours;
 /// An image that says how it was run where the pod does not say what to run.
 const ENTRY: &str = "knarr.test/entry:1";
 
+/// An image whose archive is not what it was when it was made.
+const SPOILED: &str = "knarr.test/spoiled:1";
+/// An image for other machines.
+const FOREIGN: &str = "knarr.test/foreign:1";
+
 /// How many behaviours are looked at at a time: most of them wait most of the time.
 const AT_ONCE: usize = 20;
 
 /// What does not disturb others; what takes longest stands first.
 const TOGETHER: &[&[Behaviour]] = &[
     probes::BEHAVIOURS,
+    misfortunes::BEHAVIOURS,
     order::BEHAVIOURS,
     payloads::BEHAVIOURS,
     endings::BEHAVIOURS,
@@ -78,9 +87,21 @@ fn cluster() -> Cluster {
         config: json!({"Env": ["PATH=/bin:/usr/bin"], "Entrypoint": ["/bin/told"], "Cmd": ["by", "default"]}),
         ..Image::new(ENTRY, "")
     };
-    entry.write(&cluster.sandbox.folder.join("data/agent/images/entry.tar"));
+    let archive = |name: &str| cluster.sandbox.folder.join("data/agent/images").join(name);
+    entry.write(&archive("entry.tar"));
+    Image { architecture: "s390x", ..Image::new(FOREIGN, "foreign\n") }.write(&archive("foreign.tar"));
+    Image::new(SPOILED, "sound\n").write(&archive("spoiled.tar"));
+    spoil(&archive("spoiled.tar"));
     cluster.start();
     cluster
+}
+
+/// Changes what a page of an image says, and nothing else.
+fn spoil(archive: &Path) {
+    let mut bytes = fs::read(archive).unwrap();
+    let at = bytes.windows(6).position(|piece| piece == b"sound\n").unwrap();
+    bytes[at] = b'w';
+    fs::write(archive, bytes).unwrap();
 }
 
 /// Looks at behaviours, so many at a time; gives the names of those that fail.
@@ -93,7 +114,7 @@ fn run(cluster: &Cluster, behaviours: &[Behaviour], at_once: usize) -> Vec<&'sta
     let work = || {
         let taken = || chosen.get(next.fetch_add(1, Ordering::Relaxed));
         let fails = |(name, look): &Behaviour| {
-            let namespace = Namespace::new(&https, &account, name);
+            let namespace = Namespace::new(cluster, (&https, &account), name);
             (!shows(name, *look, &namespace)).then_some(*name)
         };
         std::iter::from_fn(taken).filter_map(|behaviour| fails(behaviour)).collect::<Vec<_>>()

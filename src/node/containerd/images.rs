@@ -1,11 +1,14 @@
-//! Image archives in a folder, imported when knarr starts and whenever one is added.
+//! Image archives in a folder, imported when knarr starts and whenever one is added. What cannot be imported is told
+//! of by the node's events, and by the pods that want it.
 
 use super::archive::{self, Index, digest_of, full_reference, read_json};
 use super::content::{Import, Source};
 use super::pause;
 use crate::cri::Runtime;
 use crate::protocols::containerd::types::Descriptor;
-use crate::{Error, files, watch_folder};
+use crate::{Context, Error, files, machine, watch_folder};
+use api::core::Node;
+use api::meta::ObjectMeta;
 use base::{Shutdown, clock};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
@@ -44,14 +47,8 @@ async fn seen(runtime: &Runtime, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Imports what is in `folder`, then what is added, and tells the names of the images. An archive that cannot be read
-/// is logged and left.
-pub(crate) async fn run(
-    folder: &Path,
-    runtime: &Runtime,
-    tell: impl Fn(Vec<String>),
-    shutdown: Shutdown,
-) -> Result<(), Error> {
+/// Imports what is in `folder`, then what is added. What cannot be imported is told of and left.
+pub(crate) async fn run(folder: &Path, context: &Context, shutdown: Shutdown) -> Result<(), Error> {
     files::make_folder(folder, 0o755)?;
     let mut changes = watch_folder::Changes::of(folder)?;
     let mut done: HashMap<PathBuf, (u64, std::time::SystemTime)> = HashMap::new();
@@ -61,12 +58,9 @@ pub(crate) async fn run(
             if done.insert(path.clone(), stamp) == Some(stamp) {
                 continue;
             }
-            match import(&path, runtime).await {
-                Ok(names) => {
-                    tracing::info!(archive = %path.display(), images = names.join(", "), "imported");
-                    tell(names);
-                }
-                Err(error) => tracing::error!(archive = %path.display(), %error, "cannot import images"),
+            match import(&path, &context.runtime).await {
+                Ok(imported) => tell(context, &path, imported),
+                Err(error) => warn(context, &path, &error),
             }
         }
         tokio::select! {
@@ -74,6 +68,32 @@ pub(crate) async fn run(
             () = shutdown.requested() => return Ok(()),
         }
     }
+}
+
+/// Tells what became of an archive's images.
+fn tell(context: &Context, path: &Path, imported: Imported) {
+    for (name, error) in imported.failed {
+        context.images.spoil(&name, format!("its archive {} cannot be imported: {error}", file_name(path)));
+        warn(context, path, &error);
+    }
+    if !imported.names.is_empty() {
+        context.images.arrive(&imported.names);
+        context.garbage.keep(imported.names.clone());
+        tracing::info!(archive = %path.display(), images = imported.names.join(", "), "imported");
+    }
+}
+
+fn warn(context: &Context, path: &Path, error: &Error) {
+    tracing::error!(archive = %path.display(), %error, "cannot import images");
+    let name = Some(context.config.node_name.clone());
+    // Kubelets name their nodes by their name also where a UID is asked for.
+    let metadata = ObjectMeta { uid: name.clone(), name, ..Default::default() };
+    let node = Node { metadata, ..Default::default() };
+    context.recorder.warning(&node, "InvalidImageArchive", format!("{}: {error}", file_name(path)));
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn stamp(path: &Path) -> Option<(u64, std::time::SystemTime)> {
@@ -89,8 +109,15 @@ fn archives(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(found)
 }
 
-/// Imports every image of an archive; returns their names.
-pub(crate) async fn import(path: &Path, runtime: &Runtime) -> Result<Vec<String>, Error> {
+/// The images of an archive that were imported, and those that cannot be.
+#[derive(Default)]
+struct Imported {
+    names: Vec<String>,
+    failed: Vec<(String, Error)>,
+}
+
+/// Imports every image of an archive.
+async fn import(path: &Path, runtime: &Runtime) -> Result<Imported, Error> {
     let file = Arc::new(File::open(path).map_err(files::at(path))?);
     let archive = Archive { index: Index::read(&mut file.as_ref()).map_err(files::at(path))?, file };
     let import = Import::begin(runtime).await?;
@@ -99,11 +126,31 @@ pub(crate) async fn import(path: &Path, runtime: &Runtime) -> Result<Vec<String>
         None => archive.import_docker(&import).await,
     };
     import.finish().await?;
-    let names = result?;
-    for name in &names {
+    let imported = result?;
+    for name in &imported.names {
         seen(runtime, name).await?;
     }
-    Ok(names)
+    Ok(imported)
+}
+
+/// The platforms whose images this machine runs.
+fn own_platforms() -> Vec<String> {
+    let own = machine::architecture();
+    let older = match own {
+        "amd64" => Some("386"),
+        "arm64" => Some("arm"),
+        _ => None,
+    };
+    [own].into_iter().chain(older).map(|architecture| format!("linux/{architecture}")).collect()
+}
+
+/// Refuses an image that is for other machines alone; one that does not say is given a try.
+fn check_platforms(name: &str, platforms: &[String]) -> Result<(), Error> {
+    let own = own_platforms();
+    if platforms.is_empty() || platforms.iter().any(|platform| own.contains(platform)) {
+        return Ok(());
+    }
+    Err(broken(format!("image {name} is for {}, and this node is {}", platforms.join(", "), own[0])))
 }
 
 struct Archive {
@@ -169,38 +216,65 @@ impl Archive {
         true
     }
 
-    async fn import_layout(&self, index: &Value, import: &Import<'_>) -> Result<Vec<String>, Error> {
-        let mut names = Vec::new();
+    /// The platforms that the images below a descriptor are for.
+    fn platforms(&self, at: &Descriptor, depth: usize) -> Vec<String> {
+        let json = |digest: &str| read_json(&mut self.file.as_ref(), self.index.blob(digest)?).ok();
+        let Some(value) = json(&at.digest).filter(|_| depth > 0) else { return Vec::new() };
+        if let Some(list) = value["manifests"].as_array() {
+            return list.iter().flat_map(|below| self.platforms(&descriptor(below), depth - 1)).collect();
+        }
+        let config = json(value["config"]["digest"].as_str().unwrap_or_default());
+        config.iter().filter_map(platform).collect()
+    }
+
+    async fn import_layout(&self, index: &Value, import: &Import<'_>) -> Result<Imported, Error> {
+        let mut imported = Imported::default();
         for entry in index["manifests"].as_array().into_iter().flatten() {
             let Some(name) = layout_name(entry) else { continue };
-            let (target, mut planned) = (descriptor(entry), Vec::new());
-            if !self.collect(&target, DEPTH, &mut planned) {
-                return Err(broken(format!("image {name} is not whole")));
+            match self.import_named(&name, descriptor(entry), import).await {
+                Ok(()) => imported.names.push(name),
+                Err(error) => imported.failed.push((name, error)),
             }
-            let mut written = HashSet::new();
-            for blob in planned.iter().filter(|blob| written.insert(blob.digest.clone())) {
-                let source = self.source(&blob.digest).ok_or_else(|| broken("a blob is missing"))?;
-                import.write(&blob.digest, source, &blob.children).await?;
-            }
-            import.name(&name, target).await?;
-            names.push(name);
         }
-        if names.is_empty() {
+        if imported.names.is_empty() && imported.failed.is_empty() {
             return Err(broken(
                 "no image in its index.json has a name (annotation io.containerd.image.name)",
             ));
         }
-        Ok(names)
+        Ok(imported)
+    }
+
+    async fn import_named(&self, name: &str, target: Descriptor, import: &Import<'_>) -> Result<(), Error> {
+        check_platforms(name, &self.platforms(&target, DEPTH))?;
+        let mut planned = Vec::new();
+        if !self.collect(&target, DEPTH, &mut planned) {
+            return Err(broken(format!("image {name} is not whole")));
+        }
+        let mut written = HashSet::new();
+        for blob in planned.iter().filter(|blob| written.insert(blob.digest.clone())) {
+            let source = self.source(&blob.digest).ok_or_else(|| broken("a blob is missing"))?;
+            import.write(&blob.digest, source, &blob.children).await?;
+        }
+        import.name(name, target).await
     }
 
     /// The layout that `docker save` wrote before it wrote OCI layouts: layers by path, no digests.
-    async fn import_docker(&self, import: &Import<'_>) -> Result<Vec<String>, Error> {
+    async fn import_docker(&self, import: &Import<'_>) -> Result<Imported, Error> {
         let list =
             self.json("manifest.json").ok_or_else(|| broken("neither index.json nor manifest.json"))?;
-        let mut names = Vec::new();
+        let mut imported = Imported::default();
         for image in list.as_array().into_iter().flatten() {
             let path =
                 |value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| broken("manifest.json"));
+            let tags = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let tags: Vec<String> = tags.map(full_reference).collect();
+            let platforms: Vec<String> =
+                self.json(&path(&image["Config"])?).iter().filter_map(platform).collect();
+            if let Err(error) = check_platforms(&tags.join(", "), &platforms) {
+                let why = error.to_string();
+                imported.failed.extend(tags.into_iter().map(|tag| (tag, broken(why.clone()))));
+                continue;
+            }
             let config = self.write_path(&path(&image["Config"])?, import).await?;
             let mut layers = Vec::new();
             for layer in image["Layers"].as_array().into_iter().flatten() {
@@ -214,12 +288,12 @@ impl Archive {
             blob.children = children;
             let target = descriptor(&blob.descriptor());
             import.write(&blob.digest, Source::Memory(blob.bytes), &blob.children).await?;
-            for tag in image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                import.name(&full_reference(tag), target.clone()).await?;
-                names.push(full_reference(tag));
+            for tag in tags {
+                import.name(&tag, target.clone()).await?;
+                imported.names.push(tag);
             }
         }
-        Ok(names)
+        Ok(imported)
     }
 
     /// Writes a member under the digest of its bytes; returns a layer's descriptor of it.
@@ -233,6 +307,11 @@ impl Archive {
     }
 }
 
+/// The platform that an image's configuration names.
+fn platform(config: &Value) -> Option<String> {
+    Some(format!("{}/{}", config["os"].as_str()?, config["architecture"].as_str()?))
+}
+
 fn with_type(mut descriptor: Value, media_type: &str) -> Value {
     descriptor["mediaType"] = media_type.into();
     descriptor
@@ -241,6 +320,16 @@ fn with_type(mut descriptor: Value, media_type: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_of_other_machines_are_refused() {
+        let own = own_platforms();
+        assert!(check_platforms("a", &[]).is_ok());
+        assert!(check_platforms("a", &["linux/s390x".to_owned(), own[0].clone()]).is_ok());
+        let refusal = check_platforms("a", &["linux/s390x".to_owned()]).unwrap_err().to_string();
+        assert!(refusal.contains("image a is for linux/s390x, and this node is linux/"), "{refusal}");
+        assert_eq!(platform(&json!({"os": "linux", "architecture": "arm"})).unwrap(), "linux/arm");
+    }
 
     #[test]
     fn a_bare_tag_names_no_image() {

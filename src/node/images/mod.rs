@@ -42,6 +42,8 @@ pub(crate) struct Images {
     puller: Puller,
     records: Arc<Records>,
     providers: OnceLock<Providers>,
+    /// Why images, by their full names, are not to be had from the archives that were given for them.
+    spoiled: Mutex<HashMap<String, String>>,
 }
 
 /// When to pull.
@@ -98,7 +100,26 @@ impl Images {
             puller: Puller::new(kubelet),
             records: Arc::new(Records::new(&config.kubelet_dir, policy)),
             providers: OnceLock::new(),
+            spoiled: Mutex::default(),
         }
+    }
+
+    /// Notes why an image, by its full name, is not to be had from its archive.
+    pub(crate) fn spoil(&self, name: &str, why: String) {
+        self.spoiled.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), why);
+    }
+
+    /// Images came from an archive: nobody has to wait before looking for them again.
+    pub(crate) fn arrive(&self, names: &[String]) {
+        self.spoiled.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| !names.contains(name));
+        self.lock().retain(|(_, image), _| !names.contains(&full_reference(image)));
+    }
+
+    /// Why there is no such image: the pull's error, and what is wrong with its archive.
+    fn trouble(&self, image: &str, why: &str) -> String {
+        let spoiled = self.spoiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let archive = spoiled.get(&full_reference(image));
+        archive.map_or_else(|| why.to_owned(), |archive| format!("{why}; {archive}"))
     }
 
     /// Reads which programs give credentials, and takes over what an earlier life was pulling.
@@ -243,6 +264,7 @@ impl Images {
     }
 
     fn failed(&self, asked: Asked<'_>, why: &str) -> Error {
+        let why = &self.trouble(asked.image, why);
         asked.warn("Failed", format!("Failed to pull image {:?}: {why}", asked.image));
         let (reason, message) = judged(asked.image, why);
         let mut waiting = self.lock();

@@ -256,7 +256,7 @@ mod tests {
         };
         assert_eq!(of("logs/$(POD)"), Ok(Some("logs/p".to_owned())));
         assert_eq!(of("$$(POD)"), Ok(Some("$(POD)".to_owned())));
-        assert_eq!(of("$(NONE)"), Err("missing value for \"NONE\"".to_owned()));
+        assert_eq!(of("$(NONE)"), Err("missing value for NONE".to_owned()));
         assert_eq!(
             of("$(UP)/a"),
             Err("unable to provision SubPath `../a`: must not contain '..'".to_owned())

@@ -1,6 +1,6 @@
 //! A namespace of the shared cluster, and what a user does in it.
 
-use crate::support::cluster::{IMAGE, SOON, is_ready};
+use crate::support::cluster::{Cluster, IMAGE, SOON, is_ready};
 use crate::support::https::{Account, Https, JSON, MERGE};
 use crate::support::process::wait_for;
 use crate::support::websocket;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// See the module's comment.
 pub(super) struct Namespace<'a> {
+    pub(super) cluster: &'a Cluster,
     pub(super) https: &'a Https,
     account: &'a Arc<Account>,
     pub(super) name: String,
@@ -18,8 +19,13 @@ pub(super) struct Namespace<'a> {
 
 impl<'a> Namespace<'a> {
     /// Makes it, named after the behaviour that it is for.
-    pub(super) fn new(https: &'a Https, account: &'a Arc<Account>, name: &str) -> Self {
-        let own = Self { https, account, name: name.replace('_', "-"), count: AtomicUsize::default() };
+    pub(super) fn new(
+        cluster: &'a Cluster,
+        (https, account): (&'a Https, &'a Arc<Account>),
+        name: &str,
+    ) -> Self {
+        let name = name.replace('_', "-");
+        let own = Self { cluster, https, account, name, count: AtomicUsize::default() };
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": own.name}});
         own.made(&object);
         wait_for("the account of pods", SOON, || (own.get("serviceaccounts/default").0 == 200).then_some(()));
@@ -28,7 +34,8 @@ impl<'a> Namespace<'a> {
 
     /// Another one, named after this.
     pub(super) fn beside(namespace: &Self, name: &str) -> Self {
-        Self::new(namespace.https, namespace.account, &format!("{}-{name}", namespace.name))
+        let client = (namespace.https, namespace.account);
+        Self::new(namespace.cluster, client, &format!("{}-{name}", namespace.name))
     }
 
     /// The path of something of the core group in it, such as `pods/name`.
@@ -194,9 +201,18 @@ impl<'a> Namespace<'a> {
     #[track_caller]
     pub(super) fn event(&self, name: &str, reason: &str) -> String {
         let what = format!("events?fieldSelector=involvedObject.name%3D{name},reason%3D{reason}");
-        wait_for(&format!("event {reason} about {name}"), SOON * 2, || {
+        wait_for(&format!("event {reason} about {name}"), SOON * 3, || {
             self.items(&what).first().map(|event| event["message"].as_str().unwrap().to_owned())
         })
+    }
+
+    /// Waits for an event with a reason and a message.
+    #[track_caller]
+    pub(super) fn tells(&self, name: &str, reason: &str, message: &str) {
+        let what = format!("events?fieldSelector=involvedObject.name%3D{name},reason%3D{reason}");
+        wait_for(&format!("event {reason} about {name}: {message}"), SOON * 3, || {
+            self.items(&what).iter().any(|event| event["message"] == message).then_some(())
+        });
     }
 
     /// Tells on standard error what became of its pods.
