@@ -171,6 +171,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     let began = clock::instant();
     let network = Network::of(options)?;
     let scheduling = scheduler_config(&options.kube_scheduler_arg)?;
+    let kubelet_settings = node::Settings::read(&options.kubelet_arg)?;
     let hostname = hostname();
     let node_name = options.node_name.clone().unwrap_or_else(|| hostname.clone());
     let config = bootstrap::Config {
@@ -207,7 +208,8 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
             clients: pki.client_verifier()?,
             api_server: "system:kube-apiserver".to_owned(),
         };
-        start_agent(options, &network, (node_name.clone(), tls), (kubelet, caches), supervisor).await?;
+        let told = (node_name.clone(), tls, kubelet_settings);
+        start_agent(options, &network, told, (kubelet, caches), supervisor).await?;
         let marking = (admin.clone(), node_name);
         insist("labels of the server's node", supervisor, move || {
             let (admin, node_name) = marking.clone();
@@ -433,7 +435,7 @@ fn keep_certificates(
 async fn start_agent(
     options: &Options,
     network: &Network,
-    (node_name, tls): (String, node::Tls),
+    (node_name, tls, settings): (String, node::Tls, node::Settings),
     (kubelet, caches): (Client, Caches),
     supervisor: &Supervisor,
 ) -> Result<(), Failure> {
@@ -452,10 +454,12 @@ async fn start_agent(
     config.cluster_domain.clone_from(&options.cluster_domain);
     config.cluster_cidrs = vec![network.cluster];
     config.service_cidrs = vec![network.services];
+    let folder = options.data_dir.join("agent/pod-manifests");
+    config.manifests = Some(node::Manifests { folder, complete: Arc::new(server::complete_pod) });
     config.tls = Some(tls);
     config.shared_caches = true;
     screen::VERSION.clone_into(&mut config.version);
-    let node = node::start(config, kubelet, caches.clone(), supervisor).await?;
+    let node = node::start(config.told(settings)?, kubelet, caches.clone(), supervisor).await?;
     let proxy = proxy::Config {
         node_name,
         cluster_cidrs: vec![network.cluster],

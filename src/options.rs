@@ -23,7 +23,7 @@ const fn setting(name: &'static str, shape: Shape, value: &'static str, help: &'
     Setting { name, shape, value, help }
 }
 
-use Shape::{Flag, List, Number, Text};
+use Shape::{Flag, List, Number, Text, Texts};
 
 #[rustfmt::skip]
 static SETTINGS: &[Setting] = &[
@@ -44,6 +44,7 @@ static SETTINGS: &[Setting] = &[
     setting("node-ip", List, "ADDRESS", "Addresses of this node [default: that of the default route]"),
     setting("node-label", List, "KEY=VALUE", "Labels this node registers with"),
     setting("node-taint", List, "KEY=VALUE:EFFECT", "Taints this node registers with"),
+    setting("kubelet-arg", Texts, "NAME=VALUE", "Flags of the kubelet: max-pods=50; config=FILE names a KubeletConfiguration"),
     setting("container-runtime-endpoint", Text, "SOCKET", "Use this CRI runtime instead of running containerd"),
     setting("kubelet-dir", Text, "FOLDER", "Where pods' volumes are kept [default: /var/lib/kubelet]"),
     setting("run-dir", Text, "FOLDER", "What a reboot may lose [default: /run/knarr]"),
@@ -82,6 +83,7 @@ pub(crate) struct Options {
     pub(crate) node_ip: Vec<IpAddr>,
     pub(crate) node_label: Vec<String>,
     pub(crate) node_taint: Vec<String>,
+    pub(crate) kubelet_arg: Vec<String>,
     pub(crate) container_runtime_endpoint: Option<String>,
     #[serde(deserialize_with = "absolute")]
     pub(crate) kubelet_dir: PathBuf,
@@ -119,6 +121,7 @@ impl Default for Options {
             node_ip: Vec::new(),
             node_label: Vec::new(),
             node_taint: Vec::new(),
+            kubelet_arg: Vec::new(),
             container_runtime_endpoint: None,
             kubelet_dir: "/var/lib/kubelet".into(),
             run_dir: "/run/knarr".into(),
@@ -153,6 +156,7 @@ fn argument(setting: &'static Setting) -> Arg {
     match setting.shape {
         Flag => argument.action(ArgAction::SetTrue),
         List => argument.value_name(setting.value).action(ArgAction::Append).value_delimiter(','),
+        Texts => argument.value_name(setting.value).action(ArgAction::Append),
         Text | Number => argument.value_name(setting.value),
     }
 }
@@ -180,7 +184,7 @@ fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
 fn flag_value(matches: &ArgMatches, setting: &Setting) -> Option<Value> {
     match setting.shape {
         Flag => matches.get_flag(setting.name).then_some(Value::Bool(true)),
-        List => {
+        List | Texts => {
             let values = matches.get_many::<String>(setting.name)?;
             Some(values.cloned().map(Value::String).collect())
         }
@@ -205,6 +209,13 @@ mod tests {
             (options.tls_san, options.https_listen_port, options.debug),
             (vec!["a".into(), "b".into(), "c".into()], 7443, true)
         );
+    }
+
+    #[test]
+    fn arguments_of_the_kubelet_may_hold_commas() {
+        let hard = "eviction-hard=memory.available<1Gi,nodefs.available<5%";
+        let options = parsed(&["--kubelet-arg", hard, "--kubelet-arg=max-pods=5"]).unwrap();
+        assert_eq!(options.kubelet_arg, [hard, "max-pods=5"]);
     }
 
     #[test]

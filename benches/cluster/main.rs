@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
 mod api;
+mod crowd;
 mod custom;
 mod etcd;
 mod hollow;
@@ -119,6 +120,9 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
     if asked("node") {
         table.add(size(executable, folder).await?);
         node(executable, &folder.join("node"), table).await?;
+    }
+    if asked("crowd") {
+        crowd::crowd(executable, &folder.join("crowd"), table).await?;
     }
     if asked("load") {
         peers::load(executable, &folder.join("load"), table).await?;

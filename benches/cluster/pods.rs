@@ -39,7 +39,7 @@ pub(crate) async fn starts(server: &Knarr, table: &mut Table) -> Result<(), Fail
     Ok(())
 }
 
-async fn wait_for_service_account(api: &Api) -> Result<(), Failure> {
+pub(crate) async fn wait_for_service_account(api: &Api) -> Result<(), Failure> {
     let deadline = clock::instant() + Duration::from_secs(20);
     while let Err(failure) = api.get("/api/v1/namespaces/default/serviceaccounts/default").await {
         if clock::instant() > deadline {

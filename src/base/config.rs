@@ -59,6 +59,8 @@ pub enum Shape {
     Number,
     /// Several texts; in the environment and in flags separated by commas; a `key+` in a file appends.
     List,
+    /// Several texts that may hold commas: one a flag, in the environment separated by spaces.
+    Texts,
 }
 
 /// The settings that exist: name as in the file, and shape.
@@ -193,12 +195,13 @@ fn shaped(shape: Shape, value: Value) -> Result<Value, String> {
         (Shape::List, Value::String(text)) => {
             Ok(text.split(',').filter(|part| !part.is_empty()).map(|part| Value::from(part.trim())).collect())
         }
-        (Shape::List, Value::Array(items)) => items
+        (Shape::Texts, Value::String(text)) => Ok(text.split_whitespace().map(Value::from).collect()),
+        (Shape::List | Shape::Texts, Value::Array(items)) => items
             .into_iter()
             .map(|item| shaped(Shape::Text, item))
             .collect::<Result<Vec<_>, _>>()
             .map(Value::Array),
-        (Shape::List, other) => Err(format!("{other} is not a list of texts")),
+        (Shape::List | Shape::Texts, other) => Err(format!("{other} is not a list of texts")),
     }
 }
 

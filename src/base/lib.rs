@@ -14,6 +14,7 @@ pub mod query;
 pub mod random;
 mod supervise;
 pub mod tls;
+pub mod websocket;
 
 pub use backoff::Backoff;
 pub use body::{Body, BodyError, CollectError, collect, full_body};

@@ -8,7 +8,7 @@ use api::meta::{ObjectMeta, Time};
 use api::{Meta as _, Object};
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use serde_json::json;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
@@ -69,6 +69,19 @@ impl Recorder {
         self.record(reference(about, None), true, reason, message);
     }
 
+    /// Something went wrong, with more about it for programs.
+    pub fn annotated_warning<T: Object>(
+        &self,
+        about: &T,
+        annotations: BTreeMap<String, String>,
+        reason: &str,
+        message: String,
+    ) {
+        let mut event = self.event(reference(about, None), true, reason, message);
+        event.metadata.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
+        self.push(event);
+    }
+
     /// Something in one container of a pod went as it should; `field_path` is such as
     /// `spec.containers{web}`.
     pub fn container_normal(&self, pod: &Pod, field_path: &str, reason: &str, message: String) {
@@ -80,14 +93,18 @@ impl Recorder {
         self.record(reference(pod, Some(field_path.to_owned())), true, reason, message);
     }
 
-    fn record(&self, about: ObjectReference, warning: bool, reason: &str, mut message: String) {
+    fn record(&self, about: ObjectReference, warning: bool, reason: &str, message: String) {
+        self.push(self.event(about, warning, reason, message));
+    }
+
+    fn event(&self, about: ObjectReference, warning: bool, reason: &str, mut message: String) -> Event {
         if message.len() > MESSAGE_BYTES {
             let end = message.floor_char_boundary(MESSAGE_BYTES);
             message.truncate(end);
         }
         let now = Time(clock::now());
         let namespace = about.namespace.clone().filter(|namespace| !namespace.is_empty());
-        let event = Event {
+        Event {
             metadata: ObjectMeta {
                 name: Some(format!(
                     "{}.{:x}",
@@ -111,7 +128,10 @@ impl Recorder {
             last_timestamp: Some(now),
             count: Some(1),
             ..Event::default()
-        };
+        }
+    }
+
+    fn push(&self, event: Event) {
         let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.len() < QUEUED {
             queue.push_back(event);

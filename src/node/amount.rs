@@ -3,7 +3,7 @@
 use crate::pods::spec;
 use api::Quantity;
 use api::core::{Container, Pod, ResourceRequirements};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A quantity in thousandths, rounded up. The API server lets only well-formed ones in; anything else
 /// counts 0.
@@ -16,7 +16,28 @@ pub(crate) fn whole(quantity: &Quantity) -> i64 {
     api::quantity::parse(&quantity.0).map_or(0, api::quantity::Amount::to_units)
 }
 
-type List = BTreeMap<String, Quantity>;
+/// As much of `all` as `some` is of `whole`.
+pub(crate) fn part(all: i64, some: i64, whole: i64) -> i64 {
+    i64::try_from(i128::from(all) * i128::from(some) / i128::from(whole.max(1))).unwrap_or(all)
+}
+
+/// Processors as the kernel lists them, `0-3,7`; none if that is no list.
+pub(crate) fn cpus(text: &str) -> Option<BTreeSet<u32>> {
+    let mut all = BTreeSet::new();
+    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.trim().parse::<u32>().ok()?, last.trim().parse::<u32>().ok()?);
+        // The kernel knows of no more than 8192.
+        if first > last || last > 8192 {
+            return None;
+        }
+        all.extend(first..=last);
+    }
+    Some(all)
+}
+
+/// Amounts by the name of their resource.
+pub(crate) type List = BTreeMap<String, Quantity>;
 
 fn amount(list: Option<&List>, name: &str, measure: fn(&Quantity) -> i64) -> Option<i64> {
     list?.get(name).map(measure)
@@ -56,32 +77,95 @@ impl Resources {
     }
 }
 
-/// What a pod asks for: its containers and sidecars together, or the greediest init container beside
-/// the sidecars before it. A limit counts only if every container has one.
-pub(crate) fn of_pod(pod: &Pod) -> Resources {
-    let of = |container: &Container| Resources::of(container.resources.as_ref());
-    let (mut sidecars, mut most) = (Resources::default(), Resources::default());
+/// A pod's sum of something of its containers: its containers and sidecars together, or the greediest init
+/// container beside the sidecars before it.
+pub(crate) fn total(pod: &Pod, of: &dyn Fn(&Container) -> i64) -> i64 {
+    let (mut sidecars, mut most) = (0, 0);
     for container in spec::init_containers(pod) {
         if spec::is_sidecar(container) {
-            sidecars = sidecars.both(of(container), |a, b| a + b);
-            most = most.both(sidecars, i64::max);
+            sidecars += of(container);
+            most = most.max(sidecars);
         } else {
-            most = most.both(sidecars.both(of(container), |a, b| a + b), i64::max);
+            most = most.max(sidecars + of(container));
         }
     }
-    let main =
-        spec::spec(pod).containers.iter().map(of).fold(sidecars, |sum, one| sum.both(one, |a, b| a + b));
-    let mut total = main.both(most, i64::max);
-    let limited = |limit: fn(&Resources) -> i64| spec::spec(pod).containers.iter().all(|c| limit(&of(c)) > 0);
-    if !limited(|resources| resources.cpu_limit_m) {
-        total.cpu_limit_m = 0;
-    }
-    if !limited(|resources| resources.memory_limit) {
-        total.memory_limit = 0;
-    }
+    (spec::spec(pod).containers.iter().map(of).sum::<i64>() + sidecars).max(most)
+}
+
+/// What a pod asks for, with the overhead of its class. A limit counts only if every container has one.
+pub(crate) fn of_pod(pod: &Pod) -> Resources {
+    let of = |container: &Container| Resources::of(container.resources.as_ref());
+    let all = || spec::init_containers(pod).iter().chain(&spec::spec(pod).containers);
+    let limit = |limit: fn(&Resources) -> i64| {
+        let each = all().all(|container| limit(&of(container)) > 0);
+        if each { total(pod, &|container| limit(&of(container))) } else { 0 }
+    };
+    let sum = Resources {
+        cpu_request_m: total(pod, &|container| of(container).cpu_request_m),
+        cpu_limit_m: limit(|resources| resources.cpu_limit_m),
+        memory_request: total(pod, &|container| of(container).memory_request),
+        memory_limit: limit(|resources| resources.memory_limit),
+    };
     let own = Resources::of(spec::spec(pod).resources.as_ref());
-    let or = |own: i64, total: i64| if own > 0 { own } else { total };
-    own.both(total, or)
+    let whole = own.both(sum, |own, sum| if own > 0 { own } else { sum });
+    let overhead = spec::spec(pod).overhead.as_ref();
+    let (cpu, memory) = (amount(overhead, "cpu", milli), amount(overhead, "memory", self::whole));
+    let more = |limit: i64, overhead: Option<i64>| if limit > 0 { limit + overhead.unwrap_or(0) } else { 0 };
+    Resources {
+        cpu_request_m: whole.cpu_request_m + cpu.unwrap_or(0),
+        cpu_limit_m: more(whole.cpu_limit_m, cpu),
+        memory_request: whole.memory_request + memory.unwrap_or(0),
+        memory_limit: more(whole.memory_limit, memory),
+    }
+}
+
+/// How much of a resource a pod asks for, in whole units.
+pub(crate) fn request(pod: &Pod, name: &str) -> i64 {
+    if name == "memory" {
+        return of_pod(pod).memory_request;
+    }
+    let of = |container: &Container| {
+        let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        amount(requests, name, whole).unwrap_or(0)
+    };
+    total(pod, &of) + amount(spec::spec(pod).overhead.as_ref(), name, whole).unwrap_or(0)
+}
+
+/// The limits of a container: those of its pod as a whole where it has none of its own (KEP-2837).
+pub(crate) fn of_container(pod: &Pod, container: &Container) -> Resources {
+    let own = Resources::of(container.resources.as_ref());
+    let whole = Resources::of(spec::spec(pod).resources.as_ref());
+    let or = |own: i64, whole: i64| if own > 0 { own } else { whole };
+    Resources {
+        cpu_limit_m: or(own.cpu_limit_m, whole.cpu_limit_m),
+        memory_limit: or(own.memory_limit, whole.memory_limit),
+        ..own
+    }
+}
+
+/// Huge pages by their size in bytes.
+pub(crate) fn huge_pages(list: Option<&List>) -> BTreeMap<i64, i64> {
+    let named = list.into_iter().flatten().filter_map(|(name, amount)| {
+        let size = api::quantity::parse(name.strip_prefix("hugepages-")?).ok()?;
+        Some((size.to_units(), whole(amount)))
+    });
+    named.collect()
+}
+
+/// The huge pages that a pod may use.
+pub(crate) fn huge_pages_of_pod(pod: &Pod) -> BTreeMap<i64, i64> {
+    let of = |resources: Option<&ResourceRequirements>| {
+        huge_pages(resources.and_then(|resources| resources.limits.as_ref().or(resources.requests.as_ref())))
+    };
+    let all = spec::init_containers(pod).iter().chain(&spec::spec(pod).containers);
+    let sizes: BTreeSet<i64> =
+        all.flat_map(|container| of(container.resources.as_ref()).into_keys()).collect();
+    let size_of =
+        |container: &Container, size: &i64| of(container.resources.as_ref()).get(size).copied().unwrap_or(0);
+    let mut pages: BTreeMap<i64, i64> =
+        sizes.iter().map(|size| (*size, total(pod, &|container| size_of(container, size)))).collect();
+    pages.extend(of(spec::spec(pod).resources.as_ref()));
+    pages
 }
 
 /// Quality of service, from requests and limits of CPU and memory.

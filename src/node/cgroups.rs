@@ -1,49 +1,18 @@
 //! The cgroups of pods: `kubepods/[burstable|besteffort/]pod<uid>` in every v1 hierarchy, or in the one
 //! of v2. The runtime makes the containers' own below them; nobody but us removes the pods'.
 
-use crate::amount::{Qos, Resources, of_pod};
+mod limits;
+
+pub(crate) use limits::{Limits, Rules, Swap, page_name, quota_us, shares, shares_of};
+
+use crate::amount::Qos;
 use crate::{Error, files};
 use api::Object;
 use api::core::Pod;
 use std::path::{Path, PathBuf};
 
-/// The period that CPU quotas count in.
-pub(crate) const PERIOD_US: i64 = 100_000;
-/// The kernel's least quota and weight.
-const LEAST_QUOTA_US: i64 = 1000;
-const LEAST_SHARES: i64 = 2;
-const MOST_SHARES: i64 = 262_144;
-
 /// What of v2's controllers works on pods.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
-
-/// CPU as cgroups count it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cpu {
-    pub(crate) shares: i64,
-    /// 0 for no limit.
-    pub(crate) quota_us: i64,
-}
-
-impl Cpu {
-    pub(crate) fn of(resources: Resources) -> Self {
-        let quota = |milli: i64| (milli * PERIOD_US / 1000).max(LEAST_QUOTA_US);
-        Self {
-            shares: (resources.cpu_request_m * 1024 / 1000).clamp(LEAST_SHARES, MOST_SHARES),
-            quota_us: if resources.cpu_limit_m > 0 { quota(resources.cpu_limit_m) } else { 0 },
-        }
-    }
-
-    /// v2's weight of these shares.
-    fn weight(self) -> i64 {
-        1 + (self.shares - LEAST_SHARES) * 9999 / 262_142
-    }
-
-    /// The shares that have this weight.
-    fn shares_of(weight: i64) -> i64 {
-        LEAST_SHARES + (weight - 1) * 262_142 / 9999
-    }
-}
 
 /// How this machine's cgroups are mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +38,11 @@ impl Hierarchy {
         Self::V1(found.collect())
     }
 
+    /// Whether there is one unified hierarchy.
+    pub(crate) fn is_unified(&self) -> bool {
+        matches!(self, Self::V2(_))
+    }
+
     fn roots(&self) -> &[PathBuf] {
         match self {
             Self::V1(roots) => roots,
@@ -85,21 +59,44 @@ pub(crate) struct Cgroups {
     root: String,
     /// Names follow systemd's slices.
     systemd: bool,
+    rules: Rules,
 }
 
 impl Cgroups {
-    pub(crate) fn new(root: &str, systemd: bool) -> Self {
-        Self { hierarchy: Hierarchy::detect(), root: root.trim_matches('/').to_owned(), systemd }
+    pub(crate) fn new(root: &str, systemd: bool, rules: Rules) -> Self {
+        Self { hierarchy: Hierarchy::detect(), root: root.trim_matches('/').to_owned(), systemd, rules }
     }
 
     /// Those of a node without a machine.
     pub(crate) fn none() -> Self {
-        Self { hierarchy: Hierarchy::V1(Vec::new()), root: String::new(), systemd: false }
+        let rules = Rules::default();
+        Self { hierarchy: Hierarchy::V1(Vec::new()), root: String::new(), systemd: false, rules }
     }
 
-    /// Whether there is one unified hierarchy.
-    pub(crate) fn is_unified(&self) -> bool {
-        matches!(self.hierarchy, Hierarchy::V2(_))
+    /// What holds for all pods.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// How they are mounted.
+    pub(crate) fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// The cgroup of a class of pods, within every hierarchy.
+    pub(crate) fn path_of_class(&self, qos: Qos) -> String {
+        format!("/{}", self.class(qos).join("/"))
+    }
+
+    /// The cgroup of a pod, within every hierarchy.
+    pub(crate) fn path_of_pod(&self, pod: &Pod) -> String {
+        format!("/{}", self.path(Qos::of(pod), pod.uid()))
+    }
+
+    /// The cgroup that the runtime made for a container or sandbox of a pod.
+    pub(crate) fn path_of_container(&self, pod: &Pod, id: &str) -> String {
+        let name = if self.systemd { format!("cri-containerd-{id}.scope") } else { id.to_owned() };
+        format!("{}/{name}", self.path_of_pod(pod))
     }
 
     /// The folders of a class, from the top.
@@ -140,26 +137,78 @@ impl Cgroups {
         if self.systemd { path.rsplit('/').next().unwrap_or_default().to_owned() } else { format!("/{path}") }
     }
 
+    /// Makes the cgroup that all pods are in, limited to what they may use together.
+    pub(crate) fn enforce(&self, limits: &Limits) -> Result<(), Error> {
+        self.hierarchy.roots().iter().try_for_each(|root| {
+            let folder = self.make_class(root, Qos::Guaranteed)?;
+            set(&folder, limits)
+        })
+    }
+
+    /// Limits a cgroup that somebody else made; it has to be there with each of these controllers.
+    pub(crate) fn enforce_existing(&self, name: &str, limits: &Limits) -> Result<(), Error> {
+        let mut found = false;
+        for root in self.hierarchy.roots() {
+            let folder = root.join(self.foreign(name));
+            found |= folder.is_dir();
+            set(&folder, limits)?;
+        }
+        if found { Ok(()) } else { Err(Error::Setup(format!("cgroup {name:?} does not exist"))) }
+    }
+
+    /// The path of a cgroup that is named as the kubelet's settings do: with systemd `/system` is `system.slice`,
+    /// and `/a/b` is `a.slice/a-b.slice`.
+    fn foreign(&self, name: &str) -> String {
+        let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty()).collect();
+        if !self.systemd || name.ends_with(".slice") {
+            return parts.join("/");
+        }
+        let slices = (1..=parts.len()).map(|deep| format!("{}.slice", parts[..deep].join("-")));
+        slices.collect::<Vec<_>>().join("/")
+    }
+
+    /// Makes the cgroup of a class and those above it.
+    fn make_class(&self, root: &Path, qos: Qos) -> Result<PathBuf, Error> {
+        let mut at = root.to_owned();
+        for name in self.class(qos) {
+            self.delegate(&at)?;
+            at.push(name);
+            files::make_folder(&at, 0o755)?;
+        }
+        self.delegate(&at)?;
+        Ok(at)
+    }
+
     /// Makes a pod's cgroup with its limits, and those above it.
     pub(crate) fn make(&self, pod: &Pod) -> Result<(), Error> {
         let qos = Qos::of(pod);
-        let wanted = of_pod(pod);
+        let limits = Limits::of_pod(pod, &self.rules);
         for root in self.hierarchy.roots() {
-            let mut at = root.clone();
-            for name in self.class(qos) {
-                self.delegate(&at)?;
-                at.push(name);
-                files::make_folder(&at, 0o755)?;
-            }
-            self.delegate(&at)?;
-            if qos == Qos::BestEffort {
-                self.set(&at, Resources::default())?;
+            let class = self.make_class(root, qos)?;
+            if qos != Qos::Guaranteed {
+                set(&class, &Limits::of_class(qos, &self.rules))?;
             }
             let folder = root.join(self.path(qos, pod.uid()));
             files::make_folder(&folder, 0o755)?;
-            self.set(&folder, wanted)?;
+            set(&folder, &limits)?;
             self.delegate(&folder)?;
             self.balance(root)?;
+        }
+        Ok(())
+    }
+
+    /// Raises those of a pod's limits that are below what it gets now, before its containers are changed.
+    pub(crate) fn grow(&self, pod: &Pod) -> Result<(), Error> {
+        let limits = Limits::of_pod(pod, &self.rules);
+        for root in self.hierarchy.roots() {
+            let folder = root.join(self.path(Qos::of(pod), pod.uid()));
+            for (name, value) in limits.files() {
+                let file = folder.join(name);
+                let now = std::fs::read_to_string(&file).ok();
+                if now.is_some_and(|now| first_number(&now) < first_number(&value)) {
+                    std::fs::write(&file, value).map_err(files::at(&file))?;
+                }
+            }
         }
         Ok(())
     }
@@ -170,17 +219,18 @@ impl Cgroups {
         let folder = root.join(self.class(Qos::Burstable).join("/"));
         let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(()) };
         let number = |path: PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<i64>().ok();
-        let shares = entries.flatten().filter_map(|entry| {
+        let each = entries.flatten().filter_map(|entry| {
             let pod = entry.path();
-            number(pod.join("cpu.shares")).or_else(|| number(pod.join("cpu.weight")).map(Cpu::shares_of))
+            let weight = || number(pod.join("cpu.weight")).map(limits::shares_of);
+            number(pod.join("cpu.shares")).or_else(weight)
         });
-        let cpu_request_m = shares.sum::<i64>() * 1000 / 1024;
-        self.set(&folder, Resources { cpu_request_m, ..Default::default() })
+        let together = each.sum::<i64>() * 1000 / 1024;
+        set(&folder, &Limits { shares: Some(shares(together)), ..Default::default() })
     }
 
     /// On v2, lets the controllers work below this folder.
     fn delegate(&self, folder: &Path) -> Result<(), Error> {
-        if !self.is_unified() {
+        if !self.hierarchy.is_unified() {
             return Ok(());
         }
         let words = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
@@ -190,39 +240,6 @@ impl Cgroups {
         for controller in missing.filter(|name| CONTROLLERS.contains(name)) {
             let file = folder.join("cgroup.subtree_control");
             std::fs::write(&file, format!("+{controller}")).map_err(files::at(&file))?;
-        }
-        Ok(())
-    }
-
-    /// Writes the limits that this hierarchy's controllers know.
-    fn set(&self, folder: &Path, resources: Resources) -> Result<(), Error> {
-        let cpu = Cpu::of(resources);
-        let settings = if self.is_unified() {
-            let quota = if cpu.quota_us > 0 {
-                format!("{} {PERIOD_US}", cpu.quota_us)
-            } else {
-                format!("max {PERIOD_US}")
-            };
-            let memory = if resources.memory_limit > 0 {
-                resources.memory_limit.to_string()
-            } else {
-                "max".to_owned()
-            };
-            [("cpu.weight", cpu.weight().to_string()), ("cpu.max", quota), ("memory.max", memory)]
-        } else {
-            let quota = if cpu.quota_us > 0 { cpu.quota_us } else { -1 };
-            let memory = if resources.memory_limit > 0 { resources.memory_limit } else { -1 };
-            [
-                ("cpu.shares", cpu.shares.to_string()),
-                ("cpu.cfs_quota_us", quota.to_string()),
-                ("memory.limit_in_bytes", memory.to_string()),
-            ]
-        };
-        for (name, value) in settings {
-            let file = folder.join(name);
-            if file.exists() {
-                std::fs::write(&file, value).map_err(files::at(&file))?;
-            }
         }
         Ok(())
     }
@@ -262,33 +279,21 @@ impl Cgroups {
     }
 }
 
-/// What the whole machine uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Usage {
-    pub(crate) cpu_ns: u64,
-    pub(crate) working_set: u64,
-    pub(crate) available: u64,
+/// The number that a limit begins with; none at all is more than any.
+fn first_number(text: &str) -> i64 {
+    let number = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    number.filter(|number| *number >= 0).unwrap_or(i64::MAX)
 }
 
-/// The kernel's clock of CPU time ticks a hundred times a second for programs, whatever it does inside.
-const TICK_NS: u64 = 10_000_000;
-
-/// Reads the machine's use from /proc.
-pub(crate) fn usage_of_machine() -> Usage {
-    let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let stat = text("/proc/stat");
-    let times = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    let times: Vec<u64> = times.filter_map(|word| word.parse().ok()).collect();
-    // user, nice, system, idle, iowait, irq, softirq, steal
-    let busy: u64 =
-        times.iter().enumerate().filter(|(i, _)| ![3, 4].contains(i) && *i < 8).map(|(_, time)| time).sum();
-    let memory = text("/proc/meminfo");
-    let bytes = |name: &str| {
-        let line = memory.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
-    };
-    let available = bytes("MemAvailable:");
-    Usage { cpu_ns: busy * TICK_NS, working_set: bytes("MemTotal:").saturating_sub(available), available }
+/// Writes the limits that this hierarchy's controllers know.
+fn set(folder: &Path, limits: &Limits) -> Result<(), Error> {
+    for (name, value) in limits.files() {
+        let file = folder.join(name);
+        if file.exists() {
+            std::fs::write(&file, value).map_err(files::at(&file))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a cgroup with those below it. Files in it are the kernel's and cannot be removed.
@@ -311,23 +316,85 @@ mod tests {
 
     #[test]
     fn paths_follow_the_class_and_the_driver() {
-        let plain = Cgroups { hierarchy: Hierarchy::V1(Vec::new()), root: "k".to_owned(), systemd: false };
+        let plain = Cgroups {
+            hierarchy: Hierarchy::V1(Vec::new()),
+            root: "k".to_owned(),
+            systemd: false,
+            rules: Rules::default(),
+        };
         assert_eq!(plain.path(Qos::Burstable, "a-b"), "k/kubepods/burstable/poda-b");
         assert_eq!(plain.path(Qos::Guaranteed, "a-b"), "k/kubepods/poda-b");
-        let slices = Cgroups { hierarchy: Hierarchy::V2("/c".into()), root: String::new(), systemd: true };
+        let slices = Cgroups {
+            hierarchy: Hierarchy::V2("/c".into()),
+            root: String::new(),
+            systemd: true,
+            rules: Rules::default(),
+        };
         let path = slices.path(Qos::BestEffort, "a-b");
         assert_eq!(path, "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-poda_b.slice");
         assert_eq!(slices.uid_of("kubepods-besteffort-poda_b.slice").as_deref(), Some("a-b"));
     }
 
+    /// Folders with files as a hierarchy of version 2 shows them.
+    fn unified(name: &str) -> PathBuf {
+        let root = std::env::temp_dir().join(format!("knarr-cgroups-{name}-{}", std::process::id()));
+        for folder in ["kubepods/burstable/podu", "system.slice"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        for folder in ["", "kubepods", "kubepods/burstable", "kubepods/burstable/podu", "system.slice"] {
+            for file in ["cpu.weight", "cpu.max", "memory.max", "pids.max", "hugetlb.2MB.max"] {
+                std::fs::write(root.join(folder).join(file), "").unwrap();
+            }
+            std::fs::write(root.join(folder).join("cgroup.controllers"), "cpu memory rdma").unwrap();
+            std::fs::write(root.join(folder).join("cgroup.subtree_control"), "").unwrap();
+        }
+        root
+    }
+
     #[test]
-    fn cpu_has_the_kernels_bounds() {
-        let cpu = |request, limit| {
-            Cpu::of(Resources { cpu_request_m: request, cpu_limit_m: limit, ..Default::default() })
+    fn limits_are_written_from_the_top_to_the_pod() {
+        let root = unified("limits");
+        let rules = Rules { period_us: Some(100_000), page_sizes: vec![2 << 20], ..Default::default() };
+        let hierarchy = Hierarchy::V2(root.clone());
+        let cgroups = Cgroups { hierarchy, root: String::new(), systemd: false, rules };
+        let whole =
+            Limits { memory: Some(1 << 30), pids: Some(1000), shares: Some(2048), ..Default::default() };
+        cgroups.enforce(&whole).unwrap();
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"uid": "u"},
+            "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "64Mi"}}}]},
+        }))
+        .unwrap();
+        cgroups.make(&pod).unwrap();
+        cgroups.enforce_existing("/system.slice", &whole).unwrap();
+        assert!(cgroups.enforce_existing("/nowhere", &whole).is_err());
+        let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+        assert_eq!(read("kubepods/memory.max"), "1073741824");
+        assert_eq!(
+            (read("kubepods/pids.max"), read("system.slice/pids.max")),
+            ("1000".into(), "1000".into())
+        );
+        assert_eq!(read("kubepods/burstable/podu/memory.max"), "67108864");
+        assert_eq!(read("kubepods/burstable/podu/cpu.max"), "max 100000");
+        assert_eq!(read("kubepods/burstable/podu/hugetlb.2MB.max"), "0");
+        assert_eq!(read("kubepods/burstable/hugetlb.2MB.max"), (1_i64 << 62).to_string());
+        // What the pod asks for, through the rounding of weights.
+        assert_eq!(
+            (read("kubepods/burstable/podu/cpu.weight"), read("kubepods/burstable/cpu.weight")),
+            ("39".into(), "38".into())
+        );
+        assert_eq!(read("kubepods/burstable/cgroup.subtree_control"), "+memory");
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn names_of_others_follow_the_driver() {
+        let of = |systemd| {
+            let rules = Rules::default();
+            Cgroups { hierarchy: Hierarchy::V1(Vec::new()), root: String::new(), systemd, rules }
         };
-        assert_eq!(cpu(0, 0), Cpu { shares: 2, quota_us: 0 });
-        assert_eq!(cpu(1, 5), Cpu { shares: 2, quota_us: 1000 });
-        assert_eq!(cpu(1500, 2000), Cpu { shares: 1536, quota_us: 200_000 });
-        assert_eq!((cpu(0, 0).weight(), Cpu::shares_of(1)), (1, 2));
+        assert_eq!(of(false).foreign("/system/kube"), "system/kube");
+        assert_eq!(of(true).foreign("/system/kube"), "system.slice/system-kube.slice");
+        assert_eq!(of(true).foreign("/system.slice"), "system.slice");
     }
 }

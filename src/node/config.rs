@@ -1,9 +1,12 @@
 //! What the room is started with.
 
+use crate::settings::KubeletConfiguration;
+use crate::{Error, Settings};
 use api::Quantity;
 use api::core::Taint;
 use rustls::server::ResolvesServerCert;
 use rustls::server::danger::ClientCertVerifier;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -34,6 +37,18 @@ pub struct Size {
     pub memory: Quantity,
     /// Addresses of its pods where the cluster has given it no block.
     pub spare: net::Cidr,
+}
+
+/// Fills in what a pod's manifest leaves out, and says what is wrong with it, as the API server would.
+pub type Complete = Arc<dyn Fn(Value) -> Result<Value, String> + Send + Sync>;
+
+/// Pods that the node runs by itself.
+#[derive(Clone)]
+pub struct Manifests {
+    /// A folder with a manifest of a pod in each file.
+    pub folder: PathBuf,
+    /// Rules of the API.
+    pub complete: Complete,
 }
 
 /// The kubelet's settings. Start from [`Config::new`].
@@ -69,6 +84,8 @@ pub struct Config {
     pub service_cidrs: Vec<net::Cidr>,
     /// The cgroup below which the pods' begin, "" for the top.
     pub cgroup_root: String,
+    /// Pods of the node itself; none to have none.
+    pub manifests: Option<Manifests>,
     /// How many pods the node takes.
     pub max_pods: u32,
     /// Where the kubelet's HTTPS listens.
@@ -79,6 +96,8 @@ pub struct Config {
     pub shared_caches: bool,
     /// The version that the node reports.
     pub version: String,
+    /// What the kubelet is told besides; see [`Config::told`].
+    pub(crate) settings: Settings,
 }
 
 impl Config {
@@ -100,11 +119,59 @@ impl Config {
             cluster_cidrs: Vec::new(),
             service_cidrs: Vec::new(),
             cgroup_root: String::new(),
+            manifests: None,
             max_pods: 110,
             bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10250)),
             tls: None,
             shared_caches: false,
             version: VERSION.to_owned(),
+            settings: Settings::default(),
         }
+    }
+
+    /// Takes over what the kubelet is told by its own settings, which win over knarr's of the same thing.
+    pub fn told(mut self, settings: Settings) -> Result<Self, Error> {
+        let kubelet = settings.kubelet.clone();
+        let address = |text: &str| -> Result<IpAddr, Error> {
+            text.parse().map_err(|_| Error::Setup(format!("--kubelet-arg: {text:?} is no address")))
+        };
+        self.labels.extend(settings.node_labels.clone());
+        self.taints.extend(kubelet.register_with_taints.clone());
+        self.max_pods = u32::try_from(kubelet.max_pods).unwrap_or(u32::MAX);
+        if !kubelet.cluster_dns.is_empty() {
+            self.cluster_dns =
+                kubelet.cluster_dns.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
+        }
+        let or = |given: &String, own: &mut String| {
+            if !given.is_empty() {
+                own.clone_from(given);
+            }
+        };
+        or(&kubelet.cluster_domain, &mut self.cluster_domain);
+        or(&kubelet.cgroup_root, &mut self.cgroup_root);
+        if !kubelet.pod_logs_dir.is_empty() {
+            self.log_dir = PathBuf::from(&kubelet.pod_logs_dir);
+        }
+        if !kubelet.container_runtime_endpoint.is_empty() {
+            self.container_runtime_endpoint = Some(kubelet.container_runtime_endpoint.clone());
+        }
+        if let Some(manifests) = self.manifests.as_mut().filter(|_| !kubelet.static_pod_path.is_empty()) {
+            manifests.folder = PathBuf::from(&kubelet.static_pod_path);
+        }
+        let port = u16::try_from(kubelet.port).unwrap_or(self.bind.port());
+        self.bind = SocketAddr::new(address(&kubelet.address)?, port);
+        if let Some(manifests) = self.manifests.as_mut().filter(|_| !kubelet.static_pod_path.is_empty()) {
+            manifests.folder = PathBuf::from(&kubelet.static_pod_path);
+        }
+        if !kubelet.enable_server {
+            self.tls = None;
+        }
+        self.settings = settings;
+        Ok(self)
+    }
+
+    /// The kubelet's own configuration.
+    pub(crate) fn kubelet(&self) -> &KubeletConfiguration {
+        &self.settings.kubelet
     }
 }

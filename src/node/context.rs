@@ -4,10 +4,14 @@ use crate::cgroups::Cgroups;
 use crate::cri::Runtime;
 use crate::csi::Csi;
 use crate::dra::Dra;
+use crate::eviction::Pressure;
+use crate::garbage::Garbage;
 use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::images::Images;
 use crate::pods::spec::{Kind, field_path};
+use crate::reach::Reach;
+use crate::stats::Stats;
 use crate::volumes::{self, token_request};
 use crate::{Config, Error};
 use api::Object;
@@ -16,10 +20,12 @@ use base::{Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
 use jiff::Timestamp;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::any::Any;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// A service account token that was asked for, and when to ask again.
 struct Token {
@@ -29,11 +35,13 @@ struct Token {
 }
 
 type TokenKey = (String, String, Option<String>, i64);
+type KnownKey = (String, &'static str, String);
 
 /// Shared by all tasks of the room.
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) client: Client,
+    pub(crate) reach: Reach,
     pub(crate) caches: Caches,
     pub(crate) recorder: Recorder,
     pub(crate) supervisor: Supervisor,
@@ -42,12 +50,18 @@ pub(crate) struct Context {
     pub(crate) images: Images,
     pub(crate) services: Cache<Service>,
     pub(crate) machine: Machine,
+    /// What the node is short of.
+    pub(crate) pressures: watch::Sender<BTreeSet<Pressure>>,
+    pub(crate) garbage: Garbage,
+    pub(crate) stats: Stats,
     /// This node.
     pub(crate) node: Cache<Node>,
     pub(crate) volumes: volumes::Shared,
     pub(crate) csi: Csi,
     pub(crate) dra: Dra,
     tokens: Mutex<HashMap<TokenKey, Token>>,
+    /// What pods refer to, as it was when it was last there: by uid of the pod, kind and name.
+    known: Mutex<HashMap<KnownKey, Arc<dyn Any + Send + Sync>>>,
 }
 
 /// The node's own object: in the cache of all where the process has one, or watched by itself.
@@ -67,26 +81,34 @@ impl Context {
         runtime: Runtime,
         machine: Machine,
     ) -> Self {
+        let reach = Reach::default();
+        let client = reach.noting(client);
         let recorder = Recorder::new(client.clone(), &supervisor, "kubelet", &config.node_name);
         let services = caches.of::<Service>();
         let node = own_node(&config, (&client, &caches), &supervisor);
         let cgroups = machine.cgroups(&config);
+        let images = Images::new(config.kubelet());
         Self {
             config,
             client,
+            reach,
             caches,
             recorder,
             supervisor,
             runtime,
             cgroups,
-            images: Images::default(),
+            images,
             services,
             machine,
+            pressures: watch::Sender::default(),
+            garbage: Garbage::default(),
+            stats: Stats::default(),
             node,
             volumes: volumes::Shared::default(),
             csi: Csi::default(),
             dra: Dra::default(),
             tokens: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
@@ -117,8 +139,36 @@ impl Context {
         Facts {
             pod_ips: pod_ips.to_vec(),
             host_ips: self.machine.addresses.iter().map(IpAddr::to_string).collect(),
-            allocatable: self.machine.allocatable.clone(),
+            allocatable: self.machine.capacity.allocatable.clone(),
         }
+    }
+
+    /// What a pod refers to, as it was when it was last there while the API server is away.
+    pub(crate) async fn referred<T: Object>(
+        &self,
+        pod: &Pod,
+        (namespace, name): (&str, &str),
+    ) -> Result<Arc<T>, client::Error> {
+        let key = (pod.uid().to_owned(), T::KIND, name.to_owned());
+        match self.client.get::<T>(namespace, name).await {
+            Ok(found) => {
+                let found = Arc::new(found);
+                self.known().insert(key, found.clone());
+                Ok(found)
+            }
+            Err(client::Error::Transport(why)) => {
+                let known = self.known().get(&key).cloned().and_then(|known| known.downcast().ok());
+                known.ok_or(client::Error::Transport(why))
+            }
+            Err(error) => {
+                self.known().remove(&key);
+                Err(error)
+            }
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<KnownKey, Arc<dyn Any + Send + Sync>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes files of this machine beside the runtime's workers, one change after the other at a path; a
@@ -131,7 +181,7 @@ impl Context {
         if self.machine.is_there() { self.volumes.background.run(path, work).await } else { Ok(()) }
     }
 
-    fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<TokenKey, Token>> {
+    fn tokens(&self) -> MutexGuard<'_, HashMap<TokenKey, Token>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -149,7 +199,16 @@ impl Context {
         }
         let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", pod.namespace());
         let body = token_request(pod, key.2.as_deref(), life_s);
-        let answer = self.client.post_subresource(&path, &body).await?;
+        let answer = match self.client.post_subresource(&path, &body).await {
+            // One that has not expired is better than none.
+            Err(client::Error::Transport(why)) => {
+                let tokens = self.tokens();
+                let valid = tokens.get(&key).filter(|token| clock::now() < token.expires);
+                let valid = valid.map(|token| (token.token.clone(), token.expires));
+                return valid.ok_or(Error::Api(client::Error::Transport(why)));
+            }
+            other => other?,
+        };
         let answer: Value =
             serde_json::from_slice(&answer).map_err(|error| Error::Volume(error.to_string()))?;
         let token = answer["status"]["token"].as_str().unwrap_or_default().to_owned();
@@ -161,9 +220,13 @@ impl Context {
     }
 
     /// Forgets what was kept for a pod that is gone.
-    pub(crate) fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, pod: &Pod) {
+        let uid = pod.uid();
         self.tokens().retain(|(of, ..), _| of != uid);
+        self.known().retain(|(of, ..), _| of != uid);
         self.images.forget(uid);
+        self.stats.forget(uid);
+        crate::stats::counters::forget_pod(uid, (pod.namespace(), pod.name()));
         self.volumes.forget(uid);
     }
 

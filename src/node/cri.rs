@@ -4,6 +4,7 @@
 use crate::Error;
 use crate::hollow::Hollow;
 use crate::protocols::runtime::v1 as cri;
+use crate::stats::counters;
 use base::clock;
 use cri::image_service_client::ImageServiceClient;
 use cri::runtime_service_client::RuntimeServiceClient;
@@ -77,12 +78,23 @@ fn call<T>(
     limit: Duration,
     answer: impl Future<Output = Result<Response<T>, Status>>,
 ) -> impl Future<Output = Result<T, Error>> {
+    call_for(verb, String::new(), limit, answer)
+}
+
+/// Asks the runtime something about a pod or a container, known by its uid or id.
+fn call_for<T>(
+    verb: &'static str,
+    of: String,
+    limit: Duration,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> impl Future<Output = Result<T, Error>> {
     let answer = Box::pin(answer);
     async move {
         let asked = clock::instant();
         let answer = tokio::time::timeout(limit, answer).await;
+        counters::runtime_asked(verb, asked, !matches!(answer, Ok(Ok(_))));
         // The benchmark tells the runtime's time from knarr's own by this line.
-        tracing::debug!(verb, took_ms = asked.elapsed().as_secs_f64() * 1e3, "the runtime was asked");
+        tracing::debug!(verb, of, took_ms = asked.elapsed().as_secs_f64() * 1e3, "the runtime was asked");
         match answer {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => {
@@ -95,6 +107,11 @@ fn call<T>(
             }),
         }
     }
+}
+
+/// The uid of the pod that a sandbox is for.
+fn uid(sandbox: Option<&cri::PodSandboxConfig>) -> String {
+    sandbox.and_then(|config| config.metadata.as_ref()).map_or_else(String::new, |it| it.uid.clone())
 }
 
 impl Runtime {
@@ -141,7 +158,15 @@ impl Runtime {
         &self,
         request: cri::RunPodSandboxRequest,
     ) -> Result<cri::RunPodSandboxResponse, Error> {
-        call("run_pod_sandbox", ACT * 2, self.runtime.clone().run_pod_sandbox(request)).await
+        let (handler, asked) = (request.runtime_handler.clone(), clock::instant());
+        let of = uid(request.config.as_ref());
+        let ran =
+            call_for("run_pod_sandbox", of, ACT * 2, self.runtime.clone().run_pod_sandbox(request)).await;
+        counters::SANDBOX_DURATION.observe_since(&[&handler], asked);
+        if ran.is_err() {
+            counters::SANDBOX_ERRORS.count(&[&handler]);
+        }
+        ran
     }
 
     pub(crate) async fn stop_pod_sandbox(
@@ -176,14 +201,19 @@ impl Runtime {
         &self,
         request: cri::CreateContainerRequest,
     ) -> Result<cri::CreateContainerResponse, Error> {
-        call("create_container", ACT, self.runtime.clone().create_container(request)).await
+        let of = uid(request.sandbox_config.as_ref());
+        let mut client = self.runtime.clone();
+        let created = call_for("create_container", of.clone(), ACT, client.create_container(request)).await?;
+        tracing::debug!(of, container = created.container_id, "a container was created");
+        Ok(created)
     }
 
     pub(crate) async fn start_container(
         &self,
         request: cri::StartContainerRequest,
     ) -> Result<cri::Empty, Error> {
-        call("start_container", ACT, self.runtime.clone().start_container(request)).await
+        let (of, mut client) = (request.container_id.clone(), self.runtime.clone());
+        call_for("start_container", of, ACT, client.start_container(request)).await
     }
 
     pub(crate) async fn remove_container(
@@ -207,11 +237,29 @@ impl Runtime {
         call("container_status", LOOK, self.runtime.clone().container_status(request)).await
     }
 
+    pub(crate) async fn update_container_resources(
+        &self,
+        request: cri::UpdateContainerResourcesRequest,
+    ) -> Result<cri::Empty, Error> {
+        let mut client = self.runtime.clone();
+        call("update_container_resources", LOOK, client.update_container_resources(request)).await
+    }
+
     pub(crate) async fn reopen_container_log(
         &self,
         request: cri::ReopenContainerLogRequest,
     ) -> Result<cri::Empty, Error> {
         call("reopen_container_log", LOOK, self.runtime.clone().reopen_container_log(request)).await
+    }
+
+    /// Writes a container's state into an archive; as long as was asked for.
+    pub(crate) async fn checkpoint_container(
+        &self,
+        request: cri::CheckpointContainerRequest,
+    ) -> Result<cri::Empty, Error> {
+        let asked = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0);
+        let limit = asked.map_or(ACT, Duration::from_secs);
+        call("checkpoint_container", limit, self.runtime.clone().checkpoint_container(request)).await
     }
 
     pub(crate) async fn exec(&self, request: cri::ExecRequest) -> Result<cri::UrlResponse, Error> {
@@ -248,6 +296,15 @@ impl Runtime {
         request: cri::ImageStatusRequest,
     ) -> Result<cri::ImageStatusResponse, Error> {
         call("image_status", LOOK, self.images.clone().image_status(request)).await
+    }
+
+    pub(crate) async fn image_fs_info(&self) -> Result<cri::ImageFsInfoResponse, Error> {
+        call("image_fs_info", LOOK, self.images.clone().image_fs_info(cri::ImageFsInfoRequest {})).await
+    }
+
+    /// Removes an image with all its names.
+    pub(crate) async fn remove_image(&self, request: cri::RemoveImageRequest) -> Result<(), Error> {
+        call("remove_image", ACT, self.images.clone().remove_image(request)).await.map(drop)
     }
 
     /// Pulls an image, for as long as that takes: the runtime itself gives up when nothing arrives.

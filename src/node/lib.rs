@@ -7,15 +7,20 @@
 
 mod amount;
 mod background;
+mod capacity;
 mod cgroups;
+mod checkpoint;
 mod config;
 mod containerd;
 mod context;
 mod cri;
 mod csi;
 mod dra;
+mod enforcement;
 mod error;
+mod eviction;
 mod files;
+mod garbage;
 mod hollow;
 mod logs;
 mod machine;
@@ -34,15 +39,19 @@ mod protocols {
     )]
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 }
+mod reach;
 mod registration;
+mod settings;
 mod spdy;
+mod stats;
 mod storage;
 mod streaming;
 mod volumes;
 mod watch_folder;
 
-pub use config::{Config, Size, Tls};
+pub use config::{Complete, Config, Manifests, Size, Tls};
 pub use error::Error;
+pub use settings::Settings;
 
 use api::core::Pod;
 use base::{Phase, Restart, Supervisor};
@@ -83,27 +92,42 @@ pub async fn start(
     let images = config.data_dir.join("agent/images");
     volumes::share(&config.kubelet_dir)?;
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
-    let handle = start_registration(&context);
-    let nodes = context.node.clone();
+    enforcement::protect(context.config.kubelet());
+    enforcement::limit_reserved(&context)?;
     let of = context.clone();
+    supervisor.run("node allocatable", Phase::Work, Restart::OnFailure, move |shutdown| {
+        enforcement::run(of.clone(), shutdown)
+    });
+    let handle = start_registration(&context);
+    let (of, own) = (context.clone(), context.node.clone());
     supervisor.run("node network", Phase::Work, Restart::OnFailure, move |shutdown| {
-        registration::run_network(of.clone(), nodes.clone(), shutdown)
+        registration::run_network(of.clone(), own.clone(), shutdown)
     });
-    let runtime = context.runtime.clone();
+    let of = context.clone();
     supervisor.run("image archives", Phase::Work, Restart::OnFailure, move |shutdown| {
-        let (folder, runtime) = (images.clone(), runtime.clone());
-        async move { containerd::images::run(&folder, &runtime, shutdown).await }
+        let (folder, of) = (images.clone(), of.clone());
+        async move {
+            containerd::images::run(&folder, &of.runtime, |names| of.garbage.keep(names), shutdown).await
+        }
     });
-    let (runtime, logs) = (context.runtime.clone(), context.config.log_dir.clone());
+    let of = context.clone();
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
-        logs::run_rotation(runtime.clone(), logs.clone(), shutdown)
+        logs::run_rotation(of.clone(), shutdown)
     });
-    context.csi.in_use.recover(&context.config.kubelet_dir)?;
+    context.csi.in_use.recover(&context.config.kubelet_dir);
     context.dra.recover(&context.config.kubelet_dir)?;
     let pods = start_pods(&context);
     start_plugins(&context, &pods);
+    let (of, registry) = (context.clone(), pods.clone());
+    supervisor.run("image garbage collection", Phase::Work, Restart::OnFailure, move |shutdown| {
+        garbage::run(of.clone(), registry.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    supervisor.run("eviction", Phase::Work, Restart::OnFailure, move |shutdown| {
+        eviction::runner::run(of.clone(), registry.clone(), shutdown)
+    });
     if let Some(tls) = context.config.tls.clone() {
-        let service = streaming::Service { context: context.clone(), pods };
+        let service = streaming::Service::new(context.clone(), pods);
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
             streaming::run(service.clone(), tls.clone(), shutdown)
         });
@@ -126,9 +150,10 @@ pub fn start_hollow(
     let runtime = cri::Runtime::hollow(hollow.clone());
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
     let handle = start_registration(&context);
-    let (name, nodes) = (context.config.node_name.clone(), context.node.clone());
+    let nodes = context.node.clone();
+    let (name, own) = (context.config.node_name.clone(), nodes.clone());
     supervisor.run("hollow network", Phase::Work, Restart::OnFailure, move |shutdown| {
-        hollow.clone().follow_blocks(name.clone(), nodes.clone(), shutdown)
+        hollow.clone().follow_blocks(name.clone(), own.clone(), shutdown)
     });
     start_pods(&context);
     handle
@@ -197,6 +222,22 @@ fn start_pods(context: &Arc<Context>) -> pods::Pods {
     let (of, registry) = (context.clone(), pods.clone());
     context.supervisor.run("pods", Phase::Work, Restart::OnFailure, move |shutdown| {
         pods::run(of.clone(), registry.clone(), cache.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    context.supervisor.run("static pods", Phase::Work, Restart::OnFailure, move |shutdown| {
+        pods::manifests::run(of.clone(), registry.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    context.supervisor.run("runtime events", Phase::Work, Restart::OnFailure, move |shutdown| {
+        pods::run_runtime(of.clone(), registry.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    context.supervisor.run("returns of the API server", Phase::Work, Restart::OnFailure, move |shutdown| {
+        pods::run_returns(of.clone(), registry.clone(), shutdown)
+    });
+    let (of, registry) = (context.clone(), pods.clone());
+    context.supervisor.run("pod admission", Phase::Work, Restart::OnFailure, move |shutdown| {
+        pods::run_admission(of.clone(), registry.clone(), shutdown)
     });
     pods
 }

@@ -1,12 +1,14 @@
-//! What the machine is: its size, its names, its pressures.
+//! What the machine is: its size and its names.
 
-use crate::cgroups::Cgroups;
+use crate::amount::List;
+use crate::capacity::{self, Capacity};
+use crate::cgroups::{Cgroups, Hierarchy, Rules, Swap};
+use crate::settings::{KubeletConfiguration, fits};
 use crate::{Config, Error, Size, containerd};
 use api::Quantity;
-use api::core::NodeSystemInfo;
+use api::core::{NodeSwapStatus, NodeSystemInfo};
 use nix::sys::statvfs::statvfs;
 use nix::sys::utsname::uname;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
@@ -15,7 +17,7 @@ fn line_of(path: &str) -> String {
 }
 
 /// A number of KiB in /proc/meminfo, in bytes.
-fn memory(field: &str) -> i64 {
+pub(crate) fn memory(field: &str) -> i64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<i64>().ok());
@@ -38,28 +40,17 @@ fn outgoing_address() -> Option<IpAddr> {
     socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
 }
 
-/// The machine's capacity by resource name.
-fn capacity(config: &Config) -> BTreeMap<String, Quantity> {
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let kib = |bytes: i64| format!("{}Ki", bytes / 1024);
-    let all = [
-        ("cpu", cpus.to_string()),
-        ("memory", kib(memory("MemTotal"))),
-        ("ephemeral-storage", kib(disk(&config.kubelet_dir).0)),
-        ("pods", config.max_pods.to_string()),
-        ("hugepages-2Mi", "0".to_owned()),
-    ];
-    all.map(|(name, amount)| (name.to_owned(), Quantity(amount))).into()
-}
-
 /// The machine as the node and its pods are told about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) memory: i64,
-    pub(crate) allocatable: BTreeMap<String, Quantity>,
+    /// What there is, what pods get of it, and what their cgroups are limited to.
+    pub(crate) capacity: Capacity,
     /// Names and versions; that of the runtime is not known yet.
     pub(crate) info: NodeSystemInfo,
+    /// The kernel enforces AppArmor's profiles.
+    pub(crate) apparmor: bool,
+    facts: capacity::Facts,
     /// A hollow node has none: no file is written, nothing runs short.
     is_there: bool,
 }
@@ -74,8 +65,18 @@ impl Machine {
                 "this machine has no address to be reached at: name one with --node-ip".to_owned(),
             ));
         }
-        let (allocatable, info) = (capacity(config), system_info(&config.version));
-        Ok(Self { addresses, memory: memory("MemTotal"), allocatable, info, is_there: true })
+        let driver = containerd::config::Machine::detect().systemd_cgroups;
+        let fits = fits::Facts::detect(Hierarchy::detect().is_unified(), driver);
+        let misfits = fits::check(config.kubelet(), &fits);
+        if !misfits.is_empty() {
+            return Err(Error::Setup(misfits.join("; ")));
+        }
+        let apparmor = containerd::config::Machine::detect().apparmor;
+        let facts = capacity::Facts::detect(&config.kubelet_dir);
+        let capacity = capacity::plan(&facts, config.kubelet(), config.max_pods).map_err(Error::Setup)?;
+        let mut info = system_info(&config.version);
+        info.swap = Some(NodeSwapStatus { capacity: Some(facts.swap) }).filter(|_| facts.swap > 0);
+        Ok(Self { addresses, capacity, info, apparmor, facts, is_there: true })
     }
 
     /// What a hollow node says of itself.
@@ -83,11 +84,13 @@ impl Machine {
         let all = [("cpu", &size.cpu), ("memory", &size.memory), ("ephemeral-storage", &size.memory)];
         let own = all.map(|(name, amount)| (name.to_owned(), amount.clone()));
         let pods = ("pods".to_owned(), Quantity(config.max_pods.to_string()));
+        let all: List = own.into_iter().chain([pods]).collect();
         Self {
             addresses: config.node_ips.clone(),
-            memory: crate::amount::whole(&size.memory),
-            allocatable: own.into_iter().chain([pods]).collect(),
+            capacity: Capacity { capacity: all.clone(), allocatable: all, ..Default::default() },
             info: system_info(&config.version),
+            apparmor: false,
+            facts: capacity::Facts { memory: crate::amount::whole(&size.memory), ..Default::default() },
             is_there: false,
         }
     }
@@ -105,16 +108,51 @@ impl Machine {
     /// The cgroups of its pods.
     pub(crate) fn cgroups(&self, config: &Config) -> Cgroups {
         if self.is_there {
-            Cgroups::new(&config.cgroup_root, containerd::config::Machine::detect().systemd_cgroups)
+            let systemd = containerd::config::Machine::detect().systemd_cgroups;
+            Cgroups::new(&config.cgroup_root, systemd, self.rules(config.kubelet()))
         } else {
             Cgroups::none()
         }
     }
 
-    /// What it is short of now.
-    pub(crate) fn pressure(&self, config: &Config) -> Pressure {
-        if self.is_there { Pressure::detect(config) } else { Pressure::default() }
+    /// What holds for its pods' cgroups.
+    fn rules(&self, kubelet: &KubeletConfiguration) -> Rules {
+        let period = i64::try_from(kubelet.cpu_cfs_quota_period.get().as_micros()).unwrap_or(100_000);
+        let unified = Hierarchy::detect().is_unified();
+        let limited = kubelet.memory_swap.swap_behavior == "LimitedSwap";
+        Rules {
+            unified,
+            period_us: Some(period).filter(|_| kubelet.cpu_cfs_quota),
+            pids: Some(kubelet.pod_pids_limit).filter(|limit| *limit > 0),
+            page_sizes: self.facts.huge_pages.keys().copied().collect(),
+            swap: match has_swap_controller(unified) {
+                false => Swap::Unknown,
+                true if limited => Swap::Limited(self.facts.swap),
+                true => Swap::None,
+            },
+            memory: self.facts.memory,
+            ends_whole: kubelet.single_process_oom_kill != Some(true),
+        }
     }
+}
+
+/// How many processes there are.
+pub(crate) fn processes() -> Option<i64> {
+    let running = line_of("/proc/loadavg");
+    running.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
+}
+
+/// Whether what containers swap can be limited. The top of version 2 has no such file, only cgroups have.
+fn has_swap_controller(unified: bool) -> bool {
+    if !unified {
+        return Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists();
+    }
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let file = |cgroup: &Path| cgroup.join("memory.swap.max").exists();
+    let top = Path::new("/sys/fs/cgroup");
+    let others = || std::fs::read_dir(top).into_iter().flatten().flatten().any(|entry| file(&entry.path()));
+    file(&top.join(own)) || others()
 }
 
 /// Names and versions, as `kubectl describe node` shows them.
@@ -145,37 +183,5 @@ pub(crate) fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
-    }
-}
-
-/// What the machine is short of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pressure {
-    pub(crate) memory: bool,
-    pub(crate) disk: bool,
-    pub(crate) pids: bool,
-}
-
-/// Kubernetes' default eviction threshold for memory.
-const LEAST_MEMORY: i64 = 100 << 20;
-/// The least free share of the disk, in percent; below it a node takes no more pods.
-const LEAST_DISK_PERCENT: i64 = 5;
-/// The least number of processes that can still be started.
-const LEAST_PIDS: i64 = 512;
-
-impl Pressure {
-    /// Looks at the machine.
-    fn detect(config: &Config) -> Self {
-        let (size, free) = disk(&config.kubelet_dir);
-        let number = |path: &str| line_of(path).parse::<i64>().ok();
-        let running = line_of("/proc/loadavg");
-        let running =
-            running.split_whitespace().nth(3).and_then(|text| text.split_once('/')?.1.parse::<i64>().ok());
-        let pids = number("/proc/sys/kernel/pid_max").zip(running).map(|(most, now)| most - now);
-        Self {
-            memory: memory("MemAvailable") < LEAST_MEMORY,
-            disk: size > 0 && free * 100 / size < LEAST_DISK_PERCENT,
-            pids: pids.is_some_and(|left| left < LEAST_PIDS),
-        }
     }
 }

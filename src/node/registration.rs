@@ -1,35 +1,32 @@
 //! The Node object: made once, its status kept true, its Lease renewed.
 
 use crate::containerd::{self, config::Generation};
-use crate::machine::{self, Pressure};
+use crate::eviction::Pressure;
+use crate::machine;
 use crate::pods::status_seconds;
 use crate::protocols::runtime::v1 as cri;
-use crate::{Context, Error};
+use crate::settings::KubeletConfiguration;
+use crate::{Config, Context, Error};
 use api::Object;
 use api::coordination::{Lease, LeaseSpec};
 use api::core::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus, NodeSystemInfo,
+    NodeStatus, NodeSystemInfo, Taint,
 };
 use api::meta::{MicroTime, ObjectMeta, OwnerReference};
 use base::{Backoff, Shutdown, clock};
 use client::{Cache, Patch};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// The namespace of the nodes' leases.
 const LEASES: &str = "kube-node-lease";
-/// How long a lease holds, and how often it is renewed.
-const LEASE_S: i32 = 40;
-const RENEW: Duration = Duration::from_secs(10);
-/// A status without a change is written this often all the same.
-const REPORT: SignedDuration = SignedDuration::from_mins(5);
-/// Images in the status, as Kubernetes limits them.
-const IMAGES: usize = 50;
+/// A lease is renewed four times while it holds.
+const RENEWALS: u32 = 4;
 /// Images are listed anew this often.
 const LIST_IMAGES: SignedDuration = SignedDuration::from_mins(1);
 
@@ -46,6 +43,30 @@ fn own_labels(name: &str) -> BTreeMap<String, String> {
     labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
+/// The labels that the node registers with.
+pub(crate) fn labels(config: &Config) -> BTreeMap<String, String> {
+    own_labels(&config.node_name).into_iter().chain(config.labels.clone()).collect()
+}
+
+/// The specification that the node registers with. A cloud's controllers name the machine and take the taint off.
+fn spec(config: &Config) -> NodeSpec {
+    let external = config.settings.external_cloud;
+    let waiting = external.then(|| Taint {
+        key: "node.cloudprovider.kubernetes.io/uninitialized".to_owned(),
+        value: Some("true".to_owned()),
+        effect: "NoSchedule".to_owned(),
+        ..Default::default()
+    });
+    let taints: Vec<Taint> = config.taints.iter().cloned().chain(waiting).collect();
+    let own = Some(config.kubelet().provider_id.clone()).filter(|id| !id.is_empty());
+    let ours = || (!external).then(|| format!("knarr://{}", config.node_name));
+    NodeSpec {
+        taints: Some(taints).filter(|taints| !taints.is_empty()),
+        provider_id: own.or_else(ours),
+        ..Default::default()
+    }
+}
+
 /// Volumes of this node's pods are attached by the cluster, which a node that has no machine does not need.
 fn own_annotations(context: &Context) -> BTreeMap<String, String> {
     let managed = ("volumes.kubernetes.io/controller-managed-attach-detach", "true");
@@ -58,7 +79,7 @@ fn own_annotations(context: &Context) -> BTreeMap<String, String> {
 async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> {
     let config = &context.config;
     let own = own_labels(&config.node_name);
-    let labels = own.clone().into_iter().chain(config.labels.clone()).collect();
+    let labels = labels(config);
     let wanted = Node {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
@@ -66,11 +87,7 @@ async fn register(context: &Context, status: NodeStatus) -> Result<Node, Error> 
             annotations: Some(own_annotations(context)),
             ..Default::default()
         },
-        spec: Some(NodeSpec {
-            taints: Some(config.taints.clone()).filter(|taints| !taints.is_empty()),
-            provider_id: Some(format!("knarr://{}", config.node_name)),
-            ..Default::default()
-        }),
+        spec: Some(spec(config)),
         status: Some(status),
     };
     match context.client.create(&wanted).await {
@@ -122,7 +139,9 @@ impl Runtime {
         let Ok(answer) = context.runtime.list_images(cri::ListImagesRequest {}).await else { return };
         let mut images = answer.images;
         images.sort_by_key(|image| std::cmp::Reverse(image.size));
-        images.truncate(IMAGES);
+        // -1 is for all.
+        let most = context.config.kubelet().node_status_max_images;
+        images.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         self.images_at = Some(now);
         self.images = images
             .into_iter()
@@ -152,18 +171,22 @@ fn condition(
     }
 }
 
-fn conditions(old: &[NodeCondition], pressure: Pressure, trouble: Option<&str>) -> Vec<NodeCondition> {
-    let memory = if pressure.memory {
+fn conditions(
+    old: &[NodeCondition],
+    pressures: &BTreeSet<Pressure>,
+    trouble: Option<&str>,
+) -> Vec<NodeCondition> {
+    let memory = if pressures.contains(&Pressure::Memory) {
         (true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
     } else {
         (false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
     };
-    let disk = if pressure.disk {
+    let disk = if pressures.contains(&Pressure::Disk) {
         (true, "KubeletHasDiskPressure", "kubelet has disk pressure")
     } else {
         (false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
     };
-    let pids = if pressure.pids {
+    let pids = if pressures.contains(&Pressure::Pid) {
         (true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
     } else {
         (false, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
@@ -177,15 +200,15 @@ fn conditions(old: &[NodeCondition], pressure: Pressure, trouble: Option<&str>) 
 }
 
 fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: Option<&str>) -> NodeStatus {
-    let capacity = context.machine.allocatable.clone();
+    let own = &context.machine.capacity;
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let internal = context.machine.addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
     let addresses = internal.chain([address("Hostname", context.config.node_name.clone())]).collect();
     NodeStatus {
         addresses: Some(addresses),
-        allocatable: Some(capacity.clone()),
-        capacity: Some(capacity),
-        conditions: Some(conditions(old, context.machine.pressure(&context.config), trouble)),
+        allocatable: Some(own.allocatable.clone()),
+        capacity: Some(own.capacity.clone()),
+        conditions: Some(conditions(old, &context.pressures.borrow(), trouble)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: context.config.bind.port().into() }),
         }),
@@ -223,11 +246,13 @@ pub(crate) async fn run(
     context.recorder.normal(&node, "Starting", "Starting kubelet.".to_owned());
     let mut reporter = Reporter { context: context.clone(), node, runtime, written: None };
     // While it is not ready, it is looked at often: users wait for this.
-    let mut haste = Backoff::new(Duration::from_millis(50), RENEW);
+    let rhythm = Rhythm::of(context.config.kubelet());
+    let mut haste = Backoff::new(Duration::from_millis(50), rhythm.look);
     let mut renewed: Option<clock::Instant> = None;
+    let mut pressures = context.pressures.subscribe();
     loop {
-        if renewed.is_none_or(|at| at.elapsed() >= RENEW) {
-            Box::pin(renew_lease(&context, &reporter.node)).await?;
+        if renewed.is_none_or(|at| at.elapsed() >= rhythm.renew) {
+            Box::pin(renew_lease(&context, &reporter.node, rhythm.lease_s)).await?;
             renewed = Some(clock::instant());
         }
         // Boxed as a worker's turn is: the node only waits for most of the time.
@@ -236,11 +261,32 @@ pub(crate) async fn run(
             tracing::info!(node = context.config.node_name, ready = is_ready, "node");
             haste.reset();
         }
-        let pause = if is_ready { RENEW } else { haste.next_delay() };
+        let pause = if is_ready { rhythm.pause() } else { haste.next_delay() };
         tokio::select! {
             () = clock::sleep(pause) => {}
+            // The sender lives as long as the context.
+            Ok(()) = pressures.changed() => {}
             () = shutdown.requested() => return Ok(()),
         }
+    }
+}
+
+/// How often the node says that it is there, and how it is.
+struct Rhythm {
+    lease_s: i32,
+    renew: Duration,
+    look: Duration,
+}
+
+impl Rhythm {
+    fn of(kubelet: &KubeletConfiguration) -> Self {
+        let lease_s = i32::try_from(kubelet.node_lease_duration_seconds).unwrap_or(i32::MAX);
+        let renew = Duration::from_secs(u64::from(lease_s.unsigned_abs())) / RENEWALS;
+        Self { lease_s, renew, look: kubelet.node_status_update_frequency.get() }
+    }
+
+    fn pause(&self) -> Duration {
+        self.renew.min(self.look)
     }
 }
 
@@ -260,8 +306,10 @@ impl Reporter {
         let old = self.node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         let status = status(&self.context, &old, &self.runtime, trouble.as_deref());
         let (essence, now) = (essence(&status), clock::now());
+        let report = self.context.config.kubelet().node_status_report_frequency.get();
+        let report = SignedDuration::try_from(report).unwrap_or(SignedDuration::MAX);
         let fresh =
-            |(written, at): &(Value, Timestamp)| *written == essence && now.duration_since(*at) < REPORT;
+            |(written, at): &(Value, Timestamp)| *written == essence && now.duration_since(*at) < report;
         if !self.written.as_ref().is_some_and(fresh) {
             let patch = Patch::Strategic(json!({"status": status}));
             self.node = self.context.client.patch_status("", &self.context.config.node_name, &patch).await?;
@@ -290,11 +338,11 @@ impl Reporter {
 }
 
 /// Renews the node's lease, or makes it.
-async fn renew_lease(context: &Context, node: &Node) -> Result<(), Error> {
+async fn renew_lease(context: &Context, node: &Node, lease_s: i32) -> Result<(), Error> {
     let name = &context.config.node_name;
     let now = MicroTime(clock::now());
     let patch = Patch::Merge(json!({"spec": {
-        "holderIdentity": name, "leaseDurationSeconds": LEASE_S, "renewTime": now,
+        "holderIdentity": name, "leaseDurationSeconds": lease_s, "renewTime": now,
     }}));
     match context.client.patch::<Lease>(LEASES, name, &patch).await {
         Err(error) if error.is_not_found() => {}
@@ -316,7 +364,7 @@ async fn renew_lease(context: &Context, node: &Node) -> Result<(), Error> {
         },
         spec: Some(LeaseSpec {
             holder_identity: Some(name.clone()),
-            lease_duration_seconds: Some(LEASE_S),
+            lease_duration_seconds: Some(lease_s),
             renew_time: Some(now),
             ..Default::default()
         }),

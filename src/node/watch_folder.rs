@@ -8,6 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use tokio::io::unix::AsyncFd;
 
+/// Linux' flag by which a second watch of a path does not take the place of the first.
+const IN_MASK_ADD: u32 = 0x2000_0000;
+
 /// What tokio's readiness asks of a file descriptor.
 struct Descriptor(Inotify);
 
@@ -40,6 +43,11 @@ impl Changes {
         self.add(folder, come | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM)
     }
 
+    /// Adds what goes from a folder.
+    pub(crate) fn and_gone_from(&self, folder: &Path) -> Result<(), Error> {
+        self.add(folder, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM)
+    }
+
     /// Changes of a folder's entries (complete writes and renames), or of a file's content.
     pub(crate) fn of(path: &Path) -> Result<Self, Error> {
         let changes = Self::of_nothing(path)?;
@@ -68,7 +76,7 @@ impl Changes {
     }
 
     fn add(&self, path: &Path, flags: AddWatchFlags) -> Result<(), Error> {
-        let added = self.0.get_ref().0.add_watch(path, flags);
+        let added = self.0.get_ref().0.add_watch(path, flags | AddWatchFlags::from_bits_retain(IN_MASK_ADD));
         added.map(drop).map_err(|errno| files::at(path)(errno.into()))
     }
 

@@ -109,6 +109,21 @@ struct Inner {
     front: Shutdown,
 }
 
+/// Fills in what a pod leaves out and tells what is wrong with it, as it happens to one that is created: for
+/// nodes, whose own pods are run before any API server sees them.
+pub fn complete_pod(mut pod: serde_json::Value) -> Result<serde_json::Value, String> {
+    let kind = api::kinds::by_kind("v1", "Pod").ok_or("there are no pods")?;
+    let strategy = strategies::Strategies::of(kind);
+    (strategy.default)(&mut pod);
+    match strategy.check_new(kind, &pod).as_slice() {
+        [] => Ok(pod),
+        errors => {
+            let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            Err(format!("invalid pod: [{}]", all.join(", ")))
+        }
+    }
+}
+
 impl Server {
     /// Opens the store and starts to listen.
     pub async fn start(config: Config, supervisor: &Supervisor) -> Result<Self, Error> {

@@ -79,7 +79,8 @@ pub(crate) fn render(generation: Generation, folders: &Folders, machine: Machine
     );
     let runtime = format!(
         "  enable_selinux = false\n  disable_apparmor = {}\n  restrict_oom_score_adj = {}\n  \
-         enable_unprivileged_ports = true\n  enable_unprivileged_icmp = true\n",
+         enable_unprivileged_ports = true\n  enable_unprivileged_icmp = true\n  \
+         disable_hugetlb_controller = false\n  tolerate_missing_hugetlb_controller = true\n",
         !machine.apparmor, !machine.may_lower_oom_score,
     );
     let runc =

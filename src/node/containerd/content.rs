@@ -142,10 +142,10 @@ impl<'a> Import<'a> {
 
     /// Gives an image its name, or moves the name to it.
     pub(crate) async fn name(&self, name: &str, target: Descriptor) -> Result<(), Error> {
-        let mut labels = HashMap::from([("io.cri-containerd.image".to_owned(), "managed".to_owned())]);
-        if name == super::pause::IMAGE {
-            labels.insert("io.cri-containerd.pinned".to_owned(), "pinned".to_owned());
-        }
+        // Images that come with the node may have nowhere to come from again: nobody is to remove them.
+        let labels = [("io.cri-containerd.image", "managed"), ("io.cri-containerd.pinned", "pinned")];
+        let labels: HashMap<String, String> =
+            labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into();
         let image = Some(images::Image { name: name.to_owned(), labels, target: Some(target) });
         let mut client = ImagesClient::new(self.runtime.wire());
         let create = in_namespace(images::CreateImageRequest { image: image.clone() }, Some(&self.lease));

@@ -44,8 +44,14 @@ async fn seen(runtime: &Runtime, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Imports what is in `folder`, then what is added. An archive that cannot be read is logged and left.
-pub(crate) async fn run(folder: &Path, runtime: &Runtime, shutdown: Shutdown) -> Result<(), Error> {
+/// Imports what is in `folder`, then what is added, and tells the names of the images. An archive that cannot be read
+/// is logged and left.
+pub(crate) async fn run(
+    folder: &Path,
+    runtime: &Runtime,
+    tell: impl Fn(Vec<String>),
+    shutdown: Shutdown,
+) -> Result<(), Error> {
     files::make_folder(folder, 0o755)?;
     let mut changes = watch_folder::Changes::of(folder)?;
     let mut done: HashMap<PathBuf, (u64, std::time::SystemTime)> = HashMap::new();
@@ -56,7 +62,10 @@ pub(crate) async fn run(folder: &Path, runtime: &Runtime, shutdown: Shutdown) ->
                 continue;
             }
             match import(&path, runtime).await {
-                Ok(names) => tracing::info!(archive = %path.display(), images = names.join(", "), "imported"),
+                Ok(names) => {
+                    tracing::info!(archive = %path.display(), images = names.join(", "), "imported");
+                    tell(names);
+                }
                 Err(error) => tracing::error!(archive = %path.display(), %error, "cannot import images"),
             }
         }

@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod pause;
 pub(crate) mod snapshots;
+pub(crate) mod tasks;
 
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;

@@ -41,6 +41,8 @@ impl Hollow {
             "StartContainer" => reply(body, |asked| self.start_container(asked)),
             "StopContainer" => reply(body, |asked| self.stop_container(&asked)),
             "RemoveContainer" => reply(body, |asked| self.remove_container(&asked)),
+            "UpdateContainerResources" => reply(body, |()| Ok(())),
+            "ListContainerStats" => reply(body, |()| Ok(())),
             "ContainerStatus" => reply(body, |asked| self.container_status(&asked)),
             "ListContainers" => reply(body, |asked| Ok(self.list_containers(asked))),
             // Whatever is asked for is there; nobody has to be told which that are.

@@ -3,10 +3,9 @@
 use super::env::expand;
 use super::observe::names;
 use super::sandbox::{apparmor, labels, namespaces, seccomp};
-use super::spec;
+use super::{resources, signals, spec};
 use crate::Error;
-use crate::amount::{Qos, Resources};
-use crate::cgroups;
+use crate::cgroups::Rules;
 use crate::protocols::runtime::v1 as cri;
 use crate::volumes::Given;
 use api::Object;
@@ -23,12 +22,11 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) image: &'a cri::Image,
     /// The file that the termination message is written to.
     pub(crate) termination_file: &'a Path,
-    pub(crate) node_memory: i64,
     pub(crate) kubelet_dir: &'a Path,
     /// The container whose process namespace an ephemeral container joins.
     pub(crate) target_id: Option<String>,
-    /// cgroups are v2.
-    pub(crate) unified: bool,
+    /// What holds for all containers of the node.
+    pub(crate) rules: &'a Rules,
 }
 
 /// Where a container's log lies within its pod's folder.
@@ -71,7 +69,7 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(cri::LinuxContainerConfig {
-            resources: Some(resources(pod, &from)),
+            resources: Some(resources::of(pod, from.container, from.rules)),
             security_context: Some(security),
         }),
         envs: from
@@ -82,6 +80,7 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
         mounts: from.given.mounts,
         devices: from.given.devices,
         cdi_devices: Vec::new(),
+        stop_signal: spec::stop_signal(container).map_or(0, signals::to_cri),
         labels: all_labels,
     })
 }
@@ -98,36 +97,6 @@ fn annotations(pod: &Pod, from: &Ingredients) -> HashMap<String, String> {
         (names::GRACE, spec::grace_s(pod).to_string()),
     ];
     own.map(|(name, value)| (name.to_owned(), value)).into()
-}
-
-fn resources(pod: &Pod, from: &Ingredients) -> cri::LinuxContainerResources {
-    let wanted = Resources::of(from.container.resources.as_ref());
-    let cpu = cgroups::Cpu::of(wanted);
-    let mut unified = HashMap::new();
-    if from.unified {
-        // A container that runs out of memory dies whole, not in parts.
-        unified.insert("memory.oom.group".to_owned(), "1".to_owned());
-    }
-    cri::LinuxContainerResources {
-        cpu_period: cgroups::PERIOD_US,
-        cpu_quota: cpu.quota_us,
-        cpu_shares: cpu.shares,
-        memory_limit_in_bytes: wanted.memory_limit,
-        oom_score_adj: oom_score(Qos::of(pod), wanted.memory_request, from.node_memory),
-        unified,
-        memory_swap_limit_in_bytes: 0,
-    }
-}
-
-/// Who dies first when the node runs out of memory, by Kubernetes' formula.
-fn oom_score(qos: Qos, request: i64, node_memory: i64) -> i64 {
-    match qos {
-        Qos::Guaranteed => -997,
-        Qos::BestEffort => 1000,
-        Qos::Burstable => (1000
-            - i64::try_from(i128::from(request) * 1000 / i128::from(node_memory.max(1))).unwrap_or(1000))
-        .clamp(3, 999),
-    }
 }
 
 const MASKED: [&str; 12] = [
@@ -235,10 +204,9 @@ mod tests {
             given: Given::default(),
             image,
             termination_file: Path::new("/t"),
-            node_memory: 1 << 30,
             kubelet_dir: Path::new("/k"),
             target_id: None,
-            unified: false,
+            rules: &Rules { period_us: Some(100_000), memory: 1 << 30, ..Default::default() },
         };
         config(&pod, from)
     }

@@ -3,13 +3,14 @@
 
 use super::state::State;
 use super::worker::{Turn, Worker};
-use super::{sandbox, spec, stop};
+use super::{Pods, sandbox, spec, stop};
 use crate::{Error, dra, files, volumes};
 use api::Object;
 use api::core::Pod;
 use api::meta::{DeleteOptions, Preconditions};
 use base::clock;
 use jiff::{SignedDuration, Timestamp};
+use std::path::Path;
 use std::time::Duration;
 
 impl Worker {
@@ -43,7 +44,11 @@ impl Worker {
         volumes::take_down(&self.context, self.pod.uid()).await?;
         dra::unprepare(&self.context, self.pod.uid()).await?;
         self.context.cgroups.remove(self.pod.uid())?;
+        self.pods.give_back(self.pod.uid());
         if !self.exists {
+            if self.is_static() {
+                self.drop_mirror().await?;
+            }
             self.state = State::Finished;
             return Ok(Turn::Again);
         }
@@ -75,8 +80,23 @@ impl Worker {
         }
         let root = &self.context.config.log_dir;
         let folder = sandbox::log_folder(root, self.pod.namespace(), self.pod.name(), self.pod.uid());
+        self.forget_links(&folder)?;
+        Pods::forget_checkpoint(&self.context, self.pod.uid());
         files::remove_folder(&folder)?;
         Ok(Turn::Done)
+    }
+
+    /// Removes the links to logs of containers that were forgotten before their logs.
+    fn forget_links(&self, folder: &Path) -> Result<(), Error> {
+        let prefix = format!("{}_{}_", self.pod.name(), self.pod.namespace());
+        let entries =
+            std::fs::read_dir(&self.context.config.container_log_dir).into_iter().flatten().flatten();
+        for link in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+            if std::fs::read_link(link.path()).is_ok_and(|target| target.starts_with(folder)) {
+                files::remove(&link.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the log of a container that is being forgotten, and the link to it.

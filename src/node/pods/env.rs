@@ -13,8 +13,8 @@ use std::sync::Arc;
 /// not in the map.
 #[derive(Default)]
 pub(crate) struct Sources {
-    pub(crate) config_maps: HashMap<String, ConfigMap>,
-    pub(crate) secrets: HashMap<String, Secret>,
+    pub(crate) config_maps: HashMap<String, Arc<ConfigMap>>,
+    pub(crate) secrets: HashMap<String, Arc<Secret>>,
     /// Services whose addresses the pod is told, already chosen.
     pub(crate) services: Vec<Arc<Service>>,
     pub(crate) facts: Facts,
@@ -214,6 +214,11 @@ pub(crate) fn resource_value(
 
 /// Replaces `$(NAME)` by the value of a known variable; `$$` is a dollar.
 pub(crate) fn expand(text: &str, known: &HashMap<String, String>) -> String {
+    expand_by(text, |name| known.get(name).map(String::as_str))
+}
+
+/// The same with the values asked for by name.
+pub(crate) fn expand_by<'a>(text: &str, mut value_of: impl FnMut(&str) -> Option<&'a str>) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -223,7 +228,7 @@ pub(crate) fn expand(text: &str, known: &HashMap<String, String>) -> String {
             result.push('$');
             rest = escaped;
         } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
-            match known.get(name) {
+            match value_of(name) {
                 Some(value) => result.push_str(value),
                 None => result.push_str(&rest[at..at + name.len() + 3]),
             }
@@ -316,7 +321,7 @@ mod tests {
         }))
         .unwrap();
         let mut sources = Sources { services: vec![Arc::new(service)], ..Default::default() };
-        sources.config_maps.insert("m".to_owned(), config_map);
+        sources.config_maps.insert("m".to_owned(), Arc::new(config_map));
         let list = resolve(&pod, &container, &sources).unwrap();
         assert_eq!(list[..2], [("P_a".into(), "own".into()), ("B".into(), "own-443".into())]);
         assert!(list.contains(&("KUBERNETES_PORT_443_TCP".into(), "tcp://10.43.0.1:443".into())));

@@ -4,6 +4,8 @@ use crate::containerd::archive::full_reference;
 use crate::pods::plan::go_duration;
 use crate::pods::spec::{self, Kind};
 use crate::protocols::runtime::v1 as cri;
+use crate::settings::KubeletConfiguration;
+use crate::stats::counters;
 use crate::{Context, Error};
 use api::Object;
 use api::core::{Container, Pod, Secret};
@@ -13,9 +15,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-
-/// Pulls at one time; Kubernetes pulls one by one by default, which a slow image then blocks.
-const PULLS: usize = 4;
 
 /// Waits between pulls of one image for one pod.
 struct Waiting {
@@ -30,10 +29,11 @@ pub(crate) struct Images {
     pulls: Semaphore,
 }
 
-impl Default for Images {
-    fn default() -> Self {
-        Self { waiting: Mutex::default(), pulls: Semaphore::new(PULLS) }
-    }
+/// How many images are pulled at one time.
+fn pulls(kubelet: &KubeletConfiguration) -> usize {
+    let most = kubelet.max_parallel_image_pulls.and_then(|most| usize::try_from(most).ok());
+    let all = if kubelet.serialize_image_pulls { 1 } else { Semaphore::MAX_PERMITS };
+    most.unwrap_or(all).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 /// When to pull.
@@ -44,6 +44,10 @@ fn policy(container: &Container) -> &str {
 }
 
 impl Images {
+    pub(crate) fn new(kubelet: &KubeletConfiguration) -> Self {
+        Self { waiting: Mutex::default(), pulls: Semaphore::new(pulls(kubelet)) }
+    }
+
     /// The image of a container, pulled if its policy asks for that.
     pub(crate) async fn ensure(
         &self,
@@ -154,6 +158,7 @@ impl Images {
         let found = context.runtime.image(&reference).await?.ok_or_else(|| {
             Error::Container("ImageInspectError", format!("image {image:?} is gone after its pull"))
         })?;
+        counters::IMAGE_PULL.observe_since(&[counters::size_range(found.size)], began);
         let (took, waited) = (go_time(began.elapsed()), go_time(asked.elapsed()));
         let text = format!(
             "Successfully pulled image {image:?} in {took} ({waited} including waiting). Image size: {} bytes.",

@@ -1,20 +1,36 @@
 //! The pods of this node: a worker for each, told of changes in the API, in the runtime, and in what
 //! volumes are made from.
 
+mod act;
+pub(crate) mod admission;
+#[cfg(test)]
+mod alone_tests;
 pub(crate) mod checks;
+mod conditions;
 mod container;
 mod ending;
 pub(crate) mod env;
+mod holdings;
 mod hooks;
 pub(crate) mod images;
+mod inbox;
+pub(crate) mod ledger;
+pub(crate) mod manifests;
+mod mirror;
 mod mount_status;
 mod mounting;
 pub(crate) mod observe;
 pub(crate) mod plan;
+mod policy;
 mod probes;
 mod report;
+mod reporting;
+mod reset;
+pub(crate) mod resize;
+mod resources;
 mod restarts;
 pub(crate) mod sandbox;
+pub(crate) mod signals;
 pub(crate) mod spec;
 mod start;
 mod state;
@@ -24,26 +40,36 @@ mod stop;
 mod tests;
 mod worker;
 
+pub(crate) use admission::runner::run as run_admission;
 pub(crate) use container::log_path;
-pub(crate) use status::seconds as status_seconds;
+pub(crate) use status::{Verdict, seconds as status_seconds};
 
+use crate::checkpoint::Checkpoint;
 use crate::containerd::events::Events;
 use crate::protocols::runtime::v1 as cri;
 use crate::{Context, Error, volumes};
+use admission::runner::Question;
 use api::Object;
 use api::core::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use api::meta::ObjectMeta;
 use base::{Phase, Shutdown, clock};
 use client::{Cache, Change};
+use inbox::{Inbox, Wanted};
+use ledger::{Given, Ledger};
+use mirror::{FullName, is_mirror};
 use observe::{Observed, names};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
-use worker::{Inbox, Wanted, Worker};
+use worker::Worker;
 
 /// Without an event stream the runtime is asked this often, while pods run.
 const RELIST: Duration = Duration::from_secs(2);
+
+/// How long a start waits for the API server.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many ends are kept for those who do not know yet that they are theirs.
 const UNCLAIMED: usize = 1000;
@@ -63,9 +89,24 @@ struct Registry {
     unclaimed: VecDeque<String>,
     /// Objects that are watched for volumes already: kind, namespace, name.
     watched: HashSet<(&'static str, String, String)>,
+    ledger: Ledger,
+    /// What admission has to answer, and who waits for it to be asked.
+    questions: VecDeque<Question>,
+    asked: Arc<Notify>,
+    /// Wakes those who wait for a pod to give back what it holds, or to be gone.
+    given_back: Arc<Notify>,
+    /// The node's own pods, once its manifests were read.
+    statics: Option<HashMap<FullName, Arc<Pod>>>,
+    /// Their copies in the API.
+    mirrors: HashMap<FullName, Arc<Pod>>,
 }
 
 impl Registry {
+    fn ask(&mut self, question: Question) {
+        self.questions.push_back(question);
+        self.asked.notify_one();
+    }
+
     /// Notes the containers and sandboxes of a pod; gives those that have ended since they were looked at.
     fn own(&mut self, uid: &str, ids: &[&str]) -> Vec<String> {
         self.owners.retain(|_, owner| owner != uid);
@@ -101,26 +142,36 @@ impl Pods {
         // A worker that panicked has ended: its pod gets another.
         let alive = registry.workers.get(pod.uid()).filter(|member| !member.task.is_finished());
         if let Some(inbox) = alive.map(|member| &member.inbox) {
-            let before = inbox.wanted.borrow().pod.clone();
+            let before = inbox.wanted.borrow().told.clone();
             if before.metadata.labels != pod.metadata.labels
                 || before.metadata.annotations != pod.metadata.annotations
             {
                 inbox.stale.store(true, std::sync::atomic::Ordering::SeqCst);
             }
-            inbox.wanted.send_replace(Wanted { pod: pod.clone(), exists });
-            inbox.wake.notify_one();
+            let inbox = inbox.clone();
+            let given = registry.ledger.apply(pod);
+            if !Arc::ptr_eq(&given, pod) && Given::of(&before) != Given::of(pod) {
+                registry.ask(Question::Resize(pod.uid().to_owned()));
+            }
+            inbox.tell(pod.clone(), given, exists);
             return;
         }
-        if !exists {
-            return;
+        if exists {
+            self.spawn(&mut registry, context, Wanted::new(pod.clone(), exists));
         }
-        self.spawn(&mut registry, context, Wanted { pod: pod.clone(), exists });
     }
 
     fn spawn(&self, registry: &mut Registry, context: &Arc<Context>, wanted: Wanted) {
         let uid = wanted.pod.uid().to_owned();
+        let exists = wanted.exists;
         let inbox = Arc::new(Inbox::new(wanted));
-        let worker = Worker::new(context.clone(), self.clone(), inbox.clone());
+        // What only the runtime knows is on its way out.
+        let admission = exists.then(|| {
+            let (answer, admission) = oneshot::channel();
+            registry.ask(Question::Admit(inbox.clone(), answer));
+            admission
+        });
+        let worker = Worker::new(context.clone(), self.clone(), inbox.clone(), admission);
         let task = context.supervisor.detached("pod", Phase::Work, worker.run());
         registry.workers.insert(uid, Member { inbox, task });
     }
@@ -132,6 +183,9 @@ impl Pods {
             registry.workers.remove(uid);
         }
         registry.owners.retain(|_, owner| owner != uid);
+        registry.given_back.notify_waiters();
+        drop(registry);
+        self.give_back(uid);
     }
 
     /// Notes which containers and sandboxes are a pod's.
@@ -245,6 +299,11 @@ impl Pods {
     }
 }
 
+/// What a pod is known by here.
+fn uid(pod: &Pod) -> &str {
+    pod.uid()
+}
+
 fn is_mine(pod: &Pod, node: &str) -> bool {
     spec::spec(pod).node_name.as_deref() == Some(node)
 }
@@ -256,16 +315,32 @@ pub(crate) async fn run(
     cache: Cache<Pod>,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    cache.synced().await;
-    take_over(&context, &pods, &cache).await?;
-    let (following, registry) = (context.clone(), pods.clone());
-    let node = context.config.node_name.clone();
-    cache.on_change(move |change: &Change<Pod>| {
-        let pod = change.object();
-        if is_mine(pod, &node) {
-            registry.tell(&following, pod, change.new.is_some());
+    if let Some(manifests) = &context.config.manifests {
+        pods.set_static(&context, manifests::read(manifests, &context.config.node_name));
+    }
+    tokio::select! {
+        () = cache.synced() => {}
+        // Nothing can be asked: what ran before goes on from what is remembered of it.
+        () = clock::sleep(PATIENCE) => {
+            run_remembered(&context, &pods);
+            tokio::select! {
+                () = cache.synced() => {}
+                () = shutdown.requested() => return Ok(()),
+            }
         }
-    });
+    }
+    pods.end_unknown(&context, &cache);
+    take_over(&context, &pods, &cache).await?;
+    if context.config.manifests.is_none() {
+        pods.set_static(&context, Vec::new());
+    }
+    follow_api(&context, &pods, &cache);
+    shutdown.requested().await;
+    Ok(())
+}
+
+/// Wakes workers by what the runtime tells, until asked to stop.
+pub(crate) async fn run_runtime(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -> Result<(), Error> {
     loop {
         tokio::select! {
             ended = follow_runtime(&context, &pods) => {
@@ -279,6 +354,47 @@ pub(crate) async fn run(
         pods.all().iter().for_each(|inbox| inbox.runtime_changed());
         tokio::select! {
             () = clock::sleep(RELIST) => {}
+            () = shutdown.requested() => return Ok(()),
+        }
+    }
+}
+
+/// Tells workers what the API server says of their pods: first of all of them, the oldest first.
+fn follow_api(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) {
+    let (following, registry) = (context.clone(), pods.clone());
+    let node = context.config.node_name.clone();
+    let mut known: Vec<Arc<Pod>> =
+        cache.snapshot().iter().filter(|pod| is_mine(pod, &node) && !is_mirror(pod)).cloned().collect();
+    known.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|at| at.0));
+    known.iter().for_each(|pod| pods.tell(context, pod, true));
+    cache.on_change(move |change: &Change<Pod>| {
+        let pod = change.object();
+        if is_mirror(pod) {
+            registry.tell_mirror(&following, pod, change.new.is_some());
+        } else if is_mine(pod, &node) {
+            registry.tell(&following, pod, change.new.is_some());
+        }
+    });
+}
+
+/// Runs the pods that were taken before, while there is no API server to ask about them.
+fn run_remembered(context: &Arc<Context>, pods: &Pods) {
+    let known = Checkpoint::all(&context.config);
+    tracing::warn!(
+        pods = known.len(),
+        "the API server does not answer; running the pods that are remembered"
+    );
+    let own = |pod: &Pod| is_mine(pod, &context.config.node_name) && !admission::is_static(pod);
+    for pod in known.into_iter().map(|kept| Arc::new(kept.pod)).filter(|pod| own(pod)) {
+        pods.tell(context, &pod, true);
+    }
+}
+
+/// Wakes all workers whenever the API server is back: they have to tell what happened meanwhile.
+pub(crate) async fn run_returns(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -> Result<(), Error> {
+    loop {
+        tokio::select! {
+            () = context.reach.back() => pods.all().iter().for_each(|inbox| inbox.wake.notify_one()),
             () = shutdown.requested() => return Ok(()),
         }
     }
@@ -320,24 +436,26 @@ async fn take_over(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) -> R
                 pod = spec::described(&pod),
                 "stopping a pod that was deleted while this node was away"
             );
-            pods.spawn(&mut pods.lock(), context, Wanted { pod: Arc::new(pod), exists: false });
+            pods.spawn(&mut pods.lock(), context, Wanted::new(Arc::new(pod), false));
         }
     }
     let folders = std::fs::read_dir(context.config.kubelet_dir.join("pods"));
     let folders =
         folders.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     for uid in folders.chain(context.cgroups.uids()) {
-        if known.contains(uid.as_str()) || running.contains(&uid) {
+        let is_worked_on = pods.lock().workers.contains_key(&uid);
+        if known.contains(uid.as_str()) || running.contains(&uid) || is_worked_on {
             continue;
         }
         // What is still in use, say by another runtime's pod of the same class, is no reason to run none.
+        Pods::forget_checkpoint(context, &uid);
         if let Err(error) =
             volumes::take_down(context, &uid).await.and_then(|()| context.cgroups.remove(&uid))
         {
             tracing::warn!(uid, %error, "cannot remove what is left of a pod; will try again");
             let metadata = ObjectMeta { uid: Some(uid), ..ObjectMeta::default() };
             let rest = Arc::new(Pod { metadata, ..Pod::default() });
-            pods.spawn(&mut pods.lock(), context, Wanted { pod: rest, exists: false });
+            pods.spawn(&mut pods.lock(), context, Wanted::new(rest, false));
         }
     }
     Ok(())

@@ -1,9 +1,11 @@
 //! A pod's volumes in its worker's turn: made before its containers, refreshed when what they are made
 //! from changes, and told of while they are not ready.
 
+use super::inbox::Wanted;
 use super::spec;
-use super::worker::{Wanted, Worker};
+use super::worker::Worker;
 use crate::{Error, dra, volumes};
+use api::Object;
 use base::clock::{self, Instant};
 use jiff::SignedDuration;
 use std::sync::atomic::Ordering;
@@ -65,6 +67,7 @@ impl Worker {
             made = volumes::prepare(&self.context, &self.pod, self.volumes.as_ref()) => made,
         };
         if volumes::are_complete(&made, &self.pod) {
+            self.context.stats.mounted(self.pod.uid(), made.paths());
             self.volumes = Some(made);
         }
         if troubles.is_empty() {

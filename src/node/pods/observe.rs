@@ -1,6 +1,7 @@
 //! What the runtime has of one pod, read back from its labels and annotations: the whole memory of the
 //! kubelet over a restart.
 
+use super::signals;
 use crate::Error;
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;
@@ -47,6 +48,8 @@ pub(crate) struct Container {
     pub(crate) image: String,
     pub(crate) image_id: String,
     pub(crate) log_path: String,
+    /// The signal it is stopped with, where the runtime tells.
+    pub(crate) stop_signal: Option<String>,
     /// uid, gid and supplemental groups of the first process, where the runtime tells.
     pub(crate) user: Option<(i64, i64, Vec<i64>)>,
 }
@@ -192,6 +195,7 @@ fn from_status(status: cri::ContainerStatus, sandbox: String) -> Container {
         image: status.image.map(|image| image.image).unwrap_or_default(),
         image_id: status.image_ref,
         log_path: status.log_path,
+        stop_signal: signals::from_cri(status.stop_signal),
         user: user.map(|user| (user.uid, user.gid, user.supplemental_groups)),
     }
 }

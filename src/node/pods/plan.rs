@@ -1,10 +1,13 @@
 //! What to do next for a pod that shall run. Pure: everything it needs is in [`View`].
 
 use super::observe::{Container as Record, Life, Observed};
+use super::policy;
 use super::probes::Results;
 use super::restarts::Restarts;
-use super::spec::{self, Kind, Restart};
-use api::core::{Container, Pod};
+use super::spec::{self, Kind};
+use super::{reset, resize};
+use crate::checkpoint::Resources;
+use api::core::{Container, ContainerStatus, Pod, ResourceRequirements};
 use jiff::Timestamp;
 
 /// Why a container is stopped while its pod goes on.
@@ -14,6 +17,8 @@ pub(crate) enum Why {
     Liveness,
     Startup,
     Unknown,
+    /// It was given resources that it can only be started with.
+    Resize,
 }
 
 /// One thing to do.
@@ -27,6 +32,10 @@ pub(crate) enum Action {
     Stop { kind: Kind, name: String, id: String, why: Why, message: String },
     /// A container waits in CrashLoopBackOff.
     BackOff { kind: Kind, name: String, message: String },
+    /// Give running containers the resources that they lack or have too much of.
+    Resize,
+    /// Kill and remove these containers, in this order: all start over.
+    Reset { ids: Vec<String> },
     /// Remove a dead container that nobody asks about any more.
     Forget { id: String },
     /// Stop and remove a sandbox that was replaced.
@@ -39,7 +48,16 @@ pub(crate) struct View<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) probes: &'a Results,
     pub(crate) restarts: &'a Restarts,
+    /// What containers have that were given something else.
+    pub(crate) lagging: &'a Resources,
     pub(crate) now: Timestamp,
+}
+
+impl View<'_> {
+    fn needs_restart(&self, container: &Container) -> bool {
+        let has = self.lagging.get(&container.name);
+        has.is_some_and(|has| resize::change(container, has) == resize::Change::Restart)
+    }
 }
 
 /// The decision.
@@ -59,6 +77,11 @@ pub(crate) fn plan(view: &View) -> Plan {
         plan_sandbox(view, &mut plan);
         return plan;
     };
+    if reset::is_due(view.pod, view.observed) {
+        let ids = reset::order(view.pod, view.observed).into_iter().map(|record| record.id.clone());
+        plan.actions.push(Action::Reset { ids: ids.collect() });
+        return plan;
+    }
     for container in spec::ephemeral_containers(view.pod) {
         if view.observed.latest(&container.name).is_none() {
             plan.start(view, Kind::Ephemeral, &container);
@@ -69,21 +92,33 @@ pub(crate) fn plan(view: &View) -> Plan {
         Init::Failed => plan.finished = true,
         Init::Going => {}
     }
+    plan_resize(view, &mut plan);
     plan_forgetting(view, &mut plan);
     plan
+}
+
+/// Changes what can be changed while it runs; what needs a restart is stopped with those that are unwell.
+fn plan_resize(view: &View, plan: &mut Plan) {
+    let in_place = |(name, has): (&String, &ResourceRequirements)| {
+        !resize::awaits_restart(view.pod, view.observed, (name, has))
+    };
+    if !plan.finished && view.lagging.iter().any(in_place) {
+        plan.actions.push(Action::Resize);
+    }
 }
 
 /// There is no sandbox: make one, unless all is done.
 fn plan_sandbox(view: &View, plan: &mut Plan) {
     let started = spec::spec(view.pod).containers.iter().any(|c| view.observed.latest(&c.name).is_some());
     let over = |container: &Container| {
-        let policy = spec::restart_policy(view.pod, Kind::Main, container);
+        let policy = policy::of(view.pod, Kind::Main, container);
         view.observed.latest(&container.name).is_some_and(|record| !policy.after(record.exit_code))
     };
     let containers = &spec::spec(view.pod).containers;
     let init_failed = spec::init_containers(view.pod).iter().any(|container| {
-        spec::restart_policy(view.pod, Kind::Init, container) == Restart::Never
-            && view.observed.latest(&container.name).is_some_and(|record| record.exit_code != 0)
+        let policy = policy::of(view.pod, Kind::Init, container);
+        let record = view.observed.latest(&container.name);
+        record.is_some_and(|record| record.exit_code != 0 && !policy.after(record.exit_code))
     });
     let never = spec::spec(view.pod).restart_policy.as_deref() == Some("Never");
     if init_failed
@@ -123,7 +158,7 @@ fn plan_init(view: &View, sandbox: &str, plan: &mut Plan) -> Init {
             }
             Some((Life::Exited, record)) if !sidecar && record.exit_code == 0 => {}
             Some((Life::Exited, record))
-                if !spec::restart_policy(view.pod, Kind::Init, container).after(record.exit_code) =>
+                if !policy::of(view.pod, Kind::Init, container).after(record.exit_code) =>
             {
                 return Init::Failed;
             }
@@ -144,7 +179,7 @@ fn plan_init(view: &View, sandbox: &str, plan: &mut Plan) -> Init {
 /// Whether every main container ended for good.
 fn main_is_over(view: &View) -> bool {
     spec::spec(view.pod).containers.iter().all(|container| {
-        let policy = spec::restart_policy(view.pod, Kind::Main, container);
+        let policy = policy::of(view.pod, Kind::Main, container);
         let record = view.observed.latest(&container.name);
         record.is_some_and(|record| record.life == Life::Exited && !policy.after(record.exit_code))
     })
@@ -153,7 +188,7 @@ fn main_is_over(view: &View) -> bool {
 fn plan_main(view: &View, sandbox: &str, plan: &mut Plan) {
     for container in &spec::spec(view.pod).containers {
         let record = view.observed.latest(&container.name);
-        let policy = spec::restart_policy(view.pod, Kind::Main, container);
+        let policy = policy::of(view.pod, Kind::Main, container);
         match record {
             Some(record) if record.life == Life::Running && record.sandbox == sandbox => {
                 plan.stop_if_unwell(view, Kind::Main, container, record);
@@ -233,11 +268,13 @@ impl Plan {
             (Why::Liveness, "failed liveness probe")
         } else if view.probes.startup_failed(&record.id) {
             (Why::Startup, "failed startup probe")
+        } else if view.needs_restart(container) {
+            (Why::Resize, "resize requires restart")
         } else {
             return false;
         };
-        let again = why == Why::Changed || spec::restart_policy(view.pod, kind, container) != Restart::Never;
-        let suffix = if again { ", will be restarted" } else { "" };
+        let again = why == Why::Changed || !policy::of(view.pod, kind, container).is_never();
+        let suffix = if again && why != Why::Resize { ", will be restarted" } else { "" };
         self.actions.push(Action::Stop {
             kind,
             name: name.clone(),
@@ -256,8 +293,15 @@ fn lost_restarts(pod: &Pod, name: &str) -> u32 {
     let main = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     let init = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
     let reported = main.iter().chain(init).find(|status| status.name == name);
-    let ran = reported.filter(|status| status.container_id.as_deref().is_some_and(|id| !id.is_empty()));
-    ran.map_or(0, |status| status.restart_count.max(0).cast_unsigned() + 1)
+    let ran = |status: &ContainerStatus| status.container_id.as_deref().is_some_and(|id| !id.is_empty());
+    // The count of what was removed to start over has been raised when that was told.
+    let counted = |status: &ContainerStatus| {
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+        waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some(reset::REASON))
+    };
+    reported.map_or(0, |status| {
+        status.restart_count.max(0).cast_unsigned() + u32::from(ran(status) && !counted(status))
+    })
 }
 
 /// The key of a container's restarts: a changed container starts anew.

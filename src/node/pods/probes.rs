@@ -6,6 +6,8 @@ use super::observe::{Container as Record, Life};
 use super::plan::from_ns;
 use super::spec::{self, Kind};
 use crate::Context;
+use crate::stats::counters;
+use api::Object;
 use api::core::{Container, Pod, Probe};
 use base::{Phase, clock};
 use std::collections::HashMap;
@@ -238,7 +240,10 @@ impl Runner {
         };
         let mut row = (true, 0);
         loop {
-            let good = self.tell(check.run(&target, limit).await);
+            let asked = clock::instant();
+            let found = check.run(&target, limit).await;
+            self.count(&found, asked);
+            let good = self.tell(found);
             row = if row.0 == good { (good, row.1 + 1) } else { (good, 1) };
             let threshold = if good {
                 probe.success_threshold.unwrap_or(1)
@@ -267,6 +272,16 @@ impl Runner {
             // The container will be stopped; asking it again would only repeat the event.
             (Question::Startup | Question::Liveness, false) => true,
             _ => false,
+        }
+    }
+
+    fn count(&self, found: &Found, asked: base::clock::Instant) {
+        let pod = &self.pod;
+        let (kind, container) = (self.question.title(), self.container.name.as_str());
+        let result = if matches!(found, Found::Failure(_)) { "failed" } else { "successful" };
+        counters::PROBES.count(&[kind, result, container, pod.name(), pod.namespace(), pod.uid()]);
+        if result == "successful" {
+            counters::PROBE_DURATION.observe_since(&[kind, container, pod.name(), pod.namespace()], asked);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Writing a pod's status: a patch with what changed, and nothing if nothing did.
 
-use api::core::{Pod, PodStatus};
+use super::conditions::RESIZE;
+use api::core::PodStatus;
 use serde_json::{Map, Value, json};
 
 /// Fields that others write and that a patch of ours must leave alone.
@@ -13,17 +14,17 @@ const FOREIGN: [&str; 6] = [
     "allocatedResources",
 ];
 
-/// The strategic merge patch from the stored status to the rendered one, for this very pod.
-pub(crate) fn patch(pod: &Pod, status: &PodStatus) -> Option<Value> {
+/// The strategic merge patch from the stored status to the rendered one, for the very pod of this uid.
+pub(crate) fn patch(uid: &str, stored: Option<&PodStatus>, status: &PodStatus) -> Option<Value> {
     // Most looks change nothing: that is told without writing both out.
-    if pod.status.as_ref() == Some(status) {
+    if stored == Some(status) {
         return None;
     }
     let as_map = |status: &PodStatus| match serde_json::to_value(status) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
     };
-    let old = as_map(&pod.status.clone().unwrap_or_default());
+    let old = as_map(&stored.cloned().unwrap_or_default());
     let new = as_map(status);
     let mut changes = Map::new();
     for (name, value) in &new {
@@ -40,7 +41,7 @@ pub(crate) fn patch(pod: &Pod, status: &PodStatus) -> Option<Value> {
     if !conditions.is_empty() {
         changes.insert("conditions".to_owned(), Value::Array(conditions));
     }
-    (!changes.is_empty()).then(|| json!({"metadata": {"uid": pod.metadata.uid}, "status": changes}))
+    (!changes.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": changes}))
 }
 
 /// Lists of addresses would be merged by address; they are replaced.
@@ -71,7 +72,10 @@ fn changed_conditions(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec
         }
         condition
     });
-    with_removals.collect()
+    let there = |list: &[Value], kind| list.iter().any(|condition| condition["type"] == kind);
+    let gone = RESIZE.into_iter().filter(|kind| there(list(old), *kind) && !there(list(new), *kind));
+    let ended = gone.map(|kind| json!({"$patch": "delete", "type": kind}));
+    with_removals.chain(ended).collect()
 }
 
 #[cfg(test)]
@@ -93,10 +97,9 @@ mod tests {
             conditions: Some(vec![condition("False", Some("ContainersNotReady"))]),
             ..Default::default()
         };
-        let pod = Pod { status: Some(old.clone()), ..Default::default() };
-        assert_eq!(patch(&pod, &old), None);
-        let new = PodStatus { reason: None, conditions: Some(vec![condition("True", None)]), ..old };
-        let status = patch(&pod, &new).unwrap()["status"].clone();
+        assert_eq!(patch("u", Some(&old), &old), None);
+        let new = PodStatus { reason: None, conditions: Some(vec![condition("True", None)]), ..old.clone() };
+        let status = patch("u", Some(&old), &new).unwrap()["status"].clone();
         assert_eq!(
             status,
             json!({"reason": null, "conditions": [{"type": "Ready", "status": "True", "reason": null}]})

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(10);
-const MOST: Duration = Duration::from_secs(300);
 /// A container that ran for so long starts over at the first delay.
 const FORGIVEN: Duration = Duration::from_secs(600);
 
@@ -16,10 +15,18 @@ struct Entry {
 }
 
 /// Delays per container name and hash.
-#[derive(Debug, Default)]
-pub(crate) struct Restarts(HashMap<String, Entry>);
+#[derive(Debug)]
+pub(crate) struct Restarts {
+    entries: HashMap<String, Entry>,
+    /// The longest delay (`crashLoopBackOff.maxContainerRestartPeriod`).
+    most: Duration,
+}
 
 impl Restarts {
+    pub(crate) fn new(most: Duration) -> Self {
+        Self { entries: HashMap::new(), most }
+    }
+
     /// The delay in force and its end for a container that ended at `finished`; none if it may start.
     pub(crate) fn wait(
         &self,
@@ -27,18 +34,18 @@ impl Restarts {
         finished: Timestamp,
         now: Timestamp,
     ) -> Option<(Duration, Timestamp)> {
-        let entry = self.0.get(key).filter(|entry| !is_forgiven(entry, finished))?;
+        let entry = self.entries.get(key).filter(|entry| !is_forgiven(entry, finished))?;
         let until = finished + entry.delay;
         (now < until).then_some((entry.delay, until))
     }
 
     /// Notes that a container that ended at `finished` is being started again.
     pub(crate) fn started(&mut self, key: &str, finished: Timestamp, now: Timestamp) {
-        let delay = match self.0.get(key) {
-            Some(entry) if !is_forgiven(entry, finished) => (entry.delay * 2).min(MOST),
-            _ => FIRST,
+        let delay = match self.entries.get(key) {
+            Some(entry) if !is_forgiven(entry, finished) => (entry.delay * 2).min(self.most),
+            _ => FIRST.min(self.most),
         };
-        self.0.insert(key.to_owned(), Entry { delay, started: now });
+        self.entries.insert(key.to_owned(), Entry { delay, started: now });
     }
 }
 
@@ -53,7 +60,7 @@ mod tests {
 
     #[test]
     fn delays_double_and_a_long_run_is_forgiven() {
-        let mut restarts = Restarts::default();
+        let mut restarts = Restarts::new(Duration::from_secs(300));
         let mut now = Timestamp::UNIX_EPOCH;
         assert!(restarts.wait("c", now, now).is_none());
         let mut delays = Vec::new();

@@ -38,9 +38,12 @@ impl Resolver {
         resolver
     }
 
-    /// The machine's own, past a stub on the loopback that pods cannot reach.
-    pub(crate) fn of_host() -> Self {
+    /// The machine's: the named file, or its own past a stub on the loopback that pods cannot reach.
+    pub(crate) fn of_host(named: &str) -> Self {
         let read = |path| Self::parse(&std::fs::read_to_string(path).unwrap_or_default());
+        if !named.is_empty() {
+            return read(named);
+        }
         let own = read("/etc/resolv.conf");
         let stub = own.servers.iter().all(|server| server.starts_with("127."));
         let real = read("/run/systemd/resolve/resolv.conf");
@@ -222,7 +225,7 @@ pub(crate) fn config(
     attempt: u32,
     cgroup_parent: String,
 ) -> cri::PodSandboxConfig {
-    let resolver = Resolver::for_pod(pod, config, &Resolver::of_host());
+    let resolver = Resolver::for_pod(pod, config, &Resolver::of_host(&config.kubelet().resolv_conf));
     let spec = spec::spec(pod);
     let mut all_labels: HashMap<String, String> = pod.labels().clone().into_iter().collect();
     all_labels.extend(labels(pod));

@@ -11,14 +11,6 @@ pub(crate) enum Kind {
     Ephemeral,
 }
 
-/// What a failed or finished container's restart follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Restart {
-    Always,
-    OnFailure,
-    Never,
-}
-
 static NO_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
 
 /// The pod's specification; the API server lets no pod without one in.
@@ -35,6 +27,15 @@ pub(crate) fn account(pod: &Pod) -> &str {
 /// The init containers.
 pub(crate) fn init_containers(pod: &Pod) -> &[Container] {
     spec(pod).init_containers.as_deref().unwrap_or_default()
+}
+
+/// The images that a pod names.
+pub(crate) fn images(pod: &Pod) -> Vec<&str> {
+    let ephemeral = spec(pod).ephemeral_containers.iter().flatten().map(|container| &container.image);
+    let all = init_containers(pod).iter().chain(&spec(pod).containers).map(|container| &container.image);
+    let volumes = spec(pod).volumes.iter().flatten();
+    let volumes = volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
+    all.chain(ephemeral).filter_map(|image| image.as_deref()).chain(volumes).collect()
 }
 
 /// Ephemeral containers as ordinary ones.
@@ -82,28 +83,9 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-/// The restart policy that holds for a container: its own, or the pod's. A plain init container that
-/// finished is never run again, so Always means OnFailure for it.
-pub(crate) fn restart_policy(pod: &Pod, kind: Kind, container: &Container) -> Restart {
-    let own = container.restart_policy.as_deref();
-    let policy = own.or(spec(pod).restart_policy.as_deref()).unwrap_or("Always");
-    match (policy, kind) {
-        (_, Kind::Ephemeral) | ("Never", _) => Restart::Never,
-        ("OnFailure", _) => Restart::OnFailure,
-        (_, Kind::Init) if !is_sidecar(container) => Restart::OnFailure,
-        _ => Restart::Always,
-    }
-}
-
-impl Restart {
-    /// Whether a container that ended with this code is started again.
-    pub(crate) fn after(self, exit_code: i32) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit_code != 0,
-            Self::Never => false,
-        }
-    }
+/// The signal that a container wants to be stopped with; none for its image's.
+pub(crate) fn stop_signal(container: &Container) -> Option<&str> {
+    container.lifecycle.as_ref()?.stop_signal.as_deref()
 }
 
 /// `name_namespace(uid)`, as messages name a pod.
@@ -134,6 +116,12 @@ pub(crate) fn grace_s(pod: &Pod) -> i64 {
     let asked =
         pod.metadata.deletion_grace_period_seconds.filter(|_| pod.metadata.deletion_timestamp.is_some());
     asked.or(spec(pod).termination_grace_period_seconds).unwrap_or(30).max(0)
+}
+
+/// Whether the pod has reached its last phase.
+pub(crate) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Whether the pod shares the host's network.

@@ -7,6 +7,7 @@ use super::sandbox;
 use super::spec::{self, Kind};
 use super::{hooks, observe::Observed};
 use crate::protocols::runtime::v1 as cri;
+use crate::stats::counters;
 use crate::volumes::{self, Volumes};
 use crate::{Context, Error, dra, files};
 use api::Object;
@@ -34,6 +35,20 @@ pub(crate) struct Start<'a> {
 impl Start<'_> {
     /// Creates and starts the container; the error is its waiting reason and message.
     pub(crate) async fn run(&self) -> Result<(), Error> {
+        let kind = match self.kind {
+            Kind::Init => "init_container",
+            Kind::Main => "container",
+            Kind::Ephemeral => "ephemeral_container",
+        };
+        counters::STARTED_CONTAINERS.count(&[kind]);
+        let started = self.attempt().await;
+        if let Err(Error::Container(reason, _)) = &started {
+            counters::STARTED_CONTAINERS_ERRORS.count(&[reason, kind]);
+        }
+        started
+    }
+
+    async fn attempt(&self) -> Result<(), Error> {
         let image = self.context.images.ensure(self.context, self.pod, self.kind, self.container).await?;
         let id = self.create(&image).await.inspect_err(|error| self.warn_failed(error))?;
         self.tell("Created", "Container created");
@@ -90,10 +105,9 @@ impl Start<'_> {
             given,
             image,
             termination_file: &termination_file,
-            node_memory: self.context.machine.memory,
             kubelet_dir: &self.context.config.kubelet_dir,
             target_id: target.map(|record| record.id.clone()),
-            unified: self.context.cgroups.is_unified(),
+            rules: self.context.cgroups.rules(),
         };
         let mut config = container::config(self.pod, from)?;
         dra::edits(self.context, self.pod, self.container).await?.apply(&mut config);
@@ -121,14 +135,14 @@ impl Start<'_> {
             ..Default::default()
         };
         for name in config_maps {
-            match self.context.client.get::<ConfigMap>(self.pod.namespace(), &name).await {
+            match self.context.referred::<ConfigMap>(self.pod, (self.pod.namespace(), &name)).await {
                 Ok(found) => drop(sources.config_maps.insert(name, found)),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(Error::Container("CreateContainerConfigError", error.to_string())),
             }
         }
         for name in secrets {
-            match self.context.client.get::<Secret>(self.pod.namespace(), &name).await {
+            match self.context.referred::<Secret>(self.pod, (self.pod.namespace(), &name)).await {
                 Ok(found) => drop(sources.secrets.insert(name, found)),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(Error::Container("CreateContainerConfigError", error.to_string())),

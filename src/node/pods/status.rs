@@ -1,15 +1,20 @@
 //! A pod's status from what the runtime has. Pure.
 
+use super::conditions::{RESTARTING, conditions};
+use super::inbox::Pending;
 use super::mount_status::mounts;
 use super::observe::{Container as Record, Life, Observed};
 use super::plan::from_ns;
+use super::policy::{self, Policy};
 use super::probes::Results;
+use super::reset;
 use super::spec::{self, Kind};
 use crate::amount::Qos;
+use crate::checkpoint::Resources;
 use crate::volumes::Volumes;
 use api::core::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus,
+    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus,
 };
 use api::meta::Time;
 use base::clock;
@@ -20,11 +25,39 @@ use std::net::IpAddr;
 /// Why a container could not be started, by name: the waiting reason and message.
 pub(crate) type Failures = HashMap<String, (String, String)>;
 
-/// A phase that was decided elsewhere, with `status.reason` and `status.message`.
+/// An end that was decided elsewhere, with `status.reason` and `status.message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) reason: String,
     pub(crate) message: String,
+    /// What the condition DisruptionTarget says, where the node's state is why.
+    pub(crate) disruption: Option<String>,
+    /// In place of the grace that the pod asks for.
+    pub(crate) grace_s: Option<i64>,
+    /// The pod was never taken: nothing is said of its containers.
+    pub(crate) rejected: bool,
+}
+
+impl Verdict {
+    pub(crate) fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            message: message.into(),
+            disruption: None,
+            grace_s: None,
+            rejected: false,
+        }
+    }
+
+    /// The node does not take the pod.
+    pub(crate) fn rejection(reason: String, why: &str) -> Self {
+        Self { rejected: true, ..Self::new(reason, format!("Pod was rejected: {why}")) }
+    }
+
+    /// It is the node's doing (KEP-3329).
+    pub(crate) fn disrupting(self, message: &str) -> Self {
+        Self { disruption: Some(message.to_owned()), ..self }
+    }
 }
 
 /// Everything a status is made from.
@@ -37,6 +70,10 @@ pub(crate) struct Input<'a> {
     pub(crate) volumes: Option<&'a Volumes>,
     /// The pod failed as a whole, as by its deadline.
     pub(crate) verdict: Option<&'a Verdict>,
+    /// What containers have that were given something else.
+    pub(crate) lagging: &'a Resources,
+    /// Why more or less is not given yet, and why what was given is not there yet.
+    pub(crate) resize: (&'a Option<Pending>, Option<&'a str>),
     /// Nothing of it will be started again.
     pub(crate) ending: bool,
     pub(crate) host_ips: &'a [IpAddr],
@@ -106,6 +143,9 @@ fn statuses(
     containers: &[Container],
     old: Option<&[ContainerStatus]>,
 ) -> Vec<ContainerStatus> {
+    if input.verdict.is_some_and(|verdict| verdict.rejected) {
+        return Vec::new();
+    }
     let find = |name: &str| old.unwrap_or_default().iter().find(|status| status.name == name);
     let mut statuses: Vec<ContainerStatus> =
         containers.iter().map(|container| status(input, kind, container, find(&container.name))).collect();
@@ -170,9 +210,10 @@ fn of_record(input: &Input, container: &Container, record: &Record) -> Container
         ready,
         started: Some(started),
         state: Some(state(record)),
-        resources: container.resources.clone(),
+        resources: input.lagging.get(&container.name).cloned().or_else(|| container.resources.clone()),
         allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
         user,
+        stop_signal: record.stop_signal.clone().or_else(|| spec::stop_signal(container).map(str::to_owned)),
         ..Default::default()
     }
 }
@@ -228,6 +269,9 @@ fn unseen(input: &Input, container: &Container, old: Option<&ContainerStatus>) -
     };
     let Some(old) = old else { return status };
     let old_state = old.state.clone().unwrap_or_default();
+    if starts_over(input) {
+        return removed_to_start_over(status, old);
+    }
     if old_state.terminated.is_some() {
         return ContainerStatus {
             ready: old.ready && old.started != Some(true),
@@ -257,13 +301,41 @@ fn unseen(input: &Input, container: &Container, old: Option<&ContainerStatus>) -
     status
 }
 
+/// Whether all containers are being removed to start over, or were and this has not been told yet.
+fn starts_over(input: &Input) -> bool {
+    let told = input.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let mut told = told.into_iter().flatten().filter(|condition| condition.status == "True");
+    told.any(|condition| condition.type_ == RESTARTING) || reset::is_due(input.pod, input.observed)
+}
+
+/// A container that was removed so that all start over; its restart is counted once.
+fn removed_to_start_over(status: ContainerStatus, old: &ContainerStatus) -> ContainerStatus {
+    if old.state.as_ref().is_some_and(|state| state.waiting.is_some()) {
+        return ContainerStatus { ready: false, started: Some(false), ..old.clone() };
+    }
+    let end = ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some(reset::REASON.to_owned()),
+        message: Some(reset::MESSAGE.to_owned()),
+        ..Default::default()
+    };
+    ContainerStatus {
+        restart_count: old.restart_count + 1,
+        container_id: old.container_id.clone(),
+        image_id: old.image_id.clone(),
+        state: Some(waiting(reset::REASON, reset::MESSAGE)),
+        last_state: Some(ContainerState { terminated: Some(end), ..Default::default() }),
+        ..status
+    }
+}
+
 /// A container that should run and cannot is waiting, whatever it was before.
 fn wait_if_failed(input: &Input, kind: Kind, container: &Container, status: &mut ContainerStatus) {
     let Some((reason, message)) = input.failures.get(&container.name).filter(|_| !input.ending) else {
         return;
     };
     let state = status.state.clone().unwrap_or_default();
-    let policy = spec::restart_policy(input.pod, kind, container);
+    let policy = policy::of(input.pod, kind, container);
     if state.running.is_some() || state.terminated.as_ref().is_some_and(|end| !policy.after(end.exit_code)) {
         return;
     }
@@ -294,18 +366,22 @@ fn final_phase(
 enum Stand {
     Waiting,
     Running,
-    /// It ended, with this code.
-    Ended(i32),
+    /// It ended, with this code, and is started again or not.
+    Ended(i32, bool),
 }
 
-fn stand(status: Option<&ContainerStatus>) -> Stand {
+fn stand(status: Option<&ContainerStatus>, policy: Policy) -> Stand {
+    let ended = |end: &ContainerStateTerminated| {
+        let removed = end.reason.as_deref() == Some(reset::REASON);
+        Stand::Ended(end.exit_code, removed || policy.after(end.exit_code))
+    };
     let state = status.and_then(|status| status.state.as_ref());
     let last =
         status.and_then(|status| status.last_state.as_ref()).and_then(|state| state.terminated.as_ref());
     match state {
         Some(state) if state.running.is_some() => Stand::Running,
-        Some(ContainerState { terminated: Some(end), .. }) => Stand::Ended(end.exit_code),
-        _ => last.map_or(Stand::Waiting, |end| Stand::Ended(end.exit_code)),
+        Some(ContainerState { terminated: Some(end), .. }) => ended(end),
+        _ => last.map_or(Stand::Waiting, ended),
     }
 }
 
@@ -318,27 +394,27 @@ fn phase(input: &Input, init: &[ContainerStatus], main: &[ContainerStatus]) -> &
     let mut running = 0;
     for container in spec::init_containers(pod) {
         let status = find(init, &container.name).map(|at| &init[at]);
-        let policy = spec::restart_policy(pod, Kind::Init, container);
-        match (stand(status), spec::is_sidecar(container)) {
+        let policy = policy::of(pod, Kind::Init, container);
+        match (stand(status, policy), spec::is_sidecar(container)) {
             (Stand::Running, true) => {
                 running += 1;
                 pending |= !initialized && status.is_none_or(|status| status.started != Some(true));
             }
             (Stand::Waiting, _) | (Stand::Running, false) => pending |= !initialized,
-            (Stand::Ended(code), false) if code != 0 && !policy.after(code) => return "Failed",
-            (Stand::Ended(code), false) if code != 0 => pending |= !initialized,
-            (Stand::Ended(_), _) => {}
+            (Stand::Ended(code, false), false) if code != 0 => return "Failed",
+            (Stand::Ended(..), _) => {}
         }
     }
     let (mut stopped, mut succeeded, mut final_stops, mut waits) = (0, 0, 0, 0);
     for container in containers {
-        match stand(find(main, &container.name).map(|at| &main[at])) {
+        let policy = policy::of(pod, Kind::Main, container);
+        match stand(find(main, &container.name).map(|at| &main[at]), policy) {
             Stand::Running => running += 1,
             Stand::Waiting => waits += 1,
-            Stand::Ended(code) => {
+            Stand::Ended(code, again) => {
                 stopped += 1;
                 succeeded += usize::from(code == 0);
-                final_stops += usize::from(!spec::restart_policy(pod, Kind::Main, container).after(code));
+                final_stops += usize::from(!again);
             }
         }
     }
@@ -349,120 +425,5 @@ fn phase(input: &Input, init: &[ContainerStatus], main: &[ContainerStatus]) -> &
         () if !input.ending && final_stops != stopped => "Running",
         () if stopped == succeeded => "Succeeded",
         () => "Failed",
-    }
-}
-
-/// A condition's status, reason and message.
-type Finding = (bool, &'static str, String);
-
-fn conditions(
-    input: &Input,
-    old: &PodStatus,
-    phase: &str,
-    (init, main): (&[ContainerStatus], &[ContainerStatus]),
-) -> Vec<PodCondition> {
-    let containers = containers_ready(input.pod, phase, init, main);
-    let ready = ready(input.pod, old, &containers);
-    let sandbox =
-        (input.observed.sandbox().is_some_and(|s| !s.ips.is_empty() || s.host_network), "", String::new());
-    let found = [
-        ("PodReadyToStartContainers", sandbox),
-        ("Initialized", initialized(input.pod, phase, init, main)),
-        ("Ready", ready),
-        ("ContainersReady", containers),
-        ("PodScheduled", (true, "", String::new())),
-    ];
-    let mut all: Vec<PodCondition> = old.conditions.clone().unwrap_or_default();
-    all.retain(|condition| found.iter().all(|(name, _)| condition.type_ != *name));
-    all.extend(found.map(|(name, finding)| condition(input, old, name, finding)));
-    all
-}
-
-fn condition(input: &Input, old: &PodStatus, name: &str, (status, reason, message): Finding) -> PodCondition {
-    let status = if status { "True" } else { "False" };
-    let before = old.conditions.iter().flatten().find(|condition| condition.type_ == name);
-    let since = before
-        .filter(|before| before.status == status)
-        .and_then(|before| before.last_transition_time.clone());
-    PodCondition {
-        type_: name.to_owned(),
-        status: status.to_owned(),
-        reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
-        message: Some(message).filter(|message| !message.is_empty()),
-        last_transition_time: Some(since.unwrap_or_else(|| seconds(input.now))),
-        last_probe_time: None,
-        observed_generation: input.pod.metadata.generation,
-    }
-}
-
-/// Names as Go prints a list: `[a b]`.
-fn listed(what: &str, names: &[&str]) -> Option<String> {
-    (!names.is_empty()).then(|| format!("containers with {what} status: [{}]", names.join(" ")))
-}
-
-fn containers_ready(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Finding {
-    match phase {
-        "Succeeded" => return (false, "PodCompleted", String::new()),
-        "Failed" => return (false, "PodFailed", String::new()),
-        _ => {}
-    }
-    let sidecars = spec::init_containers(pod).iter().filter(|container| spec::is_sidecar(container));
-    let wanted = sidecars.chain(&spec::spec(pod).containers);
-    let ready = |name: &str| init.iter().chain(main).any(|status| status.name == name && status.ready);
-    let unready: Vec<&str> = wanted.map(|c| c.name.as_str()).filter(|name| !ready(name)).collect();
-    match listed("unready", &unready) {
-        Some(message) => (false, "ContainersNotReady", message),
-        None => (true, "", String::new()),
-    }
-}
-
-fn ready(pod: &Pod, old: &PodStatus, containers: &Finding) -> Finding {
-    if !containers.0 {
-        return containers.clone();
-    }
-    let gates = spec::spec(pod).readiness_gates.as_deref().unwrap_or_default();
-    let missing = gates.iter().filter_map(|gate| {
-        let gate = gate.condition_type.as_str();
-        match old.conditions.iter().flatten().find(|condition| condition.type_ == gate) {
-            None => Some(format!("corresponding condition of pod readiness gate {gate:?} does not exist.")),
-            Some(condition) if condition.status != "True" => Some(format!(
-                "the status of pod readiness gate {gate:?} is not \"True\", but {}",
-                condition.status
-            )),
-            Some(_) => None,
-        }
-    });
-    let missing: Vec<String> = missing.collect();
-    if missing.is_empty() {
-        (true, "", String::new())
-    } else {
-        (false, "ReadinessGatesNotReady", missing.join(", "))
-    }
-}
-
-fn initialized(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Finding {
-    if phase == "Succeeded" {
-        return (true, "PodCompleted", String::new());
-    }
-    let started = |status: &ContainerStatus| {
-        let ran = |state: &Option<ContainerState>| {
-            state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
-        };
-        ran(&status.state) || ran(&status.last_state)
-    };
-    if main.iter().any(started) {
-        return (true, "", String::new());
-    }
-    let incomplete = spec::init_containers(pod).iter().filter(|container| {
-        let status = init.iter().find(|status| status.name == container.name);
-        let done = |status: &ContainerStatus| {
-            if spec::is_sidecar(container) { status.started == Some(true) } else { status.ready }
-        };
-        !status.is_some_and(done)
-    });
-    let incomplete: Vec<&str> = incomplete.map(|container| container.name.as_str()).collect();
-    match listed("incomplete", &incomplete) {
-        Some(message) => (false, "ContainersNotInitialized", message),
-        None => (true, "", String::new()),
     }
 }

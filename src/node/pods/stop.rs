@@ -4,11 +4,13 @@ use super::checks::Target;
 use super::hooks;
 use super::observe::{Container as Record, Life, Observed};
 use super::plan::Why;
+use super::signals;
 use super::spec::{self, Kind};
+use crate::containerd::tasks;
 use crate::protocols::runtime::v1 as cri;
 use crate::{Context, Error};
 use api::core::{Container, Pod};
-use base::clock;
+use base::{Backoff, clock};
 use futures_util::future::join_all;
 use std::time::Duration;
 
@@ -37,7 +39,37 @@ pub(crate) async fn container(
     }
     let left = grace.saturating_sub(began.elapsed());
     let left = if grace.is_zero() { grace } else { left.max(LEAST_GRACE.min(grace)) };
+    let left =
+        if record.stop_signal.is_none() { signal(context, container, record, left).await? } else { left };
     context.runtime.stop_container(&record.id, left).await
+}
+
+/// Sends a container's own signal where the runtime does not know that it is to (CRI before containerd 2.1), and
+/// waits for its end as long as the grace lasts; gives what is left of that.
+async fn signal(
+    context: &Context,
+    container: &Container,
+    record: &Record,
+    grace: Duration,
+) -> Result<Duration, Error> {
+    let number = spec::stop_signal(container).and_then(signals::number);
+    let Some(number) = number.filter(|_| !grace.is_zero() && !context.runtime.is_hollow()) else {
+        return Ok(grace);
+    };
+    let began = clock::instant();
+    tasks::signal(&context.runtime, &record.id, number).await?;
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+    while began.elapsed() < grace && is_running(context, record).await? {
+        clock::sleep(backoff.next_delay().min(grace.saturating_sub(began.elapsed()))).await;
+    }
+    // Whoever has not ended by now is killed.
+    Ok(Duration::ZERO)
+}
+
+async fn is_running(context: &Context, record: &Record) -> Result<bool, Error> {
+    let request = cri::ContainerStatusRequest { container_id: record.id.clone(), verbose: false };
+    let status = context.runtime.container_status(request).await?.status.unwrap_or_default();
+    Ok(status.state() == cri::ContainerState::ContainerRunning)
 }
 
 /// The grace for a container that failed a probe: the probe's own, or the pod's.
@@ -45,7 +77,7 @@ pub(crate) fn grace(pod: &Pod, container: &Container, why: Why) -> Duration {
     let probe = match why {
         Why::Liveness => container.liveness_probe.as_ref(),
         Why::Startup => container.startup_probe.as_ref(),
-        Why::Changed | Why::Unknown => None,
+        Why::Changed | Why::Unknown | Why::Resize => None,
     };
     let own = probe.and_then(|probe| probe.termination_grace_period_seconds);
     Duration::from_secs(own.unwrap_or_else(|| spec::grace_s(pod)).unsigned_abs())

@@ -7,6 +7,7 @@ use super::probes::{Outcome, Results};
 use super::restarts::Restarts;
 use super::spec::{self, Kind};
 use super::status::{Failures, Input, Verdict, render};
+use crate::checkpoint::Resources;
 use api::core::{Pod, PodStatus};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -40,6 +41,7 @@ fn record(pod: &Pod, name: &str, life: Life, exit_code: i32, at: i64) -> Record 
         image: String::new(),
         image_id: String::new(),
         log_path: String::new(),
+        stop_signal: None,
         user: None,
     }
 }
@@ -56,7 +58,8 @@ fn observed(containers: Vec<Record>) -> Observed {
 }
 
 fn planned(pod: &Pod, observed: &Observed, probes: &Results) -> Plan {
-    plan(&View { pod, observed, probes, restarts: &Restarts::default(), now: now() })
+    let (restarts, lagging) = (Restarts::new(std::time::Duration::from_secs(300)), Resources::new());
+    plan(&View { pod, observed, probes, restarts: &restarts, lagging: &lagging, now: now() })
 }
 
 /// The names of what is started.
@@ -79,6 +82,8 @@ fn status(pod: &Pod, observed: &Observed, failures: &Failures, ending: bool) -> 
         failures,
         volumes: None,
         verdict: None,
+        lagging: &Resources::new(),
+        resize: (&None, None),
         ending,
         host_ips: &host_ips,
         now: now(),
@@ -162,12 +167,18 @@ fn a_crashing_container_waits_and_the_plan_says_until_when() {
     let pod = pod(json!({"containers": [{"name": "a", "image": "i"}]}));
     let ended = record(&pod, "a", Life::Exited, 1, 98);
     let finished = super::plan::from_ns(ended.finished_ns);
-    let mut restarts = Restarts::default();
+    let mut restarts = Restarts::new(std::time::Duration::from_secs(300));
     restarts.started(&super::plan::key(&spec::spec(&pod).containers[0]), finished, now());
     let observed = observed(vec![ended]);
     let probes = Results::default();
-    let plan =
-        plan(&View { pod: &pod, observed: &observed, probes: &probes, restarts: &restarts, now: now() });
+    let plan = plan(&View {
+        pod: &pod,
+        observed: &observed,
+        probes: &probes,
+        restarts: &restarts,
+        lagging: &Resources::new(),
+        now: now(),
+    });
     let message = "back-off 10s restarting failed container=a pod=p_n(u)".to_owned();
     assert_eq!(
         plan.actions,
@@ -272,7 +283,7 @@ fn an_ended_pod_has_succeeded_or_failed() {
     assert_eq!(phase(0, false), "Succeeded");
     assert_eq!(phase(1, false), "Running");
     assert_eq!(phase(1, true), "Failed");
-    let verdict = Verdict { reason: "DeadlineExceeded".to_owned(), message: "late".to_owned() };
+    let verdict = Verdict::new("DeadlineExceeded", "late");
     let (probes, observed, failures) = (Results::default(), ended(1), Failures::new());
     let input = Input {
         pod: &pod,
@@ -281,6 +292,8 @@ fn an_ended_pod_has_succeeded_or_failed() {
         failures: &failures,
         volumes: None,
         verdict: Some(&verdict),
+        lagging: &Resources::new(),
+        resize: (&None, None),
         ending: true,
         host_ips: &[],
         now: now(),
@@ -290,4 +303,64 @@ fn an_ended_pod_has_succeeded_or_failed() {
         (status.phase.as_deref(), status.reason.as_deref()),
         (Some("Failed"), Some("DeadlineExceeded"))
     );
+}
+
+#[test]
+fn rules_come_before_the_policy_of_a_container_and_of_its_pod() {
+    let rules = json!([
+        {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}},
+        {"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [1, 2, 42]}},
+    ]);
+    for (code, again) in [(42, true), (3, true), (0, true), (1, false)] {
+        let pod = pod(json!({"restartPolicy": "Always", "containers": [
+            {"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules},
+        ]}));
+        let seen = observed(vec![record(&pod, "a", Life::Exited, code, 1)]);
+        let plan = planned(&pod, &seen, &Results::default());
+        assert_eq!((plan.finished, started(&plan).len()), (!again, usize::from(again)), "{code}");
+    }
+}
+
+#[test]
+fn one_container_may_make_all_start_over() {
+    let rule = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let mut pod = pod(json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+        "containers": [
+            {"name": "a", "restartPolicy": "Never", "restartPolicyRules": rule},
+            {"name": "b"},
+        ],
+    }));
+    let none = Failures::new();
+    let all = vec![
+        record(&pod, "b", Life::Running, 0, 4),
+        record(&pod, "a", Life::Exited, 42, 3),
+        record(&pod, "s", Life::Running, 0, 2),
+        record(&pod, "i", Life::Exited, 0, 1),
+    ];
+    let running = observed([&[all[0].clone(), record(&pod, "a", Life::Running, 0, 3)], &all[2..]].concat());
+    pod.status = Some(status(&pod, &running, &none, false));
+    assert_eq!(condition(pod.status.as_ref().unwrap(), "AllContainersRestarting"), ("False", ""));
+    // What asked for it goes last.
+    let ids = ["b-4", "s-2", "i-1", "a-3"].map(str::to_owned).to_vec();
+    let plan = planned(&pod, &observed(all.clone()), &Results::default());
+    assert_eq!((plan.actions, plan.finished), (vec![Action::Reset { ids }], false));
+    pod.status = Some(status(&pod, &observed(all), &none, false));
+    let told = pod.status.as_ref().unwrap();
+    assert_eq!(condition(told, "AllContainersRestarting"), ("True", "RestartAllContainersStarted"));
+    pod.status = Some(status(&pod, &observed(vec![]), &none, false));
+    let told = pod.status.as_ref().unwrap();
+    assert_eq!(condition(told, "AllContainersRestarting"), ("False", ""));
+    assert_eq!((condition(told, "Initialized").0, told.phase.as_deref()), ("True", Some("Running")));
+    for status in
+        told.container_statuses.iter().flatten().chain(told.init_container_statuses.iter().flatten())
+    {
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+        let reason = waiting.and_then(|waiting| waiting.reason.as_deref());
+        assert_eq!((status.restart_count, reason), (1, Some("RestartingAllContainers")), "{}", status.name);
+    }
+    let plan = planned(&pod, &observed(vec![]), &Results::default());
+    let start = Action::Start { kind: Kind::Init, name: "i".to_owned(), restarts: 1, after: None };
+    assert_eq!(plan.actions, [start]);
 }

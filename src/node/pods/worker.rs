@@ -1,80 +1,40 @@
 //! One task per pod: looks, decides by the pure plan, acts, reports, and sleeps until something changes.
 
+use super::act::Acted;
+use super::inbox::{Inbox, Wanted};
 use super::mounting::{Mounting, Waiting};
 use super::observe::{Observed, Observer};
 use super::plan::{self, Action, View};
 use super::probes::Probes;
+use super::reporting::Essence;
 use super::restarts::Restarts;
-use super::start::Start;
 use super::state::{Facts, State};
-use super::status::{self, Failures, Verdict};
-use super::{Pods, report, sandbox, spec, stop};
+use super::status::{Failures, Verdict};
+use super::{Pods, spec};
+use crate::checkpoint::{Checkpoint, Resources};
 use crate::protocols::runtime::v1 as cri;
+use crate::stats::counters;
 use crate::volumes::Volumes;
-use crate::{Context, Error, files};
+use crate::{Context, Error};
 use api::Object;
-use api::core::Pod;
+use api::core::{Pod, PodStatus};
 use base::{Backoff, clock};
-use client::Patch;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::oneshot;
 
 /// Until a container that could not be started is tried again.
-const RETRY: SignedDuration = SignedDuration::from_secs(10);
+pub(super) const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// Rounds of plan and action in one turn: a sandbox, then its containers, then a look that all is done.
 const ROUNDS: usize = 4;
 /// How often a container that the runtime said had ended is looked at until CRI says so too: for half a minute,
 /// since nothing else would tell of the end.
 const SETTLE_TRIES: u32 = 32;
 
-/// The pod as the API server last told it.
-#[derive(Clone)]
-pub(crate) struct Wanted {
-    pub(crate) pod: Arc<Pod>,
-    pub(crate) exists: bool,
-}
-
-impl Wanted {
-    pub(super) fn is_going(&self) -> bool {
-        !self.exists || self.pod.is_deleting()
-    }
-}
-
-/// How others reach a worker.
-pub(crate) struct Inbox {
-    pub(crate) wanted: watch::Sender<Wanted>,
-    pub(crate) wake: Arc<Notify>,
-    /// The runtime's state changed.
-    pub(crate) dirty: AtomicBool,
-    /// Something the volumes are made from changed.
-    pub(crate) stale: AtomicBool,
-}
-
-impl Inbox {
-    pub(crate) fn new(wanted: Wanted) -> Self {
-        Self {
-            wanted: watch::channel(wanted).0,
-            wake: Arc::default(),
-            dirty: AtomicBool::new(true),
-            stale: AtomicBool::new(true),
-        }
-    }
-
-    /// Tells the worker that the runtime's state changed.
-    pub(crate) fn runtime_changed(&self) {
-        self.dirty.store(true, Ordering::SeqCst);
-        self.wake.notify_one();
-    }
-
-    /// Tells the worker that its volumes may be out of date.
-    pub(crate) fn volumes_changed(&self) {
-        self.stale.store(true, Ordering::SeqCst);
-        self.wake.notify_one();
-    }
-}
+/// Where it is answered why the node does not take a pod.
+pub(super) type Admission = oneshot::Receiver<Option<Verdict>>;
 
 /// What a turn ends with.
 pub(super) enum Turn {
@@ -105,12 +65,27 @@ pub(crate) struct Worker {
     pub(super) verdict: Option<Verdict>,
     pub(super) finished: bool,
     pub(super) retry_at: Option<Timestamp>,
+    /// Until it is answered whether the node takes the pod.
+    admission: Option<Admission>,
+    /// What running containers have that were given something else.
+    pub(super) lagging: Resources,
+    pub(super) resize_error: Option<String>,
+    /// The status that the API server has, where it could not be told of a later one.
+    pub(super) untold: Option<PodStatus>,
+    /// What of the status is in the pod's checkpoint.
+    pub(super) remembered: Option<Essence>,
 }
 
 impl Worker {
-    pub(crate) fn new(context: Arc<Context>, pods: Pods, inbox: Arc<Inbox>) -> Self {
-        let Wanted { pod, exists } = inbox.wanted.borrow().clone();
+    pub(crate) fn new(
+        context: Arc<Context>,
+        pods: Pods,
+        inbox: Arc<Inbox>,
+        admission: Option<Admission>,
+    ) -> Self {
+        let Wanted { pod, exists, .. } = inbox.wanted.borrow().clone();
         let probes = Probes::new(inbox.wake.clone());
+        let longest = context.config.kubelet().crash_loop_back_off.max_container_restart_period.get();
         Self {
             context,
             pods,
@@ -119,7 +94,7 @@ impl Worker {
             state: State::Syncing,
             observer: Observer::default(),
             observed: Observed::default(),
-            restarts: Restarts::default(),
+            restarts: Restarts::new(longest),
             failures: Failures::new(),
             probes,
             volumes: None,
@@ -128,16 +103,41 @@ impl Worker {
             verdict: None,
             finished: false,
             retry_at: None,
+            admission,
+            lagging: Resources::new(),
+            resize_error: None,
+            untold: None,
+            remembered: None,
             inbox,
+        }
+    }
+
+    /// Waits until it is decided whether the node takes the pod; one that it does not take ends at once.
+    async fn be_admitted(&mut self) {
+        let Some(admission) = self.admission.take() else { return };
+        match admission.await {
+            Ok(verdict) => self.verdict = verdict,
+            Err(_) => tracing::debug!(pod = spec::described(&self.pod), "nobody admits pods any more"),
+        }
+        self.pod = self.inbox.wanted.borrow().pod.clone();
+        if let Some(kept) = Checkpoint::read(&self.context.config, self.pod.uid()) {
+            self.lagging = kept.actuated;
+            if self.is_static() {
+                self.pod = Arc::new(Pod { status: kept.pod.status, ..(*self.pod).clone() });
+            }
         }
     }
 
     /// Works until the pod is gone from this machine.
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+        self.be_admitted().await;
         loop {
             // Boxed, since a turn's state is fifty times a worker's, which waits for most of its life.
-            let until = match Box::pin(self.turn()).await {
+            let begun = clock::instant();
+            let turned = Box::pin(self.turn()).await;
+            counters::POD_WORKER.observe_since(&["sync"], begun);
+            let until = match turned {
                 Ok(Turn::Done) => break,
                 Ok(Turn::Again) => continue,
                 Ok(Turn::Wait(until)) => {
@@ -163,7 +163,7 @@ impl Worker {
             }
         }
         self.pods.forget(self.pod.uid(), &self.inbox);
-        self.context.forget(self.pod.uid());
+        self.context.forget(&self.pod);
     }
 
     async fn turn(&mut self) -> Result<Turn, Error> {
@@ -189,13 +189,26 @@ impl Worker {
     fn read_wanted(&mut self) {
         let wanted = self.inbox.wanted.borrow().clone();
         self.exists = wanted.exists;
-        if wanted.pod.revision() >= self.pod.revision() {
-            self.pod = wanted.pod;
+        if self.verdict.is_none() {
+            self.verdict = wanted.verdict;
+        }
+        // A pod of the node itself never changes, and its status is nowhere else.
+        let newer = wanted.pod.revision() > self.pod.revision();
+        let same = wanted.pod.revision() == self.pod.revision() && self.untold.is_none();
+        if !self.is_static() && (newer || same) {
+            self.adopt(wanted.pod);
         }
     }
 
+    pub(super) fn retry_later(&mut self) {
+        let retry = clock::now() + RETRY;
+        self.retry_at = Some(self.retry_at.map_or(retry, |at| at.min(retry)));
+    }
+
     pub(super) async fn look(&mut self) -> Result<(), Error> {
+        let asked = clock::instant();
         self.observed = self.observer.observe(&self.context.runtime, self.pod.uid()).await?;
+        counters::POD_RELIST.observe_since(&[], asked);
         self.pods.own(&self.context, self.pod.uid(), &self.observed);
         Ok(())
     }
@@ -230,7 +243,7 @@ impl Worker {
                 || self.verdict.is_some()
                 || matches!(reported, Some("Succeeded" | "Failed")),
             stopped: self.observed.is_stopped(),
-            grace_s: spec::grace_s(&self.pod),
+            grace_s: self.verdict.as_ref().and_then(|it| it.grace_s).unwrap_or(spec::grace_s(&self.pod)),
             now: clock::now(),
         }
     }
@@ -240,7 +253,7 @@ impl Worker {
         if self.verdict.is_none() && self.deadline().is_some_and(|deadline| deadline <= clock::now()) {
             let message = "Pod was active on the node longer than the specified deadline".to_owned();
             self.context.recorder.normal(&*self.pod, "DeadlineExceeded", message.clone());
-            self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message });
+            self.verdict = Some(Verdict::new("DeadlineExceeded", message));
         }
     }
 
@@ -269,6 +282,7 @@ impl Worker {
                 observed: &self.observed,
                 probes: &results,
                 restarts: &self.restarts,
+                lagging: &self.lagging,
                 now: clock::now(),
             });
             self.finished = plan.finished;
@@ -296,7 +310,7 @@ impl Worker {
     }
 
     /// Starts and stops probes as containers come and go.
-    fn follow_probes(&mut self) {
+    pub(super) fn follow_probes(&mut self) {
         let ip = self.observed.sandbox().and_then(|sandbox| sandbox.ips.first().cloned()).unwrap_or_default();
         let ip = if spec::host_network(&self.pod) { self.host_ip() } else { ip };
         self.probes.follow(&self.context, &self.pod, &self.observed.containers, &ip);
@@ -311,200 +325,6 @@ impl Worker {
         let renew = self.volumes.as_ref().and_then(Volumes::renew);
         [planned, self.retry_at, renew, self.deadline()].into_iter().flatten().min()
     }
-
-    /// Carries out a plan, until the pod is to go.
-    async fn act_unless_going(&mut self, actions: &[Action]) -> Result<Acted, Error> {
-        let mut wanted = self.inbox.wanted.subscribe();
-        let acted = tokio::select! {
-            biased;
-            _ = wanted.wait_for(Wanted::is_going) => None,
-            acted = self.act(actions) => Some(acted),
-        };
-        match acted {
-            Some(acted) => acted,
-            None => {
-                self.inbox.dirty.store(true, Ordering::SeqCst);
-                Ok(Acted::Interrupted)
-            }
-        }
-    }
-
-    async fn act(&mut self, actions: &[Action]) -> Result<Acted, Error> {
-        let mut acted = Acted::Nothing;
-        for (i, action) in actions.iter().enumerate() {
-            if !self.one(action).await? {
-                continue;
-            }
-            acted = Acted::Something;
-            // The next may have to pull an image: what has started is not kept secret until then.
-            if matches!(action, Action::Start { .. }) && i + 1 < actions.len() {
-                self.look().await?;
-                self.follow_probes();
-                self.report().await?;
-            }
-        }
-        Ok(acted)
-    }
-
-    /// Carries out one action; returns whether the runtime's state changed.
-    async fn one(&mut self, action: &Action) -> Result<bool, Error> {
-        match action {
-            Action::CreateSandbox { attempt } => self.create_sandbox(*attempt).await?,
-            Action::Start { kind, name, restarts, after } => self.start(*kind, name, *restarts, *after).await,
-            Action::Stop { kind, name, id, why, message } => {
-                let Some((_, container)) = spec::container(&self.pod, name) else { return Ok(false) };
-                let Some(record) = self.observed.containers.iter().find(|record| record.id == *id).cloned()
-                else {
-                    return Ok(false);
-                };
-                let grace = stop::grace(&self.pod, &container, *why);
-                let ip = self
-                    .observed
-                    .sandbox()
-                    .and_then(|sandbox| sandbox.ips.first())
-                    .map_or("", String::as_str);
-                let how = (grace, message.clone(), ip);
-                stop::container(&self.context, &self.pod, (*kind, &container), &record, how).await?;
-            }
-            Action::BackOff { kind, name, message } => {
-                let failure = ("CrashLoopBackOff".to_owned(), message.clone());
-                if self.failures.insert(name.clone(), failure.clone()) != Some(failure) {
-                    let text = format!(
-                        "Back-off restarting failed container {name} in pod {}",
-                        spec::described(&self.pod)
-                    );
-                    self.context.warn_container(&self.pod, (*kind, name), "BackOff", text);
-                }
-                return Ok(false);
-            }
-            Action::Forget { id } => {
-                self.forget_log(id)?;
-                let request = cri::RemoveContainerRequest { container_id: id.clone() };
-                self.context.runtime.remove_container(request).await?;
-            }
-            Action::ForgetSandbox { id } => {
-                let sandboxes =
-                    self.observed.sandboxes.iter().filter(|sandbox| sandbox.id == *id).cloned().collect();
-                stop::remove(&self.context, &Observed { sandboxes, containers: Vec::new() }).await?;
-            }
-        }
-        Ok(true)
-    }
-
-    async fn create_sandbox(&mut self, attempt: u32) -> Result<(), Error> {
-        if !self.observed.is_stopped() {
-            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
-            self.context.recorder.normal(&*self.pod, "SandboxChanged", message);
-        }
-        let grace = Duration::from_secs(spec::grace_s(&self.pod).unsigned_abs());
-        if !self.observed.sandboxes.is_empty() {
-            stop::everything(&self.context, &self.pod, &self.observed, grace).await?;
-        }
-        self.prepare_devices().await?;
-        self.context.cgroups.make(&self.pod)?;
-        let parent = self.context.cgroups.parent(&self.pod);
-        let config = sandbox::config(&self.pod, &self.context.config, attempt, parent);
-        self.context.machine.change(|| files::make_folder(config.log_directory.as_ref(), 0o755))?;
-        let ran = match self.runtime_handler().await {
-            Ok(runtime_handler) => {
-                let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler };
-                self.context.runtime.run_pod_sandbox(request).await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = ran {
-            let message = format!("Failed to create pod sandbox: {error}");
-            self.context.recorder.warning(&*self.pod, "FailedCreatePodSandBox", message);
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// The runtime's name of the pod's RuntimeClass; "" for its default.
-    async fn runtime_handler(&self) -> Result<String, Error> {
-        if spec::spec(&self.pod).host_users == Some(false) {
-            let text = "hostUsers: false needs user namespaces, which this node does not offer";
-            return Err(Error::Container("CreatePodSandboxError", text.to_owned()));
-        }
-        let Some(name) = &spec::spec(&self.pod).runtime_class_name else { return Ok(String::new()) };
-        let class = self.context.client.get::<api::k8s::api::node::v1::RuntimeClass>("", name).await?;
-        Ok(class.handler)
-    }
-
-    async fn start(&mut self, kind: spec::Kind, name: &str, restarts: u32, after: Option<Timestamp>) {
-        let Some((_, container)) = spec::container(&self.pod, name) else { return };
-        if let Some(after) = after {
-            self.restarts.started(&plan::key(&container), after, clock::now());
-        }
-        let none = Volumes::default();
-        let start = Start {
-            context: &self.context,
-            pod: &self.pod,
-            kind,
-            container: &container,
-            restarts,
-            observed: &self.observed,
-            volumes: self.volumes.as_ref().unwrap_or(&none),
-        };
-        match start.run().await {
-            Ok(()) => drop(self.failures.remove(name)),
-            Err(error) => {
-                let reason =
-                    if let Error::Container(reason, _) = &error { reason } else { "RunContainerError" };
-                self.failures.insert(name.to_owned(), (reason.to_owned(), error.to_string()));
-                let retry = clock::now() + self.retry_after(reason);
-                self.retry_at = Some(self.retry_at.map_or(retry, |at| at.min(retry)));
-            }
-        }
-    }
-
-    /// A failed pull is soon looked at again, to say that it is waited for, and then when it is due.
-    fn retry_after(&self, reason: &str) -> SignedDuration {
-        match reason {
-            "ErrImagePull" => SignedDuration::from_secs(1),
-            "ImagePullBackOff" => {
-                let due = self.context.images.due(self.pod.uid());
-                let left = due.map(|due| due.saturating_duration_since(clock::instant()));
-                left.and_then(|left| SignedDuration::try_from(left).ok()).unwrap_or(RETRY)
-            }
-            _ => RETRY,
-        }
-    }
-
-    /// Patches the status if it changed.
-    pub(super) async fn report(&mut self) -> Result<(), Error> {
-        if !self.exists {
-            return Ok(());
-        }
-        let results = self.probes.results();
-        let input = status::Input {
-            pod: &self.pod,
-            observed: &self.observed,
-            probes: &results,
-            failures: &self.failures,
-            volumes: self.volumes.as_ref(),
-            verdict: self.verdict.as_ref(),
-            ending: self.state != State::Syncing,
-            host_ips: &self.context.machine.addresses,
-            now: clock::now(),
-        };
-        let Some(patch) = report::patch(&self.pod, &status::render(&input)) else { return Ok(()) };
-        let patch = Patch::Strategic(patch);
-        match self.context.client.patch_status::<Pod>(self.pod.namespace(), self.pod.name(), &patch).await {
-            Ok(pod) => self.pod = Arc::new(pod),
-            // It was deleted, or replaced by another of its name: the cache will say so.
-            Err(error) if error.is_not_found() || error.is_conflict() => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-}
-
-/// Whether carrying out actions changed anything.
-enum Acted {
-    Nothing,
-    Something,
-    Interrupted,
 }
 
 /// Whether a container of this name is still waiting to be started.

@@ -27,7 +27,7 @@ fn unavailable(error: impl std::fmt::Display) -> Refusal {
 
 /// The pod's state in the runtime.
 pub(super) async fn observe(service: &Service, namespace: &str, name: &str) -> Result<Observed, Refusal> {
-    let missing = || (StatusCode::NOT_FOUND, format!("pod {name:?} not found"));
+    let missing = || (StatusCode::NOT_FOUND, "pod does not exist".to_owned());
     let pod = service.pods.find(namespace, name).ok_or_else(missing)?;
     Observer::default().observe(&service.context.runtime, pod.uid()).await.map_err(unavailable)
 }
@@ -87,23 +87,21 @@ pub(super) async fn attach(
 /// Forwards ports of a pod.
 pub(super) async fn port_forward(
     service: &Service,
-    namespace: &str,
-    pod: &str,
+    (namespace, pod): (&str, &str),
+    ports: Vec<i32>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let observed = observe(service, namespace, pod).await?;
     let sandbox =
         observed.sandbox().ok_or_else(|| (StatusCode::NOT_FOUND, "pod is not running".to_owned()))?;
-    let ask = cri::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port: Vec::new() };
+    let ask = cri::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port: ports };
     let url = service.context.runtime.port_forward(ask).await.map_err(unavailable)?.url;
     if !websocket::is_asked(request.headers()) {
         return pass_on(service, &url, request).await;
     }
+    // The older protocol of channels per port is the runtime's own.
     let Some(answer) = websocket::accept(request.headers(), &[websocket::TUNNEL]) else {
-        return Err((
-            StatusCode::BAD_REQUEST,
-            "only SPDY tunnelled through WebSocket is spoken here".to_owned(),
-        ));
+        return pass_on(service, &url, request).await;
     };
     let (backend, _) = connect(&url, spdy_headers("portforward.k8s.io")).await?;
     service.context.supervisor.detached("port forward", Phase::Front, async move {
@@ -133,15 +131,17 @@ async fn stream(
     if !websocket::is_asked(request.headers()) {
         return pass_on(service, url, request).await;
     }
-    let Some(answer) = websocket::accept(request.headers(), &[channels::V5, channels::V4]) else {
+    let ours = channels::DIALECTS.map(|dialect| dialect.protocol);
+    let Some(answer) = websocket::accept(request.headers(), &ours) else {
         return Err((StatusCode::BAD_REQUEST, "no known subprotocol of WebSocket was offered".to_owned()));
     };
     let (backend, _) = connect(url, spdy_headers(channels::V4)).await?;
-    let closable = answer.protocol == channels::V5;
+    let spoken = channels::DIALECTS.into_iter().find(|dialect| dialect.protocol == answer.protocol);
+    let dialect = spoken.ok_or_else(|| unavailable("a dialect that was not offered"))?;
     service.context.supervisor.detached("terminal", Phase::Front, async move {
         if let Ok(upgraded) = hyper::upgrade::on(request).await
             && let Err(error) =
-                channels::translate(TokioIo::new(upgraded), TokioIo::new(backend), streams, closable).await
+                channels::translate(TokioIo::new(upgraded), TokioIo::new(backend), streams, dialect).await
         {
             tracing::debug!(%error, "terminal");
         }

@@ -1,10 +1,11 @@
-//! kubectl's channels over WebSocket (`v4.channel.k8s.io`, `v5.channel.k8s.io`), translated to the
-//! streams that the runtime serves over SPDY.
+//! Channels over WebSocket (`channel.k8s.io` and its successors), translated to the streams that the
+//! runtime serves over SPDY.
 
 use super::route::Streams;
 use super::websocket;
 use crate::spdy::{Frame, Reader, Writer};
-use bytes::{BufMut, Bytes, BytesMut};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use std::io::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,15 +14,74 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-/// Channels with an exit status, and with a message that closes a channel (KEP-4006).
+/// Channels as the runtime speaks them.
 pub(super) const V4: &str = "v4.channel.k8s.io";
-pub(super) const V5: &str = "v5.channel.k8s.io";
 
+/// What a subprotocol says about its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dialect {
+    pub(super) protocol: &'static str,
+    /// Messages are text: the channel's digit, then base64.
+    base64: bool,
+    /// The error channel tells the status of the command also where it is a success, as JSON.
+    statuses: bool,
+    /// A message can close a channel (KEP-4006).
+    closable: bool,
+}
+
+const BINARY: Dialect = Dialect { protocol: "", base64: false, statuses: false, closable: false };
+
+/// Every dialect, the best first; a client that names none speaks the last.
+pub(super) const DIALECTS: [Dialect; 6] = [
+    Dialect { protocol: "v5.channel.k8s.io", statuses: true, closable: true, ..BINARY },
+    Dialect { protocol: V4, statuses: true, ..BINARY },
+    Dialect { protocol: "v4.base64.channel.k8s.io", statuses: true, base64: true, ..BINARY },
+    Dialect { protocol: "channel.k8s.io", ..BINARY },
+    Dialect { protocol: "base64.channel.k8s.io", base64: true, ..BINARY },
+    BINARY,
+];
+
+/// The channel that tells how the command ended.
+const ERROR: u8 = 3;
 /// The first byte of a message that closes the channel named by the second.
 const CLOSE: u8 = 255;
 
 /// Channels by number, with the names of the streams they become.
 const CHANNELS: [(u8, &str); 5] = [(0, "stdin"), (1, "stdout"), (2, "stderr"), (3, "error"), (4, "resize")];
+
+impl Dialect {
+    /// A message of a channel; none for what this dialect does not tell.
+    fn message(self, channel: u8, content: &[u8]) -> Option<Message> {
+        let told = if channel == ERROR && !self.statuses { failure(content)? } else { content.to_vec() };
+        if self.base64 {
+            return Some(Message::text(format!("{channel}{}", STANDARD.encode(told))));
+        }
+        Some(Message::Binary([&[channel], told.as_slice()].concat().into()))
+    }
+
+    /// The channel of a message with its content, and whether it closes that channel.
+    fn read(self, message: &Message) -> Option<(u8, Vec<u8>, bool)> {
+        match message {
+            Message::Text(text) if self.base64 => {
+                let (digit, rest) = text.as_bytes().split_first()?;
+                Some((digit.checked_sub(b'0')?, STANDARD.decode(rest).ok()?, false))
+            }
+            Message::Binary(bytes) if !self.base64 => match bytes.as_ref() {
+                [CLOSE, channel] if self.closable => Some((*channel, Vec::new(), true)),
+                [channel, content @ ..] => Some((*channel, content.to_vec(), false)),
+                [] => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// The message of a status that is a failure.
+fn failure(status: &[u8]) -> Option<Vec<u8>> {
+    let status: serde_json::Value = serde_json::from_slice(status).ok()?;
+    let failed = status["status"] != "Success";
+    failed.then(|| status["message"].as_str().unwrap_or_default().as_bytes().to_vec())
+}
 
 /// Which channels exist for these streams, in the order that peers open them.
 fn wanted(streams: Streams) -> Vec<(u8, u32)> {
@@ -37,7 +97,7 @@ fn wanted(streams: Streams) -> Vec<(u8, u32)> {
 }
 
 /// Translates until the command has ended and its status was passed on.
-pub(super) async fn translate<S, B>(caller: S, backend: B, streams: Streams, closable: bool) -> Result<()>
+pub(super) async fn translate<S, B>(caller: S, backend: B, streams: Streams, dialect: Dialect) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -51,9 +111,11 @@ where
         let headers = vec![("streamtype".to_owned(), name.to_owned())];
         writer.lock().await.send(&Frame::Open { stream: *stream, headers, fin: false }).await?;
     }
-    if streams.stdout {
+    if streams.stdout
+        && let Some(empty) = dialect.message(1, &[])
+    {
         // Tells the caller that the streams are there.
-        sink.send(Message::Binary(Bytes::from_static(&[1]))).await.map_err(Error::other)?;
+        sink.send(empty).await.map_err(Error::other)?;
     }
     let outward = async {
         let mut open: Vec<u32> =
@@ -61,13 +123,10 @@ where
         while let Some(frame) = reader.next().await? {
             match frame {
                 Frame::Data { stream, bytes, fin } => {
-                    if let Some((channel, _)) =
-                        ids.iter().find(|(_, id)| *id == stream).filter(|_| !bytes.is_empty())
-                    {
-                        let mut message = BytesMut::with_capacity(bytes.len() + 1);
-                        message.put_u8(*channel);
-                        message.put_slice(&bytes);
-                        sink.send(Message::Binary(message.freeze())).await.map_err(Error::other)?;
+                    let channel = ids.iter().find(|(_, id)| *id == stream).filter(|_| !bytes.is_empty());
+                    let told = channel.and_then(|(channel, _)| dialect.message(*channel, &bytes));
+                    if let Some(message) = told {
+                        sink.send(message).await.map_err(Error::other)?;
                     }
                     open.retain(|id| *id != stream || !fin);
                 }
@@ -87,12 +146,8 @@ where
     };
     let inward = async {
         while let Some(message) = messages.next().await {
-            let Message::Binary(bytes) = message.map_err(Error::other)? else { continue };
-            let (channel, content, fin) = match bytes.as_ref() {
-                [CLOSE, channel] if closable => (*channel, Vec::new(), true),
-                [channel, content @ ..] => (*channel, content.to_vec(), false),
-                [] => continue,
-            };
+            let message = message.map_err(Error::other)?;
+            let Some((channel, content, fin)) = dialect.read(&message) else { continue };
             if let Some((_, stream)) = ids.iter().find(|(number, _)| *number == channel) {
                 let frame = Frame::Data { stream: *stream, bytes: content, fin };
                 writer.lock().await.send(&frame).await?;
@@ -110,6 +165,24 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dialects_write_and_read_messages() {
+        let [v5, v4, .., old_text, plain] = DIALECTS;
+        let success = br#"{"status":"Success"}"#;
+        let failed = br#"{"status":"Failure","message":"exit code 3"}"#;
+        assert_eq!(v4.message(3, success), Some(Message::Binary([&[3], &success[..]].concat().into())));
+        assert_eq!(plain.message(3, success), None);
+        assert_eq!(plain.message(3, failed), Some(Message::Binary(b"\x03exit code 3".to_vec().into())));
+        assert_eq!(old_text.message(1, b"hi"), Some(Message::text("1aGk=")));
+        assert_eq!(old_text.read(&Message::text("0aGk=")), Some((0, b"hi".to_vec(), false)));
+        let close = Message::Binary(vec![255, 0].into());
+        assert_eq!(
+            (v5.read(&close), v4.read(&close)),
+            (Some((0, vec![], true)), Some((255, vec![0], false)))
+        );
+        assert_eq!(v4.read(&Message::text("0aGk=")), None);
+    }
 
     #[test]
     fn a_terminal_has_no_separate_errors() {

@@ -1,16 +1,20 @@
-//! The kubelet's HTTPS: logs, terminals, forwarded ports, and numbers, for the API server alone.
+//! The kubelet's HTTPS: logs, terminals, forwarded ports, and numbers, for the API server and for whom it lets.
 
+mod auth;
 mod backend;
 mod channels;
+mod checkpoint;
 mod read;
 mod route;
 mod websocket;
 
 use crate::config::Tls;
 use crate::pods::Pods;
+use crate::stats::counters;
 use crate::storage::{self, Wanted};
 use crate::{Context, Error};
-use base::{Body, Phase, Shutdown, full_body};
+use auth::{Caller, Known, caller};
+use base::{Body, Phase, Shutdown, clock, full_body};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -21,31 +25,31 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A handshake, or a request's head, that takes longer is no API server's.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections at one time: the API server's tunnels, and some.
 const CONNECTIONS: usize = 1_000;
-/// The group of certificates that may do everything.
-const MASTERS: &str = "system:masters";
+
+/// What `/healthz?verbose` says.
+const VERBOSE: &str = "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n";
 
 /// What requests are answered from.
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) context: Arc<Context>,
     pub(crate) pods: Pods,
+    known: Arc<Known>,
+}
+
+impl Service {
+    pub(crate) fn new(context: Arc<Context>, pods: Pods) -> Self {
+        Self { context, pods, known: Arc::default() }
+    }
 }
 
 /// An answer that is an error: status and text.
 pub(crate) type Refusal = (StatusCode, String);
-
-/// Whose certificate the other end showed.
-enum Caller {
-    Trusted,
-    Stranger(String),
-    Nobody,
-}
 
 /// Listens until asked to stop.
 pub(crate) async fn run(service: Service, tls: Tls, shutdown: Shutdown) -> Result<(), Error> {
@@ -99,20 +103,6 @@ async fn serve(
     connection.with_upgrades().await.map_err(|error| error.to_string())
 }
 
-/// Judges a verified certificate by its names.
-fn caller(certificate: Option<&[u8]>, api_server: &str) -> Caller {
-    let Some(der) = certificate else { return Caller::Nobody };
-    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Caller::Nobody };
-    let subject = certificate.subject();
-    let name = subject.iter_common_name().filter_map(|name| name.as_str().ok()).next().unwrap_or_default();
-    let mut groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
-    if name == api_server || groups.any(|group| group == MASTERS) {
-        Caller::Trusted
-    } else {
-        Caller::Stranger(name.to_owned())
-    }
-}
-
 /// A plain text answer.
 pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = Response::new(full_body(text.into()));
@@ -142,33 +132,66 @@ fn refused((code, message): Refusal) -> Response<Body> {
     response
 }
 
+/// A page.
+pub(crate) fn html(page: String) -> Response<Body> {
+    let mut response = text(StatusCode::OK, page);
+    let kind = http::HeaderValue::from_static("text/html; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
+}
+
 async fn answer(service: &Service, caller: &Caller, request: Request<Incoming>) -> Response<Body> {
-    match caller {
-        Caller::Trusted => {}
-        Caller::Nobody => return refused((StatusCode::UNAUTHORIZED, "Unauthorized".to_owned())),
-        Caller::Stranger(name) => {
-            let text = format!("Forbidden (user={name}, verb=get, resource=nodes, subresource=proxy)");
-            return refused((StatusCode::FORBIDDEN, text));
+    let begun = clock::instant();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let checked = auth::check(service, caller, (&method, &path, request.headers())).await;
+    if let Err((code, message)) = checked {
+        return text(code, message);
+    }
+    let bucket = route::bucket(&path);
+    let long = if route::is_long(bucket) { "true" } else { "false" };
+    let labels = [long, route::method_bucket(&method), bucket, "readwrite"];
+    counters::HTTP_REQUESTS.count(&labels);
+    let route = Route::parse(&path, request.uri().query().unwrap_or_default());
+    let answered = match route {
+        Some(route) if !route.takes(&method) => {
+            Err((StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed".to_owned()))
+        }
+        Some(route) => dispatch(service, route, &path, request).await,
+        None => return text(StatusCode::NOT_FOUND, "404: Page Not Found"),
+    };
+    counters::HTTP_DURATION.observe_since(&labels, begun);
+    answered.unwrap_or_else(refused)
+}
+
+async fn dispatch(
+    service: &Service,
+    route: Route,
+    path: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    match route {
+        Route::Logs(of, options) => read::logs(service, &of, options).await,
+        Route::Exec(of, exec) => backend::exec(service, &of, &exec, request).await,
+        Route::Attach(of, streams) => backend::attach(service, &of, streams, request).await,
+        Route::PortForward { namespace, pod, ports } => {
+            backend::port_forward(service, (&namespace, &pod), ports, request).await
+        }
+        Route::Run(of, command) => backend::run(service, &of, &command).await,
+        Route::Pods => Ok(read::pods(service)),
+        Route::RunningPods => read::running_pods(service).await,
+        Route::Health { verbose } => Ok(text(StatusCode::OK, if verbose { VERBOSE } else { "ok" })),
+        Route::Summary(depth) => read::numbers::summary(service, depth).await,
+        Route::Metrics => read::numbers::kubelet(service).await,
+        Route::ResourceMetrics => Ok(read::numbers::resource(service).await),
+        Route::CadvisorMetrics => read::numbers::cadvisor(service).await,
+        Route::ProbeMetrics => Ok(read::numbers::probes()),
+        Route::Files(file) => read::files::serve(&file, path).await,
+        Route::Checkpoint(of, timeout) => checkpoint::checkpoint(service, &of, timeout.as_deref()).await,
+        Route::Storage(folder) => storage(service, request.method(), &folder),
+        Route::Disabled(what) => {
+            Ok(text(StatusCode::METHOD_NOT_ALLOWED, format!("{what} endpoint is disabled.\n")))
         }
     }
-    let route = Route::parse(request.uri().path(), request.uri().query().unwrap_or_default());
-    let answered = match route {
-        Some(Route::Logs(of, options)) => read::logs(service, &of, options).await,
-        Some(Route::Exec(of, exec)) => backend::exec(service, &of, &exec, request).await,
-        Some(Route::Attach(of, streams)) => backend::attach(service, &of, streams, request).await,
-        Some(Route::PortForward { namespace, pod }) => {
-            backend::port_forward(service, &namespace, &pod, request).await
-        }
-        Some(Route::Run(of, command)) => backend::run(service, &of, &command).await,
-        Some(Route::Pods) => Ok(read::pods(service)),
-        Some(Route::Health) => Ok(text(StatusCode::OK, "ok")),
-        Some(Route::Summary) => read::summary(service).await,
-        Some(Route::Metrics) => Ok(read::metrics(service)),
-        Some(Route::ResourceMetrics) => read::resource_metrics(service).await,
-        Some(Route::Storage(folder)) => storage(service, request.method(), &folder),
-        None => Err((StatusCode::NOT_FOUND, "404 page not found".to_owned())),
-    };
-    answered.unwrap_or_else(refused)
 }
 
 /// Makes or removes a folder of the class `local-path`; the answer says where it is.

@@ -1,8 +1,10 @@
 //! The kubelet's paths and their parameters.
 
 use crate::logs::Options;
+use crate::stats::Depth;
 use base::clock;
 use base::query::{pairs, unescape};
+use http::Method;
 use jiff::{SignedDuration, Timestamp};
 
 /// A container named in a path.
@@ -45,15 +47,28 @@ pub(crate) enum Route {
     PortForward {
         namespace: String,
         pod: String,
+        /// Those of a WebSocket; SPDY names them stream by stream.
+        ports: Vec<i32>,
     },
     Run(Of, Vec<String>),
     Pods,
-    Health,
-    Summary,
+    RunningPods,
+    Health {
+        verbose: bool,
+    },
+    Summary(Depth),
     Metrics,
     ResourceMetrics,
+    CadvisorMetrics,
+    ProbeMetrics,
+    /// A file or folder below the node's logs.
+    Files(String),
+    /// A container, and how long it may take in seconds.
+    Checkpoint(Of, Option<String>),
     /// A folder of the class `local-path`.
     Storage(String),
+    /// What Kubernetes has, and knarr never.
+    Disabled(&'static str),
 }
 
 /// A query's pairs, decoded.
@@ -90,6 +105,22 @@ impl Query {
         }
     }
 
+    /// Ports may be given one by one or in lists.
+    fn ports(&self) -> Vec<i32> {
+        let all = [self.all("port"), self.all("ports")].concat();
+        all.iter().flat_map(|list| list.split(',')).filter_map(|port| port.trim().parse().ok()).collect()
+    }
+
+    /// Lines from the end: `tail` is the old name, with `all` for no limit.
+    fn tail(&self) -> Option<usize> {
+        self.number("tail").or_else(|| self.number("tailLines"))
+    }
+
+    /// Exactly one `true` asks for less.
+    fn depth(&self) -> Depth {
+        if self.all("only_cpu_and_memory") == ["true"] { Depth::CpuAndMemory } else { Depth::Everything }
+    }
+
     fn logs(&self) -> Logs {
         let seconds: Option<i64> = self.number("sinceSeconds");
         let since = seconds.map(|seconds| clock::now() - SignedDuration::from_secs(seconds));
@@ -100,7 +131,7 @@ impl Query {
         };
         let options = Options {
             follow: self.flag(["follow", "follow"]),
-            tail: self.number("tailLines"),
+            tail: self.tail(),
             since: since.or_else(|| self.number::<Timestamp>("sinceTime")),
             timestamps: self.flag(["timestamps", "timestamps"]),
             limit_bytes: self.number("limitBytes"),
@@ -130,21 +161,99 @@ impl Route {
             ["attach", ns, pod, container] | ["attach", ns, pod, _, container] => {
                 Self::Attach(of(ns, pod, container), query.streams())
             }
-            ["portForward", ns, pod] | ["portForward", ns, pod, _] => {
-                Self::PortForward { namespace: (*ns).to_owned(), pod: (*pod).to_owned() }
-            }
+            ["portForward", ns, pod] | ["portForward", ns, pod, _] => Self::PortForward {
+                namespace: (*ns).to_owned(),
+                pod: (*pod).to_owned(),
+                ports: query.ports(),
+            },
             ["run", ns, pod, container] | ["run", ns, pod, _, container] => {
                 let command = query.first("cmd").unwrap_or_default();
                 Self::Run(of(ns, pod, container), command.split_whitespace().map(str::to_owned).collect())
             }
+            ["checkpoint", ns, pod, container] => {
+                Self::Checkpoint(of(ns, pod, container), query.all("timeout").pop())
+            }
             ["pods"] => Self::Pods,
-            ["healthz"] | ["healthz", "ping"] => Self::Health,
-            ["stats", "summary"] => Self::Summary,
+            ["runningpods"] => Self::RunningPods,
+            ["healthz"] => Self::Health { verbose: query.first("verbose").is_some() },
+            ["healthz", "ping" | "log" | "syncloop"] => Self::Health { verbose: false },
+            ["stats", "summary"] => Self::Summary(query.depth()),
             ["metrics"] => Self::Metrics,
             ["metrics", "resource"] => Self::ResourceMetrics,
+            ["metrics", "cadvisor"] => Self::CadvisorMetrics,
+            ["metrics", "probes"] => Self::ProbeMetrics,
+            ["logs", file @ ..] => Self::Files(file.join("/")),
+            ["debug", "pprof", ..] => Self::Disabled("profiling"),
+            ["debug", "flags", "v"] => Self::Disabled("flags"),
             ["storage", folder] => Self::Storage((*folder).to_owned()),
             _ => return None,
         })
+    }
+}
+
+impl Route {
+    /// Whether it is asked for by this method.
+    pub(crate) fn takes(&self, method: &Method) -> bool {
+        match self {
+            Self::Exec(..) | Self::Attach(..) | Self::PortForward { .. } => {
+                *method == Method::GET || *method == Method::POST
+            }
+            Self::Run(..) | Self::Checkpoint(..) => *method == Method::POST,
+            Self::Storage(_) | Self::Disabled(_) => true,
+            Self::Health { .. } => *method == Method::GET || *method == Method::HEAD,
+            _ => *method == Method::GET,
+        }
+    }
+}
+
+/// The paths that requests are counted by.
+const BUCKETS: [&str; 15] = [
+    "attach",
+    "checkpoint",
+    "containerLogs",
+    "debug",
+    "exec",
+    "healthz",
+    "logs",
+    "metrics",
+    "pods",
+    "portForward",
+    "run",
+    "runningpods",
+    "stats",
+    "configz",
+    "statusz",
+];
+
+/// The bucket of a path, as Kubernetes has them.
+pub(crate) fn bucket(path: &str) -> &'static str {
+    let path = path.trim_start_matches('/');
+    match path {
+        "metrics/cadvisor" => return "metrics/cadvisor",
+        "metrics/probes" => return "metrics/probes",
+        "metrics/resource" => return "metrics/resource",
+        _ => {}
+    }
+    let root = path.split('/').next().unwrap_or_default();
+    BUCKETS.into_iter().find(|bucket| *bucket == root).unwrap_or("other")
+}
+
+/// Whether requests of a bucket last as long as somebody wants.
+pub(crate) fn is_long(bucket: &str) -> bool {
+    matches!(bucket, "exec" | "attach" | "portForward" | "debug")
+}
+
+/// The method that a request is counted by.
+pub(crate) fn method_bucket(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
     }
 }
 
@@ -165,5 +274,20 @@ mod tests {
         let logs = Route::parse("/containerLogs/n/p/c", "follow=true&tailLines=3&previous=false");
         assert_eq!(logs, Some(Route::Logs(of(), Logs { previous: false, options })));
         assert_eq!(Route::parse("/etc/passwd", ""), None);
+        let ports = vec![80, 81, 82];
+        assert_eq!(
+            Route::parse("/portForward/n/p", "ports=80,81&ports=82"),
+            Some(Route::PortForward { namespace: "n".into(), pod: "p".into(), ports })
+        );
+        assert_eq!(
+            Route::parse("/stats/summary", "only_cpu_and_memory=true"),
+            Some(Route::Summary(Depth::CpuAndMemory))
+        );
+        assert_eq!(Route::parse("/logs/pods/a.log", ""), Some(Route::Files("pods/a.log".to_owned())));
+        assert_eq!(Route::parse("/logs/", ""), Some(Route::Files(String::new())));
+        assert_eq!(
+            (bucket("/metrics/resource"), bucket("/metrics"), bucket("/x/y")),
+            ("metrics/resource", "metrics", "other")
+        );
     }
 }

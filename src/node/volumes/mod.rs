@@ -110,6 +110,15 @@ impl Volumes {
         self.images().get(volume).cloned()
     }
 
+    /// Where those lie that are folders, by volume.
+    pub(crate) fn paths(&self) -> HashMap<String, PathBuf> {
+        let path = |(name, ready): (&String, &Ready)| match &ready.what {
+            What::Files(path) => Some((name.clone(), path.clone())),
+            What::Device(_) | What::Image(_) => None,
+        };
+        self.ready.iter().filter_map(path).collect()
+    }
+
     /// When the earliest wants to be made anew.
     pub(crate) fn renew(&self) -> Option<Timestamp> {
         self.ready.values().filter_map(|ready| ready.renew).min()

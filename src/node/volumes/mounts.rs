@@ -1,12 +1,13 @@
 //! What of its pod's volumes a container gets: mounts and devices, as the runtime is asked for them.
 
 use super::{Ready, Volumes, What, image, pod_folder, subpath};
+use crate::pods::env::expand_by;
 use crate::pods::spec::{self, Kind};
 use crate::protocols::runtime::v1 as cri;
 use crate::{Context, Error};
 use api::Object;
 use api::core::{Container, Pod, VolumeMount};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 fn refused(why: String) -> Error {
@@ -226,19 +227,21 @@ fn sub_path(mount: &VolumeMount, environment: &HashMap<String, String>) -> Resul
     }
 }
 
-/// An expression with its variables filled in; one that names none that is known is an error.
+/// An expression with its variables replaced; those without a value are named.
 fn expanded(expression: &str, environment: &HashMap<String, String>) -> Result<String, Error> {
-    let mut rest = expression;
-    while let Some(start) = rest.find("$(") {
-        let is_escaped = rest[..start].ends_with('$');
-        rest = &rest[start + 2..];
-        let Some((name, after)) = rest.split_once(')').filter(|_| !is_escaped) else { continue };
-        if !environment.contains_key(name) {
-            return Err(refused(format!("missing value for {name:?}")));
+    let mut missing = BTreeSet::new();
+    let path = expand_by(expression, |name| {
+        let value = environment.get(name).filter(|value| !value.is_empty());
+        if value.is_none() {
+            missing.insert(name.to_owned());
         }
-        rest = after;
+        value.map(String::as_str)
+    });
+    if missing.is_empty() {
+        return Ok(path);
     }
-    Ok(crate::pods::env::expand(expression, environment))
+    let names: Vec<String> = missing.into_iter().collect();
+    Err(refused(format!("missing value for {}", names.join(", "))))
 }
 
 #[cfg(test)]

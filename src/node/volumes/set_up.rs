@@ -71,7 +71,7 @@ async fn room(
     source: &EmptyDirVolumeSource,
 ) -> Result<PathBuf, Error> {
     let path = folder(context, pod.uid(), "empty-dir", name);
-    let allocatable = context.machine.allocatable.get("memory").map_or(context.machine.memory, amount::whole);
+    let allocatable = context.machine.capacity.allocatable.get("memory").map_or(0, amount::whole);
     let medium = empty_dir::medium(pod, source, allocatable)?;
     let marks = pod_folder(context, pod.uid()).join("plugins/kubernetes.io~empty-dir").join(name);
     let (at, owner) = (path.clone(), ownership::of(pod));

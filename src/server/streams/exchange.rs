@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 /// How long a client may take to read the rest of a stream that ended.
-const ENDING_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const ENDING_LIMIT: Duration = Duration::from_secs(10);
 /// Headers of one hop, which are not handed on unless the connection is upgraded.
 const HOP_HEADERS: [HeaderName; 8] = [
     header::CONNECTION,
@@ -113,6 +113,11 @@ impl Exchange {
         // The connection lives as long as its answer's body.
         let response = Response::from_parts(parts, body.boxed_unsync());
         Ok(crate::http::answer::holding(response, sender))
+    }
+
+    /// Works on a stream until it ends.
+    pub(super) fn stream(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.supervisor.detached(name, Phase::Front, work);
     }
 
     fn connector(&self, to: &Destination) -> Connector {

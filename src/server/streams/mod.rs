@@ -2,6 +2,7 @@
 //! by whatever runs in pods and on nodes.
 
 mod exchange;
+mod logs;
 mod options;
 mod proxy;
 mod rewrite;
@@ -57,6 +58,9 @@ impl Backends {
             return self.proxy(registry, path, peer, request).await;
         }
         let to = pod_destination(registry, path, &request)?;
+        if path.subresource == "log" && base::websocket::is_asked(request.headers()) {
+            return self.log_messages(&to, request).await;
+        }
         let upgrade = request.headers().contains_key(header::UPGRADE);
         exchange::outgoing(request.headers_mut(), upgrade);
         request.headers_mut().extend(HeaderValue::try_from(to.host()).map(|host| (header::HOST, host)));

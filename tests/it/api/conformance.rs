@@ -9,6 +9,7 @@ mod endings;
 mod fields;
 mod flow;
 mod network;
+mod node;
 mod policies;
 mod publishing;
 mod quotas;
@@ -199,6 +200,23 @@ const BEHAVIOURS: &[Behaviour] = &[
     ("secrets_hold_tokens", accounts::secrets_hold_tokens),
     ("reviews_tell_what_calls_may", accounts::reviews_tell_what_calls_may),
     ("certificate_requests_live", accounts::certificate_requests_live),
+    ("empty_keys_of_maps", node::empty_keys_of_maps),
+    ("empty_keys_of_secrets", node::empty_keys_of_secrets),
+    ("maps_live", node::maps_live),
+    ("secrets_are_patched", node::secrets_are_patched),
+    ("maps_are_updated", node::maps_are_updated),
+    ("maps_are_immutable", node::maps_are_immutable),
+    ("secrets_are_immutable", node::secrets_are_immutable),
+    ("leases_live", node::leases_live),
+    ("templates_live", node::templates_live),
+    ("templates_are_deleted_together", node::templates_are_deleted_together),
+    ("templates_are_replaced", node::templates_are_replaced),
+    ("runtime_classes_live", node::runtime_classes_live),
+    ("nodes_live", node::nodes_live),
+    ("device_classes_live", node::device_classes_live),
+    ("device_claims_live", node::device_claims_live),
+    ("device_templates_live", node::device_templates_live),
+    ("device_slices_live", node::device_slices_live),
 ];
 
 type WithKubectl = (&'static str, fn(&Cluster, &Https));

@@ -6,7 +6,7 @@ use super::sandbox::{Background, Sandbox};
 use super::{binary, image};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the API is, from within the sandbox.
@@ -36,6 +36,16 @@ impl Cluster {
     /// A running cluster whose node is Ready and has the images.
     pub(crate) fn new() -> Self {
         let mut cluster = Self::prepared(&[]);
+        cluster.start();
+        cluster
+    }
+
+    /// A running cluster as [`Cluster::new`] makes it, whose kubelet is told more.
+    pub(crate) fn with_kubelet_args(arguments: &[&str]) -> Self {
+        let mut cluster = Self::prepared(&[]);
+        let flags =
+            arguments.iter().flat_map(|argument| ["--kubelet-arg".to_owned(), (*argument).to_owned()]);
+        cluster.flags.extend(flags);
         cluster.start();
         cluster
     }
@@ -87,7 +97,12 @@ impl Cluster {
 
     /// Starts knarr and waits until it says that it is ready.
     pub(crate) fn start(&mut self) {
-        let binary = binary().display().to_string();
+        self.start_as(&binary());
+    }
+
+    /// The same with another executable.
+    pub(crate) fn start_as(&mut self, binary: &Path) {
+        let binary = binary.display().to_string();
         let words: Vec<&str> =
             [binary.as_str()].into_iter().chain(self.flags.iter().map(String::as_str)).collect();
         let before = self.screen().matches("Ready in").count();

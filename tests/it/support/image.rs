@@ -11,21 +11,72 @@ use std::process::Stdio;
 const BUSYBOX: &str = "/bin/busybox";
 const CURL: &str = "/usr/bin/curl";
 
+/// Says its own name and its arguments.
+const TOLD: &str = r#"#!/bin/sh
+printf '[%s]' "$0" "$@"
+"#;
+
+/// The health service of gRPC on its standard streams, for one call: reads frames of HTTP/2 until the one that ends
+/// the request, then says SERVING.
+const GRPC_HEALTH: &str = r#"#!/bin/sh
+take() { dd bs=1 count="$1" 2>/dev/null; }
+take 24 > /dev/null
+printf '\000\000\000\004\000\000\000\000\000'
+kind=
+while :; do
+    set -- $(take 9 | od -An -v -tu1)
+    [ $# = 9 ] || exit 0
+    take $(($1 * 65536 + $2 * 256 + $3)) > /dev/null
+    [ "$4$(($5 & 1))" = 01 ] && break
+done
+echo asked >> /tmp/asked
+printf '\000\000\000\004\001\000\000\000\000'
+printf '\000\000\040\001\004\000\000\000\001\210\000\014content-type\020application/grpc'
+printf '\000\000\007\000\000\000\000\000\001\000\000\000\000\002\010\001'
+printf '\000\000\017\001\005\000\000\000\001\000\013grpc-status\0010'
+cat > /dev/null
+"#;
+
+/// An image in the making.
+pub(crate) struct Image<'a> {
+    pub(crate) name: &'a str,
+    /// What /www/index.html says.
+    pub(crate) page: &'a str,
+    pub(crate) architecture: &'a str,
+    /// How it runs where a pod does not say: Entrypoint, Cmd, User and such.
+    pub(crate) config: Value,
+}
+
 /// Writes an image whose /www/index.html is `page`.
 pub(crate) fn write(path: &Path, name: &str, page: &str) {
-    let layer = layer(page);
-    let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux",
-        "config": {"Env": ["PATH=/bin:/usr/bin"], "Cmd": ["/bin/sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
-    });
-    let config = config.to_string().into_bytes();
+    Image::new(name, page).write(path);
+}
+
+impl<'a> Image<'a> {
+    /// One for this machine, which runs a shell.
+    pub(crate) fn new(name: &'a str, page: &'a str) -> Self {
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let config = json!({"Env": ["PATH=/bin:/usr/bin"], "Cmd": ["/bin/sh"]});
+        Self { name, page, architecture, config }
+    }
+
+    /// Writes it as an OCI archive.
+    pub(crate) fn write(&self, path: &Path) {
+        let layer = layer(self.page);
+        let config = json!({
+            "architecture": self.architecture, "os": "linux", "config": self.config,
+            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+        });
+        fs::write(path, archive(self.name, &layer, &config.to_string().into_bytes())).unwrap();
+    }
+}
+
+fn archive(name: &str, layer: &[u8], config: &[u8]) -> Vec<u8> {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
+        "config": descriptor("application/vnd.oci.image.config.v1+json", config),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
     });
     let manifest = manifest.to_string().into_bytes();
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
@@ -34,10 +85,10 @@ pub(crate) fn write(path: &Path, name: &str, page: &str) {
     archive.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
     let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
     archive.file("index.json", 0o644, index.as_bytes());
-    for blob in [&layer, &config, &manifest] {
+    for blob in [layer, config, manifest.as_slice()] {
         archive.file(&format!("blobs/sha256/{}", &digest(blob)["sha256:".len()..]), 0o644, blob);
     }
-    fs::write(path, archive.end()).unwrap();
+    archive.end()
 }
 
 fn layer(page: &str) -> Vec<u8> {
@@ -55,6 +106,9 @@ fn layer(page: &str) -> Vec<u8> {
     for path in curl() {
         tar.file(path.trim_start_matches('/'), 0o755, &fs::read(&path).unwrap());
     }
+    tar.file("bin/told", 0o755, TOLD.as_bytes());
+    tar.entry("bin/told-otherwise", 0o777, Entry::Link("told"));
+    tar.file("bin/grpc-health", 0o755, GRPC_HEALTH.as_bytes());
     tar.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n");
     tar.file("www/index.html", 0o644, page.as_bytes());
     tar.end()

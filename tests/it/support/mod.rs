@@ -8,6 +8,7 @@ pub(crate) mod image;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 pub(crate) mod webhook;
+pub(crate) mod websocket;
 
 use std::path::{Path, PathBuf};
 

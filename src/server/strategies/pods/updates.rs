@@ -205,6 +205,7 @@ pub(super) fn validate_status(new: &At, old: &Value) {
     }
     status.unchanged_fields(before, &["qosClass"]);
     let policy = old["spec"]["restartPolicy"].as_str().unwrap_or_default();
+    let over = may_start_over(&old["spec"]);
     for (list, of) in [
         ("containerStatuses", "containers"),
         ("initContainerStatuses", "initContainers"),
@@ -212,7 +213,7 @@ pub(super) fn validate_status(new: &At, old: &Value) {
     ] {
         ended_containers(&status.get(list), items(before, list), |name, code| {
             let spec = items(&old["spec"], of).iter().find(|one| one["name"] == *name);
-            restarts(spec.unwrap_or(&Value::Null), policy, code, !of.is_empty())
+            !of.is_empty() && (over || restarts(spec.unwrap_or(&Value::Null), policy, code))
         });
     }
     let claims = items(&old["spec"], "resourceClaims");
@@ -275,11 +276,15 @@ fn addresses(list: &At, single: &At) {
     }
 }
 
+/// Whether the end of one container may make all of the pod start over (KEP-5532).
+fn may_start_over(spec: &Value) -> bool {
+    let all = items(spec, "initContainers").iter().chain(items(spec, "containers"));
+    let mut rules = all.flat_map(|container| items(container, "restartPolicyRules"));
+    rules.any(|rule| rule["action"] == "RestartAllContainers")
+}
+
 /// Whether a container that ended with this code may start again.
-fn restarts(container: &Value, pod_policy: &str, code: i64, known: bool) -> bool {
-    if !known {
-        return false;
-    }
+fn restarts(container: &Value, pod_policy: &str, code: i64) -> bool {
     for rule in items(container, "restartPolicyRules") {
         let listed = items(&rule["exitCodes"], "values").iter().any(|value| value.as_i64() == Some(code));
         if listed == (rule["exitCodes"]["operator"] == "In") {

@@ -13,7 +13,7 @@ const CLAIMS: &str = "/api/v1/namespaces/conformance/persistentvolumeclaims";
 const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
 
 /// An object of this name; `rest` is what its kind asks for.
-fn object(version: &str, kind: &str, name: &str, rest: &Value) -> Value {
+pub(super) fn object(version: &str, kind: &str, name: &str, rest: &Value) -> Value {
     let mut object = rest.clone();
     object["apiVersion"] = json!(version);
     object["kind"] = json!(kind);
@@ -22,18 +22,18 @@ fn object(version: &str, kind: &str, name: &str, rest: &Value) -> Value {
 }
 
 #[track_caller]
-fn gone(https: &Https, path: &str) {
+pub(super) fn gone(https: &Https, path: &str) {
     wait_for(path, SOON, || (get(https, path).0 == 404).then_some(()));
 }
 
 #[track_caller]
-fn deleted(https: &Https, path: &str) {
+pub(super) fn deleted(https: &Https, path: &str) {
     let answer = https.ask("DELETE", path).send();
     assert_eq!(answer.code, 200, "{}", answer.value());
 }
 
 /// Three objects of a kind: made, read, changed, listed, watched, and deleted alone and together.
-fn life(https: &Https, collection: &str, (version_, kind): (&str, &str), rest: &Value) {
+pub(super) fn life(https: &Https, collection: &str, (version_, kind): (&str, &str), rest: &Value) {
     let all = format!("{collection}?labelSelector=of%3D{kind}-life");
     let since = version(&get(https, &all).1);
     let path = |number: u8| format!("{collection}/life-{number}");
@@ -98,12 +98,20 @@ pub(super) fn attachments_live(https: &Https) {
     of_storage(https, "volumeattachments", "VolumeAttachment", &attachment());
 }
 
-pub(super) fn capacities_live(https: &Https) {
+/// A resource is found from the list of groups on.
+pub(super) fn discovered(https: &Https, group: &str, version: &str, plural: &str) {
     let has = |list: &Value, name: &str| list.as_array().unwrap().iter().any(|one| one["name"] == name);
-    assert!(has(&get(https, "/apis").1["groups"], "storage.k8s.io"));
-    let versions = get(https, "/apis/storage.k8s.io").1;
-    assert!(versions["versions"].as_array().unwrap().iter().any(|one| one["version"] == "v1"), "{versions}");
-    assert!(has(&get(https, GROUP).1["resources"], "csistoragecapacities"));
+    assert!(has(&get(https, "/apis").1["groups"], group));
+    let versions = get(https, &format!("/apis/{group}")).1;
+    assert!(
+        versions["versions"].as_array().unwrap().iter().any(|one| one["version"] == version),
+        "{versions}"
+    );
+    assert!(has(&get(https, &format!("/apis/{group}/{version}")).1["resources"], plural));
+}
+
+pub(super) fn capacities_live(https: &Https) {
+    discovered(https, "storage.k8s.io", "v1", "csistoragecapacities");
     let collection = format!("{GROUP}/namespaces/conformance/csistoragecapacities");
     life(
         https,

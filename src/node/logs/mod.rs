@@ -1,12 +1,14 @@
-//! Container log files: reading them for `kubectl logs`, and keeping them small.
+//! Container log files: reading them for `kubectl logs`; `rotation` keeps them small.
+
+mod rotation;
+
+pub(crate) use rotation::run as run_rotation;
 
 use crate::cri::Runtime;
-use crate::pods::observe::names;
-use crate::pods::{log_path, sandbox};
 use crate::protocols::runtime::v1 as cri;
 use crate::watch_folder::Changes;
 use crate::{Error, files};
-use base::{Backoff, Shutdown, clock};
+use base::{Backoff, clock};
 use jiff::Timestamp;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -15,11 +17,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
-/// A log file is set aside at this size, and this many files are kept (Kubernetes' defaults).
-const FILE_BYTES: u64 = 10 << 20;
-const FILES: usize = 5;
-/// How often sizes are looked at.
-const LOOK: Duration = Duration::from_secs(30);
 /// A line is sent in pieces of at most this size.
 const PIECE_BYTES: usize = 1 << 20;
 /// How much of a file's end is searched at a time for its last lines.
@@ -166,6 +163,8 @@ impl Source {
         let mut line = Vec::new();
         // Asked before reading: what was written before the end is read after it.
         let mut over = changes.is_none() || self.has_ended().await;
+        // A file that was set aside may have got lines after its last look, until the runtime let go of it.
+        let mut is_drained = false;
         loop {
             while left > 0 && read_line(&mut reader, &mut line, over).map_err(files::at(path))? {
                 left = left.saturating_sub(line.len() as u64);
@@ -178,6 +177,10 @@ impl Source {
             if was_replaced(reader.get_ref(), path)
                 && let Ok(fresh) = File::open(path)
             {
+                if !std::mem::replace(&mut is_drained, true) {
+                    continue;
+                }
+                is_drained = false;
                 reader = BufReader::new(fresh);
                 changes = changes.map(|_| watch(path)).transpose()?;
                 continue;
@@ -239,61 +242,7 @@ pub(crate) fn remove_all(path: &Path) -> Result<(), Error> {
         return Ok(());
     }
     files::remove(path)?;
-    set_aside(path).iter().try_for_each(|old| files::remove(old))
-}
-
-/// The files that were set aside for a log, the oldest first.
-fn set_aside(path: &Path) -> Vec<PathBuf> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
-    let prefix = format!("{}.", name.to_string_lossy());
-    let entries =
-        std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let mut old: Vec<PathBuf> = entries
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
-        .collect();
-    old.sort();
-    old
-}
-
-/// Keeps the logs of running containers small, until asked to stop.
-pub(crate) async fn run_rotation(runtime: Runtime, root: PathBuf, shutdown: Shutdown) -> Result<(), Error> {
-    loop {
-        tokio::select! {
-            () = clock::sleep(LOOK) => {}
-            () = shutdown.requested() => return Ok(()),
-        }
-        for container in runtime.list_containers(cri::ListContainersRequest::default()).await?.containers {
-            if container.state() == cri::ContainerState::ContainerRunning
-                && let Err(error) = rotate_if_big(&runtime, &root, &container).await
-            {
-                tracing::warn!(container = container.id, %error, "cannot set the log aside");
-            }
-        }
-    }
-}
-
-async fn rotate_if_big(runtime: &Runtime, root: &Path, container: &cri::Container) -> Result<(), Error> {
-    let Some(path) = path_of(root, container) else { return Ok(()) };
-    if std::fs::metadata(&path).is_ok_and(|file| file.len() <= FILE_BYTES) {
-        return Ok(());
-    }
-    let stamp = clock::now().strftime("%Y%m%d-%H%M%S").to_string();
-    let aside = PathBuf::from(format!("{}.{stamp}", path.display()));
-    std::fs::rename(&path, &aside).map_err(files::at(&path))?;
-    runtime
-        .reopen_container_log(cri::ReopenContainerLogRequest { container_id: container.id.clone() })
-        .await?;
-    let old = set_aside(&path);
-    let excess = (old.len() + 1).saturating_sub(FILES);
-    old.iter().take(excess).try_for_each(|path| files::remove(path))
-}
-
-/// Where the runtime was told to write a container's log; none for containers that are not a pod's.
-fn path_of(root: &Path, container: &cri::Container) -> Option<PathBuf> {
-    let label = |name: &str| container.labels.get(name);
-    let folder = sandbox::log_folder(root, label(names::NAMESPACE)?, label(names::POD)?, label(names::UID)?);
-    let attempt = container.metadata.as_ref()?.attempt;
-    Some(folder.join(log_path(label(names::CONTAINER)?, attempt)))
+    rotation::set_aside(path).iter().try_for_each(|old| files::remove(old))
 }
 
 #[cfg(test)]

@@ -1,0 +1,94 @@
+//! A node whose API server is away: real workers over a runtime that only says that it runs.
+
+use super::ledger::Given;
+use super::observe::names;
+use crate::checkpoint::Checkpoint;
+use crate::cri::Runtime;
+use crate::hollow::Hollow;
+use crate::machine::Machine;
+use crate::protocols::runtime::v1 as cri;
+use crate::{Config, Context, Size, files};
+use api::Quantity;
+use api::core::Pod;
+use base::{Body, Supervisor, clock};
+use client::{Caches, Client, Error, Transport};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Nobody answers.
+struct Away;
+
+impl Transport for Away {
+    fn call(&self, _: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, Error>> {
+        async { Err(Error::Transport("connection refused".to_owned())) }.boxed()
+    }
+}
+
+fn remember(config: &Config, name: &str, status: &Value) {
+    let pod = json!({
+        "metadata": {"name": name, "namespace": "n", "uid": name, "annotations": {"knarr.io/hollow-seconds": "30"}},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "i", "imagePullPolicy": "IfNotPresent"}]},
+        "status": status,
+    });
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    let kept = Checkpoint { given: Given::of(&pod), actuated: Default::default(), pod };
+    kept.write(config).unwrap();
+}
+
+/// The restart counts of the containers of a pod that run.
+async fn running(runtime: &Runtime, uid: &str) -> Vec<String> {
+    let label_selector = HashMap::from([(names::UID.to_owned(), uid.to_owned())]);
+    let filter = Some(cri::ContainerFilter { label_selector, ..Default::default() });
+    let all = runtime.list_containers(cri::ListContainersRequest { filter }).await.unwrap().containers;
+    let run = all.iter().filter(|it| it.state() == cri::ContainerState::ContainerRunning);
+    run.map(|it| it.annotations[names::RESTART_COUNT].clone()).collect()
+}
+
+async fn until_running(runtime: &Runtime, uid: &str, wanted: &str) {
+    let reached = async {
+        while running(runtime, uid).await != [wanted] {
+            clock::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let limit = Duration::from_secs(300);
+    assert!(tokio::time::timeout(limit, reached).await.is_ok(), "{uid} never runs for the time {wanted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_run_and_started_again_without_an_api_server() {
+    clock::follow_tokio();
+    let data = std::env::temp_dir().join(format!("knarr-alone-{}", std::process::id()));
+    let config = Config::new("node-1", &data);
+    remember(
+        &config,
+        "goes-on",
+        &json!({"phase": "Running", "containerStatuses": [
+        {"name": "c", "restartCount": 4, "image": "i", "imageID": "", "ready": true, "containerID": "containerd://gone"}]}),
+    );
+    remember(&config, "over", &json!({"phase": "Succeeded"}));
+    let size = Size {
+        cpu: Quantity("2".to_owned()),
+        memory: Quantity("1Gi".to_owned()),
+        spare: "100.64.0.0/25".parse().unwrap(),
+    };
+    let supervisor = Supervisor::new();
+    let runtime = Runtime::hollow(Hollow::new(size.spare, supervisor.clone()));
+    let client = Client::new(Arc::new(Away));
+    let caches = Caches::new(client.clone(), supervisor.clone());
+    let machine = Machine::hollow(&config, &size);
+    let context =
+        Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime.clone(), machine));
+    crate::start_pods(&context);
+    // It was lost with the machine's restart; the count of its restarts was not.
+    until_running(&runtime, "goes-on", "5").await;
+    assert!(context.reach.is_away());
+    until_running(&runtime, "goes-on", "6").await;
+    assert_eq!(running(&runtime, "over").await, [""; 0]);
+    supervisor.stop();
+    files::remove_folder(&data).unwrap();
+}

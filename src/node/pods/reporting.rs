@@ -1,0 +1,119 @@
+//! Telling the API server what a pod does; what cannot be told is kept until it can.
+
+use super::report;
+use super::spec;
+use super::state::State;
+use super::status;
+use super::worker::Worker;
+use crate::Error;
+use crate::checkpoint::Checkpoint;
+use crate::stats::counters;
+use api::Object;
+use api::core::{Pod, PodStatus};
+use base::clock;
+use client::Patch;
+use std::sync::Arc;
+
+/// What of a status a restart without an API server has to know.
+pub(super) type Essence = (Option<i64>, Option<String>, Vec<i32>);
+
+fn essence(pod: &Pod, status: &PodStatus) -> Essence {
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let counts = lists.into_iter().flatten().flatten().map(|container| container.restart_count);
+    (pod.metadata.generation, status.phase.clone(), counts.collect())
+}
+
+pub(super) fn with_status(pod: &Pod, status: PodStatus) -> Arc<Pod> {
+    Arc::new(Pod { metadata: pod.metadata.clone(), spec: pod.spec.clone(), status: Some(status) })
+}
+
+impl Worker {
+    fn status(&self) -> PodStatus {
+        let results = self.probes.results();
+        status::render(&status::Input {
+            pod: &self.pod,
+            observed: &self.observed,
+            probes: &results,
+            failures: &self.failures,
+            volumes: self.volumes.as_ref(),
+            verdict: self.verdict.as_ref(),
+            lagging: &self.lagging,
+            resize: (&self.inbox.wanted.borrow().pending.clone(), self.resize_error.as_deref()),
+            ending: self.state != State::Syncing,
+            host_ips: &self.context.machine.addresses,
+            now: clock::now(),
+        })
+    }
+
+    /// Patches the status if it changed.
+    pub(super) async fn report(&mut self) -> Result<(), Error> {
+        if !self.exists {
+            return Ok(());
+        }
+        let status = self.status();
+        self.remember(&status)?;
+        if self.is_static() {
+            return self.report_static(status).await;
+        }
+        let told = self.untold.as_ref().or(self.pod.status.as_ref());
+        let Some(patch) = report::patch(self.pod.uid(), told, &status) else { return Ok(()) };
+        if self.context.reach.is_away() {
+            self.keep(status);
+            return Ok(());
+        }
+        let asked = clock::instant();
+        let (namespace, name) = (self.pod.namespace(), self.pod.name());
+        match self.context.client.patch_status::<Pod>(namespace, name, &Patch::Strategic(patch)).await {
+            Ok(pod) => {
+                counters::POD_STATUS.observe_since(&[], asked);
+                counters::pod_reported(&self.pod, &pod);
+                self.untold = None;
+                self.adopt(self.pods.given(pod));
+            }
+            // It was deleted, or replaced by another of its name: the cache will say so.
+            Err(error) if error.is_not_found() || error.is_conflict() => {}
+            Err(client::Error::Transport(_)) => self.keep(status),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Goes on from a status that the API server does not know yet. Its return wakes the worker.
+    fn keep(&mut self, status: PodStatus) {
+        if self.untold.is_none() {
+            self.untold = Some(self.pod.status.clone().unwrap_or_default());
+        }
+        self.pod = with_status(&self.pod, status);
+    }
+
+    /// Takes over the pod as the API server has it, but for what it has not been told yet.
+    pub(super) fn adopt(&mut self, pod: Arc<Pod>) {
+        self.take_given(&pod);
+        self.pod = match &mut self.untold {
+            Some(untold) => {
+                *untold = pod.status.clone().unwrap_or_default();
+                with_status(&pod, self.pod.status.clone().unwrap_or_default())
+            }
+            None => pod,
+        };
+    }
+
+    /// Remembers what a start without an API server has to know: what to run, what has ended, how often what was
+    /// started again.
+    fn remember(&mut self, status: &PodStatus) -> Result<(), Error> {
+        let essence = essence(&self.pod, status);
+        if self.remembered.as_ref() == Some(&essence) {
+            return Ok(());
+        }
+        let config = &self.context.config;
+        if let Some(mut kept) = Checkpoint::read(config, self.pod.uid()) {
+            let told = self.inbox.wanted.borrow().told.clone();
+            kept.pod = (*with_status(&told, status.clone())).clone();
+            self.context.machine.change(|| kept.write(config))?;
+        } else {
+            tracing::debug!(pod = spec::described(&self.pod), "nothing is remembered of it");
+        }
+        self.remembered = Some(essence);
+        Ok(())
+    }
+}
