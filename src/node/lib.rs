@@ -117,7 +117,7 @@ pub async fn start(
     supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
         logs::run_rotation(of.clone(), shutdown)
     });
-    context.csi.in_use.recover(&context.config.kubelet_dir)?;
+    context.csi.in_use.recover(&context.config.kubelet_dir);
     start_devices(&context);
     context.dra.recover(&context.config.kubelet_dir)?;
     let pods = start_pods(&context);

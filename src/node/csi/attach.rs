@@ -85,20 +85,23 @@ impl InUse {
         }
     }
 
-    /// Notes what lies on this machine from an earlier life.
-    pub(crate) fn recover(&self, kubelet_dir: &Path) -> Result<(), Error> {
+    /// Notes what lies on this machine from an earlier life. What cannot be read is left for who takes its pod down.
+    pub(crate) fn recover(&self, kubelet_dir: &Path) {
+        let unread = |error: Error| {
+            tracing::warn!(%error, "cannot tell what a volume on this machine is");
+            Vec::new()
+        };
         for entry in std::fs::read_dir(kubelet_dir.join("pods")).into_iter().flatten().flatten() {
             let uid = entry.file_name().to_string_lossy().into_owned();
-            for (_, data) in super::take_down::found(kubelet_dir, &entry.path())? {
-                if !data.ephemeral {
-                    self.add((data.driver, data.handle), &uid, true);
-                }
+            let found = super::take_down::found(kubelet_dir, &entry.path());
+            let found = found.map(|found| found.into_iter().map(|(_, data)| data).collect());
+            for data in found.unwrap_or_else(unread).into_iter().filter(|data| !data.ephemeral) {
+                self.add((data.driver, data.handle), &uid, true);
             }
         }
-        for data in super::take_down::staged(kubelet_dir)? {
+        for data in super::take_down::staged(kubelet_dir).unwrap_or_else(unread) {
             self.add((data.driver, data.handle), "", true);
         }
-        Ok(())
     }
 }
 

@@ -40,6 +40,10 @@ impl Data {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(files::at(&path))?,
         };
+        // A machine that lost power may have lost what was just written: then nothing is mounted any more.
+        if text.is_empty() {
+            return Ok(None);
+        }
         let value: Value = serde_json::from_slice(&text)
             .map_err(|error| Error::Volume(format!("{}: {error}", path.display())))?;
         let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();

@@ -107,9 +107,9 @@ pub(super) async fn grow(
     grown: &Grown<'_>,
     (published, staged): (&Path, Option<&Path>),
 ) -> Result<(), Trouble> {
-    let claim = &grown.claimed.claim;
+    let known = &grown.claimed.claim;
     let size = grown.claimed.spec().capacity.as_ref().and_then(|capacity| capacity.get("storage"));
-    let Some(size) = size.filter(|size| !grown.claimed.read_only && is_wanted(claim, Some(size))) else {
+    let Some(size) = size.filter(|size| !grown.claimed.read_only && is_wanted(known, Some(size))) else {
         return Ok(());
     };
     let name = grown.claimed.volume.name();
@@ -119,6 +119,13 @@ pub(super) async fn grow(
             format!("MountVolume.Setup failed while expanding volume for volume {name:?} : {error}"),
         )
     };
+    // Another pod of this node may have had it made larger meanwhile.
+    let fresh = context.client.get::<PersistentVolumeClaim>(known.namespace(), known.name()).await;
+    let fresh = fresh.map_err(|error| told(error.into()))?;
+    if fresh.uid() != known.uid() || !is_wanted(&fresh, Some(size)) {
+        return Ok(());
+    }
+    let claim = &fresh;
     let expands = grown.driver.capabilities().await.map_err(|failure| told(failure.into()))?;
     if expands.has(Type::ExpandVolume) {
         let marked = json!({"status": {"allocatedResourceStatuses": {"storage": IN_PROGRESS}}});

@@ -182,7 +182,9 @@ impl Publication<'_> {
             }
             return Err(failure.into());
         }
-        self.give(context, &target).await?;
+        if !again {
+            self.give(context, &target).await?;
+        }
         context.csi.note_done(&target);
         Ok(target)
     }

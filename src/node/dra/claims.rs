@@ -95,6 +95,8 @@ impl Claims {
         let path = folder.join(FILE);
         match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            // A machine that lost power runs no container any more that has a device.
+            Ok(bytes) if bytes.is_empty() => Ok(Self::default()),
             other => {
                 let value: Value = serde_json::from_slice(&other.map_err(files::at(&path))?)
                     .map_err(|error| Error::Setup(format!("{}: {error}", path.display())))?;

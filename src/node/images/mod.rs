@@ -248,6 +248,7 @@ impl Images {
             credentials,
         };
         let outcome = self.puller.pull(&context.supervisor, work).await;
+        context.garbage.changed();
         let pulled = match outcome.as_ref() {
             Ok(pulled) => pulled,
             Err(why) => return Err(self.failed(asked, why)),
