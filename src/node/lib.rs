@@ -2,8 +2,9 @@
 //! CRI, reports what they do, and serves their logs, terminals and ports.
 //!
 //! It must never write what the API server does not let it, nor keep state of its own that a restart
-//! would lose: everything is read back from the runtime's labels and annotations. Start reading at
-//! [`start`], then `pods::plan`, which decides, and `pods::worker`, which carries out.
+//! would lose: everything is read back from the runtime's labels and annotations, from the machine, and
+//! from what is written down of a pod when it is taken (`checkpoint`). Start reading at [`start`], then
+//! `pods::admission`, which takes pods, `pods::plan`, which decides, and `pods::worker`, which carries out.
 
 mod amount;
 mod background;

@@ -11,7 +11,7 @@ use std::path::Path;
 const SHARED: &str = include_str!("../data/resources.yaml");
 
 #[test]
-fn res_a_node_shares_out_what_its_settings_leave() {
+fn a_node_shares_out_what_its_settings_leave() {
     let mut cluster = Cluster::with_kubelet_args(&[
         "max-pods=17",
         "kube-reserved=cpu=100m,memory=64Mi,pid=100",
@@ -96,7 +96,7 @@ fn memory_bytes() -> i64 {
 }
 
 #[test]
-fn res_pods_are_evicted_when_the_node_runs_short() {
+fn pods_are_evicted_when_the_node_runs_short() {
     let mut cluster = Cluster::prepared(&[]);
     let drop_ins = cluster.sandbox.folder.join("kubelet.conf.d");
     fs::create_dir(&drop_ins).unwrap();
@@ -247,7 +247,7 @@ fn fake_logind(folder: &Path) {
 }
 
 #[test]
-fn res_pods_end_in_order_when_the_machine_is_shut_down() {
+fn pods_end_in_order_when_the_machine_is_shut_down() {
     let mut cluster = Cluster::prepared(&[]);
     let logind = cluster.sandbox.folder.join("logind");
     fake_logind(&logind);

@@ -1,10 +1,13 @@
 //! What the runtime has of one pod, read back from its labels and annotations: the whole memory of the
 //! kubelet over a restart.
 
+use super::plan::from_ns;
 use super::signals;
 use crate::Error;
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;
+use base::clock;
+use jiff::SignedDuration;
 use std::collections::HashMap;
 
 /// Labels and annotations on sandboxes and containers, as Kubernetes names them.
@@ -129,7 +132,7 @@ impl Observer {
         containers.sort_by_key(|container| std::cmp::Reverse(container.created_ns));
         self.exited = containers
             .iter()
-            .filter(|container| container.life == Life::Exited)
+            .filter(|container| container.life == Life::Exited && !may_be_explained(container))
             .map(|container| (container.id.clone(), container.clone()))
             .collect();
         Ok(Observed { sandboxes, containers })
@@ -168,6 +171,18 @@ impl Observer {
         Ok(from_status(status, listed.pod_sandbox_id.clone()))
     }
 }
+
+/// A kill's reason may come after it: that the memory ran out is an event of its own.
+const EXPLAINED: SignedDuration = SignedDuration::from_secs(10);
+
+/// Whether the runtime may still tell why a container was killed.
+fn may_be_explained(container: &Container) -> bool {
+    let age = clock::now().duration_since(from_ns(container.finished_ns));
+    container.exit_code == KILLED && container.reason != "OOMKilled" && age < EXPLAINED
+}
+
+/// The code of what SIGKILL ended.
+const KILLED: i32 = 128 + 9;
 
 fn from_status(status: cri::ContainerStatus, sandbox: String) -> Container {
     let life = match status.state() {
