@@ -2,7 +2,7 @@
 
 use super::env::expand;
 use super::observe::names;
-use super::sandbox::{apparmor, groups_policy, labels, namespaces, seccomp};
+use super::sandbox::{Seccomp, apparmor, groups_policy, labels, namespaces, seccomp};
 use super::users::Range;
 use super::{resources, signals, spec};
 use crate::Error;
@@ -26,7 +26,7 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) image: &'a cri::Image,
     /// The file that the termination message is written to.
     pub(crate) termination_file: &'a Path,
-    pub(crate) kubelet_dir: &'a Path,
+    pub(crate) seccomp: Seccomp<'a>,
     /// The container whose process namespace an ephemeral container joins.
     pub(crate) target_id: Option<String>,
     /// The pod's own ids, where it has some.
@@ -141,6 +141,7 @@ fn security(pod: &Pod, from: &Ingredients) -> Result<cri::LinuxContainerSecurity
     }
     let privileged = own.privileged == Some(true);
     let profile = own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()).filter(|_| !privileged);
+    let rules = Seccomp { by_default: from.seccomp.by_default && !privileged, ..from.seccomp };
     let unmasked = privileged || own.proc_mount.as_deref() == Some("Unmasked");
     let list = |paths: &[&str]| paths.iter().filter(|_| !unmasked).map(|path| (*path).to_owned()).collect();
     let mut namespace_options = namespaces(pod, from.users);
@@ -164,7 +165,7 @@ fn security(pod: &Pod, from: &Ingredients) -> Result<cri::LinuxContainerSecurity
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: list(&MASKED),
         readonly_paths: list(&READ_ONLY),
-        seccomp: Some(seccomp(profile, from.kubelet_dir)),
+        seccomp: Some(seccomp(profile, rules)),
         apparmor: apparmor(own.app_armor_profile.as_ref().or(of_pod.app_armor_profile.as_ref())),
     })
 }
@@ -220,7 +221,7 @@ mod tests {
             given: Given::default(),
             image,
             termination_file: Path::new("/t"),
-            kubelet_dir: Path::new("/k"),
+            seccomp: Seccomp { kubelet_dir: Path::new("/k"), by_default: false },
             target_id: None,
             users: None,
             rules: &Rules { period_us: Some(100_000), memory: 1 << 30, ..Default::default() },

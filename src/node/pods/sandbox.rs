@@ -165,15 +165,29 @@ pub(crate) fn namespaces(pod: &Pod, users: Option<Range>) -> cri::NamespaceOptio
     }
 }
 
+/// Where profiles lie, and whether pods without one get the runtime's (`seccompDefault`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seccomp<'a> {
+    pub(crate) kubelet_dir: &'a Path,
+    pub(crate) by_default: bool,
+}
+
+impl<'a> Seccomp<'a> {
+    pub(crate) fn of(config: &'a Config) -> Self {
+        Self { kubelet_dir: &config.kubelet_dir, by_default: config.kubelet().seccomp_default }
+    }
+}
+
 /// A seccomp profile; none means Unconfined, as Kubernetes has it by default.
-pub(crate) fn seccomp(profile: Option<&SeccompProfile>, kubelet_dir: &Path) -> cri::SecurityProfile {
+pub(crate) fn seccomp(profile: Option<&SeccompProfile>, rules: Seccomp) -> cri::SecurityProfile {
     use cri::security_profile::ProfileType;
     let (kind, reference) = match profile.map(|profile| profile.type_.as_str()) {
         Some("RuntimeDefault") => (ProfileType::RuntimeDefault, String::new()),
         Some("Localhost") => {
             let file = profile.and_then(|profile| profile.localhost_profile.clone()).unwrap_or_default();
-            (ProfileType::Localhost, kubelet_dir.join("seccomp").join(file).display().to_string())
+            (ProfileType::Localhost, rules.kubelet_dir.join("seccomp").join(file).display().to_string())
         }
+        None if rules.by_default => (ProfileType::RuntimeDefault, String::new()),
         _ => (ProfileType::Unconfined, String::new()),
     };
     cri::SecurityProfile { profile_type: kind.into(), localhost_ref: reference }
@@ -266,7 +280,7 @@ pub(crate) fn config(
         annotations,
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent,
-            security_context: Some(security(pod, &config.kubelet_dir, users)),
+            security_context: Some(security(pod, Seccomp::of(config), users)),
             sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
             overhead: None,
             resources: None,
@@ -274,7 +288,7 @@ pub(crate) fn config(
     }
 }
 
-fn security(pod: &Pod, kubelet_dir: &Path, users: Option<Range>) -> cri::LinuxSandboxSecurityContext {
+fn security(pod: &Pod, rules: Seccomp, users: Option<Range>) -> cri::LinuxSandboxSecurityContext {
     let context = spec::spec(pod).security_context.clone().unwrap_or_default();
     let privileged = spec::containers(pod).iter().any(|(_, container)| {
         container.security_context.as_ref().is_some_and(|context| context.privileged == Some(true))
@@ -295,7 +309,7 @@ fn security(pod: &Pod, kubelet_dir: &Path, users: Option<Range>) -> cri::LinuxSa
             .collect(),
         privileged,
         supplemental_groups_policy: policy.into(),
-        seccomp: Some(seccomp(context.seccomp_profile.as_ref(), kubelet_dir)),
+        seccomp: Some(seccomp(context.seccomp_profile.as_ref(), rules)),
         apparmor: apparmor(context.app_armor_profile.as_ref()),
     }
 }

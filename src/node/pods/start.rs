@@ -110,7 +110,7 @@ impl Start<'_> {
             given,
             image,
             termination_file: &termination_file,
-            kubelet_dir: &self.context.config.kubelet_dir,
+            seccomp: sandbox::Seccomp::of(&self.context.config),
             target_id: target.map(|record| record.id.clone()),
             users,
             rules: self.context.cgroups.rules(),

@@ -94,7 +94,20 @@ fn placement(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
 }
 
 fn others(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
+    let default = KubeletConfiguration::default();
+    let events = (it.event_record_qps, it.event_burst) != (default.event_record_qps, default.event_burst);
     vec![
+        (events, "eventRecordQPS", "events are bounded as Kubernetes bounds them by default"),
+        (
+            it.max_open_files != default.max_open_files,
+            "maxOpenFiles",
+            "the limit of open files is that of the service's unit",
+        ),
+        (
+            it.runtime_request_timeout.get() != default.runtime_request_timeout.get(),
+            "runtimeRequestTimeout",
+            "each verb of the runtime has a limit of its own",
+        ),
         (
             !it.static_pod_url.is_empty(),
             "staticPodURL",
