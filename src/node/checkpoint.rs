@@ -4,7 +4,7 @@
 //! It is not forced to the disk: what a crash tears is asked of the API server again.
 
 use crate::pods::ledger::Given;
-use crate::{Config, Error, files};
+use crate::{Config, Context, Error, files};
 use api::core::{Pod, ResourceRequirements};
 use api::{Object, Whole};
 use serde_json::{Value, json};
@@ -54,6 +54,23 @@ impl Checkpoint {
         let bytes = self.encode().map_err(|error| files::at(&path)(error.into()))?;
         files::make_folder(&folder(config), 0o700)?;
         files::write(&path, &bytes, 0o600)
+    }
+
+    /// Changes what is remembered of a pod, one change after the other; nothing where nothing is, or where nothing
+    /// changes.
+    pub(crate) fn change(
+        context: &Context,
+        uid: &str,
+        change: impl FnOnce(Option<Self>) -> Option<Self>,
+    ) -> Result<(), Error> {
+        let _one_at_a_time = context.remembering();
+        let before = Self::read(&context.config, uid);
+        match change(before.clone()) {
+            Some(kept) if before.as_ref() != Some(&kept) => {
+                context.machine.change(|| kept.write(&context.config))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is remembered of a pod; a file that cannot be read is as good as none.

@@ -82,6 +82,8 @@ pub(crate) struct Context {
     abilities: OnceCell<Abilities>,
     /// Held while a pod is given ids of its own.
     assigning: Mutex<()>,
+    /// Held while what is remembered of a pod changes.
+    remembering: Mutex<()>,
     pub(crate) dra: Dra,
     tokens: Mutex<HashMap<TokenKey, Token>>,
     /// What pods refer to, as it was when it was last there: by uid of the pod, kind and name.
@@ -136,6 +138,7 @@ impl Context {
             csi: Csi::default(),
             abilities: OnceCell::new(),
             assigning: Mutex::default(),
+            remembering: Mutex::default(),
             dra: Dra::default(),
             tokens: Mutex::default(),
             known: Mutex::default(),
@@ -213,6 +216,11 @@ impl Context {
     /// Holds others off from giving pods ids.
     pub(crate) fn assigning(&self) -> MutexGuard<'_, ()> {
         self.assigning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds others off from changing what is remembered of pods.
+    pub(crate) fn remembering(&self) -> MutexGuard<'_, ()> {
+        self.remembering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The runtime's name of the pod's RuntimeClass; "" for its default.

@@ -160,8 +160,7 @@ spec:
 #[test]
 fn a_full_disk_under_pods_is_told_of() {
     let mut cluster = Cluster::prepared(&[]);
-    let settings = "kubelet-arg: [\"eviction-hard=memory.available<1Mi\"]\n";
-    fs::write(cluster.sandbox.folder.join("config.yaml"), settings).unwrap();
+    cluster.tell_kubelet(&["eviction-hard=memory.available<1Mi,nodefs.available<0%,imagefs.available<0%"]);
     cluster.sandbox.sh("mkdir kubelet && mount -t tmpfs -o size=8m disk kubelet").ok();
     cluster.start();
     let before = LATE.replace("late", "before").replace("configMap: {name: big}", "emptyDir: {}");

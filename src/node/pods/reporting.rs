@@ -1,7 +1,6 @@
 //! Telling the API server what a pod does; what cannot be told is kept until it can.
 
 use super::report;
-use super::spec;
 use super::state::State;
 use super::status;
 use super::worker::Worker;
@@ -107,14 +106,11 @@ impl Worker {
         if self.remembered.as_ref() == Some(&essence) {
             return Ok(());
         }
-        let config = &self.context.config;
-        if let Some(mut kept) = Checkpoint::read(config, self.pod.uid()) {
-            let told = self.inbox.wanted.borrow().told.clone();
-            kept.pod = (*with_status(&told, status.clone())).clone();
-            self.context.machine.change(|| kept.write(config))?;
-        } else {
-            tracing::debug!(pod = spec::described(&self.pod), "nothing is remembered of it");
-        }
+        let told = self.inbox.wanted.borrow().told.clone();
+        Checkpoint::change(&self.context, self.pod.uid(), |kept| {
+            let pod = (*with_status(&told, status.clone())).clone();
+            kept.map(|kept| Checkpoint { pod, ..kept })
+        })?;
         self.remembered = Some(essence);
         Ok(())
     }

@@ -50,7 +50,7 @@ pub(crate) fn awaits_restart(
 }
 
 /// What containers, and the pod under [`POD`], have now where they were given something else.
-pub(super) fn lagging(before: &Given, now: &Given) -> Lagging {
+pub(crate) fn lagging(before: &Given, now: &Given) -> Lagging {
     let changed = before.containers.iter().filter(|(name, own)| now.containers.get(*name) != Some(own));
     let mut all: Lagging = changed.map(|(name, own)| (name.clone(), own.clone())).collect();
     if before.pod != now.pod {
@@ -148,13 +148,8 @@ impl Worker {
 
     /// Remembers who has something else than it was given, over a restart.
     pub(super) fn save_lagging(&self) -> Result<(), Error> {
-        let Some(mut kept) = Checkpoint::read(&self.context.config, super::uid(&self.pod)) else {
-            return Ok(());
-        };
-        if kept.actuated == self.lagging {
-            return Ok(());
-        }
-        kept.actuated.clone_from(&self.lagging);
-        self.context.machine.change(|| kept.write(&self.context.config))
+        Checkpoint::change(&self.context, super::uid(&self.pod), |kept| {
+            kept.map(|kept| Checkpoint { actuated: self.lagging.clone(), ..kept })
+        })
     }
 }

@@ -95,9 +95,7 @@ fn placement(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
 
 fn others(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
     let default = KubeletConfiguration::default();
-    let events = (it.event_record_qps, it.event_burst) != (default.event_record_qps, default.event_burst);
     vec![
-        (events, "eventRecordQPS", "events are bounded as Kubernetes bounds them by default"),
         (
             it.max_open_files != default.max_open_files,
             "maxOpenFiles",

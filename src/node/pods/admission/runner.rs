@@ -5,6 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::pods::Pods;
 use crate::pods::inbox::{Inbox, Pending};
 use crate::pods::ledger::{Given, Holding};
+use crate::pods::resize::lagging;
 use crate::pods::spec;
 use crate::pods::status::Verdict;
 use crate::{Context, Error, eviction, shutdown};
@@ -88,7 +89,7 @@ impl Runner {
             self.context.recorder.warning(&*told, &reason, message);
             return Ok(Some(verdict));
         }
-        self.remember(&told, &Given::of(&told))?;
+        self.remember(&told, &Given::of(&told));
         self.enter(inbox, &told);
         Ok(None)
     }
@@ -140,11 +141,21 @@ impl Runner {
         self.pods.renew(inbox);
     }
 
-    fn remember(&self, told: &Pod, given: &Given) -> Result<(), Error> {
-        let before = Checkpoint::read(&self.context.config, told.uid());
-        let actuated = before.map(|before| before.actuated).unwrap_or_default();
-        let kept = Checkpoint { pod: told.clone(), given: given.clone(), actuated };
-        self.context.machine.change(|| kept.write(&self.context.config))
+    /// Writes down what a pod was given, and what its containers have until they follow. Where that fails, a
+    /// restart has to ask again.
+    fn remember(&self, told: &Pod, given: &Given) {
+        let remembered = Checkpoint::change(&self.context, told.uid(), |before| {
+            let mut actuated = before.as_ref().map(|kept| kept.actuated.clone()).unwrap_or_default();
+            if let Some(before) = &before {
+                for (name, had) in lagging(&before.given, given) {
+                    actuated.entry(name).or_insert(had);
+                }
+            }
+            Some(Checkpoint { pod: told.clone(), given: given.clone(), actuated })
+        });
+        if let Err(error) = remembered {
+            tracing::warn!(pod = spec::described(told), %error, "cannot write down what it was given");
+        }
     }
 
     /// The Node, or what it will be where it is not known yet.
@@ -186,7 +197,7 @@ impl Runner {
         let generation = told.metadata.generation;
         match resize(&self.view(&node, &allocatable, &others).await, &wanted) {
             Ok(()) => {
-                self.remember(&told, &Given::of(&told))?;
+                self.remember(&told, &Given::of(&told));
                 let message = Pending::message("started", &told, None);
                 self.context.recorder.normal(&*told, "ResizeStarted", message);
                 inbox.wanted.send_modify(|wanted| wanted.pending = None);
