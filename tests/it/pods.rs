@@ -88,9 +88,11 @@ fn restarts_by_policy(cluster: &Cluster) {
             .count(),
         1
     );
-    cluster.pod_ended("greedy");
-    let state = &cluster.json("pod greedy")["status"]["containerStatuses"][0]["state"]["terminated"];
-    assert_eq!((&state["reason"], state["exitCode"].as_i64()), (&"OOMKilled".into(), Some(137)));
+    // That the memory ran out is told after the end, now and then.
+    cluster.wait("pod greedy", |pod| {
+        let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+        (ended["reason"] == "OOMKilled").then(|| assert_eq!(ended["exitCode"], 137))
+    });
 }
 
 fn a_pod_may_do_what_its_account_may(cluster: &Cluster) {

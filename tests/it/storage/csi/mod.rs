@@ -59,7 +59,7 @@ apiVersion: v1
 kind: Pod
 metadata: {{name: {name}}}
 spec:
-  terminationGracePeriodSeconds: 0
+  terminationGracePeriodSeconds: 1
   securityContext: {{fsGroup: 4000}}
   containers:
   - name: c
