@@ -137,7 +137,8 @@ impl Disks {
             "NodeUnpublishVolume" => {
                 let asked = Unstage::decode(message).unwrap();
                 self.note(format!("unpublish {}", asked.volume));
-                self.sh(&format!("if mountpoint -q {0}; then umount {0}; fi; rm -df {0}", asked.path));
+                // Whoever publishes again binds again.
+                self.sh(&format!("while mountpoint -q {0}; do umount {0}; done; rm -df {0}", asked.path));
                 Ok(Vec::new())
             }
             "NodeExpandVolume" => {
