@@ -130,7 +130,7 @@ impl Disks {
             "NodeUnstageVolume" => {
                 let asked = Unstage::decode(message).unwrap();
                 self.note(format!("unstage {}", asked.volume));
-                self.sh(&format!("if mountpoint -q {0}; then umount {0}; fi", asked.path));
+                self.sh(&format!("while umount {0} 2>/dev/null; do :; done", asked.path));
                 Ok(Vec::new())
             }
             "NodePublishVolume" => self.publish(&Publish::decode(message).unwrap()),
@@ -138,7 +138,7 @@ impl Disks {
                 let asked = Unstage::decode(message).unwrap();
                 self.note(format!("unpublish {}", asked.volume));
                 // Whoever publishes again binds again.
-                self.sh(&format!("while mountpoint -q {0}; do umount {0}; done; rm -df {0}", asked.path));
+                self.sh(&format!("while umount {0} 2>/dev/null; do :; done; rm -df {0}", asked.path));
                 Ok(Vec::new())
             }
             "NodeExpandVolume" => {
