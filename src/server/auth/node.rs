@@ -80,12 +80,13 @@ impl NodeAuthorizer {
         }
     }
 
-    /// The pods on the node, of a namespace or "" for all.
-    fn pods(&self, node: &str, namespace: &str) -> Vec<Value> {
+    /// Whether one of the pods on the node, of a namespace or "" for all, is like this. Pods are decoded one after
+    /// the other until one is.
+    fn any_pod(&self, node: &str, namespace: &str, is_like: impl Fn(&Value) -> bool) -> bool {
         let snapshot = self.records.snapshot();
         let prefix = if namespace.is_empty() { "pods/".to_owned() } else { format!("pods/{namespace}/") };
         let own = self.records.on_nodes().of(node, &prefix);
-        own.iter().filter_map(|key| snapshot.get(key)).map(|record| read(record)).collect()
+        own.iter().filter_map(|key| snapshot.get(key)).any(|record| is_like(&read(record)))
     }
 
     fn object(&self, key: &str) -> Option<Value> {
@@ -97,7 +98,7 @@ impl NodeAuthorizer {
         let (resource, name) = (attributes.resource, attributes.name);
         !name.is_empty()
             && !attributes.namespace.is_empty()
-            && self.pods(node, attributes.namespace).iter().any(|pod| match resource {
+            && self.any_pod(node, attributes.namespace, |pod| match resource {
                 "persistentvolumeclaims" => refers(&pod["spec"], resource, name) || owns(pod, name),
                 "resourceclaims" => claims_devices(pod, name),
                 _ => refers(&pod["spec"], resource, name),
@@ -108,23 +109,21 @@ impl NodeAuthorizer {
     fn is_secret_used(&self, node: &str, attributes: &Attributes<'_>) -> bool {
         self.is_used(node, attributes)
             || !attributes.name.is_empty()
-                && self.pods(node, "").iter().any(|pod| {
+                && self.any_pod(node, "", |pod| {
                     self.volumes(pod)
-                        .iter()
                         .any(|volume| names_secret(&volume["spec"], attributes.namespace, attributes.name))
                 })
     }
 
     /// The persistent volumes that a pod claims.
-    fn volumes(&self, pod: &Value) -> Vec<Value> {
+    fn volumes(&self, pod: &Value) -> impl Iterator<Item = Value> {
         let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
         let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
         let claims = volumes.filter_map(|volume| claim_of(pod, volume));
-        let found = claims.filter_map(|claim| {
+        claims.filter_map(move |claim| {
             let claim = self.object(&format!("persistentvolumeclaims/{namespace}/{claim}"))?;
             self.object(&format!("persistentvolumes/{}", claim["spec"]["volumeName"].as_str()?))
-        });
-        found.collect()
+        })
     }
 
     /// Whether a pod on the node uses the claim that the volume is bound to.
