@@ -24,6 +24,11 @@ pub fn whole_seconds(time: jiff::Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
+/// The time from one moment to a later one; none if it is not later.
+pub fn between(from: jiff::Timestamp, to: jiff::Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
 /// The monotonic clock.
 pub fn instant() -> Instant {
     Instant::now()

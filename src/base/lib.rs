@@ -7,6 +7,7 @@ pub mod backoff;
 mod body;
 pub mod clock;
 pub mod config;
+pub mod hex;
 pub mod https;
 pub mod log;
 pub mod process;

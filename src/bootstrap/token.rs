@@ -1,7 +1,7 @@
 //! The token by which machines join.
 
 use crate::{Error, files};
-use ring::digest::{SHA256, digest};
+use base::hex;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use std::path::Path;
 /// who joins can verify the server before the secret is sent, then user and secret.
 pub fn server_token(data_dir: &Path, server_ca_pem: &str) -> Result<String, Error> {
     let path = data_dir.join("server/token");
-    let prefix = format!("K10{}::", hex(digest(&SHA256, server_ca_pem.as_bytes()).as_ref()));
+    let prefix = format!("K10{}::", hex::sha256(server_ca_pem.as_bytes()));
     let known = files::read(&path)?;
     if let Some(token) = known.as_deref().map(str::trim)
         && token.starts_with(&prefix)
@@ -31,9 +31,5 @@ fn secret() -> Result<String, Error> {
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| Error::Setting("the system gives no random numbers".to_owned()))?;
-    Ok(hex(&bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(hex::of(&bytes))
 }

@@ -111,9 +111,7 @@ fn unique_name(csi: &CSIPersistentVolumeSource) -> String {
 /// The name of an attachment, as every attacher of Kubernetes computes it.
 fn attachment_name(csi: &CSIPersistentVolumeSource, node: &str) -> String {
     let text = format!("{}{}{node}", csi.volume_handle, csi.driver);
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    format!("csi-{}", hex.collect::<String>())
+    format!("csi-{}", base::hex::sha256(text.as_bytes()))
 }
 
 /// Several nodes may have the volume at one time.

@@ -31,7 +31,7 @@ fn text<'a>(secret: &'a Secret, key: &str) -> &'a str {
 fn left(secret: &Secret, now: Timestamp) -> Option<Duration> {
     let expiration = Some(text(secret, "expiration")).filter(|expiration| !expiration.is_empty())?;
     let at = expiration.parse::<Timestamp>().unwrap_or(now);
-    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+    Some(clock::between(now, at))
 }
 
 /// The id and the secret of a token that may sign now.

@@ -200,7 +200,7 @@ fn condition(kind: &str, reason: &str, message: String) -> CertificateSigningReq
 
 /// Looks again when it has ended.
 fn until(ends: Option<Timestamp>) -> Next {
-    let left = |ends: Timestamp| Duration::try_from(ends.duration_since(clock::now())).unwrap_or_default();
+    let left = |ends: Timestamp| clock::between(clock::now(), ends);
     ends.map_or(Next::Done, |ends| Next::After(left(ends) + Duration::from_secs(1)))
 }
 

@@ -295,7 +295,7 @@ pub(crate) fn until_next(cron: &CronJob, timetable: &Timetable, now: Timestamp) 
         _ => now,
     };
     let next = timetable.next(from)?.checked_add(PADDING).ok()?;
-    Some(Duration::try_from(next.duration_since(now)).unwrap_or_default())
+    Some(base::clock::between(now, next))
 }
 
 /// One name for each minute, so that no Job is started twice.

@@ -12,7 +12,6 @@ use base::clock;
 use client::{Cache, Client, Error, Next, Queue, Recorder};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
-use std::time::Duration;
 
 const EFFECT: &str = "NoExecute";
 
@@ -112,7 +111,7 @@ impl Evictor {
         let now = clock::now();
         let Some(at) = plan(&claim, &specs, now) else { return Ok(Next::Done) };
         if at > now {
-            return Ok(Next::After(Duration::try_from(at.duration_since(now)).unwrap_or_default()));
+            return Ok(Next::After(clock::between(now, at)));
         }
         let (pods, uids) = (self.pods.snapshot(), consumers(&claim));
         let using = pods.in_namespace(&key.namespace).filter(|pod| uids.contains(&pod.uid()));

@@ -10,7 +10,6 @@ use client::{Cache, Change, Client, Error, Next, Queue, Recorder};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// When a pod has to leave, if ever: by the taint that is tolerated for the shortest time (`tolerationSeconds`),
 /// counted from when it was added, or `noticed` if that is not said. A taint that is not tolerated is at once.
@@ -110,7 +109,7 @@ impl Evictor {
         };
         if leaves > now {
             self.leaving().insert(key, (noticed, pod));
-            return Ok(Next::After(Duration::try_from(leaves.duration_since(now)).unwrap_or_default()));
+            return Ok(Next::After(base::clock::between(now, leaves)));
         }
         self.leaving().remove(&key);
         let message = format!("Marking for deletion Pod {}/{}", key.namespace, key.name);

@@ -62,7 +62,7 @@ pub(crate) fn start(room: &Room) {
 }
 
 fn until(time: Timestamp) -> Duration {
-    Duration::try_from(time.duration_since(clock::now())).unwrap_or_default() + MARGIN
+    clock::between(clock::now(), time) + MARGIN
 }
 
 /// Whether it limits what devices can stand for.

@@ -116,7 +116,7 @@ impl Ranges {
             return self.tell(&cidr, "False", "Terminating", why).await;
         }
         let deleted = cidr.meta().deleted().map_or_else(clock::now, |time| time.0);
-        let since = Duration::try_from(clock::now().duration_since(deleted)).unwrap_or_default();
+        let since = clock::between(deleted, clock::now());
         if since < GRACE {
             return Ok(Next::After(GRACE - since));
         }

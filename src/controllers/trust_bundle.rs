@@ -13,8 +13,8 @@ const DIGEST_BYTES: usize = 12;
 
 /// The bundle of an authority: another authority has a bundle of another name.
 fn bundle(authority_pem: &str) -> ClusterTrustBundle {
-    let digest = ring::digest::digest(&ring::digest::SHA256, authority_pem.as_bytes());
-    let hex: String = digest.as_ref()[..DIGEST_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = base::hex::sha256(authority_pem.as_bytes());
+    let hex = &digest[..2 * DIGEST_BYTES];
     ClusterTrustBundle {
         metadata: ObjectMeta {
             name: Some(format!("{}:{hex}", SIGNER.replace('/', ":"))),

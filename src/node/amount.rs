@@ -16,6 +16,11 @@ pub(crate) fn whole(quantity: &Quantity) -> i64 {
     api::quantity::parse(&quantity.0).map_or(0, api::quantity::Amount::to_units)
 }
 
+/// A number of the kernel's as amounts are counted.
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
 /// As much of `all` as `some` is of `whole`.
 pub(crate) fn part(all: i64, some: i64, whole: i64) -> i64 {
     i64::try_from(i128::from(all) * i128::from(some) / i128::from(whole.max(1))).unwrap_or(all)

@@ -1,10 +1,11 @@
 //! What the node has, and what of it pods get. Pure, but for [`Facts::detect`].
 
-use crate::amount::{self, List, cpus, whole};
+use crate::amount::{self, List, cpus, signed, whole};
 use crate::cgroups::{Limits, shares};
 use crate::eviction::threshold::{Signal, thresholds};
-use crate::machine::{disk, memory};
+use crate::machine::Meminfo;
 use crate::settings::{KubeletConfiguration, Texts};
+use crate::stats::Space;
 use api::Quantity;
 use api::quantity::Amount;
 use std::collections::BTreeMap;
@@ -50,12 +51,13 @@ impl Facts {
     pub(crate) fn detect(kubelet_dir: &Path) -> Self {
         let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok();
         let online = online.and_then(|text| cpus(&text)).map(|cpus| cpus.len()).filter(|cpus| *cpus > 0);
+        let memory = Meminfo::read();
         let usable = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             cpus: i64::try_from(online.unwrap_or_else(usable)).unwrap_or(1),
-            memory: memory("MemTotal"),
-            swap: memory("SwapTotal"),
-            storage: disk(kubelet_dir).0,
+            memory: signed(memory.bytes("MemTotal")),
+            swap: signed(memory.bytes("SwapTotal")),
+            storage: Space::of_file_system(kubelet_dir).map_or(0, |space| signed(space.capacity)),
             pids: most_pids().unwrap_or(0),
             huge_pages: huge_pages(),
         }

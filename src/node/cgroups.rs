@@ -11,6 +11,7 @@ use crate::{Error, files};
 use api::Object;
 use api::core::Pod;
 use std::path::{Path, PathBuf};
+use tokio::sync::OnceCell;
 
 /// What of v2's controllers works on pods.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
@@ -61,17 +62,19 @@ pub(crate) struct Cgroups {
     /// Names follow systemd's slices.
     systemd: bool,
     rules: Rules,
+    /// The slices of the classes were limited: that changes no more.
+    limited: [OnceCell<()>; 3],
 }
 
 impl Cgroups {
-    pub(crate) fn new(root: &str, systemd: bool, rules: Rules) -> Self {
-        Self { hierarchy: Hierarchy::detect(), root: root.trim_matches('/').to_owned(), systemd, rules }
+    pub(crate) fn new(hierarchy: Hierarchy, root: &str, systemd: bool, rules: Rules) -> Self {
+        let root = root.trim_matches('/').to_owned();
+        Self { hierarchy, root, systemd, rules, limited: Default::default() }
     }
 
     /// Those of a node without a machine.
     pub(crate) fn none() -> Self {
-        let rules = Rules::default();
-        Self { hierarchy: Hierarchy::V1(Vec::new()), root: String::new(), systemd: false, rules }
+        Self::new(Hierarchy::V1(Vec::new()), "", false, Rules::default())
     }
 
     /// What holds for all pods.
@@ -175,7 +178,8 @@ impl Cgroups {
         }
         let qos = Qos::of(pod);
         if qos != Qos::Guaranteed {
-            systemd::set(&self.slice(qos), &Limits::of_class(qos, &self.rules)).await?;
+            let set = async || systemd::set(&self.slice(qos), &Limits::of_class(qos, &self.rules)).await;
+            self.limited[qos as usize].get_or_try_init(set).await?;
         }
         systemd::set(&self.slice_of(qos, pod.uid()), &Limits::of_pod(pod, &self.rules)).await
     }
@@ -349,20 +353,10 @@ mod tests {
 
     #[test]
     fn paths_follow_the_class_and_the_driver() {
-        let plain = Cgroups {
-            hierarchy: Hierarchy::V1(Vec::new()),
-            root: "k".to_owned(),
-            systemd: false,
-            rules: Rules::default(),
-        };
+        let plain = Cgroups::new(Hierarchy::V1(Vec::new()), "k", false, Rules::default());
         assert_eq!(plain.path(Qos::Burstable, "a-b"), "k/kubepods/burstable/poda-b");
         assert_eq!(plain.path(Qos::Guaranteed, "a-b"), "k/kubepods/poda-b");
-        let slices = Cgroups {
-            hierarchy: Hierarchy::V2("/c".into()),
-            root: String::new(),
-            systemd: true,
-            rules: Rules::default(),
-        };
+        let slices = Cgroups::new(Hierarchy::V2("/c".into()), "", true, Rules::default());
         let path = slices.path(Qos::BestEffort, "a-b");
         assert_eq!(path, "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-poda_b.slice");
         assert_eq!(slices.uid_of("kubepods-besteffort-poda_b.slice").as_deref(), Some("a-b"));
@@ -389,7 +383,7 @@ mod tests {
         let root = unified("limits");
         let rules = Rules { period_us: Some(100_000), page_sizes: vec![2 << 20], ..Default::default() };
         let hierarchy = Hierarchy::V2(root.clone());
-        let cgroups = Cgroups { hierarchy, root: String::new(), systemd: false, rules };
+        let cgroups = Cgroups::new(hierarchy, "", false, rules);
         let whole =
             Limits { memory: Some(1 << 30), pids: Some(1000), shares: Some(2048), ..Default::default() };
         cgroups.enforce(&whole).unwrap();
@@ -422,10 +416,7 @@ mod tests {
 
     #[test]
     fn names_of_others_follow_the_driver() {
-        let of = |systemd| {
-            let rules = Rules::default();
-            Cgroups { hierarchy: Hierarchy::V1(Vec::new()), root: String::new(), systemd, rules }
-        };
+        let of = |systemd| Cgroups::new(Hierarchy::V1(Vec::new()), "", systemd, Rules::default());
         assert_eq!(of(false).foreign("/system/kube"), "system/kube");
         assert_eq!(of(true).foreign("/system/kube"), "system.slice/system-kube.slice");
         assert_eq!(of(true).foreign("/system.slice"), "system.slice");

@@ -163,9 +163,6 @@ impl Config {
         }
         let port = u16::try_from(kubelet.port).unwrap_or(self.bind.port());
         self.bind = SocketAddr::new(address(&kubelet.address)?, port);
-        if let Some(manifests) = self.manifests.as_mut().filter(|_| !kubelet.static_pod_path.is_empty()) {
-            manifests.folder = PathBuf::from(&kubelet.static_pod_path);
-        }
         if !kubelet.enable_server {
             self.tls = None;
         }

@@ -59,11 +59,12 @@ pub use error::Error;
 pub use settings::Settings;
 
 use api::core::Pod;
-use base::{Phase, Restart, Supervisor};
+use base::{Phase, Restart, Shutdown, Supervisor};
 use client::{Caches, Client};
 use context::Context;
 use hollow::Hollow;
 use machine::Machine;
+use pods::Pods;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -99,10 +100,7 @@ pub async fn start(
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));
     enforcement::protect(context.config.kubelet());
     enforcement::limit_reserved(&context)?;
-    let of = context.clone();
-    supervisor.run("node allocatable", Phase::Work, Restart::OnFailure, move |shutdown| {
-        enforcement::run(of.clone(), shutdown)
-    });
+    work(&context, "node allocatable", enforcement::run);
     Box::pin(context.images.start(&context)).await?;
     let handle = start_registration(&context);
     let (of, own) = (context.clone(), context.node.clone());
@@ -114,31 +112,16 @@ pub async fn start(
         let (folder, context) = (images.clone(), of.clone());
         async move { containerd::images::run(&folder, &context, shutdown).await }
     });
-    let of = context.clone();
-    supervisor.run("log rotation", Phase::Work, Restart::OnFailure, move |shutdown| {
-        logs::run_rotation(of.clone(), shutdown)
-    });
+    work(&context, "log rotation", logs::run_rotation);
     context.csi.in_use.recover(&context.config.kubelet_dir);
     start_devices(&context);
     context.dra.recover(&context.config.kubelet_dir)?;
     let pods = start_pods(&context);
     start_plugins(&context, &pods);
-    let (of, registry) = (context.clone(), pods.clone());
-    supervisor.run("image garbage collection", Phase::Work, Restart::OnFailure, move |shutdown| {
-        garbage::run(of.clone(), registry.clone(), shutdown)
-    });
-    let (of, registry) = (context.clone(), pods.clone());
-    supervisor.run("machine shutdown", Phase::Work, Restart::OnFailure, move |shutdown| {
-        shutdown::run(of.clone(), registry.clone(), shutdown)
-    });
-    let (of, registry) = (context.clone(), pods.clone());
-    supervisor.run("eviction", Phase::Work, Restart::OnFailure, move |shutdown| {
-        eviction::runner::run(of.clone(), registry.clone(), shutdown)
-    });
-    let (of, registry) = (context.clone(), pods.clone());
-    supervisor.run("device health", Phase::Work, Restart::OnFailure, move |shutdown| {
-        devices::run_health(of.clone(), registry.clone(), shutdown)
-    });
+    work_on_pods((&context, &pods), "image garbage collection", garbage::run);
+    work_on_pods((&context, &pods), "machine shutdown", shutdown::run);
+    work_on_pods((&context, &pods), "eviction", eviction::runner::run);
+    work_on_pods((&context, &pods), "device health", devices::run_health);
     if let Some(tls) = context.config.tls.clone() {
         let service = streaming::Service::new(context.clone(), pods);
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
@@ -205,15 +188,32 @@ async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::
     Ok(runtime)
 }
 
+/// Runs a part of the node until the node ends.
+fn work<Working>(context: &Arc<Context>, name: &str, run: fn(Arc<Context>, Shutdown) -> Working)
+where
+    Working: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let of = context.clone();
+    context.supervisor.run(name, Phase::Work, Restart::OnFailure, move |shutdown| run(of.clone(), shutdown));
+}
+
+/// Runs a part of the node that has to do with its pods, until the node ends.
+fn work_on_pods<Working>(
+    (context, pods): (&Arc<Context>, &Pods),
+    name: &str,
+    run: fn(Arc<Context>, Pods, Shutdown) -> Working,
+) where
+    Working: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let (of, pods) = (context.clone(), pods.clone());
+    context
+        .supervisor
+        .run(name, Phase::Work, Restart::OnFailure, move |shutdown| run(of.clone(), pods.clone(), shutdown));
+}
+
 fn start_devices(context: &Arc<Context>) {
-    let of = context.clone();
-    context.supervisor.run("device plugins", Phase::Work, Restart::OnFailure, move |shutdown| {
-        devices::run(of.clone(), shutdown)
-    });
-    let of = context.clone();
-    context.supervisor.run("device expiry", Phase::Work, Restart::OnFailure, move |shutdown| {
-        devices::run_expiry(of.clone(), shutdown)
-    });
+    work(context, "device plugins", devices::run);
+    work(context, "device expiry", devices::run_expiry);
 }
 
 /// Caches of what is this node's alone: it watches that as itself.
@@ -222,46 +222,24 @@ fn own_caches(context: &Context) -> Caches {
 }
 
 /// Drivers of storage and devices, which are pods or programs beside.
-fn start_plugins(context: &Arc<Context>, pods: &pods::Pods) {
-    let supervisor = &context.supervisor;
-    let of = context.clone();
-    supervisor.run("plugin sockets", Phase::Work, Restart::OnFailure, move |shutdown| {
-        plugins::run(of.clone(), shutdown)
-    });
-    let of = context.clone();
-    supervisor.run("node's drivers of storage", Phase::Work, Restart::OnFailure, move |shutdown| {
-        csi::run_node_info(of.clone(), shutdown)
-    });
-    let (of, pods) = (context.clone(), pods.clone());
-    supervisor.run("volumes in use", Phase::Work, Restart::OnFailure, move |shutdown| {
-        csi::run_in_use(of.clone(), pods.clone(), shutdown)
-    });
+fn start_plugins(context: &Arc<Context>, pods: &Pods) {
+    work(context, "plugin sockets", plugins::run);
+    work(context, "node's drivers of storage", csi::run_node_info);
+    work_on_pods((context, pods), "volumes in use", csi::run_in_use);
 }
 
-fn start_pods(context: &Arc<Context>) -> pods::Pods {
+fn start_pods(context: &Arc<Context>) -> Pods {
     let selector = format!("spec.nodeName={}", context.config.node_name);
     // Of its own also where all pods are held: those (`api::slim`) lack what only their nodes act upon.
     let cache = own_caches(context).selected::<Pod>("", &selector);
-    let pods = pods::Pods::default();
+    let pods = Pods::default();
     let (of, registry) = (context.clone(), pods.clone());
     context.supervisor.run("pods", Phase::Work, Restart::OnFailure, move |shutdown| {
         pods::run(of.clone(), registry.clone(), cache.clone(), shutdown)
     });
-    let (of, registry) = (context.clone(), pods.clone());
-    context.supervisor.run("static pods", Phase::Work, Restart::OnFailure, move |shutdown| {
-        pods::manifests::run(of.clone(), registry.clone(), shutdown)
-    });
-    let (of, registry) = (context.clone(), pods.clone());
-    context.supervisor.run("runtime events", Phase::Work, Restart::OnFailure, move |shutdown| {
-        pods::run_runtime(of.clone(), registry.clone(), shutdown)
-    });
-    let (of, registry) = (context.clone(), pods.clone());
-    context.supervisor.run("returns of the API server", Phase::Work, Restart::OnFailure, move |shutdown| {
-        pods::run_returns(of.clone(), registry.clone(), shutdown)
-    });
-    let (of, registry) = (context.clone(), pods.clone());
-    context.supervisor.run("pod admission", Phase::Work, Restart::OnFailure, move |shutdown| {
-        pods::run_admission(of.clone(), registry.clone(), shutdown)
-    });
+    work_on_pods((context, &pods), "static pods", pods::manifests::run);
+    work_on_pods((context, &pods), "runtime events", pods::run_runtime);
+    work_on_pods((context, &pods), "returns of the API server", pods::run_returns);
+    work_on_pods((context, &pods), "pod admission", pods::run_admission);
     pods
 }

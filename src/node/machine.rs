@@ -7,7 +7,6 @@ use crate::settings::{KubeletConfiguration, fits};
 use crate::{Config, Error, Size, containerd};
 use api::Quantity;
 use api::core::{NodeSwapStatus, NodeSystemInfo};
-use nix::sys::statvfs::statvfs;
 use nix::sys::utsname::uname;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -16,20 +15,20 @@ fn line_of(path: &str) -> String {
     std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-/// A number of KiB in /proc/meminfo, in bytes.
-pub(crate) fn memory(field: &str) -> i64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<i64>().ok());
-    kib.unwrap_or(0) * 1024
-}
+/// What /proc/meminfo said at one time.
+pub(crate) struct Meminfo(String);
 
-/// Size and free space of the file system under a folder, in bytes.
-pub(crate) fn disk(folder: &Path) -> (i64, i64) {
-    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-    let Ok(stat) = statvfs(existing) else { return (0, 0) };
-    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.fragment_size())).unwrap_or(i64::MAX);
-    (bytes(stat.blocks()), bytes(stat.blocks_available()))
+impl Meminfo {
+    pub(crate) fn read() -> Self {
+        Self(std::fs::read_to_string("/proc/meminfo").unwrap_or_default())
+    }
+
+    /// A field in bytes; the kernel counts KiB.
+    pub(crate) fn bytes(&self, field: &str) -> u64 {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    }
 }
 
 /// The address that packets to the world would carry; nothing is sent to find out.
@@ -51,8 +50,9 @@ pub(crate) struct Machine {
     /// The kernel enforces AppArmor's profiles.
     pub(crate) apparmor: bool,
     facts: capacity::Facts,
-    /// A hollow node has none: no file is written, nothing runs short.
-    is_there: bool,
+    /// How cgroups are mounted, and whether they follow systemd's slices. A hollow node has none: no file is
+    /// written, nothing runs short.
+    cgroups: Option<(Hierarchy, bool)>,
 }
 
 impl Machine {
@@ -65,18 +65,20 @@ impl Machine {
                 "this machine has no address to be reached at: name one with --node-ip".to_owned(),
             ));
         }
-        let driver = containerd::config::Machine::detect().systemd_cgroups;
-        let fits = fits::Facts::detect(Hierarchy::detect().is_unified(), driver);
+        let containerd::config::Machine { systemd_cgroups, apparmor, .. } =
+            containerd::config::Machine::detect();
+        let hierarchy = Hierarchy::detect();
+        let fits = fits::Facts::detect(hierarchy.is_unified(), systemd_cgroups);
         let misfits = fits::check(config.kubelet(), &fits);
         if !misfits.is_empty() {
             return Err(Error::Setup(misfits.join("; ")));
         }
-        let apparmor = containerd::config::Machine::detect().apparmor;
         let facts = capacity::Facts::detect(&config.kubelet_dir);
         let capacity = capacity::plan(&facts, config.kubelet(), config.max_pods).map_err(Error::Setup)?;
         let mut info = system_info(&config.version);
         info.swap = Some(NodeSwapStatus { capacity: Some(facts.swap) }).filter(|_| facts.swap > 0);
-        Ok(Self { addresses, capacity, info, apparmor, facts, is_there: true })
+        let cgroups = Some((hierarchy, systemd_cgroups));
+        Ok(Self { addresses, capacity, info, apparmor, facts, cgroups })
     }
 
     /// What a hollow node says of itself.
@@ -91,34 +93,30 @@ impl Machine {
             info: system_info(&config.version),
             apparmor: false,
             facts: capacity::Facts { memory: crate::amount::whole(&size.memory), ..Default::default() },
-            is_there: false,
+            cgroups: None,
         }
     }
 
     /// Whether there is a machine; a hollow node has none.
     pub(crate) fn is_there(&self) -> bool {
-        self.is_there
+        self.cgroups.is_some()
     }
 
     /// Changes files of this machine; a hollow node has nothing to change.
     pub(crate) fn change(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-        if self.is_there { work() } else { Ok(()) }
+        if self.is_there() { work() } else { Ok(()) }
     }
 
     /// The cgroups of its pods.
     pub(crate) fn cgroups(&self, config: &Config) -> Cgroups {
-        if self.is_there {
-            let systemd = containerd::config::Machine::detect().systemd_cgroups;
-            Cgroups::new(&config.cgroup_root, systemd, self.rules(config.kubelet()))
-        } else {
-            Cgroups::none()
-        }
+        let Some((hierarchy, systemd)) = &self.cgroups else { return Cgroups::none() };
+        let rules = self.rules(config.kubelet(), hierarchy.is_unified());
+        Cgroups::new(hierarchy.clone(), &config.cgroup_root, *systemd, rules)
     }
 
     /// What holds for its pods' cgroups.
-    fn rules(&self, kubelet: &KubeletConfiguration) -> Rules {
+    fn rules(&self, kubelet: &KubeletConfiguration, unified: bool) -> Rules {
         let period = i64::try_from(kubelet.cpu_cfs_quota_period.get().as_micros()).unwrap_or(100_000);
-        let unified = Hierarchy::detect().is_unified();
         let limited = kubelet.memory_swap.swap_behavior == "LimitedSwap";
         Rules {
             unified,
@@ -183,5 +181,16 @@ pub(crate) fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_told_apart_by_their_whole_names() {
+        let memory = Meminfo("MemTotal:       100 kB\nMemFree: 7 kB\n".to_owned());
+        assert_eq!((memory.bytes("MemFree"), memory.bytes("Mem")), (7168, 0));
     }
 }

@@ -7,7 +7,6 @@ use crate::pods::status_seconds;
 use crate::protocols::runtime::v1 as cri;
 use crate::settings::KubeletConfiguration;
 use crate::{Config, Context, Error, shutdown};
-use api::Object;
 use api::Quantity;
 use api::coordination::{Lease, LeaseSpec};
 use api::core::{
@@ -431,13 +430,7 @@ async fn renew_lease(context: &Context, node: &Node, lease_s: i32) -> Result<(),
         Err(error) if error.is_not_found() => {}
         other => return Ok(other.map(drop)?),
     }
-    let owner = OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "Node".to_owned(),
-        name: name.clone(),
-        uid: node.uid().to_owned(),
-        ..Default::default()
-    };
+    let owner = OwnerReference { controller: None, block_owner_deletion: None, ..api::owner_reference(node) };
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(name.clone()),

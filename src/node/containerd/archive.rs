@@ -44,8 +44,7 @@ pub(crate) fn digest_of(reader: &mut dyn Read) -> Result<String> {
             n => context.update(&buffer[..n]),
         }
     }
-    let hex: String = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("sha256:{hex}"))
+    Ok(format!("sha256:{}", base::hex::of(context.finish().as_ref())))
 }
 
 /// A tar archive with one regular file owned by root.

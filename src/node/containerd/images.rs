@@ -6,9 +6,7 @@ use super::content::{Import, Source};
 use super::pause;
 use crate::cri::Runtime;
 use crate::protocols::containerd::types::Descriptor;
-use crate::{Context, Error, files, machine, watch_folder};
-use api::core::Node;
-use api::meta::ObjectMeta;
+use crate::{Context, Error, enforcement, files, machine, watch_folder};
 use base::{Shutdown, clock};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
@@ -85,10 +83,7 @@ fn tell(context: &Context, path: &Path, imported: Imported) {
 
 fn warn(context: &Context, path: &Path, error: &Error) {
     tracing::error!(archive = %path.display(), %error, "cannot import images");
-    let name = Some(context.config.node_name.clone());
-    // Kubelets name their nodes by their name also where a UID is asked for.
-    let metadata = ObjectMeta { uid: name.clone(), name, ..Default::default() };
-    let node = Node { metadata, ..Default::default() };
+    let node = enforcement::reference(&context.config.node_name);
     context.recorder.warning(&node, "InvalidImageArchive", format!("{}: {error}", file_name(path)));
 }
 
@@ -168,7 +163,7 @@ fn broken(what: impl Into<String>) -> Error {
     Error::Archive(what.into())
 }
 
-fn descriptor(value: &Value) -> Descriptor {
+pub(super) fn descriptor(value: &Value) -> Descriptor {
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
     Descriptor {
         media_type: text("mediaType"),

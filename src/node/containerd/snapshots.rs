@@ -2,6 +2,7 @@
 //! nobody has run the image yet.
 
 use super::content::{Import, in_namespace, read};
+use super::images::descriptor;
 use crate::Error;
 use crate::cri::Runtime;
 use crate::protocols::containerd::services::diff::v1 as diff;
@@ -11,7 +12,6 @@ use crate::protocols::containerd::types::{Descriptor, Mount};
 use base::clock;
 use diff::diff_client::DiffClient;
 use images::images_client::ImagesClient;
-use ring::digest::{SHA256, digest};
 use serde_json::Value;
 use snapshots::snapshots_client::SnapshotsClient;
 use std::collections::HashMap;
@@ -28,11 +28,7 @@ fn chain(diff_ids: &[String]) -> Vec<String> {
     for id in diff_ids {
         let name = match chain.last() {
             None => id.clone(),
-            Some(below) => {
-                let hash = digest(&SHA256, format!("{below} {id}").as_bytes());
-                let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("sha256:{hex}")
-            }
+            Some(below) => format!("sha256:{}", base::hex::sha256(format!("{below} {id}").as_bytes())),
         };
         chain.push(name);
     }
@@ -153,12 +149,6 @@ async fn apply(
     }
 }
 
-fn descriptor(value: &Value) -> Descriptor {
-    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let size = value["size"].as_i64().unwrap_or_default();
-    Descriptor { media_type: text("mediaType"), digest: text("digest"), size }
-}
-
 /// The layers of the manifest that has this configuration.
 async fn layers(runtime: &Runtime, (name, id): (&str, &str)) -> Result<Vec<Descriptor>, Error> {
     let request = in_namespace(images::GetImageRequest { name: name.to_owned() }, None);
@@ -186,8 +176,8 @@ mod tests {
         assert_eq!(chain(&[]), [""; 0]);
         let ids = ["sha256:a".to_owned(), "sha256:b".to_owned()];
         let chain = chain(&ids);
-        let hash = digest(&SHA256, b"sha256:a sha256:b");
-        let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(chain, ["sha256:a".to_owned(), format!("sha256:{hex}")]);
+        // sha256 of "sha256:a sha256:b"
+        let both = "sha256:970a948bffa8de94d6e22d747ba8c95030e6e546909f98f54e99a13005e173a8";
+        assert_eq!(chain, ["sha256:a", both]);
     }
 }

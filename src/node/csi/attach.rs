@@ -2,7 +2,6 @@
 //! attacher: this node says what it uses (`status.volumesInUse`) before it uses it and until it is unstaged,
 //! and is told what is attached (`status.volumesAttached`).
 
-use super::data;
 use super::{info, lock, release_unused};
 use crate::pods::Pods;
 use crate::volumes::Trouble;
@@ -10,7 +9,7 @@ use crate::{Context, Error};
 use api::Object;
 use api::core::Node;
 use api::storage::VolumeAttachment;
-use base::Shutdown;
+use base::{Shutdown, hex};
 use client::Patch;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -45,7 +44,7 @@ fn unique_name((driver, handle): &Key) -> String {
 
 /// The name of an attachment, as every attacher of Kubernetes computes it.
 pub(super) fn attachment_name((driver, handle): &Key, node: &str) -> String {
-    format!("csi-{}", data::hex(&format!("{handle}{driver}{node}")))
+    format!("csi-{}", hex::sha256(format!("{handle}{driver}{node}").as_bytes()))
 }
 
 impl InUse {
@@ -200,6 +199,6 @@ mod tests {
     #[test]
     fn attachments_are_named_as_everywhere() {
         let name = attachment_name(&("driver".to_owned(), "handle".to_owned()), "node");
-        assert_eq!(name, format!("csi-{}", data::hex("handledrivernode")));
+        assert_eq!(name, format!("csi-{}", hex::sha256(b"handledrivernode")));
     }
 }

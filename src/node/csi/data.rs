@@ -1,6 +1,7 @@
 //! What is written beside volumes, `vol_data.json`, with Kubernetes' names, and where everything lies.
 
 use crate::{Error, files};
+use base::hex;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -74,11 +75,6 @@ pub(super) fn remove(folder: &Path, mounted: &Path) -> Result<(), Error> {
     }
 }
 
-pub(super) fn hex(text: &str) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The folder of the plugin of CSI.
 pub(super) fn plugin(kubelet_dir: &Path) -> PathBuf {
     kubelet_dir.join("plugins/kubernetes.io/csi")
@@ -86,7 +82,7 @@ pub(super) fn plugin(kubelet_dir: &Path) -> PathBuf {
 
 /// The folder of a volume that is staged as files; it is mounted in `globalmount` below.
 pub(super) fn staged(kubelet_dir: &Path, driver: &str, handle: &str) -> PathBuf {
-    plugin(kubelet_dir).join(driver).join(hex(handle))
+    plugin(kubelet_dir).join(driver).join(hex::sha256(handle.as_bytes()))
 }
 
 /// Where a volume is staged within its folder.

@@ -143,13 +143,8 @@ async fn own(context: &Context) -> Result<CSINode, Error> {
         other => return Ok(other?),
     }
     let node: Node = context.client.get("", name).await?;
-    let owner = OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "Node".to_owned(),
-        name: name.clone(),
-        uid: node.uid().to_owned(),
-        ..OwnerReference::default()
-    };
+    let owner =
+        OwnerReference { controller: None, block_owner_deletion: None, ..api::owner_reference(&node) };
     let wanted = CSINode {
         metadata: ObjectMeta {
             name: Some(name.clone()),

@@ -14,7 +14,7 @@ use crate::{Context, Error};
 use api::Object;
 use api::core::{CSIPersistentVolumeSource, CSIVolumeSource, Pod, SecretReference};
 use api::storage::CSIDriver;
-use base::clock;
+use base::{clock, hex};
 use jiff::SignedDuration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -136,7 +136,7 @@ pub(crate) async fn inline(
         about: about.as_deref(),
         data: Data {
             driver: source.driver.clone(),
-            handle: format!("csi-{}", data::hex(&format!("{}{name}", pod.uid()))),
+            handle: format!("csi-{}", hex::sha256(format!("{}{name}", pod.uid()).as_bytes())),
             name: name.to_owned(),
             node: context.config.node_name.clone(),
             attachment: String::new(),

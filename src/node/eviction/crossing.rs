@@ -1,6 +1,7 @@
 //! Which thresholds are crossed, since when, and what of it is to be acted upon. Pure.
 
 use super::threshold::{Pressure, Signal, Threshold};
+use base::clock::between;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -47,10 +48,6 @@ pub(crate) fn is_relieved(thresholds: &[Threshold], observations: &Observations)
     !thresholds.iter().any(|threshold| is_crossed(threshold, observations, true))
 }
 
-fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
-}
-
 impl Crossings {
     /// Takes note of what was observed. Pressures last for `transition` after they were felt.
     pub(crate) fn step(
@@ -72,8 +69,8 @@ impl Crossings {
         self.since = since;
         let now_felt = self.since.iter().map(|(threshold, _)| (threshold.signal.pressure(), now));
         self.felt.extend(now_felt);
-        self.felt.retain(|_, at| *at == now || elapsed(*at, now) < transition);
-        let due = self.since.iter().filter(|(threshold, since)| elapsed(*since, now) >= threshold.grace);
+        self.felt.retain(|_, at| *at == now || between(*at, now) < transition);
+        let due = self.since.iter().filter(|(threshold, since)| between(*since, now) >= threshold.grace);
         self.due = due.map(|(threshold, _)| *threshold).collect();
         self.due.sort_by_key(|threshold| threshold.signal);
         Decision { pressures: self.felt.keys().copied().collect(), due: self.due.clone() }

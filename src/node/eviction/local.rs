@@ -1,7 +1,7 @@
 //! Pods that take more of the node's disk than they may: limits of emptyDir volumes, containers and pods. Pure.
 
-use super::usage::{Usage, signed};
-use crate::amount;
+use super::usage::Usage;
+use crate::amount::{self, signed};
 use crate::pods::spec;
 use api::Quantity;
 use api::core::{Container, Pod};

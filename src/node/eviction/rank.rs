@@ -2,8 +2,8 @@
 //! most. Pure.
 
 use super::threshold::Signal;
-use super::usage::{Usage, signed};
-use crate::amount;
+use super::usage::Usage;
+use crate::amount::{self, signed};
 use crate::pods::spec;
 use crate::stats::Part;
 use api::core::Pod;

@@ -4,11 +4,11 @@
 use super::crossing::{Crossings, Observation, Observations, is_relieved};
 use super::rank::{Candidate, rank};
 use super::threshold::{Signal, Threshold, thresholds};
-use super::usage::{Usage, signed};
+use super::usage::Usage;
 use super::{local, words};
-use crate::amount::Qos;
+use crate::amount::{Qos, signed};
 use crate::capacity::most_pids;
-use crate::machine::{memory, processes};
+use crate::machine::{Meminfo, processes};
 use crate::pods::{Pods, Verdict, admission, spec};
 use crate::stats::{self, Depth, Space};
 use crate::{Context, Error, enforcement, garbage};
@@ -63,8 +63,10 @@ fn disk(path: &Path, (space, inodes): (Signal, Signal), into: &mut Observations)
 fn observe(context: &Context, images: &ImageFs) -> Observations {
     let mut seen = Observations::new();
     // What is free, and pages of files that nobody touched lately.
-    let available = memory("MemFree") + memory("Inactive(file)");
-    seen.insert(Signal::Memory, Observation { available, capacity: memory("MemTotal") });
+    let memory = Meminfo::read();
+    let available = memory.bytes("MemFree") + memory.bytes("Inactive(file)");
+    let capacity = signed(memory.bytes("MemTotal"));
+    seen.insert(Signal::Memory, Observation { available: signed(available), capacity });
     let limit = context.machine.capacity.pods.memory;
     let used = stats::working_set(&context.cgroups, Qos::Guaranteed);
     if let (Some(capacity), Some(used)) = (limit, used) {

@@ -1,5 +1,6 @@
 //! What a pod uses, as far as its eviction depends on it.
 
+use crate::amount::signed;
 use crate::stats::{ContainerUse, Part, PodUse};
 use std::collections::BTreeMap;
 
@@ -23,11 +24,6 @@ pub(crate) struct Usage {
     pub(crate) volumes: BTreeMap<String, (Part, bool)>,
     /// All that it takes of the node's disk.
     pub(crate) ephemeral: Part,
-}
-
-/// A number of the kernel's as amounts are counted.
-pub(crate) fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 impl From<&ContainerUse> for ContainerUsage {

@@ -2,7 +2,8 @@
 
 use super::crossing::Observations;
 use super::threshold::{Pressure, Signal, Threshold};
-use super::usage::{ContainerUsage, Usage, signed};
+use super::usage::{ContainerUsage, Usage};
+use crate::amount::signed;
 use crate::pods::spec;
 use api::Object;
 use api::core::{Pod, ResourceRequirements};

@@ -1,6 +1,7 @@
 //! Which images go. Pure.
 
 use crate::protocols::runtime::v1 as cri;
+use base::clock::between;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -36,10 +37,6 @@ pub(crate) struct Plan {
     pub(crate) bytes: u64,
 }
 
-fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
-}
-
 impl Known {
     /// Takes note of the images that there are and of those in use.
     pub(crate) fn note(&mut self, images: &[cri::Image], used: &HashSet<String>, now: Timestamp) {
@@ -60,9 +57,9 @@ impl Known {
         free.sort_by_key(|(_, record)| (record.used, record.found));
         let mut plan = Plan::default();
         for (image, record) in free {
-            let unused = elapsed(record.used.unwrap_or(record.found), rules.now);
+            let unused = between(record.used.unwrap_or(record.found), rules.now);
             let old = rules.most_age.is_some_and(|most| unused > most);
-            let wanted = plan.bytes < rules.bytes && elapsed(record.found, rules.now) >= rules.least_age;
+            let wanted = plan.bytes < rules.bytes && between(record.found, rules.now) >= rules.least_age;
             if old || wanted {
                 plan.ids.push(image.id.clone());
                 plan.bytes = plan.bytes.saturating_add(image.size);

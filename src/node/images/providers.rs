@@ -8,7 +8,7 @@ use crate::{Context, Error, files};
 use api::Object;
 use api::core::{Pod, ServiceAccount};
 use base::clock::{self, Instant};
-use base::process;
+use base::{hex, process};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -292,8 +292,7 @@ fn account_key(provider: &Provider, account: &Account) -> String {
     let by_token = provider.token_attributes.as_ref().is_some_and(|it| it.cache_type == "Token");
     let token = if by_token { account.token.as_str() } else { "" };
     let text = json!([source.uid, source.namespace, source.name, account.annotations, token]).to_string();
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::sha256(text.as_bytes())
 }
 
 /// The pod's account with a token for the program; none where the program is not to be asked.

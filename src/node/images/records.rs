@@ -4,8 +4,7 @@
 use super::keyring::{AccountSource, Credential, SecretSource, Source};
 use super::reference::Reference;
 use crate::{Error, files};
-use base::clock;
-use ring::digest::{SHA256, digest};
+use base::{clock, hex};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -158,9 +157,7 @@ pub(crate) struct Records {
 
 /// The file of a name, whatever signs it has.
 fn file_name(of: &str) -> String {
-    let hex: String =
-        digest(&SHA256, of.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256-{hex}")
+    format!("sha256-{}", hex::sha256(of.as_bytes()))
 }
 
 /// The name that credentials are kept under.

@@ -108,7 +108,9 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: Shutdown) -> Result<(),
             () = clock::sleep(limits.interval) => {}
             () = shutdown.requested() => return Ok(()),
         }
-        let big = outgrown(root, limits.bytes);
+        let folder = root.to_owned();
+        let looking = tokio::task::spawn_blocking(move || outgrown(&folder, limits.bytes));
+        let big = looking.await.map_err(|error| Error::Setup(error.to_string()))?;
         if big.is_empty() {
             continue;
         }

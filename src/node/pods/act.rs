@@ -199,8 +199,7 @@ impl Worker {
                 let reason =
                     if let Error::Container(reason, _) = &error { reason } else { "RunContainerError" };
                 self.failures.insert(name.to_owned(), (reason.to_owned(), error.to_string()));
-                let retry = clock::now() + self.retry_after(reason);
-                self.retry_at = Some(self.retry_at.map_or(retry, |at| at.min(retry)));
+                self.retry_later(self.retry_after(reason));
             }
         }
     }

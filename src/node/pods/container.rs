@@ -10,7 +10,6 @@ use crate::cgroups::Rules;
 use crate::devices::Gear;
 use crate::protocols::runtime::v1 as cri;
 use crate::volumes::Given;
-use api::Object;
 use api::core::{Container, Pod, SecurityContext};
 use std::collections::HashMap;
 use std::path::Path;
@@ -180,7 +179,7 @@ fn capabilities(own: &SecurityContext) -> cri::Capability {
 
 /// runAsNonRoot: refuses what would run as root, or as somebody whose number is not known.
 fn verify_not_root(pod: &Pod, from: &Ingredients, user: Option<i64>) -> Result<(), Error> {
-    let what = format!("(pod: {:?}, container: {})", pod_title(pod), from.container.name);
+    let what = format!("(pod: {:?}, container: {})", spec::described(pod), from.container.name);
     let asked = from.container.security_context.as_ref().and_then(|context| context.run_as_user);
     let asked = asked.or(spec::spec(pod).security_context.as_ref().and_then(|context| context.run_as_user));
     let reason = match (asked, user) {
@@ -196,10 +195,6 @@ fn verify_not_root(pod: &Pod, from: &Ingredients, user: Option<i64>) -> Result<(
         _ => return Ok(()),
     };
     Err(Error::Container("CreateContainerConfigError", reason))
-}
-
-fn pod_title(pod: &Pod) -> String {
-    format!("{}_{}({})", pod.name(), pod.namespace(), pod.uid())
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! The end of a pod on this node: its containers are stopped, then what it held is given back, then its
 //! last traces go.
 
+use super::mirror::delete_now;
 use super::state::State;
 use super::worker::{Turn, Worker};
 use super::{Pods, sandbox, spec, stop};
 use crate::{Error, dra, files, volumes};
 use api::Object;
-use api::core::Pod;
-use api::meta::{DeleteOptions, Preconditions};
 use base::clock;
 use jiff::{SignedDuration, Timestamp};
 use std::path::Path;
@@ -19,7 +18,7 @@ impl Worker {
         self.probes.stop();
         self.report().await?;
         let total = Duration::from_secs(grace_s.max(0).unsigned_abs());
-        let used = Duration::try_from(clock::now().duration_since(since)).unwrap_or_default();
+        let used = clock::between(since, clock::now());
         let mut wanted = self.inbox.wanted.subscribe();
         let hastier = wanted.wait_for(|wanted| spec::grace_s(&wanted.pod) < grace_s);
         let stopped = tokio::select! {
@@ -41,11 +40,7 @@ impl Worker {
     /// Nothing runs any more: gives back what the pod held, and lets it go if it is being deleted.
     pub(super) async fn clean_up(&mut self) -> Result<Turn, Error> {
         self.report().await?;
-        volumes::take_down(&self.context, self.pod.uid()).await?;
-        dra::unprepare(&self.context, self.pod.uid()).await?;
-        self.context.cgroups.remove(self.pod.uid())?;
-        self.context.cgroups.stop_slice(&self.pod).await;
-        self.pods.give_back(self.pod.uid());
+        self.give_back().await?;
         if !self.exists {
             if self.is_static() {
                 self.drop_mirror().await?;
@@ -56,26 +51,31 @@ impl Worker {
         if !self.pod.is_deleting() {
             return Ok(Turn::Wait(None));
         }
-        let options = DeleteOptions {
-            grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: self.pod.metadata.uid.clone(), resource_version: None }),
-            ..Default::default()
-        };
-        match self.context.client.delete::<Pod>(self.pod.namespace(), self.pod.name(), &options).await {
-            Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error.into()),
-            _ => {}
-        }
+        delete_now(&self.context, &self.pod).await?;
         // Finalizers may keep the object; there is nothing left for this node to do about it.
         self.state = State::Finished;
         Ok(Turn::Again)
     }
 
+    /// Gives back what the pod held, once: nothing of it starts again.
+    async fn give_back(&mut self) -> Result<(), Error> {
+        if self.has_given_back {
+            return Ok(());
+        }
+        let uid = self.pod.uid();
+        volumes::take_down(&self.context, uid).await?;
+        dra::unprepare(&self.context, uid).await?;
+        self.context.cgroups.remove(uid)?;
+        self.context.cgroups.stop_slice(&self.pod).await;
+        self.pods.give_back(uid);
+        self.has_given_back = true;
+        Ok(())
+    }
+
     /// Removes the last traces: containers, sandboxes, logs.
     pub(super) async fn finish(&mut self) -> Result<Turn, Error> {
         stop::remove(&self.context, &self.observed).await?;
-        volumes::take_down(&self.context, self.pod.uid()).await?;
-        dra::unprepare(&self.context, self.pod.uid()).await?;
-        self.context.cgroups.remove(self.pod.uid())?;
+        self.give_back().await?;
         for record in &self.observed.containers {
             self.forget_log(&record.id)?;
         }

@@ -7,6 +7,7 @@ use super::status::Verdict;
 use super::{Pods, Registry};
 use crate::Context;
 use crate::checkpoint::Checkpoint;
+use api::Object;
 use api::core::Pod;
 use client::Cache;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ impl Pods {
         }
         waiting.sort_by_key(|pod| std::cmp::Reverse(super::spec::spec(pod).priority.unwrap_or(0)));
         let mut registry = self.lock();
-        waiting.iter().for_each(|pod| registry.ask(Question::Resize(super::uid(pod).to_owned())));
+        waiting.iter().for_each(|pod| registry.ask(Question::Resize(pod.uid().to_owned())));
     }
 
     /// What the other pods hold.
@@ -105,7 +106,7 @@ impl Pods {
     /// Ends what was remembered of pods that the API server has no more.
     pub(super) fn end_unknown(&self, context: &Arc<Context>, cache: &Cache<Pod>) {
         let snapshot = cache.snapshot();
-        let known = |pod: &Pod| snapshot.iter().any(|known| super::uid(known) == super::uid(pod));
+        let known = |pod: &Pod| snapshot.iter().any(|known| known.uid() == pod.uid());
         for pod in self.list() {
             if !super::admission::is_static(&pod) && !known(&pod) {
                 self.tell(context, &pod, false);
@@ -132,7 +133,7 @@ impl Pods {
     /// Ends a pod to make room for a critical one.
     pub(super) fn preempt(&self, context: &Context, uid: &str) {
         let message = "Preempted in order to admit critical pod";
-        if let Some(pod) = self.list().into_iter().find(|pod| super::uid(pod) == uid) {
+        if let Some(pod) = self.list().into_iter().find(|pod| pod.uid() == uid) {
             context.recorder.warning(&*pod, "Preempting", message.to_owned());
         }
         let disruption = "Pod was preempted by Kubelet to accommodate a critical pod.";

@@ -8,7 +8,7 @@ use crate::watch_folder::Changes;
 use crate::{Context, Error, files};
 use api::Object;
 use api::core::Pod;
-use base::{Shutdown, clock};
+use base::{Shutdown, clock, hex};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -115,8 +115,7 @@ fn prepared(mut pod: Value, path: &str, node: &str) -> Result<Value, String> {
 
 /// 32 digits, as a uid without its dashes has.
 fn digest(parts: &[&str]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, parts.concat().as_bytes());
-    digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::sha256(parts.concat().as_bytes())[..32].to_owned()
 }
 
 /// What a pod needs of the API, which a static one has to do without.

@@ -24,13 +24,14 @@ pub(super) fn is_mirror(pod: &Pod) -> bool {
     pod.annotations().contains_key(MIRROR)
 }
 
-async fn delete(context: &Context, mirror: &Pod) -> Result<(), Error> {
+/// Removes a pod from the API at once, unless it is another one by now.
+pub(super) async fn delete_now(context: &Context, pod: &Pod) -> Result<(), Error> {
     let options = DeleteOptions {
         grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions { uid: mirror.metadata.uid.clone(), resource_version: None }),
+        preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
         ..Default::default()
     };
-    match context.client.delete::<Pod>(mirror.namespace(), mirror.name(), &options).await {
+    match context.client.delete::<Pod>(pod.namespace(), pod.name(), &options).await {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
         _ => Ok(()),
     }
@@ -40,14 +41,7 @@ async fn delete(context: &Context, mirror: &Pod) -> Result<(), Error> {
 fn copy(pod: &Pod, node: &Node) -> Pod {
     let mut annotations = pod.annotations().clone();
     annotations.insert(MIRROR.to_owned(), annotations.get(HASH).cloned().unwrap_or_default());
-    let owner = OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "Node".to_owned(),
-        name: node.name().to_owned(),
-        uid: node.uid().to_owned(),
-        controller: Some(true),
-        ..Default::default()
-    };
+    let owner = OwnerReference { block_owner_deletion: None, ..api::owner_reference(node) };
     let metadata = ObjectMeta {
         name: pod.metadata.name.clone(),
         namespace: pod.metadata.namespace.clone(),
@@ -121,7 +115,7 @@ impl Pods {
         for mirror in orphans {
             let of = context.clone();
             context.supervisor.detached("mirror pod", Phase::Work, async move {
-                if let Err(error) = delete(&of, &mirror).await {
+                if let Err(error) = delete_now(&of, &mirror).await {
                     tracing::warn!(pod = mirror.name(), %error, "cannot remove the copy of a static pod");
                 }
             });
@@ -164,7 +158,7 @@ impl Worker {
             if same && !mirror.is_deleting() {
                 return Ok(mirror);
             }
-            delete(&self.context, &mirror).await?;
+            delete_now(&self.context, &mirror).await?;
         }
         let node = self.context.client.get::<Node>("", &self.context.config.node_name).await?;
         let mirror = Arc::new(self.context.client.create(&copy(&self.pod, &node)).await?);
@@ -176,7 +170,7 @@ impl Worker {
     pub(super) async fn drop_mirror(&self) -> Result<(), Error> {
         match self.pods.mirror(&self.pod) {
             Some(mirror) if mirror.annotations().get(MIRROR) == self.pod.annotations().get(HASH) => {
-                delete(&self.context, &mirror).await
+                delete_now(&self.context, &mirror).await
             }
             _ => Ok(()),
         }

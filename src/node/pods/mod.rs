@@ -230,23 +230,18 @@ impl Pods {
     /// Watches the ConfigMaps and Secrets that a pod's volumes are made from.
     fn watch_sources(&self, context: &Arc<Context>, pod: &Pod) {
         let watched = volumes::watched(pod);
-        self.watch_kind::<ConfigMap>(context, "ConfigMap", pod.namespace(), watched.config_maps);
-        self.watch_kind::<Secret>(context, "Secret", pod.namespace(), watched.secrets);
-        self.watch_kind::<PersistentVolumeClaim>(
-            context,
-            "PersistentVolumeClaim",
-            pod.namespace(),
-            watched.claims,
-        );
+        self.watch_kind::<ConfigMap>(context, (pod, &watched), |watched| &watched.config_maps);
+        self.watch_kind::<Secret>(context, (pod, &watched), |watched| &watched.secrets);
+        self.watch_kind::<PersistentVolumeClaim>(context, (pod, &watched), |watched| &watched.claims);
         if watched.bundles && self.watches("ClusterTrustBundle", "", "") {
             let pods = self.clone();
             volumes::trust_bundles(context)
-                .on_change(move |_| pods.sources_changed(|watched| watched.bundles));
+                .on_change(move |_| pods.sources_changed(|_, watched| watched.bundles));
         }
         if watched.certificates && self.watches("PodCertificateRequest", "", "") {
             let pods = self.clone();
             volumes::certificate_requests(context)
-                .on_change(move |_| pods.sources_changed(|watched| watched.certificates));
+                .on_change(move |_| pods.sources_changed(|_, watched| watched.certificates));
         }
     }
 
@@ -255,20 +250,24 @@ impl Pods {
         self.lock().watched.insert((kind, namespace.to_owned(), name.to_owned()))
     }
 
+    /// Watches the objects of one kind that a pod's volumes are made from, by their names.
     fn watch_kind<T: Object>(
         &self,
         context: &Arc<Context>,
-        kind: &'static str,
-        namespace: &str,
-        wanted: BTreeSet<String>,
+        (pod, watched): (&Pod, &volumes::Watched),
+        of: fn(&volumes::Watched) -> &BTreeSet<String>,
     ) {
-        for name in wanted {
-            if !self.watches(kind, namespace, &name) {
+        for name in of(watched).clone() {
+            if !self.watches(T::KIND, pod.namespace(), &name) {
                 continue;
             }
-            let cache = context.caches.selected::<T>(namespace, &format!("metadata.name={name}"));
-            let (pods, of) = (self.clone(), namespace.to_owned());
-            cache.on_change(move |_| pods.source_changed(kind, &of, &name));
+            let cache = context.caches.selected::<T>(pod.namespace(), &format!("metadata.name={name}"));
+            let (pods, namespace) = (self.clone(), pod.namespace().to_owned());
+            cache.on_change(move |_| {
+                pods.sources_changed(|pod, watched| {
+                    pod.namespace() == namespace && of(watched).contains(&name)
+                });
+            });
         }
     }
 
@@ -280,34 +279,14 @@ impl Pods {
     }
 
     /// Wakes the pods whose volumes are made from what changed.
-    fn sources_changed(&self, uses: impl Fn(&volumes::Watched) -> bool) {
+    fn sources_changed(&self, uses: impl Fn(&Pod, &volumes::Watched) -> bool) {
         for inbox in self.all() {
             let pod = inbox.wanted.borrow().pod.clone();
-            if uses(&volumes::watched(&pod)) {
+            if uses(&pod, &volumes::watched(&pod)) {
                 inbox.volumes_changed();
             }
         }
     }
-
-    fn source_changed(&self, kind: &str, namespace: &str, name: &str) {
-        for inbox in self.all() {
-            let pod = inbox.wanted.borrow().pod.clone();
-            let watched = volumes::watched(&pod);
-            let of_kind = match kind {
-                "Secret" => watched.secrets,
-                "ConfigMap" => watched.config_maps,
-                _ => watched.claims,
-            };
-            if pod.namespace() == namespace && of_kind.contains(name) {
-                inbox.volumes_changed();
-            }
-        }
-    }
-}
-
-/// What a pod is known by here.
-fn uid(pod: &Pod) -> &str {
-    pod.uid()
 }
 
 fn is_mine(pod: &Pod, node: &str) -> bool {

@@ -3,7 +3,7 @@
 
 use super::inbox::Wanted;
 use super::spec;
-use super::worker::Worker;
+use super::worker::{RETRY, Worker};
 use crate::{Error, dra, volumes};
 use api::Object;
 use base::clock::{self, Instant};
@@ -13,8 +13,6 @@ use std::time::Duration;
 
 /// How long Kubernetes waits for volumes before it says which it waits for.
 const PATIENCE: Duration = Duration::from_secs(2 * 60 + 3);
-/// Until the next attempt where the delay cannot be told.
-const RETRY: SignedDuration = SignedDuration::from_secs(10);
 
 /// What became of an attempt to make the volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +79,7 @@ impl Worker {
         }
         self.inbox.stale.store(true, Ordering::SeqCst);
         let delay = SignedDuration::try_from(self.mounting.next_delay()).unwrap_or(RETRY);
-        self.retry_at = Some(clock::now() + delay);
+        self.retry_later(delay);
         if self.volumes.is_some() { Mounting::Done } else { Mounting::Waits }
     }
 }

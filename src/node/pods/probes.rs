@@ -228,8 +228,7 @@ impl Runner {
         }
         let delay =
             Duration::from_secs(probe.initial_delay_seconds.unwrap_or(0).max(0).unsigned_abs().into());
-        let age = Duration::try_from(clock::now().duration_since(from_ns(self.record.started_ns)))
-            .unwrap_or_default();
+        let age = clock::between(from_ns(self.record.started_ns), clock::now());
         clock::sleep(delay.saturating_sub(age)).await;
         let (period, limit) = (seconds(probe.period_seconds, 10), seconds(probe.timeout_seconds, 1));
         let target = Target {

@@ -89,7 +89,9 @@ impl Worker {
 
     /// Takes over the pod as the API server has it, but for what it has not been told yet.
     pub(super) fn adopt(&mut self, pod: Arc<Pod>) {
-        self.take_given(&pod);
+        if !Arc::ptr_eq(&self.pod, &pod) {
+            self.take_given(&pod);
+        }
         self.pod = match &mut self.untold {
             Some(untold) => {
                 *untold = pod.status.clone().unwrap_or_default();

@@ -3,12 +3,13 @@
 use super::inbox::Pending;
 use super::ledger::Given;
 use super::observe::{Container as Record, Life, Observed};
-use super::worker::Worker;
+use super::worker::{RETRY, Worker};
 use super::{resources, spec};
 use crate::Error;
 use crate::amount::Resources;
 use crate::checkpoint::{Checkpoint, Resources as Lagging};
 use crate::protocols::runtime::v1 as cri;
+use api::Object;
 use api::core::{Container, Pod, ResourceRequirements};
 
 /// Stands for the pod itself where containers are named.
@@ -86,7 +87,7 @@ impl Worker {
                     self.context.recorder.warning(&*self.pod, "ResizeError", message);
                 }
                 self.resize_error = Some(text);
-                self.retry_later();
+                self.retry_later(RETRY);
             }
         }
         Ok(())
@@ -148,7 +149,7 @@ impl Worker {
 
     /// Remembers who has something else than it was given, over a restart.
     pub(super) fn save_lagging(&self) -> Result<(), Error> {
-        Checkpoint::change(&self.context, super::uid(&self.pod), |kept| {
+        Checkpoint::change(&self.context, self.pod.uid(), |kept| {
             kept.map(|kept| Checkpoint { actuated: self.lagging.clone(), ..kept })
         })
     }

@@ -75,7 +75,14 @@ pub(crate) fn containers(pod: &Pod) -> Vec<(Kind, Container)> {
 
 /// The container of this name.
 pub(crate) fn container(pod: &Pod, name: &str) -> Option<(Kind, Container)> {
-    containers(pod).into_iter().find(|(_, container)| container.name == name)
+    let among = |kind, all: &[Container]| Some((kind, all.iter().find(|own| own.name == name)?.clone()));
+    let ephemeral = || {
+        let found = ephemeral_containers(pod).into_iter().find(|own| own.name == name);
+        found.map(|own| (Kind::Ephemeral, own))
+    };
+    among(Kind::Init, init_containers(pod))
+        .or_else(|| among(Kind::Main, &spec(pod).containers))
+        .or_else(ephemeral)
 }
 
 /// KEP-753: an init container that keeps running beside the main ones.

@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Until a container that could not be started is tried again.
+/// Until what could not be done is tried again.
 pub(super) const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// Rounds of plan and action in one turn: a sandbox, then its containers, then a look that all is done.
 const ROUNDS: usize = 4;
@@ -74,6 +74,8 @@ pub(crate) struct Worker {
     pub(super) untold: Option<PodStatus>,
     /// What of the status is in the pod's checkpoint.
     pub(super) remembered: Option<Essence>,
+    /// What the pod held was given back.
+    pub(super) has_given_back: bool,
 }
 
 impl Worker {
@@ -108,6 +110,7 @@ impl Worker {
             resize_error: None,
             untold: None,
             remembered: None,
+            has_given_back: false,
             inbox,
         }
     }
@@ -150,8 +153,7 @@ impl Worker {
                     SignedDuration::try_from(backoff.next_delay()).ok().map(|delay| clock::now() + delay)
                 }
             };
-            let left =
-                until.map(|at| Duration::try_from(at.duration_since(clock::now())).unwrap_or_default());
+            let left = until.map(|at| clock::between(clock::now(), at));
             tokio::select! {
                 () = self.inbox.wake.notified() => {}
                 () = async {
@@ -200,8 +202,9 @@ impl Worker {
         }
     }
 
-    pub(super) fn retry_later(&mut self) {
-        let retry = clock::now() + RETRY;
+    /// Makes the next turn come at the latest after `delay`.
+    pub(super) fn retry_later(&mut self, delay: SignedDuration) {
+        let retry = clock::now() + delay;
         self.retry_at = Some(self.retry_at.map_or(retry, |at| at.min(retry)));
     }
 
@@ -235,13 +238,10 @@ impl Worker {
     }
 
     fn facts(&self) -> Facts {
-        let reported = self.pod.status.as_ref().and_then(|status| status.phase.as_deref());
         Facts {
             exists: self.exists,
             deleting: self.pod.is_deleting(),
-            ended: self.finished
-                || self.verdict.is_some()
-                || matches!(reported, Some("Succeeded" | "Failed")),
+            ended: self.finished || self.verdict.is_some() || spec::has_ended(&self.pod),
             stopped: self.observed.is_stopped(),
             grace_s: self.verdict.as_ref().and_then(|it| it.grace_s).unwrap_or(spec::grace_s(&self.pod)),
             now: clock::now(),

@@ -60,8 +60,11 @@ impl GoDuration {
         if rest == "0" {
             return Some(Self::default());
         }
+        if rest.is_empty() {
+            return None;
+        }
         let mut ns: i64 = 0;
-        while !rest.is_empty() || ns == 0 && text.len() < 2 {
+        while !rest.is_empty() {
             let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
             let (number, after) = rest.split_at(end);
             let unit = after.find(|letter: char| letter.is_ascii_digit() || letter == '.');

@@ -8,6 +8,7 @@ use super::network::Interface;
 use super::pressure::Waits;
 use api::Object;
 use api::core::NodeSystemInfo;
+use std::collections::HashMap;
 
 /// What a row of the table looks at: one cgroup.
 struct Entity<'a> {
@@ -18,6 +19,8 @@ struct Entity<'a> {
     pod: Option<&'a PodUse>,
     /// Only of sandboxes.
     interfaces: &'a [Interface],
+    /// With the file of each.
+    devices: Vec<(String, &'a Device)>,
     /// The size of the file system that containers write to.
     fs_bytes: u64,
     now_s: i64,
@@ -65,11 +68,8 @@ fn of_container(entity: &Entity, value: impl FnOnce(&ContainerUse) -> Option<f64
 }
 
 fn devices(entity: &Entity, value: fn(&Device) -> u64) -> Values {
-    let rows = usage(entity)
-        .devices
-        .iter()
-        .map(|device| (vec![("device", machine::device_file(&device.device))], float(value(device))));
-    rows.collect()
+    let rows = entity.devices.iter();
+    rows.map(|(file, device)| (vec![("device", file.clone())], float(value(device)))).collect()
 }
 
 fn interfaces(entity: &Entity, value: fn(&Interface) -> u64) -> Values {
@@ -324,7 +324,12 @@ fn labels<'a>(entity: &Entity<'a>) -> [(&'static str, &'a str); 6] {
 /// Every cgroup that is told of: classes, pods, sandboxes, containers.
 fn entities<'a>(measured: &'a Measured, share_of: impl Fn(&str) -> Share) -> Vec<Entity<'a>> {
     let fs_bytes = measured.container_fs.map_or(0, |space| space.capacity);
-    let entity = |group: &'a Group, container, pod| Entity {
+    // Few devices are used by many.
+    let mut files: HashMap<&'a str, String> = HashMap::new();
+    let mut file =
+        |numbers: &'a str| files.entry(numbers).or_insert_with(|| machine::device_file(numbers)).clone();
+    let mut entity = |group: &'a Group, container, pod| Entity {
+        devices: group.usage.devices.iter().map(|device| (file(&device.device), device)).collect(),
         share: share_of(&group.path),
         group,
         container,

@@ -63,6 +63,8 @@ pub(crate) struct Usage {
     pub(crate) cpu: Cpu,
     pub(crate) memory: Memory,
     pub(crate) processes: u64,
+    /// The first of the processes directly in it.
+    pub(crate) first_process: Option<u32>,
     pub(crate) threads: u64,
     pub(crate) most_threads: Option<u64>,
     pub(crate) devices: Vec<Device>,
@@ -248,6 +250,7 @@ impl Kernel {
         let usage = number(&at(memory, "memory.usage_in_bytes")).unwrap_or(0);
         let most = limit(&at(memory, "memory.limit_in_bytes"));
         let both = limit(&at(memory, "memory.memsw.limit_in_bytes"));
+        let processes = at(memory, "cgroup.procs");
         Usage {
             cpu: cpu_v1(&at(cpuacct, "cpuacct.usage"), (&shares.0, &shares.1), &at(cpu, "cpu.stat")),
             memory: Memory {
@@ -258,7 +261,8 @@ impl Kernel {
                 oom_kills: field(&at(memory, "memory.oom_control"), "oom_kill"),
                 ..memory_v1(usage, &at(memory, "memory.stat"))
             },
-            processes: lines(&at(memory, "cgroup.procs")),
+            processes: lines(&processes),
+            first_process: first(&processes),
             threads: number(&at(pids, "pids.current")).unwrap_or(0),
             most_threads: limit(&at(pids, "pids.max")),
             devices: devices_v1(
@@ -269,9 +273,19 @@ impl Kernel {
         }
     }
 
-    /// The processes directly in a cgroup.
-    pub(crate) fn processes(&self, path: &str) -> Vec<u32> {
-        read(&self.main(path), "cgroup.procs").lines().filter_map(|line| line.parse().ok()).collect()
+    /// Memory that a cgroup uses now, less file pages that nobody touched lately; none if it is gone.
+    pub(crate) fn working_set(&self, path: &str) -> Option<u64> {
+        let folder = self.main(path);
+        if !folder.is_dir() {
+            return None;
+        }
+        let usage = |file| number(&read(&folder, file)).unwrap_or(0);
+        let stat = read(&folder, "memory.stat");
+        let memory = match self {
+            Self::V1 { .. } => memory_v1(usage("memory.usage_in_bytes"), &stat),
+            Self::V2(_) => memory_v2(usage("memory.current"), &stat),
+        };
+        Some(memory.working_set)
     }
 
     /// What a cgroup was given of the processors.
@@ -302,10 +316,14 @@ fn lines(text: &str) -> u64 {
     text.lines().count() as u64
 }
 
+fn first(text: &str) -> Option<u32> {
+    text.lines().next()?.parse().ok()
+}
+
 fn usage_v2(folder: &Path) -> Usage {
     let at = |file: &str| read(folder, file);
     let usage = number(&at("memory.current")).unwrap_or(0);
-    let events = at("memory.events");
+    let (events, processes) = (at("memory.events"), at("cgroup.procs"));
     Usage {
         cpu: cpu_v2(&at("cpu.stat")),
         memory: Memory {
@@ -317,7 +335,8 @@ fn usage_v2(folder: &Path) -> Usage {
             oom_kills: field(&events, "oom_kill"),
             ..memory_v2(usage, &at("memory.stat"))
         },
-        processes: lines(&at("cgroup.procs")),
+        processes: lines(&processes),
+        first_process: first(&processes),
         threads: number(&at("pids.current")).unwrap_or(0),
         most_threads: limit(&at("pids.max")),
         devices: devices_v2(&at("io.stat")),

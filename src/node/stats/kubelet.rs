@@ -53,7 +53,7 @@ fn families(text: &mut Text, all: &[&Family]) {
 }
 
 fn about_pods(text: &mut Text, node: &str, pods: &[Arc<Pod>]) {
-    let active = pods.iter().filter(|pod| !has_ended(pod)).count() as u64;
+    let active = pods.iter().filter(|pod| !spec::has_ended(pod)).count() as u64;
     let ephemeral: usize = pods.iter().map(|pod| spec::ephemeral_containers(pod).len()).sum();
     let help = "[ALPHA] The number of pods the kubelet considers active and which are being considered when admitting new \
                 pods. static is true if the pod is not from the apiserver.";
@@ -65,11 +65,6 @@ fn about_pods(text: &mut Text, node: &str, pods: &[Arc<Pod>]) {
     gauge(text, ("kubelet_managed_ephemeral_containers", help), &[(&[], ephemeral as u64)]);
     let help = "[ALPHA] The node's name. The count is always 1.";
     gauge(text, ("kubelet_node_name", help), &[(&[("node", node)], 1)]);
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn running(text: &mut Text, containers: &[cri::Container], measured: &Measured) {

@@ -1,10 +1,13 @@
 //! What the whole machine uses and has.
 
+use super::cgroup::field;
 use super::network::{self, Interface};
 use super::pressure::Pressure;
+use super::process::TICK_NS;
+use crate::amount::signed;
+use crate::capacity::most_pids;
+use crate::machine::{Meminfo, processes};
 use std::path::Path;
-
-const TICK_NS: u64 = 10_000_000;
 
 /// The machine.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,26 +45,23 @@ fn cpu(stat: &str) -> (u64, u64, u64) {
     (user + system + time(7), user, system)
 }
 
-/// A field of /proc/meminfo in bytes.
-fn memory(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+/// When the machine started, in seconds since 1970, as `/proc/stat` says.
+fn started(stat: &str) -> i64 {
+    signed(field(stat, "btime"))
 }
 
-fn number(text: &str) -> u64 {
-    text.trim().parse().unwrap_or(0)
+/// When the machine started, in seconds since 1970.
+pub(crate) fn booted_s() -> i64 {
+    started(&read("/proc/stat"))
 }
 
 impl Machine {
     /// Looks at the machine.
     pub(crate) fn measure() -> Self {
-        let (stat, meminfo, vmstat) = (read("/proc/stat"), read("/proc/meminfo"), read("/proc/vmstat"));
+        let (stat, meminfo, vmstat) = (read("/proc/stat"), Meminfo::read(), read("/proc/vmstat"));
         let (cpu_ns, user_ns, system_ns) = cpu(&stat);
-        let bytes = |name| memory(&meminfo, name);
+        let bytes = |name| meminfo.bytes(name);
         let usage = bytes("MemTotal").saturating_sub(bytes("MemFree"));
-        let field = super::cgroup::field;
-        let running = read("/proc/loadavg");
-        let running = running.split_whitespace().nth(3).and_then(|text| text.split_once('/')?.1.parse().ok());
         Self {
             cpu_ns,
             user_ns,
@@ -75,10 +75,9 @@ impl Machine {
             swap_free: bytes("SwapFree"),
             page_faults: field(&vmstat, "pgfault"),
             major_page_faults: field(&vmstat, "pgmajfault"),
-            booted_s: i64::try_from(field(&stat, "btime")).unwrap_or(0),
-            most_processes: number(&read("/proc/sys/kernel/pid_max"))
-                .min(number(&read("/proc/sys/kernel/threads-max"))),
-            processes: running.unwrap_or(0),
+            booted_s: started(&stat),
+            most_processes: most_pids().map_or(0, i64::unsigned_abs),
+            processes: processes().map_or(0, i64::unsigned_abs),
             interfaces: network::of_process("self"),
             pressure: Pressure::of_machine(),
         }
@@ -115,7 +114,6 @@ mod tests {
     fn idle_time_is_no_use() {
         let stat = "cpu  10 1 5 1000 200 2 3 4 0 0\ncpu0 1 1 1 1\nbtime 5\n";
         assert_eq!(cpu(stat), (25 * TICK_NS, 11 * TICK_NS, 10 * TICK_NS));
-        assert_eq!(memory("MemTotal:       100 kB\nMemFree: 7 kB\n", "MemFree"), 7168);
     }
 
     #[test]

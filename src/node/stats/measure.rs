@@ -193,9 +193,12 @@ impl Look {
     fn pod(&self, pod: Arc<Pod>) -> Option<PodUse> {
         let is_mine =
             |labels: &HashMap<String, String>| labels.get(names::UID).is_some_and(|uid| uid == pod.uid());
+        let deep = self.depth == Depth::Everything;
         let sandbox = self.listed.sandboxes.iter().find(|sandbox| is_mine(&sandbox.labels));
         let sandbox = sandbox.map(|sandbox| ContainerUse {
-            group: self.group(self.context.cgroups.path_of_container(&pod, &sandbox.id)),
+            group: deep
+                .then(|| self.group(self.context.cgroups.path_of_container(&pod, &sandbox.id)))
+                .flatten(),
             id: sandbox.id.clone(),
             image: crate::containerd::pause::IMAGE.to_owned(),
             created_ns: sandbox.created_at,
@@ -207,10 +210,7 @@ impl Look {
             return None;
         }
         let interfaces = sandbox.as_ref().and_then(|sandbox| self.interfaces(&pod, sandbox));
-        let volumes = match self.depth {
-            Depth::Everything => volumes::measure(&self.context.stats, &pod),
-            Depth::CpuAndMemory => Vec::new(),
-        };
+        let volumes = if deep { volumes::measure(&self.context.stats, &pod) } else { Vec::new() };
         let mut ephemeral = volumes::ephemeral(&volumes);
         containers.iter().flat_map(|one| [one.layer, one.logs]).flatten().for_each(|part| ephemeral += part);
         let group = self.group(self.context.cgroups.path_of_pod(&pod));
@@ -238,7 +238,7 @@ impl Look {
         if self.depth == Depth::CpuAndMemory || spec::host_network(pod) {
             return None;
         }
-        let pid = self.kernel.processes(&sandbox.group.as_ref()?.path).first().copied()?;
+        let pid = sandbox.group.as_ref()?.usage.first_process?;
         Some(network::of_process(&pid.to_string()))
     }
 }

@@ -21,6 +21,7 @@ mod volumes;
 pub(crate) use cadvisor::render as cadvisor;
 pub(crate) use disk::{Part, Space};
 pub(crate) use kubelet::{probes, render as kubelet};
+pub(crate) use machine::booted_s;
 pub(crate) use measure::{ContainerUse, Depth, Measured, PodUse, measure};
 pub(crate) use resource::{failed as resource_failed, render as resource};
 pub(crate) use summary::render as summary;
@@ -72,10 +73,5 @@ pub(crate) fn share(cgroups: &crate::cgroups::Cgroups) -> impl Fn(&str) -> Share
 /// all pods below it.
 pub(crate) fn working_set(cgroups: &crate::cgroups::Cgroups, class: crate::amount::Qos) -> Option<u64> {
     let kernel = Kernel::of(cgroups.hierarchy());
-    kernel.usage(&cgroups.path_of_class(class)).map(|usage| usage.memory.working_set)
-}
-
-/// When the machine started, in seconds since 1970.
-pub(crate) fn booted_s() -> i64 {
-    machine::Machine::measure().booted_s
+    kernel.working_set(&cgroups.path_of_class(class))
 }

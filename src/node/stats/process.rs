@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// The kernel tells programs of processor time in hundredths of a second.
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 /// Pages are told of in the machine's own size.
 const PAGE: nix::unistd::SysconfVar = nix::unistd::SysconfVar::PAGE_SIZE;
 

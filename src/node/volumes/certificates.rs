@@ -219,13 +219,7 @@ async fn ask(context: &Context, pod: &Pod, projection: &PodCertificateProjection
     let node = context.node.get("", &context.config.node_name);
     let node_uid = node.map(|node| node.uid().to_owned()).unwrap_or_default();
     let fresh = keys::generate(&projection.key_type).await?;
-    let owner = OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "Pod".to_owned(),
-        name: pod.name().to_owned(),
-        uid: pod.uid().to_owned(),
-        ..OwnerReference::default()
-    };
+    let owner = OwnerReference { controller: None, block_owner_deletion: None, ..api::owner_reference(pod) };
     let request = Request {
         metadata: ObjectMeta {
             namespace: Some(pod.namespace().to_owned()),

@@ -2,7 +2,6 @@
 //! as Kubernetes reads them).
 
 use super::User;
-use ::ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -83,9 +82,7 @@ impl CertificateAuthenticator {
         let subject = certificate.subject();
         let name = subject.iter_common_name().next()?.as_str().ok()?;
         let groups: Vec<&str> = subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
-        let digest = digest(&SHA256, own);
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let extra = vec![(CREDENTIAL.to_owned(), vec![format!("X509SHA256={hex}")])];
+        let extra = vec![(CREDENTIAL.to_owned(), vec![format!("X509SHA256={}", base::hex::sha256(own))])];
         Some(Known { user: User { extra, ..User::new(name, &groups) }, until_s })
     }
 }

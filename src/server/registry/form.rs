@@ -114,7 +114,7 @@ impl<'a> Form<'a> {
         let summary = match shown.first() {
             None => "<empty>".to_owned(),
             Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
-            Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Some(_) => base::hex::of(shown),
         };
         Refusal::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): {why} ({summary}{more})",

@@ -44,8 +44,13 @@ pub(in super::super) async fn resource(service: &Service) -> Response<Body> {
 pub(in super::super) async fn cadvisor(service: &Service) -> Result<Response<Body>, Refusal> {
     let measured = measured(service, Depth::Everything).await;
     let measured = measured.map_err(|error| failed("/metrics/cadvisor", &error))?;
-    let share = stats::share(&service.context.cgroups);
-    Ok(exposition(stats::cadvisor(&measured, &service.context.machine.info, share)))
+    let context = service.context.clone();
+    // What cgroups were given, and the names of devices, are read while the text is made.
+    let making = tokio::task::spawn_blocking(move || {
+        stats::cadvisor(&measured, &context.machine.info, stats::share(&context.cgroups))
+    });
+    let text = making.await.map_err(|error| crate::Error::Setup(error.to_string()));
+    Ok(exposition(text.map_err(|error| failed("/metrics/cadvisor", &error))?))
 }
 
 /// `/metrics`.
