@@ -4,13 +4,12 @@ use crate::args::Global;
 use crate::discovery::Discovery;
 use crate::error::Error;
 use crate::kubeconfig::{Kubeconfig, material};
+use base::tls::{identity, system_authorities};
 use base::{Body, full_body};
 use client::Client;
 use client::https::{Https, Target};
 use http::{Method, Request, Response, StatusCode, Uri, header};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -207,35 +206,13 @@ fn target(global: &Global, cluster: &Value, user: &Value) -> Result<Target, Erro
 }
 
 fn tls(cluster: &Value, user: &Value) -> Result<ClientConfig, Error> {
-    let bad = |error: &dyn std::fmt::Display| {
-        Error::plain(format!("the kubeconfig's certificates cannot be used: {error}"))
-    };
-    let mut roots = RootCertStore::empty();
+    let bad = |error: String| Error::plain(format!("the kubeconfig's certificates cannot be used: {error}"));
     let authority = material(cluster, "certificate-authority")?.unwrap_or_else(system_authorities);
-    for certificate in CertificateDer::pem_slice_iter(&authority) {
-        roots.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| bad(&e))?
-        .with_root_certificates(roots);
-    let mut config = match (material(user, "client-certificate")?, material(user, "client-key")?) {
-        (Some(certificate), Some(key)) => {
-            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&certificate).collect();
-            let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| bad(&e))?;
-            builder.with_client_auth_cert(chain.map_err(|e| bad(&e))?, key).map_err(|e| bad(&e))?
-        }
-        _ => builder.with_no_client_auth(),
+    let shown = match (material(user, "client-certificate")?, material(user, "client-key")?) {
+        (Some(certificate), Some(key)) => Some(identity(&certificate, &key).map_err(bad)?),
+        _ => None,
     };
+    let mut config = base::tls::client(Some(&authority), shown).map_err(bad)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// The machine's own authorities, for servers with a public certificate.
-fn system_authorities() -> Vec<u8> {
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"]
-        .iter()
-        .find_map(|path| std::fs::read(path).ok())
-        .unwrap_or_default()
 }

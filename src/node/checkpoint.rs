@@ -78,11 +78,16 @@ impl Checkpoint {
         Self::decode(&std::fs::read(file(config, uid)).ok()?).ok()
     }
 
+    /// The pods of which something is remembered, torn or not.
+    pub(crate) fn uids(config: &Config) -> Vec<String> {
+        let entries = std::fs::read_dir(folder(config)).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter_map(|name| Some(name.strip_suffix(".json")?.to_owned())).collect()
+    }
+
     /// What is remembered of all pods.
     pub(crate) fn all(config: &Config) -> Vec<Self> {
-        let entries = std::fs::read_dir(folder(config)).into_iter().flatten().flatten();
-        let files = entries.filter(|entry| entry.path().extension().is_some_and(|it| it == "json"));
-        files.filter_map(|entry| Self::decode(&std::fs::read(entry.path()).ok()?).ok()).collect()
+        Self::uids(config).iter().filter_map(|uid| Self::read(config, uid)).collect()
     }
 
     /// Forgets a pod.
@@ -106,6 +111,7 @@ mod tests {
         assert_eq!(Checkpoint::read(&config, "u"), Some(kept.clone()));
         std::fs::write(file(&config, "torn"), b"{\"pod\"").unwrap();
         assert_eq!(Checkpoint::all(&config), [kept]);
+        assert_eq!(Checkpoint::uids(&config).len(), 2);
         Checkpoint::remove(&config, "u").unwrap();
         assert_eq!(Checkpoint::read(&config, "u"), None);
         files::remove_folder(&data).unwrap();

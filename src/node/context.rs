@@ -14,6 +14,7 @@ use crate::pods::spec::{Kind, field_path};
 use crate::protocols::runtime::v1 as cri;
 use crate::reach::Reach;
 use crate::stats::Stats;
+use crate::turnstile::Turnstile;
 use crate::volumes::{self, token_request};
 use crate::{Config, Error};
 use api::Object;
@@ -64,6 +65,8 @@ pub(crate) struct Context {
     pub(crate) supervisor: Supervisor,
     pub(crate) runtime: Runtime,
     pub(crate) cgroups: Cgroups,
+    /// Through which pods go to their sandboxes, by far the most of what a start costs.
+    pub(crate) starts: Turnstile,
     pub(crate) images: Images,
     pub(crate) devices: Devices,
     pub(crate) services: Cache<Service>,
@@ -125,6 +128,7 @@ impl Context {
             supervisor,
             runtime,
             cgroups,
+            starts: Turnstile::for_processors(),
             images,
             devices,
             services,

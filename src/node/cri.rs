@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, Streaming};
 
 /// Verbs that only look.
 const LOOK: Duration = Duration::from_secs(30);
@@ -152,6 +152,12 @@ impl Runtime {
 
     pub(crate) async fn status(&self, request: cri::StatusRequest) -> Result<cri::StatusResponse, Error> {
         call("status", LOOK, self.runtime.clone().status(request)).await
+    }
+
+    /// What happens to containers and sandboxes from now on.
+    pub(crate) async fn container_events(&self) -> Result<Streaming<cri::ContainerEventResponse>, Error> {
+        let events = self.runtime.clone().get_container_events(cri::GetEventsRequest {}).await;
+        events.map(Response::into_inner).map_err(|status| Error::runtime("get_container_events", &status))
     }
 
     pub(crate) async fn run_pod_sandbox(

@@ -49,6 +49,11 @@ impl Error {
         Self::Runtime { verb, code: status.code(), message: status.message().to_owned() }
     }
 
+    /// The runtime is not there to answer, or took too long.
+    pub(crate) fn is_away(&self) -> bool {
+        matches!(self, Self::Runtime { code: Code::Unavailable | Code::DeadlineExceeded, .. })
+    }
+
     /// The runtime does not know the container, sandbox or image.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, Self::Runtime { code: Code::NotFound, .. })

@@ -51,6 +51,7 @@ mod spdy;
 mod stats;
 mod storage;
 mod streaming;
+mod turnstile;
 mod volumes;
 mod watch_folder;
 
@@ -176,13 +177,18 @@ async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::
     }
     let daemon = Arc::new(containerd::Containerd::prepare(config).await?);
     let runtime = cri::Runtime::new(&daemon.socket())?;
-    let (of, log) = (runtime.clone(), daemon.clone());
+    let (own, of) = (daemon.clone(), runtime.clone());
     supervisor.run("containerd", Phase::Ground, Restart::OnFailure, move |shutdown| {
-        let (daemon, runtime) = (daemon.clone(), of.clone());
+        let (daemon, runtime) = (own.clone(), of.clone());
         async move { daemon.run(&runtime, shutdown).await }
     });
+    let (of, own) = (daemon.clone(), supervisor.clone());
+    supervisor.run("mirrors with rewrite", Phase::Ground, Restart::OnFailure, move |shutdown| {
+        let (daemon, supervisor) = (of.clone(), own.clone());
+        async move { daemon.run_mirrors(supervisor, shutdown).await }
+    });
     containerd::answering(&runtime).await.map_err(|error| {
-        Error::Setup(format!("containerd does not answer ({error}): {}", log.last_words()))
+        Error::Setup(format!("containerd does not answer ({error}): {}", daemon.last_words()))
     })?;
     containerd::images::ensure_pause(&runtime).await?;
     Ok(runtime)

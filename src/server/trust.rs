@@ -12,14 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Where distributions keep the authorities that everybody trusts; the first that is there counts.
-const SYSTEM_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 /// A configuration that trusts the authorities of a bundle in PEM; of an empty one the system's.
 pub(crate) fn trusting(bundle: &[u8]) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -44,8 +36,7 @@ pub(crate) fn showing(
 }
 
 fn verifier(bundle: &[u8]) -> Result<Arc<Verifier>, String> {
-    let system = || SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
-    let pem = if bundle.is_empty() { system() } else { bundle.to_vec() };
+    let pem = if bundle.is_empty() { base::tls::system_authorities() } else { bundle.to_vec() };
     let trusted: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem).flatten().collect();
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(trusted.iter().cloned());

@@ -182,17 +182,6 @@ pub(crate) fn read_json(file: &mut (impl Read + Seek), member: Member) -> Result
     Ok(serde_json::from_slice(&read_member(file, member)?)?)
 }
 
-/// An image reference in full: `busybox` is `docker.io/library/busybox:latest`.
-pub(crate) fn full_reference(name: &str) -> String {
-    let (host, rest) = match name.split_once('/') {
-        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (host, rest.to_owned()),
-        Some(_) => ("docker.io", name.to_owned()),
-        None => ("docker.io", format!("library/{name}")),
-    };
-    let tagged = rest.contains('@') || rest.rsplit('/').next().is_some_and(|last| last.contains(':'));
-    format!("{host}/{rest}{}", if tagged { "" } else { ":latest" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,18 +195,5 @@ mod tests {
         assert_eq!(member, Member { at: 512, size: 7 });
         assert_eq!(read_json(&mut file, member).unwrap(), json!({"a": 1}));
         assert!(Index::read(&mut Cursor::new(vec![7u8; 1024])).is_err());
-    }
-
-    #[test]
-    fn references_are_completed_as_docker_does() {
-        for (short, full) in [
-            ("busybox", "docker.io/library/busybox:latest"),
-            ("busybox:1.36", "docker.io/library/busybox:1.36"),
-            ("me/app", "docker.io/me/app:latest"),
-            ("localhost:5000/app", "localhost:5000/app:latest"),
-            ("ghcr.io/a/b@sha256:00", "ghcr.io/a/b@sha256:00"),
-        ] {
-            assert_eq!(full_reference(short), full);
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! containerd's configuration, written anew at each start.
 
 use super::pause;
+use super::registries::quoted;
 use std::path::{Path, PathBuf};
 
 /// The generations of containerd's configuration language.
@@ -76,7 +77,7 @@ pub(crate) struct Told {
 
 /// The configuration file.
 pub(crate) fn render(generation: Generation, folders: &Folders, machine: Machine, told: &Told) -> String {
-    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+    let quoted = |path: &Path| quoted(&path.to_string_lossy());
     let oom_score = if machine.may_lower_oom_score { -999 } else { 0 };
     let head = format!(
         "# Written by knarr at every start; changes are lost.\nversion = {}\nroot = {}\nstate = {}\noom_score = {oom_score}\n\n\

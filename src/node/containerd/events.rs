@@ -1,14 +1,15 @@
-//! containerd's event stream: the ends of containers, as they happen, also on 1.6 where CRI has no
-//! events.
+//! The ends of containers, as they happen: from containerd's own event stream, also on 1.6 where CRI has no events;
+//! from CRI's of other runtimes.
 
 use super::content::in_namespace;
 use crate::Error;
 use crate::cri::Runtime;
 use crate::protocols::containerd::services::events::v1 as service;
 use crate::protocols::containerd::types::{Envelope, TaskDelete, TaskExit, TaskOom};
+use crate::protocols::runtime::v1 as cri;
 use prost::Message;
 use service::events_client::EventsClient;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 /// A container's or sandbox' main process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,34 +19,54 @@ pub(crate) struct Ended {
 }
 
 /// An open subscription.
-pub(crate) struct Events(Streaming<Envelope>);
+pub(crate) enum Events {
+    Containerd(Streaming<Envelope>),
+    /// What every runtime may have (KEP-3386).
+    Cri(Streaming<cri::ContainerEventResponse>),
+}
 
 impl Events {
-    /// Subscribes to the ends of tasks.
+    /// Subscribes to the ends of containers and sandboxes.
     pub(crate) async fn subscribe(runtime: &Runtime) -> Result<Self, Error> {
         let topics = ["/tasks/exit", "/tasks/delete", "/tasks/oom"];
-        Self::with_filters(runtime, topics.map(|topic| format!("namespace==k8s.io,topic=={topic:?}")).into())
-            .await
+        let filters = topics.map(|topic| format!("namespace==k8s.io,topic=={topic:?}"));
+        match Self::with_filters(runtime, filters.into()).await {
+            Err(Error::Runtime { code: Code::Unimplemented, .. }) => {
+                Ok(Self::Cri(runtime.container_events().await?))
+            }
+            subscribed => subscribed,
+        }
     }
 
     async fn with_filters(runtime: &Runtime, filters: Vec<String>) -> Result<Self, Error> {
         let request = in_namespace(service::SubscribeRequest { filters }, None);
         let stream = EventsClient::new(runtime.wire()).subscribe(request).await;
-        stream.map(|stream| Self(stream.into_inner())).map_err(|status| Error::runtime("subscribe", &status))
+        stream
+            .map(|stream| Self::Containerd(stream.into_inner()))
+            .map_err(|status| Error::runtime("subscribe", &status))
     }
 
     /// The next end. An error means that events may have been missed: look at everything again.
     pub(crate) async fn next(&mut self) -> Result<Ended, Error> {
         loop {
-            let message = self.0.message().await.map_err(|status| Error::runtime("subscribe", &status))?;
-            let Some(envelope) = message else {
-                return Err(Error::Setup("the runtime closed its event stream".to_owned()));
+            let next = match self {
+                Self::Containerd(stream) => stream.message().await.map(|event| event.map(|it| ended(&it))),
+                Self::Cri(stream) => stream.message().await.map(|event| event.map(stopped)),
             };
-            if let Some(ended) = ended(&envelope) {
-                return Ok(ended);
+            match next.map_err(|status| Error::runtime("subscribe", &status))? {
+                Some(Some(ended)) => return Ok(ended),
+                Some(None) => {}
+                None => return Err(Error::Setup("the runtime closed its event stream".to_owned())),
             }
         }
     }
+}
+
+/// Reads an event of CRI's.
+fn stopped(event: cri::ContainerEventResponse) -> Option<Ended> {
+    let ends =
+        [cri::ContainerEventType::ContainerStoppedEvent, cri::ContainerEventType::ContainerDeletedEvent];
+    ends.contains(&event.container_event_type()).then_some(Ended { id: event.container_id })
 }
 
 /// Reads an event; the ends of processes that `exec` added are nobody's concern.
@@ -66,5 +87,59 @@ pub(crate) async fn until_closed(runtime: &Runtime) {
         && let Err(error) = events.next().await
     {
         tracing::debug!(%error, "the runtime's event stream ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::{framed, response};
+    use futures_util::stream;
+    use http::Request;
+    use hyper::body::Incoming;
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use std::convert::Infallible;
+    use tokio::net::UnixListener;
+    use tonic::Status;
+
+    /// A runtime that is not containerd: one container is created and ends.
+    async fn answer(request: Request<Incoming>) -> Result<http::Response<tonic::body::Body>, Infallible> {
+        let event = |kind: cri::ContainerEventType| cri::ContainerEventResponse {
+            container_id: "c".to_owned(),
+            container_event_type: kind.into(),
+        };
+        let kinds =
+            [cri::ContainerEventType::ContainerCreatedEvent, cri::ContainerEventType::ContainerStoppedEvent];
+        Ok(match request.uri().path() {
+            "/runtime.v1.RuntimeService/GetContainerEvents" => {
+                response(stream::iter(kinds.map(|kind| framed(&event(kind)))))
+            }
+            _ => Status::unimplemented("unknown service").into_http(),
+        })
+    }
+
+    #[tokio::test]
+    async fn runtimes_without_containerds_events_are_asked_for_cris() {
+        let socket = std::env::temp_dir().join(format!("knarr-events-{}.sock", std::process::id()));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let server = http2::Builder::new(TokioExecutor::new());
+            server.serve_connection(TokioIo::new(stream), service_fn(answer)).await
+        };
+        let listen = async {
+            let runtime = Runtime::new(&socket).unwrap();
+            let mut events = Events::subscribe(&runtime).await.unwrap();
+            (events.next().await, events.next().await)
+        };
+        let (ended, closed) = tokio::select! {
+            heard = listen => heard,
+            served = serve => panic!("nobody listens any more: {served:?}"),
+        };
+        std::fs::remove_file(&socket).unwrap();
+        assert_eq!(ended.unwrap().id, "c");
+        assert!(closed.unwrap_err().to_string().contains("closed its event stream"));
     }
 }

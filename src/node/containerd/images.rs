@@ -1,10 +1,11 @@
 //! Image archives in a folder, imported when knarr starts and whenever one is added. What cannot be imported is told
 //! of by the node's events, and by the pods that want it.
 
-use super::archive::{self, Index, digest_of, full_reference, read_json};
+use super::archive::{self, Index, digest_of, read_json};
 use super::content::{Import, Source};
 use super::pause;
 use crate::cri::Runtime;
+use crate::images::full_reference;
 use crate::protocols::containerd::types::Descriptor;
 use crate::{Context, Error, enforcement, files, machine, watch_folder};
 use base::{Shutdown, clock};
@@ -58,6 +59,8 @@ pub(crate) async fn run(folder: &Path, context: &Context, shutdown: Shutdown) ->
             }
             match import(&path, &context.runtime).await {
                 Ok(imported) => tell(context, &path, imported),
+                // Nothing is wrong with the archive: all is tried again when the runtime is back.
+                Err(error) if error.is_away() => return Err(error),
                 Err(error) => warn(context, &path, &error),
             }
         }
@@ -117,7 +120,7 @@ async fn import(path: &Path, runtime: &Runtime) -> Result<Imported, Error> {
     let archive = Archive { index: Index::read(&mut file.as_ref()).map_err(files::at(path))?, file };
     let import = Import::begin(runtime).await?;
     let result = match archive.json("index.json") {
-        Some(index) => archive.import_layout(&index, &import).await,
+        Some(index) => archive.import_layout(&index?, &import).await,
         None => archive.import_docker(&import).await,
     };
     import.finish().await?;
@@ -182,8 +185,10 @@ fn layout_name(entry: &Value) -> Option<String> {
 }
 
 impl Archive {
-    fn json(&self, name: &str) -> Option<Value> {
-        read_json(&mut self.file.as_ref(), self.index.get(name)?).ok()
+    /// A member as JSON, where there is one.
+    fn json(&self, name: &str) -> Option<Result<Value, Error>> {
+        let read = read_json(&mut self.file.as_ref(), self.index.get(name)?);
+        Some(read.map_err(|error| broken(format!("{name}: {error}"))))
     }
 
     fn source(&self, digest: &str) -> Option<Source> {
@@ -228,6 +233,7 @@ impl Archive {
             let Some(name) = layout_name(entry) else { continue };
             match self.import_named(&name, descriptor(entry), import).await {
                 Ok(()) => imported.names.push(name),
+                Err(error) if error.is_away() => return Err(error),
                 Err(error) => imported.failed.push((name, error)),
             }
         }
@@ -256,7 +262,7 @@ impl Archive {
     /// The layout that `docker save` wrote before it wrote OCI layouts: layers by path, no digests.
     async fn import_docker(&self, import: &Import<'_>) -> Result<Imported, Error> {
         let list =
-            self.json("manifest.json").ok_or_else(|| broken("neither index.json nor manifest.json"))?;
+            self.json("manifest.json").ok_or_else(|| broken("neither index.json nor manifest.json"))??;
         let mut imported = Imported::default();
         for image in list.as_array().into_iter().flatten() {
             let path =
@@ -264,7 +270,7 @@ impl Archive {
             let tags = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str);
             let tags: Vec<String> = tags.map(full_reference).collect();
             let platforms: Vec<String> =
-                self.json(&path(&image["Config"])?).iter().filter_map(platform).collect();
+                self.json(&path(&image["Config"])?).transpose()?.iter().filter_map(platform).collect();
             if let Err(error) = check_platforms(&tags.join(", "), &platforms) {
                 let why = error.to_string();
                 imported.failed.extend(tags.into_iter().map(|tag| (tag, broken(why.clone()))));

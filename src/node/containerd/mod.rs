@@ -8,16 +8,18 @@ pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod pause;
 mod registries;
+mod rewrite;
 pub(crate) mod snapshots;
 pub(crate) mod tasks;
 
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;
 use crate::{Config, Error, files};
-use base::{Shutdown, clock, process};
+use base::{Shutdown, Supervisor, clock, process};
 use config::{Folders, Generation, Machine};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rewrite::Rewriter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +38,8 @@ pub(crate) struct Containerd {
     program: PathBuf,
     folders: Folders,
     configuration: String,
+    /// Between it and mirrors that have images under other names.
+    rewriter: Option<Rewriter>,
 }
 
 fn find(program: &str, first: &Path) -> Option<PathBuf> {
@@ -84,13 +88,20 @@ impl Containerd {
         all.into_iter().try_for_each(|folder| files::make_folder(folder, 0o711))?;
         let generation = Generation::of(&String::from_utf8_lossy(&version));
         let registries = registries::read(&config.registries)?;
-        registries::write(&registries, &folders.registries)?;
+        let routes = registries.routes()?;
+        let rewriter = if routes.is_empty() {
+            None
+        } else {
+            Some(Rewriter::bind(routes, &agent.join("etc/containerd/rewrite.json")).await?)
+        };
+        let place = rewriter.as_ref().map(|rewriter| &rewriter.place);
+        registries::write(&registries, place, &folders.registries)?;
         let told = config::Told {
-            users: registries.users(generation),
+            users: registries.users(generation, place),
             stream_idle: config.kubelet().streaming_connection_idle_timeout.to_string(),
         };
         let configuration = config::render(generation, &folders, Machine::detect(), &told);
-        Ok(Self { program, folders, configuration })
+        Ok(Self { program, folders, configuration, rewriter })
     }
 
     /// Its socket.
@@ -156,6 +167,14 @@ impl Containerd {
         let pid = child.id().map(|pid| pid.to_string()).unwrap_or_default();
         files::write(&self.pid_file(), pid.as_bytes(), 0o600)?;
         Ok(child)
+    }
+
+    /// Asks mirrors under other names for it, where any have them, until asked to stop.
+    pub(crate) async fn run_mirrors(&self, supervisor: Supervisor, shutdown: Shutdown) -> Result<(), Error> {
+        match &self.rewriter {
+            Some(rewriter) => rewriter.run(supervisor, shutdown).await,
+            None => Ok(()),
+        }
     }
 
     /// Runs containerd until asked to stop, and leaves it running then. Ends with an error when it dies.

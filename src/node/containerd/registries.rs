@@ -2,10 +2,15 @@
 //! `hosts.toml` files and its settings for users. Pure but for [`read`] and [`write`].
 
 use super::config::Generation;
+use super::rewrite::{Place, Route};
 use crate::{Error, files};
+use base::tls;
+use regex::Regex;
+use rustls::ClientConfig;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What is said of all registries.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -67,7 +72,7 @@ pub(crate) fn read(file: &Path) -> Result<Registries, Error> {
 }
 
 /// A text in TOML.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for letter in text.chars() {
         match letter {
@@ -103,11 +108,8 @@ fn url_of(endpoint: &str) -> (String, bool) {
 impl Registries {
     fn check(&self) -> Result<(), String> {
         for (registry, mirror) in &self.mirrors {
-            if !mirror.rewrite.is_empty() {
-                return Err(format!(
-                    "mirrors.{registry}.rewrite cannot be honoured: containerd does not rewrite names. Let the mirror do \
-                     it, or name an endpoint with a path"
-                ));
+            for pattern in mirror.rewrite.keys() {
+                Regex::new(pattern).map_err(|error| format!("mirrors.{registry}.rewrite: {error}"))?;
             }
             if let Some(wrong) = mirror.endpoint.iter().find(|endpoint| host_of(endpoint).0.is_empty()) {
                 return Err(format!("mirrors.{registry}: {wrong:?} is no endpoint"));
@@ -126,6 +128,45 @@ impl Registries {
         access.and_then(|access| access.tls.as_ref())
     }
 
+    /// The endpoints with rules, in the order in which they have numbers.
+    fn rewritten(&self) -> impl Iterator<Item = (&str, &Mirror)> {
+        let with_rules = self.mirrors.values().filter(|mirror| !mirror.rewrite.is_empty());
+        with_rules.flat_map(|mirror| mirror.endpoint.iter().map(move |endpoint| (endpoint.as_str(), mirror)))
+    }
+
+    /// What is to be asked for containerd, under other names.
+    pub(crate) fn routes(&self) -> Result<Vec<Route>, Error> {
+        let route = |(endpoint, mirror): (&str, &Mirror)| {
+            let wrong = |why: String| Error::Setup(format!("registries: {endpoint}: {why}"));
+            let url = url_of(endpoint).0;
+            let tls = url.starts_with("https://").then(|| self.client(host_of(endpoint).0)).transpose();
+            let rule = |(pattern, name): (&String, &String)| Ok((Regex::new(pattern)?, name.clone()));
+            let rules = mirror.rewrite.iter().map(rule).collect::<Result<_, regex::Error>>();
+            Ok(Route {
+                endpoint: url,
+                rules: rules.map_err(|error| wrong(error.to_string()))?,
+                tls: tls.map_err(wrong)?,
+            })
+        };
+        self.rewritten().map(route).collect()
+    }
+
+    /// How to speak TLS to a host.
+    fn client(&self, host: &str) -> Result<Arc<ClientConfig>, String> {
+        let none = Tls::default();
+        let tls = self.tls_of(host).unwrap_or(&none);
+        let read = |file: &str| std::fs::read(file).map_err(|error| format!("{file}: {error}"));
+        let authorities =
+            if tls.ca_file.is_empty() { tls::system_authorities() } else { read(&tls.ca_file)? };
+        let shown = if tls.cert_file.is_empty() {
+            None
+        } else {
+            Some(tls::identity(&read(&tls.cert_file)?, &read(&tls.key_file)?)?)
+        };
+        let trusted = (!tls.insecure_skip_verify).then_some(authorities.as_slice());
+        tls::client(trusted, shown).map(Arc::new)
+    }
+
     fn trust(&self, host: &str) -> String {
         let Some(tls) = self.tls_of(host) else { return String::new() };
         let mut lines = String::new();
@@ -142,14 +183,18 @@ impl Registries {
     }
 
     /// The file of one registry: its mirrors in their order, then itself.
-    fn hosts(&self, registry: &str) -> String {
+    fn hosts(&self, registry: &str, place: Option<&Place>) -> String {
         let mut text = String::from("# Written by knarr at every start; changes are lost.\n");
         if registry != "*" {
             text.push_str(&format!("server = {}\n", quoted(&server_of(registry))));
             text.push_str(&self.trust(registry));
         }
         for endpoint in self.mirrors.get(registry).iter().flat_map(|mirror| &mirror.endpoint) {
-            let (url, own_path) = url_of(endpoint);
+            let rewritten = place.zip(self.number(registry, endpoint));
+            let (url, own_path) = match rewritten {
+                Some((place, number)) => (place.url(number), true),
+                None => url_of(endpoint),
+            };
             text.push_str(&format!("\n[host.{}]\ncapabilities = [\"pull\", \"resolve\"]\n", quoted(&url)));
             if own_path {
                 text.push_str("override_path = true\n");
@@ -159,28 +204,39 @@ impl Registries {
         text
     }
 
+    /// The number of an endpoint with rules.
+    fn number(&self, registry: &str, endpoint: &str) -> Option<usize> {
+        let mirror = self.mirrors.get(registry)?;
+        self.rewritten().position(|(of, its)| of == endpoint && std::ptr::eq(its, mirror))
+    }
+
     /// The files by their folders; `_default` is that for all others.
-    fn files(&self) -> BTreeMap<String, String> {
+    fn files(&self, place: Option<&Place>) -> BTreeMap<String, String> {
         let with_tls = self.configs.iter().filter(|(_, access)| access.tls.is_some());
         let names = self.mirrors.keys().chain(with_tls.map(|(name, _)| name));
         names
             .map(|registry| {
                 let folder = if registry == "*" { "_default".to_owned() } else { registry.clone() };
-                (folder, self.hosts(registry))
+                (folder, self.hosts(registry, place))
             })
             .collect()
     }
 
     /// Users of registries, for containerd's own configuration.
-    pub(crate) fn users(&self, generation: Generation) -> String {
+    pub(crate) fn users(&self, generation: Generation, place: Option<&Place>) -> String {
         let table = match generation {
             Generation::V2 => "plugins.\"io.containerd.grpc.v1.cri\".registry.configs",
             Generation::V3 => "plugins.'io.containerd.cri.v1.images'.registry.configs",
         };
         let mut text = String::new();
-        for (registry, access) in &self.configs {
+        let named = self.configs.iter().map(|(registry, access)| (registry.clone(), access));
+        // What is asked through knarr is asked as the same user.
+        let through = self.rewritten().enumerate().filter_map(|(number, (endpoint, _))| {
+            Some((place?.host(number), self.configs.get(host_of(endpoint).0)?))
+        });
+        for (registry, access) in named.chain(through) {
             let Some(auth) = &access.auth else { continue };
-            text.push_str(&format!("\n[{table}.{}.auth]\n", quoted(registry)));
+            text.push_str(&format!("\n[{table}.{}.auth]\n", quoted(&registry)));
             let fields = [
                 ("username", &auth.username),
                 ("password", &auth.password),
@@ -196,8 +252,8 @@ impl Registries {
 }
 
 /// Writes the files into containerd's folder, and removes those of registries that are no longer named.
-pub(crate) fn write(registries: &Registries, folder: &Path) -> Result<(), Error> {
-    let wanted = registries.files();
+pub(crate) fn write(registries: &Registries, place: Option<&Place>, folder: &Path) -> Result<(), Error> {
+    let wanted = registries.files(place);
     for entry in std::fs::read_dir(folder).map_err(files::at(folder))?.flatten() {
         if !wanted.contains_key(&*entry.file_name().to_string_lossy()) {
             files::remove_folder(&entry.path())?;
@@ -238,7 +294,7 @@ configs:
     #[test]
     fn every_registry_has_its_file() {
         let registries = parsed(FILE).unwrap();
-        let files = registries.files();
+        let files = registries.files(None);
         let names: Vec<_> = files.keys().map(String::as_str).collect();
         assert_eq!(names, ["_default", "docker.io", "mirror.example.com:5000", "plain.example.com"]);
         assert_eq!(
@@ -256,18 +312,44 @@ configs:
 
     #[test]
     fn users_are_containerds_to_know() {
-        let users = parsed(FILE).unwrap().users(Generation::V2);
+        let users = parsed(FILE).unwrap().users(Generation::V2, None);
         let head =
             "[plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"mirror.example.com:5000\".auth]";
         assert!(users.contains(head), "{users}");
         assert!(users.contains("password = \"se\\\"cret\""), "{users}");
     }
 
+    #[tokio::test]
+    async fn names_are_rewritten_by_knarr_between_containerd_and_the_mirror() {
+        let registries = parsed(
+            r#"{mirrors: {a.io: {endpoint: [plain.io]}, b.io: {endpoint: ["http://m.io/x", n.io], rewrite: {'^(.*)$': 'b/$1'}}},
+                configs: {n.io: {auth: {username: me}}}}"#,
+        );
+        let registries = registries.unwrap();
+        let routes = registries.routes().unwrap();
+        let endpoints: Vec<_> = routes.iter().map(|route| route.endpoint.as_str()).collect();
+        assert_eq!(endpoints, ["http://m.io/x", "https://n.io/v2"]);
+        let file = std::env::temp_dir().join(format!("knarr-registries-{}", std::process::id()));
+        let place = super::super::rewrite::Rewriter::bind(routes, &file).await.unwrap().place;
+        files::remove(&file).unwrap();
+        let written = registries.files(Some(&place));
+        assert!(written["a.io"].contains("[host.\"https://plain.io/v2\"]"));
+        for number in [0, 1] {
+            let host = format!("[host.\"{}\"]", place.url(number));
+            assert!(written["b.io"].contains(&host), "{}", written["b.io"]);
+        }
+        let users = registries.users(Generation::V2, Some(&place));
+        assert!(users.contains(&format!("configs.\"{}\".auth]", place.host(1))), "{users}");
+        assert!(!users.contains(&place.host(0)), "{users}");
+    }
+
     #[test]
     fn what_cannot_be_honoured_is_refused() {
         let refused = |text: &str| parsed(text).unwrap_err();
-        let rewrite = "mirrors: {docker.io: {endpoint: [a.io], rewrite: {'^a': b}}}";
-        assert!(refused(rewrite).contains("rewrite cannot be honoured"));
+        assert!(
+            refused("mirrors: {a.io: {endpoint: [b.io], rewrite: {'(': b}}}")
+                .contains("mirrors.a.io.rewrite")
+        );
         assert!(refused("mirror: {}").contains("unknown field"));
         assert!(refused("configs: {a.io: {tls: {cert_file: /c}}}").contains("go together"));
     }

@@ -46,7 +46,7 @@ impl From<&PodUse> for Usage {
         });
         Self {
             memory: group.map_or(0, |usage| signed(usage.memory.working_set)),
-            processes: group.map_or(0, |usage| signed(usage.processes)),
+            processes: signed(it.processes()),
             containers: it.containers.iter().map(ContainerUsage::from).collect(),
             volumes: volumes.collect(),
             ephemeral: it.ephemeral,

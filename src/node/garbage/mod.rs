@@ -2,7 +2,7 @@
 
 mod plan;
 
-use crate::containerd::archive::full_reference;
+use crate::images::full_reference;
 use crate::pods::{Pods, spec};
 use crate::protocols::runtime::v1 as cri;
 use crate::settings::KubeletConfiguration;

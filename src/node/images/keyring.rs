@@ -3,9 +3,15 @@
 use crate::protocols::runtime::v1 as cri;
 use base::hex;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+const PADDED_OR_NOT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The registry of images without one, as Docker's files name it.
 const DEFAULT_REGISTRY: &str = "index.docker.io";
@@ -113,21 +119,12 @@ fn entry_of(location: &str, entry: &Value) -> Option<Entry> {
     let (mut username, mut password) = (text("username"), text("password"));
     let packed = text("auth");
     if !packed.is_empty() {
-        let plain = STANDARD.decode(packed.trim_end_matches('=').to_owned() + padding(&packed)).ok()?;
+        let plain = PADDED_OR_NOT.decode(packed).ok()?;
         let plain = String::from_utf8(plain).ok()?;
         let (user, secret) = plain.split_once(':')?;
         (username, password) = (user.to_owned(), secret.to_owned());
     }
     Some(Entry { location: location.to_owned(), username, password, email: text("email") })
-}
-
-/// What base64 without padding lacks.
-fn padding(packed: &str) -> &'static str {
-    match packed.trim_end_matches('=').len() % 4 {
-        2 => "==",
-        3 => "=",
-        _ => "",
-    }
 }
 
 /// The place that an entry is for: host, port and path, without scheme and API version.

@@ -7,7 +7,6 @@ mod puller;
 mod records;
 mod reference;
 
-use crate::containerd::archive::full_reference;
 use crate::pods::plan::go_duration;
 use crate::pods::spec::{self, Kind};
 use crate::protocols::runtime::v1 as cri;
@@ -23,6 +22,7 @@ use providers::Providers;
 use puller::{Puller, Work};
 use records::{Access, Policy, Records};
 use reference::Reference;
+pub(crate) use reference::full_reference;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ use base::{clock, hex};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -165,8 +166,13 @@ fn untagged(image: &str) -> &str {
     Reference::parse(image).map_or(image, |reference| reference.name)
 }
 
-fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+/// What a file says; one that is torn is as good as none.
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, Error> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(files::at(path)(error)),
+    }
 }
 
 impl Records {
@@ -194,7 +200,7 @@ impl Records {
 
     /// Whether a pod with these credentials may use an image that is there.
     pub(crate) fn access(&self, image: &str, image_id: &str, pod: &[Credential]) -> Result<Access, Error> {
-        let record: Option<Record> = read(&self.pulled(image_id));
+        let record: Option<Record> = read(&self.pulled(image_id))?;
         let known = record.as_ref().and_then(|record| record.credential_mapping.get(untagged(image)));
         let access = known.map_or(Access::Refused, |known| known.lets(pod));
         if let Access::Granted(Some(source)) = &access {
@@ -238,7 +244,7 @@ impl Records {
 
     fn add(&self, image: &str, image_id: &str, credentials: Credentials) -> Result<(), Error> {
         let path = self.pulled(image_id);
-        let before: Option<Record> = read(&path);
+        let before: Option<Record> = read(&path)?;
         let is_new = before.is_none();
         let mut record = before.unwrap_or_default();
         let changed =
@@ -259,9 +265,9 @@ impl Records {
     pub(crate) fn recover(&self, images: &[(String, Vec<String>)]) -> Result<(), Error> {
         let entries = std::fs::read_dir(self.folder.join("pulling")).into_iter().flatten().flatten();
         for entry in entries {
-            let Some(intent) = read::<Value>(&entry.path()) else { continue };
+            let Some(intent) = read::<Value>(&entry.path())? else { continue };
             let image = intent["image"].as_str().unwrap_or_default();
-            let full = crate::containerd::archive::full_reference(image);
+            let full = crate::images::full_reference(image);
             if let Some((id, _)) = images.iter().find(|(_, names)| names.contains(&full))
                 && !self.pulled(id).exists()
             {

@@ -9,6 +9,8 @@ pub(crate) struct Reference<'a> {
     pub(crate) digest: Option<&'a str>,
 }
 
+/// The registry of names without one.
+const DOCKER: &str = "docker.io";
 const MOST_BYTES: usize = 255;
 const TAG_BYTES: usize = 128;
 
@@ -90,12 +92,27 @@ impl<'a> Reference<'a> {
 
     /// The repository in full: `busybox` is `docker.io/library/busybox`.
     pub(crate) fn repository(&self) -> String {
-        match self.name.split_once('/') {
-            Some((host, _)) if is_host(host) => self.name.to_owned(),
-            Some(_) => format!("docker.io/{}", self.name),
-            None => format!("docker.io/library/{}", self.name),
-        }
+        let (host, path) = match self.name.split_once('/') {
+            Some(("index.docker.io", path)) => (DOCKER, path),
+            Some((host, path)) if is_host(host) => (host, path),
+            _ => (DOCKER, self.name),
+        };
+        let library = if host == DOCKER && !path.contains('/') { "library/" } else { "" };
+        format!("{host}/{library}{path}")
     }
+
+    /// The whole name in full: what names neither tag nor digest means the tag `latest`.
+    fn full(&self) -> String {
+        let tag = self.tag.or(if self.digest.is_none() { Some("latest") } else { None });
+        let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
+        let digest = self.digest.map(|digest| format!("@{digest}")).unwrap_or_default();
+        self.repository() + &tag + &digest
+    }
+}
+
+/// A name in full: `busybox` is `docker.io/library/busybox:latest`. What is no name stays as it is.
+pub(crate) fn full_reference(image: &str) -> String {
+    Reference::parse(image).map_or_else(|_| image.to_owned(), |reference| reference.full())
 }
 
 /// The registry of a repository in full.
@@ -118,6 +135,24 @@ mod tests {
         assert_eq!(of("busybox"), "docker.io/library/busybox");
         assert_eq!(of("me/app:latest"), "docker.io/me/app");
         assert_eq!(of("ghcr.io/me/a__b.c--d"), "ghcr.io/me/a__b.c--d");
+    }
+
+    #[test]
+    fn names_are_completed_as_docker_does() {
+        let digest = format!("ghcr.io/a/b@sha256:{}", "0".repeat(64));
+        for (short, full) in [
+            ("busybox", "docker.io/library/busybox:latest"),
+            ("docker.io/busybox", "docker.io/library/busybox:latest"),
+            ("index.docker.io/me/app", "docker.io/me/app:latest"),
+            ("busybox:1.36", "docker.io/library/busybox:1.36"),
+            ("me/app", "docker.io/me/app:latest"),
+            ("localhost:5000/app", "localhost:5000/app:latest"),
+            ("Mirror/app:1", "Mirror/app:1"),
+            (&digest, &digest),
+            ("no name", "no name"),
+        ] {
+            assert_eq!(full_reference(short), full);
+        }
     }
 
     #[test]

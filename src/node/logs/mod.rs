@@ -197,8 +197,13 @@ impl Source {
 
     async fn has_ended(&self) -> bool {
         let request = cri::ContainerStatusRequest { container_id: self.container.clone(), verbose: false };
-        let status = self.runtime.container_status(request).await.ok().and_then(|answer| answer.status);
-        status.is_none_or(|status| status.state() != cri::ContainerState::ContainerRunning)
+        match self.runtime.container_status(request).await {
+            Ok(answer) => {
+                answer.status.is_none_or(|status| status.state() != cri::ContainerState::ContainerRunning)
+            }
+            // A runtime that is away for a moment does not end its containers.
+            Err(error) => error.is_gone(),
+        }
     }
 
     /// The runtime closes a log a moment before it says that the container has ended.

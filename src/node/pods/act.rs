@@ -71,12 +71,8 @@ impl Worker {
                     return Ok(false);
                 };
                 let grace = stop::grace(&self.pod, &container, *why);
-                let ip = self
-                    .observed
-                    .sandbox()
-                    .and_then(|sandbox| sandbox.ips.first())
-                    .map_or("", String::as_str);
-                let how = (grace, message.clone(), ip);
+                let ip = self.observed.address(&self.pod, &self.context.machine.addresses);
+                let how = (grace, message.clone(), ip.as_str());
                 stop::container(&self.context, &self.pod, (*kind, &container), &record, how).await?;
             }
             Action::BackOff { kind, name, message } => {
@@ -111,12 +107,12 @@ impl Worker {
 
     /// Kills and removes containers for all to start over; their logs stay.
     async fn start_over(&self, ids: &[String]) -> Result<(), Error> {
-        let ip = self.observed.sandbox().and_then(|sandbox| sandbox.ips.first()).map_or("", String::as_str);
+        let ip = self.observed.address(&self.pod, &self.context.machine.addresses);
         for record in ids.iter().filter_map(|id| self.observed.containers.iter().find(|it| it.id == *id)) {
             if record.life != Life::Exited
                 && let Some((kind, container)) = spec::container(&self.pod, &record.name)
             {
-                let how = (Duration::ZERO, "killing".to_owned(), ip);
+                let how = (Duration::ZERO, "killing".to_owned(), ip.as_str());
                 stop::container(&self.context, &self.pod, (kind, &container), record, how).await?;
             }
             let request = cri::RemoveContainerRequest { container_id: record.id.clone() };
@@ -144,7 +140,7 @@ impl Worker {
                 self.context.machine.change(|| files::make_folder(config.log_directory.as_ref(), 0o755))?;
                 let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler };
                 counters::STARTED_PODS.count(&[]);
-                self.context.runtime.run_pod_sandbox(request).await
+                self.context.starts.pass(self.context.runtime.run_pod_sandbox(request)).await
             }
             Err(error) => Err(error),
         };

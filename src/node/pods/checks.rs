@@ -55,7 +55,7 @@ impl Check<'_> {
             Self::Exec(exec) => run_exec(target, exec.command.as_deref().unwrap_or_default(), limit).await,
             Self::Http(action) => run_http(target, action, limit).await,
             Self::Tcp(action) => {
-                let host = action.host.as_deref().unwrap_or(target.ip);
+                let host = action.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(target.ip);
                 match port_number(&action.port, target.container) {
                     Some(port) => run_tcp(host, port, limit).await,
                     None => Found::Failure(format!("couldn't find port: {:?}", action.port)),

@@ -40,9 +40,19 @@ impl Pods {
         waiting.iter().for_each(|pod| registry.ask(Question::Resize(pod.uid().to_owned())));
     }
 
-    /// What the other pods hold.
+    /// What the other pods hold. What was deleted without waiting for its end does not count: whoever comes in its
+    /// place was promised it.
     pub(super) fn holdings_without(&self, uid: &str) -> Vec<Holding> {
-        self.lock().ledger.without(uid)
+        let registry = self.lock();
+        let mut others = registry.ledger.without(uid);
+        let is_deleted = |member: &super::Member| !member.inbox.wanted.borrow().exists;
+        others.retain(|other| !registry.workers.get(other.pod.uid()).is_some_and(is_deleted));
+        others
+    }
+
+    /// The other pods that hold anything, deleted or not.
+    pub(super) fn holders_without(&self, uid: &str) -> Vec<String> {
+        self.lock().ledger.without(uid).iter().map(|other| other.pod.uid().to_owned()).collect()
     }
 
     /// Notes what a pod holds.

@@ -427,7 +427,7 @@ async fn take_over(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) -> R
     let folders = std::fs::read_dir(context.config.kubelet_dir.join("pods"));
     let folders =
         folders.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    for uid in folders.chain(context.cgroups.uids()) {
+    for uid in folders.chain(context.cgroups.uids()).chain(Checkpoint::uids(&context.config)) {
         let is_worked_on = pods.lock().workers.contains_key(&uid);
         if known.contains(uid.as_str()) || running.contains(&uid) || is_worked_on {
             continue;

@@ -2,13 +2,16 @@
 //! kubelet over a restart.
 
 use super::plan::from_ns;
-use super::signals;
+use super::{signals, spec};
 use crate::Error;
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;
+use api::core::Pod;
 use base::clock;
+use futures_util::future::{join_all, try_join_all};
 use jiff::SignedDuration;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 /// Labels and annotations on sandboxes and containers, as Kubernetes names them.
 pub(crate) mod names {
@@ -81,6 +84,19 @@ impl Observed {
         self.sandboxes.first().filter(|sandbox| sandbox.ready)
     }
 
+    /// The pod's addresses: its sandbox', or the machine's own for one in the host's network.
+    pub(crate) fn addresses(&self, pod: &Pod, machine: &[IpAddr]) -> Vec<String> {
+        if spec::host_network(pod) {
+            return machine.iter().map(IpAddr::to_string).collect();
+        }
+        self.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default()
+    }
+
+    /// The address at which the pod is asked; empty as long as it has none.
+    pub(crate) fn address(&self, pod: &Pod, machine: &[IpAddr]) -> String {
+        self.addresses(pod, machine).into_iter().next().unwrap_or_default()
+    }
+
     /// The newest container of this name.
     pub(crate) fn latest(&self, name: &str) -> Option<&Container> {
         self.containers.iter().find(|container| container.name == name)
@@ -112,19 +128,18 @@ impl Observer {
     pub(crate) async fn observe(&mut self, runtime: &Runtime, uid: &str) -> Result<Observed, Error> {
         let label_selector = HashMap::from([(names::UID.to_owned(), uid.to_owned())]);
         let filter = cri::PodSandboxFilter { label_selector: label_selector.clone(), ..Default::default() };
-        let mut listed =
-            runtime.list_pod_sandbox(cri::ListPodSandboxRequest { filter: Some(filter) }).await?.items;
-        listed.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.created_at));
-        let mut sandboxes = Vec::new();
-        for (i, sandbox) in listed.iter().enumerate() {
-            sandboxes.push(self.sandbox(runtime, sandbox, i == 0).await?);
-        }
+        let sandboxes = runtime.list_pod_sandbox(cri::ListPodSandboxRequest { filter: Some(filter) });
         let filter = cri::ContainerFilter { label_selector, ..Default::default() };
-        let listed =
-            runtime.list_containers(cri::ListContainersRequest { filter: Some(filter) }).await?.containers;
-        let mut containers = Vec::new();
-        for container in &listed {
-            match self.container(runtime, container).await {
+        let containers = runtime.list_containers(cri::ListContainersRequest { filter: Some(filter) });
+        let (sandboxes, containers) = tokio::try_join!(sandboxes, containers)?;
+        let (mut sandboxes, containers) = (sandboxes.items, containers.containers);
+        sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.created_at));
+        let looks = sandboxes.iter().enumerate().map(|(i, listed)| self.sandbox(runtime, listed, i == 0));
+        let details = containers.iter().map(|listed| self.container(runtime, listed));
+        let (sandboxes, details) = tokio::join!(try_join_all(looks), join_all(details));
+        let (sandboxes, mut containers) = (sandboxes?, Vec::new());
+        for container in details {
+            match container {
                 Err(error) if error.is_gone() => {}
                 other => containers.push(other?),
             }

@@ -1,14 +1,12 @@
 //! What a container may use, as the runtime is told. Pure.
 
+use super::admission::is_critical;
 use super::spec;
 use crate::amount::{self, Qos, Resources, huge_pages, of_container};
 use crate::cgroups::{Rules, Swap, page_name, quota_us, shares};
 use crate::protocols::runtime::v1 as cri;
 use api::core::{Container, Pod};
 use std::collections::HashMap;
-
-/// Pods of this priority and above are the cluster's own.
-const CRITICAL: i32 = 2_000_000_000;
 
 /// The resources to ask for.
 pub(crate) fn of(pod: &Pod, container: &Container, rules: &Rules) -> cri::LinuxContainerResources {
@@ -50,7 +48,7 @@ fn page_limits(pod: &Pod, container: &Container, rules: &Rules) -> Vec<cri::Huge
 fn swap_max(pod: &Pod, container: &Container, rules: &Rules) -> i64 {
     let Swap::Limited(all) = rules.swap else { return 0 };
     let own = Resources::of(container.resources.as_ref());
-    let critical = spec::spec(pod).priority.is_some_and(|priority| priority >= CRITICAL);
+    let critical = is_critical(pod);
     let some = own.memory_request > 0 && own.memory_request != own.memory_limit;
     if critical || Qos::of(pod) != Qos::Burstable || !some || own.memory_request > rules.memory {
         return 0;
@@ -119,7 +117,7 @@ mod tests {
         let quarter = Some((128_i64 << 20).to_string());
         assert_eq!(swap(json!({}), burstable.clone(), &limited), quarter);
         let none = Some("0".to_owned());
-        assert_eq!(swap(json!({"priority": CRITICAL}), burstable.clone(), &limited), none);
+        assert_eq!(swap(json!({"priority": 2_000_000_000}), burstable.clone(), &limited), none);
         let whole = json!({"requests": {"memory": "1Mi"}, "limits": {"memory": "1Mi"}});
         assert_eq!(swap(json!({}), whole.clone(), &limited), none);
         assert_eq!(swap(json!({}), json!({}), &limited), none);

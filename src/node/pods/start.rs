@@ -74,10 +74,7 @@ impl Start<'_> {
 
     /// The pod's addresses as its containers are told.
     fn ips(&self) -> Vec<String> {
-        if spec::host_network(self.pod) {
-            return self.context.machine.addresses.iter().map(ToString::to_string).collect();
-        }
-        self.observed.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default()
+        self.observed.addresses(self.pod, &self.context.machine.addresses)
     }
 
     async fn create(&self, image: &cri::Image) -> Result<String, Error> {
@@ -222,13 +219,8 @@ impl Start<'_> {
         let Some(hook) = self.container.lifecycle.as_ref().and_then(|hooks| hooks.post_start.as_ref()) else {
             return Ok(());
         };
-        let ips = self.ips();
-        let target = Target {
-            runtime: &self.context.runtime,
-            container: self.container,
-            id,
-            ip: ips.first().map_or("", String::as_str),
-        };
+        let ip = self.observed.address(self.pod, &self.context.machine.addresses);
+        let target = Target { runtime: &self.context.runtime, container: self.container, id, ip: &ip };
         let Err(reason) = hooks::run(hook, &target, POST_START).await else { return Ok(()) };
         let warning = "PostStartHook failed".to_owned();
         self.context.warn_container(

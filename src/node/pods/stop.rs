@@ -92,7 +92,8 @@ pub(crate) async fn everything(
     grace: Duration,
 ) -> Result<(), Error> {
     let began = clock::instant();
-    let ip = observed.sandbox().and_then(|sandbox| sandbox.ips.first()).map_or("", String::as_str);
+    let ip = observed.address(pod, &context.machine.addresses);
+    let ip = ip.as_str();
     let order: Vec<&str> =
         spec::init_containers(pod).iter().map(|container| container.name.as_str()).collect();
     let place = |record: &Record| order.iter().position(|name| *name == record.name);

@@ -271,9 +271,11 @@ impl Worker {
         self.report().await?;
         match self.update_volumes().await {
             Mounting::Done => {}
-            Mounting::Waits => return Ok(Turn::Wait(self.wake(None))),
+            Mounting::Waits => return Ok(Turn::Wait(self.wake([None, None]))),
             Mounting::Interrupted => return Ok(Turn::Again),
         }
+        // When volumes are to be made again is no reason for containers to wait.
+        let refresh = self.retry_at.take();
         for _ in 0..ROUNDS {
             self.follow_probes();
             let results = self.probes.results();
@@ -295,13 +297,13 @@ impl Worker {
                 Acted::Interrupted => return Ok(Turn::Again),
                 Acted::Nothing => {
                     self.report().await?;
-                    return Ok(Turn::Wait(self.wake(plan.wake)));
+                    return Ok(Turn::Wait(self.wake([plan.wake, refresh])));
                 }
                 Acted::Something => {
                     self.look().await?;
                     self.report().await?;
                     if self.retry_at.is_some() {
-                        return Ok(Turn::Wait(self.wake(plan.wake)));
+                        return Ok(Turn::Wait(self.wake([plan.wake, refresh])));
                     }
                 }
             }
@@ -311,19 +313,14 @@ impl Worker {
 
     /// Starts and stops probes as containers come and go.
     pub(super) fn follow_probes(&mut self) {
-        let ip = self.observed.sandbox().and_then(|sandbox| sandbox.ips.first().cloned()).unwrap_or_default();
-        let ip = if spec::host_network(&self.pod) { self.host_ip() } else { ip };
+        let ip = self.observed.address(&self.pod, &self.context.machine.addresses);
         self.probes.follow(&self.context, &self.pod, &self.observed.containers, &ip);
     }
 
-    fn host_ip(&self) -> String {
-        self.context.machine.addresses.first().map(ToString::to_string).unwrap_or_default()
-    }
-
     /// The earliest time at which there is something to do without being woken.
-    fn wake(&self, planned: Option<Timestamp>) -> Option<Timestamp> {
+    fn wake(&self, planned: [Option<Timestamp>; 2]) -> Option<Timestamp> {
         let renew = self.volumes.as_ref().and_then(Volumes::renew);
-        [planned, self.retry_at, renew, self.deadline()].into_iter().flatten().min()
+        planned.into_iter().chain([self.retry_at, renew, self.deadline()]).flatten().min()
     }
 }
 

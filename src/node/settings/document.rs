@@ -98,6 +98,11 @@ pub(super) fn merge(into: &mut Map<String, Value>, patch: Map<String, Value>) {
         match (into.get_mut(&key), value) {
             (_, Value::Null) => drop(into.remove(&key)),
             (Some(Value::Object(old)), Value::Object(new)) => merge(old, new),
+            (_, Value::Object(new)) => {
+                let mut fresh = Map::new();
+                merge(&mut fresh, new);
+                into.insert(key, Value::Object(fresh));
+            }
             (_, value) => drop(into.insert(key, value)),
         }
     }

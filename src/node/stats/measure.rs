@@ -65,6 +65,14 @@ pub(crate) struct PodUse {
     pub(crate) ephemeral: Part,
 }
 
+impl PodUse {
+    /// Its containers' processes and its sandbox'.
+    pub(crate) fn processes(&self) -> u64 {
+        let all = self.containers.iter().chain(&self.sandbox);
+        all.filter_map(|container| Some(container.group.as_ref()?.usage.processes)).sum()
+    }
+}
+
 /// A part of the machine that is no pod.
 #[derive(Clone, Debug)]
 pub(crate) struct SystemUse {
@@ -246,7 +254,7 @@ impl Look {
 /// The image as the pod names it, in full: the runtime was told its id.
 fn image_of(pod: &Pod, container: &str) -> String {
     let image = spec::container(pod, container).and_then(|(_, container)| container.image);
-    image.map(|image| crate::containerd::archive::full_reference(&image)).unwrap_or_default()
+    image.map(|image| crate::images::full_reference(&image)).unwrap_or_default()
 }
 
 fn image_space(usage: &cri::FilesystemUsage) -> Option<Space> {

@@ -160,7 +160,7 @@ impl Summary<'_> {
             ("network", one.interfaces.as_ref().map_or(Value::Null, |all| self.network(all))),
             ("volume", if volumes.is_empty() { Value::Null } else { volumes.into() }),
             ("ephemeral-storage", self.deep(|| self.space(self.measured.node_fs.with_use(one.ephemeral)))),
-            ("process_stats", self.deep(|| json!({"process_count": processes(one)}))),
+            ("process_stats", self.deep(|| json!({"process_count": one.processes()}))),
             ("swap", usage.map_or(Value::Null, |usage| self.swap(&usage.memory))),
         ])
     }
@@ -269,10 +269,4 @@ fn interface(interface: &Interface) -> Value {
         "txBytes": interface.sent.bytes,
         "txErrors": interface.sent.errors,
     })
-}
-
-/// Processes of a pod: its containers' and its sandbox'.
-fn processes(one: &PodUse) -> u64 {
-    let all = one.containers.iter().chain(&one.sandbox);
-    all.filter_map(|container| Some(container.group.as_ref()?.usage.processes)).sum()
 }

@@ -12,6 +12,9 @@ mirrors:
     endpoint: ["http://10.99.0.2:5000"]
   registry.test:
     endpoint: ["http://127.0.0.1:5000"]
+  renamed.test:
+    endpoint: ["http://127.0.0.1:5000"]
+    rewrite: {"^team/(.*)$": "private/$1"}
 configs:
   127.0.0.1:5000:
     auth: {username: captain, password: secret}
@@ -38,6 +41,7 @@ fn images_come_from_registries() {
     let registry = Registry::start(cluster.sandbox.network());
     one_pull_for_all(&cluster, &registry);
     users_of_registries(&cluster);
+    other_names_at_mirrors(&cluster, &registry);
     only_who_may(&cluster);
     what_goes_wrong(&cluster);
 }
@@ -74,6 +78,13 @@ fn users_of_registries(cluster: &Cluster) {
     // Both are tried in turn.
     cluster.apply(&pod("member", &image, &["wrong", "right"]));
     cluster.pod_ready("member");
+}
+
+/// The mirror has the image under another name, and its user is known.
+fn other_names_at_mirrors(cluster: &Cluster, registry: &Registry) {
+    cluster.apply(&pod("renamed", "renamed.test/team/renamed:1", &[]));
+    cluster.pod_ready("renamed");
+    assert_eq!(registry.manifests_of("private/renamed"), 1);
 }
 
 /// The image is there by now, for those who have what it was pulled with.

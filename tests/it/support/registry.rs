@@ -80,6 +80,12 @@ impl Registry {
         Self { shared, _supervisor: supervisor, _runtime: runtime }
     }
 
+    /// How often the manifest of a repository was fetched in full.
+    pub(crate) fn manifests_of(&self, repository: &str) -> usize {
+        let path = format!("/v2/{repository}/manifests/");
+        self.shared.seen.lock().unwrap().iter().filter(|seen| seen.starts_with(&path)).count()
+    }
+
     /// How often the layer of a repository was fetched in full.
     pub(crate) fn layers_of(&self, repository: &str) -> usize {
         let path = format!("/v2/{repository}/blobs/{}", digest(&self.shared.image.layer));

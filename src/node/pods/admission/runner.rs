@@ -119,8 +119,7 @@ impl Runner {
 
     /// What plugins have to be asked for, which may fail although there seemed to be enough.
     async fn give_devices(&self, wanted: &Holding) -> Result<(), Rejection> {
-        let others = self.pods.holdings_without(wanted.pod.uid());
-        let active = others.iter().map(|other| other.pod.uid().to_owned()).collect();
+        let active = self.pods.holders_without(wanted.pod.uid()).into_iter().collect();
         self.context.devices.allocate(&wanted.pod, &active).await.map_err(|why| Rejection {
             reason: "UnexpectedAdmissionError".to_owned(),
             message: format!("Allocate failed due to {why}, which is unexpected"),
