@@ -1,8 +1,9 @@
 //! A node full of pods that are really started: how fast that goes, and what they cost the node.
 
 use crate::Failure;
+use crate::bare::Bare;
 use crate::knarr::{Knarr, text};
-use crate::pods;
+use crate::pods::{self, PAUSE, PODS};
 use crate::subject::Usage;
 use crate::table::{Row, Table, mib, percentile};
 use base::clock::{self, Instant};
@@ -19,7 +20,8 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-const PODS: &str = "/api/v1/namespaces/default/pods";
+/// Pods one after the other.
+const SINGLY: usize = 20;
 /// Pods at once, as a Deployment that grows makes them.
 const AT_ONCE: usize = 20;
 /// What a node takes by default.
@@ -35,15 +37,13 @@ const PROBED: ([u8; 4], u16) = ([10, 98, 0, 2], 8086);
 
 /// All of it, on one server.
 pub(crate) async fn crowd(executable: &Path, folder: &Path, table: &mut Table) -> Result<(), Failure> {
-    let flags = ["--debug", "--log-format", "json", "--kubelet-arg", "max-pods=300"];
+    let flags = ["--kubelet-arg", "max-pods=300"];
     let (mut server, _) = Knarr::start(executable, folder, &flags)?.ready().await?;
     pods::wait_for_service_account(&server.api()?).await?;
-    at_once(&server, table).await?;
-    pods::remove(&server).await?;
-    full(&server, table).await?;
-    pods::remove(&server).await?;
-    server.stop().await?;
-    let (mut server, _) = Knarr::start(executable, folder, &flags[3..])?.ready().await?;
+    let bare = Bare::connect(&server.runtime_socket(), &folder.join("bare")).await?;
+    singly(&server, &bare, table).await?;
+    at_once(&server, &bare, AT_ONCE, table).await?;
+    full(&server, &bare, table).await?;
     clock::sleep(SETTLE).await;
     let empty = server.usage()?;
     idle(&server, empty, table).await?;
@@ -55,62 +55,72 @@ pub(crate) async fn crowd(executable: &Path, folder: &Path, table: &mut Table) -
 
 fn pod(name: &str, probe: &Value) -> Value {
     let container = json!({
-        "name": "main", "image": "knarr.local/pause:1", "imagePullPolicy": "IfNotPresent", "readinessProbe": probe,
+        "name": "main", "image": PAUSE, "imagePullPolicy": "IfNotPresent", "readinessProbe": probe,
     });
     json!({"metadata": {"name": name}, "spec": {"containers": [container], "terminationGracePeriodSeconds": 0}})
 }
 
-/// When each of so many pods, created at once, was shown to be Running: milliseconds by uid.
-async fn start(server: &Knarr, count: usize, probe: &Value) -> Result<HashMap<String, f64>, Failure> {
+/// Creates so many pods as fast as they are taken; from the create of each until a watch shows it Running:
+/// milliseconds, sorted.
+async fn start(server: &Knarr, count: usize, probe: &Value) -> Result<Vec<f64>, Failure> {
     let api = server.api()?;
     let mut body = api.send(Method::GET, &format!("{PODS}?watch=1"), Bytes::new()).await?.into_body();
-    let began = clock::instant();
+    let mut created = HashMap::new();
     for number in 0..count {
-        api.create(PODS, &pod(&format!("crowd-{number}"), probe)).await?;
+        let (name, sent) = (format!("crowd-{number}"), clock::instant());
+        api.create(PODS, &pod(&name, probe)).await?;
+        created.insert(name, sent);
     }
-    let (mut running, mut pending) = (HashMap::new(), Vec::new());
-    while running.len() < count {
+    let (mut took, mut pending) = (Vec::new(), Vec::new());
+    while !created.is_empty() {
         let frame = tokio::time::timeout(LIMIT, body.frame()).await?.ok_or("the watch ended")??;
         pending.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = pending.drain(..=end).collect();
             let pod = &serde_json::from_slice::<Value>(&line)?["object"];
-            if pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null() {
-                let uid = text(&pod["metadata"]["uid"]).to_owned();
-                running.entry(uid).or_insert(began.elapsed().as_secs_f64() * 1e3);
+            if pod["status"]["phase"] == "Failed" {
+                return Err(format!("{}: {}", pod["metadata"]["name"], pod["status"]).into());
+            }
+            if pod["status"]["phase"] == "Running"
+                && let Some(sent) = created.remove(text(&pod["metadata"]["name"]))
+            {
+                took.push(sent.elapsed().as_secs_f64() * 1e3);
             }
         }
     }
-    Ok(running)
+    took.sort_by(f64::total_cmp);
+    Ok(took)
 }
 
-/// Milliseconds that the runtime's calls took for each pod, by its uid, from knarr's log.
-fn runtime_times(log: &str) -> HashMap<String, f64> {
-    let (mut sums, mut pods_of): (HashMap<String, f64>, HashMap<String, String>) = Default::default();
-    for line in log.lines() {
-        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
-        let fields = &event["fields"];
-        let of = text(&fields["of"]).to_owned();
-        if let Some(container) = fields["container"].as_str() {
-            pods_of.insert(container.to_owned(), of);
-        } else if let Some(took_ms) = fields["took_ms"].as_f64().filter(|_| !of.is_empty()) {
-            *sums.entry(pods_of.get(&of).cloned().unwrap_or(of)).or_default() += took_ms;
-        }
+/// What starts took, beside the runtime's own, and what lies between.
+fn compare(what: &str, own: &[f64], bare: &[f64], table: &mut Table) {
+    let of = |sorted: &[f64]| [0.5, 0.99].map(|share| percentile(sorted, share));
+    let say = |[p50, p99]: [f64; 2]| format!("p50 {p50:.0} ms, p99 {p99:.0} ms");
+    let (own, bare) = (of(own), of(bare));
+    let peer = format!("containerd alone: {}", say(bare));
+    table.add(Row::new(&format!("{what}: create to Running"), say(own)).peer(peer));
+    let beyond = say([own[0] - bare[0], own[1] - bare[1]]);
+    table.add(Row::new("… beyond the runtime's own", beyond).budget("p50 50 ms, p99 100 ms"));
+}
+
+async fn singly(server: &Knarr, bare: &Bare, table: &mut Table) -> Result<(), Failure> {
+    let (mut own, mut alone) = (Vec::new(), Vec::new());
+    for _ in 0..SINGLY {
+        own.extend(start(server, 1, &Value::Null).await?);
+        pods::remove(server).await?;
+        alone.extend(bare.starts(1).await?);
     }
-    sums
+    own.sort_by(f64::total_cmp);
+    alone.sort_by(f64::total_cmp);
+    compare("one pod at a time", &own, &alone, table);
+    Ok(())
 }
 
-async fn at_once(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
-    let whole = start(server, AT_ONCE, &Value::Null).await?;
-    let runtime = runtime_times(&std::fs::read_to_string(server.log())?);
-    let beyond = whole.iter().map(|(uid, whole)| whole - runtime.get(uid).copied().unwrap_or_default());
-    let mut beyond: Vec<f64> = beyond.collect();
-    beyond.sort_by(f64::total_cmp);
-    let [p50, p99] = [0.5, 0.99].map(|share| percentile(&beyond, share));
-    let last = whole.values().fold(0.0, |most: f64, at| most.max(*at)) / 1e3;
-    table.add(Row::new("20 pods at once, all Running", format!("{last:.1} s")));
-    let measured = format!("p50 {p50:.0} ms, p99 {p99:.0} ms");
-    table.add(Row::new("… beyond the runtime's own", measured).budget("p50 50 ms, p99 100 ms"));
+async fn at_once(server: &Knarr, bare: &Bare, count: usize, table: &mut Table) -> Result<(), Failure> {
+    let alone = bare.starts(count).await?;
+    let own = start(server, count, &Value::Null).await?;
+    pods::remove(server).await?;
+    compare(&format!("{count} pods at once"), &own, &alone, table);
     Ok(())
 }
 
@@ -129,15 +139,17 @@ fn machine_ns() -> Result<u64, Failure> {
     Ok(busy.map(|(_, ticks)| ticks).sum::<u64>() * 10_000_000)
 }
 
-async fn full(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
+async fn full(server: &Knarr, bare: &Bare, table: &mut Table) -> Result<(), Failure> {
+    let alone = bare.starts(FULL).await?;
     let (before, machine, began) = (server.usage()?, machine_ns()?, clock::instant());
-    start(server, FULL, &Value::Null).await?;
+    let own = start(server, FULL, &Value::Null).await?;
     let (took, after) = (began.elapsed(), server.usage()?);
-    let own = (after.cpu_ns - before.cpu_ns) as f64;
-    let all = (machine_ns()? - machine) as f64;
-    table.add(Row::new("110 pods at once, all Running", format!("{:.1} s", took.as_secs_f64())));
-    let cores = all / took.as_nanos() as f64;
-    let share = own * 100.0 / all;
+    let (knarr, all) = ((after.cpu_ns - before.cpu_ns) as f64, (machine_ns()? - machine) as f64);
+    pods::remove(server).await?;
+    let last = |sorted: &[f64]| sorted.last().copied().unwrap_or_default() / 1e3;
+    let whole = Row::new("110 pods at once, until the last is Running", format!("{:.1} s", last(&own)));
+    table.add(whole.peer(format!("containerd alone: {:.1} s", last(&alone))));
+    let (cores, share) = (all / took.as_nanos() as f64, knarr * 100.0 / all);
     let measured = format!("{cores:.2} cores busy, {share:.0} % of that knarr's");
     table.add(Row::new("… processors meanwhile", measured));
     Ok(())

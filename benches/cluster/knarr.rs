@@ -111,6 +111,16 @@ impl Knarr {
         Ok(self.kubeconfig()?.replace(":6443", &format!(":{port}")))
     }
 
+    /// Its containerd.
+    pub(crate) fn runtime_socket(&self) -> PathBuf {
+        self.folder.join("run/containerd/containerd.sock")
+    }
+
+    /// Whether its node still has folders of pods.
+    pub(crate) fn holds_pods(&self) -> Result<bool, Failure> {
+        Ok(std::fs::read_dir(self.folder.join("kubelet/pods"))?.next().is_some())
+    }
+
     /// Where its certificates and keys are.
     pub(crate) fn certificates(&self) -> PathBuf {
         self.folder.join("data/server/tls")

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
 mod api;
+mod bare;
 mod crowd;
 mod custom;
 mod etcd;

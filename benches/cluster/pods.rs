@@ -11,7 +11,9 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const PODS: &str = "/api/v1/namespaces/default/pods";
+/// The image that every node has.
+pub(crate) const PAUSE: &str = "knarr.local/pause:1";
+pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 const COUNT: usize = 40;
 /// The runtime's part of a start, by the calls that knarr logs when it is to log what it decides.
 const CALLS: [&str; 3] = ["run_pod_sandbox", "create_container", "start_container"];
@@ -54,8 +56,7 @@ pub(crate) async fn wait_for_service_account(api: &Api) -> Result<(), Failure> {
 async fn start(api: &Api, name: &str) -> Result<f64, Failure> {
     let path = format!("{PODS}?watch=1&fieldSelector=metadata.name%3D{name}&timeoutSeconds=60");
     let mut body = api.send(Method::GET, &path, Bytes::new()).await?.into_body();
-    let container =
-        json!({"name": "main", "image": "knarr.local/pause:1", "imagePullPolicy": "IfNotPresent"});
+    let container = json!({"name": "main", "image": PAUSE, "imagePullPolicy": "IfNotPresent"});
     let pod = json!({"metadata": {"name": name}, "spec": {"containers": [container]}});
     let sent = clock::instant();
     api.create(PODS, &pod).await?;
@@ -106,12 +107,13 @@ pub(crate) async fn restarts(server: &Knarr) -> Result<Adopted, Failure> {
     Ok(Adopted { pods: pods.len(), restarts: pods.iter().filter_map(count).sum() })
 }
 
-/// Removes the pods, with their cgroups, which no namespace would take away.
+/// Removes the pods, with their cgroups, which no namespace would take away, and waits until the node is rid of
+/// them too.
 pub(crate) async fn remove(server: &Knarr) -> Result<(), Failure> {
     let api = server.api()?;
     api.call(Method::DELETE, &format!("{PODS}?gracePeriodSeconds=0"), Bytes::new()).await?;
-    let deadline = clock::instant() + Duration::from_secs(60);
-    while restarts(server).await?.pods > 0 && clock::instant() < deadline {
+    let deadline = clock::instant() + Duration::from_secs(120);
+    while (restarts(server).await?.pods > 0 || server.holds_pods()?) && clock::instant() < deadline {
         clock::sleep(Duration::from_millis(200)).await;
     }
     Ok(())
