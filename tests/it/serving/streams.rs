@@ -1,8 +1,9 @@
 //! Logs, terminals and forwarded ports as people use them.
 
-use crate::support::cluster::{Cluster, SOON, restarts};
-use crate::support::process::wait_for;
+use crate::support::cluster::{COMMAND, Cluster, SOON, restarts};
+use crate::support::process::{run, wait_for};
 use std::fs;
+use std::time::Instant;
 
 const MANIFEST: &str = r#"
 apiVersion: v1
@@ -78,10 +79,24 @@ fn logs_and_streams() {
     logs_of_what_ended(&cluster);
     what_has_no_logs(&cluster);
     commands_end_with_their_codes(&cluster);
+    terminals_have_sizes(&cluster);
     attached_once(&cluster);
     ports_are_forwarded(&cluster);
     files_are_set_aside(&cluster);
     drop(follower);
+}
+
+#[test]
+fn streams_that_carry_nothing_end() {
+    let cluster = Cluster::with_kubelet_args(&["streaming-connection-idle-timeout=3s"]);
+    cluster.apply(MANIFEST);
+    cluster.pod_ready("both");
+    let began = Instant::now();
+    cluster.exec("both", "sleep 80");
+    assert!((3..60).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    // What says something now and then goes on.
+    let busy = cluster.exec("both", "for i in 1 2 3 4 5 6; do sleep 1; echo $i; done");
+    assert_eq!(busy.ok(), "1\n2\n3\n4\n5\n6\n");
 }
 
 fn options_of_logs(cluster: &Cluster) {
@@ -148,6 +163,18 @@ fn commands_end_with_their_codes(cluster: &Cluster) {
     assert!(none.contains("container none is not valid for pod both"), "{none}");
     let ended = cluster.try_kubectl(&["exec", "over", "--", "true"]).err();
     assert!(ended.contains("cannot exec into a container in a completed pod"), "{ended}");
+}
+
+/// A terminal is as large as that of whoever looks, also when that changes.
+fn terminals_have_sizes(cluster: &Cluster) {
+    let inner =
+        "exec kubectl exec -it both -c c -- sh -c 'sleep 1; tty; stty size; sleep 3; stty size; exit 5'";
+    let script = format!("stty rows 40 cols 100; (sleep 3; stty -F /dev/tty rows 24 cols 80) & {inner}");
+    let mut terminal = cluster.sandbox.command(COMMAND, &["script", "-qec", &script, "/dev/null"]);
+    terminal.env("KUBECONFIG", cluster.sandbox.folder.join("kubeconfig")).env("SHELL", "/bin/sh");
+    let output = run(terminal, "");
+    assert!(output.stdout.contains("/dev/pts/0\r\n40 100\r\n24 80\r\n"), "{output:?}");
+    assert_eq!(output.code, 5);
 }
 
 /// With `stdinOnce`, the end of the first input is the end of the container's.

@@ -26,7 +26,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(60);
 const DISK: &str = "eviction-hard=memory.available<100Mi,nodefs.available<64Mi,imagefs.available<64Mi";
 
 /// How long one kubectl may take.
-const COMMAND: Duration = Duration::from_secs(90);
+pub(crate) const COMMAND: Duration = Duration::from_secs(90);
 
 /// See the module's comment.
 pub(crate) struct Cluster {
