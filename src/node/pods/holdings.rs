@@ -114,6 +114,13 @@ impl Pods {
         }
     }
 
+    /// Takes back what an earlier life gave to pods that there are no more.
+    pub(super) fn release_unknown(&self, context: &Context) {
+        let known = self.list().iter().map(|pod| pod.uid().to_owned()).collect();
+        context.affinity.retain(&known);
+        context.devices.retain(&known);
+    }
+
     /// The pods that nothing has told to end yet.
     pub(crate) fn active(&self) -> Vec<Arc<Pod>> {
         let all = self.all().into_iter().map(|inbox| inbox.wanted.borrow().clone());

@@ -86,11 +86,7 @@ const SHARED: &str = "containers share the node's processors and memory";
 
 fn placement(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
     let default = KubeletConfiguration::default();
-    vec![
-        (it.cpu_manager_policy != default.cpu_manager_policy, "cpuManagerPolicy", SHARED),
-        (it.memory_manager_policy != default.memory_manager_policy, "memoryManagerPolicy", SHARED),
-        (it.topology_manager_policy != default.topology_manager_policy, "topologyManagerPolicy", SHARED),
-    ]
+    vec![(it.memory_manager_policy != default.memory_manager_policy, "memoryManagerPolicy", SHARED)]
 }
 
 fn others(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
