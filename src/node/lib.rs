@@ -31,6 +31,7 @@ mod images;
 mod logs;
 mod machine;
 mod plugins;
+mod pod_resources;
 mod pods;
 mod protocols {
     #![allow(
@@ -116,6 +117,7 @@ pub async fn start(
     });
     work(&context, "log rotation", logs::run_rotation);
     context.csi.in_use.recover(&context.config.kubelet_dir);
+    context.devices.restore();
     start_devices(&context);
     context.dra.recover(&context.config.kubelet_dir)?;
     context.affinity.start(&context.config, &context.machine)?;
@@ -126,6 +128,7 @@ pub async fn start(
     work_on_pods((&context, &pods), "eviction", eviction::runner::run);
     work_on_pods((&context, &pods), "device health", devices::run_health);
     work_on_pods((&context, &pods), "processors of containers", affinity::run);
+    work_on_pods((&context, &pods), "resources of pods", pod_resources::run);
     if let Some(tls) = context.config.tls.clone() {
         let service = streaming::Service::new(context.clone(), pods);
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {

@@ -1,11 +1,17 @@
 //! What containers have to themselves on a real node: processors and memory, what becomes of the others, and who is
 //! told of it.
 
-use crate::support::cluster::{Cluster, SOON, restarts};
+use crate::support::cluster::{Cluster, SOON, container_id, restarts};
+use crate::support::device_plugin::DevicePlugin;
+use crate::support::pod_resources::{
+    Allocatable, Container, Empty, GetRequest, GetResponse, ListResponse, ask, near,
+};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 /// A pod that sleeps.
 fn sleeper(name: &str, resources: &Value) -> String {
@@ -13,7 +19,7 @@ fn sleeper(name: &str, resources: &Value) -> String {
         "name": "main", "image": "knarr.test/busybox:1", "command": ["sleep", "infinity"],
         "resources": resources,
     });
-    let spec = json!({"terminationGracePeriodSeconds": 0, "nodeName": "node-1", "containers": [container]});
+    let spec = json!({"terminationGracePeriodSeconds": 1, "nodeName": "node-1", "containers": [container]});
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}).to_string()
 }
 
@@ -132,4 +138,115 @@ fn other_settings_are_refused(cluster: &mut Cluster) {
     assert!(told.contains("some of strictly reserved cpus: \"0\" are present in defaultCpuSet"), "{told}");
     let told = cluster.fails(&["--kubelet-arg", "cpu-manager-policy-options=align-by-socket=true"]).stderr;
     assert!(told.contains("CPU Manager Policy Alpha-level Options not enabled"), "{told}");
+}
+
+const DEVICE: &str = "vendor.example.com/gadget";
+
+fn kubelet(cluster: &Cluster) -> PathBuf {
+    cluster.sandbox.folder.join("kubelet")
+}
+
+#[test]
+fn memory_and_devices_are_on_the_same_nodes() {
+    let mut cluster = Cluster::with_kubelet_args(&[
+        "cpu-manager-policy=static",
+        "reserved-cpus=0",
+        "memory-manager-policy=Static",
+        // What eviction keeps free counts too.
+        "kube-reserved=memory=156Mi",
+        "reserved-memory=0:memory=256Mi",
+        "topology-manager-policy=single-numa-node",
+        "topology-manager-scope=pod",
+    ]);
+    let folder = kubelet(&cluster).join("device-plugins");
+    wait_for("the kubelet's socket", SOON, || folder.join("kubelet.sock").exists().then_some(()));
+    let plugin = DevicePlugin::start(&folder, &[]);
+    plugin.tell_near("gadget-1", 0);
+    plugin.register(DEVICE, "v1beta1").unwrap();
+    has_devices(&cluster);
+    cluster.apply(&whole("whole"));
+    cluster.pod_ready("whole");
+    its_memory_is_of_one_node(&cluster);
+    what_others_are_told(&cluster);
+    let before = told(&cluster, "whole").unwrap();
+    cluster.stop("KILL");
+    cluster.start();
+    assert_eq!(told(&cluster, "whole").unwrap(), before);
+    plugin.register(DEVICE, "v1beta1").unwrap();
+    has_devices(&cluster);
+    cluster.kubectl("delete pod whole --wait=true");
+    what_is_far_is_rejected(&cluster, &plugin);
+    let kept = fs::read_to_string(kubelet(&cluster).join("memory_manager_state")).unwrap();
+    let kept: Value = serde_json::from_str(&kept).unwrap();
+    assert!(kept["entries"].is_null() && kept["machineState"]["0"]["numberOfAssignments"] == 0, "{kept:#}");
+    cluster.stop("TERM");
+    let told = cluster.fails(&["--kubelet-arg", "kube-reserved=memory=200Mi"]).stderr;
+    let why = "the total amount \"256Mi\" of type \"memory\" is not equal to the value \"300Mi\"";
+    assert!(told.contains(why), "{told}");
+    let told = cluster.fails(&["--kubelet-arg", "memory-manager-policy=BestEffort"]).stderr;
+    assert!(told.contains("policy \"BestEffort\" is not available for platform \"linux\""), "{told}");
+}
+
+fn has_devices(cluster: &Cluster) {
+    cluster.wait("node node-1", |node| (node["status"]["allocatable"][DEVICE] == "1").then_some(()));
+}
+
+/// A pod that has a processor, memory and a device to itself.
+fn whole(name: &str) -> String {
+    sleeper(name, &json!({"limits": {"cpu": "1", "memory": "64Mi", DEVICE: "1"}}))
+}
+
+fn its_memory_is_of_one_node(cluster: &Cluster) {
+    assert_eq!(allowed(cluster, "whole", "Mems"), BTreeSet::from([0]));
+    // A machine with one node says that anyway: what the runtime was told says more.
+    let id = container_id(&cluster.json("pod whole"));
+    let info =
+        format!("ctr --address run/containerd/containerd.sock --namespace k8s.io containers info {id}");
+    let info: Value = serde_json::from_str(&cluster.sandbox.sh(&info).ok()).unwrap();
+    assert_eq!(info["Spec"]["linux"]["resources"]["cpu"]["mems"], "0", "{info:#}");
+}
+
+/// What the node tells of a pod's container.
+fn told(cluster: &Cluster, pod: &str) -> Result<Container, String> {
+    let request = GetRequest { name: pod.to_owned(), namespace: "default".to_owned() };
+    let answer: GetResponse = ask(&kubelet(cluster), "Get", request)?;
+    Ok(answer.pod.unwrap().containers.remove(0))
+}
+
+fn what_others_are_told(cluster: &Cluster) {
+    let mode = |path: &str| fs::metadata(kubelet(cluster).join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("pod-resources"), mode("pod-resources/kubelet.sock")), (0o750, 0o600));
+    let own = told(cluster, "whole").unwrap();
+    let cpus: Vec<i64> = cpus(cluster, "whole").into_iter().map(i64::from).collect();
+    assert_eq!((own.name.as_str(), own.cpus.clone()), ("main", cpus));
+    let memory = &own.memory[0];
+    assert_eq!((memory.kind.as_str(), memory.size, near(&memory.topology)), ("memory", 64 << 20, vec![0]));
+    let device = &own.devices[0];
+    assert_eq!((device.resource.as_str(), near(&device.topology)), (DEVICE, vec![0]));
+    assert_eq!((device.ids.as_slice(), own.claims.len()), (&["gadget-1".to_owned()][..], 0));
+    let list: ListResponse = ask(&kubelet(cluster), "List", Empty {}).unwrap();
+    let shown: Vec<(&str, &Container)> =
+        list.pods.iter().map(|pod| (pod.name.as_str(), &pod.containers[0])).collect();
+    assert_eq!(shown, [("whole", &own)]);
+    let all: Allocatable = ask(&kubelet(cluster), "GetAllocatableResources", Empty {}).unwrap();
+    assert!(!all.cpus.contains(&0) && all.cpus.contains(&own.cpus[0]), "{all:?}");
+    assert_eq!((all.devices.len(), near(&all.memory[0].topology)), (1, vec![0]));
+    let missing = told(cluster, "nobody").unwrap_err();
+    assert_eq!(missing, "pod nobody in namespace default not found");
+}
+
+fn what_is_far_is_rejected(cluster: &Cluster, plugin: &DevicePlugin) {
+    // No machine of these tests has that many nodes.
+    plugin.tell_near("gadget-2", 63);
+    wait_for("the other device", SOON, || {
+        let all: Allocatable = ask(&kubelet(cluster), "GetAllocatableResources", Empty {}).ok()?;
+        (all.devices[0].ids == ["gadget-2"]).then_some(())
+    });
+    cluster.apply(&whole("far"));
+    assert_eq!(cluster.pod_ended("far"), "Failed");
+    let status = cluster.json("pod far")["status"].clone();
+    assert_eq!(status["reason"], "TopologyAffinityError", "{status:#}");
+    let message = "Pod was rejected: Resources cannot be allocated with Topology locality";
+    assert!(status["message"].as_str().unwrap().starts_with(message), "{status:#}");
+    assert!(told(cluster, "far").unwrap().cpus.is_empty());
 }

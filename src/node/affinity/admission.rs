@@ -2,7 +2,7 @@
 
 use super::cpus::Cpus;
 use super::hints::{Demand, Hint, Ways};
-use super::{Inner, locked, unexpected};
+use super::{Inner, locked, memory, unexpected};
 use crate::Context;
 use crate::amount::{Qos, Resources};
 use crate::devices::Reusable;
@@ -17,6 +17,7 @@ use api::core::{Container, Pod};
 struct Reuse {
     devices: Reusable,
     cpus: Cpus,
+    memory: memory::Reuse,
 }
 
 /// Gives a pod's containers what they want to themselves, and their devices; nothing where that fails, and why.
@@ -60,7 +61,9 @@ fn together(context: &Context, inner: &Inner, pod: &Pod) -> Vec<Ways> {
     }
     let held = locked(&inner.held);
     let cpus = inner.exclusive.as_ref().and_then(|it| it.ways_together(&held.pool, pod));
-    context.devices.ways_together(pod, inner.merger.all).into_iter().chain(cpus).collect()
+    let memory = inner.placement.as_ref().map(|it| it.ways_together(&held.bank, pod));
+    let devices = context.devices.ways_together(pod, inner.merger.all);
+    devices.into_iter().chain(cpus).chain(memory.into_iter().flatten()).collect()
 }
 
 /// The same for one container.
@@ -70,7 +73,9 @@ fn alone(context: &Context, inner: &Inner, of: (&Pod, &Container), reuse: &Reuse
     }
     let held = locked(&inner.held);
     let cpus = inner.exclusive.as_ref().and_then(|it| it.ways(&held.pool, of, &reuse.cpus));
-    context.devices.ways(of, inner.merger.all, &reuse.devices).into_iter().chain(cpus).collect()
+    let memory = inner.placement.as_ref().map(|it| it.ways(&held.bank, of, &reuse.memory));
+    let devices = context.devices.ways(of, inner.merger.all, &reuse.devices);
+    devices.into_iter().chain(cpus).chain(memory.into_iter().flatten()).collect()
 }
 
 impl Inner {
@@ -91,6 +96,9 @@ impl Inner {
         let before = held.clone();
         if let Some(exclusive) = &self.exclusive {
             exclusive.give(&mut held.pool, of, hint.nodes, &mut reuse.cpus)?;
+        }
+        if let Some(placement) = &self.placement {
+            placement.give(&mut held.bank, of, hint, &mut reuse.memory)?;
         }
         if *held != before {
             let kept = self.keep(&held);

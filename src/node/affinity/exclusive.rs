@@ -125,6 +125,11 @@ impl Exclusive {
         Pool { shared, given: Given::new() }
     }
 
+    /// All processors that containers may get to themselves.
+    pub(super) fn allocatable(&self) -> Cpus {
+        without(&self.topology.all(), &self.reserved)
+    }
+
     /// What is wrong with a pool that an earlier life has left.
     pub(super) fn check(&self, pool: &Pool) -> Result<(), String> {
         let shared = &pool.shared;

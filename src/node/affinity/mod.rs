@@ -10,6 +10,8 @@ pub(crate) mod cpus;
 mod distribute;
 mod exclusive;
 mod hints;
+mod memory;
+mod memory_file;
 mod nodes;
 mod options;
 mod reconcile;
@@ -18,6 +20,7 @@ mod topology;
 
 pub(crate) use admission::{admit, forbids_resize};
 pub(crate) use hints::{Hint, Ways};
+pub(crate) use memory::Block;
 pub(crate) use nodes::{Nodes, sets};
 pub(crate) use options::check;
 pub(crate) use reconcile::run;
@@ -26,11 +29,14 @@ use crate::cgroups::Rules;
 use crate::machine::Machine;
 use crate::pods::admission::Rejection;
 use crate::{Config, Error, amount, files};
+use api::core::Pod;
+use cpus::Cpus;
 use exclusive::{Exclusive, Pool};
 use hints::{Demand, Merger};
+use memory::{Bank, Placement};
 use options::{CpuOptions, TopologyOptions};
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
@@ -59,6 +65,15 @@ pub(crate) struct Affinity(OnceLock<Inner>);
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Held {
     pool: Pool,
+    bank: Bank,
+}
+
+impl Held {
+    /// Takes back what a pod has; whether that was anything.
+    fn release(&mut self, uid: &str) -> bool {
+        let cpus = self.pool.release(uid);
+        self.bank.release(uid) || cpus
+    }
 }
 
 struct Inner {
@@ -66,6 +81,7 @@ struct Inner {
     /// Pods are placed as a whole, not container by container.
     whole_pods: bool,
     exclusive: Option<Exclusive>,
+    placement: Option<Placement>,
     held: Mutex<Held>,
     /// The kubelet's folder, with the files of state.
     folder: PathBuf,
@@ -83,13 +99,15 @@ impl Affinity {
     /// Takes over what an earlier life has given. What does not fit the machine or the settings is for a person.
     pub(crate) fn start(&self, config: &Config, machine: &Machine) -> Result<(), Error> {
         let kubelet = config.kubelet();
-        let folder = &config.kubelet_dir;
-        if kubelet.cpu_manager_policy == "none" {
-            check_unused(
-                &folder.join(cpu_file::NAME),
-                |text| cpu_file::decode("none", text).map(drop),
-                "CPU",
-            )?;
+        let (cpus, memory) = (&kubelet.cpu_manager_policy, &kubelet.memory_manager_policy);
+        // Where a file says that there was a policy, containers may be pinned.
+        if cpus == "none" {
+            let path = config.kubelet_dir.join(cpu_file::NAME);
+            restored(&path, |text| cpu_file::decode("none", text), "CPU")?;
+        }
+        if memory == "None" {
+            let path = config.kubelet_dir.join(memory_file::NAME);
+            restored(&path, |text| memory_file::decode("None", text), "memory")?;
         }
         let demand = match kubelet.topology_manager_policy.as_str() {
             "best-effort" => Demand::BestEffort,
@@ -97,7 +115,7 @@ impl Affinity {
             "single-numa-node" => Demand::SingleNode,
             _ => Demand::None,
         };
-        if kubelet.cpu_manager_policy == "none" && demand == Demand::None {
+        if cpus == "none" && memory == "None" && demand == Demand::None {
             return Ok(());
         }
         let topology = Arc::new(Topology::detect().map_err(Error::Setup)?);
@@ -116,7 +134,10 @@ impl Affinity {
     pub(crate) fn pinned(&self, pod: &str, container: &str) -> Pinned {
         let Some(held) = self.held() else { return Pinned::default() };
         let cpus = held.pool.of(pod, container).unwrap_or(&held.pool.shared);
-        Pinned { cpus: cpus::list(cpus), mems: String::new() }
+        let nodes = held.bank.of(pod, container).iter().flat_map(|block| &block.nodes);
+        let nodes: BTreeSet<u32> = nodes.copied().collect();
+        let nodes: Vec<String> = nodes.iter().map(u32::to_string).collect();
+        Pinned { cpus: cpus::list(cpus), mems: nodes.join(",") }
     }
 
     /// What holds for a container, or for a pod as a whole: no quota of time where it has processors to itself.
@@ -128,26 +149,25 @@ impl Affinity {
         if exclusive { Cow::Owned(Rules { period_us: None, ..rules.clone() }) } else { Cow::Borrowed(rules) }
     }
 
-    /// Notes what a container was made with; it is told of what changed meanwhile.
-    pub(crate) fn made(&self, id: &str, pinned: &Pinned) {
+    /// Notes what a container was made with; it is told of what changed meanwhile. Init containers before it have
+    /// ended.
+    pub(crate) fn made(&self, (pod, container): (&Pod, &str), id: &str, pinned: &Pinned) {
         if let Some(inner) = self.0.get() {
             locked(&inner.told).insert(id.to_owned(), pinned.cpus.clone());
             inner.changed.send_modify(|number| *number += 1);
+            self.change(|held| held.bank.release_before(pod, container));
         }
     }
 
     /// Takes back what a pod has that runs no more.
     pub(crate) fn release(&self, uid: &str) {
-        self.change(|held| held.pool.release(uid));
+        self.change(|held| held.release(uid));
     }
 
-    /// Takes back what pods have that are not among these.
-    pub(crate) fn retain(&self, pods: &HashSet<String>) {
-        self.change(|held| {
-            let gone: Vec<String> =
-                held.pool.given.keys().filter(|uid| !pods.contains(*uid)).cloned().collect();
-            gone.iter().filter(|uid| held.pool.release(uid)).count() > 0
-        });
+    /// The pods that have something.
+    pub(crate) fn holders(&self) -> HashSet<String> {
+        let of = |held: &Held| held.pool.given.keys().chain(held.bank.given.keys()).cloned().collect();
+        self.held().map(|held| of(&held)).unwrap_or_default()
     }
 
     /// Changes what is held, and writes that down where it says that something changed.
@@ -161,22 +181,28 @@ impl Affinity {
             inner.changed.send_modify(|number| *number += 1);
         }
     }
-}
 
-/// Refuses to run without a policy where a file says that there was one: containers may be pinned.
-fn check_unused(path: &Path, decode: impl Fn(&str) -> Result<(), String>, what: &str) -> Result<(), Error> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => decode(&text).map_err(|why| unrestored(path, &why, what)),
-        Err(_) => Ok(()),
+    /// The processors that a container has to itself.
+    pub(crate) fn cpus(&self, pod: &str, container: &str) -> Cpus {
+        self.held().and_then(|held| held.pool.of(pod, container).cloned()).unwrap_or_default()
     }
-}
 
-fn unrestored(path: &Path, why: &str, what: &str) -> Error {
-    Error::Setup(format!(
-        "could not restore state from checkpoint: {why}, please drain this node and delete the {what} manager \
-         checkpoint file {:?} before restarting Kubelet",
-        path.display().to_string()
-    ))
+    /// All processors that containers may get to themselves.
+    pub(crate) fn allocatable_cpus(&self) -> Cpus {
+        let exclusive = self.0.get().and_then(|inner| inner.exclusive.as_ref());
+        exclusive.map(Exclusive::allocatable).unwrap_or_default()
+    }
+
+    /// The memory that a container has of NUMA nodes.
+    pub(crate) fn memory(&self, pod: &str, container: &str) -> Vec<Block> {
+        self.held().map(|held| held.bank.of(pod, container).to_vec()).unwrap_or_default()
+    }
+
+    /// The memory that containers may get of each NUMA node.
+    pub(crate) fn allocatable_memory(&self) -> Vec<Block> {
+        let placement = self.0.get().and_then(|inner| inner.placement.as_ref());
+        placement.map(Placement::allocatable).unwrap_or_default()
+    }
 }
 
 impl Inner {
@@ -191,13 +217,21 @@ impl Inner {
             "static" => Some(exclusive(config, machine, topology).map_err(Error::Setup)?),
             _ => None,
         };
+        let kept_back = &machine.capacity.reserved;
+        let placement = match kubelet.memory_manager_policy.as_str() {
+            "Static" => Some(Placement::new(topology, kubelet, kept_back).map_err(Error::Setup)?),
+            _ => None,
+        };
         let folder = config.kubelet_dir.clone();
-        let pool = exclusive.as_ref().map(|exclusive| restored(&folder, exclusive)).transpose()?;
+        let pool = exclusive.as_ref().map(|exclusive| restored_pool(&folder, exclusive)).transpose()?;
+        let bank = placement.as_ref().map(|placement| restored_bank(&folder, placement)).transpose()?;
+        let held = Held { pool: pool.unwrap_or_default(), bank: bank.unwrap_or_default() };
         let inner = Self {
             merger: merger(config, demand, topology).map_err(Error::Setup)?,
             whole_pods: kubelet.topology_manager_scope == "pod",
             exclusive,
-            held: Mutex::new(Held { pool: pool.unwrap_or_default() }),
+            placement,
+            held: Mutex::new(held),
             folder,
             changed: watch::Sender::default(),
             told: Mutex::default(),
@@ -212,6 +246,10 @@ impl Inner {
             let text = cpu_file::encode("static", &held.pool);
             files::write_durably(&self.folder.join(cpu_file::NAME), text.as_bytes(), 0o600)?;
         }
+        if self.placement.is_some() {
+            let text = memory_file::encode("Static", &held.bank);
+            files::write_durably(&self.folder.join(memory_file::NAME), text.as_bytes(), 0o600)?;
+        }
         Ok(())
     }
 }
@@ -223,25 +261,51 @@ fn exclusive(config: &Config, machine: &Machine, topology: &Arc<Topology>) -> Re
     Exclusive::new(topology.clone(), CpuOptions::of(kubelet)?, named, reserved_m)
 }
 
-/// What the file says, if it is one of this machine and these settings.
-fn restored(folder: &Path, exclusive: &Exclusive) -> Result<Pool, Error> {
+/// What a file of state says, if there is one.
+fn restored<T>(
+    path: &Path,
+    decode: impl Fn(&str) -> Result<T, String>,
+    what: &str,
+) -> Result<Option<T>, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => decode(&text).map(Some).map_err(|why| {
+            Error::Setup(format!(
+                "could not restore state from checkpoint: {why}, please drain this node and delete the {what} \
+                 manager checkpoint file \"{}\" before restarting Kubelet",
+                path.display()
+            ))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(files::at(path)(error)),
+    }
+}
+
+/// What a file says does not fit this machine or these settings.
+fn unfit(path: &Path, why: &str, what: &str) -> Error {
+    Error::Setup(format!(
+        "start {what} manager error: {why}; invalid state, please drain node and remove policy state file {}",
+        path.display()
+    ))
+}
+
+fn restored_pool(folder: &Path, exclusive: &Exclusive) -> Result<Pool, Error> {
     let path = folder.join(cpu_file::NAME);
-    let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(exclusive.empty()),
-        other => other.map_err(files::at(&path))?,
-    };
-    let pool = cpu_file::decode("static", &text).map_err(|why| unrestored(&path, &why, "CPU"))?;
+    let pool = restored(&path, |text| cpu_file::decode("static", text), "CPU")?.unwrap_or_default();
     if pool == Pool::default() {
         return Ok(exclusive.empty());
     }
-    let checked = exclusive.check(&pool);
-    checked.map_err(|why| {
-        let path = path.display();
-        Error::Setup(format!(
-            "start cpu manager error: {why}; invalid state, please drain node and remove policy state file {path}"
-        ))
-    })?;
+    exclusive.check(&pool).map_err(|why| unfit(&path, &why, "cpu"))?;
     Ok(pool)
+}
+
+fn restored_bank(folder: &Path, placement: &Placement) -> Result<Bank, Error> {
+    let path = folder.join(memory_file::NAME);
+    let bank = restored(&path, |text| memory_file::decode("Static", text), "memory")?.unwrap_or_default();
+    if bank == Bank::default() {
+        return Ok(placement.empty());
+    }
+    placement.check(&bank).map_err(|why| unfit(&path, &why, "memory"))?;
+    Ok(bank)
 }
 
 fn merger(config: &Config, demand: Demand, topology: &Topology) -> Result<Merger, String> {

@@ -50,6 +50,9 @@ pub(crate) struct Devices {
 /// Devices that may be used again, by resource.
 pub(crate) type Reusable = BTreeMap<String, BTreeSet<String>>;
 
+/// Devices by resource, with the NUMA nodes that each is near.
+pub(crate) type Placed = BTreeMap<String, BTreeMap<String, Vec<i64>>>;
+
 /// What a container gets with its devices.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Gear {
@@ -84,7 +87,7 @@ impl Devices {
     }
 
     /// Takes over what an earlier life had given.
-    fn restore(&self) {
+    pub(crate) fn restore(&self) {
         let kept = std::fs::read_to_string(self.file()).ok();
         if let Some(kept) = kept.and_then(|text| State::decode(&text, clock::instant())) {
             *self.state() = kept;
@@ -194,13 +197,6 @@ impl Devices {
         self.state().release(uid);
     }
 
-    /// Lets others have what pods had that are not among these.
-    pub(crate) fn retain(&self, pods: &HashSet<String>) {
-        let mut state = self.state();
-        let all: Vec<String> = state.given.iter().map(|given| given.pod.clone()).collect();
-        all.iter().filter(|uid| !pods.contains(*uid)).for_each(|uid| state.let_go(uid));
-    }
-
     /// Which of the resources that plugins have a container asks for, and how many.
     fn wants(&self, container: &Container) -> Vec<(String, usize)> {
         self.state().wants(container)
@@ -290,6 +286,19 @@ impl Devices {
                 container.allocated_resources_status.get_or_insert_default().extend(all);
             }
         }
+    }
+
+    /// The devices of a container by resource, with the nodes that each is near.
+    pub(crate) fn of_container(&self, uid: &str, name: &str) -> Placed {
+        let state = self.state();
+        let own = state.given.iter().filter(|given| given.pod == uid && given.container == name);
+        own.map(|given| (given.resource.clone(), given.devices.clone())).collect()
+    }
+
+    /// All devices that are healthy, likewise.
+    pub(crate) fn healthy(&self) -> Placed {
+        let state = self.state();
+        state.resources.iter().map(|(name, resource)| (name.clone(), resource.placed())).collect()
     }
 
     /// The pods that have devices.

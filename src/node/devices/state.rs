@@ -45,6 +45,12 @@ impl Resource {
         self.devices.iter().filter(|(_, device)| device.is_healthy).map(|(id, _)| id.clone()).collect()
     }
 
+    /// The healthy ones with their nodes.
+    pub(super) fn placed(&self) -> BTreeMap<String, Vec<i64>> {
+        let healthy = self.devices.iter().filter(|(_, device)| device.is_healthy);
+        healthy.map(|(id, device)| (id.clone(), device.nodes.clone())).collect()
+    }
+
     fn places(&self, id: &str) -> Vec<u32> {
         self.devices.get(id).map(Device::places).unwrap_or_default()
     }
@@ -455,6 +461,45 @@ mod tests {
         give(&mut state, ("p", "init"), &["1"]);
         let choice = state.choose(("p", "c"), ("a.io/d", 2), (&ids(&["1"]), None)).unwrap().unwrap();
         assert_eq!(choice, Choice { reused: ids(&["1"]), nowhere: ids(&["2"]), ..Choice::default() });
+    }
+
+    #[test]
+    fn devices_are_given_near_to_where_they_are_wanted() {
+        let mut state = State::default();
+        let device =
+            |id: &str, nodes: &[i64]| (id.to_owned(), Device { is_healthy: true, nodes: nodes.to_vec() });
+        let all =
+            [device("a", &[0]), device("b", &[0, 1]), device("c", &[1]), device("d", &[]), device("e", &[9])];
+        state.told("a.io/d", all.into());
+        let of = |nodes: &[u32]| nodes.iter().copied().collect::<Nodes>();
+        let none = BTreeSet::new();
+        let ways = |state: &State, count: usize, reuse: &[&str]| {
+            let ways = state.ways(("a.io/d", count), of(&[0, 1, 2]), (None, &ids(reuse))).unwrap();
+            let shown = |hint: &Hint| (hint.nodes.unwrap().iter().collect::<Vec<u32>>(), hint.preferred);
+            ways.iter().map(shown).collect::<Vec<_>>()
+        };
+        // Node 2 has none, and 9 is not there.
+        assert_eq!(ways(&state, 2, &[]), [(vec![0], true), (vec![1], true), (vec![0, 1], false)]);
+        assert_eq!(ways(&state, 3, &[]), [(vec![0, 1], true)]);
+        assert_eq!(ways(&state, 4, &[]), []);
+        let near = state.choose(("p", "c"), ("a.io/d", 2), (&none, Some(of(&[1])))).unwrap().unwrap();
+        let expected = Choice {
+            near: ids(&["b", "c"]),
+            elsewhere: ids(&["a", "e"]),
+            nowhere: ids(&["d"]),
+            ..Choice::default()
+        };
+        assert_eq!(near, expected);
+        give(&mut state, ("p", "init"), &["c"]);
+        assert_eq!(ways(&state, 2, &["c"]), [(vec![1], true), (vec![0, 1], false)]);
+        assert_eq!(ways(&state, 2, &[]), [(vec![0], true), (vec![0, 1], false)]);
+        let text = state.encode();
+        assert!(text.contains("\"DeviceIDs\":{\"1\":[\"c\"]}"), "{text}");
+        state.let_go("p");
+        state.forget_gone();
+        assert_eq!(ways(&state, 2, &[]).len(), 3);
+        state.told("b.io/d", [device("x", &[])].into());
+        assert_eq!(state.ways(("b.io/d", 1), of(&[0]), (None, &none)), None);
     }
 
     #[test]

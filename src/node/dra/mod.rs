@@ -9,10 +9,13 @@ mod prepare;
 mod slices;
 
 use crate::plugins::{Plugin, connect};
+use crate::protocols::podresources as told;
 use crate::{Context, Error};
+use api::Object;
+use api::core::{Container, Pod};
 use call::Driver;
 use claims::Claims;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,13 +48,34 @@ impl Dra {
     }
 
     /// The CDI devices of a container.
-    pub(crate) fn devices(
-        &self,
-        pod: &api::core::Pod,
-        container: &api::core::Container,
-    ) -> Result<Vec<String>, Error> {
+    pub(crate) fn devices(&self, pod: &Pod, container: &Container) -> Result<Vec<String>, Error> {
         claims::devices(&lock(&self.claims), pod, container)
     }
+}
+
+/// What a container's claims were given, as it is told to others.
+pub(crate) fn told(dra: &Dra, pod: &Pod, container: &Container) -> Vec<told::DynamicResource> {
+    let known = lock(&dra.claims);
+    let names: BTreeSet<String> =
+        claims::wanted(pod, container).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+    let device = |driver: &str, device: &claims::Device| told::ClaimResource {
+        cdi_devices: device.cdi.iter().map(|name| told::CdiDevice { name: name.clone() }).collect(),
+        driver_name: driver.to_owned(),
+        pool_name: device.pool.clone(),
+        device_name: device.name.clone(),
+        share_id: device.share.clone(),
+    };
+    let claim = |name: String| {
+        let claim = known.0.get(&(pod.namespace().to_owned(), name.clone()))?;
+        let drivers = claim.devices.iter();
+        let all = drivers.flat_map(|(driver, all)| all.iter().map(move |own| device(driver, own)));
+        Some(told::DynamicResource {
+            claim_name: name,
+            claim_namespace: pod.namespace().to_owned(),
+            claim_resources: all.collect(),
+        })
+    };
+    names.into_iter().filter_map(claim).collect()
 }
 
 /// Takes a driver.

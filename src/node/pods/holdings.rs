@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use api::Object;
 use api::core::Pod;
 use client::Cache;
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -116,9 +117,14 @@ impl Pods {
 
     /// Takes back what an earlier life gave to pods that there are no more.
     pub(super) fn release_unknown(&self, context: &Context) {
-        let known = self.list().iter().map(|pod| pod.uid().to_owned()).collect();
-        context.affinity.retain(&known);
-        context.devices.retain(&known);
+        // Asked for first: whoever gets something meanwhile has a worker by then.
+        let mut holders = context.affinity.holders();
+        holders.extend(context.devices.users());
+        let known: HashSet<String> = self.list().iter().map(|pod| pod.uid().to_owned()).collect();
+        for uid in holders.difference(&known) {
+            context.affinity.release(uid);
+            context.devices.let_go(uid);
+        }
     }
 
     /// The pods that nothing has told to end yet.

@@ -131,7 +131,7 @@ impl Start<'_> {
         };
         let created = self.context.runtime.create_container(request).await;
         let created = created.map_err(|error| Error::Container("CreateContainerError", error.to_string()))?;
-        self.context.affinity.made(&created.container_id, &pinned);
+        self.context.affinity.made((self.pod, &self.container.name), &created.container_id, &pinned);
         Ok(created.container_id)
     }
 

@@ -20,7 +20,7 @@ type Refusal<'a> = (bool, &'a str, &'a str);
 
 /// Every refusal, as a sentence.
 pub(super) fn check(it: &KubeletConfiguration) -> Vec<String> {
-    let all = serving(it).into_iter().chain(processes(it)).chain(placement(it)).chain(others(it));
+    let all = serving(it).into_iter().chain(processes(it)).chain(others(it));
     all.filter(|(asked, ..)| *asked)
         .map(|(_, field, why)| format!("{field} cannot be honoured: {why}"))
         .collect()
@@ -79,14 +79,6 @@ fn processes(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
             "the feature gate MemoryQoS is not there",
         ),
     ]
-}
-
-/// What would give containers processors and memory of their own.
-const SHARED: &str = "containers share the node's processors and memory";
-
-fn placement(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
-    let default = KubeletConfiguration::default();
-    vec![(it.memory_manager_policy != default.memory_manager_policy, "memoryManagerPolicy", SHARED)]
 }
 
 fn others(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
