@@ -5,6 +5,7 @@ use crate::affinity::Block;
 use crate::devices::Placed;
 use crate::pods::{Pods, spec};
 use crate::protocols::podresources as told;
+use crate::stats::counters;
 use crate::{Context, Error, dra, files, grpc};
 use api::Object;
 use api::core::{Container, Pod};
@@ -27,6 +28,10 @@ pub(crate) async fn run(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -
     let verbs = move |verb: &str, body: &[u8]| {
         if !limit.takes(clock::instant()) {
             return Err(Status::resource_exhausted("rejected by rate limit"));
+        }
+        let version = verb.trim_start_matches('/').split('.').next().unwrap_or_default();
+        if ["v1", "v1alpha1"].contains(&version) {
+            counters::POD_RESOURCES.count(&[version]);
         }
         match verb {
             // What version 1alpha1 has of it reads the same.

@@ -89,6 +89,14 @@ fn nothing_else_limits_it(cluster: &Cluster) {
     };
     assert!(["-1", "max"].contains(&quota("own").as_str()), "{}", quota("own"));
     assert_eq!(quota("late"), "5000");
+    let metrics = cluster.kubectl("get --raw /api/v1/nodes/node-1/proxy/metrics");
+    for told in [
+        "kubelet_cpu_manager_exclusive_cpu_allocation_count 1",
+        "kubelet_cpu_manager_pinning_requests_total 1",
+        "kubelet_topology_manager_admission_requests_total ",
+    ] {
+        assert!(metrics.lines().any(|line| line.starts_with(told)), "no {told}");
+    }
 }
 
 fn one_too_many_is_rejected(cluster: &Cluster, all: usize) {

@@ -1,14 +1,17 @@
 //! Giving a pod that is to be taken what it gets to itself: where all of it is best, container by container.
 
 use super::cpus::Cpus;
+use super::exclusive::Exclusive;
 use super::hints::{Demand, Hint, Ways};
-use super::{Inner, locked, memory, unexpected};
+use super::memory::{self, Placement};
+use super::{Inner, locked, unexpected};
 use crate::Context;
 use crate::amount::{Qos, Resources};
 use crate::devices::Reusable;
 use crate::pods::admission::Rejection;
 use crate::pods::spec;
 use crate::settings::KubeletConfiguration;
+use crate::stats::counters::{self, Family};
 use api::Object;
 use api::core::{Container, Pod};
 
@@ -23,11 +26,22 @@ struct Reuse {
 /// Gives a pod's containers what they want to themselves, and their devices; nothing where that fails, and why.
 pub(crate) async fn admit(context: &Context, pod: &Pod) -> Result<(), Rejection> {
     let given = give(context, pod).await;
+    if context.affinity.0.get().is_some() {
+        count(&given, &counters::ALIGNED, &counters::ALIGNED_ERRORS);
+    }
     if given.is_err() {
         context.devices.release(pod.uid());
         context.affinity.release(pod.uid());
     }
     given
+}
+
+/// Counts something that was asked for, and whether it failed.
+fn count(given: &Result<(), Rejection>, all: &Family, failed: &Family) {
+    all.count(&[]);
+    if given.is_err() {
+        failed.count(&[]);
+    }
 }
 
 async fn give(context: &Context, pod: &Pod) -> Result<(), Rejection> {
@@ -95,10 +109,18 @@ impl Inner {
         let mut held = locked(&self.held);
         let before = held.clone();
         if let Some(exclusive) = &self.exclusive {
-            exclusive.give(&mut held.pool, of, hint.nodes, &mut reuse.cpus)?;
+            let given = exclusive.give(&mut held.pool, of, hint.nodes, &mut reuse.cpus);
+            if Exclusive::concerns(of) {
+                count(&given, &counters::PINNED_CPUS, &counters::PINNED_CPUS_ERRORS);
+            }
+            given?;
         }
         if let Some(placement) = &self.placement {
-            placement.give(&mut held.bank, of, hint, &mut reuse.memory)?;
+            let given = placement.give(&mut held.bank, of, hint, &mut reuse.memory);
+            if Placement::concerns(of) {
+                count(&given, &counters::PINNED_MEMORY, &counters::PINNED_MEMORY_ERRORS);
+            }
+            given?;
         }
         if *held != before {
             let kept = self.keep(&held);

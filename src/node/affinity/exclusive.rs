@@ -77,9 +77,14 @@ impl Pool {
         any
     }
 
+    /// Every processor that some container has to itself.
+    pub(super) fn exclusive(&self) -> Cpus {
+        self.given.values().flat_map(BTreeMap::values).flatten().copied().collect()
+    }
+
     /// Every processor that is somebody's.
     fn known(&self) -> Cpus {
-        self.given.values().flat_map(BTreeMap::values).flatten().chain(&self.shared).copied().collect()
+        self.exclusive().union(&self.shared).copied().collect()
     }
 }
 
@@ -174,7 +179,8 @@ impl Exclusive {
         ))
     }
 
-    fn free(&self, pool: &Pool) -> Cpus {
+    /// What others may get to themselves yet.
+    pub(super) fn free(&self, pool: &Pool) -> Cpus {
         without(&pool.shared, &self.reserved)
     }
 
@@ -185,6 +191,11 @@ impl Exclusive {
             return distribute::distributed(topology, free, (count, group.max(1)), options.spread);
         }
         take::packed(topology, free, count, options.spread)
+    }
+
+    /// Whether a container gets processors to itself.
+    pub(super) fn concerns((pod, container): (&Pod, &Container)) -> bool {
+        wanted(pod, container) > 0
     }
 
     /// Gives a container what it wants to itself; `reuse` is what containers before it had that have ended by then.

@@ -277,6 +277,11 @@ impl Placement {
         if is_same(&expected, bank) { Ok(()) } else { Err(different.to_owned()) }
     }
 
+    /// Whether a container gets memory of its own.
+    pub(super) fn concerns((pod, container): (&Pod, &Container)) -> bool {
+        !wanted(pod, container).is_empty()
+    }
+
     /// Gives a container what it asks for; `reuse` is what init containers had that have ended by then.
     pub(super) fn give(
         &self,

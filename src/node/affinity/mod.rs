@@ -187,6 +187,14 @@ impl Affinity {
         self.held().and_then(|held| held.pool.of(pod, container).cloned()).unwrap_or_default()
     }
 
+    /// How many processors are shared beyond the reserved ones, and how many somebody has to himself; none where nobody
+    /// can have any.
+    pub(crate) fn shares(&self) -> Option<(usize, usize)> {
+        let exclusive = self.0.get()?.exclusive.as_ref()?;
+        let held = self.held()?;
+        Some((exclusive.free(&held.pool).len(), held.pool.exclusive().len()))
+    }
+
     /// All processors that containers may get to themselves.
     pub(crate) fn allocatable_cpus(&self) -> Cpus {
         let exclusive = self.0.get().and_then(|inner| inner.exclusive.as_ref());

@@ -90,3 +90,45 @@ pub(crate) fn deregister(context: &Arc<Context>, plugin: &Plugin) {
     lock(&context.dra.drivers).remove(&plugin.name);
     slices::wipe_later(context, &plugin.name);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use claims::{Claim, Device};
+    use serde_json::json;
+
+    #[test]
+    fn a_containers_claims_are_told_with_all_their_devices() {
+        let dra = Dra::default();
+        let device = |name: &str, share: Option<&str>| Device {
+            pool: "p".to_owned(),
+            name: name.to_owned(),
+            cdi: vec![format!("test/gpu={name}")],
+            share: share.map(str::to_owned),
+            ..Device::default()
+        };
+        let devices = [("d".to_owned(), vec![device("one", None), device("two", Some("s"))])].into();
+        let claim = Claim { uid: "u".to_owned(), prepared: true, devices, ..Claim::default() };
+        lock(&dra.claims).0.insert(("n".to_owned(), "c".to_owned()), claim);
+        let spec = json!({
+            "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}, {"name": "other", "resourceClaimName": "x"}],
+            "containers": [
+                {"name": "a", "resources": {"claims": [{"name": "gpu", "request": "r"}, {"name": "other"}]}},
+                {"name": "b"},
+            ],
+        });
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}))
+                .unwrap();
+        let containers = &crate::pods::spec::spec(&pod).containers;
+        let all = told(&dra, &pod, &containers[0]);
+        assert_eq!((all.len(), all[0].claim_name.as_str(), all[0].claim_namespace.as_str()), (1, "c", "n"));
+        let names: Vec<(&str, &str, Option<&str>)> = all[0]
+            .claim_resources
+            .iter()
+            .map(|it| (it.driver_name.as_str(), it.cdi_devices[0].name.as_str(), it.share_id.as_deref()))
+            .collect();
+        assert_eq!(names, [("d", "test/gpu=one", None), ("d", "test/gpu=two", Some("s"))]);
+        assert_eq!(told(&dra, &pod, &containers[1]), []);
+    }
+}
