@@ -15,6 +15,9 @@ use crate::stats::counters::{self, Family};
 use api::Object;
 use api::core::{Container, Pod};
 
+/// What is known where nobody was asked.
+const NOWHERE: Hint = Hint { nodes: None, preferred: false };
+
 /// What containers had that have ended by the time that the next ones run.
 #[derive(Default)]
 struct Reuse {
@@ -64,9 +67,6 @@ async fn give(context: &Context, pod: &Pod) -> Result<(), Rejection> {
     }
     Ok(())
 }
-
-/// Nobody was asked for hints.
-const NOWHERE: Hint = Hint { nodes: None, preferred: false };
 
 /// Where all that a pod wants could be.
 fn together(context: &Context, inner: &Inner, pod: &Pod) -> Vec<Ways> {

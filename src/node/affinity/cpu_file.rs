@@ -97,6 +97,8 @@ mod tests {
             of(&file(json!({"p": {"c": "x"}}), "1", 0)).unwrap_err(),
             "could not parse cpuset \"x\" for container \"c\" in pod \"p\""
         );
+        let none = r#"{"policyName":"none","defaultCpuSet":"","checksum":1353318690}"#;
+        assert_eq!(decode("none", none), Ok(Pool::default()));
         let other = decode("static", &file(json!({}), "4-6", 354_655_845)).unwrap_err();
         assert_eq!(other, "configured policy \"static\" differs from state checkpoint policy \"none\"");
     }

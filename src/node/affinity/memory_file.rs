@@ -101,5 +101,7 @@ mod tests {
             other.contains("configured policy \"Static\" differs from state checkpoint policy \"static\"")
         );
         assert_eq!(decode("s", &encode("s", &bank)), Ok(bank));
+        let none = r#"{"policyName":"None","machineState":{},"checksum":4236770233}"#;
+        assert_eq!(decode("None", none), Ok(Bank::default()));
     }
 }
