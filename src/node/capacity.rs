@@ -74,10 +74,12 @@ pub(crate) struct Capacity {
     /// What `kubeReserved` and `systemReserved` say, as limits of cgroups.
     pub(crate) kube: Limits,
     pub(crate) system: Limits,
+    /// What pods do not get of each resource.
+    pub(crate) reserved: Counts,
 }
 
 /// Amounts in the units that they are counted in: thousandths of processors, bytes, pieces.
-type Counts = BTreeMap<String, i64>;
+pub(crate) type Counts = BTreeMap<String, i64>;
 
 fn counts(list: &Texts) -> Counts {
     let count = |name: &str, amount: &String| {
@@ -175,7 +177,7 @@ pub(crate) fn plan(facts: &Facts, kubelet: &KubeletConfiguration, max_pods: u32)
     let kept = kept_free(kubelet, &all)?;
     let of = |counts: &Counts, name: &str| counts.get(name).copied().unwrap_or(0);
     let (mut allocatable, mut usable) = (all.clone(), all.clone());
-    let mut wrong = Vec::new();
+    let (mut wrong, mut kept_back) = (Vec::new(), Counts::new());
     for (name, there) in &all {
         let reserved = of(&kube, name) + of(&system, name);
         let taken = reserved + of(&kept, name);
@@ -183,6 +185,7 @@ pub(crate) fn plan(facts: &Facts, kubelet: &KubeletConfiguration, max_pods: u32)
             let (taken, there) = (quantity(name, taken).0, quantity(name, *there).0);
             wrong.push(format!("Resource {name:?} has a reservation of {taken} but capacity of {there}. Expected capacity >= reservation."));
         }
+        kept_back.insert(name.clone(), taken);
         allocatable.insert(name.clone(), there - taken);
         usable.insert(name.clone(), there - reserved);
     }
@@ -204,6 +207,7 @@ pub(crate) fn plan(facts: &Facts, kubelet: &KubeletConfiguration, max_pods: u32)
         system: limits(&system, compressible("system-reserved")),
         capacity: shown(&all),
         allocatable: shown(&allocatable),
+        reserved: kept_back,
     })
 }
 

@@ -172,7 +172,7 @@ impl Cgroups {
     }
 
     /// Has systemd make the slices of a pod with its limits, where it owns the hierarchy.
-    pub(crate) async fn make_slices(&self, pod: &Pod) -> Result<(), Error> {
+    pub(crate) async fn make_slices(&self, pod: &Pod, rules: &Rules) -> Result<(), Error> {
         if !self.systemd {
             return Ok(());
         }
@@ -181,7 +181,7 @@ impl Cgroups {
             let set = async || systemd::set(&self.slice(qos), &Limits::of_class(qos, &self.rules)).await;
             self.limited[qos as usize].get_or_try_init(set).await?;
         }
-        systemd::set(&self.slice_of(qos, pod.uid()), &Limits::of_pod(pod, &self.rules)).await
+        systemd::set(&self.slice_of(qos, pod.uid()), &Limits::of_pod(pod, rules)).await
     }
 
     /// Has systemd limit the slice that all pods are in.
@@ -216,10 +216,10 @@ impl Cgroups {
         Ok(at)
     }
 
-    /// Makes a pod's cgroup with its limits, and those above it.
-    pub(crate) fn make(&self, pod: &Pod) -> Result<(), Error> {
+    /// Makes a pod's cgroup with its limits by the rules for it, and those above it.
+    pub(crate) fn make(&self, pod: &Pod, rules: &Rules) -> Result<(), Error> {
         let qos = Qos::of(pod);
-        let limits = Limits::of_pod(pod, &self.rules);
+        let limits = Limits::of_pod(pod, rules);
         for root in self.hierarchy.roots() {
             let class = self.make_class(root, qos)?;
             if qos != Qos::Guaranteed {
@@ -235,8 +235,8 @@ impl Cgroups {
     }
 
     /// Raises those of a pod's limits that are below what it gets now, before its containers are changed.
-    pub(crate) fn grow(&self, pod: &Pod) -> Result<(), Error> {
-        let limits = Limits::of_pod(pod, &self.rules);
+    pub(crate) fn grow(&self, pod: &Pod, rules: &Rules) -> Result<(), Error> {
+        let limits = Limits::of_pod(pod, rules);
         for root in self.hierarchy.roots() {
             let folder = root.join(self.path(Qos::of(pod), pod.uid()));
             for (name, value) in limits.files() {
@@ -392,7 +392,7 @@ mod tests {
             "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "64Mi"}}}]},
         }))
         .unwrap();
-        cgroups.make(&pod).unwrap();
+        cgroups.make(&pod, cgroups.rules()).unwrap();
         cgroups.enforce_existing("/system.slice", &whole).unwrap();
         assert!(cgroups.enforce_existing("/nowhere", &whole).is_err());
         let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();

@@ -1,6 +1,7 @@
 //! What every part of the room works with.
 
-use crate::cgroups::Cgroups;
+use crate::affinity::Affinity;
+use crate::cgroups::{Cgroups, Rules};
 use crate::cri::Runtime;
 use crate::csi::Csi;
 use crate::devices::Devices;
@@ -18,13 +19,14 @@ use crate::turnstile::Turnstile;
 use crate::volumes::{self, token_request};
 use crate::{Config, Error};
 use api::Object;
-use api::core::{Node, Pod, Service};
+use api::core::{Container, Node, Pod, Service};
 use api::k8s::api::node::v1::RuntimeClass;
 use base::{Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
@@ -69,6 +71,7 @@ pub(crate) struct Context {
     pub(crate) starts: Turnstile,
     pub(crate) images: Images,
     pub(crate) devices: Devices,
+    pub(crate) affinity: Affinity,
     pub(crate) services: Cache<Service>,
     pub(crate) machine: Machine,
     /// What the node is short of.
@@ -131,6 +134,7 @@ impl Context {
             starts: Turnstile::for_processors(),
             images,
             devices,
+            affinity: Affinity::default(),
             services,
             machine,
             pressures: watch::Sender::default(),
@@ -215,6 +219,12 @@ impl Context {
             })
         };
         self.abilities.get_or_try_init(ask).await.cloned().unwrap_or_default()
+    }
+
+    /// What holds for the cgroup of a container, or of its pod.
+    pub(crate) fn rules(&self, pod: &Pod, container: Option<&Container>) -> Cow<'_, Rules> {
+        let name = container.map(|container| container.name.as_str());
+        self.affinity.rules(self.cgroups.rules(), pod.uid(), name)
     }
 
     /// Holds others off from giving pods ids.

@@ -24,6 +24,15 @@ pub(crate) fn make_folder_exact(path: &Path, mode: u32) -> Result<(), Error> {
 
 /// Writes a file whole or not at all: a new file takes the place of the old.
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    replace(path, content, mode, false)
+}
+
+/// The same for what also a machine that loses its power must find whole.
+pub(crate) fn write_durably(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    replace(path, content, mode, true)
+}
+
+fn replace(path: &Path, content: &[u8], mode: u32, durably: bool) -> Result<(), Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let fresh = Path::new(&name);
@@ -32,6 +41,9 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error>
         options.write(true).create(true).truncate(true).mode(mode).open(fresh).map_err(at(fresh))?;
     file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(at(fresh))?;
     file.write_all(content).map_err(at(fresh))?;
+    if durably {
+        file.sync_all().map_err(at(fresh))?;
+    }
     std::fs::rename(fresh, path).map_err(at(path))
 }
 

@@ -1,14 +1,69 @@
 //! The serving side of gRPC: a message in, messages out, in its frames.
 
+use crate::{Error, files};
+use base::{Phase, Shutdown, Supervisor};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, Limited, StreamBody};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use std::convert::Infallible;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tokio::net::UnixListener;
 use tonic::Status;
 use tonic::body::Body;
+
+/// The largest message that is read: all that is asked here is small.
+const ASKED_BYTES: usize = 1 << 20;
+
+/// Makes a socket anew and answers there, verb by verb, until asked to stop.
+pub(crate) async fn serve(
+    (supervisor, name): (&Supervisor, &'static str),
+    socket: &Path,
+    verbs: impl Fn(&str, &[u8]) -> Result<Response<Body>, Status> + Clone + Send + Sync + 'static,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    files::remove(socket)?;
+    let listener = UnixListener::bind(socket).map_err(files::at(socket))?;
+    std::fs::set_permissions(socket, Permissions::from_mode(0o600)).map_err(files::at(socket))?;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.requested() => return Ok(()),
+        };
+        let (stream, _) = accepted.map_err(files::at(socket))?;
+        let verbs = verbs.clone();
+        let service = service_fn(move |request| {
+            let verbs = verbs.clone();
+            async move { Ok::<_, Infallible>(answer(request, verbs).await) }
+        });
+        supervisor.detached(name, Phase::Work, async move {
+            let server = http2::Builder::new(TokioExecutor::new());
+            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "a connection to a socket of the kubelet");
+            }
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    verbs: impl Fn(&str, &[u8]) -> Result<Response<Body>, Status>,
+) -> Response<Body> {
+    let verb = request.uri().path().to_owned();
+    let answered = match Limited::new(request.into_body(), ASKED_BYTES).collect().await {
+        Ok(body) => verbs(&verb, &body.to_bytes()),
+        Err(error) => Err(Status::invalid_argument(error.to_string())),
+    };
+    answered.unwrap_or_else(Status::into_http)
+}
 
 /// Before every message: whether it is compressed, and its length.
 const HEAD: usize = 5;

@@ -6,11 +6,13 @@
 //! from what is written down of a pod when it is taken (`checkpoint`). Start reading at [`start`], then
 //! `pods::admission`, which takes pods, `pods::plan`, which decides, and `pods::worker`, which carries out.
 
+mod affinity;
 mod amount;
 mod background;
 mod capacity;
 mod cgroups;
 mod checkpoint;
+mod checksum;
 mod config;
 mod containerd;
 mod context;
@@ -29,6 +31,7 @@ mod images;
 mod logs;
 mod machine;
 mod plugins;
+mod pod_resources;
 mod pods;
 mod protocols {
     #![allow(
@@ -115,14 +118,18 @@ pub async fn start(
     });
     work(&context, "log rotation", logs::run_rotation);
     context.csi.in_use.recover(&context.config.kubelet_dir);
+    context.devices.restore();
     start_devices(&context);
     context.dra.recover(&context.config.kubelet_dir)?;
+    context.affinity.start(&context.config, &context.machine)?;
     let pods = start_pods(&context);
     start_plugins(&context, &pods);
     work_on_pods((&context, &pods), "image garbage collection", garbage::run);
     work_on_pods((&context, &pods), "machine shutdown", shutdown::run);
     work_on_pods((&context, &pods), "eviction", eviction::runner::run);
     work_on_pods((&context, &pods), "device health", devices::run_health);
+    work_on_pods((&context, &pods), "processors of containers", affinity::run);
+    work_on_pods((&context, &pods), "resources of pods", pod_resources::run);
     if let Some(tls) = context.config.tls.clone() {
         let service = streaming::Service::new(context.clone(), pods);
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {

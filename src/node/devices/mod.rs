@@ -1,9 +1,10 @@
 //! Devices of plugins (`deviceplugin/v1beta1`): plugins register at a socket, say what they have, and are asked before
-//! a container gets any. Start reading at [`Devices::allocate`].
+//! a container gets any. Start reading at [`Devices::give`].
 
 mod server;
 mod state;
 
+use crate::affinity::{Nodes, Ways};
 use crate::pods::{Pods, spec};
 use crate::protocols::runtime::v1 as cri;
 use crate::protocols::v1beta1 as plugin;
@@ -46,6 +47,12 @@ pub(crate) struct Devices {
     registered: Notify,
 }
 
+/// Devices that may be used again, by resource.
+pub(crate) type Reusable = BTreeMap<String, BTreeSet<String>>;
+
+/// Devices by resource, with the NUMA nodes that each is near.
+pub(crate) type Placed = BTreeMap<String, BTreeMap<String, Vec<i64>>>;
+
 /// What a container gets with its devices.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Gear {
@@ -80,7 +87,7 @@ impl Devices {
     }
 
     /// Takes over what an earlier life had given.
-    fn restore(&self) {
+    pub(crate) fn restore(&self) {
         let kept = std::fs::read_to_string(self.file()).ok();
         if let Some(kept) = kept.and_then(|text| State::decode(&text, clock::instant())) {
             *self.state() = kept;
@@ -106,95 +113,138 @@ impl Devices {
         self.state().amounts()
     }
 
-    /// Gives a pod the devices that its containers ask for. `active` are the pods that keep theirs. The error is why
-    /// the pod is not taken.
-    pub(crate) async fn allocate(&self, pod: &Pod, active: &HashSet<String>) -> Result<(), String> {
-        if !spec::containers(pod).iter().any(|(_, container)| !self.wants(container).is_empty()) {
+    /// Gives a container the devices that it asks for, near to nodes where that can be; `reuse` is what containers
+    /// before it had that have ended by then. The error is why the pod is not taken.
+    pub(crate) async fn give(
+        &self,
+        (pod, container): (&Pod, &Container),
+        near: Option<Nodes>,
+        reuse: &mut Reusable,
+    ) -> Result<(), String> {
+        let wanted = self.wants(container);
+        if wanted.is_empty() {
             return Ok(());
         }
-        self.state().given.retain(|given| given.pod == pod.uid() || active.contains(&given.pod));
-        let mut reusable: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for container in spec::init_containers(pod) {
-            let got = self.for_container(pod, container, &reusable).await?;
-            for (resource, ids) in got.into_iter().filter(|_| !spec::is_sidecar(container)) {
-                reusable.entry(resource).or_default().extend(ids);
-            }
-        }
-        for container in &spec::spec(pod).containers {
-            for (resource, ids) in self.for_container(pod, container, &reusable).await? {
-                let rest = reusable.entry(resource).or_default();
+        self.state().forget_gone();
+        let ends = spec::init_containers(pod)
+            .iter()
+            .any(|init| init.name == container.name && !spec::is_sidecar(init));
+        for (resource, needed) in wanted {
+            let none = BTreeSet::new();
+            let before = reuse.get(&resource).unwrap_or(&none);
+            let of = (pod.uid(), container.name.as_str());
+            let chosen = self.state().choose(of, (&resource, needed), (before, near))?;
+            let Some(choice) = chosen else { continue };
+            let ids = self.pick(&resource, needed, choice).await?;
+            let answer = self.ask(&resource, &ids).await?;
+            self.state().give(of, &resource, &ids, answer);
+            let rest = reuse.entry(resource).or_default();
+            if ends {
+                rest.extend(ids);
+            } else {
                 rest.retain(|id| !ids.contains(id));
             }
         }
         self.keep().map_err(|error| format!("failed to write checkpoint file: {error}"))
     }
 
-    /// Which of the resources that plugins have a container asks for, and how many.
-    fn wants(&self, container: &Container) -> Vec<(String, usize)> {
-        let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-        let state = self.state();
-        let known = limits.into_iter().flatten().filter(|(name, _)| state.resources.contains_key(*name));
-        let number = |quantity| usize::try_from(amount::whole(quantity)).unwrap_or(0);
-        known
-            .map(|(name, quantity)| (name.clone(), number(quantity)))
-            .filter(|(_, count)| *count > 0)
-            .collect()
+    /// Where a container could get its devices, for each resource that has devices near to nodes.
+    pub(crate) fn ways(
+        &self,
+        (pod, container): (&Pod, &Container),
+        nodes: Nodes,
+        reuse: &Reusable,
+    ) -> Vec<Ways> {
+        let mut state = self.state();
+        state.forget_gone();
+        let wanted = state.wants(container).into_iter();
+        let none = BTreeSet::new();
+        let of = |(resource, count): (String, usize)| {
+            let had = state.held((pod.uid(), &container.name), &resource).map(|given| given.ids());
+            state.ways((&resource, count), nodes, (had, reuse.get(&resource).unwrap_or(&none)))
+        };
+        wanted.filter_map(of).collect()
     }
 
-    async fn for_container(
-        &self,
-        pod: &Pod,
-        container: &Container,
-        reusable: &BTreeMap<String, BTreeSet<String>>,
-    ) -> Result<Vec<(String, BTreeSet<String>)>, String> {
-        let mut got = Vec::new();
-        for (resource, needed) in self.wants(container) {
-            let none = BTreeSet::new();
-            let before = reusable.get(&resource).unwrap_or(&none);
-            let of = (pod.uid(), container.name.as_str());
-            let Some(choice) = self.state().choose(of, (&resource, needed), before)? else { continue };
-            let ids = self.pick(&resource, needed, choice).await?;
-            let answer = self.ask(&resource, &ids).await?;
-            let (pod, container) = (pod.uid().to_owned(), container.name.clone());
-            self.state().given.push(Given {
-                pod,
-                container,
-                resource: resource.clone(),
-                ids: ids.clone(),
-                answer,
-            });
-            got.push((resource, ids));
-        }
-        Ok(got)
+    /// The same for all containers of a pod together.
+    pub(crate) fn ways_together(&self, pod: &Pod, nodes: Nodes) -> Vec<Ways> {
+        let mut state = self.state();
+        state.forget_gone();
+        let all = spec::init_containers(pod).iter().chain(&spec::spec(pod).containers);
+        let resources: BTreeSet<String> =
+            all.flat_map(|container| state.wants(container)).map(|(resource, _)| resource).collect();
+        let of = |resource: String| {
+            let wants = |container: &Container| {
+                let own = state.wants(container).into_iter().find(|(name, _)| *name == resource);
+                own.and_then(|(_, count)| i64::try_from(count).ok()).unwrap_or(0)
+            };
+            let count = usize::try_from(amount::total(pod, &wants)).unwrap_or(0);
+            let own = state.given.iter().filter(|given| given.pod == pod.uid() && given.resource == resource);
+            let had: BTreeSet<String> = own.flat_map(Given::ids).collect();
+            let had = Some(had).filter(|had| !had.is_empty());
+            state.ways((&resource, count), nodes, (had, &BTreeSet::new()))
+        };
+        resources.into_iter().filter_map(of).collect()
+    }
+
+    /// Lets others have what a pod had, which has ended; until they do, it is known how that is.
+    pub(crate) fn let_go(&self, uid: &str) {
+        self.state().let_go(uid);
+    }
+
+    /// Takes back what a pod had that was not taken.
+    pub(crate) fn release(&self, uid: &str) {
+        self.state().release(uid);
+    }
+
+    /// Which of the resources that plugins have a container asks for, and how many.
+    fn wants(&self, container: &Container) -> Vec<(String, usize)> {
+        self.state().wants(container)
     }
 
     fn plugin(&self, resource: &str) -> Result<Plugin, String> {
         self.plugins().get(resource).cloned().ok_or_else(|| format!("unknown Device Plugin {resource}"))
     }
 
-    /// Picks devices; the plugin may prefer some.
+    /// Picks devices, those first that are near to where they are wanted; the plugin may prefer some.
     async fn pick(&self, resource: &str, needed: usize, choice: Choice) -> Result<BTreeSet<String>, String> {
-        let Choice { mut reused, free } = choice;
-        let mut plugin = self.plugin(resource)?;
-        if reused.len() < needed
-            && free.len() > needed - reused.len()
-            && plugin.options.get_preferred_allocation_available
-        {
-            let all = free.union(&reused).cloned().collect();
-            let wanted = plugin::ContainerPreferredAllocationRequest {
-                available_device_ids: all,
-                must_include_device_ids: reused.iter().cloned().collect(),
-                allocation_size: i32::try_from(needed).unwrap_or(i32::MAX),
-            };
-            let request = plugin::PreferredAllocationRequest { container_requests: vec![wanted] };
-            let answer = within(plugin.client.get_preferred_allocation(request)).await?;
-            let preferred = answer.container_responses.into_iter().flat_map(|one| one.device_ids);
-            let left = needed - reused.len();
-            reused.extend(preferred.filter(|id| free.contains(id)).take(left));
+        let Choice { reused: mut picked, near, elsewhere, nowhere } = choice;
+        let more = needed - picked.len();
+        if more < near.len() {
+            let preferred = self.preferred(resource, &near, &picked, needed).await?;
+            fill(&mut picked, needed, [&preferred, &near]);
+            return Ok(picked);
         }
-        let rest: Vec<String> = free.difference(&reused).take(needed - reused.len()).cloned().collect();
-        reused.extend(rest);
-        Ok(reused)
+        fill(&mut picked, needed, [&near]);
+        let rest: BTreeSet<String> = elsewhere.union(&nowhere).cloned().collect();
+        let preferred = self.preferred(resource, &rest, &picked, needed).await?;
+        fill(&mut picked, needed, [&preferred, &elsewhere, &nowhere]);
+        Ok(picked)
+    }
+
+    /// What the plugin prefers of these devices besides those that are picked already.
+    async fn preferred(
+        &self,
+        resource: &str,
+        free: &BTreeSet<String>,
+        picked: &BTreeSet<String>,
+        needed: usize,
+    ) -> Result<BTreeSet<String>, String> {
+        let mut plugin = self.plugin(resource)?;
+        let has_choice = picked.len() < needed && free.len() > needed - picked.len();
+        if !has_choice || !plugin.options.get_preferred_allocation_available {
+            return Ok(BTreeSet::new());
+        }
+        let wanted = plugin::ContainerPreferredAllocationRequest {
+            available_device_ids: free.union(picked).cloned().collect(),
+            must_include_device_ids: picked.iter().cloned().collect(),
+            allocation_size: i32::try_from(needed).unwrap_or(i32::MAX),
+        };
+        let request = plugin::PreferredAllocationRequest { container_requests: vec![wanted] };
+        let answer = within(plugin.client.get_preferred_allocation(request)).await?;
+        let all = answer.container_responses.into_iter().flat_map(|one| one.device_ids);
+        // Of more than are needed the first are meant.
+        Ok(all.filter(|id| free.contains(id)).take(needed - picked.len()).collect())
     }
 
     async fn ask(
@@ -218,7 +268,7 @@ impl Devices {
             let Ok(mut plugin) = self.plugin(&one.resource) else { continue };
             if plugin.options.pre_start_required {
                 let request =
-                    plugin::PreStartContainerRequest { devices_ids: one.ids.iter().cloned().collect() };
+                    plugin::PreStartContainerRequest { devices_ids: one.devices.keys().cloned().collect() };
                 within(plugin.client.pre_start_container(request)).await?;
             }
         }
@@ -238,9 +288,31 @@ impl Devices {
         }
     }
 
+    /// The devices of a container by resource, with the nodes that each is near.
+    pub(crate) fn of_container(&self, uid: &str, name: &str) -> Placed {
+        let state = self.state();
+        let own = state.given.iter().filter(|given| given.pod == uid && given.container == name);
+        own.map(|given| (given.resource.clone(), given.devices.clone())).collect()
+    }
+
+    /// All devices that are healthy, likewise.
+    pub(crate) fn healthy(&self) -> Placed {
+        let state = self.state();
+        state.resources.iter().map(|(name, resource)| (name.clone(), resource.placed())).collect()
+    }
+
     /// The pods that have devices.
     pub(crate) fn users(&self) -> HashSet<String> {
         self.state().given.iter().map(|given| given.pod.clone()).collect()
+    }
+}
+
+/// Adds devices, set by set, until there are enough.
+fn fill<const N: usize>(picked: &mut BTreeSet<String>, needed: usize, from: [&BTreeSet<String>; N]) {
+    for id in from.into_iter().flatten() {
+        if picked.len() < needed {
+            picked.insert(id.clone());
+        }
     }
 }
 
@@ -255,7 +327,7 @@ fn health(state: &State, given: &Given) -> ResourceStatus {
         health: Some(if is_healthy(id) { HEALTHY } else { "Unhealthy" }.to_owned()),
         ..ResourceHealth::default()
     };
-    ResourceStatus { name: given.resource.clone(), resources: Some(given.ids.iter().map(one).collect()) }
+    ResourceStatus { name: given.resource.clone(), resources: Some(given.devices.keys().map(one).collect()) }
 }
 
 impl Gear {

@@ -1,6 +1,9 @@
 //! Which devices there are and who has which. Pure.
 
+use crate::affinity::{Hint, Nodes, Ways, sets};
 use crate::protocols::v1beta1::ContainerAllocateResponse;
+use crate::{amount, checksum};
+use api::core::Container;
 use base::clock::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -30,21 +33,95 @@ pub(super) struct Resource {
     pub(super) gone: Option<Instant>,
 }
 
+impl Device {
+    /// Its nodes, as far as there may be such.
+    fn places(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| u32::try_from(*node).ok()).collect()
+    }
+}
+
+impl Resource {
+    pub(super) fn healthy(&self) -> BTreeSet<String> {
+        self.devices.iter().filter(|(_, device)| device.is_healthy).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The healthy ones with their nodes.
+    pub(super) fn placed(&self) -> BTreeMap<String, Vec<i64>> {
+        let healthy = self.devices.iter().filter(|(_, device)| device.is_healthy);
+        healthy.map(|(id, device)| (id.clone(), device.nodes.clone())).collect()
+    }
+
+    fn places(&self, id: &str) -> Vec<u32> {
+        self.devices.get(id).map(Device::places).unwrap_or_default()
+    }
+
+    /// What may be given, by where it is.
+    fn sorted(&self, reused: BTreeSet<String>, free: BTreeSet<String>, near: Option<Nodes>) -> Choice {
+        let cares = self.devices.values().any(|device| !device.nodes.is_empty());
+        let mut choice = Choice { reused, ..Choice::default() };
+        let Some(near) = near.filter(|_| cares) else { return Choice { nowhere: free, ..choice } };
+        for id in free {
+            let places = self.places(&id);
+            let list = match (places.is_empty(), near.has_any_of(&places)) {
+                (true, _) => &mut choice.nowhere,
+                (_, true) => &mut choice.near,
+                _ => &mut choice.elsewhere,
+            };
+            list.insert(id);
+        }
+        choice
+    }
+
+    /// The sets of nodes that have so many devices, of those that have devices at all.
+    fn ways(&self, count: usize, nodes: Nodes, free: &BTreeSet<String>, reuse: &BTreeSet<String>) -> Ways {
+        let own: BTreeSet<u32> = self.devices.values().flat_map(Device::places).collect();
+        let own: Vec<u32> = nodes.iter().filter(|node| own.contains(node)).collect();
+        let nodes = if own.is_empty() { nodes.iter().collect() } else { own };
+        let mut fewest = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+        let mut able = Vec::new();
+        for set in sets(&nodes) {
+            let inside = |id: &&String| set.has_any_of(&self.places(id));
+            if self.devices.keys().filter(inside).count() >= count {
+                fewest = fewest.min(set.len());
+            }
+            // Those that are near no node are no matter here.
+            let placed: Vec<&String> = reuse.iter().filter(|id| !self.places(id).is_empty()).collect();
+            let enough = placed.len() + free.iter().filter(inside).count() >= count;
+            if enough && placed.iter().all(inside) {
+                able.push(set);
+            }
+        }
+        let hint = |set: Nodes| Hint { nodes: Some(set), preferred: set.len() == fewest };
+        able.into_iter().map(hint).collect()
+    }
+}
+
 /// Devices that a container was given, and what the plugin said of it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Given {
     pub(super) pod: String,
     pub(super) container: String,
     pub(super) resource: String,
-    pub(super) ids: BTreeSet<String>,
+    /// With the NUMA nodes that each is near.
+    pub(super) devices: BTreeMap<String, Vec<i64>>,
     pub(super) answer: ContainerAllocateResponse,
 }
 
-/// What a container may be given: those of containers before it that have ended by then, and those that are free.
+impl Given {
+    pub(super) fn ids(&self) -> BTreeSet<String> {
+        self.devices.keys().cloned().collect()
+    }
+}
+
+/// What a container may be given: devices of containers before it that have ended by then, and those that are free,
+/// by where they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Choice {
     pub(super) reused: BTreeSet<String>,
-    pub(super) free: BTreeSet<String>,
+    pub(super) near: BTreeSet<String>,
+    pub(super) elsewhere: BTreeSet<String>,
+    /// Near no node in particular, or it does not matter where.
+    pub(super) nowhere: BTreeSet<String>,
 }
 
 /// Everything that is known.
@@ -52,6 +129,8 @@ pub(super) struct Choice {
 pub(super) struct State {
     pub(super) resources: BTreeMap<String, Resource>,
     pub(super) given: Vec<Given>,
+    /// Pods that have ended: others may have their devices.
+    gone: BTreeSet<String>,
 }
 
 /// An entry of the checkpoint, in the fields of Kubernetes' `kubelet_internal_checkpoint`.
@@ -78,6 +157,43 @@ struct Data {
 #[serde(rename_all = "PascalCase")]
 struct File {
     data: Data,
+    /// 0 where it was written without one.
+    #[serde(default)]
+    checksum: u64,
+}
+
+impl Data {
+    fn sum(&self) -> u64 {
+        let entries = self.pod_device_entries.iter().flatten().map(Entry::in_go);
+        let entries = self.pod_device_entries.as_ref().map(|_| checksum::list(entries));
+        let registered = self.registered_devices.as_ref().map(|all| {
+            checksum::map(all.iter().map(|(name, ids)| (name, checksum::list(ids.iter().cloned()))))
+        });
+        let nil = || "<nil>".to_owned();
+        checksum::of(&format!(
+            "(checkpoint.checkpointData){{PodDeviceEntries:([]checkpoint.PodDevicesEntry){} \
+             RegisteredDevices:(map[string][]string){}}}",
+            entries.unwrap_or_else(nil),
+            registered.unwrap_or_else(nil)
+        ))
+    }
+}
+
+impl Entry {
+    /// As Go prints it.
+    fn in_go(&self) -> String {
+        let devices = self.device_ids.iter().map(|(node, ids)| (node, checksum::list(ids.iter().cloned())));
+        let answer = STANDARD.decode(&self.alloc_resp).unwrap_or_default();
+        format!(
+            "{{PodUID:(string){} ContainerName:(string){} ResourceName:(string){} \
+             DeviceIDs:(checkpoint.DevicesPerNUMA){} AllocResp:([]uint8){}}}",
+            self.pod_uid,
+            self.container_name,
+            self.resource_name,
+            checksum::map(devices),
+            checksum::list(answer.iter().map(u8::to_string))
+        )
+    }
 }
 
 impl State {
@@ -123,10 +239,10 @@ impl State {
         &self,
         of: (&str, &str),
         (resource, needed): (&str, usize),
-        reusable: &BTreeSet<String>,
+        (reusable, near): (&BTreeSet<String>, Option<Nodes>),
     ) -> Result<Option<Choice>, String> {
-        let had = self.held(of, resource).map(|given| &given.ids);
-        if let Some(had) = had.filter(|had| had.len() != needed) {
+        let had = self.held(of, resource).map(Given::ids);
+        if let Some(had) = had.as_ref().filter(|had| had.len() != needed) {
             let (pod, container) = of;
             return Err(format!(
                 "pod {pod:?} container {container:?} changed request for resource {resource:?} from {} to {needed}",
@@ -136,8 +252,7 @@ impl State {
         let Some(known) = self.resources.get(resource) else {
             return Err(format!("cannot allocate unregistered device {resource}"));
         };
-        let healthy: BTreeSet<String> =
-            known.devices.iter().filter(|(_, device)| device.is_healthy).map(|(id, _)| id.clone()).collect();
+        let healthy = known.healthy();
         if healthy.is_empty() {
             return Err(format!("no healthy devices present; cannot allocate unhealthy devices {resource}"));
         }
@@ -151,13 +266,7 @@ impl State {
             };
         }
         let reused: BTreeSet<String> = reusable.iter().take(needed).cloned().collect();
-        let taken: BTreeSet<&String> = self
-            .given
-            .iter()
-            .filter(|given| given.resource == resource)
-            .flat_map(|given| &given.ids)
-            .collect();
-        let free: BTreeSet<String> = healthy.into_iter().filter(|id| !taken.contains(id)).collect();
+        let free = self.free(resource);
         let more = needed - reused.len();
         if free.len() < more {
             return Err(format!(
@@ -165,19 +274,89 @@ impl State {
                 free.len()
             ));
         }
-        Ok(Some(Choice { reused, free }))
+        Ok(Some(known.sorted(reused, free, near)))
+    }
+
+    /// The devices of a resource that are healthy and nobody's.
+    fn free(&self, resource: &str) -> BTreeSet<String> {
+        let own = self.given.iter().filter(|given| given.resource == resource);
+        let taken: BTreeSet<&String> = own.flat_map(|given| given.devices.keys()).collect();
+        let healthy = self.resources.get(resource).map(Resource::healthy).unwrap_or_default();
+        healthy.into_iter().filter(|id| !taken.contains(id)).collect()
+    }
+
+    /// Notes what a container was given.
+    pub(super) fn give(
+        &mut self,
+        (pod, container): (&str, &str),
+        resource: &str,
+        ids: &BTreeSet<String>,
+        answer: ContainerAllocateResponse,
+    ) {
+        let nodes = |id: &String| self.resources.get(resource)?.devices.get(id).map(|it| it.nodes.clone());
+        let devices = ids.iter().map(|id| (id.clone(), nodes(id).unwrap_or_default())).collect();
+        let (pod, container) = (pod.to_owned(), container.to_owned());
+        self.given.push(Given { pod, container, resource: resource.to_owned(), devices, answer });
+    }
+
+    /// Which of the resources a container asks for, and how many.
+    pub(super) fn wants(&self, container: &Container) -> Vec<(String, usize)> {
+        let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+        let known = limits.into_iter().flatten().filter(|(name, _)| self.resources.contains_key(*name));
+        let number = |quantity| usize::try_from(amount::whole(quantity)).unwrap_or(0);
+        known
+            .map(|(name, quantity)| (name.clone(), number(quantity)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// Where so many devices could come from; none where the resource does not care. `had` are those that were given
+    /// already, and `reuse` those that have to be used again.
+    pub(super) fn ways(
+        &self,
+        (resource, count): (&str, usize),
+        nodes: Nodes,
+        (had, reuse): (Option<BTreeSet<String>>, &BTreeSet<String>),
+    ) -> Option<Ways> {
+        let known = self.resources.get(resource)?;
+        if known.devices.values().all(|device| device.nodes.is_empty()) {
+            return None;
+        }
+        let none = BTreeSet::new();
+        let free = self.free(resource);
+        Some(match had {
+            Some(had) if had.len() != count => Ways::new(),
+            Some(had) => known.ways(count, nodes, &had, &none),
+            None if free.union(reuse).count() < count => Ways::new(),
+            None => known.ways(count, nodes, &free, reuse),
+        })
+    }
+
+    /// Lets others have what a pod had.
+    pub(super) fn let_go(&mut self, pod: &str) {
+        if self.given.iter().any(|given| given.pod == pod) {
+            self.gone.insert(pod.to_owned());
+        }
+    }
+
+    /// Forgets what pods had that have ended.
+    pub(super) fn forget_gone(&mut self) {
+        let gone = std::mem::take(&mut self.gone);
+        self.given.retain(|given| !gone.contains(&given.pod));
+    }
+
+    /// Forgets what a pod had.
+    pub(super) fn release(&mut self, pod: &str) {
+        self.given.retain(|given| given.pod != pod);
     }
 
     /// As it is kept over restarts.
     pub(super) fn encode(&self) -> String {
         let entry = |given: &Given| {
             let mut device_ids: BTreeMap<i64, Vec<String>> = BTreeMap::new();
-            for id in &given.ids {
-                let device = self.resources.get(&given.resource).and_then(|it| it.devices.get(id));
-                let nodes = device.map(|device| device.nodes.clone()).filter(|nodes| !nodes.is_empty());
-                for node in nodes.unwrap_or_else(|| vec![ANYWHERE]) {
-                    device_ids.entry(node).or_default().push(id.clone());
-                }
+            for (id, nodes) in &given.devices {
+                let nodes = if nodes.is_empty() { &[ANYWHERE][..] } else { nodes };
+                nodes.iter().for_each(|node| device_ids.entry(*node).or_default().push(id.clone()));
             }
             Entry {
                 pod_uid: given.pod.clone(),
@@ -197,27 +376,43 @@ impl State {
                 self.resources.iter().map(|(name, it)| (name.clone(), healthy(it))).collect(),
             ),
         };
-        serde_json::to_string(&File { data }).unwrap_or_default()
+        let checksum = data.sum();
+        serde_json::to_string(&File { data, checksum }).unwrap_or_default()
     }
 
     /// What was kept; resources have no devices until their plugins are back.
     pub(super) fn decode(text: &str, now: Instant) -> Option<Self> {
         let file: File = serde_json::from_str(text).ok()?;
+        if file.checksum != 0 && file.checksum != file.data.sum() {
+            return None;
+        }
         let given = |entry: Entry| {
             let answer = STANDARD.decode(entry.alloc_resp).ok()?;
             Some(Given {
                 pod: entry.pod_uid,
                 container: entry.container_name,
                 resource: entry.resource_name,
-                ids: entry.device_ids.into_values().flatten().collect(),
+                devices: devices(entry.device_ids),
                 answer: ContainerAllocateResponse::decode(answer.as_slice()).ok()?,
             })
         };
         let given = file.data.pod_device_entries.into_iter().flatten().filter_map(given).collect();
         let names = file.data.registered_devices.unwrap_or_default().into_keys();
         let resource = |name| (name, Resource { devices: BTreeMap::new(), gone: Some(now) });
-        Some(Self { resources: names.map(resource).collect(), given })
+        Some(Self { resources: names.map(resource).collect(), given, gone: BTreeSet::new() })
     }
+}
+
+/// Devices with their nodes, of lists of devices by node.
+fn devices(by_node: BTreeMap<i64, Vec<String>>) -> BTreeMap<String, Vec<i64>> {
+    let mut all: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for (node, ids) in by_node {
+        for id in ids {
+            let nodes = all.entry(id).or_default();
+            nodes.extend(Some(node).filter(|node| *node != ANYWHERE));
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -238,12 +433,11 @@ mod tests {
     }
 
     fn give(state: &mut State, (pod, container): (&str, &str), all: &[&str]) {
-        let (pod, container) = (pod.to_owned(), container.to_owned());
         let answer = ContainerAllocateResponse {
             envs: [("A".to_owned(), "1".to_owned())].into(),
             ..ContainerAllocateResponse::default()
         };
-        state.given.push(Given { pod, container, resource: "a.io/d".to_owned(), ids: ids(all), answer });
+        state.give((pod, container), "a.io/d", &ids(all), answer);
     }
 
     #[test]
@@ -251,13 +445,13 @@ mod tests {
         let mut state = state(&["1", "2", "3"], &["4"]);
         assert_eq!(state.amounts()["a.io/d"], (4, 3));
         give(&mut state, ("p", "c"), &["1"]);
-        let choose = |of, needed| state.choose(of, ("a.io/d", needed), &BTreeSet::new());
-        assert_eq!(choose(("q", "c"), 2).unwrap().unwrap().free, ids(&["2", "3"]));
+        let choose = |of, needed| state.choose(of, ("a.io/d", needed), (&BTreeSet::new(), None));
+        assert_eq!(choose(("q", "c"), 2).unwrap().unwrap().nowhere, ids(&["2", "3"]));
         let why = choose(("q", "c"), 3).unwrap_err();
         assert_eq!(why, "requested number of devices unavailable for a.io/d. Requested: 3, Available: 2");
         assert_eq!(choose(("p", "c"), 1), Ok(None), "it has it already");
         assert!(choose(("p", "c"), 2).unwrap_err().contains("changed request"));
-        let other = state.choose(("q", "c"), ("b.io/d", 1), &BTreeSet::new());
+        let other = state.choose(("q", "c"), ("b.io/d", 1), (&BTreeSet::new(), None));
         assert_eq!(other.unwrap_err(), "cannot allocate unregistered device b.io/d");
     }
 
@@ -265,8 +459,47 @@ mod tests {
     fn devices_of_what_has_ended_are_used_again() {
         let mut state = state(&["1", "2"], &[]);
         give(&mut state, ("p", "init"), &["1"]);
-        let choice = state.choose(("p", "c"), ("a.io/d", 2), &ids(&["1"])).unwrap().unwrap();
-        assert_eq!(choice, Choice { reused: ids(&["1"]), free: ids(&["2"]) });
+        let choice = state.choose(("p", "c"), ("a.io/d", 2), (&ids(&["1"]), None)).unwrap().unwrap();
+        assert_eq!(choice, Choice { reused: ids(&["1"]), nowhere: ids(&["2"]), ..Choice::default() });
+    }
+
+    #[test]
+    fn devices_are_given_near_to_where_they_are_wanted() {
+        let mut state = State::default();
+        let device =
+            |id: &str, nodes: &[i64]| (id.to_owned(), Device { is_healthy: true, nodes: nodes.to_vec() });
+        let all =
+            [device("a", &[0]), device("b", &[0, 1]), device("c", &[1]), device("d", &[]), device("e", &[9])];
+        state.told("a.io/d", all.into());
+        let of = |nodes: &[u32]| nodes.iter().copied().collect::<Nodes>();
+        let none = BTreeSet::new();
+        let ways = |state: &State, count: usize, reuse: &[&str]| {
+            let ways = state.ways(("a.io/d", count), of(&[0, 1, 2]), (None, &ids(reuse))).unwrap();
+            let shown = |hint: &Hint| (hint.nodes.unwrap().iter().collect::<Vec<u32>>(), hint.preferred);
+            ways.iter().map(shown).collect::<Vec<_>>()
+        };
+        // Node 2 has none, and 9 is not there.
+        assert_eq!(ways(&state, 2, &[]), [(vec![0], true), (vec![1], true), (vec![0, 1], false)]);
+        assert_eq!(ways(&state, 3, &[]), [(vec![0, 1], true)]);
+        assert_eq!(ways(&state, 4, &[]), []);
+        let near = state.choose(("p", "c"), ("a.io/d", 2), (&none, Some(of(&[1])))).unwrap().unwrap();
+        let expected = Choice {
+            near: ids(&["b", "c"]),
+            elsewhere: ids(&["a", "e"]),
+            nowhere: ids(&["d"]),
+            ..Choice::default()
+        };
+        assert_eq!(near, expected);
+        give(&mut state, ("p", "init"), &["c"]);
+        assert_eq!(ways(&state, 2, &["c"]), [(vec![1], true), (vec![0, 1], false)]);
+        assert_eq!(ways(&state, 2, &[]), [(vec![0], true), (vec![0, 1], false)]);
+        let text = state.encode();
+        assert!(text.contains("\"DeviceIDs\":{\"1\":[\"c\"]}"), "{text}");
+        state.let_go("p");
+        state.forget_gone();
+        assert_eq!(ways(&state, 2, &[]).len(), 3);
+        state.told("b.io/d", [device("x", &[])].into());
+        assert_eq!(state.ways(("b.io/d", 1), of(&[0]), (None, &none)), None);
     }
 
     #[test]
@@ -274,7 +507,7 @@ mod tests {
         let (mut state, now) = (state(&["1"], &[]), clock::instant());
         state.lost("a.io/d", now);
         assert_eq!(state.amounts()["a.io/d"], (1, 0));
-        let why = state.choose(("p", "c"), ("a.io/d", 1), &BTreeSet::new()).unwrap_err();
+        let why = state.choose(("p", "c"), ("a.io/d", 1), (&BTreeSet::new(), None)).unwrap_err();
         assert_eq!(why, "no healthy devices present; cannot allocate unhealthy devices a.io/d");
         state.expire(now + GRACE - Duration::from_secs(1));
         assert_eq!(state.amounts().len(), 1);
@@ -292,5 +525,17 @@ mod tests {
         assert_eq!(back.given, state.given);
         assert_eq!(back.amounts()["a.io/d"], (0, 0));
         assert_eq!(State::decode("{", now), None);
+        assert_eq!(State::decode(&text.replace("\"p\"", "\"q\""), now), None, "its checksum is another");
+    }
+
+    #[test]
+    fn files_of_kubernetes_are_understood_and_checked() {
+        let now = clock::instant();
+        let file = r#"{"Data":{"PodDeviceEntries":[{"PodUID":"bf52b2cd-b611-4e79-86b1-280b283185c3","ContainerName":"check","ResourceName":"nvidia.com/gpu","DeviceIDs":{"-1":["tegra"]},"AllocResp":"Ch8KFk5WSURJQV9WSVNJQkxFX0RFVklDRVMSBXRlZ3Jh"}],"RegisteredDevices":{"nvidia.com/gpu":["tegra"]}},"Checksum":3660592824}"#;
+        let state = State::decode(file, now).unwrap();
+        assert_eq!(state.given[0].ids(), ids(&["tegra"]));
+        assert_eq!(State::decode(&file.replace("check", "other"), now), None);
+        let none = r#"{"Data":{"PodDeviceEntries":null,"RegisteredDevices":{"nvidia.com/gpu":["GPU-0650a168-e770-3ea8-8ac3-8a1d419763e0"]}},"Checksum":3952659280}"#;
+        assert!(State::decode(none, now).is_some());
     }
 }

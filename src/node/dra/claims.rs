@@ -17,6 +17,8 @@ pub(super) struct Device {
     /// The requests that it is for; none for all.
     pub(super) requests: Vec<String>,
     pub(super) cdi: Vec<String>,
+    /// Of a device that several claims share.
+    pub(super) share: Option<String>,
 }
 
 /// A claim that is prepared, or about to be.
@@ -45,12 +47,14 @@ fn text(value: &Value) -> String {
 
 impl Device {
     fn to_json(&self) -> Value {
-        json!({"pool": self.pool, "name": self.name, "requests": self.requests, "cdi": self.cdi})
+        let Self { pool, name, requests, cdi, share } = self;
+        json!({"pool": pool, "name": name, "requests": requests, "cdi": cdi, "share": share})
     }
 
     fn of(value: &Value) -> Self {
         let (requests, cdi) = (texts(&value["requests"]), texts(&value["cdi"]));
-        Self { pool: text(&value["pool"]), name: text(&value["name"]), requests, cdi }
+        let share = value["share"].as_str().map(str::to_owned);
+        Self { pool: text(&value["pool"]), name: text(&value["name"]), requests, cdi, share }
     }
 
     fn is_for(&self, request: &str) -> bool {
@@ -168,8 +172,8 @@ pub(super) fn standing(pod: &Pod) -> Option<&api::core::PodExtendedResourceClaim
     pod.status.as_ref()?.extended_resource_claim_status.as_ref()
 }
 
-/// The CDI devices that a container gets of its pod's claims, each once.
-pub(super) fn devices(claims: &Claims, pod: &Pod, container: &Container) -> Result<Vec<String>, Error> {
+/// The claims of a pod that a container uses, each with the request that it is about; "" for all.
+pub(super) fn wanted(pod: &Pod, container: &Container) -> Result<Vec<(String, String)>, String> {
     let mut wanted: Vec<(String, String)> = Vec::new();
     let of_container = container.resources.as_ref().and_then(|resources| resources.claims.as_ref());
     for asked in of_container.into_iter().flatten() {
@@ -177,7 +181,7 @@ pub(super) fn devices(claims: &Claims, pod: &Pod, container: &Container) -> Resu
         let Some(claim) = of_pod.into_iter().flatten().find(|claim| claim.name == asked.name) else {
             continue;
         };
-        let name = claim_name(pod, claim).map_err(Error::Volume)?;
+        let name = claim_name(pod, claim)?;
         wanted.extend(name.map(|(name, _)| (name, asked.request.clone().unwrap_or_default())));
     }
     if let Some(standing) = standing(pod) {
@@ -185,6 +189,12 @@ pub(super) fn devices(claims: &Claims, pod: &Pod, container: &Container) -> Resu
         wanted
             .extend(own.map(|mapping| (standing.resource_claim_name.clone(), mapping.request_name.clone())));
     }
+    Ok(wanted)
+}
+
+/// The CDI devices that a container gets of its pod's claims, each once.
+pub(super) fn devices(claims: &Claims, pod: &Pod, container: &Container) -> Result<Vec<String>, Error> {
+    let wanted = wanted(pod, container).map_err(Error::Volume)?;
     let mut devices: Vec<String> = Vec::new();
     for (name, request) in wanted {
         let claim = claims.0.get(&(pod.namespace().to_owned(), name.clone())).ok_or_else(|| {
@@ -213,6 +223,7 @@ mod tests {
             name: name.to_owned(),
             requests: requests.iter().map(|request| (*request).to_owned()).collect(),
             cdi: vec![format!("test/gpu={name}")],
+            share: None,
         };
         let claim = Claim {
             uid: "u1".to_owned(),

@@ -9,10 +9,13 @@ mod prepare;
 mod slices;
 
 use crate::plugins::{Plugin, connect};
+use crate::protocols::podresources as told;
 use crate::{Context, Error};
+use api::Object;
+use api::core::{Container, Pod};
 use call::Driver;
 use claims::Claims;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,13 +48,34 @@ impl Dra {
     }
 
     /// The CDI devices of a container.
-    pub(crate) fn devices(
-        &self,
-        pod: &api::core::Pod,
-        container: &api::core::Container,
-    ) -> Result<Vec<String>, Error> {
+    pub(crate) fn devices(&self, pod: &Pod, container: &Container) -> Result<Vec<String>, Error> {
         claims::devices(&lock(&self.claims), pod, container)
     }
+}
+
+/// What a container's claims were given, as it is told to others.
+pub(crate) fn told(dra: &Dra, pod: &Pod, container: &Container) -> Vec<told::DynamicResource> {
+    let known = lock(&dra.claims);
+    let names: BTreeSet<String> =
+        claims::wanted(pod, container).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+    let device = |driver: &str, device: &claims::Device| told::ClaimResource {
+        cdi_devices: device.cdi.iter().map(|name| told::CdiDevice { name: name.clone() }).collect(),
+        driver_name: driver.to_owned(),
+        pool_name: device.pool.clone(),
+        device_name: device.name.clone(),
+        share_id: device.share.clone(),
+    };
+    let claim = |name: String| {
+        let claim = known.0.get(&(pod.namespace().to_owned(), name.clone()))?;
+        let drivers = claim.devices.iter();
+        let all = drivers.flat_map(|(driver, all)| all.iter().map(move |own| device(driver, own)));
+        Some(told::DynamicResource {
+            claim_name: name,
+            claim_namespace: pod.namespace().to_owned(),
+            claim_resources: all.collect(),
+        })
+    };
+    names.into_iter().filter_map(claim).collect()
 }
 
 /// Takes a driver.
@@ -65,4 +89,46 @@ pub(crate) fn register(context: &Arc<Context>, plugin: &Plugin) -> Result<(), Er
 pub(crate) fn deregister(context: &Arc<Context>, plugin: &Plugin) {
     lock(&context.dra.drivers).remove(&plugin.name);
     slices::wipe_later(context, &plugin.name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use claims::{Claim, Device};
+    use serde_json::json;
+
+    #[test]
+    fn a_containers_claims_are_told_with_all_their_devices() {
+        let dra = Dra::default();
+        let device = |name: &str, share: Option<&str>| Device {
+            pool: "p".to_owned(),
+            name: name.to_owned(),
+            cdi: vec![format!("test/gpu={name}")],
+            share: share.map(str::to_owned),
+            ..Device::default()
+        };
+        let devices = [("d".to_owned(), vec![device("one", None), device("two", Some("s"))])].into();
+        let claim = Claim { uid: "u".to_owned(), prepared: true, devices, ..Claim::default() };
+        lock(&dra.claims).0.insert(("n".to_owned(), "c".to_owned()), claim);
+        let spec = json!({
+            "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}, {"name": "other", "resourceClaimName": "x"}],
+            "containers": [
+                {"name": "a", "resources": {"claims": [{"name": "gpu", "request": "r"}, {"name": "other"}]}},
+                {"name": "b"},
+            ],
+        });
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}))
+                .unwrap();
+        let containers = &crate::pods::spec::spec(&pod).containers;
+        let all = told(&dra, &pod, &containers[0]);
+        assert_eq!((all.len(), all[0].claim_name.as_str(), all[0].claim_namespace.as_str()), (1, "c", "n"));
+        let names: Vec<(&str, &str, Option<&str>)> = all[0]
+            .claim_resources
+            .iter()
+            .map(|it| (it.driver_name.as_str(), it.cdi_devices[0].name.as_str(), it.share_id.as_deref()))
+            .collect();
+        assert_eq!(names, [("d", "test/gpu=one", None), ("d", "test/gpu=two", Some("s"))]);
+        assert_eq!(told(&dra, &pod, &containers[1]), []);
+    }
 }

@@ -143,6 +143,7 @@ async fn ask(context: &Context, driver: &str, asked: Vec<dra::Claim>) -> Result<
             name: device.device_name,
             requests: device.request_names,
             cdi: device.cdi_device_ids,
+            share: device.share_id,
         });
         if let Some(known) = known.0.get_mut(&(claim.namespace, claim.name)) {
             known.devices.insert(driver.to_owned(), devices.collect());

@@ -131,8 +131,9 @@ impl Worker {
             stop::everything(&self.context, &self.pod, &self.observed, grace).await?;
         }
         self.prepare_devices().await?;
-        self.context.cgroups.make_slices(&self.pod).await?;
-        self.context.cgroups.make(&self.pod)?;
+        let rules = self.context.rules(&self.pod, None);
+        self.context.cgroups.make_slices(&self.pod, &rules).await?;
+        self.context.cgroups.make(&self.pod, &rules)?;
         let parent = self.context.cgroups.parent(&self.pod);
         let ran = match self.runtime_handler().await {
             Ok((runtime_handler, users)) => {

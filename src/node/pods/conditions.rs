@@ -50,8 +50,8 @@ fn resizing(input: &Input, old: &PodStatus) -> Vec<PodCondition> {
     let (pending, error) = input.resize;
     let [waits, goes_on] = RESIZE;
     let mut found = Vec::new();
-    if let Some(Pending { message, generation }) = pending {
-        let condition = condition(input, old, waits, (true, "Deferred", message.clone()));
+    if let Some(Pending { reason, message, generation }) = pending {
+        let condition = condition(input, old, waits, (true, *reason, message.clone()));
         found.push(PodCondition { observed_generation: *generation, ..condition });
     }
     if !input.lagging.is_empty() && !input.ending {

@@ -6,6 +6,7 @@ use super::sandbox::{Seccomp, apparmor, groups_policy, labels, namespaces, secco
 use super::users::Range;
 use super::{resources, signals, spec};
 use crate::Error;
+use crate::affinity::Pinned;
 use crate::cgroups::Rules;
 use crate::devices::Gear;
 use crate::protocols::runtime::v1 as cri;
@@ -30,8 +31,10 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) target_id: Option<String>,
     /// The pod's own ids, where it has some.
     pub(crate) users: Option<Range>,
-    /// What holds for all containers of the node.
+    /// What holds for it.
     pub(crate) rules: &'a Rules,
+    /// The processors and memory that it may use.
+    pub(crate) pinned: &'a Pinned,
 }
 
 /// Where a container's log lies within its pod's folder.
@@ -80,7 +83,11 @@ pub(crate) fn config(pod: &Pod, from: Ingredients) -> Result<cri::ContainerConfi
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(cri::LinuxContainerConfig {
-            resources: Some(resources::of(pod, from.container, from.rules)),
+            resources: Some(cri::LinuxContainerResources {
+                cpuset_cpus: from.pinned.cpus.clone(),
+                cpuset_mems: from.pinned.mems.clone(),
+                ..resources::of(pod, from.container, from.rules)
+            }),
             security_context: Some(security),
         }),
         envs: from
@@ -220,6 +227,7 @@ mod tests {
             target_id: None,
             users: None,
             rules: &Rules { period_us: Some(100_000), memory: 1 << 30, ..Default::default() },
+            pinned: &Pinned { cpus: "1-2".to_owned(), mems: "0".to_owned() },
         };
         config(&pod, from)
     }
@@ -243,6 +251,7 @@ mod tests {
             (256, 50_000, 64 << 20)
         );
         assert_eq!(resources.oom_score_adj, 969);
+        assert_eq!((resources.cpuset_cpus.as_str(), resources.cpuset_mems.as_str()), ("1-2", "0"));
         let security = linux.security_context.unwrap();
         assert!(security.no_new_privs && security.masked_paths.is_empty());
     }

@@ -67,6 +67,8 @@ impl Worker {
         dra::unprepare(&self.context, uid).await?;
         self.context.cgroups.remove(uid)?;
         self.context.cgroups.stop_slice(&self.pod).await;
+        self.context.affinity.release(uid);
+        self.context.devices.let_go(uid);
         self.pods.give_back(uid);
         self.has_given_back = true;
         Ok(())

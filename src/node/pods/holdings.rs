@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use api::Object;
 use api::core::Pod;
 use client::Cache;
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -48,11 +49,6 @@ impl Pods {
         let is_deleted = |member: &super::Member| !member.inbox.wanted.borrow().exists;
         others.retain(|other| !registry.workers.get(other.pod.uid()).is_some_and(is_deleted));
         others
-    }
-
-    /// The other pods that hold anything, deleted or not.
-    pub(super) fn holders_without(&self, uid: &str) -> Vec<String> {
-        self.lock().ledger.without(uid).iter().map(|other| other.pod.uid().to_owned()).collect()
     }
 
     /// Notes what a pod holds.
@@ -121,6 +117,18 @@ impl Pods {
             if !super::admission::is_static(&pod) && !known(&pod) {
                 self.tell(context, &pod, false);
             }
+        }
+    }
+
+    /// Takes back what an earlier life gave to pods that there are no more.
+    pub(super) fn release_unknown(&self, context: &Context) {
+        // Asked for first: whoever gets something meanwhile has a worker by then.
+        let mut holders = context.affinity.holders();
+        holders.extend(context.devices.users());
+        let known: HashSet<String> = self.list().iter().map(|pod| pod.uid().to_owned()).collect();
+        for uid in holders.difference(&known) {
+            context.affinity.release(uid);
+            context.devices.let_go(uid);
         }
     }
 

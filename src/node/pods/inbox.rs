@@ -26,6 +26,8 @@ pub(crate) struct Wanted {
 /// A resize that waits (KEP-1287).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
+    /// `Deferred` until others give something back, `Infeasible` for as long as the node is what it is.
+    pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) generation: Option<i64>,
 }

@@ -320,6 +320,7 @@ pub(crate) async fn run(
         pods.set_static(&context, Vec::new());
     }
     follow_api(&context, &pods, &cache);
+    pods.release_unknown(&context);
     shutdown.requested().await;
     Ok(())
 }

@@ -103,17 +103,19 @@ impl Worker {
             .filter_map(|record| Some((record, spec::container(&self.pod, &record.name)?.1)))
             .collect();
         self.check_memory(&running).await?;
-        self.context.cgroups.grow(&self.pod)?;
+        let rules = self.context.rules(&self.pod, None);
+        self.context.cgroups.grow(&self.pod, &rules)?;
         for (record, container) in running {
-            let resources = resources::of(&self.pod, &container, self.context.cgroups.rules());
+            let own = self.context.rules(&self.pod, Some(&container));
+            let resources = resources::of(&self.pod, &container, &own);
             let request = cri::UpdateContainerResourcesRequest {
                 container_id: record.id.clone(),
                 linux: Some(resources),
             };
             self.context.runtime.update_container_resources(request).await?;
         }
-        self.context.cgroups.make_slices(&self.pod).await?;
-        self.context.cgroups.make(&self.pod)
+        self.context.cgroups.make_slices(&self.pod, &rules).await?;
+        self.context.cgroups.make(&self.pod, &rules)
     }
 
     fn is_in_place(&self, record: &Record, has: &ResourceRequirements) -> bool {

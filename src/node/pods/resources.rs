@@ -29,6 +29,7 @@ pub(crate) fn of(pod: &Pod, container: &Container, rules: &Rules) -> cri::LinuxC
         unified,
         // Memory and swap together: as much as memory alone.
         memory_swap_limit_in_bytes: if swap_limited { wanted.memory_limit } else { 0 },
+        ..Default::default()
     }
 }
 

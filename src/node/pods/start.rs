@@ -98,6 +98,7 @@ impl Start<'_> {
         let users = users::of(self.context, self.pod.uid()).filter(|_| spec::has_own_users(self.pod));
         let gear = self.context.devices.gear(self.pod, self.container).await;
         let mut gear = gear.map_err(|why| Error::Container("CreateContainerConfigError", why))?;
+        let pinned = self.context.affinity.pinned(self.pod.uid(), &self.container.name);
         let of_plugins = std::mem::take(&mut gear.cdi).into_iter().map(|device| device.name).collect();
         let from = Ingredients {
             gear,
@@ -110,7 +111,8 @@ impl Start<'_> {
             seccomp: sandbox::Seccomp::of(&self.context.config),
             target_id: target.map(|record| record.id.clone()),
             users,
-            rules: self.context.cgroups.rules(),
+            rules: &self.context.rules(self.pod, Some(self.container)),
+            pinned: &pinned,
         };
         let mut config = container::config(self.pod, from)?;
         dra::edits(self.context, self.pod, self.container, of_plugins).await?.apply(&mut config);
@@ -125,9 +127,9 @@ impl Start<'_> {
             sandbox_config: Some(sandbox_config),
         };
         let created = self.context.runtime.create_container(request).await;
-        created
-            .map(|answer| answer.container_id)
-            .map_err(|error| Error::Container("CreateContainerError", error.to_string()))
+        let created = created.map_err(|error| Error::Container("CreateContainerError", error.to_string()))?;
+        self.context.affinity.made((self.pod, &self.container.name), &created.container_id, &pinned);
+        Ok(created.container_id)
     }
 
     /// Fetches what the environment refers to. Missing objects are left out, and missed by name later.

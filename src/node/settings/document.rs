@@ -129,10 +129,15 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
+/// Whether a field says nothing. Processor 0 is one that can be reserved.
+fn says_nothing(name: &str, value: &Value) -> bool {
+    is_nothing(value) && !(name == "reservedSystemCPUs" && value == "0")
+}
+
 /// Fills in the defaults and decodes. What is wrong is told with its field's name.
 pub(super) fn decode(mut fields: Map<String, Value>) -> Result<KubeletConfiguration, String> {
     fields.retain(|name, value| {
-        !is_nothing(value) || NOTHING_COUNTS.contains(&name.as_str()) && !value.is_null()
+        !says_nothing(name, value) || NOTHING_COUNTS.contains(&name.as_str()) && !value.is_null()
     });
     serde_json::from_value(Value::Object(complete(&fields))).map_err(|error| {
         let guilty = fields.iter().find_map(|(name, value)| refused(name, value));
@@ -187,7 +192,7 @@ impl KubeletConfiguration {
             fields.retain(|name, value| {
                 let empty = value.as_array().is_some_and(Vec::is_empty)
                     || value.as_object().is_some_and(Map::is_empty);
-                let nothing = is_nothing(value) && value != "0s";
+                let nothing = says_nothing(name, value) && value != "0s";
                 !value.is_null() && (NOTHING_COUNTS.contains(&name.as_str()) || !nothing && !empty)
             });
         }

@@ -45,7 +45,7 @@ WindowsGracefulNodeShutdown";
 /// Gates of features that are off by default, and are not there. They cannot be turned on.
 const OFF: &str = "
 AllAlpha AllowDNSOnlyNodeCSR AllowInsecureKubeletCertificateSigningRequests AllowOverwriteTerminationGracePeriodSeconds
-AllowUnsafeMalformedObjectDeletion APIServingWithRoutine CBORServingAndStorage CPUManagerPolicyAlphaOptions CRIListStreaming
+AllowUnsafeMalformedObjectDeletion APIServingWithRoutine CBORServingAndStorage CRIListStreaming
 CSIVolumeHealth ChangeContainerStatusOnKubeletRestart CloudControllerManagerWatchBasedRoutesReconciliation
 CloudControllerManagerWebhook ClusterTrustBundle ClusterTrustBundleProjection ConcurrentWatchObjectDecode
 CoordinatedLeaderElection CrossNamespaceVolumeDataSource DRADeviceTaintRules DRAListTypeAttributes
@@ -57,12 +57,13 @@ MaxUnavailableStatefulSet MemoryQoS MutablePVNodeAffinity PersistentVolumeClaimU
 PodCertificateRequest PodLevelResourceManagers PodLogsQuerySplitStreams PodsAPI QOSReserved ReduceDefaultCrashLoopBackOffDecay
 RuntimeClassInImageCriApi SELinuxMount SchedulerAsyncAPICalls SeparateCacheWatchRPC ShardedListAndWatch
 StorageCapacityScoring StorageVersionAPI StorageVersionMigrator TaintTolerationComparisonOperators
-TopologyAwareWorkloadScheduling TopologyManagerPolicyAlphaOptions UserNamespacesHostNetworkSupport VolumeLimitScaling
+TopologyAwareWorkloadScheduling UserNamespacesHostNetworkSupport VolumeLimitScaling
 WindowsCPUAndMemoryAffinity WindowsHostNetwork WorkloadAwarePreemption WorkloadWithJob";
 
-/// Gates that are off by default and can be turned on: what they are about is there all the same, and takes no
-/// effect of its own.
-const EITHER: &str = "AllBeta ContainerStopSignals";
+/// Gates that are off by default and can be turned on: they let options be used, or what they are about is there all
+/// the same.
+const EITHER: &str =
+    "AllBeta ContainerStopSignals CPUManagerPolicyAlphaOptions TopologyManagerPolicyAlphaOptions";
 
 fn is_in(list: &str, name: &str) -> bool {
     list.split_whitespace().any(|gate| gate == name)

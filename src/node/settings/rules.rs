@@ -1,6 +1,7 @@
 //! What a configuration has to hold to, in Kubernetes' words.
 
 use super::{GoDuration, KubeletConfiguration, gates};
+use crate::affinity;
 use crate::eviction::threshold::thresholds;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -153,7 +154,16 @@ fn policies(it: &KubeletConfiguration, found: &mut Mistakes) {
     found.one_of(field, &it.topology_manager_scope, &["container", "pod"]);
     found.one_of("cpuManagerPolicy (--cpu-manager-policy)", &it.cpu_manager_policy, &["none", "static"]);
     let field = "memoryManagerPolicy (--memory-manager-policy)";
-    found.one_of(field, &it.memory_manager_policy, &["None", "Static"]);
+    let memory = &it.memory_manager_policy;
+    found.unless(memory != "BestEffort", || {
+        format!("policy {memory:?} is not available for platform \"linux\"")
+    });
+    found.one_of(field, memory, &["None", "Static", "BestEffort"]);
+    found.unless(it.cpu_manager_reconcile_period > GoDuration::default(), || {
+        let period = it.cpu_manager_reconcile_period;
+        format!("cpuManagerReconcilePeriod (--cpu-manager-reconcile-period) {period} must be greater than 0")
+    });
+    found.0.extend(affinity::check(it).into_iter().map(|what| format!("invalid configuration: {what}")));
     let modes = ["none", "hairpin-veth", "promiscuous-bridge"];
     found.one_of("hairpinMode (--hairpin-mode)", &it.hairpin_mode, &modes);
     let behaviors = ["", "LimitedSwap", "NoSwap"];

@@ -71,6 +71,7 @@ fn fields_follow_one_another() {
     let zero = of(json!({"maxPods": 0, "syncFrequency": "0s", "registryPullQPS": 0})).unwrap();
     assert_eq!((zero.max_pods, zero.registry_pull_qps), (110, 0));
     assert_eq!(zero.sync_frequency, GoDuration::secs(60));
+    assert_eq!(of(json!({"reservedSystemCPUs": "0"})).unwrap().document()["reservedSystemCPUs"], "0");
     let inner = of(json!({"authentication": {"webhook": {"cacheTTL": "1m"}}})).unwrap();
     assert!(inner.authentication.webhook.enabled);
 }

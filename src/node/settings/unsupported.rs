@@ -20,7 +20,7 @@ type Refusal<'a> = (bool, &'a str, &'a str);
 
 /// Every refusal, as a sentence.
 pub(super) fn check(it: &KubeletConfiguration) -> Vec<String> {
-    let all = serving(it).into_iter().chain(processes(it)).chain(placement(it)).chain(others(it));
+    let all = serving(it).into_iter().chain(processes(it)).chain(others(it));
     all.filter(|(asked, ..)| *asked)
         .map(|(_, field, why)| format!("{field} cannot be honoured: {why}"))
         .collect()
@@ -78,18 +78,6 @@ fn processes(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
             "memoryReservationPolicy",
             "the feature gate MemoryQoS is not there",
         ),
-    ]
-}
-
-/// What would give containers processors and memory of their own.
-const SHARED: &str = "containers share the node's processors and memory";
-
-fn placement(it: &KubeletConfiguration) -> Vec<Refusal<'static>> {
-    let default = KubeletConfiguration::default();
-    vec![
-        (it.cpu_manager_policy != default.cpu_manager_policy, "cpuManagerPolicy", SHARED),
-        (it.memory_manager_policy != default.memory_manager_policy, "memoryManagerPolicy", SHARED),
-        (it.topology_manager_policy != default.topology_manager_policy, "topologyManagerPolicy", SHARED),
     ]
 }
 

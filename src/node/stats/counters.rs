@@ -247,12 +247,53 @@ pub(crate) static PROBE_DURATION: Family = Family::histogram(
     USUAL,
 );
 
+pub(crate) static PINNED_CPUS: Family = Family::counter(
+    "kubelet_cpu_manager_pinning_requests_total",
+    "[ALPHA] The number of cpu core allocations which required pinning.",
+    &[],
+);
+pub(crate) static PINNED_CPUS_ERRORS: Family = Family::counter(
+    "kubelet_cpu_manager_pinning_errors_total",
+    "[ALPHA] The number of cpu core allocations which required pinning failed.",
+    &[],
+);
+pub(crate) static PINNED_MEMORY: Family = Family::counter(
+    "kubelet_memory_manager_pinning_requests_total",
+    "[ALPHA] The number of memory pages allocations which required pinning.",
+    &[],
+);
+pub(crate) static PINNED_MEMORY_ERRORS: Family = Family::counter(
+    "kubelet_memory_manager_pinning_errors_total",
+    "[ALPHA] The number of memory pages allocations which required pinning that failed.",
+    &[],
+);
+pub(crate) static ALIGNED: Family = Family::counter(
+    "kubelet_topology_manager_admission_requests_total",
+    "[ALPHA] The number of admission requests where resources have to be aligned.",
+    &[],
+);
+pub(crate) static ALIGNED_ERRORS: Family = Family::counter(
+    "kubelet_topology_manager_admission_errors_total",
+    "[ALPHA] The number of admission request failures where resources could not be aligned.",
+    &[],
+);
+pub(crate) static POD_RESOURCES: Family = Family::counter(
+    "kubelet_pod_resources_endpoint_requests_total",
+    "[ALPHA] Cumulative number of requests to the PodResource endpoint. Broken down by server api version.",
+    &["server_api_version"],
+);
+
 /// What `/metrics` tells; those of probes have a path of their own.
-pub(crate) static KUBELET: [&Family; 17] = [
+pub(crate) static KUBELET: [&Family; 24] = [
+    &PINNED_CPUS_ERRORS,
+    &PINNED_CPUS,
     &HTTP_DURATION,
     &HTTP_REQUESTS,
     &IMAGE_PULL,
+    &PINNED_MEMORY_ERRORS,
+    &PINNED_MEMORY,
     &POD_RELIST,
+    &POD_RESOURCES,
     &POD_START,
     &POD_START_TOTAL,
     &POD_STATUS,
@@ -266,6 +307,8 @@ pub(crate) static KUBELET: [&Family; 17] = [
     &STARTED_CONTAINERS,
     &STARTED_PODS_ERRORS,
     &STARTED_PODS,
+    &ALIGNED_ERRORS,
+    &ALIGNED,
 ];
 
 /// Takes note of a question to the runtime, by Kubernetes' name of the verb.

@@ -21,16 +21,20 @@ fn gauge(text: &mut Text, (name, help): (&str, &str), samples: &[(Labels, u64)])
     samples.iter().for_each(|(labels, value)| text.sample(name, labels, float(*value)));
 }
 
-/// The text of `/metrics`, from the pods that are wanted, all containers that the runtime has, and the volumes.
+/// The text of `/metrics`, from the pods that are wanted, all containers that the runtime has, the processors that they
+/// share and have to themselves, and the volumes.
 pub(crate) fn render(
     (node, version): (&str, &str),
     pods: &[Arc<Pod>],
-    containers: &[cri::Container],
+    (containers, shares): (&[cri::Container], Option<(usize, usize)>),
     measured: &Measured,
 ) -> String {
     let mut text = Text::default();
     about_pods(&mut text, node, pods);
     running(&mut text, containers, measured);
+    if let Some((shared, exclusive)) = shares {
+        processors(&mut text, shared as u64, exclusive as u64);
+    }
     volumes(&mut text, measured);
     families(&mut text, &counters::KUBELET);
     build(&mut text, version);
@@ -88,6 +92,14 @@ fn running(text: &mut Text, containers: &[cri::Container], measured: &Measured) 
     let pods = measured.pods.iter().filter(|pod| pod.sandbox.is_some()).count() as u64;
     let help = "[ALPHA] Number of pods that have a running pod sandbox";
     gauge(text, ("kubelet_running_pods", help), &[(&[], pods)]);
+}
+
+/// How many processors pods share and have to themselves.
+fn processors(text: &mut Text, shared: u64, exclusive: u64) {
+    let help = "[ALPHA] The total number of CPUs exclusively allocated to containers running on this node";
+    gauge(text, ("kubelet_cpu_manager_exclusive_cpu_allocation_count", help), &[(&[], exclusive)]);
+    let help = "[ALPHA] The size of the shared CPU pool for non-guaranteed QoS pods, in millicores.";
+    gauge(text, ("kubelet_cpu_manager_shared_pool_size_millicores", help), &[(&[], shared * 1000)]);
 }
 
 /// Volumes of claims; one that several pods use is told of once.

@@ -3,6 +3,7 @@
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::grpc::{Answer, GrpcServer, UNIMPLEMENTED, Verbs, registration};
 use crate::support::https::Https;
+use crate::support::pod_resources::{GetRequest, GetResponse, ask};
 use crate::support::process::wait_for;
 use prost::Message;
 use std::collections::HashMap;
@@ -147,6 +148,20 @@ fn start(cluster: &Cluster, https: &Https, said: &Arc<Mutex<Said>>) -> GrpcServe
     GrpcServer::start(https, &socket, verbs)
 }
 
+/// Who asks for the pod's resources sees what it claims.
+fn monitors_are_told(cluster: &Cluster) {
+    let request = GetRequest { name: "computes".to_owned(), namespace: "default".to_owned() };
+    let told: GetResponse = ask(&cluster.sandbox.folder.join("kubelet"), "Get", request).unwrap();
+    let containers = told.pod.unwrap().containers;
+    let of = |name: &str| &containers.iter().find(|container| container.name == name).unwrap().claims;
+    let claim = &of("c")[0];
+    assert_eq!(claim.namespace, "default");
+    let all = &claim.resources;
+    let shown = all.iter().map(|it| (it.driver.as_str(), it.pool.as_str(), it.device.as_str()));
+    assert_eq!(shown.collect::<Vec<_>>(), [("gpus.test", "node-1", "gpu-0")]);
+    assert!(of("without").is_empty(), "{containers:?}");
+}
+
 #[test]
 fn devices_of_a_driver() {
     let mut cluster = Cluster::new();
@@ -174,6 +189,7 @@ fn devices_of_a_driver() {
     };
     assert_eq!(said_in("c", "echo $GPU; test -c /dev/gpu0 && echo there"), "zero\nthere\n");
     assert_eq!(said_in("without", "echo $GPU; test -e /dev/gpu0 || echo none"), "\nnone\n");
+    monitors_are_told(&cluster);
     let prepared = said.lock().unwrap().prepared;
     cluster.stop("TERM");
     cluster.start();

@@ -49,6 +49,20 @@ struct Device {
     id: String,
     #[prost(string, tag = "2")]
     health: String,
+    #[prost(message, optional, tag = "3")]
+    topology: Option<Topology>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Topology {
+    #[prost(message, repeated, tag = "1")]
+    nodes: Vec<Node>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Node {
+    #[prost(int64, tag = "1")]
+    id: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -106,8 +120,11 @@ struct ListOfAllocated {
     all: Vec<Allocated>,
 }
 
+/// A device: its id, whether it is healthy, and the NUMA node that it is near.
+type Told = (String, bool, Option<i64>);
+
 struct Shared {
-    told: watch::Sender<Vec<(String, bool)>>,
+    told: watch::Sender<Vec<Told>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -123,7 +140,7 @@ impl DevicePlugin {
     /// Serves these healthy devices; it has yet to register.
     pub(crate) fn start(folder: &Path, ids: &[&str]) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let told = watch::channel(ids.iter().map(|id| ((*id).to_owned(), true)).collect()).0;
+        let told = watch::channel(ids.iter().map(|id| ((*id).to_owned(), true, None)).collect()).0;
         let shared = Arc::new(Shared { told, asked: Mutex::default() });
         let (own, socket, supervisor) = (shared.clone(), folder.join("test.sock"), Supervisor::new());
         let connections = supervisor.clone();
@@ -165,9 +182,13 @@ impl DevicePlugin {
 
     /// Says how its devices are.
     pub(crate) fn tell(&self, devices: &[(&str, bool)]) {
-        self.shared
-            .told
-            .send_replace(devices.iter().map(|(id, healthy)| ((*id).to_owned(), *healthy)).collect());
+        let devices = devices.iter().map(|(id, healthy)| ((*id).to_owned(), *healthy, None));
+        self.shared.told.send_replace(devices.collect());
+    }
+
+    /// Says that it has one device, which is near a NUMA node.
+    pub(crate) fn tell_near(&self, id: &str, node: i64) {
+        self.shared.told.send_replace(vec![(id.to_owned(), true, Some(node))]);
     }
 
     /// What it was asked so far, verb and ids.
@@ -228,7 +249,8 @@ fn watched(shared: &Shared) -> Frames {
     told.mark_changed();
     Box::pin(stream::unfold(told, |mut told| async {
         told.changed().await.ok()?;
-        let device = |(id, healthy): &(String, bool)| Device {
+        let device = |(id, healthy, near): &Told| Device {
+            topology: near.map(|id| Topology { nodes: vec![Node { id }] }),
             id: id.clone(),
             health: if *healthy { "Healthy" } else { "Unhealthy" }.to_owned(),
         };

@@ -6,6 +6,7 @@ pub(crate) mod device_plugin;
 pub(crate) mod grpc;
 pub(crate) mod https;
 pub(crate) mod image;
+pub(crate) mod pod_resources;
 pub(crate) mod process;
 pub(crate) mod registry;
 pub(crate) mod sandbox;

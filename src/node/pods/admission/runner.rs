@@ -8,7 +8,7 @@ use crate::pods::ledger::{Given, Holding};
 use crate::pods::resize::lagging;
 use crate::pods::spec;
 use crate::pods::status::Verdict;
-use crate::{Context, Error, eviction, shutdown};
+use crate::{Context, Error, affinity, eviction, shutdown};
 use api::Object;
 use api::core::{Node, NodeStatus, Pod};
 use api::demand::Amounts;
@@ -114,16 +114,7 @@ impl Runner {
         for uid in &victims {
             self.pods.given_back(uid).await;
         }
-        self.give_devices(wanted).await
-    }
-
-    /// What plugins have to be asked for, which may fail although there seemed to be enough.
-    async fn give_devices(&self, wanted: &Holding) -> Result<(), Rejection> {
-        let active = self.pods.holders_without(wanted.pod.uid()).into_iter().collect();
-        self.context.devices.allocate(&wanted.pod, &active).await.map_err(|why| Rejection {
-            reason: "UnexpectedAdmissionError".to_owned(),
-            message: format!("Allocate failed due to {why}, which is unexpected"),
-        })
+        affinity::admit(&self.context, &wanted.pod).await
     }
 
     async fn view<'a>(&'a self, node: &'a Node, allocatable: &'a Amounts, others: &'a [Holding]) -> View<'a> {
@@ -194,7 +185,12 @@ impl Runner {
         let others = self.pods.holdings_without(uid);
         let allocatable = self.allocatable(&node);
         let generation = told.metadata.generation;
-        match resize(&self.view(&node, &allocatable, &others).await, &wanted) {
+        let view = self.view(&node, &allocatable, &others).await;
+        let never =
+            affinity::forbids_resize(self.context.config.kubelet(), &self.pods.given((*told).clone()), &told);
+        let fits =
+            resize(&view, &wanted).map_err(|rejection| ("Deferred", "ResizeDeferred", rejection.message));
+        match never.map_or(fits, |why| Err(("Infeasible", "ResizeInfeasible", why))) {
             Ok(()) => {
                 self.remember(&told, &Given::of(&told));
                 let message = Pending::message("started", &told, None);
@@ -203,11 +199,11 @@ impl Runner {
                 self.enter(&inbox, &told);
                 inbox.wake.notify_one();
             }
-            Err(rejection) => {
-                let pending = Pending { message: rejection.message, generation };
+            Err((reason, event, message)) => {
+                let pending = Pending { reason, message, generation };
                 if inbox.wanted.borrow().pending.as_ref() != Some(&pending) {
-                    let message = Pending::message("Deferred", &told, Some(&pending.message));
-                    self.context.recorder.warning(&*told, "ResizeDeferred", message);
+                    let message = Pending::message(reason, &told, Some(&pending.message));
+                    self.context.recorder.warning(&*told, event, message);
                 }
                 inbox.wanted.send_modify(|wanted| wanted.pending = Some(pending));
                 inbox.wake.notify_one();

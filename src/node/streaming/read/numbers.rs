@@ -61,7 +61,8 @@ pub(in super::super) async fn kubelet(service: &Service) -> Result<Response<Body
     let containers = all.map_err(refused)?.containers;
     let config = &service.context.config;
     let names = (config.node_name.as_str(), config.version.as_str());
-    Ok(exposition(stats::kubelet(names, &service.pods.list(), &containers, &measured)))
+    let shares = service.context.affinity.shares();
+    Ok(exposition(stats::kubelet(names, &service.pods.list(), (&containers, shares), &measured)))
 }
 
 /// `/metrics/probes`.
