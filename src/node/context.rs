@@ -19,7 +19,7 @@ use crate::{Config, Error};
 use api::Object;
 use api::core::{Node, Pod, Service};
 use api::k8s::api::node::v1::RuntimeClass;
-use base::{Supervisor, clock};
+use base::{Phase, Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -28,7 +28,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
 
 /// A service account token that was asked for, and when to ask again.
 struct Token {
@@ -243,6 +243,20 @@ impl Context {
         work: impl FnOnce() -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
         if self.machine.is_there() { self.volumes.background.run(path, work).await } else { Ok(()) }
+    }
+
+    /// Does something to its end, also when nobody waits for it any more.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.supervisor.detached("work on a volume", Phase::Work, async move {
+            if sender.send(work.await).is_err() {
+                tracing::debug!("nobody waits any more for what was done to a volume");
+            }
+        });
+        receiver.await.map_err(|_| Error::Setup("this node is being stopped".to_owned()))
     }
 
     fn tokens(&self) -> MutexGuard<'_, HashMap<TokenKey, Token>> {

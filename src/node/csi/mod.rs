@@ -5,6 +5,7 @@
 mod attach;
 mod block;
 mod call;
+mod claimed;
 mod data;
 mod driver;
 mod expand;
@@ -13,6 +14,7 @@ mod publish;
 mod request;
 mod stage;
 mod take_down;
+mod turn;
 
 use crate::plugins::{Plugin, connect};
 use crate::protocols::csi::v1::node_client::NodeClient;
@@ -28,17 +30,13 @@ pub(crate) use info::run as run_node_info;
 pub(crate) use publish::{inline, persistent};
 pub(crate) use take_down::{release_unused, take_down};
 
-/// Who has it works on a volume.
-type Turn = Arc<tokio::sync::Mutex<()>>;
-
 /// What is known of the drivers of this node.
 #[derive(Default)]
 pub(crate) struct Csi {
     drivers: Mutex<HashMap<String, Arc<Driver>>>,
     /// Where volumes were staged and published since this process runs.
     done: Mutex<HashSet<PathBuf>>,
-    /// One operation at a time on a volume of a driver.
-    turns: Mutex<HashMap<attach::Key, Turn>>,
+    turns: turn::Turns,
     pub(crate) in_use: InUse,
 }
 
@@ -52,13 +50,6 @@ impl Csi {
         lock(&self.drivers).get(name).cloned().ok_or_else(|| {
             Error::Volume(format!("driver name {name} not found in the list of registered CSI drivers"))
         })
-    }
-
-    /// The lock of a driver's volume.
-    fn turn(&self, driver: &str, handle: &str) -> Turn {
-        let mut turns = lock(&self.turns);
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry((driver.to_owned(), handle.to_owned())).or_default().clone()
     }
 
     fn is_done(&self, path: &std::path::Path) -> bool {

@@ -90,10 +90,17 @@ pub(super) struct Said {
     pub(super) told: Vec<registration::Status>,
     pub(super) contexts: HashMap<String, Map>,
     pub(super) refuses: bool,
+    /// How long it takes to publish.
+    pub(super) slowness: Duration,
 }
 
 /// Staging, statistics and growing.
 const CAPABILITIES: [i32; 3] = [1, 2, 3];
+
+#[expect(clippy::disallowed_methods, reason = "a driver that takes its time, on a thread of its own")]
+fn sleep(slowness: Duration) {
+    std::thread::sleep(slowness);
+}
 
 /// What the driver works with.
 struct Disks {
@@ -170,6 +177,8 @@ impl Disks {
         let name = if is_own { "own".to_owned() } else { asked.volume.clone() };
         said.contexts.insert(name, asked.context.clone());
         drop(said);
+        let slowness = self.said.lock().unwrap().slowness;
+        sleep(slowness);
         let (target, staging) = (&asked.target, &asked.staging);
         self.sh(&match asked.volume.as_str() {
             // A node of its own: umount(8) takes a device for what is mounted from it.
@@ -179,6 +188,7 @@ impl Disks {
             }
             _ => format!("mkdir -p {target}; mountpoint -q {target} || mount --bind {staging} {target}"),
         });
+        self.note(format!("have published {}", asked.volume));
         Ok(Vec::new())
     }
 }

@@ -11,6 +11,7 @@ use crate::support::process::wait_for;
 use driver::Driver;
 use serde_json::{Value, json};
 use std::fs;
+use std::time::Duration;
 
 const NODE: &str = "/api/v1/nodes/node-1";
 const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
@@ -87,6 +88,8 @@ fn volumes_of_a_driver() {
     a_device(&cluster, &https, &driver);
     a_volume_grows(&cluster, &https, &driver);
     errors_are_told(&cluster, &https, &driver);
+    what_never_came_into_a_pod_is_given_back(&cluster, &https, &driver);
+    a_slow_driver_is_waited_for(&cluster, &https, &driver);
     a_driver_that_is_away_is_waited_for(&mut cluster, &mut driver);
 }
 
@@ -214,6 +217,41 @@ fn errors_are_told(cluster: &Cluster, https: &Https, driver: &Driver) {
     driver.said.lock().unwrap().refuses = false;
     cluster.pod_ready("broken");
     cluster.kubectl("delete pod broken --timeout=60s");
+}
+
+fn what_never_came_into_a_pod_is_given_back(cluster: &Cluster, https: &Https, driver: &Driver) {
+    let name = |volume: &str| json!(format!("kubernetes.io/csi/disks.test^{volume}"));
+    let uses = |volume: &str| in_use(https).as_array().is_some_and(|all| all.contains(&name(volume)));
+    // Nobody attaches it.
+    cluster.apply(&manifest("unattached", "Filesystem", FILES));
+    wait_for("word of the volume", SOON, || uses("unattached").then_some(()));
+    cluster.kubectl("delete pod unattached --timeout=60s");
+    wait_for("word that it is not used", SOON, || (!uses("unattached")).then_some(()));
+    // The driver stages it, and does not publish it.
+    driver.said.lock().unwrap().refuses = true;
+    cluster.apply(&manifest("staged", "Filesystem", FILES));
+    attach(https, "staged");
+    cluster.event("staged", "FailedMount");
+    cluster.kubectl("delete pod staged --timeout=60s");
+    wait_for("the end of the volume", SOON, || (driver.count("unstage staged") == 1).then_some(()));
+    wait_for("word that it is not used", SOON, || (!uses("staged")).then_some(()));
+    driver.said.lock().unwrap().refuses = false;
+}
+
+/// It goes on when its pod is to go: what it does then must not be done after it was asked to take it back.
+fn a_slow_driver_is_waited_for(cluster: &Cluster, https: &Https, driver: &Driver) {
+    driver.said.lock().unwrap().slowness = Duration::from_secs(4);
+    cluster.apply(&manifest("slow", "Filesystem", FILES));
+    attach(https, "slow");
+    wait_for("the driver", SOON, || (driver.count("publish slow") == 1).then_some(()));
+    cluster.kubectl("delete pod slow --timeout=60s");
+    driver.said.lock().unwrap().slowness = Duration::ZERO;
+    wait_for("the end of the volume", SOON, || (driver.count("unstage slow") == 1).then_some(()));
+    let lines: Vec<String> = driver.said.lock().unwrap().lines.clone();
+    let own: Vec<&str> = lines.iter().filter(|line| line.contains("slow")).map(String::as_str).collect();
+    let expected =
+        ["stage slow slot-3", "publish slow", "have published slow", "unpublish slow", "unstage slow"];
+    assert_eq!(own, expected);
 }
 
 fn a_driver_that_is_away_is_waited_for(cluster: &mut Cluster, driver: &mut Driver) {
