@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "tasks",
         "deviceplugin",
         "dra",
+        "drahealth",
     ];
     let set = protox::compile(files.map(|name| format!("proto/{name}.proto")), ["proto"])?;
     tonic_prost_build::configure().build_server(false).include_file("protocols.rs").compile_fds(set)?;

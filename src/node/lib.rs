@@ -122,6 +122,8 @@ pub async fn start(
     work_on_pods((&context, &pods), "machine shutdown", shutdown::run);
     work_on_pods((&context, &pods), "eviction", eviction::runner::run);
     work_on_pods((&context, &pods), "device health", devices::run_health);
+    work_on_pods((&context, &pods), "health of claimed devices", dra::run_health);
+    dra::wipe_unserved(&context);
     if let Some(tls) = context.config.tls.clone() {
         let service = streaming::Service::new(context.clone(), pods);
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
