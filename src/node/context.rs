@@ -304,6 +304,7 @@ impl Context {
         self.known().retain(|(of, ..), _| of != uid);
         self.images.forget(uid);
         self.stats.forget(uid);
+        self.csi.usages.forget(uid);
         crate::stats::counters::forget_pod(uid, (pod.namespace(), pod.name()));
         self.volumes.forget(uid);
     }

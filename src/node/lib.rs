@@ -227,7 +227,9 @@ fn own_caches(context: &Context) -> Caches {
 fn start_plugins(context: &Arc<Context>, pods: &Pods) {
     work(context, "plugin sockets", plugins::run);
     work(context, "node's drivers of storage", csi::run_node_info);
+    work(context, "room of drivers of storage", csi::run_allocatable);
     work_on_pods((context, pods), "volumes in use", csi::run_in_use);
+    work_on_pods((context, pods), "health of volumes", csi::run_volume_health);
 }
 
 fn start_pods(context: &Arc<Context>) -> Pods {

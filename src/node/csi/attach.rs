@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A driver and its handle of a volume.
-pub(super) type Key = (String, String);
+pub(crate) type Key = (String, String);
 
 /// Who uses a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -31,7 +31,8 @@ pub(crate) async fn device(
     publish(context, &publication, (&paths, &link)).await.map_err(failed(MAP))?;
     begun.grow(context, (&paths.publish, publication.staging.as_deref())).await?;
     let (name, read_only) = (name.to_owned(), claimed.read_only);
-    Ok(Ready { what: What::Device(link), name, read_only, renew: None })
+    let published = Some(publication.published(&paths.publish));
+    Ok(Ready { what: What::Device(link), name, read_only, renew: None, published })
 }
 
 /// Publishes the device, and links it into the pod's folder, where it is found again when the pod ends.

@@ -1,6 +1,7 @@
 //! What both kinds of claimed volumes begin with, files and devices: the cluster is told, the volume is attached, its
 //! driver is there, and nobody else works on it.
 
+use super::allocatable;
 use super::attach::{self, Key};
 use super::data::Data;
 use super::driver::Driver;
@@ -49,6 +50,17 @@ fn usage(pod: &Pod, claimed: &Claimed, source: &CSIPersistentVolumeSource, group
     }
 }
 
+/// What the attacher says of a volume once it is attached.
+async fn attached(context: &Context, key: &Key, about: request::About<'_>) -> Result<Map, Trouble> {
+    let said = attach::metadata(context, key).await;
+    if said != Err(Trouble::Unattached) {
+        return said;
+    }
+    let attachment = attach::attachment_name(key, &context.config.node_name);
+    let is_exhausted = allocatable::is_exhausted(context, about, &attachment).await;
+    Err(if is_exhausted { Trouble::Exhausted } else { Trouble::Unattached })
+}
+
 impl<'a> Begun<'a> {
     pub(super) async fn new(
         context: &Context,
@@ -62,7 +74,8 @@ impl<'a> Begun<'a> {
         let about = about(context, &source.driver).await;
         let is_attached = request::is_attached(about.as_deref());
         attach::claim(context, &key, pod.uid(), is_attached).await.map_err(failed(steps.claim))?;
-        let attached = if is_attached { attach::metadata(context, &key).await? } else { Map::new() };
+        let attached =
+            if is_attached { attached(context, &key, about.as_deref()).await? } else { Map::new() };
         let turn = context.csi.turns.take(&key).await;
         let missing = |error: Error| Error::Volume(format!("kubernetes.io/csi: {}: {error}", steps.missing));
         let driver = context.csi.driver(&source.driver).map_err(missing).map_err(failed(steps.stage))?;

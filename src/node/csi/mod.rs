@@ -2,6 +2,7 @@
 //! publish and grow volumes and to take them back. What they were asked for is written beside the volumes,
 //! where Kubernetes writes it, and is all that is known of them after a restart.
 
+mod allocatable;
 mod attach;
 mod block;
 mod call;
@@ -15,6 +16,7 @@ mod request;
 mod stage;
 mod take_down;
 mod turn;
+mod usage;
 
 use crate::plugins::{Plugin, connect};
 use crate::protocols::csi::v1::node_client::NodeClient;
@@ -22,13 +24,16 @@ use crate::{Context, Error};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
+pub(crate) use allocatable::run as run_allocatable;
 pub(crate) use attach::{InUse, run as run_in_use};
 pub(crate) use block::device;
 pub(crate) use driver::Driver;
 pub(crate) use info::run as run_node_info;
 pub(crate) use publish::{inline, persistent};
 pub(crate) use take_down::{release_unused, take_down};
+pub(crate) use usage::{Published, Told, ask_drivers, run_volume_health};
 
 /// What is known of the drivers of this node.
 #[derive(Default)]
@@ -37,7 +42,10 @@ pub(crate) struct Csi {
     /// Where volumes were staged and published since this process runs.
     done: Mutex<HashSet<PathBuf>>,
     turns: turn::Turns,
+    pub(crate) usages: usage::Usages,
     pub(crate) in_use: InUse,
+    /// Drivers come and go.
+    registered: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -92,6 +100,7 @@ pub(crate) async fn register(context: &Arc<Context>, plugin: &Plugin) -> Result<
     let about = driver.info().await?;
     info::install(context, &plugin.name, &about).await?;
     lock(&context.csi.drivers).insert(plugin.name.clone(), driver);
+    context.csi.registered.notify_one();
     // Pods may wait for it.
     context.csi.in_use.wake();
     Ok(())
@@ -100,6 +109,7 @@ pub(crate) async fn register(context: &Arc<Context>, plugin: &Plugin) -> Result<
 /// Takes a driver away; its volumes stay.
 pub(crate) async fn deregister(context: &Arc<Context>, plugin: &Plugin) -> Result<(), Error> {
     lock(&context.csi.drivers).remove(&plugin.name);
+    context.csi.registered.notify_one();
     info::uninstall(context, &plugin.name).await
 }
 

@@ -8,6 +8,7 @@ use super::driver::Driver;
 use super::request::{self, Map, Usage};
 use super::stage::secrets;
 use super::turn::Turn;
+use super::usage::Published;
 use crate::pods::spec;
 use crate::protocols::csi::v1::{self as csi, node_service_capability::rpc::Type};
 use crate::volumes::{Claimed, Ready, Trouble, ownership, pod_folder};
@@ -119,7 +120,12 @@ pub(crate) async fn inline(
 impl Publication<'_> {
     fn ready(&self, path: PathBuf) -> Ready {
         let renew = request::is_republished(self.about).then(|| clock::now() + REPUBLISH);
-        Ready { read_only: self.read_only, renew, ..Ready::files(&self.data.name, path) }
+        let published = Some(self.published(&path));
+        Ready { read_only: self.read_only, renew, published, ..Ready::files(&self.data.name, path) }
+    }
+
+    pub(super) fn published(&self, path: &Path) -> Published {
+        Published { key: (self.data.driver.clone(), self.data.handle.clone()), path: path.to_owned() }
     }
 
     /// Publishes the volume as files, once, or again where the driver wants that.

@@ -46,7 +46,7 @@ WindowsGracefulNodeShutdown";
 const OFF: &str = "
 AllAlpha AllowDNSOnlyNodeCSR AllowInsecureKubeletCertificateSigningRequests AllowOverwriteTerminationGracePeriodSeconds
 AllowUnsafeMalformedObjectDeletion APIServingWithRoutine CBORServingAndStorage CPUManagerPolicyAlphaOptions CRIListStreaming
-CSIVolumeHealth ChangeContainerStatusOnKubeletRestart CloudControllerManagerWatchBasedRoutesReconciliation
+ChangeContainerStatusOnKubeletRestart CloudControllerManagerWatchBasedRoutesReconciliation
 CloudControllerManagerWebhook ClusterTrustBundle ClusterTrustBundleProjection ConcurrentWatchObjectDecode
 CoordinatedLeaderElection CrossNamespaceVolumeDataSource DRADeviceTaintRules DRAListTypeAttributes
 DRANodeAllocatableResources DRAResourcePoolStatus DRAWorkloadResourceClaims DeclarativeValidationTakeover EventedPLEG
@@ -60,9 +60,9 @@ StorageCapacityScoring StorageVersionAPI StorageVersionMigrator TaintTolerationC
 TopologyAwareWorkloadScheduling TopologyManagerPolicyAlphaOptions UserNamespacesHostNetworkSupport VolumeLimitScaling
 WindowsCPUAndMemoryAffinity WindowsHostNetwork WorkloadAwarePreemption WorkloadWithJob";
 
-/// Gates that are off by default and can be turned on: what they are about is there all the same, and takes no
-/// effect of its own.
-const EITHER: &str = "AllBeta ContainerStopSignals";
+/// Gates that are off by default and can be turned on. What they are about is there all the same and takes no effect of
+/// its own, or (CSIVolumeHealth) goes by them.
+const EITHER: &str = "AllBeta CSIVolumeHealth ContainerStopSignals";
 
 fn is_in(list: &str, name: &str) -> bool {
     list.split_whitespace().any(|gate| gate == name)

@@ -25,6 +25,7 @@ mod trust;
 
 use crate::Context;
 use crate::background::Background;
+use crate::csi::Published;
 use crate::pods::spec;
 use api::core::{ImageVolumeSource, Pod, Volume};
 use futures_util::future::join_all;
@@ -40,7 +41,7 @@ pub(crate) use mounts::{Given, Place, is_recursively_read_only};
 pub(crate) use payload::{Watched, renewal, token_request, watched};
 pub(crate) use share::share;
 pub(crate) use teardown::take_down;
-pub(crate) use trouble::{Trouble, events};
+pub(crate) use trouble::{Trouble, events, rejection};
 pub(crate) use trust::bundles as trust_bundles;
 
 /// What the volumes of all pods share.
@@ -79,11 +80,19 @@ pub(crate) struct Ready {
     pub(crate) read_only: bool,
     /// When to make it anew.
     pub(crate) renew: Option<Timestamp>,
+    /// What a driver of storage published.
+    pub(crate) published: Option<Published>,
 }
 
 impl Ready {
     pub(crate) fn files(name: &str, path: PathBuf) -> Self {
-        Self { what: What::Files(path), name: name.to_owned(), read_only: false, renew: None }
+        Self {
+            what: What::Files(path),
+            name: name.to_owned(),
+            read_only: false,
+            renew: None,
+            published: None,
+        }
     }
 }
 
@@ -117,6 +126,12 @@ impl Volumes {
             What::Device(_) | What::Image(_) => None,
         };
         self.ready.iter().filter_map(path).collect()
+    }
+
+    /// Those that drivers of storage published, by volume.
+    pub(crate) fn published(&self) -> HashMap<String, Published> {
+        let published = |(name, ready): (&String, &Ready)| Some((name.clone(), ready.published.clone()?));
+        self.ready.iter().filter_map(published).collect()
     }
 
     /// When the earliest wants to be made anew.

@@ -47,7 +47,7 @@ async fn inline(context: &Context, pod: &Pod, volume: &Volume) -> Result<Option<
         Ready { read_only, ..Ready::files(name, path) }
     } else if let Some(source) = &volume.image {
         let what = What::Image(source.clone());
-        Ready { what, name: name.clone(), read_only: true, renew: None }
+        Ready { what, read_only: true, ..Ready::files(name, PathBuf::new()) }
     } else if let Some(source) = &volume.csi {
         csi::inline(context, pod, name, source).await?
     } else if let Some((plugin, source)) = payload::source(volume) {
@@ -241,6 +241,6 @@ async fn device(context: &Context, pod: &Pod, claimed: &Claimed) -> Result<Optio
     let link = links.join(claimed.volume.name());
     let (device, at) = (PathBuf::from(source), link.clone());
     context.change(&link, move || local::link_device(&device, &at).map(drop)).await?;
-    let name = claimed.volume.name().to_owned();
-    Ok(Some(Ready { what: What::Device(link), name, read_only: claimed.read_only, renew: None }))
+    let (what, read_only) = (What::Device(link), claimed.read_only);
+    Ok(Some(Ready { what, read_only, ..Ready::files(claimed.volume.name(), PathBuf::new()) }))
 }

@@ -83,6 +83,23 @@ struct Expand {
     range: Option<Range>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct Usage {
+    #[prost(int64, tag = "1")]
+    available: i64,
+    #[prost(int64, tag = "2")]
+    total: i64,
+    #[prost(int64, tag = "3")]
+    used: i64,
+    #[prost(int32, tag = "4")]
+    unit: i32,
+}
+#[derive(Clone, PartialEq, Message)]
+struct Usages {
+    #[prost(message, repeated, tag = "1")]
+    all: Vec<Usage>,
+}
+
 /// What the driver was asked, as a line for each, and what it is to refuse.
 #[derive(Default)]
 pub(super) struct Said {
@@ -92,6 +109,8 @@ pub(super) struct Said {
     pub(super) refuses: bool,
     /// How long it takes to publish.
     pub(super) slowness: Duration,
+    /// How many volumes it takes beyond five.
+    pub(super) more_room: i64,
 }
 
 /// Staging, statistics and growing.
@@ -127,7 +146,8 @@ impl Disks {
             "NodeGetInfo" => {
                 let segments = Map::from([("disks.test/zone".to_owned(), "a".to_owned())]);
                 let topology = Some(Topology { segments });
-                Ok(Info { node_id: "machine-7".to_owned(), most: 5, topology }.encode_to_vec())
+                let most = 5 + self.said.lock().unwrap().more_room;
+                Ok(Info { node_id: "machine-7".to_owned(), most, topology }.encode_to_vec())
             }
             "NodeGetCapabilities" => {
                 let all = CAPABILITIES.map(|kind| Capability { rpc: Some(Rpc { kind }) }).into();
@@ -152,6 +172,12 @@ impl Disks {
                 let asked = Expand::decode(message).unwrap();
                 self.note(format!("expand {} {}", asked.volume, asked.range.unwrap_or_default().required));
                 Ok(Vec::new())
+            }
+            "NodeGetVolumeStats" => {
+                let asked = Unstage::decode(message).unwrap();
+                self.note(format!("measure {} {}", asked.volume, asked.path.ends_with("/mount")));
+                Ok(Usages { all: vec![Usage { available: 600, total: 1000, used: 400, unit: 1 }] }
+                    .encode_to_vec())
             }
             other => Err((UNIMPLEMENTED, other.to_owned())),
         }

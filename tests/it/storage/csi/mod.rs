@@ -26,6 +26,7 @@ spec:
   fsGroupPolicy: File
   volumeLifecycleModes: [Persistent, Ephemeral]
   tokenRequests: [{audience: disks}]
+  nodeAllocatableUpdatePeriodSeconds: 10
 ";
 
 /// A volume with its claim and a pod that has it.
@@ -85,6 +86,8 @@ fn volumes_of_a_driver() {
     a_driver_is_registered(&https, &mut driver);
     a_volume_is_attached_staged_and_published(&cluster, &https, &driver);
     a_pods_own_volume(&cluster, &driver);
+    its_driver_says_what_it_holds(&cluster, &driver);
+    its_driver_has_more_room(&cluster, &driver);
     a_device(&cluster, &https, &driver);
     a_volume_grows(&cluster, &https, &driver);
     errors_are_told(&cluster, &https, &driver);
@@ -157,6 +160,34 @@ fn a_volume_is_attached_staged_and_published(cluster: &Cluster, https: &Https, d
     cluster.pod_ready("second");
     assert_eq!(cluster.exec("second", "cat /v/file").ok(), "kept\n");
     assert_eq!((driver.count("stage data"), driver.count("publish data")), (1, 2));
+}
+
+fn its_driver_says_what_it_holds(cluster: &Cluster, driver: &Driver) {
+    let metrics = cluster.kubectl("get --raw /api/v1/nodes/node-1/proxy/metrics");
+    let row = |name: &str, value: u64| {
+        format!(
+            "kubelet_volume_stats_{name}{{namespace=\"default\",persistentvolumeclaim=\"data\"}} {value}\n"
+        )
+    };
+    assert!(
+        metrics.contains(&row("used_bytes", 400)) && metrics.contains(&row("capacity_bytes", 1000)),
+        "{metrics}"
+    );
+    let summary = cluster.kubectl("get --raw /api/v1/nodes/node-1/proxy/stats/summary");
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    let of =
+        |pod: &Value| pod["volume"].as_array()?.iter().find(|own| own["pvcRef"]["name"] == "data").cloned();
+    let volume = summary["pods"].as_array().unwrap().iter().find_map(of).unwrap();
+    assert_eq!((&volume["availableBytes"], &volume["usedBytes"]), (&json!(600), &json!(400)));
+    // Each of two pods has it, and the second question came soon.
+    assert_eq!(driver.count("measure data true"), 2);
+}
+
+fn its_driver_has_more_room(cluster: &Cluster, driver: &Driver) {
+    driver.said.lock().unwrap().more_room = 2;
+    cluster.wait("csinode node-1", |node| {
+        (node["spec"]["drivers"][0]["allocatable"]["count"] == 7).then_some(())
+    });
 }
 
 fn a_pods_own_volume(cluster: &Cluster, driver: &Driver) {
