@@ -21,6 +21,7 @@ use api::core::{Node, Pod, Service};
 use api::k8s::api::node::v1::RuntimeClass;
 use base::{Phase, Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::any::Any;
@@ -248,7 +249,7 @@ impl Context {
     /// Does something to its end, also when nobody waits for it any more.
     pub(crate) async fn to_the_end<T: Send + 'static>(
         &self,
-        work: impl Future<Output = T> + Send + 'static,
+        work: BoxFuture<'static, T>,
     ) -> Result<T, Error> {
         let (sender, receiver) = oneshot::channel();
         self.supervisor.detached("work on a volume", Phase::Work, async move {

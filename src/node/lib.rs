@@ -51,6 +51,7 @@ mod spdy;
 mod stats;
 mod storage;
 mod streaming;
+mod turns;
 mod volumes;
 mod watch_folder;
 

@@ -4,6 +4,7 @@
 
 use super::{info, lock, release_unused};
 use crate::pods::Pods;
+use crate::turns::Key;
 use crate::volumes::Trouble;
 use crate::{Context, Error};
 use api::Object;
@@ -16,9 +17,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
-
-/// A driver and its handle of a volume.
-pub(crate) type Key = (String, String);
 
 /// Who uses a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

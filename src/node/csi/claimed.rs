@@ -2,15 +2,15 @@
 //! driver is there, and nobody else works on it.
 
 use super::allocatable;
-use super::attach::{self, Key};
+use super::attach;
 use super::data::Data;
 use super::driver::Driver;
 use super::expand::{self, Grown};
 use super::publish::{Publication, about};
 use super::request::{self, Map, Usage};
 use super::stage::Staging;
-use super::turn::Turn;
 use crate::protocols::csi::v1::node_service_capability::rpc::Type;
+use crate::turns::{Key, Turn};
 use crate::volumes::{Claimed, Trouble, ownership};
 use crate::{Context, Error};
 use api::Object;

@@ -1,12 +1,12 @@
 //! Growing: where a volume has become larger than its claim says, the driver makes the file system or the
 //! device on this node larger, also while it is in use, and the claim says so (KEP-1790).
 
-use super::call::Failure;
+use super::call::{Failure, in_turn};
 use super::driver::Driver;
 use super::request::Usage;
 use super::stage::secrets;
-use super::turn::Turn;
 use crate::protocols::csi::v1::{self as csi, node_service_capability::rpc::Type};
+use crate::turns::Turn;
 use crate::volumes::{Claimed, Trouble};
 use crate::{Context, Error, amount};
 use api::core::{CSIPersistentVolumeSource, PersistentVolumeClaim, Pod};
@@ -168,7 +168,8 @@ async fn ask(
         secrets,
     };
     let mut client = grown.driver.client();
-    grown.turn.call(context, async move { client.node_expand_volume(request).await }).await.map(drop)
+    let answer = Box::pin(async move { client.node_expand_volume(request).await });
+    in_turn(context, grown.turn, answer).await.map(drop)
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ mod publish;
 mod request;
 mod stage;
 mod take_down;
-mod turn;
 mod usage;
 
 use crate::plugins::{Plugin, connect};
@@ -41,7 +40,7 @@ pub(crate) struct Csi {
     drivers: Mutex<HashMap<String, Arc<Driver>>>,
     /// Where volumes were staged and published since this process runs.
     done: Mutex<HashSet<PathBuf>>,
-    turns: turn::Turns,
+    turns: crate::turns::Turns,
     pub(crate) usages: usage::Usages,
     pub(crate) in_use: InUse,
     /// Drivers come and go.

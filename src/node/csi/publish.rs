@@ -1,16 +1,15 @@
 //! Publishing: a volume is put into its place in a pod.
 
-use super::attach::Key;
-use super::call::Failure;
+use super::call::{Failure, in_turn};
 use super::claimed::{Begun, Steps};
 use super::data::{self, Data};
 use super::driver::Driver;
 use super::request::{self, Map, Usage};
 use super::stage::secrets;
-use super::turn::Turn;
 use super::usage::Published;
 use crate::pods::spec;
 use crate::protocols::csi::v1::{self as csi, node_service_capability::rpc::Type};
+use crate::turns::{Key, Turn};
 use crate::volumes::{Claimed, Ready, Trouble, ownership, pod_folder};
 use crate::{Context, Error};
 use api::Object;
@@ -192,7 +191,8 @@ impl Publication<'_> {
             volume_context,
         };
         let mut client = self.driver.client();
-        self.turn.call(context, async move { client.node_publish_volume(request).await }).await.map(drop)
+        let answer = Box::pin(async move { client.node_publish_volume(request).await });
+        in_turn(context, self.turn, answer).await.map(drop)
     }
 
     /// Tokens of the pod's account for whom the driver talks to.

@@ -1,11 +1,11 @@
 //! Staging: a volume is made ready once for all pods of this node.
 
-use super::call::Failure;
+use super::call::{Failure, in_turn};
 use super::data::{self, Data};
 use super::driver::Driver;
 use super::request::{Map, Usage};
-use super::turn::Turn;
 use crate::protocols::csi::v1::{self as csi, node_service_capability::rpc::Type};
+use crate::turns::Turn;
 use crate::{Context, Error};
 use api::core::{CSIPersistentVolumeSource, Secret, SecretReference};
 use std::path::{Path, PathBuf};
@@ -111,6 +111,7 @@ impl Staging<'_> {
             volume_context: attributes.into_iter().collect(),
         };
         let mut client = self.driver.client();
-        self.turn.call(context, async move { client.node_stage_volume(request).await }).await.map(drop)
+        let answer = Box::pin(async move { client.node_stage_volume(request).await });
+        in_turn(context, self.turn, answer).await.map(drop)
     }
 }

@@ -1,9 +1,9 @@
 //! Taking volumes back: out of their pods, and off this node when its last pod has let go of them.
 
-use super::attach::Key;
 use super::call::call;
 use super::data::{self, Data, Device};
 use crate::protocols::csi::v1::{self as csi, node_service_capability::rpc::Type};
+use crate::turns::Key;
 use crate::volumes::{Busy, pod_folder, unmount};
 use crate::{Context, Error, files};
 use std::collections::BTreeSet;

@@ -1,11 +1,11 @@
 //! What volumes hold, as their drivers say it (GET_VOLUME_STATS), and whether they are well (VOLUME_CONDITION).
 
-use super::attach::Key;
 use super::call::call;
 use super::lock;
 use crate::pods::{Pods, spec};
 use crate::protocols::csi::v1::{self as csi, node_service_capability::rpc::Type, volume_usage::Unit};
 use crate::stats::Space;
+use crate::turns::Key;
 use crate::{Context, Error};
 use api::Object;
 use api::core::Pod;

@@ -5,6 +5,7 @@ mod atomic;
 mod by_program;
 mod certificates;
 mod claims;
+mod disks;
 mod empty_dir;
 mod host_path;
 mod image;
@@ -27,6 +28,7 @@ use crate::Context;
 use crate::background::Background;
 use crate::csi::Published;
 use crate::pods::spec;
+use crate::turns::Turns;
 use api::core::{ImageVolumeSource, Pod, Volume};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -48,6 +50,7 @@ pub(crate) use trust::bundles as trust_bundles;
 #[derive(Default)]
 pub(crate) struct Shared {
     pub(crate) background: Background,
+    disks: Turns,
     trust: trust::Trust,
     certificates: certificates::Certificates,
 }
@@ -164,7 +167,7 @@ fn used(pod: &Pod) -> (BTreeSet<String>, BTreeSet<String>) {
 /// those that are ready, and what is wrong with the others; `before` stand in for those that cannot be
 /// refreshed.
 pub(crate) async fn prepare(
-    context: &Context,
+    context: &Arc<Context>,
     pod: &Pod,
     before: Option<&Volumes>,
 ) -> (Volumes, Vec<(String, Trouble)>) {
