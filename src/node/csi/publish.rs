@@ -19,6 +19,7 @@ use base::{clock, hex};
 use jiff::SignedDuration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 const STEPS: Steps = Steps {
     claim: "MountVolume.SetUp",
@@ -221,8 +222,13 @@ impl Publication<'_> {
         let Some(owner) = owner.filter(|_| request::gives_files(self.about, self.usage, how)) else {
             return Ok(());
         };
-        let at = target.to_owned();
-        let given = context.change(target, move || owner.apply(&at)).await;
+        if !context.machine.is_there() {
+            return Ok(());
+        }
+        let (at, counted): (_, Arc<AtomicU64>) = (target.to_owned(), Arc::default());
+        let count = counted.clone();
+        let giving = context.volumes.background.finish(target, move || owner.apply_counting(&at, &count));
+        let given = ownership::telling(context, self.pod, (target, &counted), giving).await;
         given.map_err(|error| {
             Error::Volume(format!("applyFSGroup failed for vol {}: {error}", self.data.handle))
         })

@@ -1,7 +1,7 @@
 //! fsGroup: a volume's files are given to a group that all of the pod's processes are in.
 
 use crate::pods::spec;
-use crate::{Error, files};
+use crate::{Context, Error, files};
 use api::core::Pod;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
@@ -11,6 +11,8 @@ use std::fs::{File, Metadata, Permissions};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The group of a pod's volumes, and what is changed for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,11 @@ const ENTER: u32 = 0o110;
 const INHERIT: u32 = 0o2000;
 /// Folders within folders that are gone into: each takes of the stack and of the open files.
 const DEEPEST: usize = 512;
+/// After how long a pod is told that it takes long, and how often then.
+const FIRST_WORD: Duration = Duration::from_secs(30);
+const NEXT_WORD: Duration = Duration::from_secs(60);
+const ADVICE: &str = "OnRootMismatch - https://kubernetes.io/docs/tasks/configure-pod-container/security-context/\
+                      #configure-volume-permission-and-ownership-change-policy-for-pods";
 
 /// What a pod asks for.
 pub(crate) fn of(pod: &Pod) -> Option<Ownership> {
@@ -66,16 +73,21 @@ impl Ownership {
     /// Gives everything at and below a path to the group; the top last, so that one which was interrupted
     /// is not taken for done.
     pub(crate) fn apply(self, path: &Path) -> Result<(), Error> {
+        self.apply_counting(path, &AtomicU64::new(0))
+    }
+
+    /// The same, counting the files.
+    pub(crate) fn apply_counting(self, path: &Path, counted: &AtomicU64) -> Result<(), Error> {
         let top = open(path, look(), Mode::empty()).map_err(|errno| files::at(path)(errno.into()))?;
         let top = Entry::of(top).map_err(files::at(path))?;
         if self.spare && self.is_settled(&top.metadata) {
             return Ok(());
         }
-        self.walk(&top, DEEPEST).map_err(files::at(path))
+        self.walk(&top, DEEPEST, counted).map_err(files::at(path))
     }
 
     /// Other pods may have the volume already, and change it meanwhile: what was opened is what is given.
-    fn walk(self, entry: &Entry, depth: usize) -> std::io::Result<()> {
+    fn walk(self, entry: &Entry, depth: usize, counted: &AtomicU64) -> std::io::Result<()> {
         if entry.metadata.is_dir() {
             if depth == 0 {
                 return Err(std::io::Error::other(format!("folders lie within each other {DEEPEST} times")));
@@ -84,13 +96,14 @@ impl Ownership {
             let folder = openat(&entry.opened, ".", flags, Mode::empty())?;
             for below in files::entries(&folder)? {
                 match openat(&folder, below?.file_name().as_os_str(), look(), Mode::empty()) {
-                    Ok(opened) => self.walk(&Entry::of(opened)?, depth - 1)?,
+                    Ok(opened) => self.walk(&Entry::of(opened)?, depth - 1, counted)?,
                     // The volume is in use elsewhere, and somebody removed the file.
                     Err(Errno::ENOENT) => {}
                     Err(errno) => return Err(errno.into()),
                 }
             }
         }
+        counted.fetch_add(1, Ordering::Relaxed);
         self.give(entry);
         Ok(())
     }
@@ -109,6 +122,33 @@ impl Ownership {
             let path = std::fs::read_link(entry.path()).unwrap_or_default();
             tracing::warn!(path = %path.display(), %error, "cannot give a file to the pod's fsGroup");
         }
+    }
+}
+
+/// Gives a volume in a pod's folder to the pod's group, which is as long as it has files; the pod is told when that takes
+/// long.
+pub(crate) async fn telling<T>(
+    context: &Context,
+    pod: &Pod,
+    (path, counted): (&Path, &AtomicU64),
+    giving: impl Future<Output = T>,
+) -> T {
+    let path = path.strip_prefix(context.config.kubelet_dir.join("pods")).unwrap_or(path).display();
+    let (mut giving, mut wait) = (std::pin::pin!(giving), FIRST_WORD);
+    loop {
+        if let Ok(given) = tokio::time::timeout(wait, &mut giving).await {
+            return given;
+        }
+        let message = if wait == FIRST_WORD {
+            format!(
+                "Setting volume ownership for {path} is taking longer than expected, consider using {ADVICE}"
+            )
+        } else {
+            let files = counted.load(Ordering::Relaxed);
+            format!("Setting volume ownership for {path}, processed {files} files.")
+        };
+        context.recorder.warning(pod, "VolumePermissionChangeInProgress", message);
+        wait = NEXT_WORD;
     }
 }
 
@@ -174,7 +214,9 @@ mod tests {
         files::make_folder_exact(&outside, 0o700).unwrap();
         std::os::unix::fs::symlink(&outside, volume.join("link")).unwrap();
         let own = Ownership { group: 4242, spare: false, read_only: false };
-        own.apply(&volume).unwrap();
+        let counted = AtomicU64::new(0);
+        own.apply_counting(&volume, &counted).unwrap();
+        assert_eq!(counted.into_inner(), 2);
         let metadata = std::fs::metadata(&outside).unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o700, 0));
         assert_eq!(std::fs::symlink_metadata(volume.join("link")).unwrap().gid(), 4242);

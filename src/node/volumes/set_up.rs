@@ -14,6 +14,7 @@ use api::Object;
 use api::core::{EmptyDirVolumeSource, HostPathVolumeSource, NFSVolumeSource, Pod, Volume};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 const SET_UP: &str = "MountVolume.SetUp";
 
@@ -213,9 +214,14 @@ async fn bind(
 ) -> Result<(), Error> {
     let (source, at, pods) = (from.to_owned(), to.to_owned(), context.config.kubelet_dir.join("pods"));
     let owner = ownership::of(pod);
-    let bind = move || local::bind(&Binding { from: &source, to: &at, pods: &pods, read_only, owner });
+    let counted: Arc<AtomicU64> = Arc::default();
+    let count = counted.clone();
+    let bind = move || {
+        local::bind(&Binding { from: &source, to: &at, pods: &pods, read_only, owner, counted: &count })
+    };
     // One pod after the other: the first gives the files to its group.
-    if let Some(other) = context.volumes.background.run(from, bind).await? {
+    let binding = context.volumes.background.finish(from, bind);
+    if let Some(other) = ownership::telling(context, pod, (to, &counted), binding).await? {
         let wanted = owner.map_or(0, |owner| owner.group);
         let told = format!(
             "The requested fsGroup is {wanted}, but the volume {name} has GID {other}. The volume may not be shareable."
