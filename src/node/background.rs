@@ -32,6 +32,20 @@ impl Drop for Taken {
     }
 }
 
+/// Has the path until the work is done, also when nobody waits for it any more.
+async fn working<T: Send + 'static>(
+    taken: Taken,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let path = taken.1.clone();
+    let working = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(taken);
+        done
+    });
+    working.await.unwrap_or_else(|panic| Err(Error::Volume(format!("{}: {panic}", path.display()))))
+}
+
 impl Background {
     fn lock(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
@@ -56,16 +70,19 @@ impl Background {
     ) -> Result<T, Error> {
         let hangs = || Error::Volume(format!("timed out waiting for {}", path.display()));
         let Ok(taken) = tokio::time::timeout(LIMIT, self.take(path)).await else { return Err(hangs()) };
-        let working = tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(taken);
-            done
-        });
-        match tokio::time::timeout(LIMIT, working).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(panic)) => Err(Error::Volume(format!("{}: {panic}", path.display()))),
+        match tokio::time::timeout(LIMIT, working(taken, work)).await {
+            Ok(done) => done,
             Err(_) => Err(hangs()),
         }
+    }
+
+    /// The same for what may rightly take longer, and would begin anew if somebody gave up on it.
+    pub(crate) async fn finish<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        working(self.take(path).await, work).await
     }
 }
 
@@ -92,5 +109,19 @@ mod tests {
         go.send(()).unwrap();
         hanging.await.unwrap();
         assert_eq!(second.await.unwrap(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_take_long_is_waited_for() {
+        let background = Background::default();
+        let (go, wait) = mpsc::channel::<()>();
+        let work = move || wait.recv().map_err(|error| Error::Volume(error.to_string()));
+        let mut finishing = std::pin::pin!(background.finish(Path::new("/a"), work));
+        for _ in 0..2 {
+            assert!(futures_util::poll!(finishing.as_mut()).is_pending());
+            tokio::time::advance(LIMIT * 2).await;
+        }
+        go.send(()).unwrap();
+        finishing.await.unwrap();
     }
 }

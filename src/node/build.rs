@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "deviceplugin",
         "dra",
         "podresources",
+        "drahealth",
     ];
     let set = protox::compile(files.map(|name| format!("proto/{name}.proto")), ["proto"])?;
     tonic_prost_build::configure().build_server(false).include_file("protocols.rs").compile_fds(set)?;

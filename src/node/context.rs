@@ -21,8 +21,9 @@ use crate::{Config, Error};
 use api::Object;
 use api::core::{Container, Node, Pod, Service};
 use api::k8s::api::node::v1::RuntimeClass;
-use base::{Supervisor, clock};
+use base::{Phase, Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::any::Any;
@@ -31,7 +32,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
 
 /// A service account token that was asked for, and when to ask again.
 struct Token {
@@ -259,6 +260,20 @@ impl Context {
         if self.machine.is_there() { self.volumes.background.run(path, work).await } else { Ok(()) }
     }
 
+    /// Does something to its end, also when nobody waits for it any more.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: BoxFuture<'static, T>,
+    ) -> Result<T, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.supervisor.detached("work on a volume", Phase::Work, async move {
+            if sender.send(work.await).is_err() {
+                tracing::debug!("nobody waits any more for what was done to a volume");
+            }
+        });
+        receiver.await.map_err(|_| Error::Setup("this node is being stopped".to_owned()))
+    }
+
     fn tokens(&self) -> MutexGuard<'_, HashMap<TokenKey, Token>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -304,6 +319,7 @@ impl Context {
         self.known().retain(|(of, ..), _| of != uid);
         self.images.forget(uid);
         self.stats.forget(uid);
+        self.csi.usages.forget(uid);
         crate::stats::counters::forget_pod(uid, (pod.namespace(), pod.name()));
         self.volumes.forget(uid);
     }

@@ -1,9 +1,13 @@
 //! Small file operations with errors that name the path.
 
+mod tree;
+
 use crate::Error;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+pub(crate) use tree::{entries, remove_folder};
 
 /// Adds the path to a system error.
 pub(crate) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
@@ -50,11 +54,6 @@ fn replace(path: &Path, content: &[u8], mode: u32, durably: bool) -> Result<(), 
 /// Removes a file or nothing.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     absent_is_fine(std::fs::remove_file(path)).map_err(at(path))
-}
-
-/// Removes a folder with everything in it, or nothing.
-pub(crate) fn remove_folder(path: &Path) -> Result<(), Error> {
-    absent_is_fine(std::fs::remove_dir_all(path)).map_err(at(path))
 }
 
 fn absent_is_fine(result: std::io::Result<()>) -> std::io::Result<()> {

@@ -54,6 +54,7 @@ mod spdy;
 mod stats;
 mod storage;
 mod streaming;
+mod turns;
 mod turnstile;
 mod volumes;
 mod watch_folder;
@@ -130,6 +131,8 @@ pub async fn start(
     work_on_pods((&context, &pods), "device health", devices::run_health);
     work_on_pods((&context, &pods), "processors of containers", affinity::run);
     work_on_pods((&context, &pods), "resources of pods", pod_resources::run);
+    work_on_pods((&context, &pods), "health of claimed devices", dra::run_health);
+    dra::wipe_unserved(&context);
     if let Some(tls) = context.config.tls.clone() {
         let service = streaming::Service::new(context.clone(), pods);
         supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
@@ -238,7 +241,9 @@ fn own_caches(context: &Context) -> Caches {
 fn start_plugins(context: &Arc<Context>, pods: &Pods) {
     work(context, "plugin sockets", plugins::run);
     work(context, "node's drivers of storage", csi::run_node_info);
+    work(context, "room of drivers of storage", csi::run_allocatable);
     work_on_pods((context, pods), "volumes in use", csi::run_in_use);
+    work_on_pods((context, pods), "health of volumes", csi::run_volume_health);
 }
 
 fn start_pods(context: &Arc<Context>) -> Pods {

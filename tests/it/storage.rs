@@ -4,6 +4,7 @@
 mod claims;
 mod csi;
 mod devices;
+mod disks;
 mod dra;
 mod local_path;
 mod volumes;

@@ -4,20 +4,19 @@
 
 use super::{info, lock, release_unused};
 use crate::pods::Pods;
+use crate::turns::Key;
 use crate::volumes::Trouble;
 use crate::{Context, Error};
 use api::Object;
 use api::core::Node;
 use api::storage::VolumeAttachment;
-use base::{Shutdown, hex};
+use base::{Backoff, Phase, Shutdown, clock, hex};
 use client::Patch;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::Notify;
-
-/// A driver and its handle of a volume.
-pub(super) type Key = (String, String);
 
 /// Who uses a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +34,7 @@ pub(crate) struct InUse {
     /// One report at a time.
     reporting: tokio::sync::Mutex<()>,
     changed: Notify,
+    released: Notify,
 }
 
 /// The name by which nodes and the attacher know a volume.
@@ -71,6 +71,18 @@ impl InUse {
         lock(&self.users)
             .get(key)
             .is_some_and(|users| users.pods.iter().any(|user| user != pod && !user.is_empty()))
+    }
+
+    /// The volumes that a pod uses, or is about to.
+    pub(super) fn of(&self, pod: &str) -> BTreeSet<Key> {
+        let users = lock(&self.users);
+        users.iter().filter(|(_, users)| users.pods.contains(pod)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Notes that a pod uses a volume no more; the cluster is told of it in time.
+    pub(super) fn release(&self, key: &Key, pod: &str) {
+        self.remove(key, pod);
+        self.released.notify_one();
     }
 
     fn remove(&self, key: &Key, pod: &str) {
@@ -126,12 +138,6 @@ pub(super) async fn claim(context: &Context, key: &Key, pod: &str, attached: boo
     if attached { report(context).await } else { Ok(()) }
 }
 
-/// Notes that a pod uses a volume no more.
-pub(super) async fn release(context: &Context, key: &Key, pod: &str) -> Result<(), Error> {
-    context.csi.in_use.remove(key, pod);
-    report(context).await
-}
-
 /// What the attacher tells the driver on this node of a volume.
 pub(super) async fn metadata(context: &Context, key: &Key) -> Result<HashMap<String, String>, Trouble> {
     let node = context.node.get("", &context.config.node_name);
@@ -146,27 +152,37 @@ pub(super) async fn metadata(context: &Context, key: &Key) -> Result<HashMap<Str
         Err(error) if error.is_not_found() => return Err(Trouble::Unattached),
         Err(error) => return Err(Trouble::at("MountVolume.WaitForAttach", &key.1, &error.into())),
     };
-    match attachment.status.filter(|status| status.attached) {
+    // One that is being deleted is about to be detached, whatever the node's status says yet.
+    let is_kept = !attachment.is_deleting();
+    match attachment.status.filter(|status| status.attached && is_kept) {
         Some(status) => Ok(status.attachment_metadata.unwrap_or_default().into_iter().collect()),
         None => Err(Trouble::Unattached),
     }
 }
 
-/// Wakes pods that wait for volumes when drivers come and volumes are attached, and unstages what was left
-/// staged with no pod.
+/// Wakes pods that wait for volumes when drivers come and volumes are attached, unstages what was left staged with no
+/// pod, and keeps what the cluster is told of what is in use here.
 pub(crate) async fn run(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -> Result<(), Error> {
     let attached = |context: &Context| {
         let node = context.node.get("", &context.config.node_name);
         node.and_then(|node| node.status.as_ref()?.volumes_attached.clone()).unwrap_or_default()
     };
     let mut known = attached(&context);
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    let mut retry: Option<clock::Instant> = None;
     loop {
         let node = context.node.changed();
         tokio::select! {
             () = node => {}
+            () = context.csi.in_use.released.notified() => {}
+            () = clock::until(retry) => {}
             () = context.csi.in_use.changed.notified() => {
                 pods.wake_waiting();
-                release_unused(&context).await;
+                let of = context.clone();
+                // A driver that hangs keeps nobody from being woken.
+                context.supervisor.detached("volumes that no pod uses", Phase::Work, async move {
+                    release_unused(&of).await;
+                });
             }
             () = shutdown.requested() => return Ok(()),
         }
@@ -175,6 +191,23 @@ pub(crate) async fn run(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -
             known = now;
             pods.wake_waiting();
         }
+        if retry.is_some_and(|at| at > clock::instant()) {
+            continue;
+        }
+        let told = tokio::select! {
+            told = report(&context) => told,
+            () = shutdown.requested() => return Ok(()),
+        };
+        retry = match told {
+            Ok(()) => {
+                backoff.reset();
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot say which volumes are in use; will try again");
+                Some(clock::instant() + backoff.next_delay())
+            }
+        };
     }
 }
 
@@ -190,6 +223,7 @@ mod tests {
         in_use.add(("d".to_owned(), "free".to_owned()), "a", false);
         assert_eq!(in_use.names(), ["kubernetes.io/csi/d^h"]);
         assert!(in_use.is_used_beside(&key, "a"));
+        assert_eq!(in_use.of("b"), BTreeSet::from([key.clone()]));
         in_use.remove(&key, "b");
         assert!(!in_use.is_used_beside(&key, "a"));
         in_use.remove(&key, "a");

@@ -1,7 +1,9 @@
 //! Calls of drivers, each with a time limit, and what their errors mean.
 
-use crate::Error;
 use crate::plugins::in_go_words;
+use crate::turns::Turn;
+use crate::{Context, Error};
+use futures_util::future::BoxFuture;
 use std::future::Future;
 use std::time::Duration;
 use tonic::{Code, Response, Status};
@@ -72,6 +74,16 @@ pub(super) async fn call<T>(answer: impl Future<Output = Result<Response<T>, Sta
         Err(_) => Status::deadline_exceeded("context deadline exceeded"),
     };
     Err(Failure { code: status.code(), message: in_go_words(&status) })
+}
+
+/// Asks a driver in a volume's turn, and has it answer.
+pub(super) async fn in_turn<T: Send + 'static>(
+    context: &Context,
+    turn: &Turn,
+    answer: BoxFuture<'static, Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    let answered = turn.to_the_end(context, Box::pin(call(answer))).await;
+    answered.unwrap_or_else(|error| Err(Failure::before(error.to_string())))
 }
 
 #[cfg(test)]

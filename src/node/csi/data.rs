@@ -1,6 +1,6 @@
 //! What is written beside volumes, `vol_data.json`, with Kubernetes' names, and where everything lies.
 
-use crate::{Error, files};
+use crate::{Context, Error, files};
 use base::hex;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -41,12 +41,15 @@ impl Data {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(files::at(&path))?,
         };
-        // A machine that lost power may have lost what was just written: then nothing is mounted any more.
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let value: Value = serde_json::from_slice(&text)
-            .map_err(|error| Error::Volume(format!("{}: {error}", path.display())))?;
+        // A machine that lost power may have lost what was just written: then nothing is mounted any more. What was
+        // torn otherwise is no reason to hold its pod forever: whatever is mounted there is unmounted with the pod.
+        let value: Value = match serde_json::from_slice(&text) {
+            Ok(value) => value,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a volume's data cannot be read");
+                return Ok(None);
+            }
+        };
         let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
         Ok(Some(Self {
             driver: text("driverName"),
@@ -72,6 +75,15 @@ pub(super) fn remove(folder: &Path, mounted: &Path) -> Result<(), Error> {
     match std::fs::remove_dir(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(files::at(folder)(error)),
         _ => Ok(()),
+    }
+}
+
+/// Removes what was made for a volume that its driver did not take. What cannot be removed is told: the driver's own
+/// words are of more use to the pod.
+pub(super) async fn forget(context: &Context, folder: &Path, mounted: &Path) {
+    let (at, to) = (folder.to_owned(), mounted.to_owned());
+    if let Err(error) = context.change(folder, move || remove(&at, &to)).await {
+        tracing::warn!(%error, "cannot remove what was made for a volume");
     }
 }
 
@@ -133,6 +145,8 @@ mod tests {
         let mounted = folder.join("mount");
         files::make_folder(&mounted, 0o750).unwrap();
         std::fs::write(mounted.join("data"), "").unwrap();
+        std::fs::write(folder.join(FILE), "{\"driverName\": \"d").unwrap();
+        assert_eq!(Data::read(&folder).unwrap(), None);
         // What a driver has left there is not ours to remove.
         remove(&folder, &mounted).unwrap_err();
         std::fs::remove_file(mounted.join("data")).unwrap();

@@ -1,11 +1,12 @@
 //! Growing: where a volume has become larger than its claim says, the driver makes the file system or the
 //! device on this node larger, also while it is in use, and the claim says so (KEP-1790).
 
-use super::call::{Failure, call};
+use super::call::{Failure, in_turn};
 use super::driver::Driver;
 use super::request::Usage;
 use super::stage::secrets;
 use crate::protocols::csi::v1::{self as csi, node_service_capability::rpc::Type};
+use crate::turns::Turn;
 use crate::volumes::{Claimed, Trouble};
 use crate::{Context, Error, amount};
 use api::core::{CSIPersistentVolumeSource, PersistentVolumeClaim, Pod};
@@ -29,6 +30,7 @@ pub(super) struct Grown<'a> {
     pub(super) source: &'a CSIPersistentVolumeSource,
     pub(super) driver: &'a Driver,
     pub(super) usage: &'a Usage,
+    pub(super) turn: &'a Turn,
 }
 
 /// What the claim says of its size.
@@ -165,7 +167,9 @@ async fn ask(
         volume_capability: Some(grown.usage.capability(grown.driver.capabilities().await?)),
         secrets,
     };
-    call(grown.driver.client().node_expand_volume(request)).await.map(drop)
+    let mut client = grown.driver.client();
+    let answer = Box::pin(async move { client.node_expand_volume(request).await });
+    in_turn(context, grown.turn, answer).await.map(drop)
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ fn collision(labels: &BTreeMap<String, String>, topology: &HashMap<String, Strin
 }
 
 /// The row of a driver.
-fn row(driver: &str, about: &NodeGetInfoResponse) -> CSINodeDriver {
+pub(super) fn row(driver: &str, about: &NodeGetInfoResponse) -> CSINodeDriver {
     let topology = about.accessible_topology.as_ref();
     let mut keys: Vec<String> =
         topology.into_iter().flat_map(|topology| topology.segments.keys().cloned()).collect();
@@ -121,7 +121,11 @@ async fn change_node(
     Ok(())
 }
 
-async fn change_row(context: &Context, driver: &str, new: Option<&CSINodeDriver>) -> Result<(), Error> {
+pub(super) async fn change_row(
+    context: &Context,
+    driver: &str,
+    new: Option<&CSINodeDriver>,
+) -> Result<(), Error> {
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
     for last in (0..TRIES).rev() {
         let found = own(context).await?;

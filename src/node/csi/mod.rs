@@ -2,9 +2,11 @@
 //! publish and grow volumes and to take them back. What they were asked for is written beside the volumes,
 //! where Kubernetes writes it, and is all that is known of them after a restart.
 
+mod allocatable;
 mod attach;
 mod block;
 mod call;
+mod claimed;
 mod data;
 mod driver;
 mod expand;
@@ -13,6 +15,7 @@ mod publish;
 mod request;
 mod stage;
 mod take_down;
+mod usage;
 
 use crate::plugins::{Plugin, connect};
 use crate::protocols::csi::v1::node_client::NodeClient;
@@ -20,16 +23,16 @@ use crate::{Context, Error};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
+pub(crate) use allocatable::run as run_allocatable;
 pub(crate) use attach::{InUse, run as run_in_use};
 pub(crate) use block::device;
 pub(crate) use driver::Driver;
 pub(crate) use info::run as run_node_info;
 pub(crate) use publish::{inline, persistent};
 pub(crate) use take_down::{release_unused, take_down};
-
-/// Who has it works on a volume.
-type Turn = Arc<tokio::sync::Mutex<()>>;
+pub(crate) use usage::{Published, Told, ask_drivers, run_volume_health};
 
 /// What is known of the drivers of this node.
 #[derive(Default)]
@@ -37,9 +40,11 @@ pub(crate) struct Csi {
     drivers: Mutex<HashMap<String, Arc<Driver>>>,
     /// Where volumes were staged and published since this process runs.
     done: Mutex<HashSet<PathBuf>>,
-    /// One operation at a time on a volume of a driver.
-    turns: Mutex<HashMap<attach::Key, Turn>>,
+    turns: crate::turns::Turns,
+    pub(crate) usages: usage::Usages,
     pub(crate) in_use: InUse,
+    /// Drivers come and go.
+    registered: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,13 +57,6 @@ impl Csi {
         lock(&self.drivers).get(name).cloned().ok_or_else(|| {
             Error::Volume(format!("driver name {name} not found in the list of registered CSI drivers"))
         })
-    }
-
-    /// The lock of a driver's volume.
-    fn turn(&self, driver: &str, handle: &str) -> Turn {
-        let mut turns = lock(&self.turns);
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry((driver.to_owned(), handle.to_owned())).or_default().clone()
     }
 
     fn is_done(&self, path: &std::path::Path) -> bool {
@@ -101,6 +99,7 @@ pub(crate) async fn register(context: &Arc<Context>, plugin: &Plugin) -> Result<
     let about = driver.info().await?;
     info::install(context, &plugin.name, &about).await?;
     lock(&context.csi.drivers).insert(plugin.name.clone(), driver);
+    context.csi.registered.notify_one();
     // Pods may wait for it.
     context.csi.in_use.wake();
     Ok(())
@@ -109,6 +108,7 @@ pub(crate) async fn register(context: &Arc<Context>, plugin: &Plugin) -> Result<
 /// Takes a driver away; its volumes stay.
 pub(crate) async fn deregister(context: &Arc<Context>, plugin: &Plugin) -> Result<(), Error> {
     lock(&context.csi.drivers).remove(&plugin.name);
+    context.csi.registered.notify_one();
     info::uninstall(context, &plugin.name).await
 }
 

@@ -1,14 +1,15 @@
 //! Publishing: a volume is put into its place in a pod.
 
-use super::attach::{self, Key};
-use super::call::{Failure, call};
+use super::call::{Failure, in_turn};
+use super::claimed::{Begun, Steps};
 use super::data::{self, Data};
 use super::driver::Driver;
-use super::expand::{self, Grown};
 use super::request::{self, Map, Usage};
-use super::stage::{Staging, secrets};
+use super::stage::secrets;
+use super::usage::Published;
 use crate::pods::spec;
 use crate::protocols::csi::v1::{self as csi, node_service_capability::rpc::Type};
+use crate::turns::{Key, Turn};
 use crate::volumes::{Claimed, Ready, Trouble, ownership, pod_folder};
 use crate::{Context, Error};
 use api::Object;
@@ -18,9 +19,13 @@ use base::{clock, hex};
 use jiff::SignedDuration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-const SET_UP: &str = "MountVolume.SetUp";
-const MOUNT_DEVICE: &str = "MountVolume.MountDevice";
+const STEPS: Steps = Steps {
+    claim: "MountVolume.SetUp",
+    stage: "MountVolume.MountDevice",
+    missing: "attacher.MountDevice failed to create newCsiDriverClient",
+};
 /// Drivers that want it publish again this often, as Kubernetes' kubelet looks at its pods.
 const REPUBLISH: SignedDuration = SignedDuration::from_secs(60);
 
@@ -35,6 +40,7 @@ pub(super) async fn about(context: &Context, driver: &str) -> Option<Arc<CSIDriv
 pub(super) struct Publication<'a> {
     pub(super) pod: &'a Pod,
     pub(super) driver: &'a Driver,
+    pub(super) turn: &'a Turn,
     pub(super) about: request::About<'a>,
     pub(super) data: Data,
     pub(super) usage: &'a Usage,
@@ -43,18 +49,6 @@ pub(super) struct Publication<'a> {
     pub(super) attributes: Map,
     pub(super) secret: Option<SecretReference>,
     pub(super) staging: Option<PathBuf>,
-}
-
-/// How a claimed volume is used.
-pub(super) fn usage(pod: &Pod, claimed: &Claimed, source: &CSIPersistentVolumeSource, groups: bool) -> Usage {
-    let spec = claimed.spec();
-    Usage {
-        modes: spec.access_modes.clone().unwrap_or_default(),
-        kind: source.fs_type.clone().unwrap_or_default(),
-        options: spec.mount_options.clone().unwrap_or_default(),
-        is_block: claimed.is_block(),
-        group: ownership::of(pod).map(|owner| owner.group).filter(|_| groups),
-    }
 }
 
 /// Makes a claimed volume ready as files.
@@ -66,45 +60,11 @@ pub(crate) async fn persistent(
 ) -> Result<Ready, Trouble> {
     let name = claimed.volume.name();
     let failed = |step: &'static str| move |error: Error| Trouble::at(step, name, &error);
-    let key: Key = (source.driver.clone(), source.volume_handle.clone());
-    let about = about(context, &source.driver).await;
-    let is_attached = request::is_attached(about.as_deref());
-    attach::claim(context, &key, pod.uid(), is_attached).await.map_err(failed(SET_UP))?;
-    let attached = if is_attached { attach::metadata(context, &key).await? } else { Map::new() };
-    let turn = context.csi.turn(&source.driver, &source.volume_handle);
-    let _turn = turn.lock().await;
-    let missing = |error: Error| {
-        Error::Volume(format!(
-            "kubernetes.io/csi: attacher.MountDevice failed to create newCsiDriverClient: {error}"
-        ))
-    };
-    let driver = context.csi.driver(&source.driver).map_err(missing).map_err(failed(MOUNT_DEVICE))?;
-    let capabilities = driver.capabilities().await.map_err(|failure| failed(MOUNT_DEVICE)(failure.into()))?;
-    let usage = usage(pod, claimed, source, capabilities.has(Type::VolumeMountGroup));
-    let staging = Staging { driver: &driver, source, usage: &usage, attached: &attached };
-    let staged = staging.files(context).await.map_err(failed(MOUNT_DEVICE))?;
-    let publication = Publication {
-        pod,
-        driver: &driver,
-        about: about.as_deref(),
-        data: Data {
-            attachment: attach::attachment_name(&key, &context.config.node_name),
-            node: context.config.node_name.clone(),
-            name: name.to_owned(),
-            driver: key.0,
-            handle: key.1,
-            ephemeral: false,
-        },
-        usage: &usage,
-        read_only: claimed.read_only,
-        attached,
-        attributes: source.volume_attributes.clone().unwrap_or_default().into_iter().collect(),
-        secret: source.node_publish_secret_ref.clone(),
-        staging: staged,
-    };
-    let path = publication.publish(context).await.map_err(failed(SET_UP))?;
-    let grown = Grown { pod, claimed, source, driver: &driver, usage: &usage };
-    expand::grow(context, &grown, (&path, publication.staging.as_deref())).await?;
+    let begun = Begun::new(context, pod, (claimed, source), &STEPS).await?;
+    let staged = begun.staging().files(context).await.map_err(failed(STEPS.stage))?;
+    let publication = begun.publication(context, staged);
+    let path = publication.publish(context).await.map_err(failed(STEPS.claim))?;
+    begun.grow(context, (&path, publication.staging.as_deref())).await?;
     Ok(publication.ready(path))
 }
 
@@ -119,6 +79,9 @@ pub(crate) async fn inline(
     let missing = |error: Error| {
         Error::Volume(format!("kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: {error}"))
     };
+    let handle = format!("csi-{}", hex::sha256(format!("{}{name}", pod.uid()).as_bytes()));
+    let key: Key = (source.driver.clone(), handle);
+    let turn = context.csi.turns.take(&key).await;
     let driver = context.csi.driver(&source.driver).map_err(missing)?;
     let groups = driver.capabilities().await?.has(Type::VolumeMountGroup);
     let usage = Usage {
@@ -133,10 +96,11 @@ pub(crate) async fn inline(
     let publication = Publication {
         pod,
         driver: &driver,
+        turn: &turn,
         about: about.as_deref(),
         data: Data {
-            driver: source.driver.clone(),
-            handle: format!("csi-{}", hex::sha256(format!("{}{name}", pod.uid()).as_bytes())),
+            driver: key.0,
+            handle: key.1,
             name: name.to_owned(),
             node: context.config.node_name.clone(),
             attachment: String::new(),
@@ -156,7 +120,12 @@ pub(crate) async fn inline(
 impl Publication<'_> {
     fn ready(&self, path: PathBuf) -> Ready {
         let renew = request::is_republished(self.about).then(|| clock::now() + REPUBLISH);
-        Ready { read_only: self.read_only, renew, ..Ready::files(&self.data.name, path) }
+        let published = Some(self.published(&path));
+        Ready { read_only: self.read_only, renew, published, ..Ready::files(&self.data.name, path) }
+    }
+
+    pub(super) fn published(&self, path: &Path) -> Published {
+        Published { key: (self.data.driver.clone(), self.data.handle.clone()), path: path.to_owned() }
     }
 
     /// Publishes the volume as files, once, or again where the driver wants that.
@@ -177,8 +146,7 @@ impl Publication<'_> {
         context.change(&folder, move || data.write(&at)).await?;
         if let Err(failure) = self.ask(context, &target).await {
             if failure.is_final() && !again {
-                let (at, to) = (folder.clone(), target.clone());
-                context.change(&folder, move || data::remove(&at, &to)).await?;
+                data::forget(context, &folder, &target).await;
             }
             return Err(failure.into());
         }
@@ -223,7 +191,9 @@ impl Publication<'_> {
             secrets,
             volume_context,
         };
-        call(self.driver.client().node_publish_volume(request)).await.map(drop)
+        let mut client = self.driver.client();
+        let answer = Box::pin(async move { client.node_publish_volume(request).await });
+        in_turn(context, self.turn, answer).await.map(drop)
     }
 
     /// Tokens of the pod's account for whom the driver talks to.
@@ -252,8 +222,13 @@ impl Publication<'_> {
         let Some(owner) = owner.filter(|_| request::gives_files(self.about, self.usage, how)) else {
             return Ok(());
         };
-        let at = target.to_owned();
-        let given = context.change(target, move || owner.apply(&at)).await;
+        if !context.machine.is_there() {
+            return Ok(());
+        }
+        let (at, counted): (_, Arc<AtomicU64>) = (target.to_owned(), Arc::default());
+        let count = counted.clone();
+        let giving = context.volumes.background.finish(target, move || owner.apply_counting(&at, &count));
+        let given = ownership::telling(context, self.pod, (target, &counted), giving).await;
         given.map_err(|error| {
             Error::Volume(format!("applyFSGroup failed for vol {}: {error}", self.data.handle))
         })

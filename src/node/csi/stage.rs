@@ -1,10 +1,11 @@
 //! Staging: a volume is made ready once for all pods of this node.
 
-use super::call::{Failure, call};
+use super::call::{Failure, in_turn};
 use super::data::{self, Data};
 use super::driver::Driver;
 use super::request::{Map, Usage};
 use crate::protocols::csi::v1::{self as csi, node_service_capability::rpc::Type};
+use crate::turns::Turn;
 use crate::{Context, Error};
 use api::core::{CSIPersistentVolumeSource, Secret, SecretReference};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub(super) struct Staging<'a> {
     pub(super) usage: &'a Usage,
     /// What the attacher said.
     pub(super) attached: &'a Map,
+    pub(super) turn: &'a Turn,
 }
 
 impl Staging<'_> {
@@ -59,8 +61,7 @@ impl Staging<'_> {
             .await?;
         if let Err(failure) = self.ask(context, &path).await {
             if failure.is_final() {
-                let (at, to) = (folder.clone(), path.clone());
-                context.change(&folder, move || data::remove(&at, &to)).await?;
+                data::forget(context, &folder, &path).await;
             }
             return Err(failure.into());
         }
@@ -109,6 +110,8 @@ impl Staging<'_> {
             secrets,
             volume_context: attributes.into_iter().collect(),
         };
-        call(self.driver.client().node_stage_volume(request)).await.map(drop)
+        let mut client = self.driver.client();
+        let answer = Box::pin(async move { client.node_stage_volume(request).await });
+        in_turn(context, self.turn, answer).await.map(drop)
     }
 }

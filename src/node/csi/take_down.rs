@@ -1,11 +1,12 @@
 //! Taking volumes back: out of their pods, and off this node when its last pod has let go of them.
 
-use super::attach::{self, Key};
 use super::call::call;
 use super::data::{self, Data, Device};
 use crate::protocols::csi::v1::{self as csi, node_service_capability::rpc::Type};
+use crate::turns::Key;
 use crate::volumes::{Busy, pod_folder, unmount};
 use crate::{Context, Error, files};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Where a volume of a pod was found.
@@ -46,7 +47,6 @@ pub(super) fn staged(kubelet_dir: &Path) -> Result<Vec<Data>, Error> {
             let is_device = driver.ends_with("volumeDevices");
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let at = if is_device { folder.join("data") } else { folder };
-            // Devices are told from files by their names.
             let name = if is_device { name } else { String::new() };
             all.extend(Data::read(&at)?.map(|data| Data { name, ..data }));
         }
@@ -54,39 +54,56 @@ pub(super) fn staged(kubelet_dir: &Path) -> Result<Vec<Data>, Error> {
     Ok(all)
 }
 
-/// Takes a pod's volumes back.
+/// Takes a pod's volumes back. One that cannot be taken back holds none of the others.
 pub(crate) async fn take_down(context: &Context, uid: &str) -> Result<(), Error> {
     if !context.machine.is_there() {
         return Ok(());
     }
     let kubelet_dir = &context.config.kubelet_dir;
-    let mut wrong = Ok(());
-    // One that cannot be taken back holds none of the others.
+    let (mut wrong, mut held, mut keys) = (Ok(()), BTreeSet::new(), context.csi.in_use.of(uid));
     for (place, data) in found(kubelet_dir, &pod_folder(context, uid))? {
-        let taken = one(context, uid, &place, &data).await;
+        let key: Key = (data.driver.clone(), data.handle.clone());
+        let _turn = context.csi.turns.take(&key).await;
+        let taken = match &place {
+            Place::Files(folder) => unpublish_files(context, folder, &data).await,
+            Place::Device(link) => unpublish_device(context, uid, link, &data).await,
+        };
+        if taken.is_err() {
+            held.insert(key);
+        } else if !data.ephemeral {
+            keys.insert(key);
+        }
         wrong = wrong.and(taken);
+    }
+    // Also what was staged for the pod and never came as far as into it, and what was never attached.
+    for key in keys.difference(&held) {
+        let let_go = let_go(context, key, uid).await;
+        wrong = wrong.and(let_go);
     }
     wrong
 }
 
-async fn one(context: &Context, uid: &str, place: &Place, data: &Data) -> Result<(), Error> {
-    let turn = context.csi.turn(&data.driver, &data.handle);
-    let _turn = turn.lock().await;
-    match place {
-        Place::Files(folder) => unpublish_files(context, folder, data).await?,
-        Place::Device(link) => unpublish_device(context, uid, link, data).await?,
-    }
-    if data.ephemeral {
-        return Ok(());
-    }
-    let key: Key = (data.driver.clone(), data.handle.clone());
-    if !context.csi.in_use.is_used_beside(&key, uid) {
-        match place {
-            Place::Files(_) => unstage_files(context, data).await?,
-            Place::Device(_) => unstage_device(context, data).await?,
+/// Unstages a volume that no other pod uses, and notes that this one does not.
+async fn let_go(context: &Context, key: &Key, uid: &str) -> Result<(), Error> {
+    let _turn = context.csi.turns.take(key).await;
+    if !context.csi.in_use.is_used_beside(key, uid) {
+        let all = staged(&context.config.kubelet_dir)?.into_iter();
+        for data in all.filter(|data| (&data.driver, &data.handle) == (&key.0, &key.1)) {
+            unstage_whole(context, &data).await?;
         }
     }
-    attach::release(context, &key, uid).await
+    context.csi.in_use.release(key, uid);
+    Ok(())
+}
+
+/// Unstages what was found staged.
+async fn unstage_whole(context: &Context, data: &Data) -> Result<(), Error> {
+    // Devices are told from files by their names.
+    if data.name.is_empty() {
+        unstage_files(context, data).await
+    } else {
+        unstage_device(context, data).await
+    }
 }
 
 async fn unpublish(context: &Context, data: &Data, target: &Path) -> Result<(), Error> {
@@ -184,22 +201,15 @@ pub(crate) async fn release_unused(context: &Context) {
     };
     for data in all {
         let key: Key = (data.driver.clone(), data.handle.clone());
-        let turn = context.csi.turn(&data.driver, &data.handle);
-        let _turn = turn.lock().await;
+        let _turn = context.csi.turns.take(&key).await;
         if context.csi.in_use.is_used_beside(&key, "") || context.csi.driver(&data.driver).is_err() {
             continue;
         }
-        let unstaged = if data.name.is_empty() {
-            unstage_files(context, &data).await
-        } else {
-            unstage_device(context, &data).await
-        };
-        let released = match unstaged {
-            Ok(()) => attach::release(context, &key, "").await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = released {
-            tracing::warn!(volume = data.handle, %error, "cannot unstage a volume that no pod uses");
+        match unstage_whole(context, &data).await {
+            Ok(()) => context.csi.in_use.release(&key, ""),
+            Err(error) => {
+                tracing::warn!(volume = data.handle, %error, "cannot unstage a volume that no pod uses");
+            }
         }
     }
 }

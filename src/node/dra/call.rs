@@ -3,11 +3,15 @@
 use crate::Error;
 use crate::plugins::{Plugin, in_go_words};
 use crate::protocols::dra;
+use crate::protocols::v1alpha1::dra_resource_health_client::DraResourceHealthClient;
+use crate::protocols::v1alpha1::{NodeWatchResourcesRequest, NodeWatchResourcesResponse};
 use http::uri::PathAndQuery;
+use std::path::PathBuf;
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// How long a driver may take, as Kubernetes gives it.
@@ -38,8 +42,11 @@ fn service(versions: &[String]) -> Result<&'static str, String> {
 
 /// A registered driver.
 pub(super) struct Driver {
+    pub(super) name: String,
+    pub(super) endpoint: PathBuf,
     service: &'static str,
     channel: Channel,
+    ended: watch::Sender<bool>,
 }
 
 impl Driver {
@@ -50,7 +57,25 @@ impl Driver {
                 "invalid supported gRPC versions of DRA driver plugin {name} at endpoint {endpoint}: {why}"
             ))
         })?;
-        Ok(Self { service, channel })
+        let (name, endpoint) = (plugin.name.clone(), plugin.endpoint.clone());
+        Ok(Self { name, endpoint, service, channel, ended: watch::Sender::default() })
+    }
+
+    /// It is registered no more.
+    pub(super) fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Completes when it is registered no more.
+    pub(super) async fn gone(&self) {
+        // The sender is its own, and so there for as long as it is.
+        drop(self.ended.subscribe().wait_for(|ended| *ended).await);
+    }
+
+    /// What it says of its devices from now on.
+    pub(super) async fn watch(&self) -> Result<Streaming<NodeWatchResourcesResponse>, Status> {
+        let mut client = DraResourceHealthClient::new(self.channel.clone());
+        Ok(client.node_watch_resources(NodeWatchResourcesRequest {}).await?.into_inner())
     }
 
     async fn call<Q, A>(&self, verb: &str, request: Q) -> Result<A, Error>

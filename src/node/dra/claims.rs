@@ -57,7 +57,7 @@ impl Device {
         Self { pool: text(&value["pool"]), name: text(&value["name"]), requests, cdi, share }
     }
 
-    fn is_for(&self, request: &str) -> bool {
+    pub(super) fn is_for(&self, request: &str) -> bool {
         request.is_empty() || self.requests.is_empty() || self.requests.iter().any(|own| own == request)
     }
 }

@@ -5,6 +5,7 @@
 mod call;
 mod cdi;
 mod claims;
+mod health;
 mod prepare;
 mod slices;
 
@@ -18,15 +19,22 @@ use claims::Claims;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 pub(crate) use cdi::edits;
+pub(crate) use health::{add_health, run_health};
 pub(crate) use prepare::{prepare, unprepare};
+pub(crate) use slices::wipe_unserved;
 
 /// What is known of drivers and claims of devices.
 #[derive(Default)]
 pub(crate) struct Dra {
-    drivers: Mutex<HashMap<String, Arc<Driver>>>,
+    /// By name, the newest last: one that is updated may serve beside the old one for a while.
+    drivers: Mutex<HashMap<String, Vec<Arc<Driver>>>>,
     claims: Mutex<Claims>,
+    health: Mutex<health::Health>,
+    /// Pods whose devices are no longer as they were.
+    touched: watch::Sender<BTreeSet<String>>,
     /// One pod after the other: they may share claims.
     turn: tokio::sync::Mutex<()>,
 }
@@ -43,8 +51,31 @@ impl Dra {
     }
 
     fn driver(&self, name: &str) -> Result<Arc<Driver>, Error> {
-        let found = lock(&self.drivers).get(name).cloned();
+        let found = lock(&self.drivers).get(name).and_then(|all| all.last().cloned());
         found.ok_or_else(|| Error::Volume(format!("DRA driver {name} is not registered")))
+    }
+
+    fn is_registered(&self, driver: &Arc<Driver>) -> bool {
+        lock(&self.drivers)
+            .get(&driver.name)
+            .is_some_and(|all| all.iter().any(|own| Arc::ptr_eq(own, driver)))
+    }
+
+    /// Takes those of a driver away that serve at an endpoint; gives whether none is left.
+    fn remove(&self, plugin: &Plugin) -> bool {
+        let mut drivers = lock(&self.drivers);
+        let Some(all) = drivers.get_mut(&plugin.name) else { return true };
+        all.extract_if(.., |own| own.endpoint == plugin.endpoint).for_each(|own| own.end());
+        let is_empty = all.is_empty();
+        if is_empty {
+            drivers.remove(&plugin.name);
+        }
+        is_empty
+    }
+
+    /// The pods for which claims are prepared.
+    pub(crate) fn pods(&self) -> BTreeSet<String> {
+        lock(&self.claims).0.values().flat_map(|claim| claim.pods.iter().cloned()).collect()
     }
 
     /// The CDI devices of a container.
@@ -80,15 +111,19 @@ pub(crate) fn told(dra: &Dra, pod: &Pod, container: &Container) -> Vec<told::Dyn
 
 /// Takes a driver.
 pub(crate) fn register(context: &Arc<Context>, plugin: &Plugin) -> Result<(), Error> {
-    let driver = Driver::new(plugin, connect(&plugin.endpoint)?)?;
-    lock(&context.dra.drivers).insert(plugin.name.clone(), Arc::new(driver));
+    let driver = Arc::new(Driver::new(plugin, connect(&plugin.endpoint)?)?);
+    // Its socket may be a new one at the old place.
+    context.dra.remove(plugin);
+    lock(&context.dra.drivers).entry(plugin.name.clone()).or_default().push(driver.clone());
+    health::follow(context, &driver);
     Ok(())
 }
 
-/// Takes a driver away. Its slices go too, unless it comes back soon.
+/// Takes a driver away. With the last of its name its slices go too, unless one comes back soon.
 pub(crate) fn deregister(context: &Arc<Context>, plugin: &Plugin) {
-    lock(&context.dra.drivers).remove(&plugin.name);
-    slices::wipe_later(context, &plugin.name);
+    if context.dra.remove(plugin) {
+        slices::wipe_later(context, &plugin.name);
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +131,28 @@ mod tests {
     use super::*;
     use claims::{Claim, Device};
     use serde_json::json;
+
+    #[tokio::test]
+    async fn a_driver_that_is_updated_stays() {
+        let dra = Dra::default();
+        let plugin = |endpoint: &str| Plugin {
+            kind: "DRAPlugin".to_owned(),
+            name: "d".to_owned(),
+            endpoint: endpoint.into(),
+            versions: vec!["v1.DRAPlugin".to_owned()],
+        };
+        for endpoint in ["/old", "/new"] {
+            let plugin = plugin(endpoint);
+            let driver = Driver::new(&plugin, connect(&plugin.endpoint).unwrap()).unwrap();
+            lock(&dra.drivers).entry(plugin.name).or_default().push(Arc::new(driver));
+        }
+        let old = lock(&dra.drivers)["d"][0].clone();
+        assert!(!dra.remove(&plugin("/old")) && !dra.is_registered(&old));
+        old.gone().await;
+        assert_eq!(dra.driver("d").unwrap().endpoint, plugin("/new").endpoint);
+        assert!(dra.remove(&plugin("/new")));
+        assert!(dra.driver("d").is_err());
+    }
 
     #[test]
     fn a_containers_claims_are_told_with_all_their_devices() {

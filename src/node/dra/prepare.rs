@@ -159,7 +159,13 @@ pub(crate) async fn unprepare(context: &Context, uid: &str) -> Result<(), Error>
         return Ok(());
     }
     let _turn = context.dra.turn.lock().await;
-    let last = lock(&context.dra.claims).let_go(uid);
+    let last = {
+        let mut known = lock(&context.dra.claims);
+        let last = known.let_go(uid);
+        // A driver may be away for longer than this process lives.
+        known.write(&context.config.kubelet_dir)?;
+        last
+    };
     let mut batches: BTreeMap<String, Vec<dra::Claim>> = BTreeMap::new();
     for ((namespace, name), claim) in &last {
         let asked = dra::Claim { namespace: namespace.clone(), uid: claim.uid.clone(), name: name.clone() };

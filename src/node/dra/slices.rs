@@ -1,6 +1,5 @@
 //! ResourceSlices of drivers that are gone: the scheduler must not give out devices that nobody prepares.
 
-use super::lock;
 use crate::{Context, Error};
 use api::Object;
 use api::meta::DeleteOptions;
@@ -17,23 +16,34 @@ const DELAY: Duration = Duration::from_secs(30);
 pub(super) fn wipe_later(context: &Arc<Context>, driver: &str) {
     let (of, driver) = (context.clone(), driver.to_owned());
     context.supervisor.detached("slices of a driver that is gone", Phase::Work, async move {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         clock::sleep(DELAY).await;
-        while !lock(&of.dra.drivers).contains_key(&driver) {
-            match wipe(&of, &driver).await {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(driver, %error, "cannot delete ResourceSlices; will try again"),
-            }
-            clock::sleep(backoff.next_delay()).await;
-        }
+        until_done(|| wipe(&of, Some(&driver))).await;
     });
 }
 
-async fn wipe(context: &Context, driver: &str) -> Result<(), Error> {
+/// Deletes the slices of drivers that are not here, or not yet: those publish again what they have.
+pub(crate) fn wipe_unserved(context: &Arc<Context>) {
+    let of = context.clone();
+    context.supervisor.detached("slices of an earlier life", Phase::Work, async move {
+        until_done(|| wipe(&of, None)).await;
+    });
+}
+
+async fn until_done<Wiping: Future<Output = Result<(), Error>>>(wipe: impl Fn() -> Wiping) {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    while let Err(error) = wipe().await {
+        tracing::warn!(%error, "cannot delete ResourceSlices; will try again");
+        clock::sleep(backoff.next_delay()).await;
+    }
+}
+
+/// Deletes the slices of a driver, or of all, while it is not here.
+async fn wipe(context: &Context, driver: Option<&str>) -> Result<(), Error> {
     let fields = format!("spec.nodeName={}", context.config.node_name);
     let selector = ListSelector { fields, ..ListSelector::default() };
     for slice in context.client.list::<ResourceSlice>("", &selector).await? {
-        if slice.spec.driver != driver {
+        let of = slice.spec.driver.as_str();
+        if driver.is_some_and(|driver| driver != of) || context.dra.driver(of).is_ok() {
             continue;
         }
         match context.client.delete::<ResourceSlice>("", slice.name(), &DeleteOptions::default()).await {

@@ -141,7 +141,7 @@ impl Runner {
     }
 
     async fn measure(&self, pods: Vec<Arc<Pod>>) -> Result<HashMap<String, Usage>, Error> {
-        let measured = stats::measure(&self.context, pods, Depth::Everything).await?;
+        let measured = stats::measure(&self.context, pods, Depth::Disks).await?;
         Ok(measured.pods.iter().map(|pod| (pod.pod.uid().to_owned(), Usage::from(pod))).collect())
     }
 

@@ -92,12 +92,7 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: Shutdown) -> Result<(),
             Some(outcome) = watcher.registering.next(), if !watcher.registering.is_empty() => {
                 watcher.settle(outcome).await;
             }
-            () = async {
-                match retry {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            } => {}
+            () = clock::until(retry) => {}
             () = shutdown.requested() => return Ok(()),
         }
     }

@@ -47,7 +47,7 @@ pub(crate) use status::{Verdict, seconds as status_seconds};
 use crate::checkpoint::Checkpoint;
 use crate::containerd::events::Events;
 use crate::protocols::runtime::v1 as cri;
-use crate::{Context, Error, volumes};
+use crate::{Context, Error, dra, volumes};
 use admission::runner::Question;
 use api::Object;
 use api::core::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
@@ -428,16 +428,15 @@ async fn take_over(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) -> R
     let folders = std::fs::read_dir(context.config.kubelet_dir.join("pods"));
     let folders =
         folders.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    for uid in folders.chain(context.cgroups.uids()).chain(Checkpoint::uids(&context.config)) {
+    let remembered = Checkpoint::uids(&context.config).into_iter().chain(context.dra.pods());
+    for uid in folders.chain(context.cgroups.uids()).chain(remembered) {
         let is_worked_on = pods.lock().workers.contains_key(&uid);
         if known.contains(uid.as_str()) || running.contains(&uid) || is_worked_on {
             continue;
         }
         // What is still in use, say by another runtime's pod of the same class, is no reason to run none.
         Pods::forget_checkpoint(context, &uid);
-        if let Err(error) =
-            volumes::take_down(context, &uid).await.and_then(|()| context.cgroups.remove(&uid))
-        {
+        if let Err(error) = remove_rest(context, &uid).await {
             tracing::warn!(uid, %error, "cannot remove what is left of a pod; will try again");
             let metadata = ObjectMeta { uid: Some(uid), ..ObjectMeta::default() };
             let rest = Arc::new(Pod { metadata, ..Pod::default() });
@@ -445,6 +444,13 @@ async fn take_over(context: &Arc<Context>, pods: &Pods, cache: &Cache<Pod>) -> R
         }
     }
     Ok(())
+}
+
+/// Removes what is left of a pod of which nothing runs.
+async fn remove_rest(context: &Context, uid: &str) -> Result<(), Error> {
+    volumes::take_down(context, uid).await?;
+    dra::unprepare(context, uid).await?;
+    context.cgroups.remove(uid)
 }
 
 /// As much of a pod as its sandbox' labels tell.

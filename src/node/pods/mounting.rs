@@ -3,6 +3,7 @@
 
 use super::inbox::Wanted;
 use super::spec;
+use super::status::Verdict;
 use super::worker::{RETRY, Worker};
 use crate::{Error, dra, volumes};
 use api::Object;
@@ -13,6 +14,9 @@ use std::time::Duration;
 
 /// How long Kubernetes waits for volumes before it says which it waits for.
 const PATIENCE: Duration = Duration::from_secs(2 * 60 + 3);
+
+/// Why a pod goes whose volume a driver has no room for.
+const NO_ROOM: &str = "VolumeAttachmentLimitExceeded";
 
 /// What became of an attempt to make the volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +69,7 @@ impl Worker {
             made = volumes::prepare(&self.context, &self.pod, self.volumes.as_ref()) => made,
         };
         if volumes::are_complete(&made, &self.pod) {
-            self.context.stats.mounted(self.pod.uid(), made.paths());
+            self.context.stats.mounted(self.pod.uid(), &made);
             self.volumes = Some(made);
         }
         if troubles.is_empty() {
@@ -73,7 +77,13 @@ impl Worker {
             self.waiting = Waiting::default();
             return Mounting::Done;
         }
-        for (reason, message) in volumes::events(&troubles, self.waiting.is_long()) {
+        let is_long = self.waiting.is_long();
+        if let Some(why) = volumes::rejection(&troubles).filter(|_| is_long && self.volumes.is_none()) {
+            self.context.recorder.warning(&*self.pod, NO_ROOM, why.clone());
+            self.verdict = Some(Verdict::rejection(NO_ROOM.to_owned(), &why));
+            return Mounting::Interrupted;
+        }
+        for (reason, message) in volumes::events(&troubles, is_long) {
             tracing::debug!(pod = spec::described(&self.pod), reason, message, "a volume is not ready");
             self.context.recorder.warning(&*self.pod, reason, message);
         }

@@ -4,9 +4,9 @@ use super::report;
 use super::state::State;
 use super::status;
 use super::worker::Worker;
-use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::stats::counters;
+use crate::{Error, dra};
 use api::Object;
 use api::core::{Pod, PodStatus};
 use base::clock;
@@ -43,6 +43,7 @@ impl Worker {
             now: clock::now(),
         });
         self.context.devices.add_health(self.pod.uid(), &mut status);
+        dra::add_health(&self.context, &self.pod, &mut status);
         status
     }
 

@@ -46,7 +46,7 @@ WindowsGracefulNodeShutdown";
 const OFF: &str = "
 AllAlpha AllowDNSOnlyNodeCSR AllowInsecureKubeletCertificateSigningRequests AllowOverwriteTerminationGracePeriodSeconds
 AllowUnsafeMalformedObjectDeletion APIServingWithRoutine CBORServingAndStorage CRIListStreaming
-CSIVolumeHealth ChangeContainerStatusOnKubeletRestart CloudControllerManagerWatchBasedRoutesReconciliation
+ChangeContainerStatusOnKubeletRestart CloudControllerManagerWatchBasedRoutesReconciliation
 CloudControllerManagerWebhook ClusterTrustBundle ClusterTrustBundleProjection ConcurrentWatchObjectDecode
 CoordinatedLeaderElection CrossNamespaceVolumeDataSource DRADeviceTaintRules DRAListTypeAttributes
 DRANodeAllocatableResources DRAResourcePoolStatus DRAWorkloadResourceClaims DeclarativeValidationTakeover EventedPLEG
@@ -60,10 +60,9 @@ StorageCapacityScoring StorageVersionAPI StorageVersionMigrator TaintTolerationC
 TopologyAwareWorkloadScheduling UserNamespacesHostNetworkSupport VolumeLimitScaling
 WindowsCPUAndMemoryAffinity WindowsHostNetwork WorkloadAwarePreemption WorkloadWithJob";
 
-/// Gates that are off by default and can be turned on: they let options be used, or what they are about is there all
-/// the same.
-const EITHER: &str =
-    "AllBeta ContainerStopSignals CPUManagerPolicyAlphaOptions TopologyManagerPolicyAlphaOptions";
+/// Gates that are off by default and can be turned on: they let options be used, what they are about goes by them
+/// (CSIVolumeHealth), or is there all the same.
+const EITHER: &str = "AllBeta CSIVolumeHealth ContainerStopSignals CPUManagerPolicyAlphaOptions TopologyManagerPolicyAlphaOptions";
 
 fn is_in(list: &str, name: &str) -> bool {
     list.split_whitespace().any(|gate| gate == name)

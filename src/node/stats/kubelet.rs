@@ -112,7 +112,7 @@ fn volumes(text: &mut Text, measured: &Measured) {
             if seen.insert((pod.pod.namespace(), claim)) {
                 found.push((
                     [("namespace", pod.pod.namespace()), ("persistentvolumeclaim", claim.as_str())],
-                    volume.space,
+                    volume,
                 ));
             }
         }
@@ -131,7 +131,8 @@ fn volumes(text: &mut Text, measured: &Measured) {
     for (name, help) in rows {
         let samples: Vec<(Labels, u64)> = found
             .iter()
-            .map(|(labels, space)| {
+            .map(|(labels, volume)| {
+                let space = &volume.space;
                 let value = match name {
                     "available_bytes" => space.available,
                     "capacity_bytes" => space.capacity,
@@ -144,6 +145,13 @@ fn volumes(text: &mut Text, measured: &Measured) {
             })
             .collect();
         gauge(text, (&format!("kubelet_volume_stats_{name}"), &format!("[ALPHA] {help}")), &samples);
+    }
+    let told = found.iter().filter_map(|(labels, volume)| Some((labels.as_slice(), volume.abnormal?.into())));
+    let told: Vec<(Labels, u64)> = told.collect();
+    if !told.is_empty() {
+        let help = "[ALPHA] Abnormal volume health status. The count is either 1 or 0. 1 indicates the volume is unhealthy, 0 \
+                    indicates volume is healthy";
+        gauge(text, ("kubelet_volume_stats_health_status_abnormal", help), &told);
     }
 }
 

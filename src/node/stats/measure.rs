@@ -10,7 +10,7 @@ use crate::amount::Qos;
 use crate::pods::observe::names;
 use crate::pods::{sandbox, spec};
 use crate::protocols::runtime::v1 as cri;
-use crate::{Context, Error};
+use crate::{Context, Error, csi};
 use api::Object;
 use api::core::Pod;
 use base::clock;
@@ -24,7 +24,9 @@ use std::sync::Arc;
 pub(crate) enum Depth {
     /// What autoscalers ask for: cheap.
     CpuAndMemory,
-    /// Also networks, disks and volumes.
+    /// Also networks, disks and volumes, as far as the machine knows.
+    Disks,
+    /// Also what drivers of storage say of volumes.
     Everything,
 }
 
@@ -119,7 +121,7 @@ impl Listed {
         let ready = |one: &cri::PodSandbox| one.state() == cri::PodSandboxState::SandboxReady;
         let mut listed =
             Self { containers, sandboxes: sandboxes.into_iter().filter(ready).collect(), ..Self::default() };
-        if depth == Depth::Everything {
+        if depth != Depth::CpuAndMemory {
             let stats = runtime.list_container_stats(cri::ListContainerStatsRequest::default()).await?.stats;
             listed.layers = stats.into_iter().filter_map(layer).collect();
             listed.images = runtime.image_fs_info().await?;
@@ -141,6 +143,9 @@ pub(crate) async fn measure(
     depth: Depth,
 ) -> Result<Measured, Error> {
     let listed = Listed::ask(context, depth).await?;
+    if depth == Depth::Everything {
+        csi::ask_drivers(context, &pods).await;
+    }
     let look =
         Look { context: context.clone(), kernel: Kernel::of(context.cgroups.hierarchy()), listed, depth };
     // Files of the kernel are quick to read, folders of volumes may not be.
@@ -201,7 +206,7 @@ impl Look {
     fn pod(&self, pod: Arc<Pod>) -> Option<PodUse> {
         let is_mine =
             |labels: &HashMap<String, String>| labels.get(names::UID).is_some_and(|uid| uid == pod.uid());
-        let deep = self.depth == Depth::Everything;
+        let deep = self.depth != Depth::CpuAndMemory;
         let sandbox = self.listed.sandboxes.iter().find(|sandbox| is_mine(&sandbox.labels));
         let sandbox = sandbox.map(|sandbox| ContainerUse {
             group: deep
@@ -218,7 +223,7 @@ impl Look {
             return None;
         }
         let interfaces = sandbox.as_ref().and_then(|sandbox| self.interfaces(&pod, sandbox));
-        let volumes = if deep { volumes::measure(&self.context.stats, &pod) } else { Vec::new() };
+        let volumes = if deep { volumes::measure(&self.context, &pod) } else { Vec::new() };
         let mut ephemeral = volumes::ephemeral(&volumes);
         containers.iter().flat_map(|one| [one.layer, one.logs]).flatten().for_each(|part| ephemeral += part);
         let group = self.group(self.context.cgroups.path_of_pod(&pod));
@@ -229,7 +234,7 @@ impl Look {
         let name = container.labels.get(names::CONTAINER).cloned().unwrap_or_default();
         let root = &self.context.config.log_dir;
         let logs = sandbox::log_folder(root, pod.namespace(), pod.name(), pod.uid()).join(&name);
-        let deep = self.depth == Depth::Everything;
+        let deep = self.depth != Depth::CpuAndMemory;
         ContainerUse {
             group: self.group(self.context.cgroups.path_of_container(pod, &container.id)),
             layer: self.listed.layers.get(&container.id).copied(),

@@ -26,6 +26,8 @@ pub(crate) use measure::{ContainerUse, Depth, Measured, PodUse, measure};
 pub(crate) use resource::{failed as resource_failed, render as resource};
 pub(crate) use summary::render as summary;
 
+use crate::csi::Published;
+use crate::volumes::Volumes;
 use cgroup::{Kernel, Share};
 use disk::Walks;
 use samples::Samples;
@@ -34,12 +36,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// The volumes of a pod by their names: where they lie, and which of them drivers of storage published.
+#[derive(Default)]
+struct Mounted {
+    paths: HashMap<String, PathBuf>,
+    published: HashMap<String, Published>,
+}
+
 /// What is remembered from one question to the next.
 pub(crate) struct Stats {
     samples: Samples,
     walks: Walks,
-    /// Where the volumes of each pod lie, by its uid and their names.
-    volumes: Mutex<HashMap<String, Arc<HashMap<String, PathBuf>>>>,
+    /// Where the volumes of each pod lie, by its uid.
+    volumes: Mutex<HashMap<String, Arc<Mounted>>>,
 }
 
 impl Stats {
@@ -49,11 +58,17 @@ impl Stats {
     }
 
     /// Takes note of where a pod's volumes lie.
-    pub(crate) fn mounted(&self, uid: &str, paths: HashMap<String, PathBuf>) {
-        self.volumes.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), Arc::new(paths));
+    pub(crate) fn mounted(&self, uid: &str, volumes: &Volumes) {
+        let mounted = Mounted { paths: volumes.paths(), published: volumes.published() };
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), Arc::new(mounted));
     }
 
-    fn volumes_of(&self, uid: &str) -> Arc<HashMap<String, PathBuf>> {
+    /// The volumes of a pod that drivers of storage published, by their names.
+    pub(crate) fn published(&self, uid: &str) -> HashMap<String, Published> {
+        self.volumes_of(uid).published.clone()
+    }
+
+    fn volumes_of(&self, uid: &str) -> Arc<Mounted> {
         self.volumes.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned().unwrap_or_default()
     }
 

@@ -257,6 +257,9 @@ impl Summary<'_> {
         if let Some(claim) = &volume.claim {
             value["pvcRef"] = json!({"name": claim, "namespace": one.pod.namespace()});
         }
+        if let Some(abnormal) = volume.abnormal {
+            value["volumeHealthStats"] = json!({"abnormal": abnormal});
+        }
         value
     }
 }

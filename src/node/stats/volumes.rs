@@ -2,6 +2,8 @@
 
 use super::Stats;
 use super::disk::{Part, Space};
+use crate::Context;
+use crate::csi::Told;
 use crate::pods::spec;
 use api::Object;
 use api::core::{Pod, Volume};
@@ -16,6 +18,8 @@ pub(crate) struct VolumeUse {
     pub(crate) claim: Option<String>,
     /// It takes of the node's own disk, and goes with the pod.
     pub(crate) is_ephemeral: bool,
+    /// Its driver says that something is wrong with it, or that nothing is; none where it says neither.
+    pub(crate) abnormal: Option<bool>,
 }
 
 /// How a type of volume is measured.
@@ -58,6 +62,12 @@ fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
     named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name)))
 }
 
+/// A volume of a driver, as the driver says.
+fn by_driver(pod: &Pod, volume: &Volume, told: &Told) -> VolumeUse {
+    let (name, claim) = (volume.name.clone(), claim_of(pod, volume));
+    VolumeUse { name, claim, space: told.space, is_ephemeral: false, abnormal: told.abnormal }
+}
+
 fn one(stats: &Stats, pod: &Pod, volume: &Volume, path: &Path) -> Option<VolumeUse> {
     let space = match how(volume) {
         How::Not => return None,
@@ -66,14 +76,21 @@ fn one(stats: &Stats, pod: &Pod, volume: &Volume, path: &Path) -> Option<VolumeU
         How::Folder => Space::of_file_system(path)?.with_use(stats.walks.part(path)),
     };
     let is_ephemeral = how(volume) == How::Folder && is_on_disk(volume);
-    Some(VolumeUse { name: volume.name.clone(), space, claim: claim_of(pod, volume), is_ephemeral })
+    let (name, claim) = (volume.name.clone(), claim_of(pod, volume));
+    Some(VolumeUse { name, space, claim, is_ephemeral, abnormal: None })
 }
 
 /// The volumes of a pod that can be measured.
-pub(super) fn measure(stats: &Stats, pod: &Pod) -> Vec<VolumeUse> {
-    let paths = stats.volumes_of(pod.uid());
-    let volumes = spec::spec(pod).volumes.iter().flatten();
-    volumes.filter_map(|volume| one(stats, pod, volume, paths.get(&volume.name)?)).collect()
+pub(super) fn measure(context: &Context, pod: &Pod) -> Vec<VolumeUse> {
+    let mounted = context.stats.volumes_of(pod.uid());
+    let measured = |volume: &Volume| {
+        if mounted.published.contains_key(&volume.name) {
+            let told = context.csi.usages.told(pod.uid(), &volume.name)?;
+            return Some(by_driver(pod, volume, &told));
+        }
+        one(&context.stats, pod, volume, mounted.paths.get(&volume.name)?)
+    };
+    spec::spec(pod).volumes.iter().flatten().filter_map(measured).collect()
 }
 
 /// What a pod's volumes take of the node's own disk.

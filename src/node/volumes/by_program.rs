@@ -16,6 +16,8 @@ const NOTHING_FOUND: i32 = 2;
 /// fsck's codes: errors were corrected; errors are left.
 const CORRECTED: i32 = 1;
 const UNCORRECTED: i32 = 4;
+/// As much of a device as has to be readable before it is formatted.
+const HEAD_BYTES: &str = "65536";
 const PROGRAM_FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// A mount to make.
@@ -71,7 +73,9 @@ pub(super) async fn mount(mounting: &Mounting) -> Result<(), Error> {
     }
     let words = mounting.words();
     let mut command = process::command("mount");
-    command.args(&words);
+    // What a pod names must not be taken for an option.
+    let (options, named) = words.split_at(words.len() - 2);
+    command.args(options).arg("--").args(named);
     match process::run(command, b"", MOUNT).await {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
@@ -145,7 +149,14 @@ pub(super) async fn mount_device(mounting: &Mounting) -> Result<(), Error> {
                 mounting.source
             )));
         }
-        Content::Nothing => format(&mounting.kind, device).await?,
+        Content::Nothing => {
+            // A device that cannot be read holds nothing that blkid knows, either.
+            let mut command = process::command("head");
+            command.args(["-c", HEAD_BYTES]).arg(device);
+            let read = process::check(command, b"", MOUNT).await;
+            read.map_err(|error| Error::Volume(error.to_string()))?;
+            format(&mounting.kind, device).await?;
+        }
         Content::Partitions => {
             return Err(Error::Volume(format!("{} holds partitions and is not formatted", mounting.source)));
         }

@@ -6,6 +6,7 @@ use crate::{Error, files};
 use nix::mount::{MsFlags, mount};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 /// What a local volume is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(super) struct Binding<'a> {
     pub(super) pods: &'a Path,
     pub(super) read_only: bool,
     pub(super) owner: Option<Ownership>,
+    /// How many files were given to the owner.
+    pub(super) counted: &'a AtomicU64,
 }
 
 /// Whether other pods have the same files mounted.
@@ -73,7 +76,7 @@ pub(super) fn bind(binding: &Binding) -> Result<Option<u32>, Error> {
     if shared {
         return Ok((top.gid() != owner.group).then(|| top.gid()));
     }
-    owner.apply(binding.to).inspect_err(|_| {
+    owner.apply_counting(binding.to, binding.counted).inspect_err(|_| {
         // What is half the group's must not be taken for ready.
         if let Err(error) = unmount(binding.to, Busy::GoesLater) {
             tracing::warn!(%error, "cannot take down a volume whose owner could not be changed");

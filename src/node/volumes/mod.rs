@@ -5,6 +5,7 @@ mod atomic;
 mod by_program;
 mod certificates;
 mod claims;
+mod disks;
 mod empty_dir;
 mod host_path;
 mod image;
@@ -25,7 +26,9 @@ mod trust;
 
 use crate::Context;
 use crate::background::Background;
+use crate::csi::Published;
 use crate::pods::spec;
+use crate::turns::Turns;
 use api::core::{ImageVolumeSource, Pod, Volume};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -40,13 +43,14 @@ pub(crate) use mounts::{Given, Place, is_recursively_read_only};
 pub(crate) use payload::{Watched, renewal, token_request, watched};
 pub(crate) use share::share;
 pub(crate) use teardown::take_down;
-pub(crate) use trouble::{Trouble, events};
+pub(crate) use trouble::{Trouble, events, rejection};
 pub(crate) use trust::bundles as trust_bundles;
 
 /// What the volumes of all pods share.
 #[derive(Default)]
 pub(crate) struct Shared {
     pub(crate) background: Background,
+    disks: Turns,
     trust: trust::Trust,
     certificates: certificates::Certificates,
 }
@@ -79,11 +83,19 @@ pub(crate) struct Ready {
     pub(crate) read_only: bool,
     /// When to make it anew.
     pub(crate) renew: Option<Timestamp>,
+    /// What a driver of storage published.
+    pub(crate) published: Option<Published>,
 }
 
 impl Ready {
     pub(crate) fn files(name: &str, path: PathBuf) -> Self {
-        Self { what: What::Files(path), name: name.to_owned(), read_only: false, renew: None }
+        Self {
+            what: What::Files(path),
+            name: name.to_owned(),
+            read_only: false,
+            renew: None,
+            published: None,
+        }
     }
 }
 
@@ -119,6 +131,12 @@ impl Volumes {
         self.ready.iter().filter_map(path).collect()
     }
 
+    /// Those that drivers of storage published, by volume.
+    pub(crate) fn published(&self) -> HashMap<String, Published> {
+        let published = |(name, ready): (&String, &Ready)| Some((name.clone(), ready.published.clone()?));
+        self.ready.iter().filter_map(published).collect()
+    }
+
     /// When the earliest wants to be made anew.
     pub(crate) fn renew(&self) -> Option<Timestamp> {
         self.ready.values().filter_map(|ready| ready.renew).min()
@@ -149,7 +167,7 @@ fn used(pod: &Pod) -> (BTreeSet<String>, BTreeSet<String>) {
 /// those that are ready, and what is wrong with the others; `before` stand in for those that cannot be
 /// refreshed.
 pub(crate) async fn prepare(
-    context: &Context,
+    context: &Arc<Context>,
     pod: &Pod,
     before: Option<&Volumes>,
 ) -> (Volumes, Vec<(String, Trouble)>) {

@@ -1,12 +1,18 @@
 //! fsGroup: a volume's files are given to a group that all of the pod's processes are in.
 
 use crate::pods::spec;
-use crate::{Error, files};
+use crate::{Context, Error, files};
 use api::core::Pod;
-use nix::unistd::Gid;
-use std::fs::Metadata;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, fchownat};
+use std::fs::{File, Metadata, Permissions};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The group of a pod's volumes, and what is changed for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +28,13 @@ const READ: u32 = 0o440;
 const WRITE: u32 = 0o220;
 const ENTER: u32 = 0o110;
 const INHERIT: u32 = 0o2000;
+/// Folders within folders that are gone into: each takes of the stack and of the open files.
+const DEEPEST: usize = 512;
+/// After how long a pod is told that it takes long, and how often then.
+const FIRST_WORD: Duration = Duration::from_secs(30);
+const NEXT_WORD: Duration = Duration::from_secs(60);
+const ADVICE: &str = "OnRootMismatch - https://kubernetes.io/docs/tasks/configure-pod-container/security-context/\
+                      #configure-volume-permission-and-ownership-change-policy-for-pods";
 
 /// What a pod asks for.
 pub(crate) fn of(pod: &Pod) -> Option<Ownership> {
@@ -60,38 +73,104 @@ impl Ownership {
     /// Gives everything at and below a path to the group; the top last, so that one which was interrupted
     /// is not taken for done.
     pub(crate) fn apply(self, path: &Path) -> Result<(), Error> {
-        let top = std::fs::symlink_metadata(path).map_err(files::at(path))?;
-        if self.spare && self.is_settled(&top) { Ok(()) } else { self.walk(path, &top) }
+        self.apply_counting(path, &AtomicU64::new(0))
     }
 
-    fn walk(self, path: &Path, metadata: &Metadata) -> Result<(), Error> {
-        if metadata.is_dir() {
-            for entry in std::fs::read_dir(path).map_err(files::at(path))? {
-                let entry = entry.map_err(files::at(path))?;
-                match entry.metadata() {
-                    Ok(metadata) => self.walk(&entry.path(), &metadata)?,
+    /// The same, counting the files.
+    pub(crate) fn apply_counting(self, path: &Path, counted: &AtomicU64) -> Result<(), Error> {
+        let top = open(path, look(), Mode::empty()).map_err(|errno| files::at(path)(errno.into()))?;
+        let top = Entry::of(top).map_err(files::at(path))?;
+        if self.spare && self.is_settled(&top.metadata) {
+            return Ok(());
+        }
+        self.walk(&top, DEEPEST, counted).map_err(files::at(path))
+    }
+
+    /// Other pods may have the volume already, and change it meanwhile: what was opened is what is given.
+    fn walk(self, entry: &Entry, depth: usize, counted: &AtomicU64) -> std::io::Result<()> {
+        if entry.metadata.is_dir() {
+            if depth == 0 {
+                return Err(std::io::Error::other(format!("folders lie within each other {DEEPEST} times")));
+            }
+            let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let folder = openat(&entry.opened, ".", flags, Mode::empty())?;
+            for below in files::entries(&folder)? {
+                match openat(&folder, below?.file_name().as_os_str(), look(), Mode::empty()) {
+                    Ok(opened) => self.walk(&Entry::of(opened)?, depth - 1, counted)?,
                     // The volume is in use elsewhere, and somebody removed the file.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(files::at(&entry.path())(error)),
+                    Err(Errno::ENOENT) => {}
+                    Err(errno) => return Err(errno.into()),
                 }
             }
         }
-        self.give(path, metadata);
+        counted.fetch_add(1, Ordering::Relaxed);
+        self.give(entry);
         Ok(())
     }
 
     /// Some file systems know no owners: what cannot be given is left, as Kubernetes leaves it.
-    fn give(self, path: &Path, metadata: &Metadata) {
-        let given = std::os::unix::fs::lchown(path, None, Some(Gid::from_raw(self.group).as_raw()));
-        let moded = if metadata.is_symlink() {
+    fn give(self, entry: &Entry) {
+        let group = Some(Gid::from_raw(self.group));
+        let given = fchownat(&entry.opened, "", None, group, AtFlags::AT_EMPTY_PATH).map_err(Into::into);
+        let moded = if entry.metadata.is_symlink() {
             Ok(())
         } else {
-            let mode = self.mode(metadata.mode(), metadata.is_dir());
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            let mode = self.mode(entry.metadata.mode(), entry.metadata.is_dir());
+            std::fs::set_permissions(entry.path(), Permissions::from_mode(mode))
         };
         if let Err(error) = given.and(moded) {
+            let path = std::fs::read_link(entry.path()).unwrap_or_default();
             tracing::warn!(path = %path.display(), %error, "cannot give a file to the pod's fsGroup");
         }
+    }
+}
+
+/// Gives a volume in a pod's folder to the pod's group, which is as long as it has files; the pod is told when that takes
+/// long.
+pub(crate) async fn telling<T>(
+    context: &Context,
+    pod: &Pod,
+    (path, counted): (&Path, &AtomicU64),
+    giving: impl Future<Output = T>,
+) -> T {
+    let path = path.strip_prefix(context.config.kubelet_dir.join("pods")).unwrap_or(path).display();
+    let (mut giving, mut wait) = (std::pin::pin!(giving), FIRST_WORD);
+    loop {
+        if let Ok(given) = tokio::time::timeout(wait, &mut giving).await {
+            return given;
+        }
+        let message = if wait == FIRST_WORD {
+            format!(
+                "Setting volume ownership for {path} is taking longer than expected, consider using {ADVICE}"
+            )
+        } else {
+            let files = counted.load(Ordering::Relaxed);
+            format!("Setting volume ownership for {path}, processed {files} files.")
+        };
+        context.recorder.warning(pod, "VolumePermissionChangeInProgress", message);
+        wait = NEXT_WORD;
+    }
+}
+
+/// Something is looked at, and neither followed nor opened for real.
+fn look() -> OFlag {
+    OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
+}
+
+/// A file of a volume that is held on to, whatever becomes of its names.
+struct Entry {
+    opened: OwnedFd,
+    metadata: Metadata,
+}
+
+impl Entry {
+    fn of(opened: OwnedFd) -> std::io::Result<Self> {
+        let file = File::from(opened);
+        Ok(Self { metadata: file.metadata()?, opened: file.into() })
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.opened.as_raw_fd()))
     }
 }
 
@@ -124,6 +203,26 @@ mod tests {
         assert_eq!((mode(&folder), mode(&late)), (0o2770, 0o600));
         own.always().apply(&folder).unwrap();
         assert_eq!((mode(&late), std::fs::metadata(&late).unwrap().gid()), (0o660, 4242));
+        files::remove_folder(&folder).unwrap();
+    }
+
+    #[test]
+    fn neither_links_nor_depth_lead_out_of_a_volume() {
+        let folder = std::env::temp_dir().join(format!("knarr-astray-{}", std::process::id()));
+        let (volume, outside) = (folder.join("volume"), folder.join("outside"));
+        files::make_folder_exact(&volume, 0o755).unwrap();
+        files::make_folder_exact(&outside, 0o700).unwrap();
+        std::os::unix::fs::symlink(&outside, volume.join("link")).unwrap();
+        let own = Ownership { group: 4242, spare: false, read_only: false };
+        let counted = AtomicU64::new(0);
+        own.apply_counting(&volume, &counted).unwrap();
+        assert_eq!(counted.into_inner(), 2);
+        let metadata = std::fs::metadata(&outside).unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o700, 0));
+        assert_eq!(std::fs::symlink_metadata(volume.join("link")).unwrap().gid(), 4242);
+        files::make_folder(&volume.join("d/".repeat(DEEPEST)), 0o755).unwrap();
+        let error = own.apply(&volume).unwrap_err().to_string();
+        assert!(error.contains("folders lie within each other 512 times"), "{error}");
         files::remove_folder(&folder).unwrap();
     }
 }

@@ -1,8 +1,10 @@
 //! Making one volume, whatever its type.
 
-use super::by_program::{self, Mounting};
+use super::by_program;
 use super::claims::{self, Claimed};
+use super::disks::{self, Disk, Opened};
 use super::local::{self, Binding, Kind};
+use super::mount_table::is_mounted;
 use super::trouble::Trouble;
 use super::{
     Ready, What, atomic, empty_dir, folder, host_path, nested, ownership, payload, pod_folder, used,
@@ -11,10 +13,10 @@ use crate::{Context, Error, amount, csi, files};
 use api::Object;
 use api::core::{EmptyDirVolumeSource, HostPathVolumeSource, NFSVolumeSource, Pod, Volume};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 const SET_UP: &str = "MountVolume.SetUp";
-/// The file system of devices whose volume names none.
-const DEFAULT_KIND: &str = "ext4";
 
 fn unknown(name: &str) -> Trouble {
     Trouble::Unprocessed(format!(
@@ -23,10 +25,15 @@ fn unknown(name: &str) -> Trouble {
 }
 
 /// Makes or refreshes a volume of a pod.
-pub(super) async fn volume(context: &Context, pod: &Pod, volume: &Volume) -> Result<Ready, Trouble> {
+pub(super) async fn volume(context: &Arc<Context>, pod: &Pod, volume: &Volume) -> Result<Ready, Trouble> {
     match claims::resolve(context, pod, volume).await? {
         Some(claimed) => persistent(context, pod, volume, &claimed).await,
         None => {
+            let disk = disks::of_pod(context, pod, volume).await;
+            let disk = disk.map_err(|error| Trouble::at(SET_UP, &volume.name, &error))?;
+            if let Some(disk) = disk {
+                return opened(context, pod, (&volume.name, false), disk).await;
+            }
             let made = inline(context, pod, volume).await;
             let made = made.map_err(|error| Trouble::at(SET_UP, &volume.name, &error))?;
             made.ok_or_else(|| unknown(&volume.name))
@@ -47,7 +54,7 @@ async fn inline(context: &Context, pod: &Pod, volume: &Volume) -> Result<Option<
         Ready { read_only, ..Ready::files(name, path) }
     } else if let Some(source) = &volume.image {
         let what = What::Image(source.clone());
-        Ready { what, name: name.clone(), read_only: true, renew: None }
+        Ready { what, read_only: true, ..Ready::files(name, PathBuf::new()) }
     } else if let Some(source) = &volume.csi {
         csi::inline(context, pod, name, source).await?
     } else if let Some((plugin, source)) = payload::source(volume) {
@@ -120,7 +127,7 @@ async fn export(
 
 /// A volume that is claimed.
 async fn persistent(
-    context: &Context,
+    context: &Arc<Context>,
     pod: &Pod,
     volume: &Volume,
     claimed: &Claimed,
@@ -144,6 +151,10 @@ async fn persistent(
         } else {
             csi::persistent(context, pod, claimed, source).await
         };
+    }
+    let disk = disk_of(context, claimed).await.map_err(|error| Trouble::at(SET_UP, name, &error))?;
+    if let Some(disk) = disk {
+        return opened(context, pod, (name, claimed.is_block()), disk).await;
     }
     if claimed.is_block() {
         let made = device(context, pod, claimed).await;
@@ -188,47 +199,90 @@ async fn local_files(
     source: &Path,
 ) -> Result<PathBuf, Error> {
     let path = folder(context, pod.uid(), "local-volume", claimed.volume.name());
-    if !context.machine.is_there() {
-        return Ok(path);
-    }
-    let from = source.to_owned();
-    let kind = context.volumes.background.run(source, move || local::kind(&from)).await?;
-    let from = match kind {
-        Kind::Folder => source.to_owned(),
-        Kind::Device => mounted_device(context, claimed, source).await?,
-    };
-    let (to, pods) = (path.clone(), context.config.kubelet_dir.join("pods"));
-    let (read_only, owner) = (claimed.read_only, ownership::of(pod));
-    let bind = move || local::bind(&Binding { from: &from, to: &to, pods: &pods, read_only, owner });
-    // One pod after the other: the first gives the files to its group.
-    if let Some(other) = context.volumes.background.run(source, bind).await? {
-        let wanted = owner.map_or(0, |owner| owner.group);
-        let told = format!(
-            "The requested fsGroup is {wanted}, but the volume {} has GID {other}. The volume may not be shareable.",
-            claimed.volume.name()
-        );
-        context.recorder.warning(pod, "AlreadyMountedVolume", told);
+    if context.machine.is_there() {
+        bind(context, pod, (claimed.volume.name(), claimed.read_only), (source, &path)).await?;
     }
     Ok(path)
 }
 
-/// A device with a file system, mounted once for all pods of this node.
-async fn mounted_device(context: &Context, claimed: &Claimed, device: &Path) -> Result<PathBuf, Error> {
-    let plugin = context.config.kubelet_dir.join("plugins/kubernetes.io/local-volume/mounts");
-    let target = plugin.join(claimed.volume.name());
-    let spec = claimed.spec();
-    let kind = spec.local.as_ref().and_then(|local| local.fs_type.clone());
-    let mut options = spec.mount_options.clone().unwrap_or_default();
-    if claimed.read_only {
-        options.push("ro".to_owned());
+/// Binds files into a pod's folder, and gives them to its group.
+async fn bind(
+    context: &Context,
+    pod: &Pod,
+    (name, read_only): (&str, bool),
+    (from, to): (&Path, &Path),
+) -> Result<(), Error> {
+    let (source, at, pods) = (from.to_owned(), to.to_owned(), context.config.kubelet_dir.join("pods"));
+    let owner = ownership::of(pod);
+    let counted: Arc<AtomicU64> = Arc::default();
+    let count = counted.clone();
+    let bind = move || {
+        local::bind(&Binding { from: &source, to: &at, pods: &pods, read_only, owner, counted: &count })
+    };
+    // One pod after the other: the first gives the files to its group.
+    let binding = context.volumes.background.finish(from, bind);
+    if let Some(other) = ownership::telling(context, pod, (to, &counted), binding).await? {
+        let wanted = owner.map_or(0, |owner| owner.group);
+        let told = format!(
+            "The requested fsGroup is {wanted}, but the volume {name} has GID {other}. The volume may not be shareable."
+        );
+        context.recorder.warning(pod, "AlreadyMountedVolume", told);
     }
-    let kind = kind.unwrap_or_else(|| DEFAULT_KIND.to_owned());
-    let mounting = Mounting { kind, source: device.display().to_string(), target: target.clone(), options };
-    by_program::mount_device(&mounting).await.map_err(|error| {
-        let (from, to, kind) = (&mounting.source, target.display(), &mounting.kind);
-        Error::Volume(format!("local: failed to mount device {from} at {to} (fstype: {kind}), error {error}"))
-    })?;
-    Ok(target)
+    Ok(())
+}
+
+/// The disk of a claimed volume; none if its type has none, or if it is a folder.
+async fn disk_of(context: &Context, claimed: &Claimed) -> Result<Option<Disk>, Error> {
+    let local = claimed.spec().local.as_ref().filter(|_| !claimed.is_block() && context.machine.is_there());
+    let Some(local) = local else { return disks::of_claim(context, claimed).await };
+    let (device, from) = (PathBuf::from(&local.path), PathBuf::from(&local.path));
+    match context.volumes.background.run(&device, move || local::kind(&from)).await? {
+        Kind::Folder => Ok(None),
+        Kind::Device => disks::of_device(claimed, &device).map(Some),
+    }
+}
+
+/// Makes a disk ready for a pod.
+async fn opened(
+    context: &Arc<Context>,
+    pod: &Pod,
+    (name, is_block): (&str, bool),
+    disk: Disk,
+) -> Result<Ready, Trouble> {
+    let (plugin, read_only) = (disk.plugin(), disk.read_only);
+    let (path, link) = (folder(context, pod.uid(), plugin, name), device_link(context, pod, plugin, name));
+    let what = if is_block { What::Device(link.clone()) } else { What::Files(path.clone()) };
+    let ready = Ready { what, read_only, ..Ready::files(name, PathBuf::new()) };
+    let step = if is_block { "MapVolume.MapPodDevice" } else { SET_UP };
+    let failed = |error: Error| Trouble::at(step, name, &error);
+    let is_done = if is_block { link.exists() } else { is_mounted(&path).map_err(failed)? };
+    if is_done || !context.machine.is_there() {
+        return Ok(ready);
+    }
+    // Its own folder tells of the pod from now on, whatever becomes of knarr.
+    let own = pod_folder(context, pod.uid());
+    context.change(&own.clone(), move || files::make_folder(&own, 0o750)).await.map_err(failed)?;
+    let Opened { path: from, turn } = disks::open(context, pod, disk, (name, !is_block)).await?;
+    // To its end: the disk must not be let go of before it is found in the pod's folder.
+    let (of, pod, name) = (context.clone(), pod.clone(), name.to_owned());
+    let bound = turn.to_the_end(
+        context,
+        Box::pin(async move {
+            if is_block {
+                let at = link.clone();
+                of.change(&link, move || local::link_device(&from, &at).map(drop)).await
+            } else {
+                bind(&of, &pod, (&name, read_only), (&from, &path)).await
+            }
+        }),
+    );
+    bound.await.and_then(|bound| bound).map_err(failed)?;
+    Ok(ready)
+}
+
+/// Where a pod's device is linked, and found again.
+fn device_link(context: &Context, pod: &Pod, plugin: &str, name: &str) -> PathBuf {
+    pod_folder(context, pod.uid()).join("volumeDevices").join(format!("kubernetes.io~{plugin}")).join(name)
 }
 
 /// The device of a volume; none if its type has none.
@@ -237,10 +291,9 @@ async fn device(context: &Context, pod: &Pod, claimed: &Claimed) -> Result<Optio
     let local = spec.local.as_ref().map(|local| ("local-volume", &local.path));
     let source = local.or_else(|| spec.host_path.as_ref().map(|path| ("host-path", &path.path)));
     let Some((plugin, source)) = source else { return Ok(None) };
-    let links = pod_folder(context, pod.uid()).join("volumeDevices").join(format!("kubernetes.io~{plugin}"));
-    let link = links.join(claimed.volume.name());
+    let link = device_link(context, pod, plugin, claimed.volume.name());
     let (device, at) = (PathBuf::from(source), link.clone());
     context.change(&link, move || local::link_device(&device, &at).map(drop)).await?;
-    let name = claimed.volume.name().to_owned();
-    Ok(Some(Ready { what: What::Device(link), name, read_only: claimed.read_only, renew: None }))
+    let (what, read_only) = (What::Device(link), claimed.read_only);
+    Ok(Some(Ready { what, read_only, ..Ready::files(claimed.volume.name(), PathBuf::new()) }))
 }

@@ -1,7 +1,7 @@
 //! Taking a pod's volumes down. Nothing is removed while anything is mounted below: it could be data.
 
 use super::mount_table::{Busy, Table, unmount};
-use super::{image, pod_folder};
+use super::{disks, image, pod_folder};
 use crate::{Context, Error, csi, files};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +39,7 @@ pub(crate) async fn take_down(context: &Context, uid: &str) -> Result<(), Error>
     csi::take_down(context, uid).await?;
     let below = folder.clone();
     context.change(&folder, move || unmount_all(&below)).await?;
+    disks::release(context, uid).await?;
     image::give_back(context, uid).await?;
     let below = folder.clone();
     context.change(&folder, move || remove(&below)).await

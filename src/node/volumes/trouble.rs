@@ -11,6 +11,8 @@ pub(crate) enum Trouble {
     Failed(&'static str, String),
     /// It is not attached to this node yet.
     Unattached,
+    /// Its driver has no room for it on this node.
+    Exhausted,
 }
 
 pub(super) const FAILED_MOUNT: &str = "FailedMount";
@@ -21,6 +23,10 @@ impl Trouble {
     pub(crate) fn at(step: &str, volume: &str, error: &Error) -> Self {
         let reason = if step.starts_with("MapVolume") { FAILED_MAP } else { FAILED_MOUNT };
         Self::Failed(reason, format!("{step} failed for volume {volume:?} : {error}"))
+    }
+
+    fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Unprocessed(_))
     }
 }
 
@@ -36,35 +42,44 @@ pub(crate) fn events(troubles: &[(String, Trouble)], waited: bool) -> Vec<(&'sta
         .iter()
         .filter_map(|(_, trouble)| match trouble {
             Trouble::Failed(reason, message) => Some((*reason, message.clone())),
-            Trouble::Unprocessed(_) | Trouble::Unattached => None,
+            Trouble::Unprocessed(_) | Trouble::Unattached | Trouble::Exhausted => None,
         })
         .collect();
+    if waited && !troubles.is_empty() || troubles.iter().any(|(_, trouble)| trouble.is_unprocessed()) {
+        events.push((FAILED_MOUNT, format!("Unable to attach or mount volumes: {}", told(troubles))));
+    }
+    events
+}
+
+/// Why a pod that waited in vain is not taken; none if it may wait on.
+pub(crate) fn rejection(troubles: &[(String, Trouble)]) -> Option<String> {
+    let is_exhausted = troubles.iter().any(|(_, trouble)| *trouble == Trouble::Exhausted);
+    let told = || format!("Node has reached its volume attachment limit, rejecting pod. {}", told(troubles));
+    is_exhausted.then(told)
+}
+
+/// Which volumes are not ready, and why.
+fn told(troubles: &[(String, Trouble)]) -> String {
     let why: Vec<&str> = troubles
         .iter()
         .filter_map(|(_, trouble)| match trouble {
             Trouble::Unprocessed(why) => Some(why.as_str()),
-            Trouble::Failed(..) | Trouble::Unattached => None,
+            Trouble::Failed(..) | Trouble::Unattached | Trouble::Exhausted => None,
         })
         .collect();
     let why = if why.is_empty() { "context deadline exceeded".to_owned() } else { why.join("; ") };
-    let is_unprocessed = |trouble: &Trouble| matches!(trouble, Trouble::Unprocessed(_));
-    if waited && !troubles.is_empty() || troubles.iter().any(|(_, trouble)| is_unprocessed(trouble)) {
-        let names = |fits: &dyn Fn(&Trouble) -> bool| {
-            let mut names: Vec<&str> =
-                troubles.iter().filter(|(_, trouble)| fits(trouble)).map(|(name, _)| name.as_str()).collect();
-            names.sort_unstable();
-            listed(&names)
-        };
-        let message = format!(
-            "Unable to attach or mount volumes: unmounted volumes={}, unattached volumes={}, failed to process \
-             volumes={}: {why}",
-            names(&|_| true),
-            names(&|trouble| *trouble == Trouble::Unattached),
-            names(&is_unprocessed)
-        );
-        events.push((FAILED_MOUNT, message));
-    }
-    events
+    let names = |fits: &dyn Fn(&Trouble) -> bool| {
+        let mut names: Vec<&str> =
+            troubles.iter().filter(|(_, trouble)| fits(trouble)).map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        listed(&names)
+    };
+    format!(
+        "unmounted volumes={}, unattached volumes={}, failed to process volumes={}: {why}",
+        names(&|_| true),
+        names(&|trouble| matches!(trouble, Trouble::Unattached | Trouble::Exhausted)),
+        names(&Trouble::is_unprocessed)
+    )
 }
 
 #[cfg(test)]
@@ -88,6 +103,11 @@ mod tests {
                       failed to process volumes=[]: context deadline exceeded";
         assert_eq!(told(true)[1], ("FailedMount", second.to_owned()));
         assert_eq!(events(&[], true), []);
+        assert_eq!(rejection(&all), None);
+        let full = troubles(&[("disk", Trouble::Exhausted)]);
+        let why = "Node has reached its volume attachment limit, rejecting pod. unmounted volumes=[disk], unattached \
+                   volumes=[disk], failed to process volumes=[]: context deadline exceeded";
+        assert_eq!(rejection(&full).unwrap(), why);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use crate::support::cluster::{COMMAND, Cluster, SOON, restarts};
 use crate::support::process::{run, wait_for};
+use base::clock;
 use std::fs;
-use std::time::Instant;
 
 const MANIFEST: &str = r#"
 apiVersion: v1
@@ -91,7 +91,7 @@ fn streams_that_carry_nothing_end() {
     let cluster = Cluster::with_kubelet_args(&["streaming-connection-idle-timeout=3s"]);
     cluster.apply(MANIFEST);
     cluster.pod_ready("both");
-    let began = Instant::now();
+    let began = clock::instant();
     cluster.exec("both", "sleep 80");
     assert!((3..60).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     // What says something now and then goes on.

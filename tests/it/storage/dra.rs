@@ -1,13 +1,15 @@
 //! Claimed devices on a real node, with a driver of the test's own.
 
 use crate::support::cluster::{Cluster, SOON};
-use crate::support::grpc::{Answer, GrpcServer, UNIMPLEMENTED, Verbs, registration};
+use crate::support::grpc::{Answer, GrpcServer, Streams, UNIMPLEMENTED, Verbs, registration};
 use crate::support::https::Https;
 use crate::support::pod_resources::{GetRequest, GetResponse, ask};
 use crate::support::process::wait_for;
 use prost::Message;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
 
 #[derive(Clone, PartialEq, Message)]
 struct Claim {
@@ -55,11 +57,43 @@ struct AllUnprepared {
     claims: HashMap<String, Unprepared>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct Identifier {
+    #[prost(string, tag = "1")]
+    pool: String,
+    #[prost(string, tag = "2")]
+    name: String,
+}
+#[derive(Clone, PartialEq, Message)]
+struct Health {
+    #[prost(message, optional, tag = "1")]
+    device: Option<Identifier>,
+    #[prost(int32, tag = "2")]
+    health: i32,
+    #[prost(int64, tag = "4")]
+    life_s: i64,
+    #[prost(string, tag = "5")]
+    message: String,
+}
+#[derive(Clone, PartialEq, Message)]
+struct AllHealth {
+    #[prost(message, repeated, tag = "1")]
+    devices: Vec<Health>,
+}
+
+/// Of the only device.
+fn health(health: i32, message: &str) -> Vec<u8> {
+    let device = Some(Identifier { pool: "node-1".to_owned(), name: "gpu-0".to_owned() });
+    let one = Health { device, health, life_s: 600, message: message.to_owned() };
+    AllHealth { devices: vec![one] }.encode_to_vec()
+}
+
 #[derive(Default)]
 struct Said {
     prepared: usize,
     unprepared: usize,
     refuses: bool,
+    health: watch::Sender<Vec<u8>>,
 }
 
 const SPECIFICATION: &str = r#"{"cdiVersion": "0.6.0", "kind": "gpus.test/gpu", "devices": [{"name": "zero",
@@ -128,7 +162,10 @@ fn answer(said: &Mutex<Said>, verb: &str, message: &[u8]) -> Answer {
 
 fn start(cluster: &Cluster, https: &Https, said: &Arc<Mutex<Said>>) -> GrpcServer {
     let socket = cluster.sandbox.folder.join("kubelet/plugins_registry/gpus.test.sock");
-    let said = said.clone();
+    let (said, health) = (said.clone(), said.lock().unwrap().health.clone());
+    let streams: Streams = Arc::new(move |verb| {
+        (verb == "/v1alpha1.DRAResourceHealth/NodeWatchResources").then(|| health.subscribe())
+    });
     // One socket serves both, as drivers of devices do.
     let verbs: Verbs = Arc::new(move |verb, message| {
         if verb.ends_with("/GetInfo") {
@@ -145,7 +182,24 @@ fn start(cluster: &Cluster, https: &Https, said: &Arc<Mutex<Said>>) -> GrpcServe
         }
         answer(&said, verb, message)
     });
-    GrpcServer::start(https, &socket, verbs)
+    GrpcServer::streaming(https, &socket, (verbs, streams))
+}
+
+fn its_health_is_told(cluster: &Cluster, said: &Mutex<Said>) {
+    let tell = |state: i32, message: &str| said.lock().unwrap().health.send_replace(health(state, message));
+    let shown = |expected: &Value| {
+        cluster.wait("pod computes", |pod| {
+            let all = pod["status"]["containerStatuses"].as_array()?;
+            let of = |name: &str| all.iter().find(|one| one["name"] == name).cloned().unwrap_or_default();
+            assert_eq!(of("without")["allocatedResourcesStatus"], Value::Null);
+            let resources = json!([{"name": "claim:gpu", "resources": [expected]}]);
+            (of("c")["allocatedResourcesStatus"] == resources).then_some(())
+        });
+    };
+    tell(1, "");
+    shown(&json!({"resourceID": "gpus.test/gpu=zero", "health": "Healthy"}));
+    tell(2, "too hot");
+    shown(&json!({"resourceID": "gpus.test/gpu=zero", "health": "Unhealthy", "message": "too hot"}));
 }
 
 /// Who asks for the pod's resources sees what it claims.
@@ -167,6 +221,7 @@ fn devices_of_a_driver() {
     let mut cluster = Cluster::new();
     let https = Https::new(&cluster);
     let said: Arc<Mutex<Said>> = Arc::default();
+    said.lock().unwrap().health.send_replace(health(1, ""));
     cluster
         .sandbox
         .sh(&format!("mkdir -p /var/run/cdi; echo '{SPECIFICATION}' > /var/run/cdi/gpus.json"))
@@ -190,6 +245,7 @@ fn devices_of_a_driver() {
     assert_eq!(said_in("c", "echo $GPU; test -c /dev/gpu0 && echo there"), "zero\nthere\n");
     assert_eq!(said_in("without", "echo $GPU; test -e /dev/gpu0 || echo none"), "\nnone\n");
     monitors_are_told(&cluster);
+    its_health_is_told(&cluster, &said);
     let prepared = said.lock().unwrap().prepared;
     cluster.stop("TERM");
     cluster.start();

@@ -4,6 +4,8 @@
 use super::https::Https;
 use base::{Phase, Supervisor};
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -15,11 +17,15 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 
 /// A message, or gRPC's code and a text.
 pub(crate) type Answer = Result<Vec<u8>, (u32, String)>;
 /// Answers a verb, which is given with its service: `/csi.v1.Node/NodeGetInfo`.
 pub(crate) type Verbs = Arc<dyn Fn(&str, &[u8]) -> Answer + Send + Sync>;
+
+/// The messages of a verb that goes on answering; none for a verb that answers once.
+pub(crate) type Streams = Arc<dyn Fn(&str) -> Option<watch::Receiver<Vec<u8>>> + Send + Sync>;
 
 /// gRPC's codes.
 pub(crate) const UNIMPLEMENTED: u32 = 12;
@@ -37,6 +43,10 @@ pub(crate) struct GrpcServer {
 
 impl GrpcServer {
     pub(crate) fn start(https: &Https, socket: &Path, verbs: Verbs) -> Self {
+        Self::streaming(https, socket, (verbs, Arc::new(|_| None)))
+    }
+
+    pub(crate) fn streaming(https: &Https, socket: &Path, verbs: (Verbs, Streams)) -> Self {
         let supervisor = Supervisor::new();
         let (own, at) = (supervisor.clone(), socket.to_owned());
         let handle = https.run(async move {
@@ -57,7 +67,7 @@ impl Drop for GrpcServer {
     }
 }
 
-async fn accept(listener: UnixListener, verbs: Verbs, supervisor: Supervisor) {
+async fn accept(listener: UnixListener, verbs: (Verbs, Streams), supervisor: Supervisor) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let verbs = verbs.clone();
@@ -70,10 +80,37 @@ async fn accept(listener: UnixListener, verbs: Verbs, supervisor: Supervisor) {
     }
 }
 
-type Frames = StreamBody<futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
+type Frames = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
-async fn answer(request: Request<Incoming>, verbs: Verbs) -> Result<Response<Frames>, Infallible> {
+fn framed(message: &[u8]) -> Result<Frame<Bytes>, Infallible> {
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap());
+    frame.put_slice(message);
+    Ok(Frame::data(frame.freeze()))
+}
+
+/// Every message that there is, for as long as somebody sends them.
+fn following(messages: watch::Receiver<Vec<u8>>) -> BoxStream<'static, Result<Frame<Bytes>, Infallible>> {
+    let next = |(mut messages, first): (watch::Receiver<Vec<u8>>, bool)| async move {
+        if !first {
+            messages.changed().await.ok()?;
+        }
+        let frame = framed(&messages.borrow_and_update());
+        Some((frame, (messages, false)))
+    };
+    futures_util::stream::unfold((messages, true), next).boxed()
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    (verbs, streams): (Verbs, Streams),
+) -> Result<Response<Frames>, Infallible> {
     let verb = request.uri().path().to_owned();
+    let response = Response::builder().header("content-type", "application/grpc");
+    if let Some(messages) = streams(&verb) {
+        return Ok(response.body(StreamBody::new(following(messages))).unwrap());
+    }
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let message = body.get(HEAD..).unwrap_or_default().to_vec();
     // Verbs run programs.
@@ -82,11 +119,7 @@ async fn answer(request: Request<Incoming>, verbs: Verbs) -> Result<Response<Fra
     let mut frames = Vec::new();
     let code = match answered {
         Ok(message) => {
-            let mut frame = BytesMut::new();
-            frame.put_u8(0);
-            frame.put_u32(u32::try_from(message.len()).unwrap());
-            frame.put_slice(&message);
-            frames.push(Ok(Frame::data(frame.freeze())));
+            frames.push(framed(&message));
             0
         }
         Err((code, text)) => {
@@ -96,8 +129,7 @@ async fn answer(request: Request<Incoming>, verbs: Verbs) -> Result<Response<Fra
     };
     trailers.insert("grpc-status", HeaderValue::from(code));
     frames.push(Ok(Frame::trailers(trailers)));
-    let response = Response::builder().header("content-type", "application/grpc");
-    Ok(response.body(StreamBody::new(futures_util::stream::iter(frames))).unwrap())
+    Ok(response.body(StreamBody::new(futures_util::stream::iter(frames).boxed())).unwrap())
 }
 
 /// How plugins introduce themselves.

@@ -83,6 +83,23 @@ struct Expand {
     range: Option<Range>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct Usage {
+    #[prost(int64, tag = "1")]
+    available: i64,
+    #[prost(int64, tag = "2")]
+    total: i64,
+    #[prost(int64, tag = "3")]
+    used: i64,
+    #[prost(int32, tag = "4")]
+    unit: i32,
+}
+#[derive(Clone, PartialEq, Message)]
+struct Usages {
+    #[prost(message, repeated, tag = "1")]
+    all: Vec<Usage>,
+}
+
 /// What the driver was asked, as a line for each, and what it is to refuse.
 #[derive(Default)]
 pub(super) struct Said {
@@ -90,10 +107,19 @@ pub(super) struct Said {
     pub(super) told: Vec<registration::Status>,
     pub(super) contexts: HashMap<String, Map>,
     pub(super) refuses: bool,
+    /// How long it takes to publish.
+    pub(super) slowness: Duration,
+    /// How many volumes it takes beyond five.
+    pub(super) more_room: i64,
 }
 
 /// Staging, statistics and growing.
 const CAPABILITIES: [i32; 3] = [1, 2, 3];
+
+#[expect(clippy::disallowed_methods, reason = "a driver that takes its time, on a thread of its own")]
+fn sleep(slowness: Duration) {
+    std::thread::sleep(slowness);
+}
 
 /// What the driver works with.
 struct Disks {
@@ -120,7 +146,8 @@ impl Disks {
             "NodeGetInfo" => {
                 let segments = Map::from([("disks.test/zone".to_owned(), "a".to_owned())]);
                 let topology = Some(Topology { segments });
-                Ok(Info { node_id: "machine-7".to_owned(), most: 5, topology }.encode_to_vec())
+                let most = 5 + self.said.lock().unwrap().more_room;
+                Ok(Info { node_id: "machine-7".to_owned(), most, topology }.encode_to_vec())
             }
             "NodeGetCapabilities" => {
                 let all = CAPABILITIES.map(|kind| Capability { rpc: Some(Rpc { kind }) }).into();
@@ -146,6 +173,12 @@ impl Disks {
                 self.note(format!("expand {} {}", asked.volume, asked.range.unwrap_or_default().required));
                 Ok(Vec::new())
             }
+            "NodeGetVolumeStats" => {
+                let asked = Unstage::decode(message).unwrap();
+                self.note(format!("measure {} {}", asked.volume, asked.path.ends_with("/mount")));
+                Ok(Usages { all: vec![Usage { available: 600, total: 1000, used: 400, unit: 1 }] }
+                    .encode_to_vec())
+            }
             other => Err((UNIMPLEMENTED, other.to_owned())),
         }
     }
@@ -170,6 +203,8 @@ impl Disks {
         let name = if is_own { "own".to_owned() } else { asked.volume.clone() };
         said.contexts.insert(name, asked.context.clone());
         drop(said);
+        let slowness = self.said.lock().unwrap().slowness;
+        sleep(slowness);
         let (target, staging) = (&asked.target, &asked.staging);
         self.sh(&match asked.volume.as_str() {
             // A node of its own: umount(8) takes a device for what is mounted from it.
@@ -179,6 +214,7 @@ impl Disks {
             }
             _ => format!("mkdir -p {target}; mountpoint -q {target} || mount --bind {staging} {target}"),
         });
+        self.note(format!("have published {}", asked.volume));
         Ok(Vec::new())
     }
 }

@@ -11,6 +11,7 @@ use crate::support::process::wait_for;
 use driver::Driver;
 use serde_json::{Value, json};
 use std::fs;
+use std::time::Duration;
 
 const NODE: &str = "/api/v1/nodes/node-1";
 const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
@@ -25,6 +26,7 @@ spec:
   fsGroupPolicy: File
   volumeLifecycleModes: [Persistent, Ephemeral]
   tokenRequests: [{audience: disks}]
+  nodeAllocatableUpdatePeriodSeconds: 10
 ";
 
 /// A volume with its claim and a pod that has it.
@@ -84,9 +86,13 @@ fn volumes_of_a_driver() {
     a_driver_is_registered(&https, &mut driver);
     a_volume_is_attached_staged_and_published(&cluster, &https, &driver);
     a_pods_own_volume(&cluster, &driver);
+    its_driver_says_what_it_holds(&cluster, &driver);
+    its_driver_has_more_room(&cluster, &driver);
     a_device(&cluster, &https, &driver);
     a_volume_grows(&cluster, &https, &driver);
     errors_are_told(&cluster, &https, &driver);
+    what_never_came_into_a_pod_is_given_back(&cluster, &https, &driver);
+    a_slow_driver_is_waited_for(&cluster, &https, &driver);
     a_driver_that_is_away_is_waited_for(&mut cluster, &mut driver);
 }
 
@@ -156,6 +162,34 @@ fn a_volume_is_attached_staged_and_published(cluster: &Cluster, https: &Https, d
     assert_eq!((driver.count("stage data"), driver.count("publish data")), (1, 2));
 }
 
+fn its_driver_says_what_it_holds(cluster: &Cluster, driver: &Driver) {
+    let metrics = cluster.kubectl("get --raw /api/v1/nodes/node-1/proxy/metrics");
+    let row = |name: &str, value: u64| {
+        format!(
+            "kubelet_volume_stats_{name}{{namespace=\"default\",persistentvolumeclaim=\"data\"}} {value}\n"
+        )
+    };
+    assert!(
+        metrics.contains(&row("used_bytes", 400)) && metrics.contains(&row("capacity_bytes", 1000)),
+        "{metrics}"
+    );
+    let summary = cluster.kubectl("get --raw /api/v1/nodes/node-1/proxy/stats/summary");
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    let of =
+        |pod: &Value| pod["volume"].as_array()?.iter().find(|own| own["pvcRef"]["name"] == "data").cloned();
+    let volume = summary["pods"].as_array().unwrap().iter().find_map(of).unwrap();
+    assert_eq!((&volume["availableBytes"], &volume["usedBytes"]), (&json!(600), &json!(400)));
+    // Each of two pods has it, and the second question came soon.
+    assert_eq!(driver.count("measure data true"), 2);
+}
+
+fn its_driver_has_more_room(cluster: &Cluster, driver: &Driver) {
+    driver.said.lock().unwrap().more_room = 2;
+    cluster.wait("csinode node-1", |node| {
+        (node["spec"]["drivers"][0]["allocatable"]["count"] == 7).then_some(())
+    });
+}
+
 fn a_pods_own_volume(cluster: &Cluster, driver: &Driver) {
     let own = "{name: v, csi: {driver: disks.test, volumeAttributes: {own: 'yes'}}}";
     let manifest = pod("own", "none", "volumeMounts: [{name: v, mountPath: /v}]");
@@ -214,6 +248,41 @@ fn errors_are_told(cluster: &Cluster, https: &Https, driver: &Driver) {
     driver.said.lock().unwrap().refuses = false;
     cluster.pod_ready("broken");
     cluster.kubectl("delete pod broken --timeout=60s");
+}
+
+fn what_never_came_into_a_pod_is_given_back(cluster: &Cluster, https: &Https, driver: &Driver) {
+    let name = |volume: &str| json!(format!("kubernetes.io/csi/disks.test^{volume}"));
+    let uses = |volume: &str| in_use(https).as_array().is_some_and(|all| all.contains(&name(volume)));
+    // Nobody attaches it.
+    cluster.apply(&manifest("unattached", "Filesystem", FILES));
+    wait_for("word of the volume", SOON, || uses("unattached").then_some(()));
+    cluster.kubectl("delete pod unattached --timeout=60s");
+    wait_for("word that it is not used", SOON, || (!uses("unattached")).then_some(()));
+    // The driver stages it, and does not publish it.
+    driver.said.lock().unwrap().refuses = true;
+    cluster.apply(&manifest("staged", "Filesystem", FILES));
+    attach(https, "staged");
+    cluster.event("staged", "FailedMount");
+    cluster.kubectl("delete pod staged --timeout=60s");
+    wait_for("the end of the volume", SOON, || (driver.count("unstage staged") == 1).then_some(()));
+    wait_for("word that it is not used", SOON, || (!uses("staged")).then_some(()));
+    driver.said.lock().unwrap().refuses = false;
+}
+
+/// It goes on when its pod is to go: what it does then must not be done after it was asked to take it back.
+fn a_slow_driver_is_waited_for(cluster: &Cluster, https: &Https, driver: &Driver) {
+    driver.said.lock().unwrap().slowness = Duration::from_secs(4);
+    cluster.apply(&manifest("slow", "Filesystem", FILES));
+    attach(https, "slow");
+    wait_for("the driver", SOON, || (driver.count("publish slow") == 1).then_some(()));
+    cluster.kubectl("delete pod slow --timeout=60s");
+    driver.said.lock().unwrap().slowness = Duration::ZERO;
+    wait_for("the end of the volume", SOON, || (driver.count("unstage slow") == 1).then_some(()));
+    let lines: Vec<String> = driver.said.lock().unwrap().lines.clone();
+    let own: Vec<&str> = lines.iter().filter(|line| line.contains("slow")).map(String::as_str).collect();
+    let expected =
+        ["stage slow slot-3", "publish slow", "have published slow", "unpublish slow", "unstage slow"];
+    assert_eq!(own, expected);
 }
 
 fn a_driver_that_is_away_is_waited_for(cluster: &mut Cluster, driver: &mut Driver) {
