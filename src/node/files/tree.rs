@@ -19,8 +19,8 @@ fn enter(above: impl AsFd, name: impl AsRef<Path>) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_XDEV);
     match openat2(above.as_fd(), name.as_ref(), how) {
-        // Kernels before 5.6 cannot tell; mounts are looked for before.
-        Err(Errno::ENOSYS) => openat(above.as_fd(), name.as_ref(), flags, Mode::empty()),
+        // Kernels before 5.6, and filters that do not know the call, cannot tell; mounts are looked for before.
+        Err(Errno::ENOSYS | Errno::EPERM) => openat(above.as_fd(), name.as_ref(), flags, Mode::empty()),
         other => other,
     }
 }

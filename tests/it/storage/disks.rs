@@ -62,12 +62,80 @@ const ISCSI: &str = "iscsi: {targetPortal: 127.0.0.1, iqn: 'iqn.2001-04.com.exam
                      chapAuthDiscovery: true, chapAuthSession: true, secretRef: {name: chap}}";
 const FC: &str = "fc: {targetWWNs: ['500a0981891b8dc5'], lun: 0}";
 
+/// A claim of the same disk as a device, and a pod that has it.
+const BLOCK: &str = "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: disk}
+spec:
+  capacity: {storage: 1Mi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: by-hand
+  volumeMode: Block
+  iscsi: {targetPortal: 127.0.0.1, iqn: 'iqn.2001-04.com.example:disk', lun: 0, chapAuthDiscovery: true, chapAuthSession: true, secretRef: {name: chap, namespace: default}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: disk}
+spec: {storageClassName: by-hand, volumeMode: Block, accessModes: [ReadWriteOnce], volumeName: disk, resources: {requests: {storage: 1Mi}}}
+---
+";
+
+/// A network's disk on a node.
+struct Network {
+    cluster: Cluster,
+    device: Loop,
+}
+
+impl Network {
+    fn new() -> Self {
+        let cluster = Cluster::new();
+        let device = Loop::new(&cluster.sandbox.folder.join("disk"));
+        Self { cluster, device }
+    }
+
+    fn install_client(&self) {
+        let folder = &self.cluster.sandbox.folder;
+        let client =
+            CLIENT.replace("FOLDER", &folder.display().to_string()).replace("DEVICE", &self.device.0);
+        fs::write(folder.join("iscsiadm"), client).unwrap();
+        fs::set_permissions(folder.join("iscsiadm"), fs::Permissions::from_mode(0o755)).unwrap();
+        let install = "mkdir -p /dev/disk; mount -t tmpfs links /dev/disk; mkdir -p /usr/local/sbin; \
+                       cp iscsiadm /usr/local/sbin/";
+        self.cluster.sandbox.sh(install).ok();
+    }
+
+    fn asked(&self, what: &str) -> usize {
+        let asked = fs::read_to_string(self.cluster.sandbox.folder.join("asked")).unwrap();
+        assert!(!asked.contains("secret"), "secrets are no arguments: {asked}");
+        asked.lines().filter(|line| line.contains(what)).count()
+    }
+
+    /// After so many sessions in all.
+    fn nothing_is_left(&self, sessions: usize) {
+        wait_for("the end of the session", SOON, || (self.asked("--logout") == sessions).then_some(()));
+        let rest = self.cluster.sandbox.folder.join("kubelet/plugins/kubernetes.io/iscsi");
+        wait_for("the end of its folder", SOON, || {
+            fs::read_dir(&rest).map_or(true, |mut rest| rest.next().is_none()).then_some(())
+        });
+        let table = self.cluster.sandbox.sh("cat /proc/mounts").ok();
+        assert!(!table.contains("kubernetes.io/iscsi"), "{table}");
+    }
+}
+
 #[test]
 fn disks_of_a_network() {
-    let cluster = Cluster::new();
-    let folder = cluster.sandbox.folder.clone();
-    let device = Loop::new(&folder.join("disk"));
-    cluster.apply(SECRET);
+    let mut network = Network::new();
+    network.cluster.apply(SECRET);
+    what_is_missing_is_told(&network);
+    network.install_client();
+    pods_share_a_disk(&network);
+    a_disk_outlives_a_restart(&mut network);
+    a_disk_is_a_device(&network);
+}
+
+fn what_is_missing_is_told(network: &Network) {
+    let cluster = &network.cluster;
     cluster.apply(&pod("first", ISCSI));
     cluster.apply(&pod("fibre", FC));
     let told = cluster.event("first", "FailedMount");
@@ -76,34 +144,43 @@ fn disks_of_a_network() {
     let told = cluster.event("fibre", "FailedMount");
     assert!(told.ends_with("no fc disk found: this node has no Fibre Channel adapter"), "{told}");
     cluster.kubectl("delete pod fibre --timeout=60s");
-    let client = CLIENT.replace("FOLDER", &folder.display().to_string()).replace("DEVICE", &device.0);
-    fs::write(folder.join("iscsiadm"), client).unwrap();
-    fs::set_permissions(folder.join("iscsiadm"), fs::Permissions::from_mode(0o755)).unwrap();
-    let install = "mkdir -p /dev/disk; mount -t tmpfs links /dev/disk; mkdir -p /usr/local/sbin; cp iscsiadm /usr/local/sbin/";
-    cluster.sandbox.sh(install).ok();
+}
+
+fn pods_share_a_disk(network: &Network) {
+    let cluster = &network.cluster;
     cluster.pod_ready("first");
     assert_eq!(cluster.exec("first", "echo kept > /v/file; stat -c '%a %g' /v").ok(), "2775 4000\n");
-    let asked = |what: &str| {
-        let asked = fs::read_to_string(folder.join("asked")).unwrap();
-        assert!(!asked.contains("secret"), "secrets are no arguments: {asked}");
-        asked.lines().filter(|line| line.contains(what)).count()
-    };
     cluster.apply(&pod("second", ISCSI));
     cluster.pod_ready("second");
     assert_eq!(cluster.exec("second", "cat /v/file").ok(), "kept\n");
     cluster.kubectl("delete pod first --timeout=60s");
-    assert_eq!((asked("--login"), asked("--logout")), (1, 0));
+    assert_eq!((network.asked("--login"), network.asked("--logout")), (1, 0));
     cluster.kubectl("delete pod second --timeout=60s");
-    wait_for("the end of the session", SOON, || (asked("--logout") == 1).then_some(()));
-    let left = cluster
-        .sandbox
-        .sh("grep -c kubernetes.io/iscsi /proc/mounts; ls /var/lib/kubelet 2>/dev/null; true")
-        .ok();
-    assert_eq!(left.lines().next(), Some("0"), "{left}");
-    let rest = folder.join("kubelet/plugins/kubernetes.io/iscsi");
-    assert_eq!(fs::read_dir(rest).map_or(0, Iterator::count), 0);
-    // What was written is there for who comes later.
-    cluster.apply(&pod("third", ISCSI));
-    cluster.pod_ready("third");
-    assert_eq!(cluster.exec("third", "cat /v/file").ok(), "kept\n");
+    network.nothing_is_left(1);
+}
+
+fn a_disk_outlives_a_restart(network: &mut Network) {
+    network.cluster.apply(&pod("third", ISCSI));
+    network.cluster.pod_ready("third");
+    network.cluster.stop("TERM");
+    network.cluster.start();
+    assert_eq!(network.cluster.exec("third", "cat /v/file").ok(), "kept\n");
+    network.cluster.kubectl("delete pod third --timeout=60s");
+    assert_eq!(network.asked("--login"), 2);
+    network.nothing_is_left(2);
+}
+
+fn a_disk_is_a_device(network: &Network) {
+    let claimed = pod("raw", "persistentVolumeClaim: {claimName: disk}");
+    let claimed = claimed.replace(
+        "volumeMounts: [{name: v, mountPath: /v}]",
+        "volumeDevices: [{name: v, devicePath: /dev/raw}]",
+    );
+    network.cluster.apply(&format!("{BLOCK}{claimed}"));
+    network.cluster.pod_ready("raw");
+    // What was formatted for others is seen as it is: ext4's mark.
+    let mark = "dd if=/dev/raw bs=1 skip=1080 count=2 2>/dev/null | od -An -tx1";
+    assert_eq!(network.cluster.exec("raw", mark).ok().trim(), "53 ef");
+    network.cluster.kubectl("delete pod raw --timeout=60s");
+    network.nothing_is_left(3);
 }
