@@ -9,9 +9,10 @@ use crate::Context;
 use crate::stats::counters;
 use api::Object;
 use api::core::{Container, Pod, Probe};
-use base::{Phase, clock};
+use base::Phase;
+use base::clock::{self, Instant};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -209,6 +210,16 @@ fn seconds(value: Option<i32>, default: u32) -> Duration {
     Duration::from_secs(seconds.into())
 }
 
+/// Probes look together, at times that are so far apart: most of what a look costs is waking a processor for it.
+const TURN: Duration = Duration::from_millis(50);
+static FIRST_TURN: OnceLock<Instant> = OnceLock::new();
+
+/// The first turn at or after `due`, counted from the `first`.
+fn turn_after(first: Instant, due: Instant) -> Instant {
+    let turns = due.saturating_duration_since(first).as_nanos().div_ceil(TURN.as_nanos());
+    u32::try_from(turns).ok().and_then(|turns| first.checked_add(TURN * turns)).unwrap_or(due)
+}
+
 fn check(probe: &Probe) -> Option<Check<'_>> {
     let exec = probe.exec.as_ref().map(Check::Exec);
     let http = probe.http_get.as_ref().map(Check::Http);
@@ -238,6 +249,7 @@ impl Runner {
             ip: &self.ip,
         };
         let mut row = (true, 0);
+        let mut due = clock::instant();
         loop {
             let asked = clock::instant();
             let found = check.run(&target, limit).await;
@@ -252,7 +264,9 @@ impl Runner {
             if row.1 >= threshold && self.conclude(good) {
                 return;
             }
-            clock::sleep(period).await;
+            // One that takes longer than a period is asked again at once, and what was missed is not made up for.
+            due = turn_after(*FIRST_TURN.get_or_init(clock::instant), (due + period).max(clock::instant()));
+            clock::sleep(due.saturating_duration_since(clock::instant())).await;
         }
     }
 
@@ -293,5 +307,21 @@ impl Runner {
         };
         self.context.warn_container(&self.pod, (self.kind, &self.container.name), reason, message);
         matches!(found, Found::Warning(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_are_the_same_for_all() {
+        let first = clock::instant();
+        let after = |ms: u64| turn_after(first, first + Duration::from_millis(ms)) - first;
+        assert_eq!([0, 1, 50, 51].map(|ms| after(ms).as_millis()), [0, 50, 50, 100]);
+        // A period keeps its length.
+        assert_eq!(after(1050).as_millis(), 1050);
+        // What was due before anybody had a turn.
+        assert_eq!(turn_after(first + TURN, first), first + TURN);
     }
 }
