@@ -113,15 +113,35 @@ pub(crate) fn of_pod(pod: &Pod) -> Resources {
     };
     let own = Resources::of(spec::spec(pod).resources.as_ref());
     let whole = own.both(sum, |own, sum| if own > 0 { own } else { sum });
-    let overhead = spec::spec(pod).overhead.as_ref();
-    let (cpu, memory) = (amount(overhead, "cpu", milli), amount(overhead, "memory", self::whole));
-    let more = |limit: i64, overhead: Option<i64>| if limit > 0 { limit + overhead.unwrap_or(0) } else { 0 };
+    let overhead = overhead(pod);
+    let more = |limit: i64, overhead: i64| if limit > 0 { limit + overhead } else { 0 };
     Resources {
-        cpu_request_m: whole.cpu_request_m + cpu.unwrap_or(0),
-        cpu_limit_m: more(whole.cpu_limit_m, cpu),
-        memory_request: whole.memory_request + memory.unwrap_or(0),
-        memory_limit: more(whole.memory_limit, memory),
+        cpu_request_m: whole.cpu_request_m + overhead.cpu_request_m,
+        cpu_limit_m: more(whole.cpu_limit_m, overhead.cpu_limit_m),
+        memory_request: whole.memory_request + overhead.memory_request,
+        memory_limit: more(whole.memory_limit, overhead.memory_limit),
     }
+}
+
+/// What a pod's class adds, as much requested as limited (KEP-688).
+pub(crate) fn overhead(pod: &Pod) -> Resources {
+    let overhead = spec::spec(pod).overhead.as_ref();
+    let cpu = amount(overhead, "cpu", milli).unwrap_or(0);
+    let memory = amount(overhead, "memory", whole).unwrap_or(0);
+    Resources { cpu_request_m: cpu, cpu_limit_m: cpu, memory_request: memory, memory_limit: memory }
+}
+
+/// What a runtime that makes a machine for a pod is told of its containers together: a limit counts also where not
+/// every container has one.
+pub(crate) fn of_containers(pod: &Pod) -> Resources {
+    let of = |container: &Container| Resources::of(container.resources.as_ref());
+    let sum = Resources {
+        cpu_request_m: total(pod, &|container| of(container).cpu_request_m),
+        cpu_limit_m: total(pod, &|container| of(container).cpu_limit_m),
+        memory_request: total(pod, &|container| of(container).memory_request),
+        memory_limit: total(pod, &|container| of(container).memory_limit),
+    };
+    Resources::of(spec::spec(pod).resources.as_ref()).both(sum, |own, sum| if own > 0 { own } else { sum })
 }
 
 /// How much of a resource a pod asks for, in whole units.

@@ -137,7 +137,8 @@ impl Worker {
         let parent = self.context.cgroups.parent(&self.pod);
         let ran = match self.runtime_handler().await {
             Ok((runtime_handler, users)) => {
-                let config = sandbox::config(&self.pod, &self.context.config, attempt, (parent, users));
+                let config =
+                    sandbox::config(&self.pod, &self.context.config, attempt, (parent, users), &rules);
                 self.context.machine.change(|| files::make_folder(config.log_directory.as_ref(), 0o755))?;
                 let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler };
                 counters::STARTED_PODS.count(&[]);

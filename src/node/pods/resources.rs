@@ -20,17 +20,37 @@ pub(crate) fn of(pod: &Pod, container: &Container, rules: &Rules) -> cri::LinuxC
     }
     let swap_limited = !rules.unified && rules.swap != Swap::Unknown;
     cri::LinuxContainerResources {
-        cpu_period: rules.period_us.unwrap_or(0),
-        cpu_quota: rules.period_us.map_or(0, |period| quota_us(wanted.cpu_limit_m, period).max(0)),
-        cpu_shares: shares(wanted.cpu_request_m),
-        memory_limit_in_bytes: wanted.memory_limit,
         oom_score_adj: oom_score(Qos::of(pod), wanted.memory_request, rules.memory),
         hugepage_limits: page_limits(pod, container, rules),
         unified,
         // Memory and swap together: as much as memory alone.
         memory_swap_limit_in_bytes: if swap_limited { wanted.memory_limit } else { 0 },
+        ..linux(wanted, rules)
+    }
+}
+
+/// Processors and memory as the kernel takes them.
+fn linux(wanted: Resources, rules: &Rules) -> cri::LinuxContainerResources {
+    cri::LinuxContainerResources {
+        cpu_period: rules.period_us.unwrap_or(0),
+        cpu_quota: rules.period_us.map_or(0, |period| quota_us(wanted.cpu_limit_m, period).max(0)),
+        cpu_shares: shares(wanted.cpu_request_m),
+        memory_limit_in_bytes: wanted.memory_limit,
         ..Default::default()
     }
+}
+
+/// What is said of a sandbox, for runtimes that make a machine for each pod: its containers' resources together, and
+/// what its class adds.
+pub(crate) fn of_sandbox(
+    pod: &Pod,
+    rules: &Rules,
+) -> (cri::LinuxContainerResources, cri::LinuxContainerResources) {
+    let overhead = match spec::spec(pod).overhead {
+        Some(_) => linux(amount::overhead(pod), rules),
+        None => cri::LinuxContainerResources::default(),
+    };
+    (linux(amount::of_containers(pod), rules), overhead)
 }
 
 fn page_limits(pod: &Pod, container: &Container, rules: &Rules) -> Vec<cri::HugepageLimit> {
@@ -98,6 +118,21 @@ mod tests {
         assert_eq!((pages.page_size.as_str(), pages.limit), ("2MB", 4 << 20));
         let free = asked(json!({}), resources, &Rules { period_us: None, ..rules() });
         assert_eq!((free.cpu_quota, free.cpu_period), (0, 0));
+    }
+
+    #[test]
+    fn sandboxes_are_told_of_all_containers_and_of_the_overhead() {
+        let container = |limits| json!({"name": "c", "resources": {"limits": limits}});
+        let spec = json!({
+            "containers": [container(json!({"cpu": "1", "memory": "1Gi"})), container(json!({"cpu": "500m"}))],
+            "overhead": {"cpu": "250m", "memory": "120Mi"},
+        });
+        let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+        let (all, more) = of_sandbox(&pod, &rules());
+        assert_eq!((all.cpu_shares, all.cpu_quota, all.memory_limit_in_bytes), (1536, 75_000, 1 << 30));
+        assert_eq!((more.cpu_shares, more.cpu_quota, more.memory_limit_in_bytes), (256, 12_500, 120 << 20));
+        let (_, more) = of_sandbox(&Pod::default(), &rules());
+        assert_eq!(more, cri::LinuxContainerResources::default());
     }
 
     #[test]

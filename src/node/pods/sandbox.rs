@@ -1,9 +1,10 @@
 //! A pod's sandbox as the runtime is asked for it, its names and its resolver. Pure.
 
 use super::observe::names;
-use super::spec;
 use super::users::Range;
+use super::{resources, spec};
 use crate::Config;
+use crate::cgroups::Rules;
 use crate::protocols::runtime::v1 as cri;
 use api::Object;
 use api::core::{AppArmorProfile, Pod, PodSecurityContext, SeccompProfile};
@@ -248,7 +249,9 @@ pub(crate) fn config(
     config: &Config,
     attempt: u32,
     (cgroup_parent, users): (String, Option<Range>),
+    rules: &Rules,
 ) -> cri::PodSandboxConfig {
+    let (resources, overhead) = resources::of_sandbox(pod, rules);
     let resolver = Resolver::for_pod(pod, config, &Resolver::of_host(&config.kubelet().resolv_conf));
     let spec = spec::spec(pod);
     let mut all_labels: HashMap<String, String> = pod.labels().clone().into_iter().collect();
@@ -282,8 +285,8 @@ pub(crate) fn config(
             cgroup_parent,
             security_context: Some(security(pod, Seccomp::of(config), users)),
             sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
-            overhead: None,
-            resources: None,
+            overhead: Some(overhead),
+            resources: Some(resources),
         }),
     }
 }

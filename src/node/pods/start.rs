@@ -116,9 +116,9 @@ impl Start<'_> {
         };
         let mut config = container::config(self.pod, from)?;
         dra::edits(self.context, self.pod, self.container, of_plugins).await?.apply(&mut config);
-        let parent = self.context.cgroups.parent(self.pod);
+        let (parent, rules) = (self.context.cgroups.parent(self.pod), self.context.rules(self.pod, None));
         let sandbox_config =
-            sandbox::config(self.pod, &self.context.config, sandbox.attempt, (parent, users));
+            sandbox::config(self.pod, &self.context.config, sandbox.attempt, (parent, users), &rules);
         let logs = PathBuf::from(&sandbox_config.log_directory).join(&self.container.name);
         self.context.machine.change(|| files::make_folder(&logs, 0o755))?;
         let request = cri::CreateContainerRequest {

@@ -87,6 +87,16 @@ struct Network {
     device: Loop,
 }
 
+/// The machine's own devices are seen in the sandbox, and so is a folder that is made among them.
+impl Drop for Network {
+    fn drop(&mut self) {
+        // It stays where the machine itself has something in it.
+        if let Err(error) = fs::remove_dir("/dev/disk") {
+            eprintln!("/dev/disk: {error}");
+        }
+    }
+}
+
 impl Network {
     fn new() -> Self {
         let cluster = Cluster::new();
