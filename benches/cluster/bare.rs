@@ -2,12 +2,13 @@
 //! costs beyond them. The pods have neither volumes nor cgroups of their own, so that they are, if anything, cheaper.
 
 use crate::Failure;
+use crate::knarr::Knarr;
 use crate::pods::PAUSE;
 use base::clock;
 use futures_util::future::try_join_all;
 use http::uri::PathAndQuery;
 use prost::Message;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
@@ -77,10 +78,10 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// Logs go below `logs`.
-    pub(crate) async fn connect(socket: &Path, logs: &Path) -> Result<Self, Failure> {
-        let channel = Endpoint::try_from(format!("unix://{}", socket.display()))?.connect().await?;
-        Ok(Self { channel, logs: logs.to_owned() })
+    /// To the runtime of a server.
+    pub(crate) async fn connect(server: &Knarr) -> Result<Self, Failure> {
+        let channel = Endpoint::try_from(format!("unix://{}", server.runtime_socket().display()))?;
+        Ok(Self { channel: channel.connect().await?, logs: server.folder().join("bare") })
     }
 
     async fn call<Q: Message + 'static, A: Message + Default + 'static>(

@@ -93,7 +93,7 @@ impl Knarr {
         Api::new(&self.kubeconfig()?)
     }
 
-    pub(crate) fn log(&self) -> PathBuf {
+    fn log(&self) -> PathBuf {
         self.folder.join("log")
     }
 
@@ -109,6 +109,11 @@ impl Knarr {
     /// The administrator's access, were the API at another port of this machine.
     pub(crate) fn kubeconfig_for_port(&self, port: &str) -> Result<String, Failure> {
         Ok(self.kubeconfig()?.replace(":6443", &format!(":{port}")))
+    }
+
+    /// Where everything of it is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Its containerd.

@@ -180,8 +180,7 @@ async fn idle(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
 }
 
 async fn started_pods(executable: &Path, cluster: &Path, table: &mut Table) -> Result<(), Failure> {
-    let (mut server, _) =
-        Knarr::start(executable, cluster, &["--debug", "--log-format", "json"])?.ready().await?;
+    let (mut server, _) = Knarr::start(executable, cluster, &[])?.ready().await?;
     pods::starts(&server, table).await?;
     server.stop().await?;
     let (mut server, took) = Knarr::start(executable, cluster, &[])?.ready().await?;

@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::api::Api;
+use crate::bare::Bare;
 use crate::knarr::{Knarr, text};
 use crate::table::{Row, Table, percentile};
 use base::clock;
@@ -9,36 +10,39 @@ use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// The image that every node has.
 pub(crate) const PAUSE: &str = "knarr.local/pause:1";
-pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
+const PODS: &str = "/api/v1/namespaces/default/pods";
 const COUNT: usize = 40;
-/// The runtime's part of a start, by the calls that knarr logs when it is to log what it decides.
-const CALLS: [&str; 3] = ["run_pod_sandbox", "create_container", "start_container"];
+const LIMIT: Duration = Duration::from_secs(600);
 
-/// Starts pods one after the other. A start's own time is from before the create is sent until a watch
-/// shows Running, less what the three calls took that the runtime was asked with.
+/// Starts pods one after the other, and each time one by the runtime alone.
 pub(crate) async fn starts(server: &Knarr, table: &mut Table) -> Result<(), Failure> {
-    let api = server.api()?;
-    wait_for_service_account(&api).await?;
-    let mut whole = Vec::new();
+    wait_for_service_account(&server.api()?).await?;
+    let bare = Bare::connect(server).await?;
+    let (mut own, mut alone) = (Vec::new(), Vec::new());
     for number in 0..COUNT {
-        whole.push(start(&api, &format!("bench-{number}")).await?);
+        own.extend(start(server, [format!("bench-{number}")], &Value::Null).await?);
+        alone.extend(bare.starts(1).await?);
     }
-    let runtime = runtime_times(&std::fs::read_to_string(server.log())?, whole.len())?;
-    let mut beyond: Vec<f64> = whole.iter().zip(&runtime).map(|(whole, runtime)| whole - runtime).collect();
-    for list in [&mut whole, &mut beyond] {
-        list.sort_by(f64::total_cmp);
-    }
-    let of = |list: &[f64]| {
-        let [p50, p99] = [0.5, 0.99].map(|share| percentile(list, share));
-        format!("p50 {p50:.0} ms, p99 {p99:.0} ms")
-    };
-    table.add(Row::new("pod create to Running", of(&whole)));
-    table.add(Row::new("… of it beyond the runtime's own", of(&beyond)).budget("p99 100 ms"));
+    own.sort_by(f64::total_cmp);
+    alone.sort_by(f64::total_cmp);
+    compare("one pod at a time", &own, &alone, table);
     Ok(())
+}
+
+/// What starts took, beside the runtime's own, and what lies between.
+pub(crate) fn compare(what: &str, own: &[f64], bare: &[f64], table: &mut Table) {
+    let of = |sorted: &[f64]| [0.5, 0.99].map(|share| percentile(sorted, share));
+    let say = |[p50, p99]: [f64; 2]| format!("p50 {p50:.0} ms, p99 {p99:.0} ms");
+    let (own, bare) = (of(own), of(bare));
+    let peer = format!("containerd alone: {}", say(bare));
+    table.add(Row::new(&format!("{what}: create to Running"), say(own)).peer(peer));
+    let beyond = say([own[0] - bare[0], own[1] - bare[1]]);
+    table.add(Row::new("… beyond the runtime's own", beyond).budget("p50 50 ms, p99 100 ms"));
 }
 
 pub(crate) async fn wait_for_service_account(api: &Api) -> Result<(), Failure> {
@@ -52,46 +56,47 @@ pub(crate) async fn wait_for_service_account(api: &Api) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Milliseconds from the create to Running.
-async fn start(api: &Api, name: &str) -> Result<f64, Failure> {
-    let path = format!("{PODS}?watch=1&fieldSelector=metadata.name%3D{name}&timeoutSeconds=60");
-    let mut body = api.send(Method::GET, &path, Bytes::new()).await?.into_body();
-    let container = json!({"name": "main", "image": PAUSE, "imagePullPolicy": "IfNotPresent"});
-    let pod = json!({"metadata": {"name": name}, "spec": {"containers": [container]}});
-    let sent = clock::instant();
-    api.create(PODS, &pod).await?;
-    let mut pending = Vec::new();
-    while let Some(frame) = body.frame().await {
-        pending.extend_from_slice(frame?.data_ref().map_or(&[], |data| data));
+fn pod(name: &str, probe: &Value) -> Value {
+    let container = json!({
+        "name": "main", "image": PAUSE, "imagePullPolicy": "IfNotPresent", "readinessProbe": probe,
+    });
+    json!({"metadata": {"name": name}, "spec": {"containers": [container], "terminationGracePeriodSeconds": 0}})
+}
+
+/// Creates pods as fast as they are taken; from the create of each until a watch shows it Running: milliseconds,
+/// sorted.
+pub(crate) async fn start(
+    server: &Knarr,
+    names: impl IntoIterator<Item = String>,
+    probe: &Value,
+) -> Result<Vec<f64>, Failure> {
+    let api = server.api()?;
+    let mut body = api.send(Method::GET, &format!("{PODS}?watch=1"), Bytes::new()).await?.into_body();
+    let mut created = HashMap::new();
+    for name in names {
+        let sent = clock::instant();
+        api.create(PODS, &pod(&name, probe)).await?;
+        created.insert(name, sent);
+    }
+    let (mut took, mut pending) = (Vec::new(), Vec::new());
+    while !created.is_empty() {
+        let frame = tokio::time::timeout(LIMIT, body.frame()).await?.ok_or("the watch ended")??;
+        pending.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = pending.drain(..=end).collect();
-            let event: Value = serde_json::from_slice(&line)?;
-            if event["object"]["status"]["phase"] == "Running" {
-                return Ok(sent.elapsed().as_secs_f64() * 1e3);
+            let pod = &serde_json::from_slice::<Value>(&line)?["object"];
+            if pod["status"]["phase"] == "Failed" {
+                return Err(format!("{}: {}", pod["metadata"]["name"], pod["status"]).into());
+            }
+            if pod["status"]["phase"] == "Running"
+                && let Some(sent) = created.remove(text(&pod["metadata"]["name"]))
+            {
+                took.push(sent.elapsed().as_secs_f64() * 1e3);
             }
         }
     }
-    Err(format!("pod {name} was not Running within a minute").into())
-}
-
-/// Milliseconds that the runtime's calls took for each pod; pods were started one after the other.
-fn runtime_times(log: &str, pods: usize) -> Result<Vec<f64>, Failure> {
-    let mut sums = vec![0.0; pods];
-    let mut seen = [0; CALLS.len()];
-    for line in log.lines() {
-        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
-        let fields = &event["fields"];
-        let (verb, Some(took_ms)) = (text(&fields["verb"]), fields["took_ms"].as_f64()) else { continue };
-        let Some(call) = CALLS.iter().position(|call| *call == verb) else { continue };
-        if let Some(sum) = sums.get_mut(seen[call]) {
-            *sum += took_ms;
-        }
-        seen[call] += 1;
-    }
-    if seen == [pods; CALLS.len()] {
-        return Ok(sums);
-    }
-    Err(format!("knarr's log has {seen:?} of the runtime's calls for {pods} pods").into())
+    took.sort_by(f64::total_cmp);
+    Ok(took)
 }
 
 /// What a restart of knarr did to the pods.

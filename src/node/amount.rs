@@ -99,20 +99,10 @@ pub(crate) fn total(pod: &Pod, of: &dyn Fn(&Container) -> i64) -> i64 {
 
 /// What a pod asks for, with the overhead of its class. A limit counts only if every container has one.
 pub(crate) fn of_pod(pod: &Pod) -> Resources {
-    let of = |container: &Container| Resources::of(container.resources.as_ref());
     let all = || spec::init_containers(pod).iter().chain(&spec::spec(pod).containers);
-    let limit = |limit: fn(&Resources) -> i64| {
-        let each = all().all(|container| limit(&of(container)) > 0);
-        if each { total(pod, &|container| limit(&of(container))) } else { 0 }
-    };
-    let sum = Resources {
-        cpu_request_m: total(pod, &|container| of(container).cpu_request_m),
-        cpu_limit_m: limit(|resources| resources.cpu_limit_m),
-        memory_request: total(pod, &|container| of(container).memory_request),
-        memory_limit: limit(|resources| resources.memory_limit),
-    };
-    let own = Resources::of(spec::spec(pod).resources.as_ref());
-    let whole = own.both(sum, |own, sum| if own > 0 { own } else { sum });
+    let each =
+        |limit: fn(&Resources) -> i64| all().all(|it| limit(&Resources::of(it.resources.as_ref())) > 0);
+    let whole = together(pod, each);
     let overhead = overhead(pod);
     let more = |limit: i64, overhead: i64| if limit > 0 { limit + overhead } else { 0 };
     Resources {
@@ -134,12 +124,18 @@ pub(crate) fn overhead(pod: &Pod) -> Resources {
 /// What a runtime that makes a machine for a pod is told of its containers together: a limit counts also where not
 /// every container has one.
 pub(crate) fn of_containers(pod: &Pod) -> Resources {
-    let of = |container: &Container| Resources::of(container.resources.as_ref());
+    together(pod, |_| true)
+}
+
+/// What containers ask for, summed up, with the limits that count; what their pod says of itself takes its place.
+fn together(pod: &Pod, counts: impl Fn(fn(&Resources) -> i64) -> bool) -> Resources {
+    let sum = |of: fn(&Resources) -> i64| total(pod, &|it| of(&Resources::of(it.resources.as_ref())));
+    let limit = |of: fn(&Resources) -> i64| if counts(of) { sum(of) } else { 0 };
     let sum = Resources {
-        cpu_request_m: total(pod, &|container| of(container).cpu_request_m),
-        cpu_limit_m: total(pod, &|container| of(container).cpu_limit_m),
-        memory_request: total(pod, &|container| of(container).memory_request),
-        memory_limit: total(pod, &|container| of(container).memory_limit),
+        cpu_request_m: sum(|resources| resources.cpu_request_m),
+        cpu_limit_m: limit(|resources| resources.cpu_limit_m),
+        memory_request: sum(|resources| resources.memory_request),
+        memory_limit: limit(|resources| resources.memory_limit),
     };
     Resources::of(spec::spec(pod).resources.as_ref()).both(sum, |own, sum| if own > 0 { own } else { sum })
 }

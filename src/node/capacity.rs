@@ -29,9 +29,10 @@ fn number(path: &Path) -> Option<i64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// The kernel's huge pages: their sizes in bytes, and how many there are.
-fn huge_pages() -> BTreeMap<i64, i64> {
-    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+/// Huge pages of a folder that the kernel has for the machine and for each node: their sizes in bytes, and how many
+/// there are.
+pub(crate) fn huge_pages(folder: &Path) -> BTreeMap<i64, i64> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
         let kib = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<i64>().ok()?;
@@ -59,7 +60,7 @@ impl Facts {
             swap: signed(memory.bytes("SwapTotal")),
             storage: Space::of_file_system(kubelet_dir).map_or(0, |space| signed(space.capacity)),
             pids: most_pids().unwrap_or(0),
-            huge_pages: huge_pages(),
+            huge_pages: huge_pages("/sys/kernel/mm/hugepages".as_ref()),
         }
     }
 }

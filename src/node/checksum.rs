@@ -10,6 +10,11 @@ pub(crate) fn of(text: &str) -> u64 {
     text.bytes().fold(0x811c_9dc5, step).into()
 }
 
+/// Whether a file is as it was written; 0 is one without a checksum.
+pub(crate) fn check(told: u64, sum: impl FnOnce() -> u64) -> Result<(), String> {
+    if told == 0 || told == sum() { Ok(()) } else { Err(CORRUPT.to_owned()) }
+}
+
 /// A map as Go prints it.
 pub(crate) fn map<K: std::fmt::Display>(entries: impl Iterator<Item = (K, String)>) -> String {
     let entries: Vec<String> = entries.map(|(key, value)| format!("{key}:{value}")).collect();

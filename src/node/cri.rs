@@ -93,7 +93,7 @@ fn call_for<T>(
         let asked = clock::instant();
         let answer = tokio::time::timeout(limit, answer).await;
         counters::runtime_asked(verb, asked, !matches!(answer, Ok(Ok(_))));
-        // The benchmark tells the runtime's time from knarr's own by this line.
+        // Whoever wonders what a start waited for tells the runtime's time from knarr's own by this line.
         tracing::debug!(verb, of, took_ms = asked.elapsed().as_secs_f64() * 1e3, "the runtime was asked");
         match answer {
             Ok(Ok(response)) => Ok(response.into_inner()),

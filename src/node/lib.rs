@@ -9,6 +9,7 @@
 mod affinity;
 mod amount;
 mod background;
+mod bucket;
 mod capacity;
 mod cgroups;
 mod checkpoint;
@@ -129,7 +130,7 @@ pub async fn start(
     work_on_pods((&context, &pods), "machine shutdown", shutdown::run);
     work_on_pods((&context, &pods), "eviction", eviction::runner::run);
     work_on_pods((&context, &pods), "device health", devices::run_health);
-    work_on_pods((&context, &pods), "processors of containers", affinity::run);
+    work(&context, "processors of containers", affinity::run);
     work_on_pods((&context, &pods), "resources of pods", pod_resources::run);
     work_on_pods((&context, &pods), "health of claimed devices", dra::run_health);
     dra::wipe_unserved(&context);
@@ -192,11 +193,13 @@ async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::
         let (daemon, runtime) = (own.clone(), of.clone());
         async move { daemon.run(&runtime, shutdown).await }
     });
-    let (of, own) = (daemon.clone(), supervisor.clone());
-    supervisor.run("mirrors with rewrite", Phase::Ground, Restart::OnFailure, move |shutdown| {
-        let (daemon, supervisor) = (of.clone(), own.clone());
-        async move { daemon.run_mirrors(supervisor, shutdown).await }
-    });
+    if let Some(rewriter) = daemon.rewriter.clone() {
+        let own = supervisor.clone();
+        supervisor.run("mirrors with rewrite", Phase::Ground, Restart::OnFailure, move |shutdown| {
+            let (rewriter, supervisor) = (rewriter.clone(), own.clone());
+            async move { rewriter.run(supervisor, shutdown).await }
+        });
+    }
     containerd::answering(&runtime).await.map_err(|error| {
         Error::Setup(format!("containerd does not answer ({error}): {}", daemon.last_words()))
     })?;

@@ -2,6 +2,7 @@
 //! (`podresources/v1`): monitors of devices read it.
 
 use crate::affinity::Block;
+use crate::bucket::Bucket;
 use crate::devices::Placed;
 use crate::pods::{Pods, spec};
 use crate::protocols::podresources as told;
@@ -10,7 +11,7 @@ use crate::{Context, Error, dra, files, grpc};
 use api::Object;
 use api::core::{Container, Pod};
 use base::Shutdown;
-use base::clock::{self, Instant};
+use base::clock;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 
@@ -22,11 +23,11 @@ const BURST: f64 = 10.0;
 pub(crate) async fn run(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -> Result<(), Error> {
     let folder = context.config.kubelet_dir.join("pod-resources");
     files::make_folder(&folder, 0o750)?;
-    let limit = Arc::new(Limit::new(clock::instant()));
+    let limit = Arc::new(Mutex::new(Bucket::new(PER_S, BURST, clock::instant())));
     let socket = folder.join("kubelet.sock");
     let of = context.clone();
     let verbs = move |verb: &str, body: &[u8]| {
-        if !limit.takes(clock::instant()) {
+        if !limit.lock().unwrap_or_else(PoisonError::into_inner).take(clock::instant()) {
             return Err(Status::resource_exhausted("rejected by rate limit"));
         }
         let version = verb.trim_start_matches('/').split('.').next().unwrap_or_default();
@@ -46,27 +47,6 @@ pub(crate) async fn run(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -
         }
     };
     grpc::serve((&context.supervisor, "pods' resources"), &socket, verbs, shutdown).await
-}
-
-/// A bucket of requests that fills up by time.
-struct Limit(Mutex<(f64, Instant)>);
-
-impl Limit {
-    fn new(now: Instant) -> Self {
-        Self(Mutex::new((BURST, now)))
-    }
-
-    fn takes(&self, now: Instant) -> bool {
-        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (left, since) = &mut *bucket;
-        *left = (*left + now.saturating_duration_since(*since).as_secs_f64() * PER_S).min(BURST);
-        *since = now;
-        let takes = *left >= 1.0;
-        if takes {
-            *left -= 1.0;
-        }
-        takes
-    }
 }
 
 fn list(context: &Context, pods: &Pods) -> told::ListPodResourcesResponse {
@@ -154,15 +134,6 @@ fn memory(blocks: Vec<Block>) -> Vec<told::ContainerMemory> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn who_asks_too_often_is_turned_away() {
-        let now = clock::instant();
-        let limit = Limit::new(now);
-        assert_eq!((0..20).filter(|_| limit.takes(now)).count(), 10);
-        assert_eq!((0..20).filter(|_| limit.takes(now + Duration::from_millis(30))).count(), 3);
-    }
 
     #[test]
     fn devices_are_told_once_for_each_node() {

@@ -25,8 +25,8 @@ impl Turnstile {
 
     /// Does something when it is its turn.
     pub(crate) async fn pass<T>(&self, work: impl Future<Output = T>) -> T {
-        // It is never closed.
-        let turn = self.0.acquire().await.ok();
+        // A turn, since it is never closed.
+        let turn = self.0.acquire().await;
         tokio::pin!(work);
         tokio::select! {
             done = &mut work => return done,

@@ -13,14 +13,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-/// A pod that sleeps.
+/// A pod that sleeps; its deletion is waited for until the node has taken back what it had.
 fn sleeper(name: &str, resources: &Value) -> String {
-    let container = json!({
-        "name": "main", "image": "knarr.test/busybox:1", "command": ["sleep", "infinity"],
-        "resources": resources,
-    });
-    let spec = json!({"terminationGracePeriodSeconds": 1, "nodeName": "node-1", "containers": [container]});
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}).to_string()
+    let spec = json!({"terminationGracePeriodSeconds": 1, "container": {"resources": resources}});
+    crate::kubelet::sleeper(name, &spec)
 }
 
 /// Numbers as the kernel lists them.

@@ -7,7 +7,8 @@ use std::fs;
 
 const PODS: &str = include_str!("../data/kubelet.yaml");
 
-fn sleeper(name: &str, spec: &Value) -> String {
+/// A pod that sleeps, with more in its specification, and more in its container's.
+pub(crate) fn sleeper(name: &str, spec: &Value) -> String {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"terminationGracePeriodSeconds": 0, "nodeName": "node-1", "containers": [

@@ -65,7 +65,9 @@ async fn give(context: &Context, pod: &Pod) -> Result<(), Rejection> {
             inner.give((pod, container), hint, &mut reuse)?;
         }
     }
-    Ok(())
+    let settled = context.devices.settle(pod.uid());
+    let settled = settled.and_then(|()| inner.map_or(Ok(()), |inner| inner.settle(pod.uid())));
+    settled.map_err(|why| unexpected(&format!("failed to write checkpoint file: {why}")))
 }
 
 /// Where all that a pod wants could be.
@@ -107,7 +109,6 @@ impl Inner {
 
     fn give(&self, of: (&Pod, &Container), hint: Hint, reuse: &mut Reuse) -> Result<(), Rejection> {
         let mut held = locked(&self.held);
-        let before = held.clone();
         if let Some(exclusive) = &self.exclusive {
             let given = exclusive.give(&mut held.pool, of, hint.nodes, &mut reuse.cpus);
             if Exclusive::concerns(of) {
@@ -121,11 +122,6 @@ impl Inner {
                 count(&given, &counters::PINNED_MEMORY, &counters::PINNED_MEMORY_ERRORS);
             }
             given?;
-        }
-        if *held != before {
-            let kept = self.keep(&held);
-            kept.map_err(|why| unexpected(&format!("failed to write checkpoint file: {why}")))?;
-            self.changed.send_modify(|number| *number += 1);
         }
         Ok(())
     }

@@ -52,9 +52,7 @@ pub(super) fn encode(policy: &str, pool: &Pool) -> String {
 /// What the file of this policy says.
 pub(super) fn decode(policy: &str, text: &str) -> Result<Pool, String> {
     let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    if file.checksum != 0 && file.checksum != file.sum() {
-        return Err(checksum::CORRUPT.to_owned());
-    }
+    checksum::check(file.checksum, || file.sum())?;
     if file.policy_name != policy {
         return Err(format!(
             "configured policy {policy:?} differs from state checkpoint policy {:?}",

@@ -1,8 +1,8 @@
 //! Processors that containers have to themselves, and those that the others share (`cpuManagerPolicy: static`). Pure.
 
 use super::cpus::{Cpus, list, without};
-use super::hints::{Ways, prefer};
-use super::nodes::{Nodes, sets};
+use super::hints::{Pieces, Ways};
+use super::nodes::Nodes;
 use super::options::CpuOptions;
 use super::topology::Topology;
 use super::{distribute, take, unexpected};
@@ -217,9 +217,7 @@ impl Exclusive {
             None => self.choose(pool, count, near, reuse).map_err(|why| unexpected(&why))?,
         };
         pool.shared = without(&pool.shared, &cpus);
-        let ends =
-            spec::init_containers(pod).iter().any(|it| it.name == container.name && !spec::is_sidecar(it));
-        if ends {
+        if spec::ends(pod, &container.name) {
             reuse.extend(&cpus);
         } else {
             *reuse = without(reuse, &cpus);
@@ -309,20 +307,15 @@ impl Exclusive {
     }
 
     fn ways_of(&self, free: &Cpus, reuse: &Cpus, count: usize) -> Ways {
-        let nodes = self.topology.nodes_with_cpus();
-        let mut fewest = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-        let mut able = Vec::new();
-        for set in sets(&nodes) {
-            let inside = |cpu: &&u32| self.topology.node_of(**cpu).is_some_and(|node| set.contains(node));
-            if self.topology.those(|cpu| set.contains(cpu.node)).len() >= count {
-                fewest = fewest.min(set.len());
-            }
-            let enough = reuse.len() + free.iter().filter(inside).count() >= count;
-            if enough && reuse.iter().all(|cpu| inside(&cpu)) {
-                able.push(set);
-            }
-        }
-        prefer(able, fewest, |set| self.options.by_socket && self.is_in_fewest_sockets(set, fewest))
+        let on = |cpu: &u32| self.topology.node_of(*cpu).into_iter().collect::<Nodes>();
+        let pieces = Pieces {
+            all: self.topology.cpus.keys().map(on).collect(),
+            free: free.iter().map(on).collect(),
+            reuse: reuse.iter().map(on).collect(),
+        };
+        pieces.ways(&self.topology.nodes_with_cpus(), count, |set, fewest| {
+            self.options.by_socket && self.is_in_fewest_sockets(set, fewest)
+        })
     }
 
     /// Whether nodes are in no more sockets than so many nodes have to be.

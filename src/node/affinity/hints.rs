@@ -1,7 +1,7 @@
 //! Where containers could get what they ask for, said by resource, and what is made of that for all of them together
 //! (the topology manager). Pure.
 
-use super::nodes::Nodes;
+use super::nodes::{Nodes, sets};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One way to give a resource.
@@ -34,6 +34,30 @@ pub(super) struct Merger {
     pub(super) all: Nodes,
     /// How far nodes are from one another, where those that are near are preferred.
     pub(super) distances: Option<BTreeMap<u32, Vec<u64>>>,
+}
+
+/// Pieces of a resource, by the nodes that each is on or near: all, those that are free, and those that are to be used
+/// again.
+pub(crate) struct Pieces {
+    pub(crate) all: Vec<Nodes>,
+    pub(crate) free: Vec<Nodes>,
+    pub(crate) reuse: Vec<Nodes>,
+}
+
+impl Pieces {
+    /// The sets of nodes that have so many of them with all that is to be used again. Preferred are those of as few nodes
+    /// as have so many at all, and `also` others, by that number.
+    pub(crate) fn ways(&self, nodes: &[u32], count: usize, also: impl Fn(Nodes, u32) -> bool) -> Ways {
+        let inside = |set: Nodes, of: &[Nodes]| of.iter().filter(|own| own.and(set).len() > 0).count();
+        // Small sets come first.
+        let fewest = sets(nodes).find(|set| inside(*set, &self.all) >= count).map(Nodes::len);
+        let fewest = fewest.unwrap_or(u32::try_from(nodes.len()).unwrap_or(u32::MAX));
+        let able = |set: &Nodes| {
+            inside(*set, &self.reuse) == self.reuse.len()
+                && self.reuse.len() + inside(*set, &self.free) >= count
+        };
+        prefer(sets(nodes).filter(able).collect(), fewest, |set| also(set, fewest))
+    }
 }
 
 /// Hints whose nodes are so preferred: as few as some resource needs at least.

@@ -103,10 +103,6 @@ fn wanted_together(pod: &Pod) -> Bytes {
     names.map(total).collect()
 }
 
-fn ends(pod: &Pod, container: &Container) -> bool {
-    spec::init_containers(pod).iter().any(|it| it.name == container.name && !spec::is_sidecar(it))
-}
-
 impl Bank {
     /// What one container has.
     pub(super) fn of(&self, pod: &str, container: &str) -> &[Block] {
@@ -305,7 +301,11 @@ impl Placement {
         }
         for block in &blocks {
             let own = reuse.entry((nodes, block.resource.clone())).or_default();
-            *own = if ends(pod, container) { (*own).max(block.size) } else { own.saturating_sub(block.size) };
+            *own = if spec::ends(pod, &container.name) {
+                (*own).max(block.size)
+            } else {
+                own.saturating_sub(block.size)
+            };
         }
         let own = bank.given.entry(pod.uid().to_owned()).or_default();
         for block in &blocks {

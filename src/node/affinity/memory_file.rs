@@ -70,9 +70,7 @@ pub(super) fn encode(policy: &str, bank: &Bank) -> String {
 /// What the file of this policy says.
 pub(super) fn decode(policy: &str, text: &str) -> Result<Bank, String> {
     let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    if file.checksum != 0 && file.checksum != file.sum() {
-        return Err(checksum::CORRUPT.to_owned());
-    }
+    checksum::check(file.checksum, || file.sum())?;
     if file.policy_name != policy {
         return Err(format!(
             "[memorymanager] configured policy {policy:?} differs from state checkpoint policy {:?}",

@@ -19,9 +19,9 @@ mod take;
 mod topology;
 
 pub(crate) use admission::{admit, forbids_resize};
-pub(crate) use hints::{Hint, Ways};
+pub(crate) use hints::{Pieces, Ways};
 pub(crate) use memory::Block;
-pub(crate) use nodes::{Nodes, sets};
+pub(crate) use nodes::Nodes;
 pub(crate) use options::check;
 pub(crate) use reconcile::run;
 
@@ -29,6 +29,7 @@ use crate::cgroups::Rules;
 use crate::machine::Machine;
 use crate::pods::admission::Rejection;
 use crate::{Config, Error, amount, files};
+use api::Object;
 use api::core::Pod;
 use cpus::Cpus;
 use exclusive::{Exclusive, Pool};
@@ -83,6 +84,8 @@ struct Inner {
     exclusive: Option<Exclusive>,
     placement: Option<Placement>,
     held: Mutex<Held>,
+    /// What the files say of it.
+    written: Mutex<Held>,
     /// The kubelet's folder, with the files of state.
     folder: PathBuf,
     /// Told whenever containers have to be told of other processors.
@@ -152,11 +155,14 @@ impl Affinity {
     /// Notes what a container was made with; it is told of what changed meanwhile. Init containers before it have
     /// ended.
     pub(crate) fn made(&self, (pod, container): (&Pod, &str), id: &str, pinned: &Pinned) {
-        if let Some(inner) = self.0.get() {
+        let Some(inner) = self.0.get() else { return };
+        if inner.exclusive.is_some() {
             locked(&inner.told).insert(id.to_owned(), pinned.cpus.clone());
-            inner.changed.send_modify(|number| *number += 1);
-            self.change(|held| held.bank.release_before(pod, container));
+            if self.pinned(pod.uid(), container).cpus != pinned.cpus {
+                inner.changed.send_modify(|number| *number += 1);
+            }
         }
+        self.change(|held| held.bank.release_before(pod, container));
     }
 
     /// Takes back what a pod has that runs no more.
@@ -240,6 +246,7 @@ impl Inner {
             exclusive,
             placement,
             held: Mutex::new(held),
+            written: Mutex::default(),
             folder,
             changed: watch::Sender::default(),
             told: Mutex::default(),
@@ -248,15 +255,28 @@ impl Inner {
         Ok(inner)
     }
 
-    /// Writes down what is held.
+    /// Writes down what is held, as far as the files say otherwise.
     fn keep(&self, held: &Held) -> Result<(), Error> {
-        if self.exclusive.is_some() {
+        let mut written = locked(&self.written);
+        if written.pool != held.pool {
             let text = cpu_file::encode("static", &held.pool);
             files::write_durably(&self.folder.join(cpu_file::NAME), text.as_bytes(), 0o600)?;
+            written.pool = held.pool.clone();
         }
-        if self.placement.is_some() {
+        if written.bank != held.bank {
             let text = memory_file::encode("Static", &held.bank);
             files::write_durably(&self.folder.join(memory_file::NAME), text.as_bytes(), 0o600)?;
+            written.bank = held.bank.clone();
+        }
+        Ok(())
+    }
+
+    /// Writes down what a pod was given, before a container of it is made.
+    fn settle(&self, uid: &str) -> Result<(), Error> {
+        let held = locked(&self.held);
+        self.keep(&held)?;
+        if held.pool.given.contains_key(uid) {
+            self.changed.send_modify(|number| *number += 1);
         }
         Ok(())
     }
@@ -269,21 +289,21 @@ fn exclusive(config: &Config, machine: &Machine, topology: &Arc<Topology>) -> Re
     Exclusive::new(topology.clone(), CpuOptions::of(kubelet)?, named, reserved_m)
 }
 
-/// What a file of state says, if there is one.
-fn restored<T>(
+/// What a file of state says; nothing where there is none.
+fn restored<T: Default>(
     path: &Path,
     decode: impl Fn(&str) -> Result<T, String>,
     what: &str,
-) -> Result<Option<T>, Error> {
+) -> Result<T, Error> {
     match std::fs::read_to_string(path) {
-        Ok(text) => decode(&text).map(Some).map_err(|why| {
+        Ok(text) => decode(&text).map_err(|why| {
             Error::Setup(format!(
                 "could not restore state from checkpoint: {why}, please drain this node and delete the {what} \
                  manager checkpoint file \"{}\" before restarting Kubelet",
                 path.display()
             ))
         }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
         Err(error) => Err(files::at(path)(error)),
     }
 }
@@ -298,7 +318,7 @@ fn unfit(path: &Path, why: &str, what: &str) -> Error {
 
 fn restored_pool(folder: &Path, exclusive: &Exclusive) -> Result<Pool, Error> {
     let path = folder.join(cpu_file::NAME);
-    let pool = restored(&path, |text| cpu_file::decode("static", text), "CPU")?.unwrap_or_default();
+    let pool = restored(&path, |text| cpu_file::decode("static", text), "CPU")?;
     if pool == Pool::default() {
         return Ok(exclusive.empty());
     }
@@ -308,7 +328,7 @@ fn restored_pool(folder: &Path, exclusive: &Exclusive) -> Result<Pool, Error> {
 
 fn restored_bank(folder: &Path, placement: &Placement) -> Result<Bank, Error> {
     let path = folder.join(memory_file::NAME);
-    let bank = restored(&path, |text| memory_file::decode("Static", text), "memory")?.unwrap_or_default();
+    let bank = restored(&path, |text| memory_file::decode("Static", text), "memory")?;
     if bank == Bank::default() {
         return Ok(placement.empty());
     }

@@ -1,17 +1,15 @@
 //! Tells running containers of the processors that are theirs by now: what one pod gets to itself all others lose.
 
 use super::{Affinity, locked};
-use crate::pods::Pods;
 use crate::pods::observe::names;
 use crate::protocols::runtime::v1 as cri;
 use crate::{Context, Error};
-use api::Object;
 use base::{Shutdown, clock};
 use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Follows changes until asked to stop. What could not be told is told after `cpuManagerReconcilePeriod`.
-pub(crate) async fn run(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -> Result<(), Error> {
+pub(crate) async fn run(context: Arc<Context>, shutdown: Shutdown) -> Result<(), Error> {
     let Some(inner) = context.affinity.0.get().filter(|inner| inner.exclusive.is_some()) else {
         return Ok(());
     };
@@ -25,7 +23,7 @@ pub(crate) async fn run(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -
             () = clock::sleep(period), if failed => {}
             () = shutdown.requested() => return Ok(()),
         }
-        let told = tell(&context, &pods).await;
+        let told = tell(&context).await;
         failed = told.is_err();
         if let Err(error) = told {
             tracing::warn!(%error, "cannot tell containers of their processors; will try again");
@@ -33,9 +31,8 @@ pub(crate) async fn run(context: Arc<Context>, pods: Pods, shutdown: Shutdown) -
     }
 }
 
-/// Tells all containers that have other processors than they should.
-async fn tell(context: &Context, pods: &Pods) -> Result<(), Error> {
-    let uids: HashSet<String> = pods.list().iter().map(|pod| pod.uid().to_owned()).collect();
+/// Tells all containers of pods that have other processors than they should.
+async fn tell(context: &Context) -> Result<(), Error> {
     let all = context.runtime.list_containers(cri::ListContainersRequest::default()).await?.containers;
     let alive = [cri::ContainerState::ContainerCreated, cri::ContainerState::ContainerRunning];
     let alive: Vec<&cri::Container> = all.iter().filter(|it| alive.contains(&it.state())).collect();
@@ -44,7 +41,7 @@ async fn tell(context: &Context, pods: &Pods) -> Result<(), Error> {
     for container in alive {
         let label = |name: &str| container.labels.get(name).map(String::as_str).unwrap_or_default();
         let (uid, name) = (label(names::UID), label(names::CONTAINER));
-        if uids.contains(uid)
+        if !uid.is_empty()
             && let Err(error) = tell_one(context, &container.id, (uid, name)).await
             && !error.is_gone()
         {

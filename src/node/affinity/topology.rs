@@ -3,7 +3,7 @@
 
 use super::cpus::Cpus;
 use super::nodes::{MOST, Nodes};
-use crate::amount;
+use crate::{amount, capacity};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -164,16 +164,10 @@ impl Sys {
     }
 }
 
-/// Bytes of huge pages by their size, of a folder that the kernel has for the machine and for each node.
+/// Bytes of huge pages by their size.
 fn pages(folder: &Path) -> BTreeMap<u64, u64> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let sizes = entries.filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        let kib = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()?;
-        let number = std::fs::read_to_string(entry.path().join("nr_hugepages")).ok()?;
-        Some((kib * 1024, kib * 1024 * number.trim().parse::<u64>().ok()?))
-    });
-    sizes.collect()
+    let all = capacity::huge_pages(folder).into_iter();
+    all.map(|(size, count)| (size.unsigned_abs(), (size * count).unsigned_abs())).collect()
 }
 
 #[cfg(test)]

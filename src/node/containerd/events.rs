@@ -93,50 +93,45 @@ pub(crate) async fn until_closed(runtime: &Runtime) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grpc::{framed, response};
+    use crate::grpc::{self, framed, response};
+    use base::{Shutdown, Supervisor};
     use futures_util::stream;
-    use http::Request;
-    use hyper::body::Incoming;
-    use hyper::server::conn::http2;
-    use hyper::service::service_fn;
-    use hyper_util::rt::{TokioExecutor, TokioIo};
-    use std::convert::Infallible;
-    use tokio::net::UnixListener;
+    use http::Response;
     use tonic::Status;
+    use tonic::body::Body;
 
     /// A runtime that is not containerd: one container is created and ends.
-    async fn answer(request: Request<Incoming>) -> Result<http::Response<tonic::body::Body>, Infallible> {
+    fn answer(verb: &str, _: &[u8]) -> Result<Response<Body>, Status> {
         let event = |kind: cri::ContainerEventType| cri::ContainerEventResponse {
             container_id: "c".to_owned(),
             container_event_type: kind.into(),
         };
         let kinds =
             [cri::ContainerEventType::ContainerCreatedEvent, cri::ContainerEventType::ContainerStoppedEvent];
-        Ok(match request.uri().path() {
+        match verb {
             "/runtime.v1.RuntimeService/GetContainerEvents" => {
-                response(stream::iter(kinds.map(|kind| framed(&event(kind)))))
+                Ok(response(stream::iter(kinds.map(|kind| framed(&event(kind))))))
             }
-            _ => Status::unimplemented("unknown service").into_http(),
-        })
+            _ => Err(Status::unimplemented("unknown service")),
+        }
     }
 
     #[tokio::test]
     async fn runtimes_without_containerds_events_are_asked_for_cris() {
         let socket = std::env::temp_dir().join(format!("knarr-events-{}.sock", std::process::id()));
-        let listener = UnixListener::bind(&socket).unwrap();
-        let serve = async {
-            let (stream, _) = listener.accept().await.unwrap();
-            let server = http2::Builder::new(TokioExecutor::new());
-            server.serve_connection(TokioIo::new(stream), service_fn(answer)).await
-        };
+        let supervisor = Supervisor::new();
         let listen = async {
             let runtime = Runtime::new(&socket).unwrap();
             let mut events = Events::subscribe(&runtime).await.unwrap();
             (events.next().await, events.next().await)
         };
         let (ended, closed) = tokio::select! {
+            // First, so that there is a socket.
+            biased;
+            served = grpc::serve((&supervisor, "runtime"), &socket, answer, Shutdown::never()) => {
+                panic!("nobody listens any more: {served:?}")
+            }
             heard = listen => heard,
-            served = serve => panic!("nobody listens any more: {served:?}"),
         };
         std::fs::remove_file(&socket).unwrap();
         assert_eq!(ended.unwrap().id, "c");

@@ -15,12 +15,13 @@ pub(crate) mod tasks;
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;
 use crate::{Config, Error, files};
-use base::{Shutdown, Supervisor, clock, process};
+use base::{Shutdown, clock, process};
 use config::{Folders, Generation, Machine};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rewrite::Rewriter;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// From start to the first answer; a cold disk with many containers takes its time.
@@ -39,7 +40,7 @@ pub(crate) struct Containerd {
     folders: Folders,
     configuration: String,
     /// Between it and mirrors that have images under other names.
-    rewriter: Option<Rewriter>,
+    pub(crate) rewriter: Option<Arc<Rewriter>>,
 }
 
 fn find(program: &str, first: &Path) -> Option<PathBuf> {
@@ -92,7 +93,7 @@ impl Containerd {
         let rewriter = if routes.is_empty() {
             None
         } else {
-            Some(Rewriter::bind(routes, &agent.join("etc/containerd/rewrite.json")).await?)
+            Some(Arc::new(Rewriter::bind(routes, &agent.join("etc/containerd/rewrite.json")).await?))
         };
         let place = rewriter.as_ref().map(|rewriter| &rewriter.place);
         registries::write(&registries, place, &folders.registries)?;
@@ -167,14 +168,6 @@ impl Containerd {
         let pid = child.id().map(|pid| pid.to_string()).unwrap_or_default();
         files::write(&self.pid_file(), pid.as_bytes(), 0o600)?;
         Ok(child)
-    }
-
-    /// Asks mirrors under other names for it, where any have them, until asked to stop.
-    pub(crate) async fn run_mirrors(&self, supervisor: Supervisor, shutdown: Shutdown) -> Result<(), Error> {
-        match &self.rewriter {
-            Some(rewriter) => rewriter.run(supervisor, shutdown).await,
-            None => Ok(()),
-        }
     }
 
     /// Runs containerd until asked to stop, and leaves it running then. Ends with an error when it dies.

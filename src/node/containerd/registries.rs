@@ -129,14 +129,16 @@ impl Registries {
     }
 
     /// The endpoints with rules, in the order in which they have numbers.
-    fn rewritten(&self) -> impl Iterator<Item = (&str, &Mirror)> {
-        let with_rules = self.mirrors.values().filter(|mirror| !mirror.rewrite.is_empty());
-        with_rules.flat_map(|mirror| mirror.endpoint.iter().map(move |endpoint| (endpoint.as_str(), mirror)))
+    fn rewritten(&self) -> impl Iterator<Item = (&str, &str, &Mirror)> {
+        let with_rules = self.mirrors.iter().filter(|(_, mirror)| !mirror.rewrite.is_empty());
+        with_rules.flat_map(|(registry, mirror)| {
+            mirror.endpoint.iter().map(move |endpoint| (registry.as_str(), endpoint.as_str(), mirror))
+        })
     }
 
     /// What is to be asked for containerd, under other names.
     pub(crate) fn routes(&self) -> Result<Vec<Route>, Error> {
-        let route = |(endpoint, mirror): (&str, &Mirror)| {
+        let route = |(_, endpoint, mirror): (&str, &str, &Mirror)| {
             let wrong = |why: String| Error::Setup(format!("registries: {endpoint}: {why}"));
             let url = url_of(endpoint).0;
             let tls = url.starts_with("https://").then(|| self.client(host_of(endpoint).0)).transpose();
@@ -206,8 +208,7 @@ impl Registries {
 
     /// The number of an endpoint with rules.
     fn number(&self, registry: &str, endpoint: &str) -> Option<usize> {
-        let mirror = self.mirrors.get(registry)?;
-        self.rewritten().position(|(of, its)| of == endpoint && std::ptr::eq(its, mirror))
+        self.rewritten().position(|(of, at, _)| (of, at) == (registry, endpoint))
     }
 
     /// The files by their folders; `_default` is that for all others.
@@ -231,7 +232,7 @@ impl Registries {
         let mut text = String::new();
         let named = self.configs.iter().map(|(registry, access)| (registry.clone(), access));
         // What is asked through knarr is asked as the same user.
-        let through = self.rewritten().enumerate().filter_map(|(number, (endpoint, _))| {
+        let through = self.rewritten().enumerate().filter_map(|(number, (_, endpoint, _))| {
             Some((place?.host(number), self.configs.get(host_of(endpoint).0)?))
         });
         for (registry, access) in named.chain(through) {

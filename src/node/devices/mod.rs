@@ -95,8 +95,15 @@ impl Devices {
     }
 
     fn keep(&self) -> Result<(), Error> {
-        let text = self.state().encode();
-        files::write(&self.file(), text.as_bytes(), 0o600)
+        // Held meanwhile: what is written last is what is so.
+        let state = self.state();
+        files::write(&self.file(), state.encode().as_bytes(), 0o600)
+    }
+
+    /// Writes down what a pod was given.
+    pub(crate) fn settle(&self, uid: &str) -> Result<(), Error> {
+        let has_some = self.state().given.iter().any(|given| given.pod == uid);
+        if has_some { self.keep() } else { Ok(()) }
     }
 
     /// Told whenever resources or the health of devices changed.
@@ -126,9 +133,7 @@ impl Devices {
             return Ok(());
         }
         self.state().forget_gone();
-        let ends = spec::init_containers(pod)
-            .iter()
-            .any(|init| init.name == container.name && !spec::is_sidecar(init));
+        let ends = spec::ends(pod, &container.name);
         for (resource, needed) in wanted {
             let none = BTreeSet::new();
             let before = reuse.get(&resource).unwrap_or(&none);
@@ -145,7 +150,7 @@ impl Devices {
                 rest.retain(|id| !ids.contains(id));
             }
         }
-        self.keep().map_err(|error| format!("failed to write checkpoint file: {error}"))
+        Ok(())
     }
 
     /// Where a container could get its devices, for each resource that has devices near to nodes.

@@ -1,6 +1,6 @@
 //! Which devices there are and who has which. Pure.
 
-use crate::affinity::{Hint, Nodes, Ways, sets};
+use crate::affinity::{Nodes, Pieces, Ways};
 use crate::protocols::v1beta1::ContainerAllocateResponse;
 use crate::{amount, checksum};
 use api::core::Container;
@@ -77,22 +77,14 @@ impl Resource {
         let own: BTreeSet<u32> = self.devices.values().flat_map(Device::places).collect();
         let own: Vec<u32> = nodes.iter().filter(|node| own.contains(node)).collect();
         let nodes = if own.is_empty() { nodes.iter().collect() } else { own };
-        let mut fewest = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-        let mut able = Vec::new();
-        for set in sets(&nodes) {
-            let inside = |id: &&String| set.has_any_of(&self.places(id));
-            if self.devices.keys().filter(inside).count() >= count {
-                fewest = fewest.min(set.len());
-            }
+        let near = |id: &String| self.places(id).into_iter().collect::<Nodes>();
+        let pieces = Pieces {
+            all: self.devices.keys().map(near).collect(),
+            free: free.iter().map(near).collect(),
             // Those that are near no node are no matter here.
-            let placed: Vec<&String> = reuse.iter().filter(|id| !self.places(id).is_empty()).collect();
-            let enough = placed.len() + free.iter().filter(inside).count() >= count;
-            if enough && placed.iter().all(inside) {
-                able.push(set);
-            }
-        }
-        let hint = |set: Nodes| Hint { nodes: Some(set), preferred: set.len() == fewest };
-        able.into_iter().map(hint).collect()
+            reuse: reuse.iter().map(near).filter(|near| near.len() > 0).collect(),
+        };
+        pieces.ways(&nodes, count, |_, _| false)
     }
 }
 
@@ -366,14 +358,13 @@ impl State {
                 alloc_resp: STANDARD.encode(given.answer.encode_to_vec()),
             }
         };
-        let healthy = |resource: &Resource| {
-            let all = resource.devices.iter().filter(|(_, device)| device.is_healthy);
-            all.map(|(id, _)| id.clone()).collect()
-        };
         let data = Data {
             pod_device_entries: Some(self.given.iter().map(entry).collect()),
             registered_devices: Some(
-                self.resources.iter().map(|(name, it)| (name.clone(), healthy(it))).collect(),
+                self.resources
+                    .iter()
+                    .map(|(name, it)| (name.clone(), it.healthy().into_iter().collect()))
+                    .collect(),
             ),
         };
         let checksum = data.sum();
@@ -383,9 +374,7 @@ impl State {
     /// What was kept; resources have no devices until their plugins are back.
     pub(super) fn decode(text: &str, now: Instant) -> Option<Self> {
         let file: File = serde_json::from_str(text).ok()?;
-        if file.checksum != 0 && file.checksum != file.data.sum() {
-            return None;
-        }
+        checksum::check(file.checksum, || file.data.sum()).ok()?;
         let given = |entry: Entry| {
             let answer = STANDARD.decode(entry.alloc_resp).ok()?;
             Some(Given {
@@ -475,8 +464,8 @@ mod tests {
         let none = BTreeSet::new();
         let ways = |state: &State, count: usize, reuse: &[&str]| {
             let ways = state.ways(("a.io/d", count), of(&[0, 1, 2]), (None, &ids(reuse))).unwrap();
-            let shown = |hint: &Hint| (hint.nodes.unwrap().iter().collect::<Vec<u32>>(), hint.preferred);
-            ways.iter().map(shown).collect::<Vec<_>>()
+            let shown = ways.iter().map(|hint| (hint.nodes.unwrap().iter().collect(), hint.preferred));
+            shown.collect::<Vec<(Vec<u32>, bool)>>()
         };
         // Node 2 has none, and 9 is not there.
         assert_eq!(ways(&state, 2, &[]), [(vec![0], true), (vec![1], true), (vec![0, 1], false)]);

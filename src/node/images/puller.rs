@@ -3,6 +3,7 @@
 use super::keyring::Credential;
 use super::records::Records;
 use crate::Error;
+use crate::bucket::Bucket;
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;
 use crate::settings::KubeletConfiguration;
@@ -14,30 +15,11 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tonic::Code;
 
-/// How many pulls may begin: so many a second, and as many at once as have been saved up.
-#[derive(Debug)]
-struct Bucket {
-    per_second: f64,
-    most: f64,
-    left: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    /// None to begin as many as anybody wants.
-    fn of(kubelet: &KubeletConfiguration, now: Instant) -> Option<Self> {
-        let number = |value: i64| f64::from(i32::try_from(value).unwrap_or(i32::MAX));
-        let (per_second, most) = (number(kubelet.registry_pull_qps), number(kubelet.registry_burst).max(1.0));
-        (per_second > 0.0).then_some(Self { per_second, most, left: most, at: now })
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        (self.left, self.at) = ((self.left + passed * self.per_second).min(self.most), now);
-        let may = self.left >= 1.0;
-        self.left -= f64::from(u8::from(may));
-        may
-    }
+/// How many pulls may begin; none to begin as many as anybody wants.
+fn bucket(kubelet: &KubeletConfiguration, now: Instant) -> Option<Bucket> {
+    let number = |value: i64| f64::from(i32::try_from(value).unwrap_or(i32::MAX));
+    let (per_second, most) = (number(kubelet.registry_pull_qps), number(kubelet.registry_burst).max(1.0));
+    (per_second > 0.0).then(|| Bucket::new(per_second, most, now))
 }
 
 /// How many images are pulled at one time.
@@ -82,7 +64,7 @@ impl Puller {
     pub(super) fn new(kubelet: &KubeletConfiguration) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(turns(kubelet))),
-            bucket: Arc::new(Mutex::new(Bucket::of(kubelet, clock::instant()))),
+            bucket: Arc::new(Mutex::new(bucket(kubelet, clock::instant()))),
             running: Arc::default(),
         }
     }
@@ -200,17 +182,6 @@ fn said(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pulls_begin_at_their_rate() {
-        let start = clock::instant();
-        let mut bucket = Bucket { per_second: 2.0, most: 2.0, left: 2.0, at: start };
-        let at = |ms| start + Duration::from_millis(ms);
-        assert!(bucket.take(at(0)) && bucket.take(at(0)) && !bucket.take(at(0)));
-        assert!(!bucket.take(at(400)) && bucket.take(at(500)));
-        // What is saved up is bounded.
-        assert!(bucket.take(at(60_000)) && bucket.take(at(60_000)) && !bucket.take(at(60_000)));
-    }
 
     #[test]
     fn errors_read_as_in_kubernetes() {

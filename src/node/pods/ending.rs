@@ -4,8 +4,8 @@
 use super::mirror::delete_now;
 use super::state::State;
 use super::worker::{Turn, Worker};
-use super::{Pods, sandbox, spec, stop};
-use crate::{Error, dra, files, volumes};
+use super::{Pods, remove_rest, sandbox, spec, stop};
+use crate::{Error, files};
 use api::Object;
 use base::clock;
 use jiff::{SignedDuration, Timestamp};
@@ -63,9 +63,7 @@ impl Worker {
             return Ok(());
         }
         let uid = self.pod.uid();
-        volumes::take_down(&self.context, uid).await?;
-        dra::unprepare(&self.context, uid).await?;
-        self.context.cgroups.remove(uid)?;
+        remove_rest(&self.context, uid).await?;
         self.context.cgroups.stop_slice(&self.pod).await;
         self.context.affinity.release(uid);
         self.context.devices.let_go(uid);

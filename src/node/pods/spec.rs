@@ -110,12 +110,15 @@ pub(crate) fn field_path(kind: Kind, name: &str) -> String {
     format!("spec.{list}{{{name}}}")
 }
 
+/// Whether a container is one that ends before the main ones run.
+pub(crate) fn ends(pod: &Pod, name: &str) -> bool {
+    init_containers(pod).iter().any(|init| init.name == name && !is_sidecar(init))
+}
+
 /// Changes when a container must be replaced: of a running pod, only its image may change.
 pub(crate) fn hash(container: &Container) -> String {
     let text = format!("{}\0{}", container.name, container.image.as_deref().unwrap_or_default());
-    let hash =
-        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("{hash:x}")
+    format!("{:x}", crate::checksum::of(&text))
 }
 
 /// The grace that the pod's deletion or specification gives, in seconds.

@@ -195,9 +195,11 @@ fn of_record(input: &Input, container: &Container, record: &Record) -> Container
     let running = record.life == Life::Running;
     let started = running && input.probes.started(container, record);
     let finished = record.life == Life::Exited && record.exit_code == 0;
-    let is_init =
-        spec::init_containers(input.pod).iter().any(|c| c.name == container.name && !spec::is_sidecar(c));
-    let ready = if is_init { finished } else { started && input.probes.ready(container, record) };
+    let ready = if spec::ends(input.pod, &container.name) {
+        finished
+    } else {
+        started && input.probes.ready(container, record)
+    };
     let user = record.user.as_ref().map(|(uid, gid, groups)| ContainerUser {
         linux: Some(LinuxContainerUser { uid: *uid, gid: *gid, supplemental_groups: some(groups.clone()) }),
     });

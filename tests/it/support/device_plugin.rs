@@ -1,6 +1,7 @@
 //! A device plugin as vendors write them: it serves `deviceplugin/v1beta1` on a socket of its own, registers at the
 //! kubelet's, and keeps what it was asked.
 
+use super::grpc;
 use base::{Phase, Supervisor};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
@@ -19,9 +20,6 @@ use std::sync::{Arc, Mutex};
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use tonic::client::Grpc;
-use tonic::transport::Endpoint;
-use tonic_prost::ProstCodec;
 
 #[derive(Clone, PartialEq, Message)]
 struct Options {
@@ -167,17 +165,8 @@ impl DevicePlugin {
             resource_name: resource.to_owned(),
             options: Some(Options { pre_start_required: true, preferred_allocation: true }),
         };
-        let socket = format!("unix://{}", self.folder.join("kubelet.sock").display());
-        self.runtime.block_on(async move {
-            let channel =
-                Endpoint::try_from(socket).unwrap().connect().await.map_err(|error| error.to_string())?;
-            let mut grpc = Grpc::new(channel);
-            grpc.ready().await.map_err(|error| error.to_string())?;
-            let path = http::uri::PathAndQuery::from_static("/v1beta1.Registration/Register");
-            let codec = ProstCodec::<RegisterRequest, ()>::default();
-            let answer = grpc.unary(tonic::Request::new(request), path, codec).await;
-            answer.map(drop).map_err(|status| status.message().to_owned())
-        })
+        let socket = self.folder.join("kubelet.sock");
+        self.runtime.block_on(grpc::ask::<_, ()>(&socket, "/v1beta1.Registration/Register", request))
     }
 
     /// Says how its devices are.

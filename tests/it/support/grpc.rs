@@ -1,5 +1,5 @@
-//! gRPC served on a socket of the file system, as drivers of the node serve it: a verb's message goes in, and
-//! its answer or a status comes out.
+//! gRPC on a socket of the file system: asked as a client of the kubelet asks it, and served as drivers of the node
+//! serve it, where a verb's message goes in, and its answer or a status comes out.
 
 use super::https::Https;
 use base::{Phase, Supervisor};
@@ -13,11 +13,29 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
+use tonic::client::Grpc;
+use tonic::transport::Endpoint;
+use tonic_prost::ProstCodec;
+
+/// Asks a verb at a socket; the error is the server's.
+pub(crate) async fn ask<Q, A>(socket: &Path, verb: &str, request: Q) -> Result<A, String>
+where
+    Q: Message + Send + Sync + 'static,
+    A: Message + Default + Send + Sync + 'static,
+{
+    let endpoint = Endpoint::try_from(format!("unix://{}", socket.display())).unwrap();
+    let mut grpc = Grpc::new(endpoint.connect().await.map_err(|error| error.to_string())?);
+    grpc.ready().await.map_err(|error| error.to_string())?;
+    let codec = ProstCodec::<Q, A>::default();
+    let answer = grpc.unary(tonic::Request::new(request), verb.parse().unwrap(), codec).await;
+    answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+}
 
 /// A message, or gRPC's code and a text.
 pub(crate) type Answer = Result<Vec<u8>, (u32, String)>;

@@ -1,11 +1,9 @@
 //! Who asks a node which pod has which resources (`podresources/v1`), as monitors of devices do.
 
+use super::grpc;
 use prost::Message;
 use std::path::Path;
 use tokio::runtime::Builder;
-use tonic::client::Grpc;
-use tonic::transport::Endpoint;
-use tonic_prost::ProstCodec;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Empty {}
@@ -127,14 +125,8 @@ where
     Q: Message + Send + Sync + 'static,
     A: Message + Default + Send + Sync + 'static,
 {
-    let socket = format!("unix://{}", kubelet.join("pod-resources/kubelet.sock").display());
-    let path = format!("/v1.PodResourcesLister/{verb}").parse().unwrap();
-    Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        let channel =
-            Endpoint::try_from(socket).unwrap().connect().await.map_err(|error| error.to_string())?;
-        let mut grpc = Grpc::new(channel);
-        grpc.ready().await.map_err(|error| error.to_string())?;
-        let answer = grpc.unary(tonic::Request::new(request), path, ProstCodec::<Q, A>::default()).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
-    })
+    let (socket, verb) =
+        (kubelet.join("pod-resources/kubelet.sock"), format!("/v1.PodResourcesLister/{verb}"));
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(grpc::ask(&socket, &verb, request))
 }
