@@ -2,64 +2,34 @@
 //! runtime's workers, one after the other for each path, and who waits for them gives up.
 
 use crate::Error;
-use std::collections::HashSet;
+use crate::turns::{Turn, Turns};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// How long a change is waited for, as Kubernetes waits for drivers. What still hangs goes on alone.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// The paths at which something is under way.
 #[derive(Default)]
-struct Inner {
-    /// Where something is under way.
-    taken: Mutex<HashSet<PathBuf>>,
-    freed: Notify,
-}
-
-/// The paths at which something is under way. Cheap to clone.
-#[derive(Clone, Default)]
-pub(crate) struct Background(Arc<Inner>);
-
-/// A path that is taken until this is dropped.
-struct Taken(Background, PathBuf);
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.0.lock().remove(&self.1);
-        self.0.0.freed.notify_waiters();
-    }
-}
+pub(crate) struct Background(Turns<PathBuf>);
 
 /// Has the path until the work is done, also when nobody waits for it any more.
 async fn working<T: Send + 'static>(
-    taken: Taken,
+    path: &Path,
+    turn: Turn,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let path = taken.1.clone();
     let working = tokio::task::spawn_blocking(move || {
         let done = work();
-        drop(taken);
+        drop(turn);
         done
     });
     working.await.unwrap_or_else(|panic| Err(Error::Volume(format!("{}: {panic}", path.display()))))
 }
 
 impl Background {
-    fn lock(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
-        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn take(&self, path: &Path) -> Taken {
-        loop {
-            let mut freed = std::pin::pin!(self.0.freed.notified());
-            freed.as_mut().enable();
-            if self.lock().insert(path.to_owned()) {
-                return Taken(self.clone(), path.to_owned());
-            }
-            freed.await;
-        }
+    async fn take(&self, path: &Path) -> Turn {
+        self.0.take(&path.to_owned()).await
     }
 
     /// Does `work` at `path`, after what is under way there.
@@ -69,8 +39,8 @@ impl Background {
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let hangs = || Error::Volume(format!("timed out waiting for {}", path.display()));
-        let Ok(taken) = tokio::time::timeout(LIMIT, self.take(path)).await else { return Err(hangs()) };
-        match tokio::time::timeout(LIMIT, working(taken, work)).await {
+        let Ok(turn) = tokio::time::timeout(LIMIT, self.take(path)).await else { return Err(hangs()) };
+        match tokio::time::timeout(LIMIT, working(path, turn, work)).await {
             Ok(done) => done,
             Err(_) => Err(hangs()),
         }
@@ -82,7 +52,7 @@ impl Background {
         path: &Path,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        working(self.take(path).await, work).await
+        working(path, self.take(path).await, work).await
     }
 }
 

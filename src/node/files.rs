@@ -5,14 +5,19 @@ mod tree;
 use crate::Error;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-pub(crate) use tree::{entries, remove_folder};
+pub(crate) use tree::{entries, path_of, remove_folder};
 
 /// Adds the path to a system error.
 pub(crate) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { path, source }
+}
+
+/// What lies in a folder; nothing does in one that cannot be read.
+pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// Makes a folder and those above it; one that is there keeps its mode.

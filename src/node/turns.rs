@@ -1,8 +1,9 @@
-//! Turns: one operation at a time on a volume of a driver, or on a disk.
+//! Turns: one operation at a time on a volume of a driver, on a disk, or at a path.
 
 use crate::{Context, Error};
 use futures_util::future::BoxFuture;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 
@@ -14,13 +15,13 @@ pub(crate) type Key = (String, String);
 #[derive(Clone)]
 pub(crate) struct Turn(#[expect(dead_code, reason = "it is held")] Arc<OwnedMutexGuard<()>>);
 
-/// The volumes that somebody works on, or waits for.
+/// What somebody works on, or waits for.
 #[derive(Default)]
-pub(crate) struct Turns(Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>);
+pub(crate) struct Turns<K = Key>(Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>);
 
-impl Turns {
-    /// Waits for its turn on a volume.
-    pub(crate) async fn take(&self, key: &Key) -> Turn {
+impl<K: Clone + Eq + Hash> Turns<K> {
+    /// Waits for its turn.
+    pub(crate) async fn take(&self, key: &K) -> Turn {
         let mutex = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             all.retain(|_, mutex| Arc::strong_count(mutex) > 1);

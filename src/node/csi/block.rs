@@ -30,9 +30,8 @@ pub(crate) async fn device(
     let link = data::pod_devices(&pod_folder(context, pod.uid())).join(name);
     publish(context, &publication, (&paths, &link)).await.map_err(failed(MAP))?;
     begun.grow(context, (&paths.publish, publication.staging.as_deref())).await?;
-    let (name, read_only) = (name.to_owned(), claimed.read_only);
     let published = Some(publication.published(&paths.publish));
-    Ok(Ready { what: What::Device(link), name, read_only, renew: None, published })
+    Ok(Ready { read_only: claimed.read_only, published, ..Ready::new(name, What::Device(link)) })
 }
 
 /// Publishes the device, and links it into the pod's folder, where it is found again when the pod ends.

@@ -19,7 +19,6 @@ use base::{clock, hex};
 use jiff::SignedDuration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 const STEPS: Steps = Steps {
     claim: "MountVolume.SetUp",
@@ -225,10 +224,9 @@ impl Publication<'_> {
         if !context.machine.is_there() {
             return Ok(());
         }
-        let (at, counted): (_, Arc<AtomicU64>) = (target.to_owned(), Arc::default());
-        let count = counted.clone();
-        let giving = context.volumes.background.finish(target, move || owner.apply_counting(&at, &count));
-        let given = ownership::telling(context, self.pod, (target, &counted), giving).await;
+        let at = target.to_owned();
+        let give = move |counted: &_| owner.apply_counting(&at, counted);
+        let given = ownership::telling(context, self.pod, (target, target), give).await;
         given.map_err(|error| {
             Error::Volume(format!("applyFSGroup failed for vol {}: {error}", self.data.handle))
         })

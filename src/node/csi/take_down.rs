@@ -18,19 +18,14 @@ pub(super) enum Place {
     Device(PathBuf),
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
-}
-
 /// The volumes of this plugin that lie in a pod's folder.
 pub(super) fn found(kubelet_dir: &Path, pod_folder: &Path) -> Result<Vec<(Place, Data)>, Error> {
     let uid = pod_folder.file_name().unwrap_or_default().to_string_lossy();
     let mut all = Vec::new();
-    for folder in entries(&data::pod_volumes(pod_folder)) {
+    for folder in files::list(&data::pod_volumes(pod_folder)) {
         all.extend(Data::read(&folder)?.map(|data| (Place::Files(folder), data)));
     }
-    for link in entries(&data::pod_devices(pod_folder)) {
+    for link in files::list(&data::pod_devices(pod_folder)) {
         let name = link.file_name().unwrap_or_default().to_string_lossy();
         let device = Device::of(kubelet_dir, &name, &uid);
         let found = Data::read(&device.data)?;
@@ -42,8 +37,8 @@ pub(super) fn found(kubelet_dir: &Path, pod_folder: &Path) -> Result<Vec<(Place,
 /// The volumes that are staged on this node.
 pub(super) fn staged(kubelet_dir: &Path) -> Result<Vec<Data>, Error> {
     let mut all = Vec::new();
-    for driver in entries(&data::plugin(kubelet_dir)) {
-        for folder in entries(&driver) {
+    for driver in files::list(&data::plugin(kubelet_dir)) {
+        for folder in files::list(&driver) {
             let is_device = driver.ends_with("volumeDevices");
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let at = if is_device { folder.join("data") } else { folder };

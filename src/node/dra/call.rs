@@ -66,6 +66,10 @@ impl Driver {
         self.ended.send_replace(true);
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
     /// Completes when it is registered no more.
     pub(super) async fn gone(&self) {
         // The sender is its own, and so there for as long as it is.

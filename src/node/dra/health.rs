@@ -2,7 +2,7 @@
 
 use super::call::Driver;
 use super::claims::{self, Claims, Device};
-use super::lock;
+use super::{Dra, lock};
 use crate::pods::{Pods, spec};
 use crate::protocols::v1alpha1 as protocol;
 use crate::{Context, Error};
@@ -158,17 +158,24 @@ fn tell(context: &Context, driver: &str, devices: &BTreeSet<Name>) {
     }
 }
 
+/// Forgets what a driver has said, and gives its devices, unless a newer one of its name speaks for them.
+fn forget(dra: &Dra, driver: &Arc<Driver>) -> BTreeSet<Name> {
+    // Until that is done a newer one is not heard.
+    let mut health = lock(&dra.health);
+    let is_newest = dra.driver(&driver.name).map_or(true, |newest| Arc::ptr_eq(&newest, driver));
+    if is_newest { health.forget(&driver.name) } else { BTreeSet::new() }
+}
+
 /// Follows what a driver says of its devices for as long as it is registered, unless it says nothing of them.
 pub(super) fn follow(context: &Arc<Context>, driver: &Arc<Driver>) {
     let (of, driver) = (context.clone(), driver.clone());
     context.supervisor.detached("health of claimed devices", Phase::Work, async move {
-        while of.dra.is_registered(&driver) {
+        while !driver.has_ended() {
             let ended = tokio::select! {
                 ended = listen(&of, &driver) => ended,
                 () = driver.gone() => Ok(()),
             };
-            let devices = lock(&of.dra.health).forget(&driver.name);
-            tell(&of, &driver.name, &devices);
+            tell(&of, &driver.name, &forget(&of.dra, &driver));
             match ended {
                 Err(status) if status.code() == Code::Unimplemented => return,
                 Err(error) => {
@@ -219,6 +226,7 @@ pub(crate) async fn run_health(context: Arc<Context>, pods: Pods, shutdown: Shut
 #[cfg(test)]
 mod tests {
     use super::super::claims::Claim;
+    use super::super::tests::{add, plugin};
     use super::*;
     use protocol::{DeviceHealth, DeviceIdentifier, HealthStatus};
     use serde_json::{Value, json};
@@ -266,6 +274,17 @@ mod tests {
         assert_eq!(names(health.expire("d", later)), ["a"]);
         assert_eq!(names(health.forget("d")), ["b"]);
         assert_eq!(shortened("x".repeat(2000)).len(), MESSAGE_CHARS);
+    }
+
+    #[tokio::test]
+    async fn an_old_driver_leaves_what_its_successor_said() {
+        let dra = Dra::default();
+        let [old, new] = ["/old", "/new"].map(|endpoint| add(&dra, &plugin(endpoint)));
+        let all = vec![told("a", HealthStatus::Healthy, "", -1)];
+        lock(&dra.health).told("d", all, clock::instant());
+        assert_eq!(forget(&dra, &old), BTreeSet::new());
+        assert!(!dra.remove(&plugin("/old")) && dra.remove(&plugin("/new")));
+        assert_eq!(forget(&dra, &new), BTreeSet::from([("pool".to_owned(), "a".to_owned())]));
     }
 
     #[test]

@@ -55,12 +55,6 @@ impl Dra {
         found.ok_or_else(|| Error::Volume(format!("DRA driver {name} is not registered")))
     }
 
-    fn is_registered(&self, driver: &Arc<Driver>) -> bool {
-        lock(&self.drivers)
-            .get(&driver.name)
-            .is_some_and(|all| all.iter().any(|own| Arc::ptr_eq(own, driver)))
-    }
-
     /// Takes those of a driver away that serve at an endpoint; gives whether none is left.
     fn remove(&self, plugin: &Plugin) -> bool {
         let mut drivers = lock(&self.drivers);
@@ -132,22 +126,27 @@ mod tests {
     use claims::{Claim, Device};
     use serde_json::json;
 
-    #[tokio::test]
-    async fn a_driver_that_is_updated_stays() {
-        let dra = Dra::default();
-        let plugin = |endpoint: &str| Plugin {
+    pub(super) fn plugin(endpoint: &str) -> Plugin {
+        Plugin {
             kind: "DRAPlugin".to_owned(),
             name: "d".to_owned(),
             endpoint: endpoint.into(),
             versions: vec!["v1.DRAPlugin".to_owned()],
-        };
-        for endpoint in ["/old", "/new"] {
-            let plugin = plugin(endpoint);
-            let driver = Driver::new(&plugin, connect(&plugin.endpoint).unwrap()).unwrap();
-            lock(&dra.drivers).entry(plugin.name).or_default().push(Arc::new(driver));
         }
-        let old = lock(&dra.drivers)["d"][0].clone();
-        assert!(!dra.remove(&plugin("/old")) && !dra.is_registered(&old));
+    }
+
+    /// Registers a driver that nobody asks anything.
+    pub(super) fn add(dra: &Dra, plugin: &Plugin) -> Arc<Driver> {
+        let driver = Arc::new(Driver::new(plugin, connect(&plugin.endpoint).unwrap()).unwrap());
+        lock(&dra.drivers).entry(plugin.name.clone()).or_default().push(driver.clone());
+        driver
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_is_updated_stays() {
+        let dra = Dra::default();
+        let [old, new] = ["/old", "/new"].map(|endpoint| add(&dra, &plugin(endpoint)));
+        assert!(!dra.remove(&plugin("/old")) && old.has_ended() && !new.has_ended());
         old.gone().await;
         assert_eq!(dra.driver("d").unwrap().endpoint, plugin("/new").endpoint);
         assert!(dra.remove(&plugin("/new")));

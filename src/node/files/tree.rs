@@ -25,9 +25,14 @@ fn enter(above: impl AsFd, name: impl AsRef<Path>) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// A path to what is open, whatever became of its names.
+pub(crate) fn path_of(opened: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()))
+}
+
 /// The entries of an open folder.
 pub(crate) fn entries(folder: &OwnedFd) -> std::io::Result<std::fs::ReadDir> {
-    std::fs::read_dir(PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())))
+    std::fs::read_dir(path_of(folder))
 }
 
 /// Removes what is no folder, and gives some of the folders that there are.

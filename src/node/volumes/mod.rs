@@ -88,14 +88,12 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
+    pub(crate) fn new(name: &str, what: What) -> Self {
+        Self { what, name: name.to_owned(), read_only: false, renew: None, published: None }
+    }
+
     pub(crate) fn files(name: &str, path: PathBuf) -> Self {
-        Self {
-            what: What::Files(path),
-            name: name.to_owned(),
-            read_only: false,
-            renew: None,
-            published: None,
-        }
+        Self::new(name, What::Files(path))
     }
 }
 

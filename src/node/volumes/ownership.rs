@@ -8,9 +8,10 @@ use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, fchownat};
 use std::fs::{File, Metadata, Permissions};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -125,15 +126,18 @@ impl Ownership {
     }
 }
 
-/// Gives a volume in a pod's folder to the pod's group, which is as long as it has files; the pod is told when that takes
-/// long.
-pub(crate) async fn telling<T>(
+/// Does what gives a volume to the pod's group, after what is under way `at` a path; it counts the files. That takes as
+/// long as there are files: the pod is told when it takes long, and the volume's place in its folder is `shown`.
+pub(crate) async fn telling<T: Send + 'static>(
     context: &Context,
     pod: &Pod,
-    (path, counted): (&Path, &AtomicU64),
-    giving: impl Future<Output = T>,
-) -> T {
-    let path = path.strip_prefix(context.config.kubelet_dir.join("pods")).unwrap_or(path).display();
+    (at, shown): (&Path, &Path),
+    work: impl FnOnce(&AtomicU64) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let counted: Arc<AtomicU64> = Arc::default();
+    let count = counted.clone();
+    let giving = context.volumes.background.finish(at, move || work(&count));
+    let path = shown.strip_prefix(context.config.kubelet_dir.join("pods")).unwrap_or(shown).display();
     let (mut giving, mut wait) = (std::pin::pin!(giving), FIRST_WORD);
     loop {
         if let Ok(given) = tokio::time::timeout(wait, &mut giving).await {
@@ -170,7 +174,7 @@ impl Entry {
     }
 
     fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.opened.as_raw_fd()))
+        files::path_of(&self.opened)
     }
 }
 

@@ -14,7 +14,6 @@ use api::Object;
 use api::core::{EmptyDirVolumeSource, HostPathVolumeSource, NFSVolumeSource, Pod, Volume};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 const SET_UP: &str = "MountVolume.SetUp";
 
@@ -29,7 +28,7 @@ pub(super) async fn volume(context: &Arc<Context>, pod: &Pod, volume: &Volume) -
     match claims::resolve(context, pod, volume).await? {
         Some(claimed) => persistent(context, pod, volume, &claimed).await,
         None => {
-            let disk = disks::of_pod(context, pod, volume).await;
+            let disk = disks::of_pod(pod, volume);
             let disk = disk.map_err(|error| Trouble::at(SET_UP, &volume.name, &error))?;
             if let Some(disk) = disk {
                 return opened(context, pod, (&volume.name, false), disk).await;
@@ -53,8 +52,7 @@ async fn inline(context: &Context, pod: &Pod, volume: &Volume) -> Result<Option<
         let path = export(context, pod, name, source, (read_only, &[])).await?;
         Ready { read_only, ..Ready::files(name, path) }
     } else if let Some(source) = &volume.image {
-        let what = What::Image(source.clone());
-        Ready { what, read_only: true, ..Ready::files(name, PathBuf::new()) }
+        Ready { read_only: true, ..Ready::new(name, What::Image(source.clone())) }
     } else if let Some(source) = &volume.csi {
         csi::inline(context, pod, name, source).await?
     } else if let Some((plugin, source)) = payload::source(volume) {
@@ -214,14 +212,11 @@ async fn bind(
 ) -> Result<(), Error> {
     let (source, at, pods) = (from.to_owned(), to.to_owned(), context.config.kubelet_dir.join("pods"));
     let owner = ownership::of(pod);
-    let counted: Arc<AtomicU64> = Arc::default();
-    let count = counted.clone();
-    let bind = move || {
-        local::bind(&Binding { from: &source, to: &at, pods: &pods, read_only, owner, counted: &count })
+    let bind = move |counted: &_| {
+        local::bind(&Binding { from: &source, to: &at, pods: &pods, read_only, owner, counted })
     };
     // One pod after the other: the first gives the files to its group.
-    let binding = context.volumes.background.finish(from, bind);
-    if let Some(other) = ownership::telling(context, pod, (to, &counted), binding).await? {
+    if let Some(other) = ownership::telling(context, pod, (from, to), bind).await? {
         let wanted = owner.map_or(0, |owner| owner.group);
         let told = format!(
             "The requested fsGroup is {wanted}, but the volume {name} has GID {other}. The volume may not be shareable."
@@ -234,7 +229,7 @@ async fn bind(
 /// The disk of a claimed volume; none if its type has none, or if it is a folder.
 async fn disk_of(context: &Context, claimed: &Claimed) -> Result<Option<Disk>, Error> {
     let local = claimed.spec().local.as_ref().filter(|_| !claimed.is_block() && context.machine.is_there());
-    let Some(local) = local else { return disks::of_claim(context, claimed).await };
+    let Some(local) = local else { return disks::of_claim(claimed) };
     let (device, from) = (PathBuf::from(&local.path), PathBuf::from(&local.path));
     match context.volumes.background.run(&device, move || local::kind(&from)).await? {
         Kind::Folder => Ok(None),
@@ -252,7 +247,7 @@ async fn opened(
     let (plugin, read_only) = (disk.plugin(), disk.read_only);
     let (path, link) = (folder(context, pod.uid(), plugin, name), device_link(context, pod, plugin, name));
     let what = if is_block { What::Device(link.clone()) } else { What::Files(path.clone()) };
-    let ready = Ready { what, read_only, ..Ready::files(name, PathBuf::new()) };
+    let ready = Ready { read_only, ..Ready::new(name, what) };
     let step = if is_block { "MapVolume.MapPodDevice" } else { SET_UP };
     let failed = |error: Error| Trouble::at(step, name, &error);
     let is_done = if is_block { link.exists() } else { is_mounted(&path).map_err(failed)? };
@@ -294,6 +289,6 @@ async fn device(context: &Context, pod: &Pod, claimed: &Claimed) -> Result<Optio
     let link = device_link(context, pod, plugin, claimed.volume.name());
     let (device, at) = (PathBuf::from(source), link.clone());
     context.change(&link, move || local::link_device(&device, &at).map(drop)).await?;
-    let (what, read_only) = (What::Device(link), claimed.read_only);
-    Ok(Some(Ready { what, read_only, ..Ready::files(claimed.volume.name(), PathBuf::new()) }))
+    let ready = Ready::new(claimed.volume.name(), What::Device(link));
+    Ok(Some(Ready { read_only: claimed.read_only, ..ready }))
 }

@@ -8,7 +8,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -107,8 +107,8 @@ pub(crate) fn bind(volume: &Path, sub: &str, target: &Path, make_missing: bool) 
         files::make_folder(target.parent().unwrap_or(target), 0o750)?;
         files::write(target, b"", 0o640)?;
     }
-    let source = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
-    mount(Some(&source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(failed(target))?;
+    mount(Some(&files::path_of(&found)), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(failed(target))?;
     Ok(target.to_owned())
 }
 

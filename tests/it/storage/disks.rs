@@ -172,10 +172,15 @@ fn pods_share_a_disk(network: &Network) {
 fn a_disk_outlives_a_restart(network: &mut Network) {
     network.cluster.apply(&pod("third", ISCSI));
     network.cluster.pod_ready("third");
+    network.cluster.kubectl("delete secret chap");
     network.cluster.stop("TERM");
     network.cluster.start();
     assert_eq!(network.cluster.exec("third", "cat /v/file").ok(), "kept\n");
     network.cluster.kubectl("delete pod third --timeout=60s");
+    // What is here already asks for its Secret no more.
+    let events = network.cluster.kubectl("get events");
+    assert!(!events.lines().any(|line| line.contains("FailedMount") && line.contains("third")), "{events}");
+    network.cluster.apply(SECRET);
     assert_eq!(network.asked("--login"), 2);
     network.nothing_is_left(2);
 }

@@ -77,7 +77,7 @@ impl Ids {
             return Err(Error::Volume("no fc disk found: this node has no Fibre Channel adapter".to_owned()));
         }
         for host in scsi::hosts() {
-            if let Err(error) = scsi::scan(&host, "- - -") {
+            if let Err(error) = scsi::scan(&host, "- - -").await {
                 tracing::debug!(host, %error, "cannot look for disks");
             }
         }

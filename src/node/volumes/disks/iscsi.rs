@@ -1,7 +1,7 @@
 //! iSCSI by the machine's own client, open-iscsi: its program `iscsiadm` finds targets and logs in, the kernel does the
 //! rest. Secrets are written into the client's records and never given as arguments, which every process could read.
 
-use super::{Way, scsi};
+use super::{Way, others, scsi};
 use crate::turns::Key;
 use crate::{Context, Error, files};
 use api::core::{ISCSIPersistentVolumeSource, ISCSIVolumeSource, Secret};
@@ -45,15 +45,34 @@ pub(in super::super) struct Target {
     session_chap: bool,
 }
 
-/// What pods and claims have alike.
-struct Source<'a> {
-    portal: &'a str,
-    portals: &'a [String],
-    iqn: &'a str,
-    lun: i32,
-    interface: Option<&'a String>,
-    initiator: Option<&'a String>,
-    chap: (bool, bool),
+/// What a claimed volume says, as a pod's own would; only their Secrets are named otherwise.
+pub(super) fn as_of_pod(claimed: &ISCSIPersistentVolumeSource) -> ISCSIVolumeSource {
+    let ISCSIPersistentVolumeSource {
+        chap_auth_discovery,
+        chap_auth_session,
+        fs_type,
+        initiator_name,
+        iqn,
+        iscsi_interface,
+        lun,
+        portals,
+        read_only,
+        secret_ref: _,
+        target_portal,
+    } = claimed.clone();
+    ISCSIVolumeSource {
+        chap_auth_discovery,
+        chap_auth_session,
+        fs_type,
+        initiator_name,
+        iqn,
+        iscsi_interface,
+        lun,
+        portals,
+        read_only,
+        secret_ref: None,
+        target_portal,
+    }
 }
 
 fn with_port(portal: &str) -> String {
@@ -62,23 +81,23 @@ fn with_port(portal: &str) -> String {
 }
 
 impl Target {
-    fn of(source: &Source<'_>, volume: &str) -> Result<Self, Error> {
+    pub(super) fn of(source: &ISCSIVolumeSource, volume: &str) -> Result<Self, Error> {
         let mut portals: Vec<String> = Vec::new();
-        for portal in [source.portal].into_iter().chain(source.portals.iter().map(String::as_str)) {
+        for portal in [&source.target_portal].into_iter().chain(source.portals.iter().flatten()) {
             let portal = with_port(portal);
             if !portals.contains(&portal) {
                 portals.push(portal);
             }
         }
         let set = |text: Option<&String>| text.filter(|text| !text.is_empty()).cloned();
-        let named = set(source.interface).unwrap_or_else(|| "default".to_owned());
-        let initiator = set(source.initiator);
+        let named = set(source.iscsi_interface.as_ref()).unwrap_or_else(|| "default".to_owned());
+        let initiator = set(source.initiator_name.as_ref());
         let words = portals.iter().chain([&named]).chain(&initiator).map(String::as_str);
         // They become parts of paths, and lines of records.
         let is_odd = |word: &str| {
             word.is_empty() || word.contains(|it: char| it == '/' || it.is_control() || it.is_whitespace())
         };
-        if let Some(odd) = words.chain([source.iqn]).find(|word| is_odd(word)) {
+        if let Some(odd) = words.chain([source.iqn.as_str()]).find(|word| is_odd(word)) {
             return Err(Error::Volume(format!("iscsi: {odd:?} is not a name")));
         }
         let copy = |_: &String| format!("{}:{volume}", portals[0]);
@@ -86,42 +105,16 @@ impl Target {
             interface: initiator.as_ref().map_or_else(|| named.clone(), copy),
             initiator: initiator.map(|initiator| (named, initiator)),
             portals,
-            iqn: source.iqn.to_owned(),
+            iqn: source.iqn.clone(),
             lun: source.lun,
-            discovery_chap: source.chap.0,
-            session_chap: source.chap.1,
+            discovery_chap: source.chap_auth_discovery == Some(true),
+            session_chap: source.chap_auth_session == Some(true),
         })
     }
 
-    pub(super) fn of_pod(source: &ISCSIVolumeSource, volume: &str) -> Result<Self, Error> {
-        let ISCSIVolumeSource { target_portal, portals, iqn, lun, iscsi_interface, initiator_name, .. } =
-            source;
-        let chap = (source.chap_auth_discovery == Some(true), source.chap_auth_session == Some(true));
-        let (portals, interface, initiator) =
-            (portals.as_deref().unwrap_or_default(), iscsi_interface.as_ref(), initiator_name.as_ref());
-        Self::of(
-            &Source { portal: target_portal, portals, iqn, lun: *lun, interface, initiator, chap },
-            volume,
-        )
-    }
-
-    pub(super) fn of_claim(source: &ISCSIPersistentVolumeSource, volume: &str) -> Result<Self, Error> {
-        let ISCSIPersistentVolumeSource {
-            target_portal,
-            portals,
-            iqn,
-            lun,
-            iscsi_interface,
-            initiator_name,
-            ..
-        } = source;
-        let chap = (source.chap_auth_discovery == Some(true), source.chap_auth_session == Some(true));
-        let (portals, interface, initiator) =
-            (portals.as_deref().unwrap_or_default(), iscsi_interface.as_ref(), initiator_name.as_ref());
-        Self::of(
-            &Source { portal: target_portal, portals, iqn, lun: *lun, interface, initiator, chap },
-            volume,
-        )
+    /// Whose turn it is at the target: several disks may have one.
+    fn key(&self) -> Key {
+        ("iscsi target".to_owned(), self.iqn.clone())
     }
 
     pub(super) fn name(&self) -> String {
@@ -146,9 +139,7 @@ impl Target {
 
     /// Brings it to this machine by as many portals as there are; gives its device.
     pub(super) async fn attach(&self, context: &Context, secrets: &Secrets) -> Result<PathBuf, Error> {
-        let key: Key = ("iscsi target".to_owned(), self.iqn.clone());
-        // Several disks may have one target.
-        let _turn = context.volumes.disks.take(&key).await;
+        let _turn = context.volumes.disks.take(&self.key()).await;
         self.copy_interface().await?;
         let (mut devices, mut wrong) = (Vec::new(), None);
         for portal in &self.portals {
@@ -202,7 +193,7 @@ impl Target {
             .await
             .map_err(|error| Error::Volume(format!("iscsi: failed to attach disk: Error: {error}")))?;
         for host in self.hosts() {
-            scsi::scan(&host, &format!("0 0 {}", self.lun))?;
+            scsi::scan(&host, &format!("0 0 {}", self.lun)).await?;
         }
         for _ in 0..LOOKS {
             if let Some(device) = self.find(portal) {
@@ -233,7 +224,7 @@ impl Target {
     fn records(&self, portal: &str) -> Vec<PathBuf> {
         let (address, port) = parts(portal);
         let of_target =
-            RECORDS.iter().flat_map(|root| entries(&Path::new(root).join("nodes").join(&self.iqn)));
+            RECORDS.iter().flat_map(|root| files::list(&Path::new(root).join("nodes").join(&self.iqn)));
         let of_portal = of_target.filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             name == format!("{address},{port}") || name.starts_with(&format!("{address},{port},"))
@@ -256,17 +247,17 @@ impl Target {
     }
 
     /// Takes it off this machine; the last unit of a target logs out.
-    pub(super) async fn detach(&self, context: &Context, others: &[Way]) -> Result<(), Error> {
-        let key: Key = ("iscsi target".to_owned(), self.iqn.clone());
-        let _turn = context.volumes.disks.take(&key).await;
+    pub(super) async fn detach(&self, context: &Context, folder: &Path) -> Result<(), Error> {
+        let _turn = context.volumes.disks.take(&self.key()).await;
         for device in self.portals.iter().filter_map(|portal| self.find(portal)) {
             scsi::remove(&device).await;
         }
-        let shares = |other: &&Way| match other {
+        let shares = |other: &Way| match other {
             Way::Iscsi(other) => other.iqn == self.iqn && other.interface == self.interface,
             _ => false,
         };
-        if others.iter().any(|other| shares(&other)) {
+        // In the target's turn: none of them logs in between this look and the end.
+        if others(context, "iscsi", folder).iter().any(shares) {
             return Ok(());
         }
         for portal in &self.portals {
@@ -280,10 +271,6 @@ impl Target {
         }
         Ok(())
     }
-}
-
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// A portal's address, without brackets, and its port.
@@ -357,7 +344,7 @@ fn with(record: &str, values: &[(String, &str)]) -> String {
 }
 
 /// The settings in a Secret.
-pub(super) async fn secrets(context: &Context, named: Option<(&str, &str)>) -> Result<Secrets, Error> {
+pub(super) async fn secrets(context: &Context, named: Option<&(String, String)>) -> Result<Secrets, Error> {
     let Some((namespace, name)) = named else { return Ok(Secrets::new()) };
     let found = context.client.get::<Secret>(namespace, name).await;
     let secret = found.map_err(|error| {
@@ -401,7 +388,7 @@ mod tests {
     fn target(more: serde_json::Value) -> Result<Target, String> {
         let mut source = json!({"targetPortal": "10.0.0.1", "iqn": "iqn.2001-04.com.example:disk", "lun": 3});
         source.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Target::of_pod(&serde_json::from_value(source).unwrap(), "v").map_err(|error| error.to_string())
+        Target::of(&serde_json::from_value(source).unwrap(), "v").map_err(|error| error.to_string())
     }
 
     #[test]

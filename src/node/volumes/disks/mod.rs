@@ -35,8 +35,8 @@ pub(super) enum Way {
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     way: Way,
-    /// Secrets by the names that open-iscsi has for them; never written beside the disk.
-    secrets: iscsi::Secrets,
+    /// The namespace and the name of its Secret; what is in that is never written beside the disk.
+    secret: Option<(String, String)>,
     kind: String,
     options: Vec<String>,
     pub(super) read_only: bool,
@@ -71,18 +71,18 @@ impl Way {
         Ok(name)
     }
 
-    async fn attach(&self, context: &Context, secrets: &iscsi::Secrets) -> Result<PathBuf, Error> {
+    async fn attach(&self, context: &Context, secret: Option<&(String, String)>) -> Result<PathBuf, Error> {
         match self {
             Self::Local(device) => Ok(device.clone()),
-            Self::Iscsi(target) => target.attach(context, secrets).await,
+            Self::Iscsi(target) => target.attach(context, &iscsi::secrets(context, secret).await?).await,
             Self::Fc(ids) => ids.attach().await,
         }
     }
 
-    async fn detach(&self, context: &Context, others: &[Self]) -> Result<(), Error> {
+    async fn detach(&self, context: &Context, folder: &Path) -> Result<(), Error> {
         match self {
             Self::Local(_) => Ok(()),
-            Self::Iscsi(target) => target.detach(context, others).await,
+            Self::Iscsi(target) => target.detach(context, folder).await,
             Self::Fc(ids) => ids.detach().await,
         }
     }
@@ -100,48 +100,38 @@ fn kind(asked: Option<&String>) -> Result<String, Error> {
 }
 
 /// The disk of a volume that a pod itself describes; none if its type has none.
-pub(super) async fn of_pod(context: &Context, pod: &Pod, volume: &Volume) -> Result<Option<Disk>, Error> {
-    if let Some(source) = &volume.iscsi {
-        let secret = source.secret_ref.as_ref().map(|secret| (pod.namespace(), secret.name.as_str()));
-        let of_pod = format!("{}-{}", pod.uid(), volume.name);
-        let secrets = iscsi::secrets(context, secret).await?;
-        let way = Way::Iscsi(iscsi::Target::of_pod(source, &of_pod)?);
-        let read_only = source.read_only == Some(true);
-        return Ok(Some(Disk {
-            way,
-            secrets,
-            kind: kind(source.fs_type.as_ref())?,
-            options: Vec::new(),
-            read_only,
-        }));
-    }
-    let Some(source) = &volume.fc else { return Ok(None) };
-    let (way, read_only) = (Way::Fc(fc::Ids::of(source)?), source.read_only == Some(true));
-    let (secrets, kind) = (iscsi::Secrets::new(), kind(source.fs_type.as_ref())?);
-    Ok(Some(Disk { way, secrets, kind, options: Vec::new(), read_only }))
+pub(super) fn of_pod(pod: &Pod, volume: &Volume) -> Result<Option<Disk>, Error> {
+    let (way, secret, fs_type, read_only) = if let Some(source) = &volume.iscsi {
+        let secret = source.secret_ref.as_ref();
+        let secret = secret.map(|secret| (pod.namespace().to_owned(), secret.name.clone()));
+        let target = iscsi::Target::of(source, &format!("{}-{}", pod.uid(), volume.name))?;
+        (Way::Iscsi(target), secret, &source.fs_type, source.read_only)
+    } else if let Some(source) = &volume.fc {
+        (Way::Fc(fc::Ids::of(source)?), None, &source.fs_type, source.read_only)
+    } else {
+        return Ok(None);
+    };
+    let (kind, read_only) = (kind(fs_type.as_ref())?, read_only == Some(true));
+    Ok(Some(Disk { way, secret, kind, options: Vec::new(), read_only }))
 }
 
 /// The disk of a volume that is claimed; none if its type has none.
-pub(super) async fn of_claim(context: &Context, claimed: &Claimed) -> Result<Option<Disk>, Error> {
+pub(super) fn of_claim(claimed: &Claimed) -> Result<Option<Disk>, Error> {
     let spec = claimed.spec();
-    let (way, secrets, kind) = if let Some(source) = &spec.iscsi {
-        let secret = source.secret_ref.as_ref();
-        let text = |text: Option<&'_ String>| text.cloned().unwrap_or_default();
-        let named = secret.map(|secret| {
+    let (way, secret, fs_type) = if let Some(source) = &spec.iscsi {
+        let secret = source.secret_ref.as_ref().map(|secret| {
             let namespace = secret.namespace.clone().unwrap_or_else(|| claimed.claim.namespace().to_owned());
-            (namespace, text(secret.name.as_ref()))
+            (namespace, secret.name.clone().unwrap_or_default())
         });
-        let named = named.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
-        let secrets = iscsi::secrets(context, named).await?;
-        let target = iscsi::Target::of_claim(source, claimed.volume.name())?;
-        (Way::Iscsi(target), secrets, kind(source.fs_type.as_ref())?)
+        let target = iscsi::Target::of(&iscsi::as_of_pod(source), claimed.volume.name())?;
+        (Way::Iscsi(target), secret, &source.fs_type)
     } else if let Some(source) = &spec.fc {
-        (Way::Fc(fc::Ids::of(source)?), iscsi::Secrets::new(), kind(source.fs_type.as_ref())?)
+        (Way::Fc(fc::Ids::of(source)?), None, &source.fs_type)
     } else {
         return Ok(None);
     };
     let (options, read_only) = (spec.mount_options.clone().unwrap_or_default(), claimed.read_only);
-    Ok(Some(Disk { way, secrets, kind, options, read_only }))
+    Ok(Some(Disk { way, secret, kind: kind(fs_type.as_ref())?, options, read_only }))
 }
 
 /// A device of this machine with a file system.
@@ -149,7 +139,7 @@ pub(super) fn of_device(claimed: &Claimed, device: &Path) -> Result<Disk, Error>
     let spec = claimed.spec();
     Ok(Disk {
         way: Way::Local(device.to_owned()),
-        secrets: iscsi::Secrets::new(),
+        secret: None,
         kind: kind(spec.local.as_ref().and_then(|local| local.fs_type.as_ref()))?,
         options: spec.mount_options.clone().unwrap_or_default(),
         read_only: claimed.read_only,
@@ -190,7 +180,7 @@ pub(super) async fn open(
                 files::write(&user, b"", 0o600)
             };
             of.volumes.background.run(&folder, note).await?;
-            let device = disk.way.attach(&of, &disk.secrets).await?;
+            let device = disk.way.attach(&of, disk.secret.as_ref()).await?;
             // What fails from here on is another step.
             Ok(if as_files { mount(&disk, &device, &folder.join("mount")).await } else { Ok(device) })
         }),
@@ -217,13 +207,9 @@ async fn mount(disk: &Disk, device: &Path, target: &Path) -> Result<PathBuf, Err
     Ok(target.to_owned())
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-}
-
 /// The folders of disks of these plugins.
 fn folders(plugins: &Path, names: &[&str]) -> Vec<PathBuf> {
-    let all = names.iter().flat_map(|name| entries(&plugins.join(name)));
+    let all = names.iter().flat_map(|name| files::list(&plugins.join(name)));
     all.filter(|folder| folder.join(FILE).exists()).collect()
 }
 
@@ -231,6 +217,12 @@ fn read(folder: &Path) -> Result<Way, Error> {
     let path = folder.join(FILE);
     let text = std::fs::read(&path).map_err(files::at(&path))?;
     serde_json::from_slice(&text).map_err(|error| Error::Volume(format!("{}: {error}", path.display())))
+}
+
+/// The disks of a plugin beside the one of a folder.
+fn others(context: &Context, plugin: &str, folder: &Path) -> Vec<Way> {
+    let all = folders(&plugins(context), &[plugin]);
+    all.iter().filter(|other| *other != folder).filter_map(|other| read(other).ok()).collect()
 }
 
 /// Lets a pod go of its disks, after they were unmounted from its folder; the last one takes a disk off this machine.
@@ -251,15 +243,12 @@ async fn release_one(context: &Context, uid: &str, folder: &Path) -> Result<(), 
     let key: Key = (way.plugin().to_owned(), way.name()?);
     let _turn = context.volumes.disks.take(&key).await;
     let user = folder.join(USERS).join(uid);
-    if entries(&folder.join(USERS)).len() > 1 {
+    if files::list(&folder.join(USERS)).len() > 1 {
         return context.change(folder, move || files::remove(&user)).await;
     }
     let mounted = folder.join("mount");
     context.change(folder, move || unmount(&mounted, Busy::Stays)).await?;
-    let beside = folders(&plugins(context), &[way.plugin()]);
-    let others: Vec<Way> =
-        beside.iter().filter(|other| *other != folder).filter_map(|other| read(other).ok()).collect();
-    way.detach(context, &others).await?;
+    way.detach(context, folder).await?;
     let at = folder.to_owned();
     context.change(folder, move || files::remove_folder(&at)).await
 }

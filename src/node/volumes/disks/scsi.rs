@@ -11,9 +11,9 @@ const HOSTS: &str = "/sys/class/scsi_host";
 const BLOCKS: &str = "/sys/block";
 
 /// Has a host, as `host3`, look for a device; `which` are channel, target and unit as the kernel reads them.
-pub(super) fn scan(host: &str, which: &str) -> Result<(), Error> {
+pub(super) async fn scan(host: &str, which: &str) -> Result<(), Error> {
     let path = Path::new(HOSTS).join(host).join("scan");
-    std::fs::write(&path, which).map_err(files::at(&path))
+    tokio::fs::write(&path, which).await.map_err(files::at(&path))
 }
 
 /// The hosts of this machine.
@@ -56,7 +56,7 @@ pub(super) async fn remove(device: &Path) {
         let path = Path::new(BLOCKS).join(&name).join("device/delete");
         if path.exists() {
             told(run("blockdev", &["--flushbufs", &format!("/dev/{name}")]).await);
-            told(std::fs::write(&path, "1").map_err(files::at(&path)));
+            told(tokio::fs::write(&path, "1").await.map_err(files::at(&path)));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::support::process::{limited, run};
 use prost::Message;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 type Map = HashMap<String, String>;
@@ -107,8 +107,6 @@ pub(super) struct Said {
     pub(super) told: Vec<registration::Status>,
     pub(super) contexts: HashMap<String, Map>,
     pub(super) refuses: bool,
-    /// How long it takes to publish.
-    pub(super) slowness: Duration,
     /// How many volumes it takes beyond five.
     pub(super) more_room: i64,
 }
@@ -116,14 +114,11 @@ pub(super) struct Said {
 /// Staging, statistics and growing.
 const CAPABILITIES: [i32; 3] = [1, 2, 3];
 
-#[expect(clippy::disallowed_methods, reason = "a driver that takes its time, on a thread of its own")]
-fn sleep(slowness: Duration) {
-    std::thread::sleep(slowness);
-}
-
 /// What the driver works with.
 struct Disks {
     said: Arc<Mutex<Said>>,
+    /// Publishes nothing while the test has this.
+    publishing: Mutex<()>,
     folder: PathBuf,
     /// The mounts that pods see.
     mounts: String,
@@ -203,8 +198,7 @@ impl Disks {
         let name = if is_own { "own".to_owned() } else { asked.volume.clone() };
         said.contexts.insert(name, asked.context.clone());
         drop(said);
-        let slowness = self.said.lock().unwrap().slowness;
-        sleep(slowness);
+        drop(self.publishing.lock().unwrap());
         let (target, staging) = (&asked.target, &asked.staging);
         self.sh(&match asked.volume.as_str() {
             // A node of its own: umount(8) takes a device for what is mounted from it.
@@ -233,7 +227,8 @@ impl Driver {
         let folder = cluster.sandbox.folder.join("disks");
         std::fs::create_dir(&folder).unwrap();
         let mounts = cluster.sandbox.network().with_file_name("mnt").display().to_string();
-        let disks = Arc::new(Disks { said: said.clone(), folder, mounts, device: device.to_owned() });
+        let (publishing, device) = (Mutex::default(), device.to_owned());
+        let disks = Arc::new(Disks { said: said.clone(), publishing, folder, mounts, device });
         Self { said, servers: Vec::new(), disks, kubelet: cluster.sandbox.folder.join("kubelet") }
     }
 
@@ -262,6 +257,11 @@ impl Driver {
     /// Goes away.
     pub(super) fn stop(&mut self) {
         self.servers.clear();
+    }
+
+    /// Has it be slow: it goes on publishing when this is dropped.
+    pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.disks.publishing.lock().unwrap()
     }
 
     /// How often it was asked something.

@@ -11,7 +11,6 @@ use crate::support::process::wait_for;
 use driver::Driver;
 use serde_json::{Value, json};
 use std::fs;
-use std::time::Duration;
 
 const NODE: &str = "/api/v1/nodes/node-1";
 const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
@@ -271,12 +270,19 @@ fn what_never_came_into_a_pod_is_given_back(cluster: &Cluster, https: &Https, dr
 
 /// It goes on when its pod is to go: what it does then must not be done after it was asked to take it back.
 fn a_slow_driver_is_waited_for(cluster: &Cluster, https: &Https, driver: &Driver) {
-    driver.said.lock().unwrap().slowness = Duration::from_secs(4);
+    let held = driver.hold();
     cluster.apply(&manifest("slow", "Filesystem", FILES));
     attach(https, "slow");
     wait_for("the driver", SOON, || (driver.count("publish slow") == 1).then_some(()));
-    cluster.kubectl("delete pod slow --timeout=60s");
-    driver.said.lock().unwrap().slowness = Duration::ZERO;
+    cluster.kubectl("delete pod slow --wait=false");
+    // What the node does meanwhile shows that it had the time to ask.
+    let other =
+        pod("other", "", "").replace("volumes: [{name: v, persistentVolumeClaim: {claimName: }}]", "");
+    cluster.apply(&other);
+    cluster.pod_ready("other");
+    assert_eq!(driver.count("unpublish slow"), 0);
+    drop(held);
+    wait_for("the end of the pod", SOON, || cluster.json("pod slow").is_null().then_some(()));
     wait_for("the end of the volume", SOON, || (driver.count("unstage slow") == 1).then_some(()));
     let lines: Vec<String> = driver.said.lock().unwrap().lines.clone();
     let own: Vec<&str> = lines.iter().filter(|line| line.contains("slow")).map(String::as_str).collect();
