@@ -25,6 +25,7 @@ pub mod terms;
 pub mod url;
 pub mod validate;
 pub mod yaml;
+mod zero;
 
 pub use k8s_openapi as k8s;
 pub use k8s_openapi::ByteString;

@@ -196,7 +196,10 @@ macro_rules! objects {
             type Meta = ObjectMeta;
 
             fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
-                let mut object: Self = serde_json::from_slice(bytes)?;
+                let mut object: Self = serde_json::from_slice(bytes).or_else(|error| {
+                    let filled = crate::zero::filled(bytes).ok_or(error)?;
+                    serde_json::from_slice(&filled)
+                })?;
                 object.metadata.managed_fields = None;
                 Ok(object)
             }

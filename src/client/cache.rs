@@ -1,5 +1,6 @@
 //! A decoded copy of one kind, kept current by a watch, read without a lock.
 
+use crate::watch::Named;
 use api::Object;
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
@@ -192,9 +193,9 @@ impl<T: Object> Cache<T> {
     }
 
     /// Takes one deletion from the watch.
-    pub(crate) fn remove(&self, last: &T) {
-        self.swap(last.revision(), |objects| {
-            let old = objects.remove(key(last.namespace(), last.name()).as_ref());
+    pub(crate) fn remove(&self, gone: &Named) {
+        self.swap(gone.revision, |objects| {
+            let old = objects.remove(key(&gone.namespace, &gone.name).as_ref());
             old.into_iter().map(|old| Change { old: Some(old), new: None }).collect()
         });
     }
@@ -273,7 +274,7 @@ mod tests {
         cache.apply(object("a", 3));
         let log = recorded(&cache);
         cache.apply(object("a", 4));
-        cache.remove(&object("a", 5));
+        cache.remove(&Named { namespace: "ns".to_owned(), name: "a".to_owned(), revision: 5 });
         assert_eq!(*log.lock().unwrap(), ["a 0->3", "a 3->4", "a 4->0"]);
         assert_eq!(cache.snapshot().revision(), 5);
     }

@@ -3,7 +3,7 @@
 
 use crate::cache::Cache;
 use crate::request::{Client, Error, ListSelector, path_of, read_list, request};
-use crate::watch::{Event, Watch};
+use crate::watch::{Event, Named, Watch};
 use api::Object;
 use base::Shutdown;
 use bytes::Bytes;
@@ -78,17 +78,89 @@ async fn list<T: Object>(client: &Client, cache: &Cache<T>, selection: &Selectio
     let body = client.whole_answer(request).await?;
     let (items, revision) = read_list(&body)?;
     let revision = revision.ok_or_else(|| Error::Decode("a list without a resourceVersion".to_owned()))?;
-    cache.replace(items, revision);
+    let read = items.into_iter().filter_map(|item| match T::from_json(item.get().as_bytes()) {
+        Ok(object) => Some(object),
+        Err(why) => {
+            match Named::of(item) {
+                Ok(named) => unreadable::<T>(&named, &why.to_string()),
+                Err(error) => tracing::error!(kind = T::KIND, %error, "an object of a list has no name"),
+            }
+            None
+        }
+    });
+    cache.replace(read.collect(), revision);
     Ok(revision)
+}
+
+/// One object must not hide all others. Of one that changes what was known stays.
+fn unreadable<T: Object>(Named { namespace, name, .. }: &Named, why: &str) {
+    tracing::error!(kind = T::KIND, namespace, name, why, "cannot be read, and is passed over");
 }
 
 /// Takes one event; false when the server ended the watch.
 async fn follow<T: Object>(cache: &Cache<T>, watch: &mut Watch<T>) -> Result<bool, Error> {
     match watch.next().await? {
         Some(Event::Applied(object)) => cache.apply(object),
-        Some(Event::Deleted(last)) => cache.remove(&last),
+        Some(Event::Deleted(gone)) => cache.remove(&gone),
+        Some(Event::Unreadable(named, why)) => {
+            unreadable::<T>(&named, &why);
+            cache.progress(named.revision);
+        }
         Some(Event::Bookmark(revision)) => cache.progress(revision),
         None => return Ok(false),
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Transport;
+    use api::core::ConfigMap;
+    use base::{Body, full_body};
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use http::{Request, Response};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn map(name: &str, revision: u64, data: &Value) -> Value {
+        json!({"metadata": {"namespace": "n", "name": name, "resourceVersion": revision.to_string()}, "data": data})
+    }
+
+    /// An API server that has what nobody can read.
+    struct Odd;
+
+    impl Transport for Odd {
+        fn call(&self, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, Error>> {
+            let good = json!({"key": "text"});
+            let answer = if request.uri().query().is_some_and(|query| query.contains("watch=1")) {
+                let event =
+                    |kind: &str, object: Value| format!("{}\n", json!({"type": kind, "object": object}));
+                [
+                    event("MODIFIED", map("listed", 6, &json!("text"))),
+                    event("DELETED", map("odd", 7, &json!(["text"]))),
+                    event("ADDED", map("added", 8, &good)),
+                ]
+                .concat()
+            } else {
+                let items = [map("odd", 4, &json!({"key": 5})), map("listed", 5, &good)];
+                json!({"metadata": {"resourceVersion": "5"}, "items": items}).to_string()
+            };
+            async { Ok(Response::new(full_body(Bytes::from(answer)))) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn one_object_that_cannot_be_read_hides_no_other() {
+        let (client, cache) = (Client::new(Arc::new(Odd)), Cache::<ConfigMap>::empty());
+        let selection = Selection::default();
+        let mut state = State::Listing;
+        for _ in 0..5 {
+            state = step(&client, &cache, &selection, state).await.unwrap();
+        }
+        let snapshot = cache.snapshot();
+        let names: Vec<(&str, u64)> = snapshot.iter().map(|map| (map.name(), map.revision())).collect();
+        assert_eq!((names, snapshot.revision()), (vec![("added", 8), ("listed", 5)], 8));
+    }
 }

@@ -226,7 +226,8 @@ impl Client {
     pub async fn list<T: Object>(&self, namespace: &str, selector: &ListSelector) -> Result<Vec<T>, Error> {
         let path = format!("{}?{}", path_of::<T>(namespace), selector.query());
         let body = self.whole_answer(request(Method::GET, &path, JSON, Bytes::new())?).await?;
-        Ok(read_list(&body)?.0)
+        let items = read_list(&body)?.0.into_iter().map(|item| T::from_json(item.get().as_bytes()));
+        items.collect::<Result<_, _>>().map_err(unreadable)
     }
 
     /// Posts to a subresource such as `binding`, `eviction` or `token` and returns the answer's body.
@@ -293,12 +294,10 @@ struct List<'a> {
     items: Vec<&'a RawValue>,
 }
 
-/// The objects of a list, and its revision.
-pub(crate) fn read_list<T: Object>(bytes: &[u8]) -> Result<(Vec<T>, Option<u64>), Error> {
+/// The items of a list, and its revision.
+pub(crate) fn read_list(bytes: &[u8]) -> Result<(Vec<&RawValue>, Option<u64>), Error> {
     let list: List<'_> = serde_json::from_slice(bytes).map_err(unreadable)?;
-    let items = list.items.into_iter().map(|item| T::from_json(item.get().as_bytes()));
-    let revision = list.metadata.resource_version.and_then(|version| version.parse().ok());
-    Ok((items.collect::<Result<_, _>>().map_err(unreadable)?, revision))
+    Ok((list.items, list.metadata.resource_version.and_then(|version| version.parse().ok())))
 }
 
 pub(crate) fn request(

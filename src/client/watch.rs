@@ -12,13 +12,26 @@ use serde_json::value::RawValue;
 /// The longest line of a watch: an object at its size limit, with room for its envelope.
 const LINE_BYTES: usize = 8 << 20;
 
+/// What an object is called, and the revision of an event about it.
+#[derive(Debug)]
+pub struct Named {
+    /// `metadata.namespace`, or "".
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.resourceVersion`.
+    pub revision: u64,
+}
+
 /// One event of a watch.
 #[derive(Debug)]
 pub enum Event<T> {
     /// The object is there in this form now: added or modified.
     Applied(T),
-    /// The object is gone; its last form.
-    Deleted(T),
+    /// The object is gone.
+    Deleted(Named),
+    /// The object is there in a form that cannot be read, and why.
+    Unreadable(Named, String),
     /// Everything up to this revision was sent.
     Bookmark(u64),
 }
@@ -38,9 +51,31 @@ struct Line<'a> {
     object: &'a RawValue,
 }
 
+/// As much of an object as every kind has.
 #[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Marked {
-    metadata: api::meta::ObjectMeta,
+    metadata: Marks,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Marks {
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    name: String,
+    resource_version: String,
+}
+
+impl Named {
+    pub(crate) fn of(object: &RawValue) -> Result<Self, Error> {
+        let Marked { metadata } = serde_json::from_str(object.get()).map_err(unreadable)?;
+        let Marks { namespace, name, resource_version } = metadata;
+        let revision = resource_version.parse().ok();
+        let revision = revision.ok_or_else(|| Error::Decode("an event without a revision".to_owned()))?;
+        Ok(Self { namespace, name, revision })
+    }
 }
 
 impl Client {
@@ -92,19 +127,15 @@ impl<T: Object> Watch<T> {
 
 fn event<T: Object>(line: &[u8]) -> Result<Event<T>, Error> {
     let line: Line<'_> = serde_json::from_slice(line).map_err(unreadable)?;
-    let object = line.object.get();
     match line.kind {
-        "ADDED" | "MODIFIED" => T::from_json(object.as_bytes()).map(Event::Applied).map_err(unreadable),
-        "DELETED" => T::from_json(object.as_bytes()).map(Event::Deleted).map_err(unreadable),
-        "BOOKMARK" => {
-            let marked: Marked = serde_json::from_str(object).map_err(unreadable)?;
-            let revision = marked.metadata.resource_version.and_then(|version| version.parse().ok());
-            revision
-                .map(Event::Bookmark)
-                .ok_or_else(|| Error::Decode("a bookmark without a revision".to_owned()))
-        }
+        "ADDED" | "MODIFIED" => match T::from_json(line.object.get().as_bytes()) {
+            Ok(object) => Ok(Event::Applied(object)),
+            Err(why) => Ok(Event::Unreadable(Named::of(line.object)?, why.to_string())),
+        },
+        "DELETED" => Named::of(line.object).map(Event::Deleted),
+        "BOOKMARK" => Named::of(line.object).map(|named| Event::Bookmark(named.revision)),
         "ERROR" => {
-            let status: Status = serde_json::from_str(object).map_err(unreadable)?;
+            let status: Status = serde_json::from_str(line.object.get()).map_err(unreadable)?;
             Err(Error::Api(Box::new(status)))
         }
         other => Err(Error::Decode(format!("unknown watch event {other:?}"))),

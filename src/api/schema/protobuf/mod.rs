@@ -17,6 +17,8 @@ pub const MAGIC: &[u8] = b"k8s\0";
 
 /// Messages deeper than this are no objects of Kubernetes'.
 const DEPTH: usize = 64;
+/// Go's zero time: the first second of the year 1.
+const ZERO_S: i64 = -62_135_596_800;
 
 /// Bytes that are no object. To be answered with 400.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -295,8 +297,7 @@ fn time(bytes: &[u8], micro: bool) -> Result<Value> {
             _ => {}
         }
     }
-    // Go's zero time lies in the year 1.
-    if bytes.is_empty() || seconds < -62_000_000_000 {
+    if bytes.is_empty() || (seconds == ZERO_S && (nanos == 0 || !micro)) {
         return Ok(Value::Null);
     }
     let time = jiff::Timestamp::new(seconds, if micro { nanos } else { 0 }).map_err(|_| Error::Malformed)?;
