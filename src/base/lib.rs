@@ -13,10 +13,13 @@ pub mod log;
 pub mod process;
 pub mod query;
 pub mod random;
+pub mod seal;
 mod supervise;
 pub mod tls;
+mod together;
 pub mod websocket;
 
 pub use backoff::Backoff;
 pub use body::{Body, BodyError, CollectError, collect, full_body};
 pub use supervise::{Drained, Exit, Phase, Restart, Shutdown, Supervisor};
+pub use together::Together;

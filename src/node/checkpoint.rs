@@ -8,7 +8,7 @@ use crate::{Config, Context, Error, files};
 use api::core::{Pod, ResourceRequirements};
 use api::{Object, Whole};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Resources by the name of a container.
@@ -78,11 +78,14 @@ impl Checkpoint {
         Self::decode(&std::fs::read(file(config, uid)).ok()?).ok()
     }
 
-    /// The pods of which something is remembered, torn or not.
-    pub(crate) fn uids(config: &Config) -> Vec<String> {
-        let entries = std::fs::read_dir(folder(config)).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter_map(|name| Some(name.strip_suffix(".json")?.to_owned())).collect()
+    /// The pods of which something is remembered, torn or not, or kept sealed.
+    pub(crate) fn uids(config: &Config) -> BTreeSet<String> {
+        let files = files::list(&folder(config)).into_iter();
+        let uid = |file: PathBuf| {
+            let name = file.file_name()?.to_str()?;
+            name.strip_suffix(".json").or(name.strip_suffix(".sealed")).map(str::to_owned)
+        };
+        files.filter_map(uid).collect()
     }
 
     /// What is remembered of all pods.

@@ -13,20 +13,21 @@ use crate::machine::Machine;
 use crate::pods::env::Facts;
 use crate::pods::spec::{Kind, field_path};
 use crate::protocols::runtime::v1 as cri;
+use crate::provisions::{Slot, Stores};
 use crate::reach::Reach;
 use crate::stats::Stats;
 use crate::turnstile::Turnstile;
 use crate::volumes::{self, token_request};
 use crate::{Config, Error};
 use api::Object;
-use api::core::{Container, Node, Pod, Service};
+use api::core::{Container, Node, Pod, Service, ServiceSpec};
 use api::k8s::api::node::v1::RuntimeClass;
-use base::{Phase, Supervisor, clock};
+use api::meta::ObjectMeta;
+use base::{Phase, Supervisor, Together, clock};
 use client::{Cache, Caches, Client, Recorder};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
-use std::any::Any;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -42,7 +43,6 @@ struct Token {
 }
 
 type TokenKey = (String, String, Option<String>, i64);
-type KnownKey = (String, &'static str, String);
 
 /// What the runtime can do.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +71,8 @@ pub(crate) struct Context {
     /// Through which pods go to their sandboxes, by far the most of what a start costs.
     pub(crate) starts: Turnstile,
     pub(crate) images: Images,
+    /// All that looks whether containers are well.
+    pub(crate) probes: Together,
     pub(crate) devices: Devices,
     pub(crate) affinity: Affinity,
     pub(crate) services: Cache<Service>,
@@ -93,8 +95,7 @@ pub(crate) struct Context {
     remembering: Mutex<()>,
     pub(crate) dra: Dra,
     tokens: Mutex<HashMap<TokenKey, Token>>,
-    /// What pods refer to, as it was when it was last there: by uid of the pod, kind and name.
-    known: Mutex<HashMap<KnownKey, Arc<dyn Any + Send + Sync>>>,
+    pub(crate) provisions: Stores,
 }
 
 /// The node's own object: in the cache of all where the process has one, or watched by itself.
@@ -104,6 +105,16 @@ fn own_node(config: &Config, (client, caches): (&Client, &Caches), supervisor: &
     }
     let own = Caches::new(client.clone(), supervisor.clone());
     own.selected::<Node>("", &format!("metadata.name={}", config.node_name))
+}
+
+/// What of a service a container is told; none of one without an address.
+fn addressed(service: &Service) -> Option<Service> {
+    let spec = service.spec.as_ref()?;
+    spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None")?;
+    let (cluster_ip, ports) = (spec.cluster_ip.clone(), spec.ports.clone());
+    let metadata = ObjectMeta { name: service.metadata.name.clone(), ..ObjectMeta::default() };
+    let spec = Some(ServiceSpec { cluster_ip, ports, ..ServiceSpec::default() });
+    Some(Service { metadata, spec, ..Service::default() })
 }
 
 impl Context {
@@ -120,7 +131,8 @@ impl Context {
         let services = caches.of::<Service>();
         let node = own_node(&config, (&client, &caches), &supervisor);
         let cgroups = machine.cgroups(&config);
-        let devices = Devices::new(&config);
+        let probes = Together::start(&supervisor, "probes", Phase::Work);
+        let (devices, provisions) = (Devices::new(&config), Stores::new(&config));
         let images = Images::new(&config, config.kubelet());
         let stats = Stats::new(config.kubelet().volume_stats_agg_period.get());
         Self {
@@ -134,6 +146,7 @@ impl Context {
             cgroups,
             starts: Turnstile::for_processors(),
             images,
+            probes,
             devices,
             affinity: Affinity::default(),
             services,
@@ -150,7 +163,7 @@ impl Context {
             remembering: Mutex::default(),
             dra: Dra::default(),
             tokens: Mutex::default(),
-            known: Mutex::default(),
+            provisions,
         }
     }
 
@@ -182,30 +195,6 @@ impl Context {
             pod_ips: pod_ips.to_vec(),
             host_ips: self.machine.addresses.iter().map(IpAddr::to_string).collect(),
             allocatable: self.machine.capacity.allocatable.clone(),
-        }
-    }
-
-    /// What a pod refers to, as it was when it was last there while the API server is away.
-    pub(crate) async fn referred<T: Object>(
-        &self,
-        pod: &Pod,
-        (namespace, name): (&str, &str),
-    ) -> Result<Arc<T>, client::Error> {
-        let key = (pod.uid().to_owned(), T::KIND, name.to_owned());
-        match self.client.get::<T>(namespace, name).await {
-            Ok(found) => {
-                let found = Arc::new(found);
-                self.known().insert(key, found.clone());
-                Ok(found)
-            }
-            Err(client::Error::Transport(why)) => {
-                let known = self.known().get(&key).cloned().and_then(|known| known.downcast().ok());
-                known.ok_or(client::Error::Transport(why))
-            }
-            Err(error) => {
-                self.known().remove(&key);
-                Err(error)
-            }
         }
     }
 
@@ -242,12 +231,11 @@ impl Context {
     pub(crate) async fn handler(&self, pod: &Pod) -> Result<String, client::Error> {
         match &crate::pods::spec::spec(pod).runtime_class_name {
             None => Ok(String::new()),
-            Some(name) => Ok(self.referred::<RuntimeClass>(pod, ("", name)).await?.handler.clone()),
+            Some(name) => {
+                let slot: Slot<RuntimeClass> = |kept| &mut kept.runtime_classes;
+                Ok(self.referred::<RuntimeClass>(pod, slot, ("", name)).await?.handler)
+            }
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<KnownKey, Arc<dyn Any + Send + Sync>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes files of this machine beside the runtime's workers, one change after the other at a path; a
@@ -316,7 +304,6 @@ impl Context {
     pub(crate) fn forget(&self, pod: &Pod) {
         let uid = pod.uid();
         self.tokens().retain(|(of, ..), _| of != uid);
-        self.known().retain(|(of, ..), _| of != uid);
         self.images.forget(uid);
         self.stats.forget(uid);
         self.csi.usages.forget(uid);
@@ -326,19 +313,12 @@ impl Context {
 
     /// The services whose addresses a pod's containers are told: those of its namespace, where it wants
     /// links, and the API server's.
-    pub(crate) fn services_for(&self, pod: &Pod) -> Vec<Arc<Service>> {
+    pub(crate) fn services_for(&self, pod: &Pod) -> Vec<Service> {
         let links = crate::pods::spec::spec(pod).enable_service_links.unwrap_or(true);
         let snapshot = self.services.snapshot();
-        let mut services: Vec<Arc<Service>> = Vec::new();
-        services.extend(snapshot.get("default", "kubernetes").cloned());
-        if links {
-            let others = snapshot.in_namespace(pod.namespace());
-            services.extend(
-                others
-                    .filter(|service| service.name() != "kubernetes" || service.namespace() != "default")
-                    .cloned(),
-            );
-        }
-        services
+        let own = snapshot.get("default", "kubernetes");
+        let others = snapshot.in_namespace(pod.namespace());
+        let others = others.filter(|service| links && own.is_none_or(|own| !Arc::ptr_eq(own, service)));
+        own.into_iter().chain(others).filter_map(|service| addressed(service)).collect()
     }
 }

@@ -47,6 +47,7 @@ mod protocols {
     )]
     include!(concat!(env!("OUT_DIR"), "/protocols.rs"));
 }
+mod provisions;
 mod reach;
 mod registration;
 mod settings;

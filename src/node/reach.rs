@@ -43,6 +43,13 @@ impl Reach {
         }
     }
 
+    /// Completes when a request did not reach the API server, at once where the last one did not.
+    pub(crate) async fn gone(&self) {
+        if self.0.subscribe().wait_for(|there| !there).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The client, every request of which shows whether the API server is there.
     pub(crate) fn noting(&self, client: Client) -> Client {
         Client::new(Arc::new(Noting { client, reach: self.clone() }))

@@ -10,6 +10,7 @@ mod reference;
 use crate::pods::plan::go_duration;
 use crate::pods::spec::{self, Kind};
 use crate::protocols::runtime::v1 as cri;
+use crate::provisions::Slot;
 use crate::settings::KubeletConfiguration;
 use crate::stats::counters;
 use crate::{Config, Context, Error};
@@ -328,7 +329,8 @@ async fn of_secrets(asked: Asked<'_>) -> Keyring {
     let mut keyring = Keyring::default();
     let mut missing = Vec::new();
     for reference in spec::spec(pod).image_pull_secrets.iter().flatten() {
-        let Ok(secret) = context.client.get::<Secret>(pod.namespace(), &reference.name).await else {
+        let slot: Slot<Secret> = |kept| &mut kept.secrets;
+        let Ok(secret) = context.referred(pod, slot, (pod.namespace(), &reference.name)).await else {
             missing.push(reference.name.clone());
             continue;
         };

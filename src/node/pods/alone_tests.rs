@@ -7,6 +7,7 @@ use crate::cri::Runtime;
 use crate::hollow::Hollow;
 use crate::machine::Machine;
 use crate::protocols::runtime::v1 as cri;
+use crate::provisions::{Provisions, Stores};
 use crate::{Config, Context, Size, files};
 use api::Quantity;
 use api::core::Pod;
@@ -30,9 +31,15 @@ impl Transport for Away {
 }
 
 fn remember(config: &Config, name: &str, status: &Value) {
+    remember_with(config, name, status, &json!({}));
+}
+
+fn remember_with(config: &Config, name: &str, status: &Value, more: &Value) {
+    let mut container = json!({"name": "c", "image": "i", "imagePullPolicy": "IfNotPresent"});
+    container.as_object_mut().unwrap().extend(more["container"].as_object().cloned().unwrap_or_default());
     let pod = json!({
         "metadata": {"name": name, "namespace": "n", "uid": name, "annotations": {"knarr.io/hollow-seconds": "30"}},
-        "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "i", "imagePullPolicy": "IfNotPresent"}]},
+        "spec": {"nodeName": "node-1", "containers": [container], "volumes": more["volumes"]},
         "status": status,
     });
     let pod: Pod = serde_json::from_value(pod).unwrap();
@@ -40,11 +47,16 @@ fn remember(config: &Config, name: &str, status: &Value) {
     kept.write(config).unwrap();
 }
 
-/// The restart counts of the containers of a pod that run.
-async fn running(runtime: &Runtime, uid: &str) -> Vec<String> {
+/// The containers of a pod.
+async fn containers(runtime: &Runtime, uid: &str) -> Vec<cri::Container> {
     let label_selector = HashMap::from([(names::UID.to_owned(), uid.to_owned())]);
     let filter = Some(cri::ContainerFilter { label_selector, ..Default::default() });
-    let all = runtime.list_containers(cri::ListContainersRequest { filter }).await.unwrap().containers;
+    runtime.list_containers(cri::ListContainersRequest { filter }).await.unwrap().containers
+}
+
+/// The restart counts of those that run.
+async fn running(runtime: &Runtime, uid: &str) -> Vec<String> {
+    let all = containers(runtime, uid).await;
     let run = all.iter().filter(|it| it.state() == cri::ContainerState::ContainerRunning);
     run.map(|it| it.annotations[names::RESTART_COUNT].clone()).collect()
 }
@@ -56,7 +68,29 @@ async fn until_running(runtime: &Runtime, uid: &str, wanted: &str) {
         }
     };
     let limit = Duration::from_secs(300);
-    assert!(tokio::time::timeout(limit, reached).await.is_ok(), "{uid} never runs for the time {wanted}");
+    let in_time = tokio::time::timeout(limit, reached).await.is_ok();
+    assert!(in_time, "{uid} runs {:?}, never for the time {wanted}", running(runtime, uid).await);
+}
+
+/// Remembers a pod that cannot start without what it was provided with.
+fn provide(config: &Config) {
+    let token = json!({"serviceAccountToken": {"path": "token"}});
+    let more = json!({
+        "volumes": [{"name": "v", "projected": {"sources": [token, {"secret": {"name": "s"}}]}}],
+        "container": {
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+            "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}],
+        },
+    });
+    remember_with(config, "provided", &json!({"phase": "Running"}), &more);
+    let files = json!({"token": {"content": "dG9rZW4=", "mode": 420, "owner": null}});
+    let volume = json!({"files": files, "renew": "2020-01-01T00:00:00Z", "passing": ["token"]});
+    let provisions: Provisions = serde_json::from_value(json!({
+        "volumes": {"v": volume},
+        "config_maps": {"m": {"data": {"k": "v"}}},
+    }))
+    .unwrap();
+    Stores::new(config).write("provided", &provisions).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,6 +105,7 @@ async fn pods_are_run_and_started_again_without_an_api_server() {
         {"name": "c", "restartCount": 4, "image": "i", "imageID": "", "ready": true, "containerID": "containerd://gone"}]}),
     );
     remember(&config, "over", &json!({"phase": "Succeeded"}));
+    provide(&config);
     let size = Size {
         cpu: Quantity("2".to_owned()),
         memory: Quantity("1Gi".to_owned()),
@@ -88,6 +123,8 @@ async fn pods_are_run_and_started_again_without_an_api_server() {
     until_running(&runtime, "goes-on", "5").await;
     assert!(context.reach.is_away());
     until_running(&runtime, "goes-on", "6").await;
+    // It has what it was provided with once.
+    assert!(!containers(&runtime, "provided").await.is_empty());
     assert_eq!(running(&runtime, "over").await, [""; 0]);
     supervisor.stop();
     files::remove_folder(&data).unwrap();

@@ -164,7 +164,12 @@ pub(crate) async fn get(url: &Uri, action: &HTTPGetAction) -> Result<Response<In
     let mut request = Request::builder().uri(url.path_and_query().map_or("/", |path| path.as_str()));
     let own = action.http_headers.as_deref().unwrap_or_default();
     let named = |name: &str| own.iter().any(|header| header.name.eq_ignore_ascii_case(name));
-    for (name, value) in [("host", address.as_str()), ("user-agent", "kube-probe/1.36"), ("accept", "*/*")] {
+    for (name, value) in [
+        ("host", address.as_str()),
+        ("user-agent", "kube-probe/1.36"),
+        ("accept", "*/*"),
+        ("connection", "close"),
+    ] {
         if !named(name) {
             request = request.header(name, value);
         }

@@ -86,7 +86,7 @@ fn condition(input: &Input, old: &PodStatus, name: &str, (status, reason, messag
         message: Some(message).filter(|message| !message.is_empty()),
         last_transition_time: Some(since.unwrap_or_else(|| seconds(input.now))),
         last_probe_time: None,
-        observed_generation: input.pod.metadata.generation,
+        observed_generation: input.generation,
     }
 }
 

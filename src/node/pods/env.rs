@@ -7,16 +7,15 @@ use api::Object;
 use api::Quantity;
 use api::core::{ConfigMap, Container, EnvVar, EnvVarSource, Pod, ResourceFieldSelector, Secret, Service};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 /// The objects an environment refers to, by name in the pod's namespace. One that does not exist is
 /// not in the map.
 #[derive(Default)]
 pub(crate) struct Sources {
-    pub(crate) config_maps: HashMap<String, Arc<ConfigMap>>,
-    pub(crate) secrets: HashMap<String, Arc<Secret>>,
+    pub(crate) config_maps: HashMap<String, ConfigMap>,
+    pub(crate) secrets: HashMap<String, Secret>,
     /// Services whose addresses the pod is told, already chosen.
-    pub(crate) services: Vec<Arc<Service>>,
+    pub(crate) services: Vec<Service>,
     pub(crate) facts: Facts,
 }
 
@@ -242,7 +241,7 @@ pub(crate) fn expand_by<'a>(text: &str, mut value_of: impl FnMut(&str) -> Option
 }
 
 /// Docker-link style variables of services with a cluster IP.
-fn service_variables(services: &[Arc<Service>]) -> Vec<(String, String)> {
+fn service_variables(services: &[Service]) -> Vec<(String, String)> {
     let mut list = Vec::new();
     for service in services {
         let Some(spec) = &service.spec else { continue };
@@ -320,8 +319,8 @@ mod tests {
             "spec": {"clusterIP": "10.43.0.1", "ports": [{"name": "https", "port": 443}]},
         }))
         .unwrap();
-        let mut sources = Sources { services: vec![Arc::new(service)], ..Default::default() };
-        sources.config_maps.insert("m".to_owned(), Arc::new(config_map));
+        let mut sources = Sources { services: vec![service], ..Default::default() };
+        sources.config_maps.insert("m".to_owned(), config_map);
         let list = resolve(&pod, &container, &sources).unwrap();
         assert_eq!(list[..2], [("P_a".into(), "own".into()), ("B".into(), "own-443".into())]);
         assert!(list.contains(&("KUBERNETES_PORT_443_TCP".into(), "tcp://10.43.0.1:443".into())));

@@ -63,8 +63,8 @@ impl Pods {
     }
 
     /// The pod with what it was given.
-    pub(super) fn given(&self, pod: Pod) -> Arc<Pod> {
-        self.lock().ledger.apply(&Arc::new(pod))
+    pub(super) fn given(&self, pod: &Arc<Pod>) -> Arc<Pod> {
+        self.lock().ledger.apply(pod)
     }
 
     /// A pod that was given something else than it asks for by now.
@@ -163,7 +163,8 @@ impl Pods {
 
     /// Forgets a pod that is gone for good.
     pub(super) fn forget_checkpoint(context: &Context, uid: &str) {
-        if let Err(error) = context.machine.change(|| Checkpoint::remove(&context.config, uid)) {
+        let forget = || Checkpoint::remove(&context.config, uid).and(context.provisions.remove(uid));
+        if let Err(error) = context.machine.change(forget) {
             tracing::warn!(uid, %error, "cannot forget a pod");
         }
     }

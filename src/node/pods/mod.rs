@@ -150,7 +150,8 @@ impl Pods {
             }
             let inbox = inbox.clone();
             let given = registry.ledger.apply(pod);
-            if !Arc::ptr_eq(&given, pod) && Given::of(&before) != Given::of(pod) {
+            let is_new = before.metadata.generation != pod.metadata.generation;
+            if !Arc::ptr_eq(&given, pod) && (is_new || Given::of(&before) != Given::of(pod)) {
                 registry.ask(Question::Resize(pod.uid().to_owned()));
             }
             inbox.tell(pod.clone(), given, exists);

@@ -102,8 +102,9 @@ fn plan_resize(view: &View, plan: &mut Plan) {
     let in_place = |(name, has): (&String, &ResourceRequirements)| {
         !resize::awaits_restart(view.pod, view.observed, (name, has))
     };
+    // What starts with more has to find room in the pod's cgroup.
     if !plan.finished && view.lagging.iter().any(in_place) {
-        plan.actions.push(Action::Resize);
+        plan.actions.insert(0, Action::Resize);
     }
 }
 

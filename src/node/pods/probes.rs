@@ -9,13 +9,12 @@ use crate::Context;
 use crate::stats::counters;
 use api::Object;
 use api::core::{Container, Pod, Probe};
-use base::Phase;
 use base::clock::{self, Instant};
+use futures_util::future::AbortHandle;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 
 /// What the probes of one container found so far; none where nothing was found yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,7 +185,7 @@ impl Probes {
             started: started.clone(),
             wake: self.wake.clone(),
         });
-        runners.map(|runner| context.supervisor.detached("probe", Phase::Work, runner.run())).collect()
+        runners.map(|runner| context.probes.add(runner.run())).collect()
     }
 }
 
@@ -211,7 +210,7 @@ fn seconds(value: Option<i32>, default: u32) -> Duration {
 }
 
 /// Probes look together, at times that are so far apart: most of what a look costs is waking a processor for it.
-const TURN: Duration = Duration::from_millis(50);
+const TURN: Duration = Duration::from_millis(100);
 static FIRST_TURN: OnceLock<Instant> = OnceLock::new();
 
 /// The first turn at or after `due`, counted from the `first`.
@@ -318,9 +317,9 @@ mod tests {
     async fn turns_are_the_same_for_all() {
         let first = clock::instant();
         let after = |ms: u64| turn_after(first, first + Duration::from_millis(ms)) - first;
-        assert_eq!([0, 1, 50, 51].map(|ms| after(ms).as_millis()), [0, 50, 50, 100]);
+        assert_eq!([0, 1, 100, 101].map(|ms| after(ms).as_millis()), [0, 100, 100, 200]);
         // A period keeps its length.
-        assert_eq!(after(1050).as_millis(), 1050);
+        assert_eq!(after(1100).as_millis(), 1100);
         // What was due before anybody had a turn.
         assert_eq!(turn_after(first + TURN, first), first + TURN);
     }

@@ -1,5 +1,6 @@
 //! Telling the API server what a pod does; what cannot be told is kept until it can.
 
+use super::inbox::Pending;
 use super::report;
 use super::state::State;
 use super::status;
@@ -26,9 +27,18 @@ pub(super) fn with_status(pod: &Pod, status: PodStatus) -> Arc<Pod> {
     Arc::new(Pod { metadata: pod.metadata.clone(), spec: pod.spec.clone(), status: Some(status) })
 }
 
+/// Which of a pod's generations is acted by: one that asks for other resources than it was given is not before it is
+/// decided whether it gets them.
+fn acted_by(pod: &Pod, asks_for_other: bool, pending: Option<&Pending>) -> Option<i64> {
+    let generation = pod.metadata.generation;
+    let is_decided = !asks_for_other || pending.is_some_and(|pending| pending.generation == generation);
+    if is_decided { generation } else { pod.status.as_ref().and_then(|status| status.observed_generation) }
+}
+
 impl Worker {
     fn status(&self) -> PodStatus {
         let results = self.probes.results();
+        let pending = self.inbox.wanted.borrow().pending.clone();
         let mut status = status::render(&status::Input {
             pod: &self.pod,
             observed: &self.observed,
@@ -37,7 +47,8 @@ impl Worker {
             volumes: self.volumes.as_ref(),
             verdict: self.verdict.as_ref(),
             lagging: &self.lagging,
-            resize: (&self.inbox.wanted.borrow().pending.clone(), self.resize_error.as_deref()),
+            resize: (&pending, self.resize_error.as_deref()),
+            generation: acted_by(&self.pod, self.asks_for_other, pending.as_ref()),
             ending: self.state != State::Syncing,
             host_ips: &self.context.machine.addresses,
             now: clock::now(),
@@ -70,7 +81,8 @@ impl Worker {
                 counters::POD_STATUS.observe_since(&[], asked);
                 counters::pod_reported(&self.pod, &pod);
                 self.untold = None;
-                self.adopt(self.pods.given(pod));
+                let told = Arc::new(pod);
+                self.adopt(&told, self.pods.given(&told));
             }
             // It was deleted, or replaced by another of its name: the cache will say so.
             Err(error) if error.is_not_found() || error.is_conflict() => {}
@@ -88,8 +100,10 @@ impl Worker {
         self.pod = with_status(&self.pod, status);
     }
 
-    /// Takes over the pod as the API server has it, but for what it has not been told yet.
-    pub(super) fn adopt(&mut self, pod: Arc<Pod>) {
+    /// Takes over the pod as the API server has it, with what it was given, but for what the API server has not been
+    /// told yet.
+    pub(super) fn adopt(&mut self, told: &Arc<Pod>, pod: Arc<Pod>) {
+        self.asks_for_other = !Arc::ptr_eq(told, &pod);
         if !Arc::ptr_eq(&self.pod, &pod) {
             self.take_given(&pod);
         }
@@ -116,5 +130,22 @@ impl Worker {
         })?;
         self.remembered = Some(essence);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_asked_for_is_acted_by_once_it_is_decided() {
+        let pod = json!({"metadata": {"generation": 5}, "status": {"observedGeneration": 4}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let pending =
+            |generation| Pending { reason: "Deferred", message: String::new(), generation: Some(generation) };
+        let by = |asks, pending: Option<Pending>| acted_by(&pod, asks, pending.as_ref());
+        assert_eq!([by(false, None), by(true, Some(pending(5)))], [Some(5), Some(5)]);
+        assert_eq!([by(true, None), by(true, Some(pending(4)))], [Some(4), Some(4)]);
     }
 }

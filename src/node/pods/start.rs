@@ -7,13 +7,14 @@ use super::sandbox;
 use super::spec::{self, Kind};
 use super::{hooks, observe::Observed, users};
 use crate::protocols::runtime::v1 as cri;
+use crate::provisions::{Provision, Slot};
 use crate::stats::counters;
 use crate::volumes::{self, Volumes};
 use crate::{Context, Error, dra, files};
 use api::Object;
-use api::core::{ConfigMap, Container, Pod, Secret};
+use api::core::{Container, Pod, Service};
 use base::clock;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -135,26 +136,36 @@ impl Start<'_> {
     /// Fetches what the environment refers to. Missing objects are left out, and missed by name later.
     async fn sources(&self) -> Result<Sources, Error> {
         let (config_maps, secrets) = env::references(self.container);
-        let mut sources = Sources {
-            services: self.context.services_for(self.pod),
+        Ok(Sources {
+            services: self.services().await,
             facts: self.context.facts(&self.ips()),
-            ..Default::default()
-        };
-        for name in config_maps {
-            match self.context.referred::<ConfigMap>(self.pod, (self.pod.namespace(), &name)).await {
-                Ok(found) => drop(sources.config_maps.insert(name, found)),
+            config_maps: self.referred(config_maps, |kept| &mut kept.config_maps).await?,
+            secrets: self.referred(secrets, |kept| &mut kept.secrets).await?,
+        })
+    }
+
+    async fn referred<T: Object + Provision>(
+        &self,
+        names: BTreeSet<String>,
+        slot: Slot<T>,
+    ) -> Result<HashMap<String, T>, Error> {
+        let mut found = HashMap::new();
+        for name in names {
+            match self.context.referred(self.pod, slot, (self.pod.namespace(), &name)).await {
+                Ok(object) => drop(found.insert(name, object)),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(Error::Container("CreateContainerConfigError", error.to_string())),
             }
         }
-        for name in secrets {
-            match self.context.referred::<Secret>(self.pod, (self.pod.namespace(), &name)).await {
-                Ok(found) => drop(sources.secrets.insert(name, found)),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(Error::Container("CreateContainerConfigError", error.to_string())),
-            }
-        }
-        Ok(sources)
+        Ok(found)
+    }
+
+    /// The services that the pod is told of: those that were there when one of its containers started last, while the
+    /// API server is away.
+    async fn services(&self) -> Vec<Service> {
+        let known = self.context.synced(&self.context.services).await;
+        let known = known.map(|()| self.context.services_for(self.pod));
+        self.context.or_kept(self.pod, (|kept| &mut kept.services, ""), known).unwrap_or_default()
     }
 
     fn folder(&self) -> PathBuf {

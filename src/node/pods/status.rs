@@ -74,6 +74,8 @@ pub(crate) struct Input<'a> {
     pub(crate) lagging: &'a Resources,
     /// Why more or less is not given yet, and why what was given is not there yet.
     pub(crate) resize: (&'a Option<Pending>, Option<&'a str>),
+    /// Which of the pod's generations is acted by.
+    pub(crate) generation: Option<i64>,
     /// Nothing of it will be started again.
     pub(crate) ending: bool,
     pub(crate) host_ips: &'a [IpAddr],
@@ -114,7 +116,7 @@ pub(crate) fn render(input: &Input) -> PodStatus {
         pod_ips: (!pod_ips.is_empty()).then(|| pod_ips.into_iter().map(|ip| PodIP { ip }).collect()),
         start_time: old.start_time.clone().or_else(|| Some(seconds(input.now))),
         qos_class: Some(old.qos_class.clone().unwrap_or_else(|| Qos::of(pod).name().to_owned())),
-        observed_generation: pod.metadata.generation,
+        observed_generation: input.generation,
         init_container_statuses: some(init),
         container_statuses: some(main),
         ephemeral_container_statuses: some(ephemeral),

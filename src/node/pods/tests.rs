@@ -84,6 +84,7 @@ fn status(pod: &Pod, observed: &Observed, failures: &Failures, ending: bool) -> 
         verdict: None,
         lagging: &Resources::new(),
         resize: (&None, None),
+        generation: pod.metadata.generation,
         ending,
         host_ips: &host_ips,
         now: now(),
@@ -231,6 +232,25 @@ fn a_lost_sandbox_starts_everything_over_in_the_next() {
 }
 
 #[test]
+fn a_pod_grows_before_what_is_started_with_more() {
+    let pod = pod(json!({"containers": [{"name": "a", "resources": {"limits": {"cpu": "2"}}}]}));
+    let ended = observed(vec![record(&pod, "a", Life::Exited, 137, 1)]);
+    let had = serde_json::from_value(json!({"limits": {"cpu": "1"}})).unwrap();
+    let lagging = Resources::from([("a".to_owned(), had)]);
+    let (restarts, probes) = (Restarts::new(std::time::Duration::from_secs(300)), Results::default());
+    let view = View {
+        pod: &pod,
+        observed: &ended,
+        probes: &probes,
+        restarts: &restarts,
+        lagging: &lagging,
+        now: now(),
+    };
+    let plan = plan(&view);
+    assert_eq!((&plan.actions[0], started(&plan)), (&Action::Resize, vec!["a"]));
+}
+
+#[test]
 fn the_newest_dead_container_is_kept_for_its_log() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let records = vec![
@@ -294,6 +314,7 @@ fn an_ended_pod_has_succeeded_or_failed() {
         verdict: Some(&verdict),
         lagging: &Resources::new(),
         resize: (&None, None),
+        generation: pod.metadata.generation,
         ending: true,
         host_ips: &[],
         now: now(),

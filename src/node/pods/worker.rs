@@ -72,6 +72,8 @@ pub(crate) struct Worker {
     pub(super) resize_error: Option<String>,
     /// The status that the API server has, where it could not be told of a later one.
     pub(super) untold: Option<PodStatus>,
+    /// The pod asks for other resources than it was given.
+    pub(super) asks_for_other: bool,
     /// What of the status is in the pod's checkpoint.
     pub(super) remembered: Option<Essence>,
     /// What the pod held was given back.
@@ -109,6 +111,7 @@ impl Worker {
             lagging: Resources::new(),
             resize_error: None,
             untold: None,
+            asks_for_other: false,
             remembered: None,
             has_given_back: false,
             inbox,
@@ -198,7 +201,7 @@ impl Worker {
         let newer = wanted.pod.revision() > self.pod.revision();
         let same = wanted.pod.revision() == self.pod.revision() && self.untold.is_none();
         if !self.is_static() && (newer || same) {
-            self.adopt(wanted.pod);
+            self.adopt(&wanted.told, wanted.pod);
         }
     }
 

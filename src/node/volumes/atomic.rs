@@ -39,6 +39,11 @@ pub(crate) fn write(
     remove_others(folder, &fresh)
 }
 
+/// Whether a folder holds some payload already.
+pub(crate) fn is_written(folder: &Path) -> bool {
+    folder.join(DATA).exists()
+}
+
 fn fresh_folder(folder: &Path, owner: Option<Ownership>) -> Result<PathBuf, Error> {
     let now = clock::now();
     let name = format!("..{}.{:09}", now.strftime("%Y_%m_%d_%H_%M_%S"), now.subsec_nanosecond());

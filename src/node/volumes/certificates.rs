@@ -151,7 +151,7 @@ pub(super) async fn issued(
     let certificates = &context.volumes.certificates;
     let key = (pod.uid().to_owned(), volume.to_owned(), index);
     let (requests, now) = (requests(context), clock::now());
-    requests.synced().await;
+    context.synced(&requests).await?;
     let state = certificates.lock().get(&key).cloned();
     let found = match &state {
         Some(Credential::Waiting(asked, _)) => requests.get(pod.namespace(), &asked.request),

@@ -2,11 +2,17 @@
 
 use super::Trouble;
 use crate::Context;
+use crate::provisions::Provision;
 use api::Object;
 use api::core::{Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume};
 
 /// Keeps a claim that is being deleted for as long as a pod uses it.
 const PROTECTION: &str = "kubernetes.io/pvc-protection";
+
+/// A claim and what it is bound to.
+pub(crate) type Claims = (PersistentVolumeClaim, PersistentVolume);
+
+impl Provision for Claims {}
 
 /// A claim with its volume.
 #[derive(Clone, Debug)]
@@ -45,16 +51,23 @@ pub(super) async fn resolve(
     let namespace = pod.namespace();
     let wrapped =
         |why: String| Trouble::Unprocessed(format!("error processing PVC {namespace}/{name}: {why}"));
-    let claim = bound_claim(context, namespace, &name).await.map_err(wrapped)?;
+    let bound = bound(context, namespace, &name).await;
+    let bound = context.or_kept(pod, (|kept| &mut kept.claims, &name), bound);
+    let (claim, found) = bound.map_err(wrapped)?;
     if volume.ephemeral.is_some() && claim.controller().is_none_or(|owner| owner.uid != pod.uid()) {
         return Err(Trouble::Unprocessed(format!(
             "PVC {namespace}/{name} was not created for pod {namespace}/{} (pod is not owner)",
             pod.name()
         )));
     }
-    let found = bound_volume(context, &claim).await.map_err(wrapped)?;
     let read_only = volume.persistent_volume_claim.as_ref().and_then(|claim| claim.read_only) == Some(true);
     Ok(Some(Claimed { claim, volume: found, read_only }))
+}
+
+async fn bound(context: &Context, namespace: &str, name: &str) -> Result<Claims, String> {
+    let claim = bound_claim(context, namespace, name).await?;
+    let volume = bound_volume(context, &claim).await?;
+    Ok((claim, volume))
 }
 
 async fn bound_claim(

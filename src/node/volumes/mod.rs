@@ -37,10 +37,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use certificates::requests as certificate_requests;
-pub(crate) use claims::Claimed;
+pub(crate) use claims::{Claimed, Claims};
 pub(crate) use mount_table::{Busy, unmount};
 pub(crate) use mounts::{Given, Place, is_recursively_read_only};
-pub(crate) use payload::{Watched, renewal, token_request, watched};
+pub(crate) use payload::{Payload, Watched, renewal, token_request, watched};
 pub(crate) use share::share;
 pub(crate) use teardown::take_down;
 pub(crate) use trouble::{Trouble, events, rejection};

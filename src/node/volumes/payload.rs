@@ -3,6 +3,7 @@
 use super::{certificates, claims};
 use crate::pods::env::{Facts, field_value, resource_value};
 use crate::pods::spec;
+use crate::provisions::Provision;
 use crate::{Context, Error};
 use api::Object;
 use api::core::{
@@ -11,23 +12,66 @@ use api::core::{
 };
 use base::clock;
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One file of a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct File {
+    #[serde(with = "base64")]
     pub(crate) content: Vec<u8>,
     pub(crate) mode: u32,
     pub(crate) owner: Option<u32>,
 }
 
+/// As the API writes bytes.
+mod base64 {
+    use api::ByteString;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        ByteString(bytes.to_vec()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        Ok(ByteString::deserialize(deserializer)?.0)
+    }
+}
+
+/// How long credentials are kept for a time without API server before younger ones take their place: they could be
+/// shown to nobody else then, and a disk wears by what is written to it.
+const KEPT: SignedDuration = SignedDuration::from_hours(24);
+/// When to look again for what was kept meanwhile.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
 /// A volume's files.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Payload {
     pub(crate) files: BTreeMap<String, File>,
     /// When to make them anew without a change in the API; none for never.
     pub(crate) renew: Option<Timestamp>,
+    /// The files that are the reason for that.
+    passing: BTreeSet<String>,
+    /// They are of an earlier day, since the API server is away.
+    #[serde(skip)]
+    pub(crate) is_kept: bool,
+}
+
+impl Payload {
+    fn lasting(&self) -> impl Iterator<Item = (&String, &File)> {
+        self.files.iter().filter(|(path, _)| !self.passing.contains(*path))
+    }
+}
+
+impl Provision for Payload {
+    fn may_stay(&self, fetched: &Self) -> bool {
+        let is_young = match (self.renew, fetched.renew) {
+            (Some(kept), Some(fetched)) => fetched.duration_since(kept) < KEPT,
+            (kept, fetched) => kept == fetched,
+        };
+        is_young && self.passing == fetched.passing && self.lasting().eq(fetched.lasting())
+    }
 }
 
 /// One part of a volume's files, whichever field of the API it came from.
@@ -140,13 +184,25 @@ struct Collector<'a> {
     payload: Payload,
 }
 
-/// Fetches what a source names. Everything that is wrong with it is told together.
+/// Fetches what a source names, or takes what was fetched before the API server was away.
 pub(crate) async fn collect(
     context: &Context,
     pod: &Pod,
     volume: &str,
     source: &Source<'_>,
 ) -> Result<Payload, Error> {
+    let fetched = fetch(context, pod, volume, source).await;
+    let is_kept = fetched.is_err();
+    let mut payload = context.or_kept(pod, (|kept| &mut kept.volumes, volume), fetched)?;
+    if is_kept {
+        payload.is_kept = true;
+        payload.renew = payload.renew.map(|at| at.max(clock::now() + LOOK_AGAIN));
+    }
+    Ok(payload)
+}
+
+/// Everything that is wrong with a source is told together.
+async fn fetch(context: &Context, pod: &Pod, volume: &str, source: &Source<'_>) -> Result<Payload, Error> {
     let mut collector = Collector { context, pod, volume, mode: source.mode, payload: Payload::default() };
     let mut wrong: Vec<String> = Vec::new();
     for part in &source.parts {
@@ -225,6 +281,7 @@ impl Collector<'_> {
         let audience = projection.audience.clone().filter(|audience| !audience.is_empty());
         let (token, expires) = self.context.token(self.pod, account, audience, life_s).await?;
         self.renew_at((clock::now() + SignedDuration::from_hours(24)).min(renewal(expires, life_s)));
+        self.payload.passing.insert(projection.path.clone());
         self.add_private(projection.path.clone(), token.into_bytes());
         Ok(())
     }
@@ -245,6 +302,7 @@ impl Collector<'_> {
         ];
         for (path, content) in files {
             if let Some(path) = path.as_ref().filter(|path| !path.is_empty()) {
+                self.payload.passing.insert(path.clone());
                 self.add_private(path.clone(), content);
             }
         }

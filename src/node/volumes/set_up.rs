@@ -101,6 +101,10 @@ async fn written(
         if is_secret {
             empty_dir::mount_secret(&at)?;
         }
+        // What has outlived a restart of knarr alone is younger.
+        if payload.is_kept && atomic::is_written(&at) {
+            return Ok(());
+        }
         files::make_folder_exact(&at, 0o777)?;
         nested::make(&of, &volume, &at)?;
         atomic::write(&at, &payload.files, owner)
@@ -132,9 +136,10 @@ async fn persistent(
 ) -> Result<Ready, Trouble> {
     check_mode(pod, volume, claimed)?;
     let name = claimed.volume.name();
-    context.node.synced().await;
+    // Where the node's object is not known for want of an API server, the volume was within reach when the pod came.
+    let is_known = context.synced(&context.node).await.is_ok();
     let node = context.node.get("", &context.config.node_name);
-    if !claims::is_within_reach(claimed, node.as_deref()) {
+    if is_known && !claims::is_within_reach(claimed, node.as_deref()) {
         let why = Error::Volume("no matching NodeSelectorTerms".to_owned());
         let step = if claimed.is_block() {
             "MapVolume.NodeAffinity check"

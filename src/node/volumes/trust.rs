@@ -35,7 +35,7 @@ impl Trust {
         projection: &ClusterTrustBundleProjection,
     ) -> Result<Vec<u8>, Error> {
         let bundles = bundles(context);
-        bundles.synced().await;
+        context.synced(&bundles).await?;
         let snapshot = bundles.snapshot();
         let all: Vec<&ClusterTrustBundle> = snapshot.iter().map(|bundle| &**bundle).collect();
         self.of(projection, &all).map_err(Error::Volume)

@@ -186,8 +186,7 @@ impl Runner {
         let allocatable = self.allocatable(&node);
         let generation = told.metadata.generation;
         let view = self.view(&node, &allocatable, &others).await;
-        let never =
-            affinity::forbids_resize(self.context.config.kubelet(), &self.pods.given((*told).clone()), &told);
+        let never = affinity::forbids_resize(self.context.config.kubelet(), &self.pods.given(&told), &told);
         let fits =
             resize(&view, &wanted).map_err(|rejection| ("Deferred", "ResizeDeferred", rejection.message));
         match never.map_or(fits, |why| Err(("Infeasible", "ResizeInfeasible", why))) {

@@ -92,15 +92,23 @@ fn resized(pod: &At, old: &Value) {
     if running.is_some_and(|one| !one["resources"].is_object()) {
         spec.forbidden("Pod running on node without support for resize");
     }
-    for (list, what) in [("containers", "containers"), ("initContainers", "initContainers")] {
+    let errors_before = spec.errors();
+    for list in ["containers", "initContainers"] {
         let (now, then) = (items(spec.value(), list), items(before, list));
-        let names = |list: &[Value]| list.iter().map(|one| one["name"].clone()).collect::<Vec<_>>();
         if now.len() != then.len() {
-            return spec.get(list).forbidden(format!("{what} may not be added or removed on resize"));
+            spec.get(list).forbidden(format!("{list} may not be added or removed on resize"));
+            continue;
         }
-        if names(now) != names(then) {
-            return spec.get(list).forbidden(format!("{what} may not be renamed or reordered on resize"));
+        let renamed = |(_, (now, then)): &(usize, (&Value, &Value))| now["name"] != then["name"];
+        let at = spec.get(list);
+        for (index, _) in now.iter().zip(then).enumerate().filter(renamed) {
+            at.index(index)
+                .get("name")
+                .forbidden(format!("{list} may not be renamed or reordered on resize"));
         }
+    }
+    if spec.errors() > errors_before {
+        return;
     }
     for list in ["initContainers", "containers"] {
         let at = spec.get(list);
@@ -202,6 +210,12 @@ mod tests {
                 "spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing",
                 "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"
             ]
+        );
+        let mut renamed = pod("1");
+        renamed["spec"]["containers"][0]["name"] = json!("d");
+        assert_eq!(
+            told(&renamed, &old),
+            ["spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"]
         );
         let mut more = pod("1");
         more["spec"]["containers"][0]["resources"]["limits"] = json!({"ephemeral-storage": "1Gi"});
