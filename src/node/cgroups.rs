@@ -10,6 +10,8 @@ use crate::amount::Qos;
 use crate::{Error, files};
 use api::Object;
 use api::core::Pod;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use tokio::sync::OnceCell;
 
@@ -292,6 +294,15 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Kills what is still in a pod's cgroups.
+    pub(crate) fn kill(&self, uid: &str) {
+        for root in self.hierarchy.roots() {
+            for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+                kill_tree(&root.join(self.path(qos, uid)));
+            }
+        }
+    }
+
     /// Uids of pods that have cgroups.
     pub(crate) fn uids(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -334,6 +345,19 @@ fn set(folder: &Path, limits: &Limits) -> Result<(), Error> {
 }
 
 /// Removes a cgroup with those below it. Files in it are the kernel's and cannot be removed.
+fn kill_tree(folder: &Path) {
+    for below in files::list(folder).iter().filter(|path| path.is_dir()) {
+        kill_tree(below);
+    }
+    let inside = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    for pid in inside.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0) {
+        tracing::warn!(pid, cgroup = %folder.display(), "killing what its runtime has lost");
+        if let Err(errno) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            tracing::debug!(pid, %errno, "it has ended by itself");
+        }
+    }
+}
+
 fn remove_tree(folder: &Path) -> Result<(), Error> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     for entry in entries.flatten() {

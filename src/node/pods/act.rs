@@ -27,10 +27,16 @@ pub(super) enum Acted {
 impl Worker {
     /// Carries out a plan, until the pod is to go.
     pub(super) async fn act_unless_going(&mut self, actions: &[Action]) -> Result<Acted, Error> {
-        let mut wanted = self.inbox.wanted.subscribe();
+        let inbox = self.inbox.clone();
+        let mut wanted = inbox.wanted.subscribe();
+        let going = async {
+            let going = wanted.wait_for(Wanted::is_going).await.is_ok();
+            inbox.calls.quiet().await;
+            going
+        };
         let acted = tokio::select! {
             biased;
-            _ = wanted.wait_for(Wanted::is_going) => None,
+            _ = going => None,
             acted = self.act(actions) => Some(acted),
         };
         match acted {
@@ -142,7 +148,8 @@ impl Worker {
                 self.context.machine.change(|| files::make_folder(config.log_directory.as_ref(), 0o755))?;
                 let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler };
                 counters::STARTED_PODS.count(&[]);
-                self.context.starts.pass(self.context.runtime.run_pod_sandbox(request)).await
+                let run = self.context.runtime.run_pod_sandbox(request);
+                self.context.starts.pass(self.inbox.calls.make(run)).await
             }
             Err(error) => Err(error),
         };
@@ -186,6 +193,7 @@ impl Worker {
             container: &container,
             restarts,
             observed: &self.observed,
+            calls: &self.inbox.calls,
             volumes: self.volumes.as_ref().unwrap_or(&none),
         };
         match start.run().await {

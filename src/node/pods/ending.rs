@@ -39,6 +39,8 @@ impl Worker {
 
     /// Nothing runs any more: gives back what the pod held, and lets it go if it is being deleted.
     pub(super) async fn clean_up(&mut self) -> Result<Turn, Error> {
+        // Whoever hears of its end may count on what it held.
+        self.let_go();
         self.report().await?;
         self.give_back().await?;
         if !self.exists {
@@ -57,17 +59,29 @@ impl Worker {
         Ok(Turn::Again)
     }
 
+    /// Lets others have what the pod held of the node.
+    fn let_go(&self) {
+        let uid = self.pod.uid();
+        self.context.affinity.release(uid);
+        self.context.devices.let_go(uid);
+        self.pods.give_back(uid);
+    }
+
     /// Gives back what the pod held, once: nothing of it starts again.
     async fn give_back(&mut self) -> Result<(), Error> {
         if self.has_given_back {
             return Ok(());
         }
         let uid = self.pod.uid();
-        remove_rest(&self.context, uid).await?;
+        if let Err(error) = remove_rest(&self.context, uid).await {
+            // Of a pod that was this node's nothing can run any more but what the runtime has lost.
+            if self.pod.spec.is_some() {
+                self.context.cgroups.kill(uid);
+            }
+            return Err(error);
+        }
         self.context.cgroups.stop_slice(&self.pod).await;
-        self.context.affinity.release(uid);
-        self.context.devices.let_go(uid);
-        self.pods.give_back(uid);
+        self.let_go();
         self.has_given_back = true;
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! A container's environment. What it refers to is fetched first; the rest is pure.
 
-use super::spec;
+use super::{env_file, spec};
 use crate::Error;
 use crate::amount;
 use api::Object;
 use api::Quantity;
-use api::core::{ConfigMap, Container, EnvVar, EnvVarSource, Pod, ResourceFieldSelector, Secret, Service};
+use api::core::{
+    ConfigMap, Container, EnvVar, EnvVarSource, FileKeySelector, Pod, ResourceFieldSelector, Secret, Service,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The objects an environment refers to, by name in the pod's namespace. One that does not exist is
@@ -16,8 +18,13 @@ pub(crate) struct Sources {
     pub(crate) secrets: HashMap<String, Secret>,
     /// Services whose addresses the pod is told, already chosen.
     pub(crate) services: Vec<Service>,
+    /// Files in the pod's volumes, or why one cannot be read.
+    pub(crate) files: HashMap<FileName, Result<String, String>>,
     pub(crate) facts: Facts,
 }
+
+/// A volume of the pod and a path in it.
+pub(crate) type FileName = (String, String);
 
 /// What only the node knows of a pod.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +33,13 @@ pub(crate) struct Facts {
     pub(crate) host_ips: Vec<String>,
     /// The node's allocatable resources: the limit of what has no limit.
     pub(crate) allocatable: BTreeMap<String, Quantity>,
+}
+
+/// The files a container's environment refers to.
+pub(crate) fn files(container: &Container) -> BTreeSet<FileName> {
+    let sources = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+    let files = sources.filter_map(|source| source.file_key_ref.as_ref());
+    files.map(|file| (file.volume_name.clone(), file.path.clone())).collect()
 }
 
 /// Names of the ConfigMaps and Secrets a container's environment refers to.
@@ -150,7 +164,22 @@ fn referred(
             what,
         );
     }
+    if let Some(file) = &source.file_key_ref {
+        return of_file(file, sources);
+    }
     Err(misconfigured(format!("variable {} refers to nothing that is supported", variable.name)))
+}
+
+/// A variable from a file that another container wrote.
+fn of_file(file: &FileKeySelector, sources: &Sources) -> Result<Option<String>, Error> {
+    let name = (file.volume_name.clone(), file.path.clone());
+    let read = sources.files.get(&name).cloned().unwrap_or_else(|| Ok(String::new()));
+    let value = env_file::value(&read.map_err(misconfigured)?, &file.key).map_err(|why| {
+        tracing::debug!(volume = file.volume_name, path = file.path, why, "a file of variables is wrong");
+        misconfigured("couldn't parse env file".to_owned())
+    })?;
+    let what = format!("environment variable key {:?} not found in file {:?}", file.key, file.path);
+    required(Some(value).filter(|value| !value.is_empty()), file.optional, what)
 }
 
 fn required(value: Option<String>, optional: Option<bool>, what: String) -> Result<Option<String>, Error> {

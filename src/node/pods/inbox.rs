@@ -1,5 +1,6 @@
 //! How others reach the worker of a pod: what is wanted of it, and that something changed.
 
+use super::calls::Calls;
 use super::spec;
 use super::status::Verdict;
 use api::Object;
@@ -66,6 +67,8 @@ impl Wanted {
 pub(crate) struct Inbox {
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) wake: Arc<Notify>,
+    /// What the worker asks of the runtime.
+    pub(super) calls: Calls,
     /// The runtime's state changed.
     pub(crate) dirty: AtomicBool,
     /// Something the volumes are made from changed.
@@ -77,6 +80,7 @@ impl Inbox {
         Self {
             wanted: watch::channel(wanted).0,
             wake: Arc::default(),
+            calls: Calls::default(),
             dirty: AtomicBool::new(true),
             stale: AtomicBool::new(true),
         }

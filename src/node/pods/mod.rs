@@ -5,11 +5,13 @@ mod act;
 pub(crate) mod admission;
 #[cfg(test)]
 mod alone_tests;
+mod calls;
 pub(crate) mod checks;
 mod conditions;
 mod container;
 mod ending;
 pub(crate) mod env;
+mod env_file;
 mod holdings;
 mod hooks;
 mod inbox;

@@ -1,5 +1,6 @@
 //! Starting a container: image, environment, mounts, the runtime's verbs, and the postStart hook.
 
+use super::calls::Calls;
 use super::checks::Target;
 use super::container::{self, Ingredients};
 use super::env::{self, Sources};
@@ -30,6 +31,7 @@ pub(crate) struct Start<'a> {
     pub(crate) container: &'a Container,
     pub(crate) restarts: u32,
     pub(crate) observed: &'a Observed,
+    pub(crate) calls: &'a Calls,
     pub(crate) volumes: &'a Volumes,
 }
 
@@ -54,7 +56,7 @@ impl Start<'_> {
         let id = self.create(&image).await.inspect_err(|error| self.warn_failed(error))?;
         self.tell("Created", "Container created");
         let start = cri::StartContainerRequest { container_id: id.clone() };
-        if let Err(error) = self.context.runtime.start_container(start).await {
+        if let Err(error) = self.calls.make(self.context.runtime.start_container(start)).await {
             let error = Error::Container("RunContainerError", error.to_string());
             self.warn_failed(&error);
             return Err(error);
@@ -127,7 +129,7 @@ impl Start<'_> {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        let created = self.context.runtime.create_container(request).await;
+        let created = self.calls.make(self.context.runtime.create_container(request)).await;
         let created = created.map_err(|error| Error::Container("CreateContainerError", error.to_string()))?;
         self.context.affinity.made((self.pod, &self.container.name), &created.container_id, &pinned);
         Ok(created.container_id)
@@ -139,9 +141,23 @@ impl Start<'_> {
         Ok(Sources {
             services: self.services().await,
             facts: self.context.facts(&self.ips()),
+            files: self.files().await,
             config_maps: self.referred(config_maps, |kept| &mut kept.config_maps).await?,
             secrets: self.referred(secrets, |kept| &mut kept.secrets).await?,
         })
+    }
+
+    async fn files(&self) -> HashMap<env::FileName, Result<String, String>> {
+        let paths = self.volumes.paths();
+        let mut files = HashMap::new();
+        for (volume, path) in env::files(self.container) {
+            let read = match paths.get(&volume) {
+                Some(folder) => volumes::read(self.context, folder, &path).await,
+                None => Err(format!("cannot find the volume {volume:?} referenced by FileKeyRef")),
+            };
+            files.insert((volume, path), read);
+        }
+        files
     }
 
     async fn referred<T: Object + Provision>(

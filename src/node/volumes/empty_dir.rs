@@ -101,7 +101,9 @@ pub(crate) fn set_up(
         Medium::Memory(bytes) => mount_at(path, "tmpfs", "tmpfs", &format!("size={bytes}"))?,
         Medium::Huge(page) => mount_at(path, "hugetlbfs", "nodev", &format!("pagesize={page}"))?,
     }
-    files::make_folder_exact(path, 0o777)?;
+    // Memory is as file systems of memory are: of what lies in it each is its owner's to remove.
+    let mode = if matches!(medium, Medium::Memory(_)) { 0o1777 } else { 0o777 };
+    files::make_folder_exact(path, mode)?;
     owner.map_or(Ok(()), |owner| owner.always().apply(path))?;
     files::make_folder(ready.parent().unwrap_or(ready), 0o750)?;
     files::write(ready, b"", 0o600)

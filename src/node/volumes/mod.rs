@@ -33,7 +33,7 @@ use api::core::{ImageVolumeSource, Pod, Volume};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use certificates::requests as certificate_requests;
@@ -144,6 +144,16 @@ impl Volumes {
 /// The folder that holds everything of a pod.
 pub(crate) fn pod_folder(context: &Context, uid: &str) -> PathBuf {
     context.config.kubelet_dir.join("pods").join(uid)
+}
+
+/// The text of a file in a volume, which must not lead out of it.
+pub(crate) async fn read(context: &Context, volume: &Path, path: &str) -> Result<String, String> {
+    let (at, path) = (volume.to_owned(), path.to_owned());
+    let read = context.volumes.background.run(volume, move || subpath::read(&at, &path)).await;
+    read.map_err(|error| {
+        tracing::debug!(%error, "a file of variables cannot be read");
+        "couldn't parse env file".to_owned()
+    })
 }
 
 /// Where a pod's volume of a plugin lies.

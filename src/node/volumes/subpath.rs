@@ -8,6 +8,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
 use std::ffi::OsStr;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -86,6 +87,21 @@ fn find(volume: &Path, sub: &str) -> Result<OwnedFd, Error> {
     descend(&root, &steps(&root, &real)?)
 }
 
+/// The longest file whose text is wanted.
+const TEXT_BYTES: u64 = 1 << 20;
+
+/// The text of a file in a volume.
+pub(crate) fn read(volume: &Path, sub: &str) -> Result<String, Error> {
+    let found = find(volume, sub)?;
+    if kind(&fstat(&found).map_err(failed(sub.as_ref()))?) != SFlag::S_IFREG {
+        return Err(Error::Volume(format!("{sub} is not a file")));
+    }
+    let file = std::fs::File::open(files::path_of(&found)).map_err(files::at(sub.as_ref()))?;
+    let mut text = String::new();
+    file.take(TEXT_BYTES).read_to_string(&mut text).map_err(files::at(sub.as_ref()))?;
+    Ok(text)
+}
+
 /// Binds a part of a volume to `target`, which holds on to it whatever becomes of its names. `make_missing`
 /// has folders made that are not there.
 pub(crate) fn bind(volume: &Path, sub: &str, target: &Path, make_missing: bool) -> Result<PathBuf, Error> {
@@ -140,6 +156,10 @@ mod tests {
             find(&volume, outside).unwrap_err();
         }
         make(&volume, "out/made").unwrap_err();
+        std::fs::write(volume.join("in/file"), "text").unwrap();
+        assert_eq!(read(&volume, "in/file").unwrap(), "text");
+        read(&volume, "out/passwd").unwrap_err();
+        read(&volume, "in").unwrap_err();
         assert!(!Path::new("/etc/made").exists());
         files::remove_folder(&volume).unwrap();
     }

@@ -25,7 +25,7 @@ const LOOK: &str =
 
 fn folders_are_everybodys(namespace: &Namespace) {
     let said = namespace.output(&spec("{}", &format!("{LOOK}; done")));
-    assert_eq!(said, "/disk drwxrwxrwx\nin memory\n/memory drwxrwxrwx\n");
+    assert_eq!(said, "/disk drwxrwxrwx\nin memory\n/memory drwxrwxrwt\n");
 }
 
 /// Files of three modes are made and read in both.
@@ -35,7 +35,7 @@ fn files(namespace: &Namespace, security: &str, owner: u32) {
     let said = namespace.output(&spec(security, &format!("{LOOK}; {make}; done")));
     let files: String =
         ["-rw-r--r--", "-rw-rw-rw-", "-rwxrwxrwx"].map(|mode| format!("{mode} {owner}\nnew\n")).concat();
-    assert_eq!(said, format!("/disk drwxrwxrwx\n{files}in memory\n/memory drwxrwxrwx\n{files}"));
+    assert_eq!(said, format!("/disk drwxrwxrwx\n{files}in memory\n/memory drwxrwxrwt\n{files}"));
 }
 
 fn files_of_root(namespace: &Namespace) {

@@ -10,6 +10,7 @@ pub(super) const BEHAVIOURS: &[Behaviour] = behaviours![
     variables_of_secrets,
     environments_of_secrets,
     prefixes_of_secrets,
+    variables_of_files,
     variables_make_up_others,
     arguments_name_variables,
     commands_name_variables,
@@ -106,6 +107,26 @@ fn prefixes_of_secrets(namespace: &Namespace) {
     namespace.secret("data", &data());
     let from = prefixed("secretRef");
     has_all(&namespace.output(&format!("containers: [{{command: [env], envFrom: [{from}]}}]")), &PREFIXES);
+}
+
+/// Written by a container that comes before (KEP-3721).
+fn variables_of_files(namespace: &Namespace) {
+    let said = namespace.output(
+        r#"
+        volumes: [{name: files, emptyDir: {}}]
+        initContainers:
+        - name: writer
+          command: [sh, -c, "echo "A='one two' # said" > /files/env; echo "B='two'" >> /files/env"]
+          volumeMounts: [{name: files, mountPath: /files}]
+        containers:
+        - command: [env]
+          env:
+          - {name: FIRST, valueFrom: {fileKeyRef: {volumeName: files, path: env, key: A}}}
+          - {name: SECOND, valueFrom: {fileKeyRef: {volumeName: files, path: env, key: B}}}
+          - {name: NONE, valueFrom: {fileKeyRef: {volumeName: files, path: env, key: C, optional: true}}}"#,
+    );
+    has(&said, &["FIRST=one two", "SECOND=two"]);
+    assert!(!said.contains("NONE="), "{said}");
 }
 
 fn variables_make_up_others(namespace: &Namespace) {
