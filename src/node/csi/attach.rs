@@ -68,9 +68,14 @@ impl InUse {
 
     /// Whether a pod but this one uses a volume.
     pub(super) fn is_used_beside(&self, key: &Key, pod: &str) -> bool {
-        lock(&self.users)
-            .get(key)
-            .is_some_and(|users| users.pods.iter().any(|user| user != pod && !user.is_empty()))
+        !self.others(key, pod).is_empty()
+    }
+
+    /// The pods but this one that use a volume, or are about to.
+    pub(super) fn others(&self, key: &Key, pod: &str) -> Vec<String> {
+        let all = lock(&self.users);
+        let pods = all.get(key).into_iter().flat_map(|users| &users.pods);
+        pods.filter(|user| *user != pod && !user.is_empty()).cloned().collect()
     }
 
     /// The volumes that a pod uses, or is about to.

@@ -50,6 +50,16 @@ fn usage(pod: &Pod, claimed: &Claimed, source: &CSIPersistentVolumeSource, group
     }
 }
 
+/// With several modes nobody knows which of them a pod counts on.
+fn is_for_one_pod(claimed: &Claimed) -> bool {
+    claimed.spec().access_modes.as_deref().is_some_and(|modes| modes == ["ReadWriteOncePod"])
+}
+
+fn is_published_beside(context: &Context, key: &Key, (claimed, pod): (&Claimed, &Pod)) -> bool {
+    let others = context.csi.in_use.others(key, pod.uid());
+    others.iter().any(|other| context.csi.is_published(claimed.volume.name(), other))
+}
+
 /// What the attacher says of a volume once it is attached.
 async fn attached(context: &Context, key: &Key, about: request::About<'_>) -> Result<Map, Trouble> {
     let said = attach::metadata(context, key).await;
@@ -77,6 +87,10 @@ impl<'a> Begun<'a> {
         let attached =
             if is_attached { attached(context, &key, about.as_deref()).await? } else { Map::new() };
         let turn = context.csi.turns.take(&key).await;
+        if is_for_one_pod(claimed) && is_published_beside(context, &key, (claimed, pod)) {
+            let why = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+            return Err(failed(steps.claim)(Error::Volume(why.to_owned())));
+        }
         let missing = |error: Error| Error::Volume(format!("kubernetes.io/csi: {}: {error}", steps.missing));
         let driver = context.csi.driver(&source.driver).map_err(missing).map_err(failed(steps.stage))?;
         let capabilities = driver.capabilities().await;

@@ -79,15 +79,24 @@ fn finished(claim: &PersistentVolumeClaim, size: &Quantity) -> Value {
     }})
 }
 
-/// The status of a claim that the driver could not make larger.
-fn failed(claim: &PersistentVolumeClaim, failure: &Failure) -> Value {
+/// Whether less is asked for since it failed before: where it fails again, the claim is for the resizer to recover.
+fn is_lowered(claim: &PersistentVolumeClaim, size: &Quantity) -> bool {
+    let conditions = claim.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let has_failed = conditions.into_iter().flatten().any(|own| own.type_ == "NodeResizeError");
+    let asked =
+        claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
+    has_failed && asked.is_some_and(|asked| amount::whole(asked) != amount::whole(size))
+}
+
+/// The status of a claim that the driver could not make larger, for now or ever.
+fn failed(claim: &PersistentVolumeClaim, failure: &Failure, is_infeasible: bool) -> Value {
     let condition = json!({
         "type": "NodeResizeError", "status": "True",
         "message": format!("failed to expand pvc with {failure}"),
         "lastTransitionTime": crate::pods::status_seconds(clock::now()),
     });
     let mut status = json!({"conditions": conditions(claim, Some(condition), true)});
-    if failure.is_infeasible() {
+    if is_infeasible {
         status["allocatedResourceStatuses"] = json!({"storage": INFEASIBLE});
     }
     json!({"status": status})
@@ -134,7 +143,8 @@ pub(super) async fn grow(
         let marked = patch(context, claim, marked).await.map_err(told)?;
         if let Err(failure) = ask(context, grown, size, (published, staged)).await {
             if failure.is_final() {
-                patch(context, &marked, failed(&marked, &failure)).await.map_err(told)?;
+                let is_infeasible = failure.is_infeasible() || is_lowered(&marked, size);
+                patch(context, &marked, failed(&marked, &failure, is_infeasible)).await.map_err(told)?;
             }
             let event = format!("MountVolume.NodeExpandVolume failed with {failure}");
             context.recorder.warning(&marked, "FileSystemResizeFailed", event);
@@ -203,6 +213,19 @@ mod tests {
     }
 
     #[test]
+    fn what_fails_again_after_less_was_asked_for_is_for_the_resizer() {
+        let [two, three] = ["2Gi", "3Gi"].map(|size| Quantity(size.to_owned()));
+        let lowered = |condition_type: &str, asked: &Quantity| {
+            let mut claim = claim(json!({"conditions": [condition(condition_type)]}));
+            let spec = json!({"resources": {"requests": {"storage": asked}}});
+            claim.spec = Some(serde_json::from_value(spec).unwrap());
+            is_lowered(&claim, &three)
+        };
+        assert!(lowered("NodeResizeError", &two));
+        assert!(!lowered("NodeResizeError", &three) && !lowered("Resizing", &two));
+    }
+
+    #[test]
     fn the_claim_says_what_became_of_it() {
         let claim = claim(json!({"capacity": {"storage": "1Gi"},
             "allocatedResourceStatuses": {"storage": IN_PROGRESS},
@@ -212,7 +235,7 @@ mod tests {
         assert_eq!(done["status"]["conditions"].as_array().unwrap().len(), 1);
         assert_eq!(done["status"]["conditions"][0]["type"], "ModifyingVolume");
         let never = Failure::of(tonic::Code::OutOfRange, "too large");
-        let told = failed(&claim, &never);
+        let told = failed(&claim, &never, true);
         assert_eq!(told["status"]["allocatedResourceStatuses"]["storage"], INFEASIBLE);
         assert_eq!(told["status"]["conditions"][2]["message"], "failed to expand pvc with too large");
     }

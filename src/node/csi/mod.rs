@@ -63,6 +63,12 @@ impl Csi {
         lock(&self.done).contains(path)
     }
 
+    /// Whether a volume was put into its place in a pod.
+    fn is_published(&self, volume: &str, uid: &str) -> bool {
+        let has = |path: &PathBuf, part: &str| path.iter().any(|own| own == part);
+        lock(&self.done).iter().any(|path| has(path, volume) && has(path, uid))
+    }
+
     fn note_done(&self, path: &std::path::Path) {
         lock(&self.done).insert(path.to_owned());
     }

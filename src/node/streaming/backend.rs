@@ -2,7 +2,7 @@
 //! caller speaks is passed on as it is, or translated where the caller speaks WebSocket.
 
 use super::route::{Exec, Of, Streams};
-use super::{Refusal, Service, channels, text, websocket};
+use super::{Refusal, Service, channels, ports, text, websocket};
 use crate::pods::observe::{Container, Life, Observed, Observer};
 use crate::protocols::runtime::v1 as cri;
 use api::Object;
@@ -88,30 +88,45 @@ pub(super) async fn attach(
 pub(super) async fn port_forward(
     service: &Service,
     (namespace, pod): (&str, &str),
-    ports: Vec<i32>,
+    numbers: Vec<i32>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let observed = observe(service, namespace, pod).await?;
     let sandbox =
         observed.sandbox().ok_or_else(|| (StatusCode::NOT_FOUND, "pod is not running".to_owned()))?;
-    let ask = cri::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port: ports };
+    let ask = cri::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port: numbers.clone() };
     let url = service.context.runtime.port_forward(ask).await.map_err(unavailable)?.url;
     if !websocket::is_asked(request.headers()) {
         return pass_on(service, &url, request).await;
     }
-    // The older protocol of channels per port is the runtime's own.
-    let Some(answer) = websocket::accept(request.headers(), &[websocket::TUNNEL]) else {
-        return pass_on(service, &url, request).await;
+    let dialects = channels::of_ports();
+    let ours: Vec<&str> = dialects.iter().map(|dialect| dialect.protocol).collect();
+    let Some(answer) = websocket::accept(request.headers(), &[&[websocket::TUNNEL], &ours[..]].concat())
+    else {
+        return Err(unknown_subprotocol());
     };
+    let dialect = dialects.into_iter().find(|dialect| dialect.protocol == answer.protocol);
+    let numbers: Vec<u16> = numbers.into_iter().filter_map(|port| u16::try_from(port).ok()).collect();
+    if dialect.is_some() && numbers.is_empty() {
+        return Err((StatusCode::BAD_REQUEST, "query parameter \"port\" is required".to_owned()));
+    }
     let (backend, _) = connect(&url, spdy_headers("portforward.k8s.io")).await?;
     service.context.supervisor.detached("port forward", Phase::Front, async move {
-        if let Ok(upgraded) = hyper::upgrade::on(request).await
-            && let Err(error) = websocket::tunnel(TokioIo::new(upgraded), TokioIo::new(backend)).await
-        {
+        let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+        let (caller, backend) = (TokioIo::new(upgraded), TokioIo::new(backend));
+        let forwarded = match dialect {
+            Some(dialect) => ports::forward(caller, backend, &numbers, dialect).await,
+            None => websocket::tunnel(caller, backend).await,
+        };
+        if let Err(error) = forwarded {
             tracing::debug!(%error, "port forward");
         }
     });
     Ok(answer.response)
+}
+
+fn unknown_subprotocol() -> Refusal {
+    (StatusCode::BAD_REQUEST, "no known subprotocol of WebSocket was offered".to_owned())
 }
 
 /// Runs a command without streams and answers with what it printed.
@@ -133,7 +148,7 @@ async fn stream(
     }
     let ours = channels::DIALECTS.map(|dialect| dialect.protocol);
     let Some(answer) = websocket::accept(request.headers(), &ours) else {
-        return Err((StatusCode::BAD_REQUEST, "no known subprotocol of WebSocket was offered".to_owned()));
+        return Err(unknown_subprotocol());
     };
     let (backend, _) = connect(url, spdy_headers(channels::V4)).await?;
     let spoken = channels::DIALECTS.into_iter().find(|dialect| dialect.protocol == answer.protocol);

@@ -41,6 +41,11 @@ pub(super) const DIALECTS: [Dialect; 6] = [
     BINARY,
 ];
 
+/// Those that ports are forwarded by; a client that names none speaks the last.
+pub(super) fn of_ports() -> [Dialect; 3] {
+    [DIALECTS[1], DIALECTS[2], BINARY]
+}
+
 /// The channel that tells how the command ended.
 const ERROR: u8 = 3;
 /// The first byte of a message that closes the channel named by the second.
@@ -51,16 +56,17 @@ const CHANNELS: [(u8, &str); 5] = [(0, "stdin"), (1, "stdout"), (2, "stderr"), (
 
 impl Dialect {
     /// A message of a channel; none for what this dialect does not tell.
-    fn message(self, channel: u8, content: &[u8]) -> Option<Message> {
+    pub(super) fn message(self, channel: u8, content: &[u8]) -> Option<Message> {
         let told = if channel == ERROR && !self.statuses { failure(content)? } else { content.to_vec() };
         if self.base64 {
-            return Some(Message::text(format!("{channel}{}", STANDARD.encode(told))));
+            let digit = char::from(b'0'.saturating_add(channel));
+            return Some(Message::text(format!("{digit}{}", STANDARD.encode(told))));
         }
         Some(Message::Binary([&[channel], told.as_slice()].concat().into()))
     }
 
     /// The channel of a message with its content, and whether it closes that channel.
-    fn read(self, message: &Message) -> Option<(u8, Vec<u8>, bool)> {
+    pub(super) fn read(self, message: &Message) -> Option<(u8, Vec<u8>, bool)> {
         match message {
             Message::Text(text) if self.base64 => {
                 let (digit, rest) = text.as_bytes().split_first()?;

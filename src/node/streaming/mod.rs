@@ -4,6 +4,7 @@ mod auth;
 mod backend;
 mod channels;
 mod checkpoint;
+mod ports;
 mod read;
 mod route;
 mod websocket;

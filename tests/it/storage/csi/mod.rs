@@ -88,6 +88,7 @@ fn volumes_of_a_driver() {
     its_driver_says_what_it_holds(&cluster, &driver);
     its_driver_has_more_room(&cluster, &driver);
     a_device(&cluster, &https, &driver);
+    a_volume_for_one_pod(&cluster, &https, &driver);
     a_volume_grows(&cluster, &https, &driver);
     errors_are_told(&cluster, &https, &driver);
     what_never_came_into_a_pod_is_given_back(&cluster, &https, &driver);
@@ -212,6 +213,21 @@ fn a_device(cluster: &Cluster, https: &Https, driver: &Driver) {
     cluster.kubectl("delete pod raw --timeout=60s");
     wait_for("the end of the device", SOON, || (driver.count("unstage raw") == 1).then_some(()));
     wait_for("the end of the attachment", SOON, || attachment(https, "raw").is_none().then_some(()));
+}
+
+/// The scheduler would see to it as well, if it were asked.
+fn a_volume_for_one_pod(cluster: &Cluster, https: &Https, driver: &Driver) {
+    cluster.apply(&manifest("sole", "Filesystem", FILES).replace("[ReadWriteOnce]", "[ReadWriteOncePod]"));
+    attach(https, "sole");
+    cluster.pod_ready("sole");
+    cluster.apply(&pod("second", "sole", FILES).replace("spec:", "spec:\n  nodeName: node-1"));
+    let why = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+    let told = format!("MountVolume.SetUp failed for volume \"sole\" : {why}");
+    assert_eq!(cluster.event("second", "FailedMount"), told);
+    cluster.kubectl("delete pod sole --timeout=60s");
+    cluster.pod_ready("second");
+    cluster.kubectl("delete pod second --timeout=60s");
+    assert_eq!((driver.count("publish sole"), driver.count("unpublish sole")), (2, 2));
 }
 
 /// The test plays the resizer, which has made the disk larger.
