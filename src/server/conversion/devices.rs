@@ -15,8 +15,19 @@ pub(super) fn nest(request: &mut Map<String, Value>) {
     let (kept, exact): (Map<_, _>, Map<_, _>) =
         std::mem::take(request).into_iter().partition(|(field, _)| own(field));
     *request = kept;
-    if !exact.is_empty() {
+    // Protobuf has its zero values where nothing was said.
+    if exact.values().any(is_set) {
         request.insert("exactly".into(), Value::Object(exact));
+    }
+}
+
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Number(number) => number.as_i64() != Some(0),
+        Value::Array(items) => !items.is_empty(),
+        _ => true,
     }
 }
 
@@ -49,4 +60,24 @@ pub(super) fn slice_shown(slice: &mut Value) {
         let name = basic.remove("name");
         json!({"name": name, "basic": basic})
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_values_ask_for_nothing() {
+        let nested = |request: Value| {
+            let Value::Object(mut request) = request else { panic!() };
+            nest(&mut request);
+            Value::Object(request)
+        };
+        let others = json!({"name": "r", "firstAvailable": [{"name": "a"}]});
+        let mut zeros = others.clone();
+        zeros.as_object_mut().unwrap().extend([("deviceClassName".to_owned(), json!(""))]);
+        assert_eq!(nested(zeros), others);
+        let asked = json!({"name": "r", "deviceClassName": "c", "count": 0});
+        assert_eq!(nested(asked), json!({"name": "r", "exactly": {"deviceClassName": "c", "count": 0}}));
+    }
 }

@@ -277,8 +277,8 @@ fn definition(column: &Column) -> Value {
 }
 
 fn table((kind, meta): (&Kind, Meta), metadata: Value, rows: Vec<Value>, columns: bool) -> Value {
-    let definitions: Vec<Value> =
-        if columns { kind.columns.iter().map(definition).collect() } else { Vec::new() };
+    // Later events of a watch have none, which is not the same as an empty list.
+    let definitions = columns.then(|| kind.columns.iter().map(definition).collect::<Vec<_>>());
     json!({"kind": "Table", "apiVersion": meta.api_version(), "metadata": metadata, "columnDefinitions": definitions, "rows": rows})
 }
 
