@@ -30,8 +30,12 @@ impl Given {
         if *self == Self::of(pod) {
             return pod.clone();
         }
-        let mut given = (**pod).clone();
-        if let Some(spec) = &mut given.spec {
+        Arc::new(self.put_on((**pod).clone()))
+    }
+
+    /// The same of a pod of one's own.
+    pub(crate) fn put_on(&self, mut pod: Pod) -> Pod {
+        if let Some(spec) = &mut pod.spec {
             spec.resources.clone_from(&self.pod);
             for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
                 if let Some(own) = self.containers.get(&container.name) {
@@ -39,7 +43,7 @@ impl Given {
                 }
             }
         }
-        Arc::new(given)
+        pod
     }
 }
 
