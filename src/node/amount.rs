@@ -3,6 +3,8 @@
 use crate::pods::spec;
 use api::Quantity;
 use api::core::{Container, Pod, ResourceRequirements};
+use api::demand::{self, Amounts, Side};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A quantity in thousandths, rounded up. The API server lets only well-formed ones in; anything else
@@ -152,10 +154,33 @@ pub(crate) fn request(pod: &Pod, name: &str) -> i64 {
     total(pod, &of) + amount(spec::spec(pod).overhead.as_ref(), name, whole).unwrap_or(0)
 }
 
+/// What a pod's specification says of resources, as [`demand`] counts it: the rest of it is left out.
+pub(crate) fn demands(pod: &Pod) -> Value {
+    let each = |it: &Container| json!({"name": it.name, "restartPolicy": it.restart_policy, "resources": it.resources});
+    let spec = spec::spec(pod);
+    json!({
+        "containers": spec.containers.iter().map(each).collect::<Vec<_>>(),
+        "initContainers": spec::init_containers(pod).iter().map(each).collect::<Vec<_>>(),
+        "resources": spec.resources,
+        "overhead": spec.overhead,
+    })
+}
+
+/// One side of those demands together, with the overhead of the pod's class.
+pub(crate) fn demanded(demands: &Value, side: Side) -> Amounts {
+    let mut all = demand::of_spec(demands, side);
+    demand::add_overhead(&mut all, demands, side);
+    all
+}
+
 /// The limits of a container: those of its pod as a whole where it has none of its own (KEP-2837).
 pub(crate) fn of_container(pod: &Pod, container: &Container) -> Resources {
-    let own = Resources::of(container.resources.as_ref());
-    let whole = Resources::of(spec::spec(pod).resources.as_ref());
+    within(spec::spec(pod).resources.as_ref(), container.resources.as_ref())
+}
+
+/// The same of a container with its `own` resources in a pod that has these as a whole.
+pub(crate) fn within(whole: Option<&ResourceRequirements>, own: Option<&ResourceRequirements>) -> Resources {
+    let (own, whole) = (Resources::of(own), Resources::of(whole));
     let or = |own: i64, whole: i64| if own > 0 { own } else { whole };
     Resources {
         cpu_limit_m: or(own.cpu_limit_m, whole.cpu_limit_m),

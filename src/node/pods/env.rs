@@ -140,7 +140,8 @@ fn referred(
     if let Some(field) = &source.resource_field_ref {
         let named = field.container_name.as_deref().and_then(|name| spec::container(pod, name));
         let container = named.as_ref().map_or(container, |(_, container)| container);
-        return resource_value(container, field, &sources.facts).map(Some).map_err(misconfigured);
+        let value = resource_value((pod, container), field, &sources.facts);
+        return value.map(Some).map_err(misconfigured);
     }
     if let Some(key) = &source.config_map_key_ref {
         let map = sources.config_maps.get(&key.name);
@@ -219,9 +220,16 @@ fn as_lines(map: &BTreeMap<String, String>) -> String {
     map.iter().map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join("\n")
 }
 
+/// What a container without a limit of its own may use: what its pod may as a whole (KEP-2837), else the node.
+fn default_limit<'a>(pod: &'a Pod, name: &str, facts: &'a Facts) -> Option<&'a Quantity> {
+    let whole = spec::spec(pod).resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let whole = whole.filter(|_| matches!(name, "cpu" | "memory")).and_then(|limits| limits.get(name));
+    whole.filter(|limit| amount::milli(limit) > 0).or_else(|| facts.allocatable.get(name))
+}
+
 /// The downward API's resources, in multiples of the divisor, rounded up.
 pub(crate) fn resource_value(
-    container: &Container,
+    (pod, container): (&Pod, &Container),
     field: &ResourceFieldSelector,
     facts: &Facts,
 ) -> Result<String, String> {
@@ -230,7 +238,8 @@ pub(crate) fn resource_value(
     let limits = resources.limits.unwrap_or_default();
     let value = match list {
         "limits" => {
-            limits.get(name).filter(|q| amount::milli(q) > 0).or_else(|| facts.allocatable.get(name)).cloned()
+            let own = limits.get(name).filter(|limit| amount::milli(limit) > 0);
+            own.or_else(|| default_limit(pod, name, facts)).cloned()
         }
         "requests" => resources.requests.unwrap_or_default().get(name).or_else(|| limits.get(name)).cloned(),
         _ => return Err(format!("unsupported container resource : {}", field.resource)),
@@ -331,6 +340,25 @@ mod tests {
         ] {
             assert_eq!(expand(text, &known), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_container_without_limits_is_told_those_of_its_pod() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "resources": {"limits": {"memory": "64Mi", "ephemeral-storage": "1Gi"}},
+            "containers": [{"name": "c"}, {"name": "d", "resources": {"limits": {"memory": "8Mi"}}}],
+        }}))
+        .unwrap();
+        let amounts = [("cpu", "2"), ("memory", "4Gi"), ("ephemeral-storage", "9Gi")];
+        let allocatable = amounts.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into();
+        let facts = Facts { allocatable, ..Default::default() };
+        let told = |at: usize, name: &str| {
+            let field = ResourceFieldSelector { resource: format!("limits.{name}"), ..Default::default() };
+            resource_value((&pod, &spec::spec(&pod).containers[at]), &field, &facts).unwrap()
+        };
+        assert_eq!([told(0, "cpu"), told(0, "memory")], ["2".to_owned(), (64 << 20).to_string()]);
+        assert_eq!(told(1, "memory"), (8 << 20).to_string());
+        assert_eq!(told(0, "ephemeral-storage"), (9_i64 << 30).to_string());
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! not always those that their specifications ask for by now (KEP-1287), and their host ports.
 
 use super::spec;
-use api::Whole;
+use crate::amount;
 use api::core::{Pod, ResourceRequirements};
-use api::demand::{self, Amounts, Side};
+use api::demand::{Amounts, Side};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -30,8 +30,12 @@ impl Given {
         if *self == Self::of(pod) {
             return pod.clone();
         }
-        let mut given = (**pod).clone();
-        if let Some(spec) = &mut given.spec {
+        Arc::new(self.put_on((**pod).clone()))
+    }
+
+    /// The same of a pod of one's own.
+    pub(crate) fn put_on(&self, mut pod: Pod) -> Pod {
+        if let Some(spec) = &mut pod.spec {
             spec.resources.clone_from(&self.pod);
             for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
                 if let Some(own) = self.containers.get(&container.name) {
@@ -39,7 +43,7 @@ impl Given {
                 }
             }
         }
-        Arc::new(given)
+        pod
     }
 }
 
@@ -83,15 +87,31 @@ pub(crate) struct Holding {
 impl Holding {
     /// What a pod would hold.
     pub(crate) fn of(pod: &Arc<Pod>) -> Self {
-        let spec = pod.to_value().map_or(Value::Null, |mut value| value["spec"].take());
-        let mut requests = demand::of_spec(&spec, Side::Requests);
-        demand::add_overhead(&mut requests, &spec, Side::Requests);
+        let mut demands = amount::demands(pod);
+        leave_to_claims(&mut demands, pod);
+        let requests = amount::demanded(&demands, Side::Requests);
         Self { pod: pod.clone(), requests, ports: HostPort::all(pod) }
     }
 
     /// Whether it wants a port that the other has.
     pub(crate) fn meets(&self, other: &Self) -> bool {
         self.ports.iter().any(|port| other.ports.iter().any(|taken| port.meets(taken)))
+    }
+}
+
+/// Leaves out what a claim for devices serves in place of the node (KEP-5004,
+/// `status.extendedResourceClaimStatus`): the scheduler has counted it, and the node may not know it at all.
+fn leave_to_claims(demands: &mut Value, pod: &Pod) {
+    let standing = pod.status.as_ref().and_then(|status| status.extended_resource_claim_status.as_ref());
+    for served in standing.into_iter().flat_map(|standing| &standing.request_mappings) {
+        for list in ["containers", "initContainers"] {
+            let all = demands[list].as_array_mut().into_iter().flatten();
+            for container in all.filter(|it| it["name"] == served.container_name) {
+                if let Some(Value::Object(requests)) = container.pointer_mut("/resources/requests") {
+                    requests.remove(&served.resource_name);
+                }
+            }
+        }
     }
 }
 

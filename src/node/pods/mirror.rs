@@ -4,6 +4,7 @@ use super::manifests::{HASH, MIRROR};
 use super::reporting::with_status;
 use super::worker::Worker;
 use super::{Pods, report};
+use crate::stats::counters;
 use crate::{Context, Error};
 use api::Object;
 use api::core::{Node, Pod, PodStatus};
@@ -134,6 +135,7 @@ impl Worker {
 
     /// Keeps the status of a pod of the node, and shows it by its copy.
     pub(super) async fn report_static(&mut self, status: PodStatus) -> Result<(), Error> {
+        counters::containers_ended(self.pod.status.as_ref(), &status);
         self.pod = with_status(&self.pod, status.clone());
         if self.context.reach.is_away() {
             return Ok(());

@@ -40,6 +40,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 pub(crate) mod users;
+mod whole;
 mod worker;
 
 pub(crate) use admission::runner::run as run_admission;

@@ -7,7 +7,7 @@ use super::restarts::Restarts;
 use super::spec::{self, Kind};
 use super::{reset, resize};
 use crate::checkpoint::Resources;
-use api::core::{Container, ContainerStatus, Pod, ResourceRequirements};
+use api::core::{Container, ContainerStatus, Pod};
 use jiff::Timestamp;
 
 /// Why a container is stopped while its pod goes on.
@@ -55,8 +55,7 @@ pub(crate) struct View<'a> {
 
 impl View<'_> {
     fn needs_restart(&self, container: &Container) -> bool {
-        let has = self.lagging.get(&container.name);
-        has.is_some_and(|has| resize::change(container, has) == resize::Change::Restart)
+        resize::change(self.pod, container, self.lagging) == resize::Change::Restart
     }
 }
 
@@ -99,11 +98,9 @@ pub(crate) fn plan(view: &View) -> Plan {
 
 /// Changes what can be changed while it runs; what needs a restart is stopped with those that are unwell.
 fn plan_resize(view: &View, plan: &mut Plan) {
-    let in_place = |(name, has): (&String, &ResourceRequirements)| {
-        !resize::awaits_restart(view.pod, view.observed, (name, has))
-    };
+    let in_place = |name: &String| !resize::awaits_restart(view.pod, view.observed, view.lagging, name);
     // What starts with more has to find room in the pod's cgroup.
-    if !plan.finished && view.lagging.iter().any(in_place) {
+    if !plan.finished && view.lagging.keys().any(in_place) {
         plan.actions.insert(0, Action::Resize);
     }
 }

@@ -5,13 +5,12 @@ use api::core::PodStatus;
 use serde_json::{Map, Value, json};
 
 /// Fields that others write and that a patch of ours must leave alone.
-const FOREIGN: [&str; 6] = [
+const FOREIGN: [&str; 5] = [
     "nominatedNodeName",
     "resourceClaimStatuses",
     "extendedResourceClaimStatus",
     "nodeAllocatableResourceClaimStatuses",
     "resize",
-    "allocatedResources",
 ];
 
 /// The strategic merge patch from the stored status to the rendered one, for the very pod of this uid.
@@ -44,11 +43,15 @@ pub(crate) fn patch(uid: &str, stored: Option<&PodStatus>, status: &PodStatus) -
     (!changes.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": changes}))
 }
 
-/// Lists of addresses would be merged by address; they are replaced.
+/// Lists of addresses would be merged by address, and amounts by their resource; they are replaced.
 fn replaced(name: &str, value: &Value) -> Value {
     let mut value = value.clone();
-    if let ("podIPs" | "hostIPs", Some(list)) = (name, value.as_array_mut()) {
-        list.push(json!({"$patch": "replace"}));
+    match (name, &mut value) {
+        ("podIPs" | "hostIPs", Value::Array(list)) => list.push(json!({"$patch": "replace"})),
+        ("resources" | "allocatedResources", Value::Object(map)) => {
+            map.insert("$patch".to_owned(), "replace".into());
+        }
+        _ => {}
     }
     value
 }
@@ -82,6 +85,20 @@ fn changed_conditions(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec
 mod tests {
     use super::*;
     use api::core::PodCondition;
+
+    #[test]
+    fn amounts_are_replaced_and_not_merged() {
+        let of = |requests: Value| -> PodStatus {
+            let resources = json!({"requests": requests});
+            serde_json::from_value(json!({"resources": resources, "allocatedResources": requests})).unwrap()
+        };
+        let (old, new) = (of(json!({"cpu": "1", "memory": "1Gi"})), of(json!({"cpu": "1"})));
+        let mut stored = json!({"status": old});
+        let patch = json!({"status": patch("u", Some(&old), &new).unwrap()["status"]});
+        api::patch::strategic(&mut stored, &patch, api::schema::schema().by_stated("v1", "Pod").unwrap())
+            .unwrap();
+        assert_eq!(stored, json!({"status": new}));
+    }
 
     #[test]
     fn only_what_changed_is_sent() {

@@ -80,6 +80,7 @@ impl Worker {
             Ok(pod) => {
                 counters::POD_STATUS.observe_since(&[], asked);
                 counters::pod_reported(&self.pod, &pod);
+                counters::containers_ended(self.pod.status.as_ref(), &status);
                 self.untold = None;
                 let told = Arc::new(pod);
                 self.adopt(&told, self.pods.given(&told));
@@ -97,6 +98,7 @@ impl Worker {
         if self.untold.is_none() {
             self.untold = Some(self.pod.status.clone().unwrap_or_default());
         }
+        counters::containers_ended(self.pod.status.as_ref(), &status);
         self.pod = with_status(&self.pod, status);
     }
 

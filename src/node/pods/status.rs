@@ -9,6 +9,7 @@ use super::policy::{self, Policy};
 use super::probes::Results;
 use super::reset;
 use super::spec::{self, Kind};
+use super::whole;
 use crate::amount::Qos;
 use crate::checkpoint::Resources;
 use crate::volumes::Volumes;
@@ -105,7 +106,7 @@ pub(crate) fn render(input: &Input) -> PodStatus {
     let verdict = input.verdict.filter(|_| phase == "Failed");
     let host_ips: Vec<String> = input.host_ips.iter().map(IpAddr::to_string).collect();
     let pod_ips = pod_ips(input, &old, &host_ips);
-    PodStatus {
+    let mut status = PodStatus {
         phase: Some(phase.to_owned()),
         reason: verdict.map(|v| v.reason.clone()).or(old.reason.clone().filter(|_| same)),
         message: verdict.map(|v| v.message.clone()).or(old.message.clone().filter(|_| same)),
@@ -121,7 +122,12 @@ pub(crate) fn render(input: &Input) -> PodStatus {
         container_statuses: some(main),
         ephemeral_container_statuses: some(ephemeral),
         ..old
+    };
+    // A pod that was not taken was given nothing.
+    if input.verdict.is_none_or(|verdict| !verdict.rejected) {
+        whole::tell(pod, input.lagging, &mut status);
     }
+    status
 }
 
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {

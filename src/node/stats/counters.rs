@@ -1,7 +1,7 @@
 //! What this process has counted and timed since it started, one row a family.
 
 use super::exposition::Text;
-use api::core::Pod;
+use api::core::{ContainerStatus, Pod, PodStatus};
 use api::meta::Time;
 use base::clock::{self, Instant};
 use std::collections::BTreeMap;
@@ -186,6 +186,11 @@ pub(crate) static STARTED_CONTAINERS_ERRORS: Family = Family::counter(
     "[ALPHA] Cumulative number of errors when starting containers",
     &["code", "container_type"],
 );
+pub(crate) static TERMINATED_CONTAINERS: Family = Family::counter(
+    "kubelet_terminated_containers_total",
+    "[ALPHA] Cumulative number of container terminations.",
+    &["container_type", "exit_code", "reason"],
+);
 pub(crate) static POD_START: Family = Family::histogram(
     "kubelet_pod_start_duration_seconds",
     "[ALPHA] Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run",
@@ -284,7 +289,7 @@ pub(crate) static POD_RESOURCES: Family = Family::counter(
 );
 
 /// What `/metrics` tells; those of probes have a path of their own.
-pub(crate) static KUBELET: [&Family; 24] = [
+pub(crate) static KUBELET: [&Family; 25] = [
     &PINNED_CPUS_ERRORS,
     &PINNED_CPUS,
     &HTTP_DURATION,
@@ -307,6 +312,7 @@ pub(crate) static KUBELET: [&Family; 24] = [
     &STARTED_CONTAINERS,
     &STARTED_PODS_ERRORS,
     &STARTED_PODS,
+    &TERMINATED_CONTAINERS,
     &ALIGNED_ERRORS,
     &ALIGNED,
 ];
@@ -335,6 +341,31 @@ pub(crate) fn pod_reported(before: &Pod, after: &Pod) {
     seen.into_iter().for_each(|took| POD_START.observe(&[], took));
     let created = since(after.metadata.creation_timestamp.as_ref());
     created.into_iter().for_each(|took| POD_START_TOTAL.observe(&[], took));
+}
+
+/// Takes note of the containers that a status says have ended and the one before it did not.
+pub(crate) fn containers_ended(before: Option<&PodStatus>, after: &PodStatus) {
+    let kinds = ["init_container", "container", "ephemeral_container"];
+    let before = before.map(lists).unwrap_or_default();
+    for ((kind, before), after) in kinds.into_iter().zip(before).zip(lists(after)) {
+        for (code, reason) in ends(before, after) {
+            TERMINATED_CONTAINERS.count(&[kind, &code.to_string(), reason]);
+        }
+    }
+}
+
+fn lists(status: &PodStatus) -> [&[ContainerStatus]; 3] {
+    let all =
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    all.map(|list| list.as_deref().unwrap_or_default())
+}
+
+/// Exit codes and reasons of those that have ended only now.
+fn ends<'a>(before: &'a [ContainerStatus], after: &'a [ContainerStatus]) -> Vec<(i32, &'a str)> {
+    let end = |status: &'a ContainerStatus| status.state.as_ref()?.terminated.as_ref();
+    let known = |name: &str| before.iter().find(|old| old.name == name).and_then(end).is_some();
+    let new = after.iter().filter(|status| !known(&status.name)).filter_map(end);
+    new.map(|end| (end.exit_code, end.reason.as_deref().unwrap_or_default())).collect()
 }
 
 /// Drops what is only of a pod that is gone.
@@ -390,6 +421,20 @@ mod tests {
         assert_eq!(text.finish(), expected);
         FAMILY.forget("a", "x");
         assert!(FAMILY.series.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_container_counts_once() {
+        let of = |name: &str, state: serde_json::Value| -> ContainerStatus {
+            let status = serde_json::json!({"name": name, "state": state, "image": "", "imageID": "",
+                "ready": false, "restartCount": 0});
+            serde_json::from_value(status).unwrap()
+        };
+        let running = || serde_json::json!({"running": {}});
+        let ended = |code: i32| serde_json::json!({"terminated": {"exitCode": code, "reason": "Error"}});
+        let before = [of("a", running()), of("b", ended(1))];
+        let after = [of("a", ended(139)), of("b", ended(1)), of("c", ended(2)), of("d", running())];
+        assert_eq!(ends(&before, &after), [(139, "Error"), (2, "Error")]);
     }
 
     #[test]

@@ -354,7 +354,7 @@ impl Payload {
                 let name = field.container_name.as_deref().unwrap_or_default();
                 let (_, container) = spec::container(pod, name)
                     .ok_or_else(|| Error::Volume(format!("container {name} not found")))?;
-                resource_value(&container, field, facts)
+                resource_value((pod, &container), field, facts)
             } else {
                 Ok(String::new())
             };

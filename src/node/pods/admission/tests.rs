@@ -74,6 +74,27 @@ fn what_the_node_lacks_is_said_in_the_schedulers_words() {
 }
 
 #[test]
+fn what_a_claim_serves_is_not_asked_of_the_node() {
+    let class = "deviceclass.resource.kubernetes.io/gpu";
+    let one = |name: &str, requests: Value| json!({"name": name, "resources": {"requests": requests}});
+    let containers =
+        [one("a", json!({class: "2", "example.com/gpu": "2"})), one("b", json!({"example.com/gpu": "1"}))];
+    let mapped = |container: &str, resource: &str| json!({"containerName": container, "resourceName": resource, "requestName": "r"});
+    let of = |mappings: Value| {
+        let pod = json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "p"},
+            "spec": tolerant(json!({"containers": containers})),
+            "status": {"extendedResourceClaimStatus": {"resourceClaimName": "c", "requestMappings": mappings}},
+        });
+        Holding::of(&Arc::new(serde_json::from_value(pod).unwrap()))
+    };
+    let served = of(json!([mapped("a", class), mapped("a", "example.com/gpu")]));
+    assert_eq!(decided(&served, &[]), NONE);
+    let said = decided(&of(json!([mapped("b", class), mapped("b", "example.com/gpu")])), &[]);
+    assert!(said.starts_with(&format!("OutOf{class}: ")), "{said}");
+}
+
+#[test]
 fn terms_ports_and_systems_are_looked_at() {
     let port = |ip: &str| {
         json!({"containers": [{"name": "c", "ports": [
