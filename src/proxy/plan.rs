@@ -11,8 +11,11 @@ use std::net::IpAddr;
 /// `kubernetes.io/service-name`: the label that ties a slice to its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// Labels by which a service says that another proxy serves it, or none has to.
-const NOT_OURS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+/// The label of a service that another proxy serves.
+const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+
+/// The label of slices that no proxy serves: their endpoints are for DNS alone.
+const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where it is not set.
 const AFFINITY_S: u32 = 10_800;
@@ -31,7 +34,9 @@ type Slices<'a> = HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
 /// The whole model.
 pub(crate) fn plan(config: &Config, snapshot: &Snapshot<'_>) -> Model {
     let mut slices = Slices::new();
-    for slice in snapshot.slices.iter().filter(|slice| slice.address_type == "IPv4") {
+    let served =
+        |slice: &EndpointSlice| slice.address_type == "IPv4" && !slice.labels().contains_key(HEADLESS);
+    for slice in snapshot.slices.iter().filter(|slice| served(slice)) {
         if let Some(service) = slice.labels().get(SERVICE_NAME) {
             slices.entry((slice.namespace(), service)).or_default().push(slice);
         }
@@ -52,7 +57,7 @@ fn plan_service(config: &Config, service: &Service, slices: &[&EndpointSlice], m
     let Some(spec) = &service.spec else { return };
     let addresses = cluster_addresses(spec);
     if spec.type_.as_deref() == Some("ExternalName")
-        || NOT_OURS.iter().any(|label| service.labels().contains_key(*label))
+        || service.labels().contains_key(OTHER_PROXY)
         || addresses.is_empty()
         || addresses.iter().any(|address| config.answered_here.contains(address))
     {

@@ -162,6 +162,14 @@ fn headless_external_and_own_services_are_left_alone() {
 }
 
 #[test]
+fn slices_that_are_marked_headless_are_not_served() {
+    let (service, mut slice) = web();
+    let label = ("service.kubernetes.io/headless".to_owned(), String::new());
+    slice.metadata.labels.get_or_insert_default().extend([label]);
+    assert_eq!(reached(&model(&[service], &[slice], &[]), at("10.43.0.5", 80)), ["refused"]);
+}
+
+#[test]
 fn clients_are_remembered_where_the_service_says_so() {
     let spec = json!({"clusterIP": "10.43.0.7", "sessionAffinity": "ClientIP",
         "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 45}}, "ports": [{"port": 80}]});

@@ -8,7 +8,7 @@ use crate::runner::{Scheduler, node_of, profile_of};
 use crate::storage::{SELECTED_NODE, annotation, is_bound};
 use api::Object;
 use api::core::{PersistentVolume, PersistentVolumeClaim};
-use api::meta::Time;
+use api::meta::{DeleteOptions, Preconditions, Time};
 use api::slim::Pod;
 use base::{Supervisor, clock};
 use client::{Client, Error, Patch, Recorder};
@@ -294,16 +294,17 @@ impl Binder {
                 "message": format!("{scheduler_name}: preempting to accommodate a higher priority pod"),
                 "observedGeneration": victim.metadata.generation, "lastProbeTime": null,
                 "lastTransitionTime": now()});
-            let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
+            let status = json!({"conditions": [condition]});
+            let patch = Patch::Strategic(json!({"metadata": {"uid": victim.uid()}, "status": status}));
             let (namespace, name) = key.parts();
             let noted = self.client.patch_status::<Pod>(namespace, name, &patch).await.map(drop);
             let deleted = match noted {
-                Ok(()) => self.client.delete::<Pod>(namespace, name, &Default::default()).await,
+                Ok(()) => self.client.delete::<Pod>(namespace, name, &this(&victim)).await,
                 refused => refused,
             };
             match deleted {
-                // It left by itself.
-                Err(error) if error.is_not_found() => continue,
+                // It left by itself; another one may have its name by now.
+                Err(error) if error.is_not_found() || error.is_conflict() => continue,
                 other => other?,
             }
             let message = format!("Preempted by pod {} on node {}", wanted.pod.uid(), preemption.node);
@@ -314,6 +315,12 @@ impl Binder {
         }
         Ok(())
     }
+}
+
+/// For the deletion of this very pod, not of another that has its name by now.
+fn this(pod: &Pod) -> DeleteOptions {
+    let preconditions = Preconditions { uid: Some(pod.uid().to_owned()), ..Preconditions::default() };
+    DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() }
 }
 
 fn cut(message: &str) -> String {
@@ -327,4 +334,15 @@ fn cut(message: &str) -> String {
 /// The time as the API has it.
 pub(crate) fn now() -> Time {
     Time(clock::whole_seconds(clock::now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_victim_itself_is_deleted() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "a", "uid": "u"}})).unwrap();
+        assert_eq!(serde_json::to_value(this(&pod)).unwrap()["preconditions"], json!({"uid": "u"}));
+    }
 }

@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// What tells a user's certificate from another one.
-const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
+/// What tells a user's certificate or token from another one.
+pub(super) const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 
 /// The certificates that a client showed when it connected, its own first, and whom they name once that
 /// was verified: a signature costs more than most requests.

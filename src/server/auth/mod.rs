@@ -3,6 +3,7 @@
 
 mod certificates;
 pub(crate) mod escalation;
+mod impersonation;
 mod node;
 mod rbac;
 pub(crate) mod reviews;
@@ -17,6 +18,7 @@ use crate::http::path::ResourcePath;
 use crate::registry::Records;
 use api::status::Refusal;
 use http::{HeaderMap, header};
+use impersonation::Wanted;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -204,48 +206,10 @@ impl Authorizer {
 
     /// The user whom a request wants to be treated as, if the asking user may do that.
     pub(crate) fn impersonated(&self, user: User, headers: &HeaderMap) -> Result<User, Refusal> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let name = text("impersonate-user");
-        let all = |name: &str| {
-            headers.get_all(name).iter().filter_map(|value| value.to_str().ok().map(str::to_owned))
-        };
-        let mut groups: Vec<String> = all("impersonate-group").collect();
-        if name.is_empty() {
-            let asks = !groups.is_empty() || !text("impersonate-uid").is_empty();
-            let message = "requested [] without impersonating a user";
-            return if asks { Err(Refusal::internal(message)) } else { Ok(user) };
+        let Some(wanted) = Wanted::of(headers)? else { return Ok(user) };
+        match wanted.needs().iter().find(|need| !self.allows(&user, need)) {
+            Some(denied) => Err(denied.refusal(&user)),
+            None => Ok(wanted.into_user()),
         }
-        let service_account =
-            name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-        let mut wanted = vec![match service_account {
-            Some((namespace, name)) => Attributes {
-                verb: "impersonate",
-                resource: "serviceaccounts",
-                namespace,
-                name,
-                ..Attributes::default()
-            },
-            None => Attributes { verb: "impersonate", resource: "users", name, ..Attributes::default() },
-        }];
-        wanted.extend(groups.iter().map(|group| Attributes {
-            verb: "impersonate",
-            resource: "groups",
-            name: group,
-            ..Attributes::default()
-        }));
-        if let Some(denied) = wanted.iter().find(|attributes| !self.allows(&user, attributes)) {
-            return Err(denied.refusal(&user));
-        }
-        if groups.is_empty()
-            && let Some((namespace, _)) = service_account
-        {
-            groups = tokens::service_account_groups(namespace);
-        }
-        let standing =
-            if name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
-        if !groups.iter().any(|group| group == standing) {
-            groups.push(standing.to_owned());
-        }
-        Ok(User { name: name.to_owned(), groups, ..User::default() })
     }
 }

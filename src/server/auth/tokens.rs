@@ -4,6 +4,7 @@
 pub(super) mod legacy;
 
 use super::User;
+use super::certificates::CREDENTIAL;
 use crate::registry::Records;
 use base::clock;
 use base64::Engine;
@@ -192,7 +193,7 @@ impl TokenAuthenticator {
         // A token that is a pod's only says on which node that is.
         let bound_to_node = private["pod"].is_null() && !node.is_null();
         let node_alive = !bound_to_node || self.exists("nodes/", node);
-        (alive && node_alive).then(|| user(namespace, account, private))
+        (alive && node_alive).then(|| user(namespace, account, &claims))
     }
 
     fn exists(&self, prefix: &str, object: &Value) -> bool {
@@ -202,7 +203,8 @@ impl TokenAuthenticator {
     }
 }
 
-fn user(namespace: &str, account: &Value, private: &Value) -> User {
+fn user(namespace: &str, account: &Value, claims: &Value) -> User {
+    let private = &claims["kubernetes.io"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut groups = service_account_groups(namespace);
     groups.push("system:authenticated".to_owned());
@@ -213,8 +215,10 @@ fn user(namespace: &str, account: &Value, private: &Value) -> User {
             (format!("{base}-uid"), vec![text(&private[object]["uid"])]),
         ]
     };
-    let extra =
-        ["node", "pod"].into_iter().filter(|object| !private[*object].is_null()).flat_map(about).collect();
+    let id = claims["jti"].as_str().filter(|id| !id.is_empty());
+    let credential = id.map(|id| (CREDENTIAL.to_owned(), vec![format!("JTI={id}")]));
+    let bound = ["node", "pod"].into_iter().filter(|object| !private[*object].is_null()).flat_map(about);
+    let extra = credential.into_iter().chain(bound).collect();
     User {
         name: format!("system:serviceaccount:{namespace}:{}", text(&account["name"])),
         uid: text(&account["uid"]),
@@ -259,6 +263,18 @@ mod tests {
         assert!(own.verify(&format!("{head}.{forged}.{signature}")).is_none());
         let none = URL_SAFE_NO_PAD.encode(json!({"alg": "none"}).to_string());
         assert!(own.verify(&format!("{none}.{forged}.")).is_none());
+    }
+
+    #[test]
+    fn users_of_tokens_show_which_token_and_what_it_is_bound_to() {
+        let claims = json!({"jti": "t", "kubernetes.io": {"pod": {"name": "a", "uid": "p"}}});
+        let extra = user("web", &json!({"name": "default", "uid": "u"}), &claims).to_value()["extra"].take();
+        let base = "authentication.kubernetes.io";
+        assert_eq!(
+            extra,
+            json!({format!("{base}/credential-id"): ["JTI=t"], format!("{base}/pod-name"): ["a"],
+                format!("{base}/pod-uid"): ["p"]})
+        );
     }
 
     #[test]

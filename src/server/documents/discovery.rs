@@ -181,6 +181,7 @@ pub(super) fn paths(added: &Added) -> Vec<String> {
         "/api/v1",
         "/apis",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",

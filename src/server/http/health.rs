@@ -2,14 +2,28 @@
 
 use super::answer;
 use super::query::Query;
+use crate::metrics::{head, line};
 use crate::registry::Records;
 use base::{Body, Shutdown};
 use http::{Response, StatusCode};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
 
 /// What health is read from.
 pub(crate) struct Health {
     records: Records,
     stops: Shutdown,
+    seen: Mutex<BTreeMap<(&'static str, &'static str), Seen>>,
+}
+
+/// The outcomes of one check at one endpoint so far.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    passes: bool,
+    passed: u64,
+    failed: u64,
 }
 
 /// One check, by the name that Kubernetes has for it.
@@ -33,7 +47,7 @@ fn checks_of(endpoint: &str) -> impl Iterator<Item = &'static Check> {
 
 /// All paths of health, for the list of paths.
 pub(crate) fn paths() -> impl Iterator<Item = String> {
-    ["healthz", "livez", "readyz"].into_iter().flat_map(|endpoint| {
+    ENDPOINTS.into_iter().flat_map(|endpoint| {
         let whole = std::iter::once(format!("/{endpoint}"));
         whole.chain(checks_of(endpoint).map(move |check| format!("/{endpoint}/{}", check.name)))
     })
@@ -41,16 +55,44 @@ pub(crate) fn paths() -> impl Iterator<Item = String> {
 
 impl Health {
     pub(crate) fn new(records: Records, stops: Shutdown) -> Self {
-        Self { records, stops }
+        Self { records, stops, seen: Mutex::default() }
+    }
+
+    /// `/metrics/slis` (KEP-3466): the last outcome of each check that was asked for, and how many there were.
+    pub(super) fn indicators(&self) -> String {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (latest, total) = ("kubernetes_healthcheck", "kubernetes_healthchecks_total");
+        let mut text = String::new();
+        head(&mut text, latest, "gauge", "[STABLE] This metric records the result of a single healthcheck.");
+        for ((endpoint, name), seen) in &seen {
+            line(&mut text, latest, &format!("name=\"{name}\",type=\"{endpoint}\""), u8::from(seen.passes));
+        }
+        head(&mut text, total, "counter", "[STABLE] This metric records the results of all healthcheck.");
+        for ((endpoint, name), seen) in &seen {
+            let counted = [("error", seen.failed), ("success", seen.passed)];
+            for (status, count) in counted.into_iter().filter(|(_, count)| *count > 0) {
+                let labels = format!("name=\"{name}\",status=\"{status}\",type=\"{endpoint}\"");
+                line(&mut text, total, &labels, count);
+            }
+        }
+        text
+    }
+
+    /// Whether a check passes at one of the endpoints, which is counted.
+    fn passes(&self, endpoint: &'static str, check: &Check) -> bool {
+        let passes = (check.passes)(self);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.entry((endpoint, check.name)).or_default();
+        seen.passes = passes;
+        *(if passes { &mut seen.passed } else { &mut seen.failed }) += 1;
+        passes
     }
 
     /// The answer at a path of health; `None` at any other.
     pub(super) fn answer(&self, path: &str, query: &Query) -> Option<Response<Body>> {
         let path = path.trim_start_matches('/');
         let (endpoint, own) = path.split_once('/').unwrap_or((path, ""));
-        if !matches!(endpoint, "healthz" | "livez" | "readyz") {
-            return None;
-        }
+        let endpoint = ENDPOINTS.into_iter().find(|known| *known == endpoint)?;
         if own.is_empty() {
             return Some(self.whole(endpoint, query));
         }
@@ -63,14 +105,14 @@ impl Health {
         })
     }
 
-    fn whole(&self, endpoint: &str, query: &Query) -> Response<Body> {
+    fn whole(&self, endpoint: &'static str, query: &Query) -> Response<Body> {
         let excluded: Vec<&str> = query.values("exclude").collect();
         let (mut told, mut failed) = (String::new(), false);
         for check in checks_of(endpoint) {
             let name = check.name;
             told += &if excluded.contains(&name) {
                 format!("[+]{name} excluded: ok\n")
-            } else if (check.passes)(self) {
+            } else if self.passes(endpoint, check) {
                 format!("[+]{name} ok\n")
             } else {
                 failed = true;
@@ -133,6 +175,15 @@ mod tests {
             told(&health, "/livez/etcd", "").await,
             (500, "internal server error: etcd failed\n".into())
         );
+        let indicators = health.indicators();
+        for line in [
+            "kubernetes_healthcheck{name=\"shutdown\",type=\"readyz\"} 0\n",
+            "kubernetes_healthcheck{name=\"ping\",type=\"livez\"} 1\n",
+            "kubernetes_healthchecks_total{name=\"shutdown\",status=\"error\",type=\"readyz\"} 1\n",
+            "kubernetes_healthchecks_total{name=\"shutdown\",status=\"success\",type=\"readyz\"} 2\n",
+        ] {
+            assert!(indicators.contains(line), "{line} is not in\n{indicators}");
+        }
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

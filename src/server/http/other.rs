@@ -33,6 +33,7 @@ impl Server {
         }
         match path {
             "/metrics" => Ok(answer::text(StatusCode::OK, self.metrics())),
+            "/metrics/slis" => Ok(answer::text(StatusCode::OK, self.0.health.indicators())),
             "/openid/v1/jwks" => {
                 let keys = answer::json(StatusCode::OK, &self.0.registry.keys().key_set());
                 Ok(answer::typed(keys, "application/jwk-set+json"))

@@ -35,9 +35,6 @@ impl Registry {
         let mut object = context.read(body, form)?;
         let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
         let mut object = conversion::stored(kind, object);
-        if !object["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {
-            return Err(Refusal::new(500, "", "resourceVersion should not be set on objects to be created"));
-        }
         let named = !object["metadata"]["name"].as_str().unwrap_or_default().is_empty();
         let attempts = if named { 1 } else { NAME_ATTEMPTS };
         for left in (0..attempts).rev() {
@@ -55,9 +52,13 @@ impl Registry {
     pub(super) async fn create_instead(
         &self,
         Place { kind, namespace, name }: Place<'_>,
-        draft: (Value, &mut Owned),
+        (mut object, owned): (Value, &mut Owned),
         context: &Context,
     ) -> Result<Outcome, Refusal> {
+        // Such a writer may name the version of an object that is gone by now.
+        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.remove("resourceVersion");
+        }
         let attributes = Attributes {
             verb: "create",
             group: kind.group,
@@ -69,7 +70,7 @@ impl Registry {
         if !self.authorizer.allows(&context.user, &attributes) {
             return Err(attributes.refusal(&context.user));
         }
-        self.create_once(kind, namespace, draft, context).await
+        self.create_once(kind, namespace, (object, owned), context).await
     }
 
     /// Creates the object that an update did not find, of a kind that is made so as well.
@@ -94,6 +95,7 @@ impl Registry {
     ) -> Result<Outcome, Refusal> {
         let custom = self.custom(kind)?;
         let subject = Subject { kind, custom: custom.as_ref() };
+        let versioned = has_version(&object);
         let Draft { object, warnings, held } =
             self.draft(subject, namespace, (object, owned), context).await?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -104,6 +106,10 @@ impl Registry {
             }
             let object = self.rehearsed(subject, object).await?;
             return Ok(Outcome { object, created: true, warnings });
+        }
+        // In Kubernetes it is the store that says this, so that all who admit and check come first.
+        if versioned {
+            return Err(Refusal::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         let (template, index) = self.stored(subject, &key, &object).await?;
         drop(object);
@@ -181,6 +187,12 @@ fn terminating() -> Refusal {
         message: "create not allowed while custom resource definition is terminating".to_owned(),
         ..Refusal::method_not_allowed()
     }
+}
+
+/// Whether a new object names a version; zero and what is no number name none.
+fn has_version(object: &Value) -> bool {
+    let stated = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    stated.parse::<u64>().is_ok_and(|version| version > 0)
 }
 
 /// The refusal of a name that an object has, which may be on its way out.

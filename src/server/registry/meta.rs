@@ -32,12 +32,8 @@ pub(crate) fn place(object: &mut Value, kind: &Kind, namespace: &str) -> Result<
     }
     let meta = &mut object["metadata"];
     if !kind.namespaced {
-        let stated = meta["namespace"].as_str().unwrap_or_default();
-        if !stated.is_empty() {
-            return Err(Refusal::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
+        // What is in no namespace may state one, as objects from bundles do: it means nothing.
+        drop(meta.as_object_mut().and_then(|meta| meta.remove("namespace")));
         return Ok(());
     }
     match meta["namespace"].as_str().unwrap_or_default() {

@@ -7,6 +7,8 @@ mod apply;
 mod body;
 mod commit;
 mod create;
+#[cfg(test)]
+mod create_tests;
 mod delete;
 pub(crate) mod encode;
 pub(crate) mod expiry;

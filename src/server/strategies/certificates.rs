@@ -73,6 +73,7 @@ pub(super) const REQUEST: Strategy = Strategy {
             certificate.forbidden("updates may not modify existing certificate content");
         }
     },
+    status_meta: true,
     ..PLAIN
 };
 

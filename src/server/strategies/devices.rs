@@ -4,8 +4,8 @@ use super::pods::{affinity, volumes};
 use super::{Changes, Generation, PLAIN, Strategy, default, default_zero, items, items_mut};
 use crate::registry::timestamp;
 use api::validate::{
-    At, Error, c_identifier, conditions, dns_label, dns_subdomain, label_value, long_name, qualified_name,
-    strict_cidr, template_meta,
+    At, Error, c_identifier, conditions, dns_label, dns_subdomain, label_value, lenient_cidr, long_name,
+    qualified_name, template_meta,
 };
 use cel::devices as selectors;
 use serde_json::{Value, json};
@@ -46,6 +46,7 @@ pub(super) const CLAIM: Strategy = Strategy {
         new.get("spec").unchanged_type(&old["spec"], "api.resource.v1.ResourceClaimSpec")
     },
     changes: Changes::Only,
+    prepare_status: forget_released,
     validate_status: status,
     ..PLAIN
 };
@@ -330,6 +331,37 @@ pub(super) fn binding_conditions(at: &At) {
     }
 }
 
+/// Whether two parts of a status are about the same device, or the same share of it.
+fn same_device(one: &Value, other: &Value) -> bool {
+    ["driver", "pool", "device", "shareID"].iter().all(|field| one[*field] == other[*field])
+}
+
+/// What drivers said of devices that are given back goes with them (KEP-4817): who gives them back need not
+/// know of it.
+fn forget_released(new: &mut Value, old: &Value) {
+    let allocated = |claim: &Value| items(&claim["status"]["allocation"]["devices"], "results").to_vec();
+    let (now, before) = (allocated(new), allocated(old));
+    let has = |list: &[Value], device: &Value| list.iter().any(|one| same_device(one, device));
+    let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) else { return };
+    let Some(devices) = status.get_mut("devices").and_then(Value::as_array_mut) else { return };
+    devices.retain(|device| has(&now, device) || !has(&before, device));
+    if devices.is_empty() {
+        status.remove("devices");
+    }
+}
+
+/// The address of an interface: host bits may be set beside the length of its network's prefix.
+fn interface_address(text: &str) -> Vec<String> {
+    let Some((address, bits)) = lenient_cidr(text) else {
+        return vec!["must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)".to_owned()];
+    };
+    // An IPv4 address written as an IPv6 one is shown as IPv4, and the prefix with it.
+    let address = address.to_canonical();
+    let shown = i32::from(bits) - if address.is_ipv4() && bits > 32 { 96 } else { 0 };
+    let canonical = format!("{address}/{shown}");
+    if canonical == text { Vec::new() } else { vec![format!("must be in canonical form ({canonical:?})")] }
+}
+
 fn status(new: &At, old: &Value) {
     let (status, before) = (new.get("status"), &old["status"]);
     let (reserved, allocation) = (status.get("reservedFor"), status.get("allocation"));
@@ -341,12 +373,7 @@ fn status(new: &At, old: &Value) {
         volumes::csi_driver(&device.get("driver"));
         pool_name(&device.get("pool"));
         device.get("device").named(dns_label);
-        let is_it = |result: &Value| {
-            ["driver", "pool", "device", "shareID"]
-                .iter()
-                .all(|field| result[*field] == device.value()[*field])
-        };
-        if !allocated.items().iter().any(is_it) {
+        if !allocated.items().iter().any(|result| same_device(result, device.value())) {
             let id = |field: &str| device.value()[field].as_str().unwrap_or_default();
             let name = format!("{}/{}/{}", id("driver"), id("pool"), id("device"));
             device.invalid_as(name, "must be an allocated device in the claim");
@@ -357,7 +384,7 @@ fn status(new: &At, old: &Value) {
         let network = device.get("networkData");
         network.get("interfaceName").no_longer_than(256);
         network.get("hardwareAddress").no_longer_than(128);
-        set(&network.get("ips"), 16, "", |ip| ip.named(strict_cidr));
+        set(&network.get("ips"), 16, "", |ip| ip.named(interface_address));
     });
     if !reserved.empty() {
         let more = |consumer: &Value| !items(before, "reservedFor").contains(consumer);
@@ -390,4 +417,27 @@ fn allocation_result(at: &At, known: &Names) {
         configuration(config);
     });
     at.on("nodeSelector", affinity::node_selector);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_devices_goes_with_them() {
+        let device = |name: &str| json!({"driver": "d.example", "pool": "p", "device": name});
+        let claim = |allocated: &[&str], told: &[&str]| {
+            let results: Vec<Value> = allocated.iter().map(|name| device(name)).collect();
+            let devices: Vec<Value> = told.iter().map(|name| device(name)).collect();
+            json!({"status": {"allocation": {"devices": {"results": results}}, "devices": devices}})
+        };
+        let old = claim(&["a", "b"], &["a", "b"]);
+        let mut fewer = claim(&["b"], &["a", "b", "stranger"]);
+        forget_released(&mut fewer, &old);
+        // What never was allocated is for the rules to refuse.
+        assert_eq!(fewer, claim(&["b"], &["b", "stranger"]));
+        let mut none = json!({"status": {"devices": [device("a"), device("b")]}});
+        forget_released(&mut none, &old);
+        assert_eq!(none, json!({"status": {}}));
+    }
 }

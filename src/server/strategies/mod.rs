@@ -347,3 +347,47 @@ fn items<'a>(object: &'a Value, field: &str) -> &'a [Value] {
 fn items_mut<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
     object.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::kinds::KINDS;
+
+    /// Kinds of which a writer of the status changes nothing else.
+    const STATUS_ALONE: [&str; 14] = [
+        "APIService",
+        "CustomResourceDefinition",
+        "DeviceTaintRule",
+        "FlowSchema",
+        "PodCertificateRequest",
+        "PodGroup",
+        "PriorityLevelConfiguration",
+        "ResourceClaim",
+        "ResourcePoolStatusRequest",
+        "ServiceCIDR",
+        "StorageVersion",
+        "StorageVersionMigration",
+        "ValidatingAdmissionPolicy",
+        "VolumeAttachment",
+    ];
+
+    #[test]
+    fn metadata_changes_with_the_status_but_of_some_kinds() {
+        for kind in KINDS.iter().filter(|kind| kind.subresource("status").is_some()) {
+            let alone = STATUS_ALONE.contains(&kind.kind);
+            assert_eq!(Strategies::of(kind).status_meta, !alone, "{}", kind.kind);
+        }
+    }
+
+    #[test]
+    fn the_status_of_a_pod_does_not_change_its_owners() {
+        let kind = api::kinds::by_kind("v1", "Pod").unwrap();
+        let pod = |label: &str, owner: &str| {
+            let owners = serde_json::json!([{"uid": owner}]);
+            serde_json::json!({"metadata": {"labels": {"a": label}, "ownerReferences": owners}})
+        };
+        let mut new = pod("new", "other");
+        crate::registry::reshape((&mut new, &pod("old", "own")), kind, Strategies::of(kind), Part::Status);
+        assert_eq!(new, pod("new", "own"));
+    }
+}

@@ -287,7 +287,6 @@ pub(super) const SERVICE_CIDR: Strategy = Strategy {
         }
     },
     changes: Changes::Only,
-    status_meta: true,
     ..PLAIN
 };
 

@@ -157,6 +157,11 @@ fn annotations(at: &At, old: &Value) {
 
 /// What a status writer does not say stays as it was.
 pub(super) fn prepare_status(new: &mut Value, old: &Value) {
+    // Whoever runs a pod does not say whose it is: garbage collection must not depend on nodes.
+    match &old["metadata"]["ownerReferences"] {
+        Value::Null => drop(new["metadata"].as_object_mut().and_then(|meta| meta.remove("ownerReferences"))),
+        owners => new["metadata"]["ownerReferences"] = owners.clone(),
+    }
     if !new["status"].is_object() {
         return;
     }
