@@ -116,7 +116,7 @@ fn variables_of_files(namespace: &Namespace) {
         volumes: [{name: files, emptyDir: {}}]
         initContainers:
         - name: writer
-          command: [sh, -c, "echo "A='one two' # said" > /files/env; echo "B='two'" >> /files/env"]
+          command: [sh, -c, 'printf "A=''one two'' # said\nB=''two''\n" > /files/env']
           volumeMounts: [{name: files, mountPath: /files}]
         containers:
         - command: [env]
