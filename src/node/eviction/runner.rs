@@ -114,7 +114,7 @@ impl Runner {
     /// Completes when these pods hold nothing any more.
     async fn gone(&self, uids: &[String]) {
         for uid in uids {
-            self.pods.given_back(uid).await;
+            self.pods.cleaned_up(uid).await;
         }
     }
 

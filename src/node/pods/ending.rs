@@ -82,6 +82,7 @@ impl Worker {
         }
         self.context.cgroups.stop_slice(&self.pod).await;
         self.let_go();
+        self.pods.cleaned(&self.inbox);
         self.has_given_back = true;
         Ok(())
     }

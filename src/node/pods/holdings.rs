@@ -4,7 +4,7 @@ use super::admission::runner::Question;
 use super::inbox::Inbox;
 use super::ledger::{Given, Holding};
 use super::status::Verdict;
-use super::{Pods, Registry};
+use super::{Member, Pods, Registry};
 use crate::Context;
 use crate::checkpoint::Checkpoint;
 use api::Object;
@@ -12,6 +12,7 @@ use api::core::Pod;
 use client::Cache;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::Notify;
 
 impl Pods {
@@ -89,6 +90,18 @@ impl Pods {
     /// Completes when a pod holds nothing.
     pub(crate) async fn given_back(&self, uid: &str) {
         self.until(|registry| registry.ledger.get(uid).is_none()).await;
+    }
+
+    /// Notes that nothing of a pod is left on the machine.
+    pub(super) fn cleaned(&self, inbox: &Inbox) {
+        inbox.cleaned.store(true, Ordering::SeqCst);
+        self.lock().given_back.notify_waiters();
+    }
+
+    /// Completes when nothing of a pod is left on the machine: its volumes and cgroups are gone too, and what they took.
+    pub(crate) async fn cleaned_up(&self, uid: &str) {
+        let is_left = |member: &Member| !member.inbox.cleaned.load(Ordering::SeqCst);
+        self.until(|registry| !registry.workers.get(uid).is_some_and(is_left)).await;
     }
 
     /// Completes when nobody works on a pod any more.

@@ -73,6 +73,8 @@ pub(crate) struct Inbox {
     pub(crate) dirty: AtomicBool,
     /// Something the volumes are made from changed.
     pub(crate) stale: AtomicBool,
+    /// Nothing of the pod is left on the machine.
+    pub(super) cleaned: AtomicBool,
 }
 
 impl Inbox {
@@ -83,6 +85,7 @@ impl Inbox {
             calls: Calls::default(),
             dirty: AtomicBool::new(true),
             stale: AtomicBool::new(true),
+            cleaned: AtomicBool::new(false),
         }
     }
 

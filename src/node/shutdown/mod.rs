@@ -63,7 +63,7 @@ async fn end(pods: &Pods, group: &Group) {
     }
     let all = async {
         for pod in &group.pods {
-            pods.given_back(pod.uid()).await;
+            pods.cleaned_up(pod.uid()).await;
         }
     };
     let limit = Duration::from_secs(group.grace_s.unsigned_abs());
