@@ -220,13 +220,13 @@ fn a_volume_for_one_pod(cluster: &Cluster, https: &Https, driver: &Driver) {
     cluster.apply(&manifest("sole", "Filesystem", FILES).replace("[ReadWriteOnce]", "[ReadWriteOncePod]"));
     attach(https, "sole");
     cluster.pod_ready("sole");
-    cluster.apply(&pod("second", "sole", FILES).replace("spec:", "spec:\n  nodeName: node-1"));
+    cluster.apply(&pod("latecomer", "sole", FILES).replace("spec:", "spec:\n  nodeName: node-1"));
     let why = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
     let told = format!("MountVolume.SetUp failed for volume \"sole\" : {why}");
-    assert_eq!(cluster.event("second", "FailedMount"), told);
+    assert_eq!(cluster.event("latecomer", "FailedMount"), told);
     cluster.kubectl("delete pod sole --timeout=60s");
-    cluster.pod_ready("second");
-    cluster.kubectl("delete pod second --timeout=60s");
+    cluster.pod_ready("latecomer");
+    cluster.kubectl("delete pod latecomer --timeout=60s");
     assert_eq!((driver.count("publish sole"), driver.count("unpublish sole")), (2, 2));
 }
 
