@@ -121,7 +121,7 @@ impl Context {
     }
 
     /// What is kept.
-    pub(crate) fn kept<T>(&self, pod: &Pod, (slot, name): (Slot<T>, &str)) -> Option<T> {
+    fn kept<T>(&self, pod: &Pod, (slot, name): (Slot<T>, &str)) -> Option<T> {
         slot(&mut self.provisions.read(pod.uid())).remove(name)
     }
 

@@ -69,7 +69,7 @@ impl Worker {
 
     /// Gives back what the pod held, once: nothing of it starts again.
     async fn give_back(&mut self) -> Result<(), Error> {
-        if self.has_given_back {
+        if self.inbox.is_cleaned() {
             return Ok(());
         }
         let uid = self.pod.uid();
@@ -83,7 +83,6 @@ impl Worker {
         self.context.cgroups.stop_slice(&self.pod).await;
         self.let_go();
         self.pods.cleaned(&self.inbox);
-        self.has_given_back = true;
         Ok(())
     }
 

@@ -100,7 +100,7 @@ impl Pods {
 
     /// Completes when nothing of a pod is left on the machine: its volumes and cgroups are gone too, and what they took.
     pub(crate) async fn cleaned_up(&self, uid: &str) {
-        let is_left = |member: &Member| !member.inbox.cleaned.load(Ordering::SeqCst);
+        let is_left = |member: &Member| !member.inbox.is_cleaned();
         self.until(|registry| !registry.workers.get(uid).is_some_and(is_left)).await;
     }
 

@@ -100,6 +100,10 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    pub(super) fn is_cleaned(&self) -> bool {
+        self.cleaned.load(Ordering::SeqCst)
+    }
+
     /// Tells the worker that the runtime's state changed.
     pub(crate) fn runtime_changed(&self) {
         self.dirty.store(true, Ordering::SeqCst);

@@ -76,8 +76,6 @@ pub(crate) struct Worker {
     pub(super) asks_for_other: bool,
     /// What of the status is in the pod's checkpoint.
     pub(super) remembered: Option<Essence>,
-    /// What the pod held was given back.
-    pub(super) has_given_back: bool,
 }
 
 impl Worker {
@@ -113,7 +111,6 @@ impl Worker {
             untold: None,
             asks_for_other: false,
             remembered: None,
-            has_given_back: false,
             inbox,
         }
     }

@@ -1,18 +1,14 @@
 //! Channels over WebSocket (`channel.k8s.io` and its successors), translated to the streams that the
 //! runtime serves over SPDY.
 
+use super::relay::Relay;
 use super::route::Streams;
-use super::websocket;
-use crate::spdy::{Frame, Reader, Writer};
+use crate::spdy::Frame;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::{SinkExt, StreamExt};
-use std::io::{Error, Result};
+use std::io::Result;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Mutex;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// Channels as the runtime speaks them.
 pub(super) const V4: &str = "v4.channel.k8s.io";
@@ -109,63 +105,27 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let ids = wanted(streams);
-    let (mut sink, mut messages) = websocket::open(caller).await.split();
-    let (from, to) = tokio::io::split(backend);
-    let (mut reader, writer) = (Reader::new(from), Mutex::new(Writer::new(to)));
+    let mut relay = Relay::new(caller, backend).await;
     for (channel, stream) in &ids {
         let name = CHANNELS.iter().find(|(number, _)| number == channel).map_or("", |(_, name)| name);
         let headers = vec![("streamtype".to_owned(), name.to_owned())];
-        writer.lock().await.send(&Frame::Open { stream: *stream, headers, fin: false }).await?;
+        relay.open(Frame::Open { stream: *stream, headers, fin: false }).await?;
     }
     if streams.stdout
         && let Some(empty) = dialect.message(1, &[])
     {
         // Tells the caller that the streams are there.
-        sink.send(empty).await.map_err(Error::other)?;
+        relay.tell(empty).await?;
     }
-    let outward = async {
-        let mut open: Vec<u32> =
-            ids.iter().filter(|(channel, _)| (1..=3).contains(channel)).map(|(_, id)| *id).collect();
-        while let Some(frame) = reader.next().await? {
-            match frame {
-                Frame::Data { stream, bytes, fin } => {
-                    let channel = ids.iter().find(|(_, id)| *id == stream).filter(|_| !bytes.is_empty());
-                    let told = channel.and_then(|(channel, _)| dialect.message(*channel, &bytes));
-                    if let Some(message) = told {
-                        sink.send(message).await.map_err(Error::other)?;
-                    }
-                    open.retain(|id| *id != stream || !fin);
-                }
-                Frame::Reset { stream, .. } => open.retain(|id| *id != stream),
-                Frame::Ping(number) if number % 2 == 0 => {
-                    writer.lock().await.send(&Frame::Ping(number)).await?
-                }
-                Frame::GoAway { .. } => break,
-                _ => {}
-            }
-            if open.is_empty() {
-                break;
-            }
-        }
-        let end = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        sink.send(Message::Close(Some(end))).await.map_err(Error::other)
+    let of_stream = |stream: u32| ids.iter().find(|(_, id)| *id == stream);
+    let of_channel = |channel: u8| ids.iter().find(|(number, _)| *number == channel);
+    let open = ids.iter().filter(|(channel, _)| (1..=3).contains(channel)).map(|(_, id)| *id).collect();
+    let tell = |stream, bytes: &[u8]| dialect.message(of_stream(stream)?.0, bytes);
+    let hear = |message: &Message| {
+        let (channel, bytes, fin) = dialect.read(message)?;
+        Some(Frame::Data { stream: of_channel(channel)?.1, bytes, fin })
     };
-    let inward = async {
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(Error::other)?;
-            let Some((channel, content, fin)) = dialect.read(&message) else { continue };
-            if let Some((_, stream)) = ids.iter().find(|(number, _)| *number == channel) {
-                let frame = Frame::Data { stream: *stream, bytes: content, fin };
-                writer.lock().await.send(&frame).await?;
-            }
-        }
-        Ok::<(), Error>(())
-    };
-    tokio::select! {
-        done = outward => done,
-        // The caller went away: dropping the connection ends the command's streams.
-        done = inward => done,
-    }
+    relay.run(open, tell, hear).await
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod channels;
 mod checkpoint;
 mod ports;
 mod read;
+mod relay;
 mod route;
 mod websocket;
 

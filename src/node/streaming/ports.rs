@@ -2,15 +2,11 @@
 //! its bytes and one for what is wrong with it. Both begin with the port's number.
 
 use super::channels::Dialect;
-use super::websocket;
-use crate::spdy::{Frame, Reader, Writer};
-use futures_util::{SinkExt, StreamExt};
-use std::io::{Error, Result};
+use super::relay::Relay;
+use crate::spdy::Frame;
+use std::io::Result;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Mutex;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// One channel, and the stream of the runtime that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,60 +44,33 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let channels = channels(ports);
-    let (mut sink, mut messages) = websocket::open(caller).await.split();
-    let (from, to) = tokio::io::split(backend);
-    let (mut reader, writer) = (Reader::new(from), Mutex::new(Writer::new(to)));
+    let mut relay = Relay::new(caller, backend).await;
     for channel in &channels {
         let fin = channel.is_error;
-        let frame = Frame::Open { stream: channel.stream, headers: headers(channel), fin };
-        writer.lock().await.send(&frame).await?;
+        relay.open(Frame::Open { stream: channel.stream, headers: headers(channel), fin }).await?;
         if let Some(first) = dialect.message(channel.number, &channel.port.to_le_bytes()) {
-            sink.send(first).await.map_err(Error::other)?;
+            relay.tell(first).await?;
         }
     }
-    let outward = async {
-        let mut open: Vec<u32> = channels.iter().filter(|own| !own.is_error).map(|own| own.stream).collect();
-        while !open.is_empty() {
-            let Some(frame) = reader.next().await? else { break };
-            match frame {
-                Frame::Data { stream, bytes, fin } => {
-                    let channel = channels.iter().find(|own| own.stream == stream && !bytes.is_empty());
-                    if let Some(told) = channel.and_then(|own| dialect.message(own.number, &bytes)) {
-                        sink.send(told).await.map_err(Error::other)?;
-                    }
-                    open.retain(|id| *id != stream || !fin);
-                }
-                Frame::Reset { stream, .. } => open.retain(|id| *id != stream),
-                Frame::Ping(number) if number % 2 == 0 => {
-                    writer.lock().await.send(&Frame::Ping(number)).await?
-                }
-                Frame::GoAway { .. } => break,
-                _ => {}
-            }
-        }
-        let end = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        sink.send(Message::Close(Some(end))).await.map_err(Error::other)
+    let open = channels.iter().filter(|own| !own.is_error).map(|own| own.stream).collect();
+    let tell = |stream, bytes: &[u8]| {
+        let channel = channels.iter().find(|own| own.stream == stream)?;
+        dialect.message(channel.number, bytes)
     };
-    let inward = async {
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(Error::other)?;
-            let Some((number, bytes, fin)) = dialect.read(&message) else { continue };
-            if let Some(own) = channels.iter().find(|own| own.number == number && !own.is_error) {
-                writer.lock().await.send(&Frame::Data { stream: own.stream, bytes, fin }).await?;
-            }
-        }
-        Ok::<(), Error>(())
+    let hear = |message: &Message| {
+        let (number, bytes, fin) = dialect.read(message)?;
+        let channel = channels.iter().find(|own| own.number == number && !own.is_error)?;
+        Some(Frame::Data { stream: channel.stream, bytes, fin })
     };
-    tokio::select! {
-        done = outward => done,
-        done = inward => done,
-    }
+    relay.run(open, tell, hear).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::channels::{DIALECTS, V4};
     use super::*;
+    use crate::spdy::{Reader, Writer};
+    use futures_util::{SinkExt, StreamExt};
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::protocol::Role;
 
