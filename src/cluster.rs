@@ -1,5 +1,6 @@
 //! `knarr server`: builds the rooms, starts them in order, waits, drains.
 
+use crate::network::Network;
 use crate::options::Options;
 use crate::{ready, screen};
 use base::{Body, Drained, Exit, Phase, Restart, Supervisor, clock};
@@ -9,8 +10,7 @@ use net::Cidr;
 use server::{Server, ServingCertificate, User};
 use std::error::Error as StdError;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -119,48 +119,6 @@ pub(crate) async fn stopped() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is known of the network once the settings are read.
-struct Network {
-    cluster: Cidr,
-    services: Cidr,
-    service_network: Ipv4Addr,
-    dns: Ipv4Addr,
-    node_ports: RangeInclusive<u16>,
-    node_ips: Vec<IpAddr>,
-}
-
-impl Network {
-    fn of(options: &Options) -> Result<Self, Failure> {
-        let block = |flag: &str, text: &str| -> Result<Cidr, Failure> {
-            text.parse().map_err(|_| {
-                Failure::from(format!("--{flag} {text:?} is no block of addresses such as 10.42.0.0/16"))
-            })
-        };
-        let cluster = block("cluster-cidr", &options.cluster_cidr)?;
-        let services = block("service-cidr", &options.service_cidr)?;
-        let IpAddr::V4(service_network) = services.address() else {
-            return Err("--service-cidr has to be an IPv4 block".into());
-        };
-        let dns = options.cluster_dns.unwrap_or_else(|| Ipv4Addr::from(u32::from(service_network) + 10));
-        let range = || {
-            let (first, last) = options.service_node_port_range.split_once('-')?;
-            Some(first.parse().ok()?..=last.parse().ok()?)
-        };
-        let node_ports = range().ok_or("--service-node-port-range has to be such as 30000-32767")?;
-        let node_ips = match options.node_ip.as_slice() {
-            [] => vec![bootstrap::default_address().ok_or(
-                "this machine has no default route to take its address from: name one with --node-ip",
-            )?],
-            given => given.to_vec(),
-        };
-        Ok(Self { cluster, services, service_network, dns, node_ports, node_ips })
-    }
-
-    fn service_ip(&self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from(u32::from(self.service_network) + 1))
-    }
-}
-
 fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_ascii_lowercase()
@@ -181,8 +139,8 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
         node_ips: network.node_ips.clone(),
         tls_sans: options.tls_san.clone(),
         service_ip: network.service_ip(),
-        dns_ip: network.dns.into(),
-        service_cidr: options.service_cidr.clone(),
+        dns_ips: network.dns.clone(),
+        service_cidrs: network.services.iter().map(Cidr::to_string).collect(),
         cluster_domain: options.cluster_domain.clone(),
         api_port: options.https_listen_port,
     };
@@ -288,7 +246,7 @@ fn start_control(
     let caches = Caches::new(controllers.clone(), supervisor.clone());
     if !options.disable_controller_manager {
         let control = controllers::Config {
-            cluster_cidrs: vec![options.cluster_cidr.clone()],
+            cluster_cidrs: network.cluster.iter().map(Cidr::to_string).collect(),
             node_ports: network.node_ports.clone(),
             root_ca_pem: pki.server_ca_pem().to_owned(),
         };
@@ -378,6 +336,10 @@ impl Certificates {
     }
 }
 
+fn pool(block: &Cidr) -> server::AddressPool {
+    server::AddressPool { network: block.address(), bits: block.prefix() }
+}
+
 async fn start_server(
     options: &Options,
     network: &Network,
@@ -386,7 +348,7 @@ async fn start_server(
 ) -> Result<Server, Failure> {
     let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
     let config = server::Config {
-        listen: vec![SocketAddr::new(options.bind_address, options.https_listen_port)],
+        listen: vec![SocketAddr::new(network.listening(options.bind_address), options.https_listen_port)],
         database: options.data_dir.join("server/db/state.db"),
         compaction_interval: Duration::from_secs(options.compaction_interval.get()),
         watch_history_bytes: options.watch_history_bytes,
@@ -395,10 +357,7 @@ async fn start_server(
         service_account_keys: server::ServiceAccountKeys::new(pki.service_account_key(), &issuer)?,
         kubelet_client: pki.kubelet_client()?,
         front_proxy: pki.front_proxy(),
-        service_addresses: server::AddressPool {
-            network: network.service_network,
-            bits: network.services.prefix(),
-        },
+        service_addresses: network.services.iter().map(pool).collect(),
         node_ports: network.node_ports.clone(),
         version: screen::VERSION.to_owned(),
     };
@@ -439,8 +398,10 @@ async fn start_agent(
     (kubelet, caches): (Client, Caches),
     supervisor: &Supervisor,
 ) -> Result<(), Failure> {
-    net::contain(&[network.cluster], &[network.services]).await?;
-    net::add_local_address(network.dns.into()).await?;
+    net::contain(&network.cluster, &network.services).await?;
+    for address in &network.dns {
+        net::add_local_address(*address).await?;
+    }
     let mut config = node::Config::new(&node_name, &options.data_dir);
     config.run_dir.clone_from(&options.run_dir);
     config.registries.clone_from(&options.private_registry);
@@ -451,10 +412,11 @@ async fn start_agent(
     config.node_ips.clone_from(&network.node_ips);
     config.labels = labels(&options.node_label)?;
     config.taints = options.node_taint.iter().map(|text| taint(text)).collect::<Result<_, _>>()?;
-    config.cluster_dns = vec![network.dns.into()];
+    config.cluster_dns.clone_from(&network.dns);
     config.cluster_domain.clone_from(&options.cluster_domain);
-    config.cluster_cidrs = vec![network.cluster];
-    config.service_cidrs = vec![network.services];
+    config.cluster_cidrs.clone_from(&network.cluster);
+    config.service_cidrs.clone_from(&network.services);
+    config.bind.set_ip(network.listening(config.bind.ip()));
     let folder = options.data_dir.join("agent/pod-manifests");
     config.manifests = Some(node::Manifests { folder, complete: Arc::new(server::complete_pod) });
     config.tls = Some(tls);
@@ -463,16 +425,16 @@ async fn start_agent(
     let node = node::start(config.told(settings)?, kubelet, caches.clone(), supervisor).await?;
     let proxy = proxy::Config {
         node_name,
-        cluster_cidrs: vec![network.cluster],
-        service_cidrs: vec![network.services],
-        answered_here: vec![network.dns.into()],
+        cluster_cidrs: network.cluster.clone(),
+        service_cidrs: network.services.clone(),
+        answered_here: network.dns.clone(),
     };
     let proxy = proxy::start(proxy, &caches, supervisor);
     let dns = dns::Config {
-        listen: SocketAddr::new(network.dns.into(), 53),
+        listen: SocketAddr::new(network.dns[0], 53),
         cluster_domain: options.cluster_domain.clone(),
         resolv_conf: options.resolv_conf.clone(),
-        blocks: [network.cluster, network.services].map(|block| (block.address(), block.prefix())).into(),
+        blocks: network.blocks().map(|block| (block.address(), block.prefix())).collect(),
     };
     let dns = dns::start(dns, &caches, supervisor)?;
     tokio::select! {

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod hollow;
+mod network;
 mod options;
 mod ready;
 mod screen;

@@ -92,8 +92,8 @@ async fn api_server(supervisor: &Supervisor) -> Server {
         node_ips: network.node_ips.clone(),
         tls_sans: Vec::new(),
         service_ip: network.service_ip(),
-        dns_ip: network.dns.into(),
-        service_cidr: options.service_cidr.clone(),
+        dns_ips: network.dns.clone(),
+        service_cidrs: options.service_cidr.clone(),
         cluster_domain: options.cluster_domain.clone(),
         api_port: 6443,
     };

@@ -37,10 +37,10 @@ pub struct Config {
     pub tls_sans: Vec<String>,
     /// The cluster address of the Service `kubernetes`, the first of the service network.
     pub service_ip: IpAddr,
-    /// The cluster address of DNS.
-    pub dns_ip: IpAddr,
-    /// The service network, such as `10.43.0.0/16`.
-    pub service_cidr: String,
+    /// The cluster addresses of DNS, one of each family of services.
+    pub dns_ips: Vec<IpAddr>,
+    /// The service networks, such as `10.43.0.0/16`, one of each family.
+    pub service_cidrs: Vec<String>,
     /// The cluster's domain, `cluster.local`.
     pub cluster_domain: String,
     /// The port of the API.
@@ -102,13 +102,12 @@ fn hint(error: &std::io::Error) -> &'static str {
 
 /// The address that this machine would use towards others, if it has a route to anywhere. No packet is
 /// sent for it.
-pub fn default_address() -> Option<IpAddr> {
+pub fn default_address(ipv4: bool) -> Option<IpAddr> {
     // Documentation addresses (RFC 5737, RFC 3849): only the routing table is asked.
-    [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")].iter().find_map(|(from, to)| {
-        let socket = UdpSocket::bind(from).ok()?;
-        socket.connect(to).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    })
+    let (from, to) = if ipv4 { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
+    let socket = UdpSocket::bind(from).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 #[cfg(test)]

@@ -35,10 +35,34 @@ pub async fn apply(client: &Client, config: &Config, pki: &Pki) -> Result<(), Er
     flow::ensure(client).await?;
     let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
     ensure(client, classes, priority_classes(), as_it_is).await?;
-    ensure(client, "/apis/networking.k8s.io/v1/servicecidrs", vec![service_cidr(config)], as_it_is).await?;
+    ensure(client, "/apis/networking.k8s.io/v1/servicecidrs", vec![service_cidr(config)], second_family)
+        .await?;
     ensure(client, &format!("{system}/configmaps"), vec![authentication(pki)], with_data).await?;
-    ensure(client, &format!("{system}/services"), vec![dns_service(config)], as_it_is).await?;
+    ensure(client, &format!("{system}/services"), vec![dns_service(config)], second_address).await?;
     ensure(client, "/api/v1/namespaces/default/services", vec![api_service(config)], as_it_is).await
+}
+
+/// A cluster that has got a second family has a second block; the first one stays.
+fn second_family(existing: &Value, wanted: &Value) -> Option<Value> {
+    grown(existing, wanted, "cidrs", &[])
+}
+
+/// And its name server a second address.
+fn second_address(existing: &Value, wanted: &Value) -> Option<Value> {
+    grown(existing, wanted, "clusterIPs", &["ipFamilyPolicy"])
+}
+
+/// The existing object with the wanted list of its spec, where that goes on from the one it has, and `more` fields.
+fn grown(existing: &Value, wanted: &Value, list: &str, more: &[&str]) -> Option<Value> {
+    let of = |object: &Value| object["spec"][list].as_array().cloned().unwrap_or_default();
+    let (has, wants) = (of(existing), of(wanted));
+    (has.len() < wants.len() && wants.starts_with(&has)).then(|| {
+        let mut merged = existing.clone();
+        for field in more.iter().chain([&list]) {
+            merged["spec"][*field] = wanted["spec"][*field].clone();
+        }
+        merged
+    })
 }
 
 /// Labels the node of a server, which is what `kubectl get nodes` shows as its role. A kubelet may not say
@@ -57,7 +81,10 @@ pub async fn mark_server(client: &Client, node: &str) -> Result<(), Error> {
 /// Keeps the Service `kubernetes` pointing at these addresses of the API server.
 pub async fn publish_endpoint(client: &Client, addresses: &[IpAddr], port: u16) -> Result<(), Error> {
     let metadata = json!({"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
-    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    // What is older than EndpointSlices knows the service's own family alone, that of the first address.
+    let first =
+        |address: &&IpAddr| addresses.first().is_some_and(|first| first.is_ipv4() == address.is_ipv4());
+    let texts: Vec<String> = addresses.iter().filter(first).map(IpAddr::to_string).collect();
     let entries: Vec<Value> = texts.iter().map(|address| json!({"ip": address})).collect();
     let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
     let endpoints = json!({
@@ -169,7 +196,7 @@ fn priority_classes() -> Vec<Value> {
 fn service_cidr(config: &Config) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
-        "spec": {"cidrs": [config.service_cidr]},
+        "spec": {"cidrs": config.service_cidrs},
     })
 }
 
@@ -215,7 +242,8 @@ fn dns_service(config: &Config) -> Value {
             },
         },
         "spec": {
-            "type": "ClusterIP", "clusterIP": config.dns_ip, "clusterIPs": [config.dns_ip],
+            "type": "ClusterIP", "clusterIP": config.dns_ips.first(), "clusterIPs": config.dns_ips,
+            "ipFamilyPolicy": if config.dns_ips.len() > 1 { "PreferDualStack" } else { "SingleStack" },
             "ports": [
                 {"name": "dns", "protocol": "UDP", "port": 53, "targetPort": 53},
                 {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": 53},

@@ -36,8 +36,8 @@ fn config(folder: &Folder) -> Config {
         node_ips: vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))],
         tls_sans: vec!["api.example.org".to_owned()],
         service_ip: IpAddr::V4(Ipv4Addr::new(10, 43, 0, 1)),
-        dns_ip: IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10)),
-        service_cidr: "10.43.0.0/16".to_owned(),
+        dns_ips: vec![IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10))],
+        service_cidrs: vec!["10.43.0.0/16".to_owned()],
         cluster_domain: "cluster.local".to_owned(),
         api_port: 6443,
     }

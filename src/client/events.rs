@@ -11,6 +11,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Events not yet written; more are dropped, as events are hints and must never hold up work.
@@ -20,6 +21,20 @@ const REMEMBERED: usize = 4_096;
 /// How many events one object may cause at once, and how fast that refills (Kubernetes' defaults).
 const BURST: f64 = 25.0;
 const REFILL_PER_S: f64 = 1.0 / 300.0;
+/// How fast a recorder may write at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// So many a second in the long run; 0 for no limit.
+    pub per_s: u32,
+    /// So many at once.
+    pub burst: u32,
+}
+
+impl Pace {
+    /// No limit but those of the server.
+    pub const FREE: Self = Self { per_s: 0, burst: 0 };
+}
+
 /// The longest message an event may carry (Event v1 validation).
 const MESSAGE_BYTES: usize = 1_024;
 
@@ -45,6 +60,17 @@ pub struct Recorder(Arc<Inner>);
 impl Recorder {
     /// A recorder that signs as `component` on `host` ("" for components without a place).
     pub fn new(client: Client, supervisor: &Supervisor, component: &str, host: &str) -> Self {
+        Self::paced(client, supervisor, (component, host), Pace::FREE)
+    }
+
+    /// As [`Recorder::new`], with a limit for all events together. What does not fit waits, and is lost when
+    /// too much waits.
+    pub fn paced(
+        client: Client,
+        supervisor: &Supervisor,
+        (component, host): (&str, &str),
+        pace: Pace,
+    ) -> Self {
         let inner = Inner {
             component: component.to_owned(),
             host: host.to_owned(),
@@ -54,7 +80,7 @@ impl Recorder {
         let recorder = Self(Arc::new(inner));
         let task = recorder.clone();
         supervisor.run(&format!("events of {component}"), Phase::Work, Restart::OnFailure, move |shutdown| {
-            task.clone().write_all(client.clone(), shutdown)
+            task.clone().write_all(client.clone(), pace, shutdown)
         });
         recorder
     }
@@ -139,8 +165,9 @@ impl Recorder {
         self.0.wake.notify_one();
     }
 
-    async fn write_all(self, client: Client, shutdown: Shutdown) -> Result<(), Error> {
+    async fn write_all(self, client: Client, pace: Pace, shutdown: Shutdown) -> Result<(), Error> {
         let mut memory = Memory::default();
+        let mut steps = Steps::new(pace);
         loop {
             let next = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(event) = next else {
@@ -149,10 +176,39 @@ impl Recorder {
                     () = shutdown.requested() => return Ok(()),
                 }
             };
+            tokio::select! {
+                () = clock::sleep(steps.wait()) => {}
+                () = shutdown.requested() => return Ok(()),
+            }
             if let Err(error) = memory.write(&client, event).await {
                 tracing::debug!(%error, "an event was lost");
             }
         }
+    }
+}
+
+/// A bucket of tokens that says how long the next event has to wait.
+struct Steps {
+    pace: Pace,
+    left: f64,
+    since: clock::Instant,
+}
+
+impl Steps {
+    fn new(pace: Pace) -> Self {
+        Self { pace, left: f64::from(pace.burst.max(1)), since: clock::instant() }
+    }
+
+    /// Takes a token; it may be one that is yet to come.
+    fn wait(&mut self) -> Duration {
+        if self.pace.per_s == 0 {
+            return Duration::ZERO;
+        }
+        let now = clock::instant();
+        let refilled = now.duration_since(self.since).as_secs_f64() * f64::from(self.pace.per_s);
+        self.left = (self.left + refilled).min(f64::from(self.pace.burst.max(1))) - 1.0;
+        self.since = now;
+        Duration::from_secs_f64((-self.left).max(0.0) / f64::from(self.pace.per_s))
     }
 }
 
@@ -224,4 +280,20 @@ fn identity(event: &Event) -> Identity {
     let object = (&about.kind, &about.namespace, &about.name, &about.uid, &about.field_path);
     (object, &event.metadata.namespace, &event.type_, &event.reason, &event.message).hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn events_beyond_the_burst_wait_for_their_turn() {
+        let mut steps = Steps::new(Pace { per_s: 10, burst: 2 });
+        let waits = [steps.wait(), steps.wait(), steps.wait()].map(|wait| wait.as_millis());
+        assert_eq!(waits, [0, 0, 100]);
+        clock::sleep(Duration::from_millis(300)).await;
+        assert_eq!([steps.wait(), steps.wait(), steps.wait()].map(|wait| wait.as_millis()), [0, 0, 100]);
+        let mut free = Steps::new(Pace::FREE);
+        assert!((0..1_000).all(|_| free.wait().is_zero()));
+    }
 }

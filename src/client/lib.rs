@@ -15,7 +15,7 @@ mod watch;
 
 pub use cache::{Cache, Change, Snapshot};
 pub use caches::Caches;
-pub use events::Recorder;
+pub use events::{Pace, Recorder};
 pub use queue::{Next, Queue};
 pub use request::{Client, Error, ListSelector, Patch, Transport, escape, path_of};
 pub use watch::{Event, Watch};

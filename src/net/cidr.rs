@@ -65,6 +65,16 @@ impl Cidr {
         address.is_ipv4() == self.is_ipv4() && Self::new(address, self.prefix) == Some(*self)
     }
 
+    /// Whether these are addresses that are routed within one site alone (RFC 4193).
+    pub fn is_unique_local(&self) -> bool {
+        matches!(self.address, IpAddr::V6(v6) if v6.is_unique_local())
+    }
+
+    /// Whether an address lies in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+
     /// How many addresses the block has.
     pub fn size(&self) -> u128 {
         1_u128.checked_shl(u32::from(width(self.address) - self.prefix)).unwrap_or(u128::MAX)
@@ -131,6 +141,13 @@ mod tests {
         assert_eq!(block.offset_of("10.42.3.7".parse().unwrap()), Some(7));
         assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().to_string(), "0.0.0.0/0");
         assert_eq!("fd00::1:2/112".parse::<Cidr>().unwrap().gateway().to_string(), "fd00::1:1");
+        let overlap = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| text.parse::<Cidr>().unwrap());
+            assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            one.overlaps(&other)
+        };
+        assert!(overlap("10.42.0.0/16", "10.42.7.0/24") && overlap("::/0", "fd00::/8"));
+        assert!(!overlap("10.42.0.0/16", "10.43.0.0/16") && !overlap("0.0.0.0/0", "::/0"));
         assert!("10.0.0.0/33".parse::<Cidr>().is_err() && "10.0.0.0".parse::<Cidr>().is_err());
     }
 }

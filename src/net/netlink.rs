@@ -4,11 +4,12 @@ use crate::{Cidr, Error, namespace};
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_core::ErrorMessage;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use rtnetlink::packet_route::{AddressFamily, address::AddressAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
 use std::fs::File;
 use std::net::IpAddr;
@@ -145,7 +146,10 @@ impl Netlink {
     /// Gives a link an address, without a block around it; nothing if it has it.
     pub(crate) async fn add_address(&self, link: &Link, address: IpAddr) -> Result<(), Error> {
         let prefix = Cidr::single(address).prefix();
-        let added = self.0.address().add(link.index, address, prefix).execute().await;
+        let mut request = self.0.address().add(link.index, address, prefix);
+        // Nobody else can have it: there is nothing to wait for (RFC 4862 asks the link first).
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        let added = request.execute().await;
         let what = format!("giving {} the address {address}/{prefix}", link.name);
         unless(added, &[Errno::EEXIST]).map_err(refused(what))
     }

@@ -33,6 +33,13 @@ pub struct Node {
     pub mtu: u32,
 }
 
+impl Node {
+    /// Whether its pods have addresses of a family.
+    fn has(&self, ipv4: bool) -> bool {
+        self.pod_cidrs.iter().any(|block| block.is_ipv4() == ipv4)
+    }
+}
+
 /// Keeps pod and service addresses from leaving by the default route. Done before anything else.
 ///
 /// Pod addresses are unreachable until a pod's route says otherwise. Service addresses are routed to
@@ -71,12 +78,23 @@ pub async fn setup(node: &Node) -> Result<(), Error> {
     })
     .await?;
     sysctl::set("ipv4/ip_forward", "1")?;
-    if node.pod_cidrs.iter().any(|block| !block.is_ipv4()) {
-        sysctl::set("ipv6/conf/all/forwarding", "1")?;
+    if node.has(false) {
+        forward_v6().await?;
     }
-    let mut transaction = Transaction::default();
-    transaction.replace_table(&table(node));
-    nft::apply(&transaction).await
+    nft::apply(&tables(node)).await
+}
+
+/// Forwards IPv6. A machine that forwards no longer listens to routers unless it is told to: its own default
+/// route would expire.
+async fn forward_v6() -> Result<(), Error> {
+    let links = netlink::with(None, async |netlink| netlink.links().await).await?;
+    for link in links.iter().filter(|link| !link.name.starts_with(LINK_PREFIX)) {
+        let accepts = format!("ipv6/conf/{}/accept_ra", link.name);
+        if sysctl::get(&accepts).is_some_and(|value| value == "1") {
+            sysctl::try_set(&accepts, "2");
+        }
+    }
+    sysctl::set("ipv6/conf/all/forwarding", "1")
 }
 
 /// Gives the machine an address of the cluster's, for a server of this process. Needs [`contain`].
@@ -156,68 +174,116 @@ async fn remove_tables() -> Result<(), Error> {
     nft::apply(&transaction).await
 }
 
+/// The tables of the families that the node has; one that it no longer has goes.
+fn tables(node: &Node) -> Transaction {
+    let mut transaction = Transaction::default();
+    for family in [&V4, &V6] {
+        if node.has(family.ipv4) {
+            transaction.replace_table(&table(node, family));
+        } else {
+            transaction.remove_table(family.name, TABLE);
+        }
+    }
+    transaction
+}
+
+const TABLE: &str = "knarr-net";
+
+/// How nftables speaks of a family.
+struct Family {
+    ipv4: bool,
+    name: &'static str,
+    kind: &'static str,
+    multicast: &'static str,
+}
+
+const V4: Family = Family { ipv4: true, name: "ip", kind: "type ipv4_addr", multicast: "224.0.0.0/4" };
+const V6: Family = Family { ipv4: false, name: "ip6", kind: "type ipv6_addr", multicast: "ff00::/8" };
+
+impl Family {
+    fn of(&self, blocks: &[Cidr]) -> Vec<Cidr> {
+        blocks.iter().filter(|block| block.is_ipv4() == self.ipv4).copied().collect()
+    }
+}
+
 /// Masquerading. What the proxy marked leaves with the node's address: towards this node's pods that
 /// is the gateway's, by name, as their links have no address the kernel could choose.
-fn table(node: &Node) -> Table {
-    let v4 = |blocks: &[Cidr]| -> Vec<String> {
-        blocks.iter().filter(|block| block.is_ipv4()).map(Cidr::to_string).collect()
-    };
-    let inside = [v4(&node.cluster_cidrs), v4(&node.service_cidrs)].concat();
+fn table(node: &Node, family: &Family) -> Table {
+    let (pods, services) = (family.of(&node.cluster_cidrs), family.of(&node.service_cidrs));
+    let inside = [pods.clone(), services.clone()].concat();
     let foreign = format!("iifname != \"lo\" iifname != \"{LINK_PREFIX}*\"");
-    let keep = !MASQUERADE_MARK;
-    let marked = format!("meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark & {keep:#x}");
-    let gateway = node.pod_cidrs.iter().find(|block| block.is_ipv4()).map(Cidr::gateway);
-    let mut rules: Vec<String> = gateway
-        .map(|gateway| format!("oifname \"{LINK_PREFIX}*\" {marked} snat to {gateway} fully-random"))
-        .into_iter()
-        .collect();
-    rules.push(format!("{marked} masquerade fully-random"));
-    rules.push(format!("oifname != \"{LINK_PREFIX}*\" ip saddr @pods ip daddr != @cluster ip daddr != 224.0.0.0/4 masquerade fully-random"));
-    let blocks = |name, elements| Set {
+    let ip = family.name;
+    let blocks = |name, elements: &[Cidr]| Set {
         kind: "set",
         name,
-        declaration: vec!["type ipv4_addr".into(), "flags interval".into(), "auto-merge".into()],
-        elements,
+        declaration: vec![family.kind.into(), "flags interval".into(), "auto-merge".into()],
+        elements: elements.iter().map(Cidr::to_string).collect(),
     };
-    // Pods' links accept 127.0.0.0/8 so that node ports work on localhost; strangers may not use that.
-    let guard = "iifname != \"lo\" ip daddr 127.0.0.0/8 drop";
-    Table {
-        family: "ip",
-        name: "knarr-net",
-        sets: vec![
-            blocks("pods", v4(&node.cluster_cidrs)),
-            blocks("services", v4(&node.service_cidrs)),
-            blocks("cluster", inside),
-        ],
-        chains: vec![
-            // A service address that still is one here is a server of this process, such as DNS: for the
-            // cluster alone, or it would be an open resolver.
-            Chain::base(
-                "input",
-                "type filter hook input priority 0",
-                [format!("{foreign} ip daddr @services drop")],
-            ),
-            Chain::base("localhost", "type filter hook prerouting priority -300", [guard]),
-            Chain::base("postrouting", "type nat hook postrouting priority 100", rules),
-        ],
+    // A service address that still is one here is a server of this process, such as DNS: for the
+    // cluster alone, or it would be an open resolver.
+    let own = [format!("{foreign} {ip} daddr @services drop")];
+    let mut chains = vec![Chain::base("input", "type filter hook input priority 0", own)];
+    if family.ipv4 {
+        // Pods' links accept 127.0.0.0/8 so that node ports work on localhost; strangers may not use that.
+        let guard = "iifname != \"lo\" ip daddr 127.0.0.0/8 drop";
+        chains.push(Chain::base("localhost", "type filter hook prerouting priority -300", [guard]));
     }
+    let hook = "type nat hook postrouting priority 100";
+    chains.push(Chain::base("postrouting", hook, masquerading(node, family)));
+    let sets = vec![blocks("pods", &pods), blocks("services", &services), blocks("cluster", &inside)];
+    Table { family: ip, name: TABLE, sets, chains }
+}
+
+fn masquerading(node: &Node, family: &Family) -> Vec<String> {
+    let (ip, multicast, keep) = (family.name, family.multicast, !MASQUERADE_MARK);
+    let marked = format!("meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark & {keep:#x}");
+    let gateway = family.of(&node.pod_cidrs).first().map(Cidr::gateway);
+    let to_pods =
+        gateway.map(|gateway| format!("oifname \"{LINK_PREFIX}*\" {marked} snat to {gateway} fully-random"));
+    // Who gives pods addresses of IPv6 that are routed everywhere wants them seen; of IPv4 hardly anybody does.
+    let hidden = family.ipv4 || family.of(&node.cluster_cidrs).iter().any(Cidr::is_unique_local);
+    let leaving = hidden.then(|| {
+        format!(
+            "oifname != \"{LINK_PREFIX}*\" {ip} saddr @pods {ip} daddr != @cluster {ip} daddr != {multicast} \
+             masquerade fully-random"
+        )
+    });
+    to_pods.into_iter().chain([format!("{marked} masquerade fully-random")]).chain(leaving).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn node(pods: &[&str], cluster: &[&str], services: &[&str]) -> Node {
+        let blocks = |texts: &[&str]| texts.iter().map(|text| text.parse::<Cidr>().unwrap()).collect();
+        Node {
+            pod_cidrs: blocks(pods),
+            cluster_cidrs: blocks(cluster),
+            service_cidrs: blocks(services),
+            mtu: 1_500,
+        }
+    }
+
     #[test]
     fn the_table_masquerades_what_leaves_and_what_is_marked() {
-        let block = |text: &str| vec![text.parse::<Cidr>().unwrap()];
-        let node = Node {
-            pod_cidrs: block("10.42.7.0/24"),
-            cluster_cidrs: block("10.42.0.0/16"),
-            service_cidrs: block("10.43.0.0/16"),
-            mtu: 1_500,
-        };
-        let mut transaction = Transaction::default();
-        transaction.replace_table(&table(&node));
-        assert_eq!(transaction.text(), include_str!("testdata/node.nft"));
+        let node = node(&["10.42.7.0/24"], &["10.42.0.0/16"], &["10.43.0.0/16"]);
+        assert_eq!(tables(&node).text(), include_str!("testdata/node.nft"));
+    }
+
+    #[test]
+    fn each_family_has_its_table() {
+        let node = node(
+            &["10.42.7.0/24", "fd00:42:0:7::/64"],
+            &["10.42.0.0/16", "fd00:42::/56"],
+            &["10.43.0.0/16", "fd00:43::/112"],
+        );
+        assert_eq!(tables(&node).text(), include_str!("testdata/node-dual.nft"));
+    }
+
+    #[test]
+    fn global_addresses_keep_their_names() {
+        let node = node(&["2001:db8:42:7::/64"], &["2001:db8:42::/56"], &["fd00:43::/112"]);
+        assert!(!tables(&node).text().contains("@pods"));
     }
 }

@@ -7,6 +7,11 @@ fn path(name: &str) -> PathBuf {
     Path::new("/proc/sys/net").join(name)
 }
 
+/// What one is; none if this kernel does not have it.
+pub(crate) fn get(name: &str) -> Option<String> {
+    Some(std::fs::read_to_string(path(name)).ok()?.trim().to_owned())
+}
+
 /// Sets one, unless it has the value already. `name` is relative to `/proc/sys/net`.
 pub(crate) fn set(name: &str, value: &str) -> Result<(), Error> {
     let path = path(name);

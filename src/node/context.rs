@@ -15,6 +15,7 @@ use crate::pods::spec::{Kind, field_path};
 use crate::protocols::runtime::v1 as cri;
 use crate::provisions::{Slot, Stores};
 use crate::reach::Reach;
+use crate::settings::KubeletConfiguration;
 use crate::stats::Stats;
 use crate::turnstile::Turnstile;
 use crate::volumes::{self, token_request};
@@ -24,7 +25,7 @@ use api::core::{Container, Node, Pod, Service, ServiceSpec};
 use api::k8s::api::node::v1::RuntimeClass;
 use api::meta::ObjectMeta;
 use base::{Phase, Supervisor, Together, clock};
-use client::{Cache, Caches, Client, Recorder};
+use client::{Cache, Caches, Client, Pace, Recorder};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -117,6 +118,12 @@ fn addressed(service: &Service) -> Option<Service> {
     Some(Service { metadata, spec, ..Service::default() })
 }
 
+/// `eventRecordQPS` and `eventBurst`.
+fn pace(kubelet: &KubeletConfiguration) -> Pace {
+    let bounded = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+    Pace { per_s: bounded(kubelet.event_record_qps), burst: bounded(kubelet.event_burst) }
+}
+
 impl Context {
     pub(crate) fn new(
         config: Config,
@@ -127,7 +134,12 @@ impl Context {
     ) -> Self {
         let reach = Reach::default();
         let client = reach.noting(client);
-        let recorder = Recorder::new(client.clone(), &supervisor, "kubelet", &config.node_name);
+        let recorder = Recorder::paced(
+            client.clone(),
+            &supervisor,
+            ("kubelet", &config.node_name),
+            pace(config.kubelet()),
+        );
         let services = caches.of::<Service>();
         let node = own_node(&config, (&client, &caches), &supervisor);
         let cgroups = machine.cgroups(&config);

@@ -383,6 +383,10 @@ impl Reporter {
         if !self.written.as_ref().is_some_and(fresh) {
             let mut patch = json!({"status": status});
             self.let_go(&mut patch["status"]);
+            // Their merge key is the type, of which there may be two: of each family one.
+            if let Some(addresses) = patch["status"]["addresses"].as_array_mut() {
+                addresses.push(json!({"$patch": "replace"}));
+            }
             let patch = Patch::Strategic(patch);
             self.node = self.context.client.patch_status("", &self.context.config.node_name, &patch).await?;
             self.tell_changes(&old, &status);

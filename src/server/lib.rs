@@ -55,7 +55,7 @@ pub struct Config {
     /// What is shown to servers behind APIServices, which trust it to say who asks.
     pub front_proxy: Arc<dyn rustls::client::ResolvesClientCert>,
     /// Where cluster addresses of services come from.
-    pub service_addresses: AddressPool,
+    pub service_addresses: Vec<AddressPool>,
     /// Where node ports of services come from.
     pub node_ports: std::ops::RangeInclusive<u16>,
     /// `gitVersion` of `/version`.

@@ -8,6 +8,7 @@ mod api;
 mod bad_input;
 mod batch;
 mod before_after;
+mod dual_stack;
 mod extending;
 mod hollow;
 mod kubelet;

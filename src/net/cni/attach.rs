@@ -6,11 +6,19 @@ use crate::{Cidr, DEVICE, Error, Pool, namespace, netlink, sysctl};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 
-/// A pod's address and the gateway it is reached by.
+/// A pod's address and the gateway it reaches others by.
 type Addressed = (IpAddr, IpAddr);
+
+/// The node's address on every pod's link. A neighbour of IPv6 answers for addresses of the asked link alone,
+/// where ARP answers for all of the machine's.
+const V6_GATEWAY: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+
+fn gateway(block: Cidr) -> IpAddr {
+    if block.is_ipv4() { block.gateway() } else { V6_GATEWAY }
+}
 
 fn pools(network: &Network) -> impl Iterator<Item = (Cidr, Pool)> {
     network.pod_cidrs.iter().map(|block| {
@@ -37,7 +45,7 @@ async fn attach(call: &Call, network: &Network) -> Result<Ends, Failure> {
     let pod = namespace::open(&call.namespace)?.ok_or_else(gone)?;
     let mut addresses = Vec::new();
     for (block, pool) in pools(network) {
-        addresses.push((pool.take(&call.attachment.owner())?, block.gateway()));
+        addresses.push((pool.take(&call.attachment.owner())?, gateway(block)));
     }
     let here = namespace::current()?;
     // Left over from a call that was killed half way.
@@ -48,18 +56,38 @@ async fn attach(call: &Call, network: &Network) -> Result<Ends, Failure> {
         netlink.known_link(ifname).await
     })
     .await?;
-    let host = netlink::with(None, |netlink| node_end(netlink, &name, &addresses)).await?;
+    if addresses.iter().any(|(address, _)| address.is_ipv6()) {
+        speak_v6(&name)?;
+        namespace::within(&pod, || speak_v6(ifname))?;
+    }
+    let host = netlink::with(None, |netlink| node_end(netlink, &name, &addresses, network)).await?;
     netlink::with(Some(&pod), |netlink| pod_end(netlink, &inside, &addresses)).await?;
     Ok(Ends { host: (name, host.mac), pod: (ifname.to_owned(), inside.mac), addresses })
 }
 
-async fn node_end(netlink: Netlink, name: &str, addresses: &[Addressed]) -> Result<Link, Error> {
+/// Has one end of a pair speak IPv6: at once, and with addresses and routes from nobody but us.
+fn speak_v6(link: &str) -> Result<(), Error> {
+    [("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")]
+        .into_iter()
+        .try_for_each(|(name, value)| sysctl::set(&format!("ipv6/conf/{link}/{name}"), value))
+}
+
+async fn node_end(
+    netlink: Netlink,
+    name: &str,
+    addresses: &[Addressed],
+    network: &Network,
+) -> Result<Link, Error> {
     let link = netlink.known_link(name).await?;
     // Answers to connections from 127.0.0.1 to node ports come back on this link.
     sysctl::try_set(&format!("ipv4/conf/{name}/route_localnet"), "1");
     netlink.set_up(name).await?;
     for (address, gateway) in addresses {
-        netlink.route_to_link(Cidr::single(*address), &link, Some(*gateway)).await?;
+        if gateway.is_ipv6() {
+            netlink.add_address(&link, *gateway).await?;
+        }
+        let block = network.pod_cidrs.iter().find(|block| block.contains(*address));
+        netlink.route_to_link(Cidr::single(*address), &link, block.map(Cidr::gateway)).await?;
     }
     Ok(link)
 }
@@ -70,7 +98,9 @@ async fn pod_end(netlink: Netlink, link: &Link, addresses: &[Addressed]) -> Resu
     }
     netlink.set_up(&link.name).await?;
     for (_, gateway) in addresses {
-        netlink.route_to_link(Cidr::single(*gateway), link, None).await?;
+        if gateway.is_ipv4() {
+            netlink.route_to_link(Cidr::single(*gateway), link, None).await?;
+        }
         netlink.default_route(*gateway, link).await?;
     }
     Ok(())

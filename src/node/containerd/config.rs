@@ -111,6 +111,7 @@ pub(crate) fn render(generation: Generation, folders: &Folders, machine: Machine
 [plugins.\"io.containerd.grpc.v1.cri\".cni]
   bin_dir = {cni_bin}
   conf_dir = {cni_conf}
+  ip_pref = \"cni\"
 
 [plugins.\"io.containerd.grpc.v1.cri\".registry]
   config_path = {registries}
@@ -134,6 +135,7 @@ pub(crate) fn render(generation: Generation, folders: &Folders, machine: Machine
 [plugins.'io.containerd.cri.v1.runtime'.cni]
   bin_dir = {cni_bin}
   conf_dir = {cni_conf}
+  ip_pref = 'cni'
 
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = \"io.containerd.runc.v2\"

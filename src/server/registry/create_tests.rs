@@ -15,7 +15,7 @@ use std::sync::Arc;
 async fn registry(folder: &Path, supervisor: &Supervisor) -> Registry {
     std::fs::create_dir_all(folder).unwrap();
     let records = Records::open(store::Config::new(folder.join("state.db")), supervisor).await.unwrap();
-    let addresses = AddressPool { network: Ipv4Addr::new(10, 43, 0, 0), bits: 16 };
+    let addresses = vec![AddressPool { network: Ipv4Addr::new(10, 43, 0, 0).into(), bits: 16 }];
     let strategies = Strategies::new(&records, addresses, 30_000..=32_767);
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
     let keys = Arc::new(ServiceAccountKeys::new(pkcs8.as_ref(), "https://issuer").unwrap());

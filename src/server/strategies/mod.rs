@@ -275,7 +275,11 @@ pub(crate) struct Strategies {
 }
 
 impl Strategies {
-    pub(crate) fn new(records: &Records, addresses: AddressPool, node_ports: RangeInclusive<u16>) -> Self {
+    pub(crate) fn new(
+        records: &Records,
+        addresses: Vec<AddressPool>,
+        node_ports: RangeInclusive<u16>,
+    ) -> Self {
         Self { allocator: Allocator::new(records, addresses, node_ports) }
     }
 

@@ -60,6 +60,11 @@ impl Cluster {
         self.flags.extend(flags);
     }
 
+    /// Adds flags for the next start.
+    pub(crate) fn tell(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
     /// Has knarr find the programs of a folder before the machine's, from the next start on.
     pub(crate) fn find_first(&mut self, folder: &std::path::Path) {
         let path = std::env::var("PATH").unwrap_or_default();

@@ -2,12 +2,13 @@
 
 use super::super::text;
 use super::addresses_of;
+use super::families::Family;
 use crate::registry::{Index, Records, encode, note_maker, read, timestamp};
 use api::kinds::{Kind, by_kind};
 use base::random;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use store::{Change, Durability, Expect, Write, WriteError};
 
 /// `ipaddress.kubernetes.io/managed-by` of what services have.
@@ -18,16 +19,16 @@ fn kind() -> &'static Kind {
 }
 
 /// Where the IPAddress of an address is stored.
-pub(super) fn key(address: Ipv4Addr) -> String {
+pub(super) fn key(address: IpAddr) -> String {
     kind().storage_key("", &address.to_string())
 }
 
-fn object(address: Ipv4Addr, namespace: &str, service: &str) -> Value {
+fn object(address: IpAddr, namespace: &str, service: &str) -> Value {
     let mut object = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {
             "name": address.to_string(), "uid": random::uuid(), "creationTimestamp": timestamp(),
-            "labels": {"ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": MANAGER},
+            "labels": {"ipaddress.kubernetes.io/ip-family": Family::of(address).name(), "ipaddress.kubernetes.io/managed-by": MANAGER},
         },
         "spec": {"parentRef": {"resource": "services", "namespace": namespace, "name": service}},
     });
@@ -38,7 +39,7 @@ fn object(address: Ipv4Addr, namespace: &str, service: &str) -> Value {
 /// Makes an address a service's.
 pub(super) async fn claim(
     records: &Records,
-    address: Ipv4Addr,
+    address: IpAddr,
     namespace: &str,
     service: &str,
 ) -> Result<(), WriteError<Index>> {
@@ -49,7 +50,7 @@ pub(super) async fn claim(
 }
 
 /// Gives addresses back. What cannot be given back now is found by the next repair.
-pub(super) async fn release_all(records: &Records, addresses: &[Ipv4Addr]) {
+pub(super) async fn release_all(records: &Records, addresses: &[IpAddr]) {
     for address in addresses {
         if let Err(error) = release(records, *address).await {
             tracing::warn!(%address, ?error, "cannot give an address back");
@@ -57,7 +58,7 @@ pub(super) async fn release_all(records: &Records, addresses: &[Ipv4Addr]) {
     }
 }
 
-async fn release(records: &Records, address: Ipv4Addr) -> Result<(), WriteError<Index>> {
+async fn release(records: &Records, address: IpAddr) -> Result<(), WriteError<Index>> {
     let key = key(address);
     let Some(record) = records.snapshot().get(&key).cloned() else { return Ok(()) };
     let object = read(&record);
@@ -77,7 +78,7 @@ async fn release(records: &Records, address: Ipv4Addr) -> Result<(), WriteError<
 /// Makes what is missing, and removes what no service has.
 pub(super) async fn repair(records: &Records) {
     let snapshot = records.snapshot();
-    let mut wanted: BTreeMap<Ipv4Addr, (String, String)> = BTreeMap::new();
+    let mut wanted: BTreeMap<IpAddr, (String, String)> = BTreeMap::new();
     for record in snapshot.range("services/", None) {
         let service = read(record);
         let meta = &service["metadata"];

@@ -1,20 +1,49 @@
-//! Which families of addresses a service has (KEP-563), in a cluster that has one.
+//! Which families of addresses a service has (KEP-563).
 
 use super::super::{items, services, text};
 use api::validate::{Error, Path, check};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
-/// The family that services get addresses of, and the one that they get none of.
-const OWN: &str = "IPv4";
-const OTHER: &str = "IPv6";
+/// One family, as `spec.ipFamilies` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(super) fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+
+    pub(super) fn read(value: &Value) -> Option<Self> {
+        [Self::V4, Self::V6].into_iter().find(|family| value == family.name())
+    }
+}
 
 const POLICY: &str = "ipFamilyPolicy";
 /// The two lists that a policy is about, and what it says of one of their items.
 const LISTS: [(&str, &str, &str); 2] =
     [("clusterIPs", "cluster IP", "cluster IPs"), ("ipFamilies", "IP family", "IP families")];
 
-/// Settles the policy and the families of a service's spec; `before` is null at creation.
-pub(super) fn settle(spec: &mut Value, before: &Value) -> Vec<Error> {
+/// Settles the policy and the families of a service's spec; `before` is null at creation, `cluster` are the families that
+/// services can have, the usual one first.
+pub(super) fn settle(spec: &mut Value, before: &Value, cluster: &[Family]) -> Vec<Error> {
     if text(spec, "type") == "ExternalName" || prefers_as_before(spec, before) {
         return Vec::new();
     }
@@ -32,16 +61,17 @@ pub(super) fn settle(spec: &mut Value, before: &Value) -> Vec<Error> {
         return found;
     }
     let mut errors = by_policy(spec, before);
-    errors.extend(inferred(spec));
+    errors.extend(inferred(spec, cluster));
     if errors.is_empty() && chosen {
-        choose(spec);
+        // Whoever writes the endpoints of such a service may choose any families.
+        default(spec, cluster, true);
         return errors;
     }
     if errors.is_empty() {
-        errors = configured(spec);
+        errors = configured(spec, cluster);
     }
-    if errors.is_empty() && items(spec, "ipFamilies").is_empty() {
-        spec["ipFamilies"] = json!([OWN]);
+    if errors.is_empty() {
+        default(spec, cluster, cluster.len() > 1);
     }
     errors
 }
@@ -80,18 +110,19 @@ fn by_policy(spec: &mut Value, before: &Value) -> Vec<Error> {
 }
 
 /// Families follow from addresses where they are not told.
-fn inferred(spec: &mut Value) -> Vec<Error> {
+fn inferred(spec: &mut Value, cluster: &[Family]) -> Vec<Error> {
     let (mut errors, mut families) = (Vec::new(), items(spec, "ipFamilies").to_vec());
     let told = families.len();
     for (index, address) in items(spec, "clusterIPs").iter().enumerate().skip(told) {
-        match address.as_str().unwrap_or_default() {
-            "None" => break,
-            address if address.contains(':') => {
-                let path = Path::new("spec").child("clusterIPs").index(index);
-                let why = format!("{OTHER} is not configured on this cluster");
-                errors.push(Error::invalid(&path, spec["clusterIPs"].clone(), why));
-            }
-            _ => families.push(json!(OWN)),
+        let address = address.as_str().unwrap_or_default();
+        let Ok(parsed) = address.parse() else { break };
+        let family = Family::of(parsed);
+        if cluster.contains(&family) {
+            families.push(json!(family.name()));
+        } else {
+            let path = Path::new("spec").child("clusterIPs").index(index);
+            let why = format!("{} is not configured on this cluster", family.name());
+            errors.push(Error::invalid(&path, spec["clusterIPs"].clone(), why));
         }
     }
     if families.len() > told {
@@ -100,26 +131,28 @@ fn inferred(spec: &mut Value) -> Vec<Error> {
     errors
 }
 
-/// Whoever writes the endpoints of a service may choose any families.
-fn choose(spec: &mut Value) {
+/// The usual family where none is told, and both where the policy wants them.
+fn default(spec: &mut Value, cluster: &[Family], both: bool) {
     if items(spec, "ipFamilies").is_empty() {
-        spec["ipFamilies"] = json!([OWN]);
+        spec["ipFamilies"] = cluster.iter().take(1).map(|family| family.name()).collect();
     }
     if let [one] = items(spec, "ipFamilies")
+        && let Some(one) = Family::read(one)
+        && both
         && text(spec, POLICY) != "SingleStack"
     {
-        spec["ipFamilies"] = json!([one, if one == OWN { OTHER } else { OWN }]);
+        spec["ipFamilies"] = json!([one.name(), one.other().name()]);
     }
 }
 
 /// Refuses what the cluster does not have.
-fn configured(spec: &Value) -> Vec<Error> {
+fn configured(spec: &Value, cluster: &[Family]) -> Vec<Error> {
     let mut errors = Vec::new();
-    if text(spec, POLICY) == "RequireDualStack" {
+    if text(spec, POLICY) == "RequireDualStack" && cluster.len() < 2 {
         errors.push(at_policy(spec, "this cluster is not configured for dual-stack services".to_owned()));
     }
-    for (index, family) in items(spec, "ipFamilies").iter().enumerate().filter(|(_, family)| **family != OWN)
-    {
+    let families = items(spec, "ipFamilies").iter().enumerate();
+    for (index, family) in families.filter(|(_, told)| !cluster.iter().any(|own| **told == own.name())) {
         let path = Path::new("spec").child("ipFamilies").index(index);
         errors.push(Error::invalid(&path, family.clone(), "not configured on this cluster"));
     }
@@ -133,7 +166,7 @@ mod tests {
     /// Policy and families, or what is wrong.
     fn settled(spec: Value, before: &Value) -> String {
         let mut spec = spec;
-        match settle(&mut spec, before).as_slice() {
+        match settle(&mut spec, before, &[Family::V4]).as_slice() {
             [] => format!("{} {}", text(&spec, POLICY), spec["ipFamilies"]),
             errors => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         }
@@ -205,6 +238,46 @@ mod tests {
         assert_eq!(
             with("ipFamilies", json!(["IPv4"])),
             "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": must be 'SingleStack' to release the secondary IP family"
+        );
+    }
+
+    #[test]
+    fn clusters_of_two_families_give_both_where_they_are_asked_for() {
+        let both = [Family::V6, Family::V4];
+        let made = |spec: Value| {
+            let mut spec = spec;
+            let errors = settle(&mut spec, &Value::Null, &both);
+            assert!(errors.is_empty(), "{errors:?}");
+            spec["ipFamilies"].to_string()
+        };
+        let with = |more: Value| {
+            let mut spec = json!({"selector": {"a": "b"}});
+            api::patch::merge(&mut spec, &more).unwrap();
+            made(spec)
+        };
+        assert_eq!(with(json!({})), r#"["IPv6"]"#);
+        assert_eq!(with(json!({"ipFamilyPolicy": "PreferDualStack"})), r#"["IPv6","IPv4"]"#);
+        let v4_first = json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4"]});
+        assert_eq!(with(v4_first), r#"["IPv4","IPv6"]"#);
+        assert_eq!(with(json!({"clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"]})), r#"["IPv4"]"#);
+    }
+
+    #[test]
+    fn a_second_family_is_added_and_given_up_on_update() {
+        let both = [Family::V4, Family::V6];
+        let before = json!({"type": "ClusterIP", "clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"],
+            "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]});
+        let mut wider = before.clone();
+        wider[POLICY] = json!("PreferDualStack");
+        assert!(settle(&mut wider, &before, &both).is_empty());
+        assert_eq!(wider["ipFamilies"], json!(["IPv4", "IPv6"]));
+        wider["clusterIPs"] = json!(["10.43.0.9", "fd00:43::9"]);
+        let mut narrower = wider.clone();
+        narrower[POLICY] = json!("SingleStack");
+        assert!(settle(&mut narrower, &wider, &both).is_empty());
+        assert_eq!(
+            (&narrower["ipFamilies"], &narrower["clusterIPs"]),
+            (&json!(["IPv4"]), &json!(["10.43.0.9"]))
         );
     }
 }

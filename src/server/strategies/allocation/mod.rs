@@ -16,10 +16,11 @@ use api::kinds::Kind;
 use api::status::Refusal;
 use api::validate::{Error, Path};
 use base::clock;
+use families::Family;
 use pools::{Bands, Pools};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,7 +32,7 @@ const RECOUNT_INTERVAL: Duration = Duration::from_secs(180);
 #[derive(Default)]
 struct Taken {
     /// Of writes on their way.
-    addresses: HashSet<Ipv4Addr>,
+    addresses: HashSet<IpAddr>,
     coming_ports: HashSet<u16>,
     /// Each with the uid of the service that has it.
     ports: HashMap<u16, Box<str>>,
@@ -39,7 +40,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn arrived(&mut self, addresses: &[Ipv4Addr], ports: &[u16]) {
+    fn arrived(&mut self, addresses: &[IpAddr], ports: &[u16]) {
         self.addresses.retain(|address| !addresses.contains(address));
         self.coming_ports.retain(|port| !ports.contains(port));
     }
@@ -79,8 +80,9 @@ fn ports_of_services(records: &Records) -> HashMap<u16, Box<str>> {
 pub(crate) struct Allocator {
     taken: Arc<Mutex<Taken>>,
     records: Records,
-    /// Where addresses come from before the first ServiceCIDR is there.
-    addresses: AddressPool,
+    /// Where addresses come from before the first ServiceCIDR is there; their families, in this order, are
+    /// those that services can have.
+    addresses: Vec<AddressPool>,
     ports: RangeInclusive<u16>,
 }
 
@@ -91,10 +93,10 @@ pub(crate) struct Allocation {
     /// The service's uid.
     owner: Box<str>,
     /// Of these the write makes IPAddresses.
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
     ports: Vec<u16>,
     /// What the object no longer has once the write took place.
-    freed_addresses: Vec<Ipv4Addr>,
+    freed_addresses: Vec<IpAddr>,
     freed_ports: Vec<u16>,
 }
 
@@ -143,9 +145,9 @@ impl Drop for Allocation {
     }
 }
 
-fn addresses_of(spec: &Value) -> Vec<Ipv4Addr> {
+fn addresses_of(spec: &Value) -> Vec<IpAddr> {
     let stated = items(spec, "clusterIPs").iter().filter_map(Value::as_str).chain([text(spec, "clusterIP")]);
-    let mut addresses: Vec<Ipv4Addr> = stated.filter_map(|text| text.parse().ok()).collect();
+    let mut addresses: Vec<IpAddr> = stated.filter_map(|text| text.parse().ok()).collect();
     addresses.sort_unstable();
     addresses.dedup();
     addresses
@@ -161,9 +163,13 @@ fn ports_of(spec: &Value) -> Vec<u16> {
 }
 
 impl Allocator {
-    pub(crate) fn new(records: &Records, addresses: AddressPool, ports: RangeInclusive<u16>) -> Self {
+    pub(crate) fn new(records: &Records, addresses: Vec<AddressPool>, ports: RangeInclusive<u16>) -> Self {
         let taken = Taken { ports: ports_of_services(records), ..Taken::default() };
         Self { taken: Arc::new(Mutex::new(taken)), records: records.clone(), addresses, ports }
+    }
+
+    fn families(&self) -> Vec<Family> {
+        self.addresses.iter().map(|pool| pool.family()).collect()
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -194,11 +200,11 @@ impl Allocator {
         let Some(spec) = service.get_mut("spec").filter(|spec| spec.is_object()) else {
             return Ok(Allocation::default());
         };
-        let wrong = families::settle(spec, before);
+        let wrong = families::settle(spec, before, &self.families());
         if !wrong.is_empty() {
             return Err(Refusal::invalid(kind, &name, &wrong));
         }
-        let pools = Pools::read(&self.records, self.addresses);
+        let pools = Pools::read(&self.records, &self.addresses);
         let mut taken = self.taken();
         let mut draft = Draft {
             records: &self.records,
@@ -211,7 +217,7 @@ impl Allocator {
             errors: Vec::new(),
             refusal: None,
         };
-        draft.address(spec);
+        draft.addresses(spec);
         draft.node_ports(spec);
         draft.health_port(spec);
         let Draft { addresses, ports, errors, refusal, .. } = draft;
@@ -241,40 +247,52 @@ struct Draft<'a> {
     taken: &'a mut Taken,
     /// The spec before; null at creation.
     before: &'a Value,
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
     ports: Vec<u16>,
     errors: Vec<Error>,
     refusal: Option<Refusal>,
 }
 
 impl Draft<'_> {
-    fn address(&mut self, spec: &mut Value) {
+    /// Gives the service an address of each of its families.
+    fn addresses(&mut self, spec: &mut Value) {
         if text(spec, "type") == "ExternalName" {
             return;
         }
-        let stated = match text(spec, "clusterIP") {
-            "" => items(spec, "clusterIPs").first().and_then(Value::as_str).unwrap_or_default(),
-            stated => stated,
+        let mut stated: Vec<String> =
+            items(spec, "clusterIPs").iter().map(|ip| ip.as_str().unwrap_or_default().to_owned()).collect();
+        let families: Vec<Family> = items(spec, "ipFamilies").iter().filter_map(Family::read).collect();
+        stated.resize(families.len().max(stated.len()), String::new());
+        let first = text(spec, "clusterIP");
+        if let Some(stated) = stated.first_mut().filter(|_| !first.is_empty()) {
+            first.clone_into(stated);
         }
-        .to_owned();
-        let kept = stated == "None" || (!stated.is_empty() && text(self.before, "clusterIP") == stated);
-        let address = if kept { Ok(stated.clone()) } else { self.take_address(&stated) };
-        match address {
-            Ok(address) => {
-                let more = items(spec, "clusterIPs").get(1..).unwrap_or_default().to_vec();
-                spec["clusterIPs"] = [json!(address)].into_iter().chain(more).collect();
-                spec["clusterIP"] = json!(address);
+        if stated.first().is_some_and(|first| first == "None") {
+            spec["clusterIPs"] = json!(["None"]);
+            spec["clusterIP"] = json!("None");
+            return;
+        }
+        let kept = items(self.before, "clusterIPs").to_vec();
+        for (stated, family) in stated.iter_mut().zip(families) {
+            if !stated.is_empty() && kept.iter().any(|had| *had == **stated) {
+                continue;
             }
-            Err(detail) => {
-                let path = Path::new("spec").child("clusterIPs");
-                self.errors.push(Error::invalid(&path, json!([stated]), detail));
+            match self.take_address(stated, family) {
+                Ok(address) => *stated = address,
+                Err(detail) => {
+                    let path = Path::new("spec").child("clusterIPs");
+                    self.errors.push(Error::invalid(&path, json!([stated]), detail));
+                    return;
+                }
             }
         }
+        spec["clusterIP"] = json!(stated.first());
+        spec["clusterIPs"] = json!(stated);
     }
 
-    fn take_address(&mut self, stated: &str) -> Result<String, String> {
+    fn take_address(&mut self, stated: &str, family: Family) -> Result<String, String> {
         let address = if stated.is_empty() {
-            let free = self.pools.free(|address| self.taken.addresses.contains(&address));
+            let free = self.pools.free(family, |address| self.taken.addresses.contains(&address));
             free.ok_or("failed to allocate a serviceIP: range is full")?
         } else {
             let address = stated
@@ -400,8 +418,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("knarr-ports-{}", std::process::id()));
         let supervisor = Supervisor::new();
         let records = Records::open(store::Config::new(folder.join("state.db")), &supervisor).await.unwrap();
-        let pool = AddressPool { network: Ipv4Addr::new(10, 43, 0, 0), bits: 16 };
-        let allocator = Allocator::new(&records, pool, 30000..=30001);
+        let pool = AddressPool { network: "10.43.0.0".parse().unwrap(), bits: 16 };
+        let allocator = Allocator::new(&records, vec![pool], 30000..=30001);
         let leak = |port| allocator.taken().ports.insert(port, "gone".into());
         let wanted = |port: u16| {
             let ports = json!([{"port": 80, "nodePort": port}]);

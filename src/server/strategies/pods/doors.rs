@@ -140,6 +140,10 @@ fn without_amounts(container: &Value) -> Value {
             resources.remove(side);
         }
     }
+    // To have no resources and to have none of them is the same.
+    if container["resources"].as_object().is_some_and(serde_json::Map::is_empty) {
+        container.as_object_mut().and_then(|fields| fields.remove("resources"));
+    }
     container
 }
 
@@ -217,6 +221,9 @@ mod tests {
             told(&renamed, &old),
             ["spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"]
         );
+        let mut whole = pod("1");
+        whole["spec"]["resources"] = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "3"}});
+        assert!(told(&whole, &old).is_empty(), "the pod as a whole may get amounts that it had none of");
         let mut more = pod("1");
         more["spec"]["containers"][0]["resources"]["limits"] = json!({"ephemeral-storage": "1Gi"});
         assert_eq!(told(&more, &old), ["spec: Forbidden: only cpu and memory resources are mutable"]);
