@@ -425,6 +425,8 @@ async fn start_agent(
     let node = node::start(config.told(settings)?, kubelet, caches.clone(), supervisor).await?;
     let proxy = proxy::Config {
         node_name,
+        node_ips: network.node_ips.clone(),
+        settings: proxy::Settings::read(&options.kube_proxy_arg)?,
         cluster_cidrs: network.cluster.clone(),
         service_cidrs: network.services.clone(),
         answered_here: network.dns.clone(),

@@ -57,6 +57,7 @@ static SETTINGS: &[Setting] = &[
     setting("disable-agent", Flag, "", "Run the control plane alone: no node, no pods, no proxy, no DNS"),
     setting("disable-controller-manager", Flag, "", "Run no controllers: objects are kept, and nobody acts on them"),
     setting("kube-scheduler-arg", List, "KEY=VALUE", "Settings of the scheduler: config=FILE names a KubeSchedulerConfiguration"),
+    setting("kube-proxy-arg", Texts, "NAME=VALUE", "Flags of the service proxy: nodeport-addresses=BLOCK,… or primary; healthz-bind-address, metrics-bind-address, masquerade-all"),
     setting("disable-scheduler", Flag, "", "Run no scheduler: another one puts pods on nodes"),
 ];
 
@@ -101,6 +102,7 @@ pub(crate) struct Options {
     pub(crate) disable_agent: bool,
     pub(crate) disable_controller_manager: bool,
     pub(crate) kube_scheduler_arg: Vec<String>,
+    pub(crate) kube_proxy_arg: Vec<String>,
     pub(crate) disable_scheduler: bool,
 }
 
@@ -138,6 +140,7 @@ impl Default for Options {
             disable_agent: false,
             disable_controller_manager: false,
             kube_scheduler_arg: Vec::new(),
+            kube_proxy_arg: Vec::new(),
             disable_scheduler: false,
         }
     }

@@ -50,6 +50,13 @@ impl Cidr {
         self.address
     }
 
+    /// The last address of the block.
+    pub fn last(&self) -> IpAddr {
+        let host_bits = u32::from(width(self.address) - self.prefix);
+        let ones = 1_u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1);
+        with_bits(self.address, bits(self.address) | ones)
+    }
+
     /// How many leading bits are fixed.
     pub fn prefix(&self) -> u8 {
         self.prefix
@@ -137,6 +144,11 @@ mod tests {
         assert_eq!((block.size(), block.gateway().to_string()), (256, "10.42.3.1".to_owned()));
         assert!(
             block.contains("10.42.3.255".parse().unwrap()) && !block.contains("10.42.4.0".parse().unwrap())
+        );
+        assert_eq!(block.last().to_string(), "10.42.3.255");
+        assert_eq!(
+            "::/0".parse::<Cidr>().unwrap().last().to_string(),
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
         );
         assert_eq!(block.offset_of("10.42.3.7".parse().unwrap()), Some(7));
         assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().to_string(), "0.0.0.0/0");

@@ -1,5 +1,6 @@
-//! The machine's network: links, addresses and routes over netlink, nftables as rendered text,
-//! address pools, and the CNI verbs by which containerd attaches pods. No Kubernetes word in it.
+//! The machine's network: links, addresses and routes over netlink, nftables as rendered text
+//! (elements that change also over netlink), address pools, and the CNI verbs by which containerd
+//! attaches pods. No Kubernetes word in it.
 //!
 //! Everything it adds to the machine carries the name `knarr` (links, tables) or the routing protocol
 //! number [`ROUTE_PROTOCOL`], so that [`teardown`] finds all of it. It must never touch what others
@@ -11,7 +12,10 @@
 
 mod cidr;
 pub mod cni;
+pub mod conntrack;
+mod elements;
 mod namespace;
+mod netfilter;
 mod netlink;
 pub mod nft;
 mod node;

@@ -1,7 +1,8 @@
 //! nftables: a small model rendered as text and applied as one transaction.
 
-use crate::Error;
-use std::fmt::Write;
+pub use crate::elements::{Element, Field, Value, remember_v6};
+
+use crate::{Error, elements};
 use std::time::Duration;
 
 /// How long one transaction may take: ten thousand services load in half a second.
@@ -100,7 +101,7 @@ impl Transaction {
         self.remove_table(table.family, table.name);
         self.0.push_str(&text);
         for set in &table.sets {
-            self.add_elements(table, set.name, set.elements.iter().cloned());
+            self.elements("add", (table.family, table.name), set.name, set.elements.iter().cloned());
         }
     }
 
@@ -110,38 +111,20 @@ impl Transaction {
         write_line(&mut self.0, 0, &format!("delete table {family} {name}"));
     }
 
-    /// Adds elements to a set or map.
-    pub fn add_elements(&mut self, table: &Table, set: &str, elements: impl Iterator<Item = String>) {
-        self.elements("add", table, set, elements);
-    }
-
-    /// Deletes elements of a set or map, which have to be there.
-    pub fn delete_elements(&mut self, table: &Table, set: &str, elements: impl Iterator<Item = String>) {
-        self.elements("delete", table, set, elements);
-    }
-
-    fn elements(&mut self, verb: &str, table: &Table, set: &str, elements: impl Iterator<Item = String>) {
+    fn elements(&mut self, verb: &str, table: TableName, set: &str, elements: impl Iterator<Item = String>) {
         let mut elements = elements.peekable();
         while elements.peek().is_some() {
             let some: Vec<String> = elements.by_ref().take(ELEMENTS_A_COMMAND).collect();
-            let line =
-                format!("{verb} element {} {} {set} {{ {} }}", table.family, table.name, some.join(", "));
+            let line = format!("{verb} element {} {} {set} {{ {} }}", table.0, table.1, some.join(", "));
             write_line(&mut self.0, 0, &line);
         }
     }
 
     /// Adds a chain that is not there yet.
-    pub fn add_chain(&mut self, table: &Table, chain: &Chain) {
-        write_line(&mut self.0, 0, &format!("table {} {} {{", table.family, table.name));
+    pub fn add_chain(&mut self, (family, name): TableName, chain: &Chain) {
+        write_line(&mut self.0, 0, &format!("table {family} {name} {{"));
         chain.render(&mut self.0);
         write_line(&mut self.0, 0, "}");
-    }
-
-    /// Removes a chain to which nothing leads any more.
-    pub fn remove_chain(&mut self, table: &Table, chain: &str) {
-        let (family, name) = (table.family, table.name);
-        write!(self.0, "flush chain {family} {name} {chain}\ndelete chain {family} {name} {chain}\n")
-            .expect("writing to a string cannot fail");
     }
 
     /// The commands as text, which is what tests read.
@@ -152,6 +135,57 @@ impl Transaction {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Elements that are deleted from and added to sets, in this order, together or not at all: what can be
+/// done without starting `nft`, which alone takes longer than a service's endpoint may take to change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Table, name of the set, and whether the elements are added; in the order in which it is done.
+    pub steps: Vec<(TableName, &'static str, Verb, Vec<Element>)>,
+}
+
+/// Family (`ip`, `ip6` or `inet`) and name of a table.
+pub type TableName = (&'static str, &'static str);
+
+/// What is done with elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// They have to be there.
+    Delete,
+    /// They must not be there with another value.
+    Add,
+}
+
+impl Changes {
+    /// Notes an element; elements of one set are done together.
+    pub fn push(&mut self, table: TableName, set: &'static str, verb: Verb, element: Element) {
+        let same = |step: &&mut (TableName, &'static str, Verb, Vec<Element>)| {
+            (step.0, step.1, step.2) == (table, set, verb)
+        };
+        match self.steps.iter_mut().rev().find(same) {
+            Some((.., elements)) => elements.push(element),
+            None => self.steps.push((table, set, verb, vec![element])),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The same as text, after what the transaction has already.
+    pub fn write(&self, transaction: &mut Transaction) {
+        for (table, set, verb, elements) in &self.steps {
+            let verb = if *verb == Verb::Add { "add" } else { "delete" };
+            transaction.elements(verb, *table, set, elements.iter().map(Element::to_string));
+        }
+    }
+
+    /// Has the kernel do it.
+    pub async fn apply(self) -> Result<(), Error> {
+        elements::apply(self).await
     }
 }
 
@@ -166,10 +200,10 @@ pub async fn apply(transaction: &Transaction) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a map or set holds now, as `nft --json` tells it; for maps that packets write to.
-pub async fn list_set(table: &Table, set: &Set) -> Result<serde_json::Value, Error> {
+/// What a map holds now, as `nft --json` tells it; for maps that packets write to.
+pub async fn list_map((family, table): TableName, map: &str) -> Result<serde_json::Value, Error> {
     let mut command = base::process::command("nft");
-    command.args(["--json", "--numeric", "list", set.kind, table.family, table.name, set.name]);
+    command.args(["--json", "--numeric", "list", "map", family, table, map]);
     let output = base::process::check(command, b"", LIMIT).await?;
     Ok(serde_json::from_slice(&output).unwrap_or_default())
 }
@@ -228,9 +262,13 @@ mod tests {
 
     #[test]
     fn deltas_are_cut_into_commands_of_bounded_length() {
+        let mut changes = Changes::default();
+        for number in 0..1_001 {
+            let element = Element::of([Field::Number(number)]);
+            changes.push(("ip", "knarr-test"), "blocks", Verb::Delete, element);
+        }
         let mut transaction = Transaction::default();
-        transaction.delete_elements(&table(), "blocks", (0..1_001).map(|i| i.to_string()));
-        transaction.add_elements(&table(), "blocks", std::iter::empty());
+        changes.write(&mut transaction);
         assert_eq!(transaction.text().lines().count(), 2);
         assert!(transaction.text().ends_with("delete element ip knarr-test blocks { 1000 }\n"));
     }

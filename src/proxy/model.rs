@@ -1,5 +1,7 @@
-//! What the kernel's maps hold, as plain values, and the difference between two of them.
+//! What the kernel's maps hold, as plain values.
 
+use crate::family::Family;
+use net::Cidr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -12,6 +14,8 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
+    pub(crate) const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// From `spec.ports[].protocol`; TCP if it is not set.
     pub(crate) fn parse(name: Option<&str>) -> Option<Self> {
         match name {
@@ -30,19 +34,35 @@ impl Protocol {
             Self::Sctp => "sctp",
         }
     }
+
+    /// IANA's number for it.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
 }
 
 /// Where a service is reached: at an address, or at a port of every address of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Front {
     Address(IpAddr, Protocol, u16),
-    Port(Protocol, u16),
+    Port(Family, Protocol, u16),
 }
 
 impl Front {
     pub(crate) fn protocol(self) -> Protocol {
         match self {
-            Self::Address(_, protocol, _) | Self::Port(protocol, _) => protocol,
+            Self::Address(_, protocol, _) | Self::Port(_, protocol, _) => protocol,
+        }
+    }
+
+    pub(crate) fn family(self) -> Family {
+        match self {
+            Self::Address(address, ..) => Family::of(address),
+            Self::Port(family, ..) => family,
         }
     }
 }
@@ -54,17 +74,76 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
 }
 
+/// The endpoints of one front at the most; those beyond, in the order of their addresses, get nothing.
+pub(crate) const MOST_ENDPOINTS: u16 = 1 << 15;
+
+/// What becomes of connections to a front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// They are spread over these: at least one.
+    Spread(BTreeSet<Endpoint>),
+    /// The client is told that nobody is there.
+    Reject,
+    /// The client is not told, as another node may have an endpoint (traffic policy Local).
+    Drop,
+}
+
+/// All that is to be known of a front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub(crate) fate: Fate,
+    /// Endpoints of what comes from pods and from this node itself, where `fate` is for others alone.
+    pub(crate) inside: BTreeSet<Endpoint>,
+    /// For how many seconds clients stay with their endpoint (`sessionAffinity: ClientIP`).
+    pub(crate) sticky_s: Option<u32>,
+    /// Whether endpoints see the node's address instead of the client's.
+    pub(crate) masquerade: bool,
+    /// Whether it is only at the addresses that were chosen for node ports.
+    pub(crate) chosen: bool,
+    /// Who may come (`loadBalancerSourceRanges`); everybody where it is empty.
+    pub(crate) sources: BTreeSet<Cidr>,
+}
+
+impl Served {
+    pub(crate) fn with(fate: Fate) -> Self {
+        Self {
+            fate,
+            inside: BTreeSet::new(),
+            sticky_s: None,
+            masquerade: false,
+            chosen: false,
+            sources: BTreeSet::new(),
+        }
+    }
+
+    /// Every endpoint that somebody is sent to.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        let outside = if let Fate::Spread(endpoints) = &self.fate { Some(endpoints) } else { None };
+        outside.into_iter().flatten().chain(&self.inside).copied()
+    }
+}
+
 /// The chain that sends a connection on: one for each number of endpoints, not for each service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Spread {
     /// Whether the front is a [`Front::Port`], which decides the key of the endpoints' map.
     pub(crate) port: bool,
+    /// Whether these are the endpoints of what comes from inside.
+    pub(crate) inside: bool,
+    pub(crate) protocol: Protocol,
     /// Among how many endpoints.
     pub(crate) endpoints: u16,
-    /// Whether clients stay with an endpoint (`sessionAffinity: ClientIP`).
     pub(crate) sticky: bool,
-    /// Whether endpoints see the node's address instead of the client's.
     pub(crate) masquerade: bool,
+    pub(crate) chosen: bool,
+}
+
+/// A chain that elements lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Chain {
+    Spread(Spread),
+    /// Remembers clients for so many seconds.
+    Remember(u32),
 }
 
 /// An element's set or map, and its key there.
@@ -72,117 +151,109 @@ pub(crate) struct Spread {
 pub(crate) enum Key {
     /// Leads a front to its chain.
     Service(Front),
-    /// The n-th endpoint of a front.
+    /// The same for what comes from pods and from this node itself.
+    Inside(Front),
+    /// The n-th endpoint of a front. Those of what comes from inside begin at [`MOST_ENDPOINTS`].
     Endpoint(Front, u16),
     /// A front without an endpoint it may use.
     Refused(Front),
     /// A front that remembers its clients.
     Sticky(Front),
+    /// A front that not everybody may reach.
+    Guarded(Front),
+    /// Who may reach such a front.
+    Source(Front, Cidr),
     /// A pod on this node that may be sent its own connections.
     Hairpin(IpAddr),
+}
+
+impl Key {
+    /// The family of the table that it is in.
+    pub(crate) fn family(self) -> Family {
+        match self {
+            Self::Service(front)
+            | Self::Inside(front)
+            | Self::Endpoint(front, _)
+            | Self::Refused(front)
+            | Self::Sticky(front)
+            | Self::Guarded(front)
+            | Self::Source(front, _) => front.family(),
+            Self::Hairpin(address) => Family::of(address),
+        }
+    }
 }
 
 /// What a map holds under a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Value {
-    Spread(Spread),
+    Chain(Chain),
     Endpoint(Endpoint),
-    /// The client is told.
-    Reject,
-    /// The client is not told, as another node may have an endpoint (traffic policy Local).
-    Drop,
-    /// For so many seconds.
-    Remember(u32),
+    /// Told, at the chosen addresses alone or at all.
+    Reject {
+        chosen: bool,
+    },
+    Drop {
+        chosen: bool,
+    },
     /// A set has no values.
     Present,
 }
 
-/// Everything that should be in the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Model(pub(crate) BTreeMap<Key, Value>);
-
-/// What leads from one model to another.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Difference {
-    pub(crate) add_timeouts: BTreeSet<u32>,
-    pub(crate) remove_timeouts: BTreeSet<u32>,
-    pub(crate) delete: Vec<Key>,
-    pub(crate) add: Vec<(Key, Value)>,
-    /// Endpoints that a front no longer has: connections that stick to them have to be forgotten.
-    pub(crate) gone: BTreeSet<(Front, Endpoint)>,
-}
-
-impl Difference {
-    /// Whether it changes where connections of a protocol lead.
-    pub(crate) fn touches(&self, protocol: Protocol) -> bool {
-        let keys = self.delete.iter().chain(self.add.iter().map(|(key, _)| key));
-        let mut fronts = keys.filter_map(|key| match key {
-            Key::Service(front) | Key::Endpoint(front, _) | Key::Refused(front) => Some(front),
-            Key::Sticky(_) | Key::Hairpin(_) => None,
-        });
-        fronts.any(|front| front.protocol() == protocol)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.delete.is_empty() && self.add.is_empty()
+impl Value {
+    pub(crate) fn chain(self) -> Option<Chain> {
+        if let Self::Chain(chain) = self { Some(chain) } else { None }
     }
 }
 
-impl Model {
-    /// Adds an element unless the key is taken: of two services that claim one front, the first in
-    /// the order of their names has it.
-    pub(crate) fn claim(&mut self, key: Key, value: Value) -> bool {
-        match self.0.entry(key) {
-            std::collections::btree_map::Entry::Occupied(_) => false,
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(value);
-                true
-            }
+/// Elements, as the kernel holds them.
+pub(crate) type Elements = BTreeMap<Key, Value>;
+
+/// The elements of one front.
+pub(crate) fn elements(front: Front, served: &Served) -> Elements {
+    let mut elements = Elements::new();
+    let chosen = served.chosen;
+    match &served.fate {
+        Fate::Spread(endpoints) => {
+            let spread = spread(front, served, (endpoints.len(), false));
+            elements.insert(Key::Service(front), Value::Chain(Chain::Spread(spread)));
+            elements.extend(numbered(front, endpoints, 0));
         }
+        Fate::Reject => drop(elements.insert(Key::Refused(front), Value::Reject { chosen })),
+        Fate::Drop => drop(elements.insert(Key::Refused(front), Value::Drop { chosen })),
     }
+    if !served.inside.is_empty() {
+        let spread = spread(front, served, (served.inside.len(), true));
+        elements.insert(Key::Inside(front), Value::Chain(Chain::Spread(spread)));
+        elements.extend(numbered(front, &served.inside, MOST_ENDPOINTS));
+    }
+    if let Some(timeout_s) = served.sticky_s.filter(|_| served.endpoints().next().is_some()) {
+        elements.insert(Key::Sticky(front), Value::Chain(Chain::Remember(timeout_s)));
+    }
+    if !served.sources.is_empty() {
+        elements.insert(Key::Guarded(front), Value::Present);
+        elements.extend(served.sources.iter().map(|block| (Key::Source(front, *block), Value::Present)));
+    }
+    elements
+}
 
-    /// The largest number of endpoints that a front has.
-    pub(crate) fn widest(&self) -> u16 {
-        let values = self.0.values();
-        let widths =
-            values.filter_map(
-                |value| if let Value::Spread(spread) = value { Some(spread.endpoints) } else { None },
-            );
-        widths.max().unwrap_or(0)
+fn spread(front: Front, served: &Served, (endpoints, inside): (usize, bool)) -> Spread {
+    Spread {
+        port: matches!(front, Front::Port(..)),
+        inside,
+        protocol: front.protocol(),
+        endpoints: u16::try_from(endpoints).unwrap_or(u16::MAX).min(MOST_ENDPOINTS),
+        sticky: served.sticky_s.is_some(),
+        // What comes from the node itself is masqueraded by another rule, and pods need not be.
+        masquerade: served.masquerade && !inside,
+        chosen: served.chosen,
     }
+}
 
-    /// For how long clients are remembered, each duration once.
-    pub(crate) fn timeouts(&self) -> BTreeSet<u32> {
-        let values = self.0.values();
-        values.filter_map(|value| if let Value::Remember(s) = value { Some(*s) } else { None }).collect()
-    }
-
-    pub(crate) fn has_endpoint(&self, front: Front, endpoint: Endpoint) -> bool {
-        let all = self.0.range(Key::Endpoint(front, 0)..=Key::Endpoint(front, u16::MAX));
-        all.into_iter().any(|(_, value)| *value == Value::Endpoint(endpoint))
-    }
-
-    /// What has to be done to a kernel that holds `old`.
-    pub(crate) fn diff(&self, old: &Self) -> Difference {
-        let mut difference = Difference::default();
-        for (key, value) in &old.0 {
-            if self.0.get(key) == Some(value) {
-                continue;
-            }
-            difference.delete.push(*key);
-            if let (Key::Endpoint(front, _), Value::Endpoint(endpoint)) = (key, value)
-                && !self.has_endpoint(*front, *endpoint)
-            {
-                difference.gone.insert((*front, *endpoint));
-            }
-        }
-        let changed = self.0.iter().filter(|(key, value)| old.0.get(key) != Some(value));
-        difference.add = changed.map(|(key, value)| (*key, *value)).collect();
-        if !difference.is_empty() {
-            let (timeouts, old_timeouts) = (self.timeouts(), old.timeouts());
-            difference.add_timeouts = timeouts.difference(&old_timeouts).copied().collect();
-            difference.remove_timeouts = old_timeouts.difference(&timeouts).copied().collect();
-        }
-        difference
-    }
+fn numbered(
+    front: Front,
+    endpoints: &BTreeSet<Endpoint>,
+    from: u16,
+) -> impl Iterator<Item = (Key, Value)> + '_ {
+    let numbers = (0..MOST_ENDPOINTS).map(move |index| Key::Endpoint(front, from + index));
+    numbers.zip(endpoints.iter().map(|endpoint| Value::Endpoint(*endpoint)))
 }

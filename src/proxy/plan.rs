@@ -1,252 +1,250 @@
-//! From Services, EndpointSlices and pods to the model; pure.
+//! From one Service with its EndpointSlices, or one pod with host ports, to fronts; pure.
 
-use crate::Config;
-use crate::model::{Endpoint, Front, Key, Model, Protocol, Spread, Value};
+use crate::endpoints::Choice;
+use crate::family::Family;
+use crate::model::{Endpoint, Fate, Front, Protocol, Served};
+use crate::{Config, Topology};
 use api::Object;
 use api::core::{Pod, Service, ServicePort, ServiceSpec};
-use api::discovery::{EndpointConditions, EndpointSlice};
-use std::collections::{BTreeSet, HashMap};
+use api::discovery::EndpointSlice;
+use net::Cidr;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// `kubernetes.io/service-name`: the label that ties a slice to its service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The label of a service that another proxy serves.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
-/// The label of slices that no proxy serves: their endpoints are for DNS alone.
-const HEADLESS: &str = "service.kubernetes.io/headless";
+/// The label of what no proxy serves: endpoints that are for DNS alone.
+pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where it is not set.
 const AFFINITY_S: u32 = 10_800;
 
-/// What the plan is made from. Services in the order of namespace and name.
-#[derive(Default)]
-pub(crate) struct Snapshot<'a> {
-    pub(crate) services: Vec<&'a Service>,
-    pub(crate) slices: Vec<&'a EndpointSlice>,
-    /// The pods of this node.
-    pub(crate) pods: Vec<&'a Pod>,
+/// What one object wants of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) fronts: BTreeMap<Front, Served>,
+    /// The pods of this node among its endpoints.
+    pub(crate) here: BTreeSet<IpAddr>,
+    /// For fronts of UDP to which flows may go on.
+    pub(crate) serving: BTreeMap<Front, BTreeSet<Endpoint>>,
+    /// `healthCheckNodePort`, and how many endpoints this node has.
+    pub(crate) health: Option<(u16, usize)>,
+    /// Ports without an endpoint here that need one, by `internalTrafficPolicy` and by `externalTrafficPolicy`.
+    pub(crate) no_local: (usize, usize),
 }
 
-type Slices<'a> = HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
-
-/// The whole model.
-pub(crate) fn plan(config: &Config, snapshot: &Snapshot<'_>) -> Model {
-    let mut slices = Slices::new();
-    let served =
-        |slice: &EndpointSlice| slice.address_type == "IPv4" && !slice.labels().contains_key(HEADLESS);
-    for slice in snapshot.slices.iter().filter(|slice| served(slice)) {
-        if let Some(service) = slice.labels().get(SERVICE_NAME) {
-            slices.entry((slice.namespace(), service)).or_default().push(slice);
-        }
-    }
-    let mut model = Model::default();
-    for service in &snapshot.services {
-        let none = Vec::new();
-        let own = slices.get(&(service.namespace(), service.name())).unwrap_or(&none);
-        plan_service(config, service, own, &mut model);
-    }
-    for pod in &snapshot.pods {
-        plan_host_ports(pod, &mut model);
-    }
-    model
-}
-
-fn plan_service(config: &Config, service: &Service, slices: &[&EndpointSlice], model: &mut Model) {
-    let Some(spec) = &service.spec else { return };
+/// What a service is in the kernel; nothing if no proxy serves it.
+pub(crate) fn service(
+    config: &Config,
+    topology: &Topology,
+    service: &Service,
+    slices: &[&EndpointSlice],
+) -> Planned {
+    let mut planned = Planned::default();
+    let Some(spec) = service.spec.as_ref().filter(|spec| is_served(config, service, spec)) else {
+        return planned;
+    };
+    let mut ready_here = BTreeMap::<Family, BTreeSet<IpAddr>>::new();
     let addresses = cluster_addresses(spec);
-    if spec.type_.as_deref() == Some("ExternalName")
-        || service.labels().contains_key(OTHER_PROXY)
-        || addresses.is_empty()
-        || addresses.iter().any(|address| config.answered_here.contains(address))
+    let families = config.families().filter(|family| addresses.iter().any(|own| Family::of(*own) == *family));
+    for (family, port) in
+        families.flat_map(|family| spec.ports.iter().flatten().map(move |port| (family, port)))
     {
-        return;
+        let served = slices.iter().copied().filter(|slice| !slice.labels().contains_key(HEADLESS));
+        let choice = Choice::of(topology, family, port, served);
+        plan_port(config, (service, spec), (family, port), &choice, &mut planned);
+        planned.here.extend(&choice.here);
+        ready_here.entry(family).or_default().extend(&choice.ready_here);
     }
-    let outside = outside_addresses(service, spec);
-    for port in spec.ports.iter().flatten() {
-        let (Some(protocol), Ok(number)) =
-            (Protocol::parse(port.protocol.as_deref()), u16::try_from(port.port))
-        else {
-            continue;
-        };
-        let choice = Choice::of(config, port, slices, model);
-        let inside =
-            Policy { local: spec.internal_traffic_policy.as_deref() == Some("Local"), outside: false };
-        for address in &addresses {
-            plan_front(Front::Address(*address, protocol, number), spec, &choice, inside, model);
-        }
-        let policy =
-            Policy { local: spec.external_traffic_policy.as_deref() == Some("Local"), outside: true };
-        for address in &outside {
-            plan_front(Front::Address(*address, protocol, number), spec, &choice, policy, model);
-        }
-        if let Some(node_port) =
-            port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
-        {
-            plan_front(Front::Port(protocol, node_port), spec, &choice, policy, model);
-        }
+    if let Some(port) = health_check_port(spec) {
+        let count = ready_here.values().map(BTreeSet::len).max().unwrap_or(0);
+        planned.health = Some((port, count));
     }
+    planned
 }
 
-fn parse_v4(text: &str) -> Option<IpAddr> {
-    text.parse().ok().filter(IpAddr::is_ipv4)
+fn is_served(config: &Config, service: &Service, spec: &ServiceSpec) -> bool {
+    let addresses = cluster_addresses(spec);
+    spec.type_.as_deref() != Some("ExternalName")
+        && !service.labels().contains_key(OTHER_PROXY)
+        && !service.labels().contains_key(HEADLESS)
+        && !addresses.is_empty()
+        && !addresses.iter().any(|address| config.answered_here.contains(address))
 }
 
 /// Its cluster addresses; none for a headless service ("None").
-fn cluster_addresses(spec: &ServiceSpec) -> Vec<IpAddr> {
+fn cluster_addresses(spec: &ServiceSpec) -> BTreeSet<IpAddr> {
     let all = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-    all.filter_map(|text| parse_v4(text)).collect::<BTreeSet<_>>().into_iter().collect()
+    all.filter_map(|text| text.parse().ok()).collect()
 }
 
-/// `externalIPs`, and the addresses a load balancer delivers packets for unchanged (`ipMode: VIP`).
-fn outside_addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<IpAddr> {
+fn health_check_port(spec: &ServiceSpec) -> Option<u16> {
+    let needed = spec.type_.as_deref() == Some("LoadBalancer") && external_local(spec);
+    spec.health_check_node_port
+        .filter(|_| needed)
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0)
+}
+
+fn external_local(spec: &ServiceSpec) -> bool {
+    spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
+/// The addresses a load balancer delivers packets for unchanged (`ipMode: VIP`).
+fn balanced_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
     let delivered = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
-    let balanced = delivered.filter_map(|ingress| ingress.ip.as_ref());
-    spec.external_ips.iter().flatten().chain(balanced).filter_map(|text| parse_v4(text)).collect()
+    delivered.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok())
 }
 
-/// The endpoints that a service port may use.
-#[derive(Default)]
-struct Choice {
-    all: BTreeSet<Endpoint>,
-    local: BTreeSet<Endpoint>,
-}
-
-impl Choice {
-    fn of(config: &Config, port: &ServicePort, slices: &[&EndpointSlice], model: &mut Model) -> Self {
-        let (mut ready, mut draining) = (Self::default(), Self::default());
-        for slice in slices {
-            let name = port.name.as_deref().unwrap_or_default();
-            let ports = slice.ports.iter().flatten();
-            let mut same = ports.filter(|port| port.name.as_deref().unwrap_or_default() == name);
-            let number = same.find_map(|port| u16::try_from(port.port?).ok());
-            let Some(number) = number else { continue };
-            for endpoint in slice.endpoints.iter().flatten() {
-                let into = match state(endpoint.conditions.as_ref()) {
-                    State::Ready => &mut ready,
-                    State::Draining => &mut draining,
-                    State::Unusable => continue,
-                };
-                let Some(address) = endpoint.addresses.first().and_then(|text| parse_v4(text)) else {
-                    continue;
-                };
-                into.all.insert(Endpoint { address, port: number });
-                if endpoint.node_name.as_deref() == Some(&config.node_name) {
-                    into.local.insert(Endpoint { address, port: number });
-                    model.claim(Key::Hairpin(address), Value::Present);
-                }
-            }
-        }
-        Self {
-            all: if ready.all.is_empty() { draining.all } else { ready.all },
-            local: if ready.local.is_empty() { draining.local } else { ready.local },
-        }
-    }
-}
-
-enum State {
-    Ready,
-    /// Still answers while it terminates: used when nothing is ready (KEP-1669).
-    Draining,
-    Unusable,
-}
-
-/// Conditions that are not set count as good, as EndpointSlice's documentation says.
-fn state(conditions: Option<&EndpointConditions>) -> State {
-    let Some(conditions) = conditions else { return State::Ready };
-    let ready = conditions.ready.unwrap_or(true);
-    if ready {
-        State::Ready
-    } else if conditions.serving.unwrap_or(ready) && conditions.terminating.unwrap_or(false) {
-        State::Draining
-    } else {
-        State::Unusable
-    }
-}
-
-/// The traffic policy of a front: `internalTrafficPolicy` or `externalTrafficPolicy`.
-#[derive(Clone, Copy)]
-struct Policy {
-    local: bool,
-    outside: bool,
-}
-
-fn plan_front(front: Front, spec: &ServiceSpec, choice: &Choice, policy: Policy, model: &mut Model) {
-    let endpoints = if policy.local { &choice.local } else { &choice.all };
-    if endpoints.is_empty() {
-        let elsewhere = policy.local && !choice.all.is_empty();
-        if !model.0.contains_key(&Key::Service(front)) {
-            model.claim(Key::Refused(front), if elsewhere { Value::Drop } else { Value::Reject });
-        }
-        return;
-    }
-    let sticky = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| affinity_s(spec));
-    // An endpoint on another node must answer by way of this one, which has the translation.
-    let masquerade = policy.outside && !policy.local;
-    claim_front(front, endpoints.iter().copied(), (sticky, masquerade), model);
-}
-
-fn affinity_s(spec: &ServiceSpec) -> u32 {
-    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
-    config.and_then(|config| u32::try_from(config.timeout_seconds?).ok()).unwrap_or(AFFINITY_S)
-}
-
-fn claim_front(
-    front: Front,
-    endpoints: impl ExactSizeIterator<Item = Endpoint>,
-    (sticky, masquerade): (Option<u32>, bool),
-    model: &mut Model,
+fn plan_port(
+    config: &Config,
+    (service, spec): (&Service, &ServiceSpec),
+    (family, port): (Family, &ServicePort),
+    choice: &Choice,
+    planned: &mut Planned,
 ) {
-    let count = u16::try_from(endpoints.len()).unwrap_or(u16::MAX);
-    let port = matches!(front, Front::Port(..));
-    let spread = Spread { port, endpoints: count, sticky: sticky.is_some(), masquerade };
-    if model.0.contains_key(&Key::Refused(front)) || !model.claim(Key::Service(front), Value::Spread(spread))
-    {
-        return;
+    let numbers = (Protocol::parse(port.protocol.as_deref()), u16::try_from(port.port));
+    let (Some(protocol), Ok(number @ 1..)) = numbers else { return };
+    let at = |address| Front::Address(address, protocol, number);
+    let own = |address: &IpAddr| Family::of(*address) == family;
+    let mut fronts = BTreeMap::new();
+    let inside = internal(spec, choice);
+    fronts
+        .extend(cluster_addresses(spec).into_iter().filter(own).map(|address| (at(address), inside.clone())));
+    let own_fronts = fronts.len();
+    let outside = external(spec, choice);
+    let externals = spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok());
+    let balanced: BTreeSet<IpAddr> = balanced_addresses(service).filter(own).collect();
+    let sources = sources(config, spec, &balanced);
+    for address in externals.filter(own).chain(balanced.iter().copied()) {
+        let sources = if balanced.contains(&address) { sources.clone() } else { BTreeSet::new() };
+        fronts.entry(at(address)).or_insert(Served { sources, ..outside.clone() });
     }
-    for (index, endpoint) in (0..count).zip(endpoints) {
-        model.claim(Key::Endpoint(front, index), Value::Endpoint(endpoint));
+    if let Some(node_port @ 1..) = port.node_port.and_then(|port| u16::try_from(port).ok()) {
+        let chosen = config.node_port_blocks(family).next().is_some();
+        fronts.insert(Front::Port(family, protocol, node_port), Served { chosen, ..outside.clone() });
     }
-    if let Some(timeout_s) = sticky {
-        model.claim(Key::Sticky(front), Value::Remember(timeout_s));
+    planned.no_local.0 += usize::from(inside.fate == Fate::Drop && own_fronts > 0);
+    planned.no_local.1 += usize::from(outside.fate == Fate::Drop && fronts.len() > own_fronts);
+    if protocol == Protocol::Udp {
+        planned.serving.extend(fronts.keys().map(|front| (*front, choice.serving.clone())));
     }
+    planned.fronts.append(&mut fronts);
+}
+
+/// At the service's own addresses: `internalTrafficPolicy`.
+fn internal(spec: &ServiceSpec, choice: &Choice) -> Served {
+    let local = spec.internal_traffic_policy.as_deref() == Some("Local");
+    let sticky_s = sticky_s(spec);
+    Served { sticky_s, ..Served::with(fate(if local { &choice.local } else { &choice.cluster }, choice)) }
+}
+
+/// At addresses and ports for the world outside: `externalTrafficPolicy`. With `Local`, what comes from
+/// pods and from this node itself is spread over all endpoints all the same, as if it had gone out to a
+/// load balancer and come back.
+fn external(spec: &ServiceSpec, choice: &Choice) -> Served {
+    let local = external_local(spec);
+    let fate = fate(if local { &choice.local } else { &choice.cluster }, choice);
+    let short_cut = local && choice.local != choice.cluster;
+    let inside = if short_cut { choice.cluster.clone() } else { BTreeSet::new() };
+    // An endpoint on another node must answer by way of this one, which has the translation.
+    Served { inside, masquerade: !local, sticky_s: sticky_s(spec), ..Served::with(fate) }
+}
+
+fn fate(endpoints: &BTreeSet<Endpoint>, choice: &Choice) -> Fate {
+    match (endpoints.is_empty(), choice.is_empty()) {
+        (false, _) => Fate::Spread(endpoints.clone()),
+        (true, false) => Fate::Drop,
+        (true, true) => Fate::Reject,
+    }
+}
+
+fn sticky_s(spec: &ServiceSpec) -> Option<u32> {
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let given = config.and_then(|config| u32::try_from(config.timeout_seconds?).ok());
+    (spec.session_affinity.as_deref() == Some("ClientIP")).then_some(given.unwrap_or(AFFINITY_S).max(1))
+}
+
+/// `loadBalancerSourceRanges` of one family. A node that is within them also is when it comes from the
+/// balancer's address, which some balancers put on a link of the node.
+fn sources(config: &Config, spec: &ServiceSpec, balanced: &BTreeSet<IpAddr>) -> BTreeSet<Cidr> {
+    let Some(v4) = balanced.first().map(IpAddr::is_ipv4) else { return BTreeSet::new() };
+    let ranges = spec.load_balancer_source_ranges.iter().flatten();
+    let ranges = ranges.filter_map(|text| text.trim().parse::<Cidr>().ok());
+    let mut ranges: BTreeSet<Cidr> = ranges.filter(|range| range.is_ipv4() == v4).collect();
+    if ranges.iter().any(|range| range.prefix() == 0) {
+        return BTreeSet::new();
+    }
+    if config.node_ips.iter().any(|ip| ranges.iter().any(|range| range.contains(*ip))) {
+        ranges.extend(balanced.iter().map(|address| Cidr::single(*address)));
+    }
+    disjoint(ranges)
+}
+
+/// Without blocks that lie in another: a set of intervals refuses those that overlap.
+fn disjoint(blocks: BTreeSet<Cidr>) -> BTreeSet<Cidr> {
+    let within = |block: &Cidr| {
+        blocks.iter().any(|other| {
+            other != block && other.prefix() <= block.prefix() && other.contains(block.address())
+        })
+    };
+    blocks.iter().filter(|block| !within(block)).copied().collect()
 }
 
 /// `containers[].ports[].hostPort` of a pod on this node that has an address of its own.
-fn plan_host_ports(pod: &Pod, model: &mut Model) {
-    let Some(address) = host_port_address(pod) else { return };
-    let containers =
-        pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    for port in containers.flat_map(|container| container.ports.iter().flatten()) {
-        let numbers = (port.host_port.map(u16::try_from), u16::try_from(port.container_port));
-        let (Some(Ok(host_port @ 1..)), Ok(container_port)) = numbers else { continue };
-        let Some(protocol) = Protocol::parse(port.protocol.as_deref()) else { continue };
-        let front = match port.host_ip.as_deref() {
-            None | Some("" | "0.0.0.0" | "::") => Front::Port(protocol, host_port),
-            Some(text) => match parse_v4(text) {
-                Some(host) => Front::Address(host, protocol, host_port),
-                None => continue,
-            },
-        };
-        model.claim(Key::Hairpin(address), Value::Present);
-        let endpoint = Endpoint { address, port: container_port };
-        claim_front(front, std::iter::once(endpoint), (None, false), model);
+pub(crate) fn host_ports(config: &Config, pod: &Pod) -> Planned {
+    let mut planned = Planned::default();
+    for address in
+        host_port_addresses(pod).filter(|address| config.families().any(|one| one == Family::of(*address)))
+    {
+        let family = Family::of(address);
+        for port in ports(pod) {
+            let numbers = (port.host_port.map(u16::try_from), u16::try_from(port.container_port));
+            let (Some(Ok(host_port @ 1..)), Ok(container_port)) = numbers else { continue };
+            let Some(protocol) = Protocol::parse(port.protocol.as_deref()) else { continue };
+            let front = match port.host_ip.as_deref() {
+                None | Some("" | "0.0.0.0" | "::") => Front::Port(family, protocol, host_port),
+                Some(text) => match text.parse() {
+                    Ok(host) if Family::of(host) == family => Front::Address(host, protocol, host_port),
+                    _ => continue,
+                },
+            };
+            let endpoint = BTreeSet::from([Endpoint { address, port: container_port }]);
+            planned.here.insert(address);
+            if protocol == Protocol::Udp {
+                planned.serving.insert(front, endpoint.clone());
+            }
+            planned.fronts.entry(front).or_insert(Served::with(Fate::Spread(endpoint)));
+        }
     }
+    planned
 }
 
-fn host_port_address(pod: &Pod) -> Option<IpAddr> {
-    let status = pod.status.as_ref()?;
-    let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
-    if over || host_network { None } else { parse_v4(status.pod_ip.as_deref()?) }
+fn ports(pod: &Pod) -> impl Iterator<Item = &api::core::ContainerPort> {
+    let containers =
+        pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    containers.flat_map(|container| container.ports.iter().flatten())
+}
+
+fn host_port_addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+    let status = pod.status.as_ref().filter(|status| {
+        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        !over && pod.spec.as_ref().is_none_or(|spec| spec.host_network != Some(true))
+    });
+    let all = status.into_iter().flat_map(|status| {
+        let all = status.pod_ips.iter().flatten().map(|ip| &ip.ip);
+        all.chain(&status.pod_ip)
+    });
+    all.filter_map(|text| text.parse().ok()).collect::<BTreeSet<_>>().into_iter()
 }
 
 /// Whether the proxy has anything to do with a pod.
 pub(crate) fn has_host_ports(pod: &Pod) -> bool {
-    let containers =
-        pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    containers.flat_map(|container| container.ports.iter().flatten()).any(|port| port.host_port.is_some())
+    ports(pod).any(|port| port.host_port.is_some())
 }

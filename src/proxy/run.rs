@@ -1,24 +1,33 @@
 //! Carries the plan out: waits for changes, applies differences, forgets dead connections.
 
-use crate::model::{Difference, Endpoint, Front, Model, Protocol};
-use crate::plan::{Snapshot, has_host_ports, plan};
-use crate::{Config, Error, flows, render};
-use api::core::{Pod, Service};
+use crate::family::Family;
+use crate::health::{Health, Ports};
+use crate::inbox::{Inbox, Work};
+use crate::listener::{self, Answer};
+use crate::metrics::Metrics;
+use crate::model::Chain;
+use crate::plan::{self, Planned, has_host_ports};
+use crate::state::{Difference, Owner, State};
+use crate::{Config, Error, Topology, clients, flows, render};
+use api::Object;
+use api::core::{Node, Pod, Service};
 use api::discovery::EndpointSlice;
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches};
-use net::nft::{self, Table, Transaction};
+use net::nft::{self, Transaction};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// The longest pause between two syncs. Otherwise a pause is as long as the last sync took, so that a
 /// storm of changes cannot take more than half a core.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Chains for so many endpoints are made ahead; a service with more costs one full load.
-const USUAL_ENDPOINTS: u16 = 16;
+/// Chains stay when nothing leads to them any more, as their number of endpoints comes again. With more
+/// than these, everything is loaded anew with what is used; beyond two thousand they cost more each.
+const MOST_CHAINS: usize = 1_000;
 
 /// Tells whether services work.
 #[derive(Clone, Debug)]
@@ -40,146 +49,236 @@ struct Proxy {
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
     pods: Cache<Pod>,
-    wake: Arc<Notify>,
+    node: Cache<Node>,
+    inbox: Arc<Inbox>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    supervisor: Supervisor,
     ready: watch::Sender<bool>,
 }
 
 /// Keeps the kernel's services as the API has them. Needs `net::setup`.
 pub fn start(config: Config, caches: &Caches, supervisor: &Supervisor) -> Handle {
     let of_this_node = format!("spec.nodeName={}", config.node_name);
+    let this_node = format!("metadata.name={}", config.node_name);
+    let node = caches.selected("", &this_node);
+    let (inbox, metrics) = (Arc::<Inbox>::default(), Arc::<Metrics>::default());
     let proxy = Proxy {
-        config: Arc::new(config),
         services: caches.of(),
         slices: caches.of(),
         pods: caches.selected("", &of_this_node),
-        wake: Arc::default(),
+        health: Arc::new(Health::new(&config, node.clone(), inbox.clone(), metrics.clone())),
+        config: Arc::new(config),
+        node,
+        inbox,
+        metrics,
+        supervisor: supervisor.clone(),
         ready: watch::channel(false).0,
     };
-    let wake = proxy.wake.clone();
-    proxy.services.on_change(move |_| wake.notify_one());
-    let wake = proxy.wake.clone();
-    proxy.slices.on_change(move |_| wake.notify_one());
-    let wake = proxy.wake.clone();
-    proxy.pods.on_change(move |change| {
-        if has_host_ports(change.object()) {
-            wake.notify_one();
-        }
-    });
+    proxy.listen();
     let handle = Handle(proxy.ready.subscribe());
+    let settings = proxy.config.settings.clone();
+    let health = proxy.health.clone();
+    answer("proxy health", settings.healthz, supervisor, Arc::new(move |path| health.answer(path)));
+    let health = proxy.health.clone();
+    answer("proxy metrics", settings.metrics, supervisor, Arc::new(move |path| health.answer_metrics(path)));
     supervisor.run("proxy", Phase::Work, Restart::OnFailure, move |shutdown| proxy.clone().run(shutdown));
     handle
 }
 
+fn answer(name: &'static str, address: Option<SocketAddr>, supervisor: &Supervisor, answer: Answer) {
+    let Some(address) = address else { return };
+    let own = supervisor.clone();
+    supervisor.run(name, Phase::Front, Restart::OnFailure, move |shutdown| {
+        let (answer, own) = (answer.clone(), own.clone());
+        async move {
+            let listener = listener::bind(address).await?;
+            tokio::select! {
+                () = listener::serve(listener, answer, own) => {}
+                () = shutdown.requested() => {}
+            }
+            Ok::<_, Error>(())
+        }
+    });
+}
+
 impl Proxy {
+    /// Notes what changes.
+    fn listen(&self) {
+        let inbox = self.inbox.clone();
+        self.services.on_change(move |change| {
+            let service = change.object();
+            inbox.service(Owner::service(service.namespace(), service.name()));
+        });
+        let inbox = self.inbox.clone();
+        self.slices.on_change(move |change| inbox.slice(change));
+        let inbox = self.inbox.clone();
+        self.pods.on_change(move |change| {
+            let pod = change.object();
+            if has_host_ports(pod) {
+                inbox.pod(Owner::pod(pod.namespace(), pod.name()));
+            }
+        });
+        let inbox = self.inbox.clone();
+        let zone = |node: &Option<Arc<Node>>| node.as_deref().and_then(zone);
+        self.node.on_change(move |change| {
+            if zone(&change.old) != zone(&change.new) {
+                inbox.everything();
+            }
+        });
+    }
+
     async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         tokio::select! {
-            result = self.follow() => result,
+            result = self.follow() => result.inspect_err(|_| self.metrics.failed()),
             () = shutdown.requested() => Ok(()),
         }
     }
 
     /// Begins with the whole table: what an earlier run left in the kernel is not known.
     async fn follow(&self) -> Result<(), Error> {
-        tokio::join!(self.services.synced(), self.slices.synced(), self.pods.synced());
-        let mut held = Held::load(&self.config, self.plan()).await?;
-        tracing::info!(elements = held.model.0.len(), "services are in the kernel");
+        tokio::join!(self.services.synced(), self.slices.synced(), self.pods.synced(), self.node.synced());
+        let mut ports = Ports::new(self.health.clone(), self.supervisor.clone());
+        let mut held = Held::default();
+        self.sync(&mut held, Work { everything: true, ..self.inbox.take() }, &mut ports).await?;
+        tracing::info!(objects = held.state.owners().count(), "services are in the kernel");
         self.ready.send_replace(true);
         loop {
-            self.wake.notified().await;
+            self.inbox.woken().await;
             let begin = clock::instant();
-            held = held.changed_to(&self.config, self.plan()).await?;
+            let waited = self.inbox.since().map_or(Duration::ZERO, |since| since.elapsed());
+            let work = self.inbox.take();
+            self.metrics.taken(work.pending, waited);
+            self.sync(&mut held, work, &mut ports).await?;
             clock::sleep(begin.elapsed().min(LONGEST_PAUSE)).await;
         }
     }
 
-    fn plan(&self) -> Model {
-        let (services, slices, pods) =
-            (self.services.snapshot(), self.slices.snapshot(), self.pods.snapshot());
-        let snapshot = Snapshot {
-            services: services.iter().map(Arc::as_ref).collect(),
-            slices: slices.iter().map(Arc::as_ref).collect(),
-            pods: pods.iter().map(Arc::as_ref).collect(),
-        };
-        plan(&self.config, &snapshot)
+    async fn sync(&self, held: &mut Held, work: Work, ports: &mut Ports) -> Result<(), Error> {
+        let begin = clock::instant();
+        let difference = self.plan(&mut held.state, &work);
+        let full = held.apply(&self.config, &difference).await?;
+        let counts = held.state.plans().map(|(_, planned)| planned.no_local);
+        let no_local = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        self.metrics.synced(full, begin.elapsed(), no_local);
+        if *self.ready.borrow() {
+            self.metrics.programmed(&work.triggered);
+        }
+        self.health.updated();
+        ports.sync(&self.config, &held.state).await;
+        self.forget(&held.state, &difference).await;
+        Ok(())
     }
+
+    fn topology(&self) -> Topology {
+        let node = self.node.get("", &self.config.node_name);
+        Topology { node_name: self.config.node_name.as_str().into(), zone: node.as_deref().and_then(zone) }
+    }
+
+    /// Plans what changed, or everything there is and was.
+    fn plan(&self, state: &mut State, work: &Work) -> Difference {
+        let topology = self.topology();
+        let mut changed = work.changed.clone();
+        if work.everything {
+            let services = self.services.snapshot();
+            changed
+                .extend(services.iter().map(|service| Owner::service(service.namespace(), service.name())));
+            let pods = self.pods.snapshot();
+            let with_ports = pods.iter().filter(|pod| has_host_ports(pod));
+            changed.extend(with_ports.map(|pod| Owner::pod(pod.namespace(), pod.name())));
+            changed.extend(state.owners().cloned());
+        }
+        let mut difference = Difference::default();
+        for owner in changed {
+            let planned = self.plan_one(&topology, &owner);
+            state.replace(&owner, planned, &mut difference);
+        }
+        difference
+    }
+
+    fn plan_one(&self, topology: &Topology, owner: &Owner) -> Planned {
+        let (Owner::Service(key) | Owner::Pod(key)) = owner;
+        let (namespace, name) = key.split_once('/').unwrap_or_default();
+        match owner {
+            Owner::Service(key) => self.services.get(namespace, name).map(|service| {
+                let slices = self.inbox.slices(key);
+                let slices: Vec<&EndpointSlice> = slices.iter().map(Arc::as_ref).collect();
+                plan::service(&self.config, topology, &service, &slices)
+            }),
+            Owner::Pod(_) => self.pods.get(namespace, name).map(|pod| plan::host_ports(&self.config, &pod)),
+        }
+        .unwrap_or_default()
+    }
+
+    /// Makes clients of endpoints that are gone choose anew. Failing to is not worth a full resync: the
+    /// entries expire.
+    async fn forget(&self, state: &State, difference: &Difference) {
+        if !difference.flows.is_empty() {
+            let begin = clock::instant();
+            match flows::forget_stale(state, &difference.flows).await {
+                Ok(deleted) => self.metrics.flows(begin.elapsed(), deleted),
+                Err(error) => {
+                    tracing::warn!(%error, "UDP flows may lead to endpoints that are gone until they expire");
+                }
+            }
+        }
+        if !difference.gone.is_empty()
+            && let Err(error) = clients::forget(&difference.gone).await
+        {
+            tracing::warn!(%error, "clients stay with an endpoint that is gone until their affinity expires");
+        }
+    }
+}
+
+/// Its label `topology.kubernetes.io/zone`.
+fn zone(node: &Node) -> Option<String> {
+    node.labels().get("topology.kubernetes.io/zone").filter(|zone| !zone.is_empty()).cloned()
 }
 
 /// What the kernel holds.
+#[derive(Default)]
 struct Held {
-    table: Table,
-    capacity: u16,
-    model: Model,
+    state: State,
+    chains: Option<BTreeSet<(Family, Chain)>>,
 }
 
 impl Held {
-    /// Puts the whole table in place, atomically: packets see the old one or the new one.
-    async fn load(config: &Config, model: Model) -> Result<Self, Error> {
-        let capacity = model.widest().max(USUAL_ENDPOINTS).checked_next_power_of_two().unwrap_or(u16::MAX);
-        let table = render::table(config, capacity);
-        nft::apply(&render::everything(&table, &model)).await?;
-        forget(&table, &model, &model.diff(&Model::default())).await;
-        Ok(Self { table, capacity, model })
-    }
-
-    async fn changed_to(self, config: &Config, model: Model) -> Result<Self, Error> {
-        let difference = model.diff(&self.model);
-        if difference.is_empty() {
-            return Ok(self);
-        }
-        if model.widest() > self.capacity {
-            return Self::load(config, model).await;
+    /// Gives whether everything was loaded, which is done atomically: packets see the old table or the
+    /// new one.
+    async fn apply(&mut self, config: &Config, difference: &Difference) -> Result<bool, Error> {
+        let wanted = difference.chains();
+        let missing: BTreeSet<(Family, Chain)> = match &self.chains {
+            Some(held) => wanted.difference(held).copied().collect(),
+            None => BTreeSet::new(),
+        };
+        let Some(held) = self.chains.as_mut().filter(|held| held.len() + missing.len() <= MOST_CHAINS) else {
+            let (transaction, chains) = render::everything(config, &self.state.elements());
+            nft::apply(&transaction).await?;
+            remember(chains.iter()).await?;
+            self.chains = Some(chains);
+            return Ok(true);
+        };
+        let changes = render::changes(difference);
+        if missing.is_empty() {
+            changes.apply().await?;
+            return Ok(false);
         }
         let mut transaction = Transaction::default();
-        render::change(&self.table, &difference, &mut transaction);
+        render::add_chains(missing.iter(), &mut transaction);
+        changes.write(&mut transaction);
         nft::apply(&transaction).await?;
-        forget(&self.table, &model, &difference).await;
-        Ok(Self { model, ..self })
+        remember(missing.iter()).await?;
+        held.extend(missing);
+        Ok(false)
     }
 }
 
-/// Makes clients of endpoints that are gone choose anew. Failing to is not worth a full resync: the
-/// entries expire.
-async fn forget(table: &Table, model: &Model, difference: &Difference) {
-    if difference.touches(Protocol::Udp)
-        && let Err(error) = flows::forget_stale(model).await
-    {
-        tracing::warn!(%error, "UDP flows may lead to endpoints that are gone until they expire");
+/// Fills the chains that nft cannot write.
+async fn remember(chains: impl Iterator<Item = &(Family, Chain)>) -> Result<(), Error> {
+    for (family, chain) in chains {
+        if let (Family::V6, Chain::Remember(timeout_s)) = (family, chain) {
+            render::remember_v6(*timeout_s).await?;
+        }
     }
-    if !difference.gone.is_empty()
-        && !model.timeouts().is_empty()
-        && let Err(error) = forget_clients(table, &difference.gone).await
-    {
-        tracing::warn!(%error, "clients stay with an endpoint that is gone until their affinity expires");
-    }
-}
-
-async fn forget_clients(table: &Table, gone: &BTreeSet<(Front, Endpoint)>) -> Result<(), net::Error> {
-    let listing = nft::list_set(table, &render::affinity()).await?;
-    let mut transaction = Transaction::default();
-    transaction.delete_elements(table, render::AFFINITY, clients_of(&listing, gone).into_iter());
-    nft::apply(&transaction).await
-}
-
-/// The keys of clients that are remembered for an endpoint which their front no longer has.
-fn clients_of(listing: &serde_json::Value, gone: &BTreeSet<(Front, Endpoint)>) -> Vec<String> {
-    let objects = listing["nftables"].as_array().into_iter().flatten();
-    let elements = objects.filter_map(|object| object["map"]["elem"].as_array()).flatten();
-    let keys = elements.filter_map(|element| {
-        let key = element[0]["elem"]["val"]["concat"].as_array()?;
-        let to = element[1]["concat"].as_array()?;
-        let address = to.first()?.as_str()?.parse().ok()?;
-        let endpoint = Endpoint { address, port: u16::try_from(to.get(1)?.as_u64()?).ok()? };
-        let front_address = key.get(1)?.as_str()?.parse().ok()?;
-        let port = u16::try_from(key.get(3)?.as_u64()?).ok()?;
-        let lost = gone.iter().any(|(front, lost)| {
-            *lost == endpoint
-                && match front {
-                    Front::Address(address, _, number) => (*address, *number) == (front_address, port),
-                    Front::Port(_, number) => *number == port,
-                }
-        });
-        let words = key.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned));
-        lost.then(|| words.collect::<Vec<_>>().join(" . "))
-    });
-    keys.collect()
+    Ok(())
 }

@@ -1,54 +1,75 @@
-//! The plan against objects, and its text against golden files.
+//! The plan against objects, its text against golden files, and its meaning against a naive reading of
+//! Services.
 
-use crate::Config;
-use crate::model::{Difference, Endpoint, Front, Key, Model, Protocol, Spread, Value};
-use crate::plan::{Snapshot, plan};
-use crate::render;
+#[path = "meaning_tests.rs"]
+mod meaning;
+
+use crate::family::Family;
+use crate::model::{Elements, Endpoint, Fate, Front, Protocol, Served};
+use crate::plan::{self, Planned};
+use crate::state::{Difference, Owner, State};
+use crate::{Config, Settings, Topology, render};
 use api::core::{Pod, Service};
 use api::discovery::EndpointSlice;
 use net::nft::Transaction;
 use serde_json::{Value as Json, json};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 fn config() -> Config {
+    let blocks = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).into();
     Config {
         node_name: "here".into(),
-        cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
-        service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
-        answered_here: vec!["10.43.0.10".parse().unwrap()],
+        node_ips: vec![address("192.0.2.1")],
+        cluster_cidrs: blocks(["10.42.0.0/16", "fd42::/56"]),
+        service_cidrs: blocks(["10.43.0.0/16", "fd43::/112"]),
+        answered_here: vec![address("10.43.0.10")],
+        settings: Settings::default(),
     }
+}
+
+fn topology() -> Topology {
+    Topology { node_name: "here".into(), zone: Some("a".into()) }
 }
 
 fn service(name: &str, spec: Json) -> Service {
     serde_json::from_value(json!({"metadata": {"namespace": "default", "name": name}, "spec": spec})).unwrap()
 }
 
-/// Endpoints as (last byte of the address, node, ready, serving, terminating).
-fn slice(service: &str, port: Json, endpoints: &[(u8, &str, bool, bool, bool)]) -> EndpointSlice {
-    let endpoints: Vec<Json> = endpoints
-        .iter()
-        .map(|(byte, node, ready, serving, terminating)| {
-            json!({"addresses": [format!("10.42.0.{byte}")], "nodeName": node,
-                "conditions": {"ready": ready, "serving": serving, "terminating": terminating}})
-        })
-        .collect();
+fn slice_of(service: &str, family: &str, port: Json, endpoints: Vec<Json>) -> EndpointSlice {
     let labels = json!({"kubernetes.io/service-name": service});
     serde_json::from_value(json!({"metadata": {"namespace": "default", "name": service, "labels": labels},
-        "addressType": "IPv4", "ports": [port], "endpoints": endpoints}))
+        "addressType": family, "ports": [port], "endpoints": endpoints}))
     .unwrap()
+}
+
+/// Endpoints as (last byte of the address, node, ready, serving, terminating).
+fn slice(service: &str, port: Json, endpoints: &[(u8, &str, bool, bool, bool)]) -> EndpointSlice {
+    let endpoints = endpoints.iter().map(|(byte, node, ready, serving, terminating)| {
+        json!({"addresses": [format!("10.42.0.{byte}")], "nodeName": node,
+            "conditions": {"ready": ready, "serving": serving, "terminating": terminating}})
+    });
+    slice_of(service, "IPv4", port, endpoints.collect())
 }
 
 fn ready(byte: u8, node: &str) -> (u8, &str, bool, bool, bool) {
     (byte, node, true, true, false)
 }
 
-fn model(services: &[Service], slices: &[EndpointSlice], pods: &[Pod]) -> Model {
-    let snapshot = Snapshot {
-        services: services.iter().collect(),
-        slices: slices.iter().collect(),
-        pods: pods.iter().collect(),
-    };
-    plan(&config(), &snapshot)
+fn planned(service: &Service, slices: &[EndpointSlice]) -> Planned {
+    plan::service(&config(), &topology(), service, &slices.iter().collect::<Vec<_>>())
+}
+
+fn owner(name: &str) -> Owner {
+    Owner::service("default", name)
+}
+
+fn state(plans: impl IntoIterator<Item = (Owner, Planned)>) -> State {
+    let mut state = State::default();
+    for (owner, planned) in plans {
+        state.replace(&owner, planned, &mut Difference::default());
+    }
+    state
 }
 
 fn address(text: &str) -> IpAddr {
@@ -59,205 +80,277 @@ fn at(text: &str, port: u16) -> Front {
     Front::Address(address(text), Protocol::Tcp, port)
 }
 
-/// Where a new connection to `front` goes when the dice show `roll`.
-fn evaluate(model: &Model, front: Front, roll: u16) -> Result<Endpoint, &'static str> {
-    match (model.0.get(&Key::Service(front)), model.0.get(&Key::Refused(front))) {
-        (Some(Value::Spread(spread)), None) => {
-            match model.0.get(&Key::Endpoint(front, roll % spread.endpoints)) {
-                Some(Value::Endpoint(endpoint)) => Ok(*endpoint),
-                other => panic!("a spread leads to {other:?}"),
-            }
-        }
-        (None, Some(Value::Drop)) => Err("dropped"),
-        (None, _) => Err("refused"),
-        both => panic!("a front is served and refused: {both:?}"),
+fn node_port(port: u16) -> Front {
+    Front::Port(Family::V4, Protocol::Tcp, port)
+}
+
+fn texts(endpoints: &BTreeSet<Endpoint>) -> Vec<String> {
+    endpoints.iter().map(|endpoint| net_text(*endpoint)).collect()
+}
+
+fn net_text(endpoint: Endpoint) -> String {
+    std::net::SocketAddr::new(endpoint.address, endpoint.port).to_string()
+}
+
+/// Where connections from elsewhere go.
+fn reached(served: &Served) -> Vec<String> {
+    match &served.fate {
+        Fate::Spread(endpoints) => texts(endpoints),
+        Fate::Reject => vec!["rejected".to_owned()],
+        Fate::Drop => vec!["dropped".to_owned()],
     }
 }
 
-fn reached(model: &Model, front: Front) -> Vec<String> {
-    let mut all: Vec<String> = (0..8)
-        .map(|roll| match evaluate(model, front, roll) {
-            Ok(endpoint) => format!("{}:{}", endpoint.address, endpoint.port),
-            Err(verdict) => verdict.to_owned(),
-        })
-        .collect();
-    all.sort();
-    all.dedup();
-    all
+fn web() -> (Service, Vec<EndpointSlice>) {
+    let spec = json!({"clusterIP": "10.43.0.5", "clusterIPs": ["10.43.0.5", "fd43::5"], "type": "LoadBalancer",
+        "loadBalancerSourceRanges": ["192.0.2.0/24", " 2001:db8::/32", "192.0.2.0/25"], "sessionAffinity": "ClientIP",
+        "ports": [{"name": "http", "port": 80, "nodePort": 30080, "targetPort": "web"}]});
+    let mut service = service("web", spec);
+    let balancer = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}, {"ip": "2001:db8::7"}]}});
+    service.status = Some(serde_json::from_value(balancer).unwrap());
+    let port = json!({"name": "http", "port": 8080, "protocol": "TCP"});
+    let v4 = slice("web", port.clone(), &[ready(2, "here"), ready(3, "there")]);
+    let v6 = slice_of("web", "IPv6", port, vec![json!({"addresses": ["fd42::2"], "nodeName": "here"})]);
+    (service, vec![v4, v6])
 }
 
-fn web() -> (Service, EndpointSlice) {
-    let spec = json!({"clusterIP": "10.43.0.5", "type": "NodePort",
-        "ports": [{"name": "http", "port": 80, "nodePort": 30080, "targetPort": "web"}]});
-    let slice = slice("web", json!({"name": "http", "port": 8080}), &[ready(2, "here"), ready(3, "there")]);
-    (service("web", spec), slice)
+fn local() -> (Service, EndpointSlice) {
+    let spec = json!({"clusterIP": "10.43.0.6", "type": "LoadBalancer", "internalTrafficPolicy": "Local",
+        "externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.9"], "healthCheckNodePort": 32000,
+        "ports": [{"port": 53, "nodePort": 30053, "protocol": "UDP"}]});
+    let port = json!({"name": "", "port": 5353, "protocol": "UDP"});
+    (service("dns", spec), slice("dns", port, &[ready(2, "here"), ready(3, "there")]))
 }
 
 #[test]
-fn the_whole_table_is_this() {
-    let (service, slice) = web();
-    let transaction = render::everything(&render::table(&config(), 2), &model(&[service], &[slice], &[]));
-    assert_eq!(transaction.text(), include_str!("testdata/everything.nft"));
+fn the_whole_of_both_tables_is_this() {
+    let ((web, web_slices), (dns, dns_slice)) = (web(), local());
+    let state = state([
+        (owner("web"), planned(&web, &web_slices)),
+        (owner("dns"), planned(&dns, &[dns_slice])),
+        (
+            owner("none"),
+            planned(&service("none", json!({"clusterIP": "10.43.0.9", "ports": [{"port": 1}]})), &[]),
+        ),
+    ]);
+    let (transaction, _) = render::everything(&config(), &state.elements());
+    golden("everything.nft", transaction.text());
+}
+
+/// Written anew where the environment says so.
+fn golden(name: &str, text: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
+    if std::env::var_os("KNARR_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(path).unwrap());
 }
 
 #[test]
 fn a_change_is_only_what_changed() {
-    let (service, before) = web();
-    let old = model(std::slice::from_ref(&service), &[before], &[]);
-    let after = slice("web", json!({"name": "http", "port": 8080}), &[ready(3, "there")]);
-    let difference = model(&[service], &[after], &[]).diff(&old);
+    let (dns, before) = local();
+    let mut state = state([(owner("dns"), planned(&dns, &[before]))]);
+    let port = json!({"name": "", "port": 5353, "protocol": "UDP"});
+    let after = slice("dns", port, &[ready(2, "here"), ready(3, "there"), ready(4, "there")]);
+    let mut difference = Difference::default();
+    state.replace(&owner("dns"), planned(&dns, &[after]), &mut difference);
     let mut transaction = Transaction::default();
-    render::change(&render::table(&config(), 2), &difference, &mut transaction);
-    assert_eq!(transaction.text(), include_str!("testdata/change.nft"));
-    let gone: Vec<String> = difference.gone.iter().map(|(_, gone)| gone.address.to_string()).collect();
-    assert_eq!(gone, ["10.42.0.2", "10.42.0.2"]);
-    assert_eq!(old.diff(&old), Difference::default());
+    render::add_chains(difference.chains().iter(), &mut transaction);
+    render::changes(&difference).write(&mut transaction);
+    golden("change.nft", transaction.text());
+    assert!(
+        difference.flows.iter().all(|front| front.protocol() == Protocol::Udp) && difference.flows.len() == 3
+    );
 }
 
 #[test]
-fn terminating_endpoints_serve_only_when_nothing_is_ready() {
-    let (service, _) = web();
-    let port = json!({"name": "http", "port": 8080});
-    let draining = (4, "here", false, true, true);
-    let dead = (5, "here", false, false, true);
-    let both = slice("web", port.clone(), &[ready(2, "here"), draining, dead]);
-    let services = [service];
-    assert_eq!(reached(&model(&services, &[both], &[]), at("10.43.0.5", 80)), ["10.42.0.2:8080"]);
-    let last = slice("web", port.clone(), &[draining, dead]);
-    assert_eq!(reached(&model(&services, &[last], &[]), at("10.43.0.5", 80)), ["10.42.0.4:8080"]);
-    let none = slice("web", port, &[dead, (6, "here", false, true, false)]);
-    assert_eq!(reached(&model(&services, &[none], &[]), at("10.43.0.5", 80)), ["refused"]);
+fn chosen_addresses_bind_node_ports_and_not_host_ports() {
+    let mut config = config();
+    config.settings = Settings::read(&["nodeport-addresses=192.0.2.0/24".to_owned()]).unwrap();
+    let (web, slices) = web();
+    let slices: Vec<&EndpointSlice> = slices.iter().collect();
+    let web = plan::service(&config, &topology(), &web, &slices);
+    let state = state([
+        (owner("web"), web),
+        (Owner::pod("default", "p"), plan::host_ports(&config, &pod("Running"))),
+    ]);
+    let (transaction, _) = render::everything(&config, &state.elements());
+    let chains: Vec<&str> =
+        transaction.text().lines().filter(|line| line.contains("port-services {")).collect();
+    assert!(
+        chains.iter().any(|line| line.contains("tcp . 30080 : goto port-tcp-2-sticky-masquerade-chosen")),
+        "{chains:?}"
+    );
+    assert!(chains.iter().any(|line| line.contains("tcp . 8080 : goto port-tcp-1")), "{chains:?}");
+    assert!(transaction.text().contains("ip daddr != @node-ports return"));
+    assert!(transaction.text().contains("add element ip knarr-proxy node-ports { 192.0.2.0/24 }"));
+    assert!(
+        !transaction.text().contains("add element ip6 knarr-proxy node-ports"),
+        "all of the other family's"
+    );
 }
 
 #[test]
-fn local_policies_keep_to_this_node() {
-    let spec = json!({"clusterIP": "10.43.0.6", "type": "LoadBalancer", "internalTrafficPolicy": "Local",
-        "externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.9"], "ports": [{"port": 80, "nodePort": 30081}]});
-    let services = [service("db", spec)];
-    let port = json!({"name": "", "port": 5432});
-    let two = model(&services, &[slice("db", port.clone(), &[ready(2, "here"), ready(3, "there")])], &[]);
-    for front in [at("10.43.0.6", 80), at("192.0.2.9", 80), Front::Port(Protocol::Tcp, 30081)] {
-        assert_eq!(reached(&two, front), ["10.42.0.2:5432"]);
+fn ready_endpoints_are_used_else_those_that_drain() {
+    let spec = json!({"clusterIP": "10.43.0.5", "ports": [{"port": 80}]});
+    let service = service("web", spec);
+    let port = json!({"name": "", "port": 8080});
+    let (draining, dead) = ((4, "here", false, true, true), (5, "here", false, false, true));
+    let of = |endpoints: &[_]| {
+        reached(&planned(&service, &[slice("web", port.clone(), endpoints)]).fronts[&at("10.43.0.5", 80)])
+    };
+    assert_eq!(of(&[ready(2, "here"), draining, dead]), ["10.42.0.2:8080"]);
+    assert_eq!(of(&[draining, dead]), ["10.42.0.4:8080"]);
+    assert_eq!(of(&[dead, (6, "here", false, true, false)]), ["rejected"]);
+}
+
+#[test]
+fn local_policies_keep_to_this_node_but_for_what_comes_from_inside() {
+    let (dns, both) = local();
+    let served = planned(&dns, &[both]);
+    let udp = |text, port| Front::Address(address(text), Protocol::Udp, port);
+    let own = &served.fronts[&udp("10.43.0.6", 53)];
+    assert_eq!((reached(own), own.inside.len()), (vec!["10.42.0.2:5353".to_owned()], 0));
+    let outside = &served.fronts[&udp("192.0.2.9", 53)];
+    assert_eq!(reached(outside), ["10.42.0.2:5353"]);
+    assert_eq!(texts(&outside.inside), ["10.42.0.2:5353", "10.42.0.3:5353"]);
+    assert!(!outside.masquerade, "the client's address is kept");
+    assert_eq!(served.health, Some((32000, 1)));
+    let port = json!({"port": 5353, "protocol": "UDP"});
+    let elsewhere = planned(&dns, &[slice("dns", port, &[ready(3, "there")])]);
+    for front in [udp("10.43.0.6", 53), udp("192.0.2.9", 53), Front::Port(Family::V4, Protocol::Udp, 30053)] {
+        assert_eq!(reached(&elsewhere.fronts[&front]), ["dropped"]);
     }
-    let spread = Spread { port: true, endpoints: 1, sticky: false, masquerade: false };
-    let node_port = Key::Service(Front::Port(Protocol::Tcp, 30081));
-    assert_eq!(two.0.get(&node_port), Some(&Value::Spread(spread)), "the client's address is kept");
-    let elsewhere = model(&services, &[slice("db", port, &[ready(3, "there")])], &[]);
-    assert_eq!(reached(&elsewhere, at("10.43.0.6", 80)), ["dropped"]);
+    assert_eq!((elsewhere.health, elsewhere.no_local), (Some((32000, 0)), (1, 1)));
 }
 
 #[test]
 fn headless_external_and_own_services_are_left_alone() {
     let port = json!([{"port": 53}]);
-    let mut elsewhere = service("elsewhere", json!({"clusterIP": "10.43.0.11", "ports": port}));
-    let label = ("service.kubernetes.io/service-proxy-name".to_owned(), "other".to_owned());
-    elsewhere.metadata.labels = Some([label].into());
-    let services = [
-        elsewhere,
+    let labelled = |label: &str| {
+        let mut service = service("elsewhere", json!({"clusterIP": "10.43.0.11", "ports": port}));
+        service.metadata.labels = Some([(label.to_owned(), "other".to_owned())].into());
+        service
+    };
+    for left in [
+        labelled("service.kubernetes.io/service-proxy-name"),
+        labelled("service.kubernetes.io/headless"),
         service("headless", json!({"clusterIP": "None", "ports": port})),
         service("outside", json!({"type": "ExternalName", "externalName": "example.org"})),
         service("dns", json!({"clusterIP": "10.43.0.10", "ports": port})),
-    ];
-    assert_eq!(model(&services, &[], &[]), Model::default());
+    ] {
+        assert_eq!(planned(&left, &[]), Planned::default());
+    }
 }
 
 #[test]
-fn slices_that_are_marked_headless_are_not_served() {
-    let (service, mut slice) = web();
+fn slices_of_other_ports_protocols_and_those_marked_headless_are_not_served() {
+    let service = service("web", json!({"clusterIP": "10.43.0.5", "ports": [{"name": "http", "port": 80}]}));
+    let of = |slice| reached(&planned(&service, &[slice]).fronts[&at("10.43.0.5", 80)]);
+    let endpoints = [ready(2, "here")];
+    assert_eq!(of(slice("web", json!({"name": "http", "port": 8080}), &endpoints)), ["10.42.0.2:8080"]);
+    assert_eq!(of(slice("web", json!({"name": "other", "port": 8080}), &endpoints)), ["rejected"]);
+    assert_eq!(
+        of(slice("web", json!({"name": "http", "port": 8080, "protocol": "UDP"}), &endpoints)),
+        ["rejected"]
+    );
+    let mut headless = slice("web", json!({"name": "http", "port": 8080}), &endpoints);
     let label = ("service.kubernetes.io/headless".to_owned(), String::new());
-    slice.metadata.labels.get_or_insert_default().extend([label]);
-    assert_eq!(reached(&model(&[service], &[slice], &[]), at("10.43.0.5", 80)), ["refused"]);
+    headless.metadata.labels.get_or_insert_default().extend([label]);
+    assert_eq!(of(headless), ["rejected"]);
 }
 
 #[test]
-fn clients_are_remembered_where_the_service_says_so() {
-    let spec = json!({"clusterIP": "10.43.0.7", "sessionAffinity": "ClientIP",
-        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 45}}, "ports": [{"port": 80}]});
-    let sticky = model(&[service("s", spec)], &[slice("s", json!({"port": 80}), &[ready(2, "here")])], &[]);
-    assert_eq!(sticky.0.get(&Key::Sticky(at("10.43.0.7", 80))), Some(&Value::Remember(45)));
-    let spread = Spread { port: false, endpoints: 1, sticky: true, masquerade: false };
-    assert_eq!(sticky.0.get(&Key::Service(at("10.43.0.7", 80))), Some(&Value::Spread(spread)));
+fn a_named_port_may_be_another_in_each_slice() {
+    let service = service("web", json!({"clusterIP": "10.43.0.5", "ports": [{"name": "http", "port": 80}]}));
+    let slices = [(8080, 2), (9090, 3)]
+        .map(|(number, byte)| slice("web", json!({"name": "http", "port": number}), &[ready(byte, "here")]));
+    let fronts = planned(&service, &slices).fronts;
+    assert_eq!(reached(&fronts[&at("10.43.0.5", 80)]), ["10.42.0.2:8080", "10.42.0.3:9090"]);
+}
+
+/// Endpoints of the zones a (of node "here" and another) and b, with hints as the controller writes them.
+#[test]
+fn hints_are_heeded_if_all_have_them_and_one_is_for_us() {
+    let service = service("web", json!({"clusterIP": "10.43.0.5", "ports": [{"port": 80}]}));
+    let endpoint = |byte: u8, hints: Json| json!({"addresses": [format!("10.42.0.{byte}")], "hints": hints});
+    let of = |endpoints: Vec<Json>| {
+        reached(
+            &planned(&service, &[slice_of("web", "IPv4", json!({"port": 80}), endpoints)]).fronts
+                [&at("10.43.0.5", 80)],
+        )
+    };
+    let zone = |name: &str| json!({"forZones": [{"name": name}]});
+    let both = |node: &str, zone: &str| json!({"forNodes": [{"name": node}], "forZones": [{"name": zone}]});
+    assert_eq!(of(vec![endpoint(2, zone("a")), endpoint(3, zone("b"))]), ["10.42.0.2:80"]);
+    assert_eq!(of(vec![endpoint(2, zone("a")), endpoint(3, Json::Null)]).len(), 2, "one has no hint");
+    assert_eq!(of(vec![endpoint(2, zone("b")), endpoint(3, zone("c"))]).len(), 2, "none is for us");
+    assert_eq!(of(vec![endpoint(2, both("here", "a")), endpoint(3, both("there", "a"))]), ["10.42.0.2:80"]);
+    let elsewhere = of(vec![endpoint(2, both("there", "a")), endpoint(3, both("there", "b"))]);
+    assert_eq!(elsewhere, ["10.42.0.2:80"], "no node's, but the zone's");
+}
+
+#[test]
+fn source_ranges_guard_the_balancers_address_alone() {
+    let (web, slices) = web();
+    let served = planned(&web, &slices);
+    let ranges = |front| served.fronts[&front].sources.iter().map(ToString::to_string).collect::<Vec<_>>();
+    // The node is within them, and so may be the balancer's address on it.
+    assert_eq!(ranges(at("198.51.100.7", 80)), ["192.0.2.0/24", "198.51.100.7/32"]);
+    assert_eq!(ranges(at("2001:db8::7", 80)), ["2001:db8::/32"]);
+    assert!(ranges(at("10.43.0.5", 80)).is_empty() && ranges(node_port(30080)).is_empty());
+}
+
+#[test]
+fn addresses_that_a_balancer_proxies_itself_are_not_ours() {
+    let (mut web, slices) = web();
+    let balancer = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.7", "ipMode": "Proxy"}, {"ip": "198.51.100.8", "ipMode": "VIP"}]}});
+    web.status = Some(serde_json::from_value(balancer).unwrap());
+    let fronts = planned(&web, &slices).fronts;
+    assert!(!fronts.contains_key(&at("198.51.100.7", 80)) && fronts.contains_key(&at("198.51.100.8", 80)));
+}
+
+fn pod(phase: &str) -> Pod {
+    serde_json::from_value(json!({"metadata": {"name": "p"},
+        "status": {"phase": phase, "podIP": "10.42.0.9", "podIPs": [{"ip": "10.42.0.9"}, {"ip": "fd42::9"}]},
+        "spec": {"containers": [{"name": "c", "ports": [
+            {"containerPort": 80, "hostPort": 8080}, {"containerPort": 81, "hostPort": 30080},
+            {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "192.0.2.1"}]}]}}))
+    .unwrap()
 }
 
 #[test]
 fn host_ports_lead_to_the_pod_and_yield_to_services() {
-    let pod = |phase: &str| -> Pod {
-        serde_json::from_value(
-            json!({"metadata": {"name": "p"}, "status": {"phase": phase, "podIP": "10.42.0.9"},
-            "spec": {"containers": [{"name": "c", "ports": [
-                {"containerPort": 80, "hostPort": 8080}, {"containerPort": 81, "hostPort": 30080},
-                {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "192.0.2.1"}]}]}}),
-        )
-        .unwrap()
-    };
-    let (service, slice) = web();
-    let model_of = |phase| model(std::slice::from_ref(&service), std::slice::from_ref(&slice), &[pod(phase)]);
-    let running = model_of("Running");
-    assert_eq!(reached(&running, Front::Port(Protocol::Tcp, 8080)), ["10.42.0.9:80"]);
-    assert_eq!(reached(&running, Front::Port(Protocol::Tcp, 30080)), ["10.42.0.2:8080", "10.42.0.3:8080"]);
-    let dns = Front::Address(address("192.0.2.1"), Protocol::Udp, 53);
-    assert_eq!(reached(&running, dns), ["10.42.0.9:53"]);
-    assert_eq!(reached(&model_of("Succeeded"), Front::Port(Protocol::Tcp, 8080)), ["refused"]);
+    let (web, slices) = web();
+    let fronts = plan::host_ports(&config(), &pod("Running")).fronts;
+    assert_eq!(reached(&fronts[&node_port(8080)]), ["10.42.0.9:80"]);
+    assert_eq!(reached(&fronts[&Front::Port(Family::V6, Protocol::Tcp, 8080)]), ["[fd42::9]:80"]);
+    assert_eq!(reached(&fronts[&Front::Address(address("192.0.2.1"), Protocol::Udp, 53)]), ["10.42.0.9:53"]);
+    assert!(plan::host_ports(&config(), &pod("Succeeded")).fronts.is_empty());
+    let pod = (Owner::pod("a", "p"), plan::host_ports(&config(), &pod("Running")));
+    let both = state([pod, (owner("web"), planned(&web, &slices))]).elements();
+    let endpoint = crate::model::Value::Endpoint(Endpoint { address: address("10.42.0.2"), port: 8080 });
+    assert_eq!(both[&crate::model::Key::Endpoint(node_port(30080), 0)], endpoint);
 }
 
 #[test]
-fn of_two_claims_to_one_front_the_first_wins_whole() {
-    let spec = |ip: &str| json!({"clusterIP": ip, "externalIPs": ["192.0.2.9"], "ports": [{"port": 80}]});
-    let services = [service("a", spec("10.43.0.1")), service("b", spec("10.43.0.2"))];
-    let b = slice("b", json!({"port": 80}), &[ready(2, "here"), ready(3, "here")]);
-    let model_b = model(&services, std::slice::from_ref(&b), &[]);
-    assert_eq!(reached(&model_b, at("192.0.2.9", 80)), ["refused"]);
-    let a = slice("a", json!({"port": 80}), &[ready(7, "here")]);
-    let both = model(&services, &[a, b], &[]);
-    assert_eq!(reached(&both, at("192.0.2.9", 80)), ["10.42.0.7:80"]);
+fn endpoints_are_bounded() {
+    let (v4, count) = (json!({"port": 80}), 70_000_u32);
+    let address = |number: u32| std::net::Ipv4Addr::from_bits(0x0a2a_0000 + number);
+    let endpoints = (0..count).map(|number| json!({"addresses": [address(number)]})).collect();
+    let web = service("web", json!({"clusterIP": "10.43.0.5", "ports": [{"port": 80}]}));
+    let elements =
+        state([(owner("web"), planned(&web, &[slice_of("web", "IPv4", v4, endpoints)]))]).elements();
+    assert_eq!(elements.len(), 1 + usize::from(crate::model::MOST_ENDPOINTS));
 }
 
-proptest::proptest! {
-    /// Deleting and adding what the difference says turns any model into any other, and no front is
-    /// ever both served and refused, nor leads to nothing.
-    #[test]
-    fn differences_lead_from_any_state_to_any_other(
-        before in proptest::collection::vec((1_u8..6, 2_u8..8, 0_u8..4), 0..12),
-        after in proptest::collection::vec((1_u8..6, 2_u8..8, 0_u8..4), 0..12),
-    ) {
-        let (old, new) = (arbitrary(&before), arbitrary(&after));
-        let difference = new.diff(&old);
-        let mut kernel = old.clone();
-        for key in &difference.delete {
-            proptest::prop_assert!(kernel.0.remove(key).is_some(), "deletes what is not there");
-        }
-        for (key, value) in &difference.add {
-            proptest::prop_assert!(kernel.0.insert(*key, *value).is_none(), "adds what is there");
-        }
-        proptest::prop_assert_eq!(&kernel, &new);
-        for byte in 1..6 {
-            for roll in 0..16 {
-                let answer = evaluate(&new, at(&format!("10.43.0.{byte}"), 80), roll);
-                proptest::prop_assert_eq!(answer, evaluate(&kernel, at(&format!("10.43.0.{byte}"), 80), roll));
-            }
-        }
-        for (front, gone) in &difference.gone {
-            let still = (0..16).any(|roll| evaluate(&new, *front, roll) == Ok(*gone));
-            proptest::prop_assert!(!still, "forgets an endpoint that is still there");
-        }
+/// Applies a difference as the kernel does.
+fn applied(mut kernel: Elements, difference: &Difference) -> Elements {
+    for key in difference.deleted() {
+        assert!(kernel.remove(&key).is_some(), "deletes {key:?}, which is not there");
     }
-}
-
-/// Services and their endpoints from (service, endpoint, state).
-fn arbitrary(endpoints: &[(u8, u8, u8)]) -> Model {
-    let names: std::collections::BTreeSet<u8> = endpoints.iter().map(|(service, ..)| *service).collect();
-    let spec = |byte: u8| {
-        json!({"clusterIP": format!("10.43.0.{byte}"), "ports": [{"port": 80}],
-        "externalIPs": ["192.0.2.9"], "internalTrafficPolicy": if byte.is_multiple_of(2) { "Local" } else { "Cluster" }})
-    };
-    let services: Vec<Service> = names.iter().map(|byte| service(&format!("s{byte}"), spec(*byte))).collect();
-    let slices: Vec<EndpointSlice> = endpoints
-        .iter()
-        .map(|(of, byte, state)| {
-            let node = if byte.is_multiple_of(3) { "here" } else { "there" };
-            let endpoint = (*byte, node, *state == 0, *state <= 1, *state == 1);
-            slice(&format!("s{of}"), json!({"port": 80}), &[endpoint])
-        })
-        .collect();
-    model(&services, &slices, &[])
+    for (key, value) in difference.added() {
+        assert!(kernel.insert(key, value).is_none(), "adds {key:?}, which is there");
+    }
+    kernel
 }

@@ -1,0 +1,150 @@
+//! What the caches tell, until the proxy takes it: which objects changed, and whose slices are whose.
+
+use crate::plan::SERVICE_NAME;
+use crate::state::Owner;
+use api::Object;
+use api::discovery::EndpointSlice;
+use base::clock::{self, Instant};
+use client::Change;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// When a slice's controller saw what made it change its slice.
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// So many times are kept for the metric of how long a change takes.
+const TIMES: usize = 10_000;
+
+/// Slices by their names.
+type Slices = BTreeMap<Box<str>, Arc<EndpointSlice>>;
+
+#[derive(Default)]
+struct State {
+    changed: BTreeSet<Owner>,
+    everything: bool,
+    /// By the service that they are of, as `NAMESPACE/NAME`.
+    slices: HashMap<Box<str>, Slices>,
+    triggered: Vec<jiff::Timestamp>,
+    pending: Pending,
+    since: Option<Instant>,
+}
+
+/// How many changes of endpoints and of services wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) endpoints: u64,
+    pub(crate) services: u64,
+}
+
+/// What there is to be done.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub(crate) changed: BTreeSet<Owner>,
+    /// All are to be looked at.
+    pub(crate) everything: bool,
+    pub(crate) triggered: Vec<jiff::Timestamp>,
+    pub(crate) pending: Pending,
+}
+
+#[derive(Default)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+impl Inbox {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, add: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        add(&mut state);
+        state.since.get_or_insert_with(clock::instant);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn service(&self, owner: Owner) {
+        self.note(|state| {
+            state.changed.insert(owner);
+            state.pending.services += 1;
+        });
+    }
+
+    pub(crate) fn pod(&self, owner: Owner) {
+        self.note(|state| {
+            state.changed.insert(owner);
+        });
+    }
+
+    pub(crate) fn everything(&self) {
+        self.note(|state| state.everything = true);
+    }
+
+    pub(crate) fn slice(&self, change: &Change<EndpointSlice>) {
+        let service = |slice: &EndpointSlice| {
+            slice.labels().get(SERVICE_NAME).map(|name| (slice.namespace().to_owned(), name.clone()))
+        };
+        self.note(|state| {
+            if let Some((namespace, name)) = change.old.as_deref().and_then(service) {
+                state.forget(&namespace, &name, change.object().name());
+            }
+            if let Some((slice, (namespace, name))) =
+                change.new.as_ref().and_then(|slice| Some((slice, service(slice)?)))
+            {
+                let slices = state.slices.entry(format!("{namespace}/{name}").into()).or_default();
+                slices.insert(slice.name().into(), slice.clone());
+                state.changed.insert(Owner::service(&namespace, &name));
+                let time: Option<jiff::Timestamp> =
+                    slice.annotations().get(TRIGGERED).and_then(|time| time.parse().ok());
+                if state.triggered.len() < TIMES {
+                    state.triggered.extend(time);
+                }
+            }
+            state.pending.endpoints += 1;
+        });
+    }
+
+    pub(crate) fn slices(&self, service: &str) -> Vec<Arc<EndpointSlice>> {
+        self.state().slices.get(service).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    pub(crate) fn take(&self) -> Work {
+        let mut state = self.state();
+        state.since = None;
+        Work {
+            changed: std::mem::take(&mut state.changed),
+            everything: std::mem::take(&mut state.everything),
+            triggered: std::mem::take(&mut state.triggered),
+            pending: std::mem::take(&mut state.pending),
+        }
+    }
+
+    pub(crate) fn pending(&self) -> Pending {
+        self.state().pending
+    }
+
+    /// Since when something waits.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.state().since
+    }
+
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl State {
+    fn forget(&mut self, namespace: &str, service: &str, slice: &str) {
+        let key = format!("{namespace}/{service}");
+        if let Some(slices) = self.slices.get_mut(key.as_str()) {
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.slices.remove(key.as_str());
+            }
+        }
+        self.changed.insert(Owner::service(namespace, service));
+    }
+}
