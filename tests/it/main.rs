@@ -18,6 +18,7 @@ mod outages;
 mod pods;
 mod proxying;
 mod resources;
+mod services;
 mod serving;
 mod soak;
 mod storage;

@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 pub(crate) mod definition;
 pub(crate) mod device_plugin;
+pub(crate) mod feed;
 pub(crate) mod grpc;
 pub(crate) mod https;
 pub(crate) mod image;
@@ -10,6 +11,7 @@ pub(crate) mod pod_resources;
 pub(crate) mod process;
 pub(crate) mod registry;
 pub(crate) mod sandbox;
+pub(crate) mod spots;
 pub(crate) mod webhook;
 pub(crate) mod websocket;
 

@@ -114,6 +114,11 @@ impl Sandbox {
         PathBuf::from(format!("/proc/{}/ns/net", self.init))
     }
 
+    /// A network namespace that was made within by `ip netns`.
+    pub(crate) fn namespace(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/run/netns/{name}", self.init))
+    }
+
     /// `words` as a command within, killed after `limit`.
     pub(crate) fn command(&self, limit: Duration, words: &[&str]) -> Command {
         let procs = procs_files(&self.name);
