@@ -20,6 +20,7 @@ mod netlink;
 pub mod nft;
 mod node;
 mod pool;
+mod shaping;
 mod sysctl;
 
 pub(crate) use pool::Pool;

@@ -1,22 +1,32 @@
 //! Links, addresses and routes. A netlink socket belongs to the namespace that it was made in.
 
+use crate::shaping::Rate;
 use crate::{Cidr, Error, namespace};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use nix::errno::Errno;
-use rtnetlink::packet_core::ErrorMessage;
-use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_core::{
+    DefaultNla, ErrorMessage, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
+};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
+};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 /// The routing protocol number that marks knarr's routes ("k"); `ip route` shows it as `proto 107`.
 pub const ROUTE_PROTOCOL: u8 = 107;
+
+/// Packets of every protocol (`linux/if_ether.h`).
+const ETH_P_ALL: u16 = 3;
 
 /// The metric of containing routes: any more specific or deliberate route wins over them.
 const LAST_RESORT_METRIC: u32 = 1 << 30;
@@ -122,6 +132,51 @@ impl Netlink {
         let veth = LinkVeth::new(name, peer).set_info_data(InfoData::Veth(InfoVeth::Peer(other_end)));
         let made = self.0.link().add(veth.mtu(mtu).build()).execute().await;
         made.map_err(refused(format!("adding veth pair {name}, {peer}")))
+    }
+
+    /// A link on which packets of another one wait, up; in place of one of its name.
+    pub(crate) async fn add_ifb(&self, name: &str, mtu: u32) -> Result<Link, Error> {
+        self.remove_link(name).await?;
+        let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Ifb).name(name.to_owned());
+        let made = self.0.link().add(link.mtu(mtu).up().build()).execute().await;
+        made.map_err(refused(format!("adding link {name}")))?;
+        self.known_link(name).await
+    }
+
+    /// Has a link send no faster than that.
+    pub(crate) async fn limit(&self, link: &Link, rate: Rate) -> Result<(), Error> {
+        let mut message = TcMessage::with_index(index(link)?);
+        message.header.parent = TcHandle::ROOT;
+        message.header.handle = TcHandle { major: 1, minor: 0 };
+        let options =
+            rate.options().into_iter().map(|(kind, value)| TcOption::Other(DefaultNla::new(kind, value)));
+        message.attributes =
+            vec![TcAttribute::Kind("tbf".to_owned()), TcAttribute::Options(options.collect())];
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        let what = || refused(format!("limiting what {} sends", link.name));
+        let mut answers = self.0.clone().request(request).map_err(what())?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = answer.payload {
+                return Err(what()(rtnetlink::Error::NetlinkError(error)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has what arrives on one link pass through another one first.
+    pub(crate) async fn redirect(&self, link: &Link, through: &Link) -> Result<(), Error> {
+        let (from, what) = (index(link)?, || refused(format!("redirecting what {} receives", link.name)));
+        self.0.qdisc().add(from).ingress().execute().await.map_err(what())?;
+        let filter = self.0.traffic_filter(from).add().parent(0xffff_0000).protocol(ETH_P_ALL.to_be());
+        filter.redirect(through.index).map_err(what())?.execute().await.map_err(what())
+    }
+
+    /// Gives a link that is down another address.
+    pub(crate) async fn set_mac(&self, name: &str, mac: [u8; 6]) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_name(name).address(mac.into()).build();
+        let set = self.0.link().set(message).execute().await;
+        set.map_err(refused(format!("giving {name} its link address")))
     }
 
     /// Sets a link up.
@@ -233,6 +288,13 @@ impl Netlink {
         let removed = self.0.route().del(route).execute().await;
         unless(removed, &[Errno::ESRCH]).map_err(refused("removing a route"))
     }
+}
+
+/// A link's number as traffic control has it.
+fn index(link: &Link) -> Result<i32, Error> {
+    let wrong =
+        |_| Error::Netlink { what: format!("link {}", link.name), reason: "its number is too large".into() };
+    i32::try_from(link.index).map_err(wrong)
 }
 
 fn base_route(to: Cidr) -> RouteMessageBuilder<IpAddr> {

@@ -15,6 +15,12 @@ pub enum PoolError {
     /// Every address is taken. Retry when pods have ended.
     #[error("all addresses of {0} are taken")]
     Exhausted(Cidr),
+    /// The address that was asked for is somebody's. Report.
+    #[error("the address {0} is taken")]
+    Taken(IpAddr),
+    /// The address that was asked for is none of the block's that pods can have. Report.
+    #[error("the address {0} is not one of {1} for pods")]
+    Outside(IpAddr, Cidr),
     /// The state directory cannot be used. Report.
     #[error("{what} {}: {source}", path.display())]
     Io {
@@ -51,6 +57,21 @@ impl Pool {
     /// The owner's address: the one it has, or a new one.
     pub(crate) fn take(&self, owner: &str) -> Result<IpAddr, PoolError> {
         self.change(|state| take(self.block, state, owner).ok_or(PoolError::Exhausted(self.block)))
+    }
+
+    /// The address that the owner asks for.
+    pub(crate) fn take_this(&self, owner: &str, address: IpAddr) -> Result<IpAddr, PoolError> {
+        let offset = self.block.offset_of(address);
+        if !offset.is_some_and(|offset| offset >= FIRST && offset < end(self.block)) {
+            return Err(PoolError::Outside(address, self.block));
+        }
+        self.change(|state| match state.taken.get(&address) {
+            Some(other) if other != owner => Err(PoolError::Taken(address)),
+            _ => {
+                state.taken.insert(address, owner.to_owned());
+                Ok(address)
+            }
+        })
     }
 
     /// Gives the owner's addresses back; fine if it has none.
@@ -135,11 +156,19 @@ fn take(block: Cidr, state: &mut State, owner: &str) -> Option<IpAddr> {
     Some(address)
 }
 
-/// The next free address behind the last one; never the block's name, its gateway or its broadcast.
+/// Neither the block's name nor its gateway are a pod's.
+const FIRST: u128 = 2;
+
+/// Nor is its broadcast address.
+fn end(block: Cidr) -> u128 {
+    block.size().saturating_sub(1)
+}
+
+/// The next free address behind the last one.
 fn free(block: Cidr, state: &State) -> Option<IpAddr> {
-    let (first, end) = (2, block.size().saturating_sub(1));
-    let start = state.last.and_then(|last| block.offset_of(last)).map_or(first, |last| last + 1).max(first);
-    let offsets = (start..end).chain(first..start.min(end));
+    let end = end(block);
+    let start = state.last.and_then(|last| block.offset_of(last)).map_or(FIRST, |last| last + 1).max(FIRST);
+    let offsets = (start..end).chain(FIRST..start.min(end));
     offsets.filter_map(|offset| block.nth(offset)).find(|address| !state.taken.contains_key(address))
 }
 
@@ -168,6 +197,28 @@ mod tests {
         assert!(matches!(pool.take("g"), Err(PoolError::Exhausted(_))));
         assert_eq!(pool.retain(|owner| owner == "d").unwrap(), ["f", "b", "c", "e"]);
         assert_eq!(pool.held_by("d").unwrap().unwrap().to_string(), "10.42.0.5");
+        std::fs::remove_dir_all(&pool.folder).unwrap();
+    }
+
+    #[test]
+    fn an_address_that_is_asked_for_is_given_once() {
+        let pool = pool("asked");
+        let ask = |owner: &str, text: &str| {
+            let address = text.parse().unwrap();
+            pool.take_this(owner, address).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(ask("a", "10.42.0.4"), Ok(()));
+        assert_eq!(ask("a", "10.42.0.4"), Ok(()), "asking again gives the same");
+        assert_eq!(ask("b", "10.42.0.4"), Err("the address 10.42.0.4 is taken".to_owned()));
+        for outside in ["10.42.0.0", "10.42.0.1", "10.42.0.7", "10.42.1.4", "fd00::4"] {
+            assert!(
+                ask("b", outside).unwrap_err().ends_with("is not one of 10.42.0.0/29 for pods"),
+                "{outside}"
+            );
+        }
+        let others: Vec<String> =
+            ["b", "c"].iter().map(|owner| pool.take(owner).unwrap().to_string()).collect();
+        assert_eq!(others, ["10.42.0.2", "10.42.0.3"]);
         std::fs::remove_dir_all(&pool.folder).unwrap();
     }
 

@@ -1,7 +1,9 @@
 //! The verbs: a pod gets a veth pair whose node end is a routed link of its own.
 
-use super::message::{Attachment, Call, Ends, Failure, Network, code, link_of, result};
+use super::message::{Attachment, Bandwidth, Call, Ends, Failure, Network, Requests, code, link_of, result};
 use crate::netlink::{Link, Netlink};
+use crate::node::LINK_PREFIX;
+use crate::shaping::Rate;
 use crate::{Cidr, DEVICE, Error, Pool, namespace, netlink, sysctl};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -43,15 +45,16 @@ async fn attach(call: &Call, network: &Network) -> Result<Ends, Failure> {
     let (name, ifname) = (call.attachment.link(), call.attachment.ifname.as_str());
     let gone = || Failure::new(code::ENVIRONMENT, format!("{}: no such namespace", call.namespace.display()));
     let pod = namespace::open(&call.namespace)?.ok_or_else(gone)?;
-    let mut addresses = Vec::new();
-    for (block, pool) in pools(network) {
-        addresses.push((pool.take(&call.attachment.owner())?, gateway(block)));
-    }
+    let requests = call.requests()?;
+    let addresses = take(call, network, &requests)?;
     let here = namespace::current()?;
     // Left over from a call that was killed half way.
     netlink::with(None, async |netlink| netlink.remove_link(&name).await).await?;
     let inside = netlink::with(Some(&pod), async |netlink| {
         netlink.add_veth((ifname, &name), &here, network.mtu).await?;
+        if let Some(mac) = requests.mac {
+            netlink.set_mac(ifname, mac).await?;
+        }
         netlink.set_up("lo").await?;
         netlink.known_link(ifname).await
     })
@@ -62,7 +65,54 @@ async fn attach(call: &Call, network: &Network) -> Result<Ends, Failure> {
     }
     let host = netlink::with(None, |netlink| node_end(netlink, &name, &addresses, network)).await?;
     netlink::with(Some(&pod), |netlink| pod_end(netlink, &inside, &addresses)).await?;
+    shape(&host, &requests.bandwidth).await?;
     Ok(Ends { host: (name, host.mac), pod: (ifname.to_owned(), inside.mac), addresses })
+}
+
+/// The pod's addresses: those that it asks for, or the next ones.
+fn take(call: &Call, network: &Network, requests: &Requests) -> Result<Vec<Addressed>, Failure> {
+    let owner = call.attachment.owner();
+    let outside = requests
+        .addresses
+        .iter()
+        .find(|asked| !network.pod_cidrs.iter().any(|block| block.is_ipv4() == asked.is_ipv4()));
+    if let Some(outside) = outside {
+        return Err(Failure::new(code::NETWORK, format!("pods have no addresses like {outside} here")));
+    }
+    let mut addresses = Vec::new();
+    for (block, pool) in pools(network) {
+        let asked = requests.addresses.iter().find(|asked| asked.is_ipv4() == block.is_ipv4());
+        let address = match asked {
+            Some(asked) => pool.take_this(&owner, *asked)?,
+            None => pool.take(&owner)?,
+        };
+        addresses.push((address, gateway(block)));
+    }
+    Ok(addresses)
+}
+
+/// Has a pod receive and send no faster than it may. What it receives waits where the node sends it; what it sends
+/// waits on a link of its own (`ifb`), as only sending can be held back.
+async fn shape(host: &Link, bandwidth: &Bandwidth) -> Result<(), Error> {
+    netlink::with(None, async |netlink| {
+        if let Some(rate) = Rate::of(bandwidth.ingress_rate, bandwidth.ingress_burst) {
+            netlink.limit(host, rate).await?;
+        }
+        if let Some(rate) = Rate::of(bandwidth.egress_rate, bandwidth.egress_burst) {
+            let waiting = netlink.add_ifb(&waiting_room(&host.name), host.mtu).await?;
+            netlink.limit(&waiting, rate).await?;
+            netlink.redirect(host, &waiting).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The name of the link on which waits what a pod sends: that of the pod's, told apart by a letter that is no
+/// digit of its hash.
+fn waiting_room(link: &str) -> String {
+    let hash = link.strip_prefix(LINK_PREFIX).unwrap_or(link);
+    format!("{LINK_PREFIX}i{}", &hash[..hash.len() - 1])
 }
 
 /// Has one end of a pair speak IPv6: at once, and with addresses and routes from nobody but us.
@@ -114,7 +164,11 @@ pub(super) async fn del(call: &Call) -> Result<(), Failure> {
 async fn detach(attachment: &Attachment, network: &Network) -> Result<(), Failure> {
     let name = attachment.link();
     // The link goes first: its address is not given to another pod while a route still leads here.
-    netlink::with(None, async |netlink| netlink.remove_link(&name).await).await?;
+    netlink::with(None, async |netlink| {
+        netlink.remove_link(&name).await?;
+        netlink.remove_link(&waiting_room(&name)).await
+    })
+    .await?;
     for (_, pool) in pools(network) {
         pool.give_back(&attachment.owner())?;
     }
@@ -157,7 +211,9 @@ pub(super) async fn collect(call: &Call) -> Result<(), Failure> {
     }
     netlink::with(None, async |netlink| {
         for owner in &gone {
-            netlink.remove_link(&link_of(owner)).await?;
+            let name = link_of(owner);
+            netlink.remove_link(&name).await?;
+            netlink.remove_link(&waiting_room(&name)).await?;
         }
         Ok(())
     })
@@ -190,4 +246,14 @@ pub(super) async fn loopback(call: &Call) -> Result<Value, Failure> {
     let interface = json!({"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": call.namespace});
     let own = json!({"cniVersion": call.version(), "interfaces": [interface], "ips": [ip], "dns": {}});
     Ok(call.previous_result().cloned().unwrap_or(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_to_wait_in_have_names_of_their_own() {
+        assert_eq!(waiting_room("knarr9e27a0abdb"), "knarri9e27a0abd");
+    }
 }

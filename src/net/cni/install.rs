@@ -54,7 +54,10 @@ fn configuration(params: &Params) -> serde_json::Value {
     json!({
         "cniVersion": if params.newest { NEWEST } else { SAFE_VERSION },
         "name": "knarr",
-        "plugins": [{"type": NAMES[0], "podCidrs": pod_cidrs, "mtu": mtu, "stateDir": state_dir}],
+        "plugins": [{
+            "type": NAMES[0], "podCidrs": pod_cidrs, "mtu": mtu, "stateDir": state_dir,
+            "capabilities": {"bandwidth": true, "ips": true, "mac": true},
+        }],
     })
 }
 
@@ -79,6 +82,10 @@ mod tests {
         let text = std::fs::read(conf.join(FILE)).unwrap();
         let written: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(written["cniVersion"], "1.0.0");
+        assert_eq!(
+            written["plugins"][0]["capabilities"]["bandwidth"], true,
+            "or the runtime does not tell it"
+        );
         let read: Network = serde_json::from_value(written["plugins"][0].clone()).unwrap();
         assert_eq!(read, network);
         std::fs::remove_dir_all(folder).unwrap();

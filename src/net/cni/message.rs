@@ -48,6 +48,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::Pool(PoolError::Exhausted(_)) => code::TRY_AGAIN,
+            Error::Pool(PoolError::Taken(_) | PoolError::Outside(..)) => code::NETWORK,
             Error::Io { .. } | Error::Pool(_) => code::IO,
             Error::Netlink { .. } | Error::Nft(_) => code::NETLINK,
         };
@@ -80,8 +81,72 @@ struct Input {
     prev_result: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments", alias = "cni.dev/attachments")]
     valid_attachments: Vec<Attachment>,
+    runtime_config: RuntimeConfig,
+    args: Arguments,
     #[serde(flatten)]
     network: Network,
+}
+
+/// What a runtime, or a plugin that delegates, asks for one pod by capabilities.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RuntimeConfig {
+    ips: Vec<String>,
+    mac: Option<String>,
+    bandwidth: Bandwidth,
+}
+
+/// The older place for the same.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Arguments {
+    cni: CniArguments,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CniArguments {
+    ips: Vec<String>,
+    mac: Option<String>,
+}
+
+/// How fast a pod may receive and send; 0 for as fast as it can. The annotations
+/// `kubernetes.io/ingress-bandwidth` and `egress-bandwidth`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Bandwidth {
+    /// In bits a second.
+    pub(super) ingress_rate: u64,
+    /// In bits.
+    pub(super) ingress_burst: u64,
+    /// In bits a second.
+    pub(super) egress_rate: u64,
+    /// In bits.
+    pub(super) egress_burst: u64,
+}
+
+/// What is asked for one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Requests {
+    /// Addresses, one of a family at the most.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) mac: Option<[u8; 6]>,
+    pub(super) bandwidth: Bandwidth,
+}
+
+/// An address with or without the prefix of its network.
+fn address(text: &str) -> Result<IpAddr, Failure> {
+    let bare = text.split_once('/').map_or(text, |(bare, _)| bare);
+    bare.parse().map_err(|_| Failure::new(code::NETWORK, format!("{text:?} is no address")))
+}
+
+/// The address of a link; neither one of many nor none.
+fn mac(text: &str) -> Result<[u8; 6], Failure> {
+    let parts: Vec<u8> =
+        text.split([':', '-']).filter_map(|part| u8::from_str_radix(part, 16).ok()).collect();
+    let parts: Option<[u8; 6]> = parts.try_into().ok();
+    let usable = parts.filter(|parts| parts[0] & 1 == 0 && *parts != [0; 6]);
+    usable.ok_or_else(|| Failure::new(code::NETWORK, format!("{text:?} is no address of a link")))
 }
 
 /// One pod's end of the network.
@@ -119,6 +184,8 @@ pub(super) struct Call {
     pub(super) command: String,
     pub(super) attachment: Attachment,
     pub(super) namespace: PathBuf,
+    /// `CNI_ARGS`: pairs of name and value.
+    arguments: String,
     input: Input,
 }
 
@@ -131,6 +198,7 @@ impl Call {
             command: String::new(),
             attachment: Attachment::default(),
             namespace: PathBuf::new(),
+            arguments: String::new(),
             input: Input::default(),
         };
         for (name, value) in environment {
@@ -139,6 +207,7 @@ impl Call {
                 "CNI_CONTAINERID" => call.attachment.container_id = value,
                 "CNI_IFNAME" => call.attachment.ifname = value,
                 "CNI_NETNS" => call.namespace = value.into(),
+                "CNI_ARGS" => call.arguments = value,
                 _ => {}
             }
         }
@@ -181,6 +250,26 @@ impl Call {
 
     pub(super) fn valid_attachments(&self) -> &[Attachment] {
         &self.input.valid_attachments
+    }
+
+    /// What is asked for this pod: by capabilities, else by the older `args`, else by `CNI_ARGS`.
+    pub(super) fn requests(&self) -> Result<Requests, Failure> {
+        let argument = |name: &str| {
+            let pairs = self.arguments.split(';').filter_map(|pair| pair.split_once('='));
+            pairs.filter(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value).next()
+        };
+        let (asked, older) = (&self.input.runtime_config, &self.input.args.cni);
+        let texts: Vec<&str> = [&asked.ips, &older.ips].into_iter().find(|ips| !ips.is_empty()).map_or_else(
+            || argument("IP").into_iter().collect(),
+            |ips| ips.iter().map(String::as_str).collect(),
+        );
+        let addresses = texts.into_iter().map(address).collect::<Result<Vec<_>, _>>()?;
+        if addresses.iter().filter(|one| one.is_ipv4()).count() > 1 || addresses.len() > 2 {
+            return Err(Failure::new(code::NETWORK, "a pod has one address of a family"));
+        }
+        let link = asked.mac.as_deref().or(older.mac.as_deref()).or_else(|| argument("MAC"));
+        let mac = link.filter(|text| !text.is_empty()).map(mac).transpose()?;
+        Ok(Requests { addresses, mac, bandwidth: asked.bandwidth })
     }
 
     /// The network, complete enough to attach a pod to it.
@@ -266,6 +355,41 @@ mod tests {
         let nameless =
             Call::read([("CNI_COMMAND".to_owned(), "ADD".to_owned())].into_iter(), "{}".as_bytes());
         assert!(nameless.is_err());
+    }
+
+    #[test]
+    fn addresses_are_asked_for_in_three_places() {
+        let asked = |input: &str, arguments: &str| {
+            let mut call = call("ADD", input).unwrap();
+            arguments.clone_into(&mut call.arguments);
+            call.requests().map_err(|failure| failure.text)
+        };
+        let newest = r#"{"cniVersion": "1.0.0", "args": {"cni": {"ips": ["10.42.0.8"]}},
+            "runtimeConfig": {"ips": ["10.42.0.9/24", "fd00::9"], "mac": "02:00:00:00:00:09",
+                "bandwidth": {"ingressRate": 1000000, "ingressBurst": 8000, "egressRate": 2000000}}}"#;
+        let found = asked(newest, "IP=10.42.0.7").unwrap();
+        assert_eq!(found.addresses, ["10.42.0.9", "fd00::9"].map(|text| text.parse::<IpAddr>().unwrap()));
+        assert_eq!(found.mac, Some([2, 0, 0, 0, 0, 9]));
+        let bandwidth = Bandwidth {
+            ingress_rate: 1_000_000,
+            ingress_burst: 8_000,
+            egress_rate: 2_000_000,
+            egress_burst: 0,
+        };
+        assert_eq!(found.bandwidth, bandwidth);
+        let plain = r#"{"cniVersion": "1.0.0"}"#;
+        let found =
+            asked(plain, "IgnoreUnknown=1;IP=10.42.0.7;MAC=02:00:00:00:00:07;K8S_POD_NAME=p").unwrap();
+        assert_eq!(
+            (found.addresses[0].to_string(), found.mac),
+            ("10.42.0.7".to_owned(), Some([2, 0, 0, 0, 0, 7]))
+        );
+        assert_eq!(asked(plain, "K8S_POD_NAME=p").unwrap(), Requests::default());
+        for wrong in ["IP=here", "MAC=01:00:00:00:00:01", "MAC=2:0", "MAC=00:00:00:00:00:00"] {
+            assert!(asked(plain, wrong).is_err(), "{wrong}");
+        }
+        let two = r#"{"cniVersion": "1.0.0", "runtimeConfig": {"ips": ["10.42.0.9", "10.42.0.8"]}}"#;
+        assert_eq!(asked(two, ""), Err("a pod has one address of a family".to_owned()));
     }
 
     #[test]
