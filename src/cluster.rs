@@ -141,6 +141,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
         service_ip: network.service_ip(),
         dns_ips: network.dns.clone(),
         service_cidrs: network.services.iter().map(Cidr::to_string).collect(),
+        corefile: dns::default_corefile(&options.cluster_domain),
         cluster_domain: options.cluster_domain.clone(),
         api_port: options.https_listen_port,
     };
@@ -422,6 +423,7 @@ async fn start_agent(
     config.tls = Some(tls);
     config.shared_caches = true;
     screen::VERSION.clone_into(&mut config.version);
+    let events = kubelet.clone();
     let node = node::start(config.told(settings)?, kubelet, caches.clone(), supervisor).await?;
     let proxy = proxy::Config {
         node_name,
@@ -433,12 +435,12 @@ async fn start_agent(
     };
     let proxy = proxy::start(proxy, &caches, supervisor);
     let dns = dns::Config {
-        listen: SocketAddr::new(network.dns[0], 53),
+        listen: network.dns.iter().map(|address| SocketAddr::new(*address, 53)).collect(),
         cluster_domain: options.cluster_domain.clone(),
         resolv_conf: options.resolv_conf.clone(),
         blocks: network.blocks().map(|block| (block.address(), block.prefix())).collect(),
     };
-    let dns = dns::start(dns, &caches, supervisor)?;
+    let dns = dns::start(dns, events, &caches, supervisor)?;
     tokio::select! {
         _ = async { tokio::join!(node.ready(), proxy.ready(), dns.ready()) } => Ok(()),
         exit = supervisor.ended() => match exit {

@@ -94,6 +94,7 @@ async fn api_server(supervisor: &Supervisor) -> Server {
         service_ip: network.service_ip(),
         dns_ips: network.dns.clone(),
         service_cidrs: options.service_cidr.clone(),
+        corefile: String::new(),
         cluster_domain: options.cluster_domain.clone(),
         api_port: 6443,
     };

@@ -10,6 +10,7 @@ mod api;
 mod bare;
 mod crowd;
 mod custom;
+mod dns;
 mod etcd;
 mod hollow;
 mod knarr;
@@ -124,6 +125,9 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
     }
     if asked("crowd") {
         crowd::crowd(executable, &folder.join("crowd"), table).await?;
+    }
+    if asked("dns") {
+        dns::dns(executable, &folder.join("dns"), table).await?;
     }
     if asked("load") {
         peers::load(executable, &folder.join("load"), table).await?;

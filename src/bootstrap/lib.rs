@@ -41,6 +41,8 @@ pub struct Config {
     pub dns_ips: Vec<IpAddr>,
     /// The service networks, such as `10.43.0.0/16`, one of each family.
     pub service_cidrs: Vec<String>,
+    /// What DNS is told at first, in CoreDNS' words.
+    pub corefile: String,
     /// The cluster's domain, `cluster.local`.
     pub cluster_domain: String,
     /// The port of the API.

@@ -15,7 +15,7 @@ const AT_ONCE: usize = 32;
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
 /// Makes what is missing: namespaces, default roles and bindings, flow control, priority classes, the services
-/// `kubernetes` and `kube-dns`. `client` has to be a cluster administrator's.
+/// `kubernetes` and `kube-dns`, and what DNS is told. `client` has to be a cluster administrator's.
 pub async fn apply(client: &Client, config: &Config, pki: &Pki) -> Result<(), Error> {
     ensure(client, "/api/v1/namespaces", namespaces(), as_it_is).await?;
     let defaults = rbac::defaults().map_err(Error::Setting)?;
@@ -38,7 +38,8 @@ pub async fn apply(client: &Client, config: &Config, pki: &Pki) -> Result<(), Er
     ensure(client, "/apis/networking.k8s.io/v1/servicecidrs", vec![service_cidr(config)], second_family)
         .await?;
     ensure(client, &format!("{system}/configmaps"), vec![authentication(pki)], with_data).await?;
-    ensure(client, &format!("{system}/services"), vec![dns_service(config)], second_address).await?;
+    ensure(client, &format!("{system}/services"), vec![dns_service(config)], completed).await?;
+    ensure(client, &format!("{system}/configmaps"), vec![dns_config(config)], as_it_is).await?;
     ensure(client, "/api/v1/namespaces/default/services", vec![api_service(config)], as_it_is).await
 }
 
@@ -47,9 +48,10 @@ fn second_family(existing: &Value, wanted: &Value) -> Option<Value> {
     grown(existing, wanted, "cidrs", &[])
 }
 
-/// And its name server a second address.
-fn second_address(existing: &Value, wanted: &Value) -> Option<Value> {
-    grown(existing, wanted, "clusterIPs", &["ipFamilyPolicy"])
+/// And its name server a second address, and a port of metrics where it is from before there were any.
+fn completed(existing: &Value, wanted: &Value) -> Option<Value> {
+    let grown = grown(existing, wanted, "clusterIPs", &["ipFamilyPolicy"]);
+    with_metrics_port(grown.as_ref().unwrap_or(existing), wanted).or(grown)
 }
 
 /// The existing object with the wanted list of its spec, where that goes on from the one it has, and `more` fields.
@@ -240,6 +242,7 @@ fn dns_service(config: &Config) -> Value {
             "labels": {
                 "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "KubeDNS",
             },
+            "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "9153"},
         },
         "spec": {
             "type": "ClusterIP", "clusterIP": config.dns_ips.first(), "clusterIPs": config.dns_ips,
@@ -247,7 +250,28 @@ fn dns_service(config: &Config) -> Value {
             "ports": [
                 {"name": "dns", "protocol": "UDP", "port": 53, "targetPort": 53},
                 {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": 53},
+                {"name": "metrics", "protocol": "TCP", "port": 9153, "targetPort": 9153},
             ],
         },
+    })
+}
+
+fn with_metrics_port(existing: &Value, wanted: &Value) -> Option<Value> {
+    let ports = existing["spec"]["ports"].as_array()?;
+    if ports.iter().any(|port| port["name"] == "metrics" || port["port"] == 9153) {
+        return None;
+    }
+    let own = wanted["spec"]["ports"].as_array()?.iter().find(|port| port["name"] == "metrics")?;
+    let mut merged = existing.clone();
+    merged["spec"]["ports"].as_array_mut()?.push(own.clone());
+    Some(merged)
+}
+
+/// What DNS is told, where who knows CoreDNS looks for it. It is the user's from then on.
+fn dns_config(config: &Config) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "coredns", "namespace": "kube-system"},
+        "data": {"Corefile": config.corefile},
     })
 }

@@ -38,6 +38,7 @@ fn config(folder: &Folder) -> Config {
         service_ip: IpAddr::V4(Ipv4Addr::new(10, 43, 0, 1)),
         dns_ips: vec![IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10))],
         service_cidrs: vec!["10.43.0.0/16".to_owned()],
+        corefile: String::new(),
         cluster_domain: "cluster.local".to_owned(),
         api_port: 6443,
     }

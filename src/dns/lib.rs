@@ -1,43 +1,53 @@
 //! Cluster DNS in process: names of services and pods from a swapped snapshot, everything else from
-//! the machine's resolvers, with a bounded cache.
+//! the machine's resolvers or whom a Corefile names, with a bounded cache.
 //!
 //! It follows the Kubernetes DNS specification 1.1.0. It must never ask itself, never block a query
-//! on the API, and never ask others about a name of the cluster. Start reading at [`zone::Zone`],
-//! which is pure; `server` speaks the protocol, `forward` asks others.
+//! on the API, and never ask others about a name of the cluster unless the Corefile says so. Start
+//! reading at [`chain::Chain::step`], which is what happens to a name; `zone` and `corefile` are pure,
+//! `wire` knows messages as bytes, `server` and `tcp` speak the protocol, `upstream` asks others.
 
-mod forward;
+mod cache;
+mod chain;
+mod corefile;
+mod entry;
+mod loops;
+mod machine;
+mod metrics;
+mod name;
+mod names;
+mod pages;
+mod resolve;
 mod server;
+mod tcp;
+mod upstream;
+mod wire;
 mod zone;
 
 #[cfg(test)]
 mod tests;
 
-use api::core::{Namespace, Service};
-use api::discovery::EndpointSlice;
 use arc_swap::ArcSwap;
-use base::{Phase, Restart, Shutdown, Supervisor, clock};
-use client::{Cache, Caches};
+use base::{Phase, Restart, Supervisor};
+use client::{Caches, Client, Recorder};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use zone::Zone;
 
-/// The longest pause between two snapshots; otherwise as long as the last one took to make.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub use corefile::default_corefile;
 
 /// What cluster DNS has to know.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen, such as `10.43.0.10:53`; the machine has this address already.
-    pub listen: SocketAddr,
+    /// Where to listen, such as `10.43.0.10:53`; the machine has these addresses already.
+    pub listen: Vec<SocketAddr>,
     /// The cluster's domain without a dot at its end, such as `cluster.local`.
     pub cluster_domain: String,
     /// The file that names the machine's resolvers, `/etc/resolv.conf`. Read again when it changes.
     pub resolv_conf: PathBuf,
     /// Blocks of pod and service addresses, as address and prefix: their reverse names are answered
-    /// here alone.
+    /// here alone, and metrics are told to nobody else.
     pub blocks: Vec<(IpAddr, u8)>,
 }
 
@@ -71,31 +81,43 @@ impl Handle {
     }
 }
 
-/// Answers for the cluster on `config.listen`.
-pub fn start(config: Config, caches: &Caches, supervisor: &Supervisor) -> Result<Handle, Error> {
-    let names = Arc::new(Names {
-        services: caches.of(),
-        slices: caches.of(),
-        namespaces: caches.of(),
-        wake: Notify::new(),
-        zone: Arc::new(ArcSwap::from_pointee(Zone::empty(&config.cluster_domain, config.listen.ip())?)),
-    });
-    let (listening, handle) = (watch::channel(false).0, names.clone());
-    let waker = |names: &Arc<Names>| {
-        let names = names.clone();
-        move || names.wake.notify_one()
+/// Answers for the cluster on `config.listen`. `client` writes events about the ConfigMaps.
+pub fn start(
+    config: Config,
+    client: Client,
+    caches: &Caches,
+    supervisor: &Supervisor,
+) -> Result<Handle, Error> {
+    let own: Vec<IpAddr> = config.listen.iter().map(SocketAddr::ip).collect();
+    let surroundings = upstream::Surroundings {
+        machine: Arc::new(machine::Machine::new(config.resolv_conf.clone(), own.clone())),
+        loops: Arc::default(),
+        metrics: Arc::default(),
+        supervisor: supervisor.clone(),
     };
-    let wake = waker(&names);
-    names.services.on_change(move |_| wake());
-    let wake = waker(&names);
-    names.slices.on_change(move |_| wake());
-    let wake = waker(&names);
-    names.namespaces.on_change(move |_| wake());
+    let resolver = Arc::new(resolve::Resolver {
+        zone: ArcSwap::from_pointee(Zone::empty(&config.cluster_domain, &own)?),
+        chains: ArcSwap::from_pointee(resolve::Chains(Vec::new())),
+        blocks: config.blocks.clone(),
+        surroundings,
+    });
+    let recorder = Recorder::new(client, supervisor, "dns", "");
+    let names = names::Names::new(&config, caches, recorder, resolver.clone());
+    let pages = pages::Pages {
+        listen: own,
+        resolver: resolver.clone(),
+        changed: names.changed.subscribe(),
+        supervisor: supervisor.clone(),
+    };
+    let (listening, follower) = (watch::channel(false).0, names.clone());
     let receiver = listening.subscribe();
-    supervisor.run("dns names", Phase::Work, Restart::OnFailure, move |shutdown| names.clone().run(shutdown));
-    let server = server::Server::new(&config, handle.zone.clone(), supervisor.clone());
+    supervisor
+        .run("dns names", Phase::Work, Restart::OnFailure, move |shutdown| follower.clone().run(shutdown));
+    supervisor
+        .run("dns pages", Phase::Front, Restart::OnFailure, move |shutdown| pages.clone().run(shutdown));
+    let server = server::Server::new(config.listen, resolver, supervisor.clone());
     supervisor.run("dns", Phase::Front, Restart::OnFailure, move |shutdown| {
-        let (server, names, listening) = (server.clone(), handle.clone(), listening.clone());
+        let (server, names, listening) = (server.clone(), names.clone(), listening.clone());
         async move {
             tokio::select! {
                 () = names.synced() => {}
@@ -105,45 +127,4 @@ pub fn start(config: Config, caches: &Caches, supervisor: &Supervisor) -> Result
         }
     });
     Ok(Handle(receiver))
-}
-
-/// Keeps the snapshot current.
-struct Names {
-    services: Cache<Service>,
-    slices: Cache<EndpointSlice>,
-    namespaces: Cache<Namespace>,
-    wake: Notify,
-    zone: Arc<ArcSwap<Zone>>,
-}
-
-impl Names {
-    /// The first snapshot has everything that there is; before it, names would be denied that exist.
-    async fn synced(&self) {
-        tokio::join!(self.services.synced(), self.slices.synced(), self.namespaces.synced());
-        self.swap();
-    }
-
-    async fn run(self: Arc<Self>, shutdown: Shutdown) -> Result<(), Error> {
-        loop {
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = shutdown.requested() => return Ok(()),
-            }
-            let begin = clock::instant();
-            self.swap();
-            clock::sleep(begin.elapsed().min(LONGEST_PAUSE)).await;
-        }
-    }
-
-    fn swap(&self) {
-        let (services, slices, namespaces) =
-            (self.services.snapshot(), self.slices.snapshot(), self.namespaces.snapshot());
-        let old = self.zone.load();
-        let new = old.rebuilt(
-            services.iter().map(Arc::as_ref),
-            slices.iter().map(Arc::as_ref),
-            namespaces.iter().map(Arc::as_ref),
-        );
-        self.zone.store(Arc::new(new));
-    }
 }

@@ -1,373 +1,253 @@
-//! The protocol: UDP and TCP, questions to answers.
+//! The protocol over UDP: packets to queries, and answers back.
 
-use crate::forward::{Forwarder, Transport};
-use crate::zone::{Found, TTL_S, Zone, alias};
-use crate::{Config, Error};
-use arc_swap::ArcSwap;
+use crate::Error;
+use crate::chain::Chain;
+use crate::metrics::Seen;
+use crate::resolve::{Now, Resolver};
+use crate::wire::{Answer, Delivery, Query, Ttl, Unreadable, Writer, code};
+use base::clock::{self, Instant};
 use base::{Phase, Shutdown, Supervisor};
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, RData, Record};
-use std::net::{IpAddr, SocketAddr};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 
-/// What passes every link without fragments (DNS flag day 2020).
-const UDP_PAYLOAD: u16 = 1_232;
-
-/// What a client takes that does not say otherwise.
-const PLAIN_UDP_PAYLOAD: u16 = 512;
-
-/// Queries that wait for an upstream at the same time; more are refused rather than piled up.
+/// UDP queries that wait for upstreams at the same time; more are refused rather than piled up.
 const WAITING: usize = 1_024;
 
-/// TCP connections at the same time.
-const CONNECTIONS: usize = 256;
+/// Sockets at one address: the kernel spreads clients over them, and they are served beside each other.
+const SOCKETS: usize = 2;
 
-/// An idle TCP connection is closed after this time.
-const TCP_IDLE: Duration = Duration::from_secs(10);
+/// So many bytes of queries wait in a socket while the process does something else.
+const RECEIVE_BYTES: usize = 1024 * 1024;
 
-/// How often an alias leads to another.
-const ALIASES: usize = 8;
+/// The longest query that is read; names and EDNS take less.
+const QUERY_BYTES: usize = 4_096;
 
+/// Answers and remembers what for.
 #[derive(Clone)]
 pub(crate) struct Server(Arc<Inner>);
 
 struct Inner {
-    listen: SocketAddr,
-    blocks: Vec<(IpAddr, u8)>,
-    zone: Arc<ArcSwap<Zone>>,
-    forwarder: Forwarder,
+    listen: Vec<SocketAddr>,
+    resolver: Arc<Resolver>,
     supervisor: Supervisor,
     waiting: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
+    /// The lists of addresses begin with another one in each answer.
     turn: AtomicUsize,
 }
 
-/// What can be said at once, or who has to be asked.
-enum Step {
-    Answer(Message),
-    Ask,
+/// How a query came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Via {
+    pub(crate) client: SocketAddr,
+    pub(crate) tcp: bool,
+    pub(crate) at: Instant,
+    pub(crate) bytes: usize,
+}
+
+impl Via {
+    fn limit(&self, query: &Query) -> usize {
+        if self.tcp { usize::from(u16::MAX) } else { query.udp_limit() }
+    }
+}
+
+/// What is used again for every query.
+pub(crate) struct Scratch {
+    writer: Writer,
+    pub(crate) out: Vec<u8>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self { writer: Writer::new(), out: Vec::new() }
+    }
+}
+
+/// What became of a packet.
+pub(crate) enum Handled {
+    /// The answer is in [`Scratch::out`].
+    Answered,
+    /// [`Server::finish`] has to be asked.
+    Waits(Box<Query>),
+    /// Nobody waits for an answer.
+    Nothing,
 }
 
 impl Server {
-    pub(crate) fn new(config: &Config, zone: Arc<ArcSwap<Zone>>, supervisor: Supervisor) -> Self {
-        Self(Arc::new(Inner {
-            listen: config.listen,
-            blocks: config.blocks.clone(),
-            zone,
-            forwarder: Forwarder::new(config.resolv_conf.clone(), config.listen.ip()),
-            supervisor,
-            waiting: Arc::new(Semaphore::new(WAITING)),
-            connections: Arc::new(Semaphore::new(CONNECTIONS)),
-            turn: AtomicUsize::new(0),
-        }))
+    pub(crate) fn new(listen: Vec<SocketAddr>, resolver: Arc<Resolver>, supervisor: Supervisor) -> Self {
+        let (waiting, turn) = (Arc::new(Semaphore::new(WAITING)), AtomicUsize::new(0));
+        Self(Arc::new(Inner { listen, resolver, supervisor, waiting, turn }))
     }
 
+    /// Serves all addresses; tells `listening` when it does.
     pub(crate) async fn run(&self, shutdown: Shutdown, listening: &watch::Sender<bool>) -> Result<(), Error> {
-        let address = self.0.listen;
-        let failed = |source| Error::Listen { address, source };
-        let udp = Arc::new(UdpSocket::bind(address).await.map_err(failed)?);
-        let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        tracing::info!(%address, "cluster DNS answers");
+        let mut serving = FuturesUnordered::new();
+        for address in &self.0.listen {
+            let failed = |source| Error::Listen { address: *address, source };
+            for _ in 0..SOCKETS {
+                let socket = Arc::new(udp_socket(*address).map_err(failed)?);
+                let server = self.clone();
+                let serve = async move { server.serve_udp(&socket).await.map_err(failed) };
+                serving.push(futures_util::FutureExt::boxed(serve));
+            }
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let server = self.clone();
+            let serve = async move { crate::tcp::serve(&server, &listener).await.map_err(failed) };
+            serving.push(futures_util::FutureExt::boxed(serve));
+            tracing::info!(%address, "cluster DNS answers");
+        }
         listening.send_replace(true);
         tokio::select! {
-            result = self.serve_udp(&udp) => result.map_err(failed),
-            result = self.serve_tcp(&tcp) => result.map_err(failed),
-            () = shutdown.requested() => Ok(()),
+            Some(result) = serving.next() => result,
+            () = self.dismissed(&shutdown) => Ok(()),
         }
     }
 
+    /// Completes when nobody is to be answered any more.
+    async fn dismissed(&self, shutdown: &Shutdown) {
+        shutdown.requested().await;
+        let chains = self.0.resolver.chains.load_full();
+        let lameduck = chains.0.iter().map(|chain| chain.block.lameduck).max();
+        clock::sleep(lameduck.unwrap_or_default()).await;
+    }
+
+    pub(crate) fn supervisor(&self) -> &Supervisor {
+        &self.0.supervisor
+    }
+
     async fn serve_udp(&self, socket: &Arc<UdpSocket>) -> std::io::Result<()> {
-        let mut buffer = vec![0; usize::from(u16::MAX)];
+        let mut buffer = vec![0; QUERY_BYTES];
+        let mut scratch = Scratch::new();
         loop {
-            let (length, client) = match socket.recv_from(&mut buffer).await {
+            let (bytes, client) = match socket.recv_from(&mut buffer).await {
                 Ok(received) => received,
                 // A client that closed its port tells us so by ICMP; that concerns nobody else.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => continue,
                 Err(error) => return Err(error),
             };
-            let Some(query) = parse(&buffer[..length]) else { continue };
-            match self.step(&query) {
-                Step::Answer(answer) => reply(socket, client, &query, answer).await,
-                Step::Ask => {
-                    let (server, socket) = (self.clone(), socket.clone());
-                    let Ok(permit) = self.0.waiting.clone().try_acquire_owned() else {
-                        reply(&socket, client, &query, failure(&query, ResponseCode::ServFail)).await;
-                        continue;
-                    };
-                    self.0.supervisor.detached("dns query", Phase::Front, async move {
-                        let answer = server.ask(&query, Transport::Udp).await;
-                        reply(&socket, client, &query, answer).await;
-                        drop(permit);
-                    });
-                }
+            let via = Via { client, tcp: false, at: clock::instant(), bytes };
+            match self.handle(&buffer[..bytes], via, &mut scratch) {
+                Handled::Answered => send(socket, client, &scratch.out).await,
+                Handled::Waits(query) => self.answer_later(socket, via, query, &mut scratch).await,
+                Handled::Nothing => {}
             }
         }
     }
 
-    async fn serve_tcp(&self, listener: &TcpListener) -> std::io::Result<()> {
-        loop {
-            let permit = self.0.connections.clone().acquire_owned().await;
-            let permit = permit.map_err(std::io::Error::other)?;
-            let (stream, _) = listener.accept().await?;
-            let server = self.clone();
-            self.0.supervisor.detached("dns connection", Phase::Front, async move {
-                if let Err(error) = server.converse(stream).await {
-                    tracing::debug!(%error, "a DNS connection broke");
-                }
-                drop(permit);
-            });
-        }
-    }
-
-    async fn converse(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        loop {
-            let Ok(length) = tokio::time::timeout(TCP_IDLE, stream.read_u16()).await else { return Ok(()) };
-            let length = match length {
-                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
-                other => other?,
-            };
-            let mut bytes = vec![0; usize::from(length)];
-            let read = tokio::time::timeout(TCP_IDLE, stream.read_exact(&mut bytes)).await;
-            read.map_err(std::io::Error::other)??;
-            let Some(query) = parse(&bytes) else { return Ok(()) };
-            let answer = match self.step(&query) {
-                Step::Answer(answer) => answer,
-                Step::Ask => self.ask(&query, Transport::Tcp).await,
-            };
-            let bytes = encode(&query, answer, usize::from(u16::MAX));
-            stream.write_u16(u16::try_from(bytes.len()).unwrap_or(0)).await?;
-            stream.write_all(&bytes).await?;
-        }
-    }
-
-    /// Answers from the snapshot, without waiting for anything.
-    fn step(&self, query: &Message) -> Step {
-        let question = match checked(query) {
-            Ok(question) => question,
-            Err(code) => return Step::Answer(failure(query, code)),
+    async fn answer_later(
+        &self,
+        socket: &Arc<UdpSocket>,
+        via: Via,
+        query: Box<Query>,
+        scratch: &mut Scratch,
+    ) {
+        let Ok(permit) = self.0.waiting.clone().try_acquire_owned() else {
+            let answer = Answer::failure(code::SERV_FAIL);
+            answer.write(&query, Delivery::fresh(via.limit(&query)), &mut scratch.out);
+            return send(socket, via.client, &scratch.out).await;
         };
-        let zone = self.0.zone.load();
-        let found = if zone.covers(question.name()) {
-            zone.lookup(question.name(), question.query_type())
-        } else {
-            match self.own_reverse(question.name()) {
-                Some(address) => zone.reverse(address, question.query_type()),
-                None => return Step::Ask,
+        let (server, socket) = (self.clone(), socket.clone());
+        self.0.supervisor.detached("dns client", Phase::Front, async move {
+            let out = server.finish(&query, via).await;
+            send(&socket, via.client, &out).await;
+            drop(permit);
+        });
+    }
+
+    /// Answers a packet, if that can be done at once.
+    pub(crate) fn handle(&self, packet: &[u8], via: Via, scratch: &mut Scratch) -> Handled {
+        let query = match Query::read(packet) {
+            Ok(query) => query,
+            Err(Unreadable::Noise) => return Handled::Nothing,
+            Err(Unreadable::Wrong(head)) => {
+                scratch.out.clear();
+                scratch.out.extend(head);
+                return Handled::Answered;
             }
         };
-        if matches!(found, Found::Alias(_)) {
-            return Step::Ask;
-        }
-        Step::Answer(self.found(query, question, &zone, found))
-    }
-
-    /// The address of a reverse name that is the cluster's to answer.
-    fn own_reverse(&self, name: &Name) -> Option<IpAddr> {
-        let address =
-            name.parse_arpa_name().ok().filter(|net| net.prefix_len() == net.max_prefix_len())?.addr();
-        self.0.blocks.iter().any(|(block, prefix)| within(address, *block, *prefix)).then_some(address)
-    }
-
-    fn found(&self, query: &Message, question: &Query, zone: &Zone, found: Found) -> Message {
-        let mut answer = response_to(query);
-        answer.metadata.authoritative = true;
-        match found {
-            Found::Records(mut data, more) => {
-                // Clients take the first address: each answer begins with another one.
-                let turn = self.0.turn.fetch_add(1, Ordering::Relaxed) % data.len().max(1);
-                data.rotate_left(turn);
-                answer.add_answers(data.into_iter().map(|data| owned(question.name(), data)));
-                answer.add_additionals(more);
+        match self.0.resolver.at_once(&query, &mut scratch.writer) {
+            Now::Answered(chain) => {
+                let answer = (scratch.writer.finish(), Ttl::Aged(0));
+                self.tell((&query, via), chain.as_ref(), answer, &mut scratch.out);
+                Handled::Answered
             }
-            Found::NoData | Found::Alias(_) => {
-                answer.add_authority(zone.authority());
+            Now::Kept(chain, told) => {
+                self.tell((&query, via), Some(&chain), told.answer(), &mut scratch.out);
+                Handled::Answered
             }
-            Found::NoName => {
-                answer.metadata.response_code = ResponseCode::NXDomain;
-                answer.add_authority(zone.authority());
-            }
+            Now::Later => Handled::Waits(Box::new(query)),
         }
-        answer
     }
 
-    /// Answers what others know, following aliases out of the cluster's names.
-    async fn ask(&self, query: &Message, transport: Transport) -> Message {
-        let Ok(question) = checked(query) else { return failure(query, ResponseCode::FormErr) };
-        let mut aliases = Vec::new();
-        let mut name = question.name().clone();
-        while aliases.len() < ALIASES {
-            let zone = self.0.zone.load_full();
-            let found = zone.covers(&name).then(|| zone.lookup(&name, question.query_type()));
-            let mut asked = query.clone();
-            asked.queries = vec![Query::query(name.clone(), question.query_type())];
-            let mut answer = match found {
-                Some(Found::Alias(target)) => {
-                    aliases.push(owned(&name, alias(target.clone())));
-                    name = target;
-                    continue;
-                }
-                Some(found) => self.found(query, &asked.queries[0], &zone, found),
-                None => self.0.forwarder.ask(&asked, transport).await,
-            };
-            answer.queries.clone_from(&query.queries);
-            answer.answers.splice(0..0, aliases);
-            return answer;
-        }
-        failure(query, ResponseCode::ServFail)
+    /// Answers a query that [waits](Handled::Waits).
+    pub(crate) async fn finish(&self, query: &Query, via: Via) -> Vec<u8> {
+        let (chain, told) = self.0.resolver.resolve(query).await;
+        let mut out = Vec::new();
+        self.tell((query, via), chain.as_ref(), told.answer(), &mut out);
+        out
     }
-}
 
-fn owned(name: &Name, data: RData) -> Record {
-    Record::from_rdata(name.clone(), TTL_S, data)
-}
-
-fn within(address: IpAddr, block: IpAddr, prefix: u8) -> bool {
-    match (address, block) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => {
-            (a.to_bits() ^ b.to_bits()).checked_shr(32 - u32::from(prefix.min(32))).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(a), IpAddr::V6(b)) => {
-            (a.to_bits() ^ b.to_bits()).checked_shr(128 - u32::from(prefix.min(128))).unwrap_or(0) == 0
-        }
-        _ => false,
-    }
-}
-
-/// A query; none for what cannot be answered at all: noise, and answers.
-fn parse(bytes: &[u8]) -> Option<Message> {
-    match Message::from_vec(bytes) {
-        Ok(message) => (message.metadata.message_type == MessageType::Query).then_some(message),
-        Err(error) => {
-            tracing::debug!(%error, "a DNS message that cannot be read");
-            None
+    /// Writes an answer, and counts it.
+    fn tell(
+        &self,
+        (query, via): (&Query, Via),
+        chain: Option<&Arc<Chain>>,
+        (answer, ttl): (&Answer, Ttl),
+        out: &mut Vec<u8>,
+    ) {
+        let rotate = chain.is_some_and(|chain| chain.block.rotate);
+        let turn = if rotate { self.0.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        answer.write(query, Delivery { limit: via.limit(query), ttl, turn }, out);
+        let Some(chain) = chain else { return };
+        let took = via.at.elapsed();
+        chain.counts.count(Seen {
+            tcp: via.tcp,
+            v6: via.client.is_ipv6(),
+            kind: query.kind,
+            code: answer.code,
+            asked_bytes: via.bytes,
+            told_bytes: out.len(),
+            took,
+        });
+        if !chain.block.log.is_empty() && chain.block.log.iter().any(|zone| query.name.is_in(zone)) {
+            log(query, via, answer, took);
         }
     }
 }
 
-fn checked(query: &Message) -> Result<&Query, ResponseCode> {
-    if query.metadata.op_code != OpCode::Query {
-        return Err(ResponseCode::NotImp);
-    }
-    if query.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
-        return Err(ResponseCode::BADVERS);
-    }
-    let [question] = &query.queries[..] else { return Err(ResponseCode::FormErr) };
-    if question.query_class() != DNSClass::IN {
-        return Err(ResponseCode::Refused);
-    }
-    Ok(question)
+fn log(query: &Query, via: Via, answer: &Answer, took: Duration) {
+    let proto = if via.tcp { "tcp" } else { "udp" };
+    tracing::info!(
+        client = %via.client,
+        name = %query.name,
+        kind = query.kind,
+        proto,
+        code = answer.code,
+        took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        "dns query"
+    );
 }
 
-pub(crate) fn response_to(query: &Message) -> Message {
-    let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
-    answer.metadata.recursion_desired = query.metadata.recursion_desired;
-    answer.metadata.recursion_available = true;
-    answer.metadata.checking_disabled = query.metadata.checking_disabled;
-    answer.queries.clone_from(&query.queries);
-    answer
-}
-
-pub(crate) fn failure(query: &Message, code: ResponseCode) -> Message {
-    let mut answer = response_to(query);
-    answer.metadata.response_code = code;
-    answer
-}
-
-async fn reply(socket: &UdpSocket, client: SocketAddr, query: &Message, answer: Message) {
-    let offered =
-        query.edns.as_ref().map_or(PLAIN_UDP_PAYLOAD, |edns| edns.max_payload().max(PLAIN_UDP_PAYLOAD));
-    let bytes = encode(query, answer, usize::from(offered.min(UDP_PAYLOAD)));
-    if let Err(error) = socket.send_to(&bytes, client).await {
+async fn send(socket: &UdpSocket, client: SocketAddr, bytes: &[u8]) {
+    if let Err(error) = socket.send_to(bytes, client).await {
         tracing::debug!(%error, %client, "a DNS answer could not be sent");
     }
 }
 
-/// The answer's bytes with the query's id; what does not fit is cut and marked, so that the client
-/// comes again over TCP.
-fn encode(query: &Message, mut answer: Message, limit: usize) -> Vec<u8> {
-    answer.metadata.id = query.metadata.id;
-    answer.edns = query.edns.as_ref().map(|theirs| {
-        let mut edns = Edns::new();
-        edns.set_max_payload(UDP_PAYLOAD).set_dnssec_ok(theirs.flags().dnssec_ok);
-        edns.set_rcode_high(answer.metadata.response_code.high());
-        edns
-    });
-    let whole = answer.to_vec();
-    let bytes = match whole {
-        Ok(bytes) if bytes.len() <= limit => Ok(bytes),
-        Ok(_) => answer.truncate().to_vec(),
-        Err(error) => Err(error),
-    };
-    bytes.unwrap_or_else(|error| {
-        tracing::debug!(%error, "an answer that cannot be written");
-        failure(query, ResponseCode::ServFail).to_vec().unwrap_or_default()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use hickory_proto::rr::RecordType;
-    use hickory_proto::rr::rdata::A;
-
-    fn query(edns: Option<Edns>) -> Message {
-        let mut query = Message::query();
-        query.add_query(Query::query(Name::from_ascii("a.cluster.local.").unwrap(), RecordType::A));
-        query.edns = edns;
-        query
-    }
-
-    fn long_answer(query: &Message) -> Message {
-        let mut answer = response_to(query);
-        let name = query.queries[0].name().clone();
-        answer.add_answers((0..100).map(|i| owned(&name, RData::A(A::new(10, 42, 0, i)))));
-        answer
-    }
-
-    #[test]
-    fn what_does_not_fit_is_cut_and_marked() {
-        let query = query(None);
-        let cut = encode(&query, long_answer(&query), usize::from(PLAIN_UDP_PAYLOAD));
-        let cut = Message::from_vec(&cut).unwrap();
-        assert!(cut.metadata.truncation && cut.answers.is_empty() && cut.edns.is_none());
-        assert_eq!((cut.metadata.id, &cut.queries), (query.metadata.id, &query.queries));
-        let whole = encode(&query, long_answer(&query), usize::from(u16::MAX));
-        assert_eq!(Message::from_vec(&whole).unwrap().answers.len(), 100);
-    }
-
-    #[test]
-    fn extended_queries_get_extended_answers() {
-        let mut edns = Edns::new();
-        edns.set_max_payload(4_096).set_version(1);
-        let newer = query(Some(edns));
-        assert_eq!(checked(&newer).unwrap_err(), ResponseCode::BADVERS);
-        let refused = encode(&newer, failure(&newer, ResponseCode::BADVERS), usize::from(UDP_PAYLOAD));
-        let refused = Message::from_vec(&refused).unwrap();
-        // BADVERS and BADSIG are one number, told apart by context.
-        assert_eq!(u16::from(refused.metadata.response_code), u16::from(ResponseCode::BADVERS));
-        assert_eq!(refused.edns.unwrap().max_payload(), UDP_PAYLOAD);
-    }
-
-    #[test]
-    fn only_queries_with_one_question_are_answered() {
-        let mut two = query(None);
-        two.queries.push(two.queries[0].clone());
-        assert_eq!(checked(&two).unwrap_err(), ResponseCode::FormErr);
-        let answer = response_to(&query(None)).to_vec().unwrap();
-        assert!(parse(&answer).is_none() && parse(b"noise").is_none());
-    }
-
-    #[test]
-    fn reverse_names_of_the_clusters_blocks_are_known() {
-        let block = ("10.42.0.0".parse().unwrap(), 15);
-        let inside = |text: &str| within(text.parse().unwrap(), block.0, block.1);
-        assert!(inside("10.42.0.1") && inside("10.43.255.255"));
-        assert!(!inside("10.44.0.0") && !inside("::1"));
-        assert!(within("192.0.2.1".parse().unwrap(), "0.0.0.0".parse().unwrap(), 0));
-    }
+/// A socket beside others at the same address.
+fn udp_socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(family, SockType::Datagram, flags, None)?;
+    socket::setsockopt(&socket, sockopt::ReusePort, &true)?;
+    // The kernel gives as much as its own limit allows.
+    socket::setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BYTES)?;
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    UdpSocket::from_std(std::net::UdpSocket::from(socket))
 }

@@ -1,350 +1,358 @@
 //! The cluster's names as one immutable snapshot, and what it answers; pure.
 
 use crate::Error;
-use api::Object;
-use api::core::{Namespace, Service};
-use api::discovery::EndpointSlice;
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
-use std::collections::{BTreeSet, HashMap};
+use crate::entry::{Entry, Host, wanted};
+use crate::name::Name;
+use crate::wire::{Owner, Section, Writer, code, kind};
+use imbl::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
-
-/// Seconds that answers live: the specification's example, and what clients expect of a cluster.
-pub(crate) const TTL_S: u32 = 5;
+use std::sync::Arc;
 
 /// The version of the specification that `dns-version` names.
-const SCHEMA: &str = "1.1.0";
+const SCHEMA: &[u8] = b"1.1.0";
 
-/// `kubernetes.io/service-name`: the label that ties a slice to its service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// `_port._protocol.service.namespace.svc`: nothing is further below the domain.
+const DEEPEST: usize = 5;
 
 /// What a name has for a type.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Found {
-    /// Records, and addresses of the names in them.
-    Records(Vec<RData>, Vec<Record>),
-    /// The name is there, without records of that type.
-    NoData,
-    /// There is no such name.
+    /// Records, or that there are none of the type, were written.
+    Answered,
+    /// There is no such name; nothing was written.
     NoName,
-    /// Another name outside or inside the cluster, to be followed.
-    Alias(Name),
+    /// The name is another one's alias, which is to be followed; nothing was written.
+    Alias(Box<Name>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Port {
-    name: String,
-    /// Lower case, as in `_tcp`.
-    protocol: String,
-    number: u16,
+/// A question to the zone.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) name: &'a Name,
+    pub(crate) kind: u16,
+    /// Seconds that answers live.
+    pub(crate) ttl_s: u32,
+    /// Whether pods have names by their addresses.
+    pub(crate) pods: bool,
 }
 
-/// One endpoint of a headless service.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Host {
-    label: String,
-    address: IpAddr,
-    ports: Vec<Port>,
-}
-
-#[derive(Debug)]
-enum Entry {
-    Cluster { addresses: Vec<IpAddr>, ports: Vec<Port> },
-    Headless(BTreeSet<Host>),
-    External(String),
-}
-
-/// All names of the cluster.
-#[derive(Debug)]
+/// All names of the cluster. A copy shares what is the same.
+#[derive(Clone)]
 pub(crate) struct Zone {
     domain: Name,
-    listen: IpAddr,
-    namespaces: HashMap<String, HashMap<String, Entry>>,
-    /// Names by address, relative to the domain.
-    pointers: HashMap<IpAddr, Vec<String>>,
+    listen: Arc<[IpAddr]>,
+    /// Labels with their length in front.
+    namespaces: HashSet<Box<[u8]>>,
+    /// By the labels of service and namespace.
+    services: HashMap<Box<[u8]>, Arc<Entry>>,
+    /// Names by address, in front of the domain.
+    pointers: HashMap<IpAddr, Vec<Box<[u8]>>>,
     serial: u32,
+}
+
+/// A label with its length in front; empty for what is none.
+fn label(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).ok().filter(|length| *length < 64);
+    let bytes = length.map(|length| [&[length], text.as_bytes()].concat());
+    bytes.unwrap_or_default()
 }
 
 impl Zone {
     /// A zone without services.
-    pub(crate) fn empty(domain: &str, listen: IpAddr) -> Result<Self, Error> {
-        let mut name = Name::from_ascii(domain).map_err(|_| Error::Domain(domain.to_owned()))?.to_lowercase();
-        name.set_fqdn(true);
-        if name.is_root() {
-            return Err(Error::Domain(domain.to_owned()));
-        }
-        let (namespaces, pointers) = (HashMap::new(), HashMap::new());
-        Ok(Self { domain: name, listen, namespaces, pointers, serial: 1 })
-    }
-
-    /// The next zone, from the objects as they are now.
-    pub(crate) fn rebuilt<'a>(
-        &self,
-        services: impl Iterator<Item = &'a Service>,
-        slices: impl Iterator<Item = &'a EndpointSlice>,
-        namespaces: impl Iterator<Item = &'a Namespace>,
-    ) -> Self {
-        let mut by_service: HashMap<(&str, &str), Vec<&EndpointSlice>> = HashMap::new();
-        for slice in slices {
-            if let Some(service) = slice.labels().get(SERVICE_NAME) {
-                by_service.entry((slice.namespace(), service)).or_default().push(slice);
-            }
-        }
-        let names = namespaces.map(|namespace| (namespace.name().to_owned(), HashMap::new()));
-        let mut zone = Self {
-            domain: self.domain.clone(),
-            listen: self.listen,
-            namespaces: names.collect(),
+    pub(crate) fn empty(domain: &str, listen: &[IpAddr]) -> Result<Self, Error> {
+        let name = Name::parse(domain).filter(|name| !name.is_root());
+        Ok(Self {
+            domain: name.ok_or_else(|| Error::Domain(domain.to_owned()))?,
+            listen: listen.into(),
+            namespaces: HashSet::new(),
+            services: HashMap::new(),
             pointers: HashMap::new(),
-            serial: self.serial.wrapping_add(1),
-        };
-        for service in services {
-            let own = by_service.remove(&(service.namespace(), service.name())).unwrap_or_default();
-            if let Some(entry) = entry(service, &own) {
-                zone.insert(service, entry);
+            serial: 1,
+        })
+    }
+
+    /// Counts the changes, as resolvers expect of a zone that changed.
+    pub(crate) fn advance(&mut self) {
+        self.serial = self.serial.wrapping_add(1);
+    }
+
+    pub(crate) fn set_namespace(&mut self, name: &str, exists: bool) {
+        let label = label(name);
+        if exists {
+            self.namespaces.insert(label.into());
+        } else {
+            self.namespaces.remove(label.as_slice());
+        }
+    }
+
+    /// Puts a service, or its absence, in the place of what was known of it.
+    pub(crate) fn set_service(&mut self, namespace: &str, name: &str, entry: Option<Entry>) {
+        let key = [label(name), label(namespace)].concat();
+        if let Some(old) = self.services.remove(key.as_slice()) {
+            for (address, name) in pointers(&old, &key) {
+                self.unpoint(address, &name);
             }
         }
-        zone
-    }
-
-    fn insert(&mut self, service: &Service, entry: Entry) {
-        let own = format!("{}.{}.svc", service.name(), service.namespace());
-        match &entry {
-            Entry::Cluster { addresses, .. } => {
-                for address in addresses {
-                    self.pointers.entry(*address).or_default().push(own.clone());
-                }
+        if let Some(entry) = entry {
+            for (address, name) in pointers(&entry, &key) {
+                self.pointers.entry(address).or_default().push(name);
             }
-            Entry::Headless(hosts) => {
-                for host in hosts {
-                    self.pointers.entry(host.address).or_default().push(format!("{}.{own}", host.label));
-                }
-            }
-            Entry::External(_) => {}
+            self.services.insert(key.into(), Arc::new(entry));
         }
-        let namespace = self.namespaces.entry(service.namespace().to_owned()).or_default();
-        namespace.insert(service.name().to_owned(), entry);
     }
 
-    /// Whether a name lies in the cluster's domain.
-    pub(crate) fn covers(&self, name: &Name) -> bool {
-        self.domain.zone_of(name)
+    fn unpoint(&mut self, address: IpAddr, name: &[u8]) {
+        let Some(names) = self.pointers.get_mut(&address) else { return };
+        names.retain(|known| **known != *name);
+        if names.is_empty() {
+            self.pointers.remove(&address);
+        }
     }
 
-    /// The record that negative answers carry.
-    pub(crate) fn authority(&self) -> Record {
-        Record::from_rdata(self.domain.clone(), TTL_S, self.soa())
+    /// The cluster's domain.
+    pub(crate) fn domain(&self) -> &Name {
+        &self.domain
     }
 
-    fn soa(&self) -> RData {
-        let (server, person) = (self.under("ns.dns"), self.under("hostmaster"));
-        RData::SOA(SOA::new(server, person, self.serial, 7_200, 1_800, 86_400, TTL_S))
+    /// A name below the domain. Labels of Kubernetes' names always fit.
+    fn under(&self, labels: &[u8]) -> Name {
+        Name::of_wire(labels, &self.domain).unwrap_or(self.domain)
     }
 
-    /// A name relative to the domain. Labels of Kubernetes' names always fit.
-    fn under(&self, relative: &str) -> Name {
-        let name = Name::from_ascii(relative).and_then(|name| name.append_domain(&self.domain));
-        name.unwrap_or_else(|_| self.domain.clone())
+    fn name_server(&self) -> Name {
+        self.under(b"\x02ns\x03dns")
     }
 
-    /// What the cluster has under a name that it [covers](Self::covers).
-    pub(crate) fn lookup(&self, name: &Name, kind: RecordType) -> Found {
-        let count = usize::from(name.num_labels().saturating_sub(self.domain.num_labels()));
-        let labels: Vec<String> = name
-            .iter()
-            .take(count)
-            .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
-            .collect();
-        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-        match labels[..] {
-            [] => self.apex(kind),
-            ["dns-version"] => only(kind, RecordType::TXT, || RData::TXT(TXT::new(vec![SCHEMA.to_owned()]))),
-            ["ns", "dns"] => addresses(&[self.listen], kind),
-            ["svc" | "pod" | "dns"] => Found::NoData,
-            [namespace, "svc" | "pod"] if self.namespaces.contains_key(namespace) => Found::NoData,
-            [address, namespace, "pod"] if self.namespaces.contains_key(namespace) => pod(address, kind),
-            [ref rest @ .., service, namespace, "svc"] => {
-                let entry = self.namespaces.get(namespace).and_then(|services| services.get(service));
-                let own = || self.under(&format!("{service}.{namespace}.svc"));
-                entry.map_or(Found::NoName, |entry| entry.lookup(rest, kind, &own))
+    /// What the cluster has under a name of its domain.
+    pub(crate) fn lookup(&self, asked: Asked<'_>, out: &mut Writer) -> Found {
+        let Some(end) = asked.name.find(&self.domain) else { return Found::NoName };
+        let bytes = &asked.name.as_bytes()[..end];
+        let mut starts = [0; DEEPEST];
+        let mut labels = [&[][..]; DEEPEST];
+        let mut count = 0;
+        for start in asked.name.starts().take_while(|start| *start < end) {
+            if count == DEEPEST {
+                return Found::NoName;
+            }
+            starts[count] = start;
+            labels[count] = &bytes[start + 1..][..usize::from(bytes[start])];
+            count += 1;
+        }
+        match labels[..count] {
+            [] => self.apex(asked, out),
+            [b"dns-version"] => self.version(asked, out),
+            [b"ns", b"dns"] => self.addresses(self.listen.iter().copied(), asked, out),
+            [b"svc" | b"dns"] => self.no_data(asked, out),
+            [b"pod"] if asked.pods => self.no_data(asked, out),
+            [_, b"svc"] if self.has_namespace(&bytes[..starts[1]]) => self.no_data(asked, out),
+            [_, b"pod"] if asked.pods && self.has_namespace(&bytes[..starts[1]]) => self.no_data(asked, out),
+            [address, _, b"pod"] if asked.pods && self.has_namespace(&bytes[starts[1]..starts[2]]) => {
+                pod(address)
+                    .map_or(Found::NoName, |address| self.addresses([address].into_iter(), asked, out))
+            }
+            [ref rest @ .., _, _, b"svc"] => {
+                let key = &bytes[starts[count - 3]..starts[count - 1]];
+                let entry = self.services.get(key);
+                entry.map_or(Found::NoName, |entry| self.service((key, entry), rest, asked, out))
             }
             _ => Found::NoName,
         }
     }
 
-    fn apex(&self, kind: RecordType) -> Found {
-        match kind {
-            RecordType::SOA => Found::Records(vec![self.soa()], Vec::new()),
-            RecordType::NS => {
-                let server = self.under("ns.dns");
-                let address = Record::from_rdata(server.clone(), TTL_S, address_data(self.listen));
-                Found::Records(vec![RData::NS(NS(server))], vec![address])
+    fn has_namespace(&self, label: &[u8]) -> bool {
+        self.namespaces.contains(label)
+    }
+
+    fn apex(&self, asked: Asked<'_>, out: &mut Writer) -> Found {
+        match asked.kind {
+            kind::SOA => self.authority(Section::Answer, &self.domain, asked.ttl_s, out),
+            kind::NS => {
+                let server = self.name_server();
+                out.record(Section::Answer, Owner::Question, (kind::NS, asked.ttl_s), |out| {
+                    out.name(&server)
+                });
+                for address in self.listen.iter() {
+                    out.address(Section::Additional, Owner::Name(&server), *address, asked.ttl_s);
+                }
             }
-            _ => Found::NoData,
+            _ => return self.no_data(asked, out),
         }
+        Found::Answered
+    }
+
+    fn version(&self, asked: Asked<'_>, out: &mut Writer) -> Found {
+        if asked.kind != kind::TXT {
+            return self.no_data(asked, out);
+        }
+        out.record(Section::Answer, Owner::Question, (kind::TXT, asked.ttl_s), |out| {
+            out.bytes(&[u8::try_from(SCHEMA.len()).unwrap_or_default()]);
+            out.bytes(SCHEMA);
+        });
+        Found::Answered
+    }
+
+    /// The record that negative answers carry, for the zone that denies.
+    fn authority(&self, section: Section, zone: &Name, ttl_s: u32, out: &mut Writer) {
+        let (server, person) = (self.name_server(), self.under(b"\x0ahostmaster"));
+        out.record(section, Owner::Name(zone), (kind::SOA, ttl_s), |out| {
+            out.name(&server);
+            out.name(&person);
+            for number in [self.serial, 7_200, 1_800, 86_400, ttl_s] {
+                out.bytes(&number.to_be_bytes());
+            }
+        });
+    }
+
+    fn no_data(&self, asked: Asked<'_>, out: &mut Writer) -> Found {
+        self.authority(Section::Authority, &self.zone_of(asked.name), asked.ttl_s, out);
+        Found::Answered
+    }
+
+    /// Writes that there is no such name.
+    pub(crate) fn deny(&self, asked: Asked<'_>, out: &mut Writer) {
+        out.fail(code::NX_DOMAIN);
+        self.authority(Section::Authority, &self.zone_of(asked.name), asked.ttl_s, out);
+    }
+
+    /// The domain, or where reverse names begin.
+    fn zone_of(&self, name: &Name) -> Name {
+        if name.is_in(&self.domain) {
+            return self.domain;
+        }
+        let last_two = name.starts().collect::<Vec<_>>();
+        let start = last_two.len().checked_sub(3).and_then(|place| last_two.get(place)).copied();
+        Name::read(&name.as_bytes()[start.unwrap_or_default()..]).unwrap_or(Name::ROOT)
+    }
+
+    fn addresses(&self, all: impl Iterator<Item = IpAddr>, asked: Asked<'_>, out: &mut Writer) -> Found {
+        let mut none = true;
+        for address in all.filter(|address| fits(*address, asked.kind)) {
+            out.address(Section::Answer, Owner::Question, address, asked.ttl_s);
+            none = false;
+        }
+        if none { self.no_data(asked, out) } else { Found::Answered }
+    }
+
+    /// Under a service's own name, `rest` being the labels in front of it.
+    fn service(
+        &self,
+        (key, entry): (&[u8], &Entry),
+        rest: &[&[u8]],
+        asked: Asked<'_>,
+        out: &mut Writer,
+    ) -> Found {
+        match (entry, rest) {
+            (Entry::External(target), []) => Found::Alias(target.clone()),
+            (Entry::Nowhere, []) => self.no_data(asked, out),
+            (Entry::External(_) | Entry::Nowhere, _) => Found::NoName,
+            (_, []) if asked.kind == kind::SRV => self.ports((key, entry), None, asked, out),
+            (Entry::Cluster { addresses, .. }, []) => self.addresses(addresses.iter().copied(), asked, out),
+            (Entry::Headless(hosts), []) => self.hosts(hosts, asked, out),
+            (_, [[b'_', port @ ..], [b'_', protocol @ ..]]) => {
+                let has = entry.has_port(wanted(Some(port), protocol));
+                match (has, asked.kind) {
+                    (false, _) => Found::NoName,
+                    (true, kind::SRV) => self.ports((key, entry), Some((port, protocol)), asked, out),
+                    (true, _) => self.no_data(asked, out),
+                }
+            }
+            (_, [[b'_', protocol @ ..]]) if entry.has_port(wanted(None, protocol)) => {
+                self.no_data(asked, out)
+            }
+            (Entry::Headless(hosts), [label]) => {
+                let first = hosts.partition_point(|host| *host.label < **label);
+                let named = hosts[first..].iter().take_while(|host| *host.label == **label).count();
+                if named == 0 { Found::NoName } else { self.hosts(&hosts[first..first + named], asked, out) }
+            }
+            _ => Found::NoName,
+        }
+    }
+
+    /// The addresses of endpoints, each once.
+    fn hosts(&self, hosts: &[Host], asked: Asked<'_>, out: &mut Writer) -> Found {
+        let of_kind = hosts.iter().map(|host| host.address).filter(|address| fits(*address, asked.kind));
+        let mut all: Vec<IpAddr> = of_kind.collect();
+        all.sort_unstable();
+        all.dedup();
+        self.addresses(all.into_iter(), asked, out)
+    }
+
+    /// SRV records of the ports that are wanted, all without a wish, and the addresses of their targets.
+    fn ports(
+        &self,
+        (key, entry): (&[u8], &Entry),
+        wish: Option<(&[u8], &[u8])>,
+        asked: Asked<'_>,
+        out: &mut Writer,
+    ) -> Found {
+        let own = [key, b"\x03svc"].concat();
+        let mut targets = Vec::new();
+        for (label, addresses, ports) in entry.targets() {
+            let target = self.under(&[label.as_slice(), &own].concat());
+            let mut written = None;
+            for port in ports.iter().filter(|port| port.is_wished(wish)) {
+                out.record(Section::Answer, Owner::Question, (kind::SRV, asked.ttl_s), |out| {
+                    [0, 100, port.number].into_iter().for_each(|number| out.number(number));
+                    written = Some(out.whole_name(&target));
+                });
+            }
+            targets.extend(written.map(|at| (target, at, addresses)));
+        }
+        if targets.is_empty() {
+            return self.no_data(asked, out);
+        }
+        for (target, at, addresses) in targets {
+            for address in addresses {
+                out.address(Section::Additional, Owner::At(&target, at), address, asked.ttl_s);
+            }
+        }
+        Found::Answered
     }
 
     /// The names of an address.
-    pub(crate) fn reverse(&self, address: IpAddr, kind: RecordType) -> Found {
+    pub(crate) fn reverse(&self, address: IpAddr, asked: Asked<'_>, out: &mut Writer) -> Found {
         let Some(names) = self.pointers.get(&address) else { return Found::NoName };
-        if kind != RecordType::PTR {
-            return Found::NoData;
+        if !matches!(asked.kind, kind::PTR | kind::ANY) {
+            return self.no_data(asked, out);
         }
-        Found::Records(names.iter().map(|name| RData::PTR(PTR(self.under(name)))).collect(), Vec::new())
+        for name in names {
+            let name = self.under(name);
+            out.record(Section::Answer, Owner::Question, (kind::PTR, asked.ttl_s), |out| out.name(&name));
+        }
+        Found::Answered
     }
 }
 
-impl Entry {
-    /// Under the service's own name, `rest` being the labels in front of it.
-    fn lookup(&self, rest: &[&str], kind: RecordType, own: &dyn Fn() -> Name) -> Found {
-        match (self, rest) {
-            (Self::External(target), []) => match Name::from_ascii(target) {
-                Ok(mut name) => {
-                    name.set_fqdn(true);
-                    Found::Alias(name)
-                }
-                Err(_) => Found::NoData,
-            },
-            (Self::External(_), _) => Found::NoName,
-            (_, []) if kind == RecordType::SRV => self.services(&|_| true, own),
-            (Self::Cluster { addresses: all, .. }, []) => addresses(all, kind),
-            (Self::Headless(hosts), []) => addresses(&addresses_of(hosts.iter()), kind),
-            (_, [port, protocol]) if port.starts_with('_') && protocol.starts_with('_') => {
-                let wanted =
-                    |candidate: &Port| candidate.name == port[1..] && candidate.protocol == protocol[1..];
-                match (self.has_port(&wanted), kind) {
-                    (false, _) => Found::NoName,
-                    (true, RecordType::SRV) => self.services(&wanted, own),
-                    (true, _) => Found::NoData,
-                }
-            }
-            (_, [protocol]) if self.has_port(&|port| protocol.strip_prefix('_') == Some(&port.protocol)) => {
-                Found::NoData
-            }
-            (Self::Headless(hosts), [label]) => {
-                let named = addresses_of(hosts.iter().filter(|host| host.label == *label));
-                if named.is_empty() { Found::NoName } else { addresses(&named, kind) }
-            }
-            _ => Found::NoName,
+/// The addresses of an entry that have names, and those.
+fn pointers(entry: &Entry, key: &[u8]) -> Vec<(IpAddr, Box<[u8]>)> {
+    match entry {
+        Entry::Cluster { addresses, .. } => {
+            let own: Box<[u8]> = [key, b"\x03svc"].concat().into();
+            addresses.iter().map(|address| (*address, own.clone())).collect()
         }
-    }
-
-    fn has_port(&self, wanted: &dyn Fn(&Port) -> bool) -> bool {
-        match self {
-            Self::Cluster { ports, .. } => ports.iter().any(wanted),
-            Self::Headless(hosts) => hosts.iter().flat_map(|host| &host.ports).any(wanted),
-            Self::External(_) => false,
+        Entry::Headless(hosts) => {
+            let named = hosts.iter().map(|host| {
+                let length = u8::try_from(host.label.len()).unwrap_or_default();
+                (host.address, [&[length], &*host.label, key, b"\x03svc"].concat().into())
+            });
+            named.collect()
         }
-    }
-
-    /// SRV records of the wanted ports, with the addresses of their targets.
-    fn services(&self, wanted: &dyn Fn(&Port) -> bool, own: &dyn Fn() -> Name) -> Found {
-        let own = own();
-        let mut targets: Vec<(Name, Vec<IpAddr>, &[Port])> = Vec::new();
-        match self {
-            Self::Cluster { addresses, ports } => targets.push((own, addresses.clone(), ports)),
-            Self::Headless(hosts) => {
-                for host in hosts {
-                    if let Ok(name) = own.prepend_label(host.label.as_str()) {
-                        targets.push((name, vec![host.address], &host.ports));
-                    }
-                }
-            }
-            Self::External(_) => {}
-        }
-        let mut answers = Vec::new();
-        let mut more = Vec::new();
-        for (name, addresses, ports) in targets {
-            let before = answers.len();
-            let ports = ports.iter().filter(|port| wanted(port));
-            answers.extend(ports.map(|port| RData::SRV(SRV::new(0, 100, port.number, name.clone()))));
-            if answers.len() > before {
-                let data = addresses.into_iter().map(address_data);
-                more.extend(data.map(|data| Record::from_rdata(name.clone(), TTL_S, data)));
-            }
-        }
-        if answers.is_empty() { Found::NoData } else { Found::Records(answers, more) }
+        Entry::External(_) | Entry::Nowhere => Vec::new(),
     }
 }
 
-fn addresses_of<'a>(hosts: impl Iterator<Item = &'a Host>) -> Vec<IpAddr> {
-    hosts.map(|host| host.address).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-fn address_data(address: IpAddr) -> RData {
-    match address {
-        IpAddr::V4(v4) => RData::A(A(v4)),
-        IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
-    }
-}
-
-fn addresses(all: &[IpAddr], kind: RecordType) -> Found {
-    let of_kind = all.iter().filter(|address| match kind {
-        RecordType::A => address.is_ipv4(),
-        RecordType::AAAA => address.is_ipv6(),
-        RecordType::ANY => true,
+fn fits(address: IpAddr, kind: u16) -> bool {
+    match kind {
+        kind::A => address.is_ipv4(),
+        kind::AAAA => address.is_ipv6(),
+        kind::ANY => true,
         _ => false,
-    });
-    let records: Vec<RData> = of_kind.map(|address| address_data(*address)).collect();
-    if records.is_empty() { Found::NoData } else { Found::Records(records, Vec::new()) }
-}
-
-fn only(asked: RecordType, has: RecordType, data: impl Fn() -> RData) -> Found {
-    if asked == has { Found::Records(vec![data()], Vec::new()) } else { Found::NoData }
+    }
 }
 
 /// `10-42-0-7.namespace.pod`: the address is in the name, whether such a pod exists or not.
-fn pod(label: &str, kind: RecordType) -> Found {
-    let v4 = label.replace('-', ".").parse::<Ipv4Addr>().map(IpAddr::V4);
-    let address = v4.or_else(|_| label.replace('-', ":").parse().map(IpAddr::V6));
-    address.map_or(Found::NoName, |address| addresses(&[address], kind))
-}
-
-fn entry(service: &Service, slices: &[&EndpointSlice]) -> Option<Entry> {
-    let spec = service.spec.as_ref()?;
-    if spec.type_.as_deref() == Some("ExternalName") {
-        return spec.external_name.clone().map(Entry::External);
-    }
-    let texts = || spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-    if texts().any(|text| text == "None") {
-        return Some(Entry::Headless(slices.iter().flat_map(|slice| hosts(slice)).collect()));
-    }
-    let addresses: BTreeSet<IpAddr> = texts().filter_map(|text| text.parse().ok()).collect();
-    let ports = spec
-        .ports
-        .iter()
-        .flatten()
-        .filter_map(|port| named_port(port.name.as_deref(), port.protocol.as_deref(), Some(port.port)));
-    Some(Entry::Cluster { addresses: addresses.into_iter().collect(), ports: ports.collect() })
-}
-
-fn named_port(name: Option<&str>, protocol: Option<&str>, number: Option<i32>) -> Option<Port> {
-    let protocol = protocol.unwrap_or("TCP").to_ascii_lowercase();
-    Some(Port { name: name.unwrap_or_default().to_owned(), protocol, number: u16::try_from(number?).ok()? })
-}
-
-/// The endpoints of a slice that are ready; a slice says so of all of them where its service has
-/// `publishNotReadyAddresses`.
-fn hosts(slice: &EndpointSlice) -> Vec<Host> {
-    let ports = slice.ports.iter().flatten();
-    let ports: Vec<Port> = ports
-        .filter_map(|port| named_port(port.name.as_deref(), port.protocol.as_deref(), port.port))
-        .collect();
-    let ready = slice.endpoints.iter().flatten().filter(|endpoint| {
-        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-    });
-    let hosts = ready.flat_map(|endpoint| {
-        endpoint.addresses.iter().filter_map(|text| {
-            let address: IpAddr = text.parse().ok()?;
-            let dashed = || address.to_string().replace(['.', ':'], "-");
-            let named = endpoint.hostname.clone().filter(|name| !name.is_empty());
-            Some(Host { label: named.unwrap_or_else(dashed), address, ports: ports.clone() })
-        })
-    });
-    hosts.collect()
-}
-
-/// An alias' record.
-pub(crate) fn alias(target: Name) -> RData {
-    RData::CNAME(CNAME(target))
+fn pod(label: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(label).ok()?;
+    let v4 = text.replace('-', ".").parse::<Ipv4Addr>().map(IpAddr::V4);
+    v4.or_else(|_| text.replace('-', ":").parse().map(IpAddr::V6)).ok()
 }
