@@ -1,7 +1,7 @@
 //! `knarr server`: builds the rooms, starts them in order, waits, drains.
 
 use crate::network::Network;
-use crate::options::Options;
+use crate::options::{Options, Part};
 use crate::{ready, screen};
 use base::{Body, Drained, Exit, Phase, Restart, Supervisor, clock};
 use client::{Caches, Client, Transport};
@@ -168,7 +168,8 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
             api_server: "system:kube-apiserver".to_owned(),
         };
         let told = (node_name.clone(), tls, kubelet_settings);
-        start_agent(options, &network, told, (kubelet, caches), supervisor).await?;
+        start_agent(options, &network, told, (kubelet, caches.clone()), supervisor).await?;
+        start_ingress(options, &node_name, (&server, &caches), supervisor)?;
         let marking = (admin.clone(), node_name);
         insist("labels of the server's node", supervisor, move || {
             let (admin, node_name) = marking.clone();
@@ -192,12 +193,16 @@ async fn make_objects(
     let port = options.https_listen_port;
     let addresses =
         options.advertise_address.map_or_else(|| network.node_ips.clone(), |address| vec![address]);
+    let ingress = !options.is_disabled(Part::Ingress);
     let making = Arc::new((admin.clone(), config, pki.clone(), addresses));
     insist("the cluster's own objects", supervisor, move || {
         let making = making.clone();
         async move {
             let (admin, config, pki, addresses) = &*making;
             bootstrap::objects::apply(admin, config, pki).await?;
+            if ingress {
+                bootstrap::objects::ingress_class(admin, ingress::CLASS, ingress::CONTROLLER).await?;
+            }
             bootstrap::objects::publish_endpoint(admin, addresses, port).await
         }
     })
@@ -316,6 +321,7 @@ fn greet(options: &Options, network: &Network, node_name: &str) {
         (options.disable_controller_manager, "controllers"),
         (options.disable_scheduler, "scheduler"),
         (options.disable_agent, "node, network, services, DNS"),
+        (options.disable_agent || options.is_disabled(Part::Ingress), "ingress"),
     ];
     let starting: Vec<&str> = parts.iter().filter(|(disabled, _)| !disabled).map(|(_, part)| *part).collect();
     screen::say(&format!("  starting    {}", starting.join(", ")));
@@ -422,6 +428,9 @@ async fn start_agent(
     config.manifests = Some(node::Manifests { folder, complete: Arc::new(server::complete_pod) });
     config.tls = Some(tls);
     config.shared_caches = true;
+    if !options.is_disabled(Part::Ingress) {
+        config.more_metrics.push(ingress::metrics);
+    }
     screen::VERSION.clone_into(&mut config.version);
     let events = kubelet.clone();
     let node = node::start(config.told(settings)?, kubelet, caches.clone(), supervisor).await?;
@@ -448,6 +457,26 @@ async fn start_agent(
             Exit::Task(name, why) => Err(format!("{name} ended: {why}").into()),
         },
     }
+}
+
+/// Starts the way in, unless it is left out.
+fn start_ingress(
+    options: &Options,
+    node_name: &str,
+    (server, caches): (&Server, &Caches),
+    supervisor: &Supervisor,
+) -> Result<(), Failure> {
+    if options.is_disabled(Part::Ingress) {
+        return Ok(());
+    }
+    let config = ingress::Config {
+        node_name: node_name.to_owned(),
+        http_port: options.ingress_http_port.get(),
+        https_port: options.ingress_https_port.get(),
+        access_log: options.ingress_access_log,
+    };
+    let client = client_of(server, "system:knarr:ingress", &[]);
+    Ok(ingress::start(config, client, caches, supervisor)?)
 }
 
 pub(crate) fn labels(texts: &[String]) -> Result<std::collections::BTreeMap<String, String>, Failure> {

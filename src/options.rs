@@ -7,7 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 /// One setting.
@@ -54,12 +54,23 @@ static SETTINGS: &[Setting] = &[
     setting("compaction-interval", Number, "SECONDS", "How often older states are forgotten: a list can be read on in pages for one to two of these [default: 300]"),
     setting("log-format", Text, "FORMAT", "text or json [default: text]"),
     setting("debug", Flag, "", "Log what knarr decides, not only what an operator should know"),
+    setting("disable", List, "PART", "Leave a part out: ingress"),
+    setting("ingress-http-port", Number, "PORT", "Port of the nodes for Ingresses [default: 80]"),
+    setting("ingress-https-port", Number, "PORT", "Port of the nodes for Ingresses over TLS [default: 443]"),
+    setting("ingress-access-log", Flag, "", "Log each request that comes in by an Ingress"),
     setting("disable-agent", Flag, "", "Run the control plane alone: no node, no pods, no proxy, no DNS"),
     setting("disable-controller-manager", Flag, "", "Run no controllers: objects are kept, and nobody acts on them"),
     setting("kube-scheduler-arg", List, "KEY=VALUE", "Settings of the scheduler: config=FILE names a KubeSchedulerConfiguration"),
     setting("kube-proxy-arg", Texts, "NAME=VALUE", "Flags of the service proxy: nodeport-addresses=BLOCK,… or primary; healthz-bind-address, metrics-bind-address, masquerade-all"),
     setting("disable-scheduler", Flag, "", "Run no scheduler: another one puts pods on nodes"),
 ];
+
+/// What `--disable` leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Part {
+    Ingress,
+}
 
 /// The settings, merged from all layers.
 #[derive(Clone, Debug, Deserialize)]
@@ -99,6 +110,10 @@ pub(crate) struct Options {
     pub(crate) compaction_interval: NonZeroU64,
     pub(crate) log_format: base::log::Format,
     pub(crate) debug: bool,
+    pub(crate) disable: Vec<Part>,
+    pub(crate) ingress_http_port: NonZeroU16,
+    pub(crate) ingress_https_port: NonZeroU16,
+    pub(crate) ingress_access_log: bool,
     pub(crate) disable_agent: bool,
     pub(crate) disable_controller_manager: bool,
     pub(crate) kube_scheduler_arg: Vec<String>,
@@ -137,12 +152,23 @@ impl Default for Options {
             compaction_interval: NonZeroU64::new(300).expect("it is more than nothing"),
             log_format: base::log::Format::Text,
             debug: false,
+            disable: Vec::new(),
+            ingress_http_port: NonZeroU16::new(80).expect("it is more than nothing"),
+            ingress_https_port: NonZeroU16::new(443).expect("it is more than nothing"),
+            ingress_access_log: false,
             disable_agent: false,
             disable_controller_manager: false,
             kube_scheduler_arg: Vec::new(),
             kube_proxy_arg: Vec::new(),
             disable_scheduler: false,
         }
+    }
+}
+
+impl Options {
+    /// Whether a part was left out.
+    pub(crate) fn is_disabled(&self, part: Part) -> bool {
+        self.disable.contains(&part)
     }
 }
 
@@ -231,6 +257,14 @@ mod tests {
         assert_eq!(options.data_dir, std::env::current_dir().unwrap().join("data"));
         assert_eq!(options.write_kubeconfig, Path::new("/etc/own.yaml"));
         assert!(parsed(&["--run-dir", ""]).is_err());
+    }
+
+    #[test]
+    fn parts_are_left_out_by_name() {
+        assert!(parsed(&["--disable", "ingress"]).unwrap().is_disabled(Part::Ingress));
+        assert!(!parsed(&[]).unwrap().is_disabled(Part::Ingress));
+        let error = parsed(&["--disable=traefik"]).unwrap_err().to_string();
+        assert!(error.contains("--disable") && error.contains("traefik"), "{error}");
     }
 
     #[test]

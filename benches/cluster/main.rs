@@ -13,6 +13,7 @@ mod custom;
 mod dns;
 mod etcd;
 mod hollow;
+mod ingress;
 mod knarr;
 mod load;
 mod peers;
@@ -140,6 +141,9 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
     }
     if asked("scheduling") {
         scheduling::scheduling(executable, &folder.join("scheduling"), table).await?;
+    }
+    if asked("ingress") {
+        ingress::ingress(executable, &folder.join("ingress"), table).await?;
     }
     if asked("hollow") {
         hollow::hollow(executable, &folder.join("hollow"), table).await?;

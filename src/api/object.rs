@@ -247,6 +247,8 @@ objects!(
     crate::coordination::Lease,
     crate::discovery::EndpointSlice,
     crate::networking::IPAddress,
+    crate::networking::Ingress,
+    crate::networking::IngressClass,
     crate::networking::ServiceCIDR,
     crate::rbac::ClusterRole,
     crate::certificates::CertificateSigningRequest,

@@ -67,6 +67,17 @@ fn grown(existing: &Value, wanted: &Value, list: &str, more: &[&str]) -> Option<
     })
 }
 
+/// Makes the class that Ingresses are of which name none. Whoever changes it or takes another as the default has
+/// that kept; one that was removed is made again at the next start.
+pub async fn ingress_class(client: &Client, name: &str, controller: &str) -> Result<(), Error> {
+    let class = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+        "metadata": {"name": name, "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
+        "spec": {"controller": controller},
+    });
+    ensure(client, "/apis/networking.k8s.io/v1/ingressclasses", vec![class], as_it_is).await
+}
+
 /// Labels the node of a server, which is what `kubectl get nodes` shows as its role. A kubelet may not say
 /// this of itself.
 pub async fn mark_server(client: &Client, node: &str) -> Result<(), Error> {

@@ -5,9 +5,13 @@ use crate::cache::Cache;
 use crate::request::{Client, Error, ListSelector, path_of, read_list, request};
 use crate::watch::{Event, Named, Watch};
 use api::Object;
-use base::Shutdown;
+use base::{Shutdown, clock};
 use bytes::Bytes;
 use http::Method;
+use std::time::Duration;
+
+/// How often it is looked whether a kind is served again.
+const UNSERVED_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a cache covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -67,8 +71,19 @@ async fn step<T: Object>(
     };
     match next {
         Err(error) if error.is_gone() => Ok(State::Listing),
+        Err(error) if error.is_not_found() => {
+            unserved(cache, &error).await;
+            Ok(State::Listing)
+        }
         other => other,
     }
+}
+
+/// A custom kind whose definition is gone has no objects; it may come back.
+async fn unserved<T: Object>(cache: &Cache<T>, error: &Error) {
+    tracing::debug!(kind = T::KIND, %error, "is not served now");
+    cache.replace(Vec::new(), cache.snapshot().revision());
+    clock::sleep(UNSERVED_PAUSE).await;
 }
 
 async fn list<T: Object>(client: &Client, cache: &Cache<T>, selection: &Selection) -> Result<u64, Error> {

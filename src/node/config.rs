@@ -88,6 +88,8 @@ pub struct Config {
     pub cgroup_root: String,
     /// Pods of the node itself; none to have none.
     pub manifests: Option<Manifests>,
+    /// What other parts of the process count, in Prometheus' text format, to be shown at `/metrics` too.
+    pub more_metrics: Vec<fn() -> String>,
     /// How many pods the node takes.
     pub max_pods: u32,
     /// Where the kubelet's HTTPS listens.
@@ -123,6 +125,7 @@ impl Config {
             service_cidrs: Vec::new(),
             cgroup_root: String::new(),
             manifests: None,
+            more_metrics: Vec::new(),
             max_pods: 110,
             bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10250)),
             tls: None,

@@ -11,6 +11,7 @@ mod before_after;
 mod dual_stack;
 mod extending;
 mod hollow;
+mod ingress;
 mod kubelet;
 mod main_job;
 mod node;

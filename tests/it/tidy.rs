@@ -19,6 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("node", &["base", "api", "client", "net"]),
     ("proxy", &["base", "api", "client", "net"]),
     ("dns", &["base", "api", "client"]),
+    ("ingress", &["base", "api", "client"]),
     ("metrics", &["base", "api", "client"]),
     ("kubectl", &["base", "api", "client"]),
     ("bootstrap", &["base", "api", "client"]),

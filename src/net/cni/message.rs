@@ -111,17 +111,21 @@ struct CniArguments {
 }
 
 /// How fast a pod may receive and send; 0 for as fast as it can. The annotations
-/// `kubernetes.io/ingress-bandwidth` and `egress-bandwidth`.
+/// `kubernetes.io/ingress-bandwidth` and `egress-bandwidth`. containerd spells the names as Go does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Bandwidth {
     /// In bits a second.
+    #[serde(alias = "IngressRate")]
     pub(super) ingress_rate: u64,
     /// In bits.
+    #[serde(alias = "IngressBurst")]
     pub(super) ingress_burst: u64,
     /// In bits a second.
+    #[serde(alias = "EgressRate")]
     pub(super) egress_rate: u64,
     /// In bits.
+    #[serde(alias = "EgressBurst")]
     pub(super) egress_burst: u64,
 }
 

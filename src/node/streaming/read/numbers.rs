@@ -62,7 +62,9 @@ pub(in super::super) async fn kubelet(service: &Service) -> Result<Response<Body
     let config = &service.context.config;
     let names = (config.node_name.as_str(), config.version.as_str());
     let shares = service.context.affinity.shares();
-    Ok(exposition(stats::kubelet(names, &service.pods.list(), (&containers, shares), &measured)))
+    let mut text = stats::kubelet(names, &service.pods.list(), (&containers, shares), &measured);
+    config.more_metrics.iter().for_each(|more| text.push_str(&more()));
+    Ok(exposition(text))
 }
 
 /// `/metrics/probes`.

@@ -1,0 +1,373 @@
+//! One request: its route, its endpoint, its answer. Start reading at [`Connection::serve`].
+
+mod address;
+mod headers;
+mod tunnel;
+
+pub(crate) use headers::From;
+
+use crate::live::Live;
+use crate::numbers::NUMBERS;
+use crate::rules::{Action, Filters, HeaderChanges, Protocol, Redirect, Weighted};
+use crate::table::{Asked, Table};
+use crate::upstream::{Answer, Backend, Failed, Progress, Refused, Sent, exchange};
+use address::{changed_path, host_name, location};
+use arc_swap::ArcSwap;
+use base::{Phase, Supervisor, clock};
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a mirrored request may take.
+const MIRROR_LIMIT: Duration = Duration::from_secs(30);
+
+/// What all connections share.
+pub(crate) struct Proxy {
+    pub(crate) table: ArcSwap<Table<Arc<Live>>>,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) access_log: bool,
+}
+
+/// A client's connection.
+pub(crate) struct Connection {
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) peer: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) from: From,
+}
+
+/// A request on its way.
+struct Going<'a> {
+    connection: &'a Connection,
+    live: &'a Live,
+    /// As the client said it.
+    host: HeaderValue,
+    path: Option<PathAndQuery>,
+}
+
+type Answered = Result<Response<Answer>, StatusCode>;
+
+impl Connection {
+    /// Answers a request.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Infallible> {
+        let began = clock::instant();
+        let logged = self.proxy.access_log.then(|| Logged::new(&request));
+        let (live, answered) = self.answer(request).await;
+        let mut response = answered.unwrap_or_else(refusal);
+        // A tunnel's answer needs them, and all others have lost them on the way.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            headers::strip(response.headers_mut());
+        }
+        let took = began.elapsed();
+        NUMBERS.answered(response.status().as_u16(), took);
+        if let Some(logged) = logged {
+            logged.write(&self, live.as_deref(), response.status(), took);
+        }
+        Ok(response)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> (Option<Arc<Live>>, Answered) {
+        let Some(host) = authority(&request) else { return (None, Err(StatusCode::BAD_REQUEST)) };
+        let Some(name) = host.to_str().ok().and_then(host_name) else {
+            return (None, Err(StatusCode::BAD_REQUEST));
+        };
+        let Some(live) = self.find(&request, &name) else { return (None, Err(StatusCode::NOT_FOUND)) };
+        let answered = self.follow(&live, request, (&host, &name)).await;
+        (Some(live), answered)
+    }
+
+    fn find(&self, request: &Request<Incoming>, host: &str) -> Option<Arc<Live>> {
+        let asked = Asked {
+            host,
+            path: request.uri().path(),
+            query: request.uri().query(),
+            method: request.method(),
+            headers: request.headers(),
+        };
+        self.proxy.table.load().find(self.port, &asked).cloned()
+    }
+
+    async fn follow(
+        &self,
+        live: &Arc<Live>,
+        request: Request<Incoming>,
+        (host, name): (&HeaderValue, &Cow<'_, str>),
+    ) -> Answered {
+        let pass = match &live.gate {
+            Some(gate) => Some(gate.enter().ok_or(StatusCode::TOO_MANY_REQUESTS)?),
+            None => None,
+        };
+        let changed = live.route.filters.path.as_ref().map(|change| changed_path(request.uri(), change));
+        let path = match changed {
+            Some(path) => Some(path.ok_or(StatusCode::BAD_REQUEST)?),
+            None => None,
+        };
+        let mut response = match &live.route.action {
+            Action::Redirect(redirect) => self.redirect(redirect, &request, name)?,
+            Action::Answer(code) => return Err(*code),
+            Action::Forward(shares) => {
+                let going = Going { connection: self, live, host: host.clone(), path };
+                match live.route.limits.total {
+                    None => going.forward(shares, request).await?,
+                    Some(limit) => tokio::time::timeout(limit, going.forward(shares, request))
+                        .await
+                        .map_err(|_| StatusCode::GATEWAY_TIMEOUT)??,
+                }
+            }
+        };
+        headers::change(response.headers_mut(), &live.route.filters.response);
+        if let Some(pass) = pass {
+            response.body_mut().hold(Box::new(pass));
+        }
+        Ok(response)
+    }
+
+    fn redirect(&self, redirect: &Redirect, request: &Request<Incoming>, host: &str) -> Answered {
+        let came = (host, self.port, self.from.secure);
+        let to = location(redirect, request.uri(), came).ok_or(StatusCode::BAD_REQUEST)?;
+        let mut response = Response::new(Answer::empty());
+        *response.status_mut() = redirect.code;
+        response.headers_mut().insert(header::LOCATION, to);
+        Ok(response)
+    }
+}
+
+impl Going<'_> {
+    async fn forward(&self, shares: &[Weighted], request: Request<Incoming>) -> Answered {
+        let Some((at, share)) = self.live.choose() else { return Err(StatusCode::INTERNAL_SERVER_ERROR) };
+        let backend = share.as_ref().map_err(|code| *code)?;
+        let share = &shares[at];
+        let limit = self.live.route.limits.body_bytes;
+        if limit.is_some_and(|limit| request.body().size_hint().lower() > limit) {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        let mut response = if tunnel::is_asked_for(&request) {
+            tunnel::open(self, backend, share, request).await?
+        } else {
+            let (mut head, body) = request.into_parts();
+            self.prepare(&mut head, share, backend)?;
+            let mut body = Sent::of_client(body, limit);
+            self.mirror(&head, &mut body);
+            self.send(backend, head, body).await?
+        };
+        headers::change(response.headers_mut(), &share.response);
+        Ok(response)
+    }
+
+    /// Makes a request one for the backend.
+    fn prepare(&self, head: &mut Parts, share: &Weighted, backend: &Backend) -> Result<(), StatusCode> {
+        headers::forwarded(&mut head.headers, &self.connection.from, &self.host);
+        let Filters { request, hostname, .. } = &self.live.route.filters;
+        for changes in [request, &share.request] {
+            if !HeaderChanges::is_empty(changes) {
+                headers::change(&mut head.headers, changes);
+            }
+        }
+        let host = hostname.as_ref().unwrap_or(&self.host);
+        match backend.key.protocol {
+            Protocol::H2c => headers::for_http2(head, host, self.path.clone()).ok_or(StatusCode::BAD_REQUEST),
+            Protocol::Http | Protocol::Https => {
+                headers::for_http1(head, host.clone(), self.path.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends it to one endpoint after the other, until one answers. What was not sent may always be sent again;
+    /// what nobody answered only if it is the same to do it twice.
+    async fn send(&self, backend: &Backend, head: Parts, body: Sent) -> Answered {
+        let limits = &self.live.route.limits;
+        let repeatable = body.is_empty() && is_idempotent(&head.method);
+        let mut spare = repeatable.then(|| head.clone());
+        let mut body = body;
+        let progress = body.progress();
+        let mut request = Request::from_parts(head, body);
+        let most = limits.retries as usize;
+        let mut tries = 0;
+        loop {
+            let endpoint = backend.pick(tries).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+            let address = endpoint.address;
+            let exchanging = exchange(
+                endpoint,
+                request,
+                (limits.connect, limits.response),
+                &self.connection.proxy.supervisor,
+            );
+            let exchanged = within(limits.response, progress.as_ref(), exchanging).await;
+            let again = tries < most;
+            let next = match exchanged.ok_or(StatusCode::GATEWAY_TIMEOUT)? {
+                Ok(response) if again && limits.retry_codes.contains(&response.status().as_u16()) => {
+                    match spare.take() {
+                        Some(head) => Request::from_parts(head, Sent::empty()),
+                        None => return Ok(response),
+                    }
+                }
+                Ok(response) => return Ok(response),
+                Err(Failed::Unsent(unsent, why)) => {
+                    tracing::debug!(%address, why, route = self.live.route.name, "an endpoint cannot be reached");
+                    *unsent
+                }
+                Err(Failed::Broken(error)) => {
+                    let code = code_of(&error);
+                    tracing::debug!(%address, %error, route = self.live.route.name, "an endpoint did not answer");
+                    match spare.take() {
+                        Some(head) if code == StatusCode::BAD_GATEWAY => {
+                            Request::from_parts(head, Sent::empty())
+                        }
+                        _ => return Err(code),
+                    }
+                }
+            };
+            if !again {
+                return Err(StatusCode::BAD_GATEWAY);
+            }
+            NUMBERS.retried();
+            spare = repeatable.then(|| copied(&next));
+            request = next;
+            tries += 1;
+        }
+    }
+
+    /// Sends copies to those who get them; nobody waits for what they answer.
+    fn mirror(&self, head: &Parts, body: &mut Sent) {
+        for backend in self.live.mirrors() {
+            let Some(endpoint) = backend.pick(0) else { continue };
+            let request = Request::from_parts(head.clone(), body.copy());
+            let supervisor = self.connection.proxy.supervisor.clone();
+            let limits = (self.live.route.limits.connect, self.live.route.limits.response);
+            self.connection.proxy.supervisor.detached("mirrored request", Phase::Work, async move {
+                let mirrored = exchange(endpoint, request, limits, &supervisor);
+                match tokio::time::timeout(MIRROR_LIMIT, mirrored).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "a mirror did not answer"),
+                    Err(_) => tracing::debug!("a mirror did not answer in time"),
+                }
+            });
+        }
+    }
+}
+
+/// Waits for an answer; the time counts from when the request's body does not move any more.
+async fn within<T>(
+    limit: Duration,
+    progress: Option<&Progress>,
+    answer: impl Future<Output = T>,
+) -> Option<T> {
+    match progress {
+        None => tokio::time::timeout(limit, answer).await.ok(),
+        Some(progress) => tokio::select! {
+            answer = answer => Some(answer),
+            () = progress.stalls(limit) => None,
+        },
+    }
+}
+
+fn copied(request: &Request<Sent>) -> Parts {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    copy.into_parts().0
+}
+
+/// Methods that may be repeated (RFC 9110, 9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+/// What a client is told of an exchange that broke: its own fault, or the endpoint's.
+fn code_of(error: &hyper::Error) -> StatusCode {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        match error.downcast_ref() {
+            Some(Refused::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE,
+            Some(Refused::TooSlow) => return StatusCode::REQUEST_TIMEOUT,
+            None => cause = error.source(),
+        }
+    }
+    StatusCode::BAD_GATEWAY
+}
+
+/// Whom a request asks: HTTP/2 and absolute targets have it in the target, others in `Host`, of which there has to
+/// be one.
+fn authority(request: &Request<Incoming>) -> Option<HeaderValue> {
+    if let Some(authority) = request.uri().authority() {
+        // Names of users and passwords are for nobody here.
+        let text = authority.as_str().rsplit('@').next()?;
+        return HeaderValue::from_str(text).ok();
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next()?;
+    hosts.next().is_none().then(|| host.clone())
+}
+
+fn refusal(code: StatusCode) -> Response<Answer> {
+    let text = match code {
+        StatusCode::BAD_REQUEST => "400 bad request\n",
+        StatusCode::NOT_FOUND => "404 page not found\n",
+        StatusCode::REQUEST_TIMEOUT => "408 the request did not come in time\n",
+        StatusCode::PAYLOAD_TOO_LARGE => "413 the body is too large\n",
+        StatusCode::TOO_MANY_REQUESTS => "429 too many requests\n",
+        StatusCode::BAD_GATEWAY => "502 the endpoint cannot be reached or gave no answer\n",
+        StatusCode::SERVICE_UNAVAILABLE => "503 no endpoint is available\n",
+        StatusCode::GATEWAY_TIMEOUT => "504 the endpoint did not answer in time\n",
+        _ => "500 the route leads nowhere\n",
+    };
+    let mut response = Response::new(Answer::text(text));
+    *response.status_mut() = code;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// What the access log says of a request, taken before it goes.
+struct Logged {
+    method: Method,
+    host: String,
+    path: String,
+    version: Version,
+}
+
+impl Logged {
+    fn new(request: &Request<Incoming>) -> Self {
+        let host = authority(request).and_then(|host| host.to_str().ok().map(str::to_owned));
+        Self {
+            method: request.method().clone(),
+            host: host.unwrap_or_default(),
+            // Parameters may be secrets.
+            path: request.uri().path().to_owned(),
+            version: request.version(),
+        }
+    }
+
+    fn write(&self, connection: &Connection, live: Option<&Live>, code: StatusCode, took: Duration) {
+        tracing::info!(
+            target: "access",
+            client = %connection.peer,
+            port = connection.port,
+            method = %self.method,
+            host = self.host,
+            path = self.path,
+            version = ?self.version,
+            code = code.as_u16(),
+            ms = took.as_secs_f64() * 1e3,
+            route = live.map_or("", |live| live.route.name.as_str()),
+            "request"
+        );
+    }
+}

@@ -1,0 +1,204 @@
+//! Listeners of Gateways: which are served, with which certificates, and for which routes.
+
+use super::conditions::Conditions;
+use super::types::{GROUP, Gateway, Listener, Reference};
+use super::{Outcome, World, is_granted};
+use crate::listen::Kind;
+use crate::plan::{Named, Shown};
+use crate::rules::Host;
+use api::Object;
+use api::selector::Labels;
+use serde_json::{Value, json};
+
+/// The kinds of routes that are served.
+pub(super) const ROUTES: [&str; 2] = ["HTTPRoute", "GRPCRoute"];
+
+/// A reason and a message.
+type Why = (&'static str, String);
+
+/// A listener of one of our Gateways.
+pub(super) struct Bound<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) listener: &'a Listener,
+    /// Why it cannot be accepted.
+    refused: Option<Why>,
+    conflict: Option<Why>,
+    unresolved: Option<Why>,
+    pub(super) kinds: Vec<&'static str>,
+    pub(super) attached: usize,
+}
+
+impl Bound<'_> {
+    /// Whether requests are answered on it.
+    pub(super) fn is_served(&self) -> bool {
+        self.refused.is_none()
+            && self.conflict.is_none()
+            && self.unresolved.as_ref().is_none_or(|(reason, _)| *reason == "InvalidRouteKinds")
+    }
+
+    pub(super) fn status(&self, now: &str) -> Value {
+        let old = self.gateway.status["listeners"].as_array().into_iter().flatten();
+        let old = old.into_iter().find(|one| one["name"] == self.listener.name);
+        let old = old.map_or(&Value::Null, |one| &one["conditions"]);
+        let mut conditions = Conditions::own(old, &self.gateway.metadata, now);
+        let mut say = |kind: &str, why: Option<&Why>, good: bool, well: &str| match why {
+            None => conditions.set(kind, good, well, ""),
+            Some((reason, message)) => conditions.set(kind, !good, reason, message),
+        };
+        say("Accepted", self.refused.as_ref(), true, "Accepted");
+        say("Conflicted", self.conflict.as_ref(), false, "NoConflicts");
+        say("ResolvedRefs", self.unresolved.as_ref(), true, "ResolvedRefs");
+        let invalid = ("Invalid", "it is not served, see the other conditions".to_owned());
+        say("Programmed", (!self.is_served()).then_some(&invalid), true, "Programmed");
+        let kinds: Vec<Value> = self.kinds.iter().map(|kind| json!({"group": GROUP, "kind": kind})).collect();
+        json!({
+            "name": self.listener.name, "attachedRoutes": self.attached, "supportedKinds": kinds,
+            "conditions": conditions.finish(),
+        })
+    }
+
+    /// Whether routes of a namespace may be attached.
+    pub(super) fn admits(&self, world: &World<'_>, namespace: &str) -> bool {
+        let allowed = &self.listener.allowed_routes.namespaces;
+        match allowed.from.as_deref().unwrap_or("Same") {
+            "All" => true,
+            "Selector" => {
+                let Some(found) = world.namespaces.get(namespace) else { return false };
+                allowed.selector.is_some() && Labels::of(allowed.selector.as_ref()).selects(*found)
+            }
+            "Same" => self.gateway.namespace() == namespace,
+            _ => false,
+        }
+    }
+}
+
+/// Checks all listeners, the oldest Gateway's first: who comes later conflicts.
+pub(super) fn bind<'a>(world: &World<'_>, gateways: &[&'a Gateway], outcome: &mut Outcome) -> Vec<Bound<'a>> {
+    let mut all: Vec<Bound<'a>> = Vec::new();
+    outcome.ports.insert(world.ports.http, Kind::Http);
+    outcome.ports.insert(world.ports.https, Kind::Https);
+    for gateway in gateways {
+        for listener in &gateway.spec.listeners {
+            let (kind, refused) = match kind_of(listener) {
+                Ok(kind) => (Some(kind), None),
+                Err(why) => (None, Some(why)),
+            };
+            let (kinds, wrong_kinds) = kinds_of(listener);
+            let mut one = Bound {
+                gateway,
+                listener,
+                refused,
+                conflict: kind.and_then(|kind| conflict(kind, listener, &all, outcome)),
+                unresolved: wrong_kinds,
+                kinds,
+                attached: 0,
+            };
+            if let Some(kind) = kind.filter(|_| one.conflict.is_none()) {
+                if kind == Kind::Https {
+                    let broken = certificates(world, gateway, listener, outcome);
+                    one.unresolved = broken.or(one.unresolved);
+                }
+                if one.is_served() {
+                    outcome.ports.insert(listener.port, kind);
+                }
+            }
+            all.push(one);
+        }
+    }
+    all
+}
+
+fn kind_of(listener: &Listener) -> Result<Kind, Why> {
+    let mode = listener.tls.as_ref().and_then(|tls| tls.mode.as_deref()).unwrap_or("Terminate");
+    match (listener.protocol.as_str(), mode) {
+        ("HTTP", _) => Ok(Kind::Http),
+        ("HTTPS", "Terminate") => Ok(Kind::Https),
+        (protocol, mode) => {
+            Err(("UnsupportedProtocol", format!("{protocol} is not served, or not with TLS mode {mode}")))
+        }
+    }
+}
+
+fn kinds_of(listener: &Listener) -> (Vec<&'static str>, Option<Why>) {
+    let asked = &listener.allowed_routes.kinds;
+    if asked.is_empty() {
+        return (ROUTES.to_vec(), None);
+    }
+    let (mut known, mut wrong) = (Vec::new(), None);
+    for one in asked {
+        let of_group = one.group.as_deref().unwrap_or(GROUP) == GROUP;
+        match ROUTES.iter().find(|kind| of_group && **kind == one.kind) {
+            Some(kind) if !known.contains(kind) => known.push(*kind),
+            Some(_) => {}
+            None => {
+                wrong = Some(("InvalidRouteKinds", format!("routes of kind {:?} are not served", one.kind)))
+            }
+        }
+    }
+    (known, wrong)
+}
+
+fn conflict(kind: Kind, listener: &Listener, before: &[Bound<'_>], outcome: &Outcome) -> Option<Why> {
+    let port = listener.port;
+    if outcome.ports.get(&port).is_some_and(|other| *other != kind) {
+        return Some(("ProtocolConflict", format!("port {port} is served with another protocol")));
+    }
+    let host = |one: &Listener| one.hostname.clone().unwrap_or_default();
+    let same = |one: &&Bound<'_>| {
+        one.listener.port == port && one.is_served() && host(one.listener) == host(listener)
+    };
+    let other = before.iter().find(same)?;
+    let (namespace, name) = (other.gateway.namespace(), other.gateway.name());
+    Some((
+        "HostnameConflict",
+        format!("Gateway {namespace}/{name} listens on port {port} for the same hosts"),
+    ))
+}
+
+/// Takes a listener's certificates, or says which one cannot be shown.
+fn certificates(
+    world: &World<'_>,
+    gateway: &Gateway,
+    listener: &Listener,
+    outcome: &mut Outcome,
+) -> Option<Why> {
+    let refs = listener.tls.as_ref().map_or(&[][..], |tls| tls.certificate_refs.as_slice());
+    if refs.is_empty() {
+        return Some(("InvalidCertificateRef", "it names no certificate".to_owned()));
+    }
+    let mut broken = None;
+    for reference in refs {
+        match certificate(world, gateway, reference) {
+            Ok(secret) => outcome.certificates.push(Shown {
+                port: listener.port,
+                host: Host::parse(listener.hostname.as_deref().unwrap_or_default(), false),
+                secret,
+                ingress: None,
+            }),
+            Err(why) => broken = Some(why),
+        }
+    }
+    broken
+}
+
+fn certificate(world: &World<'_>, gateway: &Gateway, reference: &Reference) -> Result<Named, Why> {
+    let group = reference.group.as_deref().unwrap_or_default();
+    let kind = reference.kind.as_deref().unwrap_or("Secret");
+    if !group.is_empty() || kind != "Secret" {
+        return Err(("InvalidCertificateRef", format!("{kind} {:?} is no Secret", reference.name)));
+    }
+    let namespace = reference.namespace.clone().unwrap_or_else(|| gateway.namespace().to_owned());
+    let named = Named { namespace, name: reference.name.clone() };
+    if !is_granted(world, (Gateway::kind(), gateway.namespace()), "Secret", &named) {
+        let message = format!("no ReferenceGrant of namespace {:?} lets it be used", named.namespace);
+        return Err(("RefNotPermitted", message));
+    }
+    (world.certificate)(&named).map_err(|why| ("InvalidCertificateRef", why))?;
+    Ok(named)
+}
+
+impl Gateway {
+    fn kind() -> &'static str {
+        <Self as api::k8s::Resource>::KIND
+    }
+}

@@ -1,0 +1,261 @@
+//! Connections to endpoints: made, used for one exchange, and kept.
+//!
+//! A connection of HTTP/1.1 is driven by the task of the request that uses it, not by one of its own: an exchange
+//! wakes nobody else, and an idle connection costs nothing but its memory.
+
+use super::body::{Answer, Sent};
+use super::{Endpoint, Lease, Stream};
+use crate::rules::Protocol;
+use base::{Phase, Supervisor, clock};
+use futures_util::FutureExt;
+use http::{Request, Response};
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// The largest head of an answer.
+const HEAD_BYTES: usize = 256 << 10;
+/// How often a silent HTTP/2 connection is asked whether its other end is there, and how long that may take.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_LIMIT: Duration = Duration::from_secs(10);
+/// HTTP/2 flow control, large enough that one stream fills a fast link.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Why there is no answer.
+pub(crate) enum Failed {
+    /// Nothing was sent: the request is given back, to be sent elsewhere.
+    Unsent(Box<Request<Sent>>, String),
+    /// It was sent, or some of it.
+    Broken(hyper::Error),
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unsent(_, why) => out.write_str(why),
+            Self::Broken(error) => error.fmt(out),
+        }
+    }
+}
+
+/// A connection of HTTP/1.1.
+pub(super) struct Conn {
+    sender: http1::SendRequest<Sent>,
+    connection: http1::Connection<TokioIo<Stream>, Sent>,
+    /// The connection came to its end and must not be driven any further.
+    ended: bool,
+    /// When it was put aside.
+    pub(super) used: clock::Instant,
+}
+
+impl Conn {
+    /// Moves bytes.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        if !self.ended
+            && let Poll::Ready(result) = self.connection.poll_unpin(cx)
+        {
+            self.ended = true;
+            if let Err(error) = result {
+                tracing::trace!(%error, "a connection to an endpoint ended");
+            }
+        }
+    }
+
+    /// Whether it can take a request; notices when the other end has closed it.
+    fn is_open(&mut self, cx: &mut Context<'_>) -> bool {
+        self.drive(cx);
+        !self.ended && self.sender.is_ready()
+    }
+}
+
+/// Puts a connection aside whose answer was read to its end.
+pub(super) fn keep(mut conn: Box<Conn>, endpoint: &Endpoint, cx: &mut Context<'_>) {
+    if conn.is_open(cx) {
+        conn.used = clock::instant();
+        endpoint.put(conn);
+    }
+}
+
+/// Sends a request to an endpoint and waits for the head of its answer.
+pub(crate) async fn exchange(
+    endpoint: Arc<Endpoint>,
+    request: Request<Sent>,
+    (connect_limit, silence): (Duration, Duration),
+    supervisor: &Supervisor,
+) -> Result<Response<Answer>, Failed> {
+    let lease = Lease::new(endpoint);
+    if lease.0.protocol == Protocol::H2c {
+        return exchange_shared(lease, request, (connect_limit, silence), supervisor).await;
+    }
+    let mut conn = match kept(&lease.0).await {
+        Some(conn) => conn,
+        None => match connect(&lease.0, connect_limit).await {
+            Ok(conn) => conn,
+            Err(error) => {
+                lease.0.shun();
+                return Err(Failed::Unsent(Box::new(request), error.to_string()));
+            }
+        },
+    };
+    let response = send(&mut conn, request).await?;
+    let (head, body) = response.into_parts();
+    if body.is_end_stream() {
+        poll_fn(|cx| {
+            conn.drive(cx);
+            Poll::Ready(())
+        })
+        .await;
+        keep(conn, &lease.0, &mut Context::from_waker(std::task::Waker::noop()));
+        return Ok(Response::from_parts(head, Answer::empty()));
+    }
+    Ok(Response::from_parts(head, Answer::of_endpoint(body, Some(conn), lease, silence)))
+}
+
+/// A connection that is there and open.
+async fn kept(endpoint: &Endpoint) -> Option<Box<Conn>> {
+    while let Some(mut conn) = endpoint.take() {
+        if poll_fn(|cx| Poll::Ready(conn.is_open(cx))).await {
+            return Some(conn);
+        }
+    }
+    None
+}
+
+async fn send(conn: &mut Conn, request: Request<Sent>) -> Result<Response<Incoming>, Failed> {
+    let mut sending = pin!(conn.sender.try_send_request(request));
+    let sent = poll_fn(|cx| {
+        // The request lies ready: driving first spares a turn.
+        if !conn.ended && conn.connection.poll_unpin(cx).is_ready() {
+            conn.ended = true;
+        }
+        sending.as_mut().poll(cx)
+    });
+    sent.await.map_err(|mut error| match error.take_message() {
+        Some(request) => Failed::Unsent(Box::new(request), error.into_error().to_string()),
+        None => Failed::Broken(error.into_error()),
+    })
+}
+
+async fn connect(endpoint: &Endpoint, limit: Duration) -> io::Result<Box<Conn>> {
+    let stream = dial(endpoint, limit).await?;
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD_BYTES);
+    let made = builder.handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = made.map_err(io::Error::other)?;
+    Ok(Box::new(Conn { sender, connection, ended: false, used: clock::instant() }))
+}
+
+/// A new connection to an endpoint, secured where it speaks TLS.
+pub(crate) async fn dial(endpoint: &Endpoint, limit: Duration) -> io::Result<Stream> {
+    let dialing = async {
+        let tcp = TcpStream::connect(endpoint.address).await?;
+        tcp.set_nodelay(true)?;
+        if endpoint.protocol != Protocol::Https {
+            return Ok(Stream::Plain(tcp));
+        }
+        // Whom pods show is of their own making: they are reached by their addresses, which the API vouches for.
+        let connector = tokio_rustls::TlsConnector::from(base::tls::unverified());
+        let name = ServerName::IpAddress(endpoint.address.ip().into());
+        Ok(Stream::Tls(Box::new(connector.connect(name, tcp).await?.into())))
+    };
+    let timed = tokio::time::timeout(limit, dialing).await;
+    timed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn exchange_shared(
+    lease: Lease,
+    request: Request<Sent>,
+    (connect_limit, silence): (Duration, Duration),
+    supervisor: &Supervisor,
+) -> Result<Response<Answer>, Failed> {
+    let mut sender = match shared(&lease.0, connect_limit, supervisor).await {
+        Ok(sender) => sender,
+        Err(error) => {
+            lease.0.shun();
+            return Err(Failed::Unsent(Box::new(request), error.to_string()));
+        }
+    };
+    let response =
+        sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
+            Some(request) => Failed::Unsent(Box::new(request), error.into_error().to_string()),
+            None => Failed::Broken(error.into_error()),
+        })?;
+    Ok(response.map(|body| Answer::of_endpoint(body, None, lease, silence)))
+}
+
+/// The connection that requests share.
+async fn shared(
+    endpoint: &Endpoint,
+    limit: Duration,
+    supervisor: &Supervisor,
+) -> io::Result<http2::SendRequest<Sent>> {
+    let mut shared = endpoint.shared.lock().await;
+    if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+        return Ok(sender.clone());
+    }
+    let stream = dial(endpoint, limit).await?;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_LIMIT)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    let made = builder.handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = made.map_err(io::Error::other)?;
+    supervisor.detached("connection to an endpoint", Phase::Work, async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to an endpoint ended");
+        }
+    });
+    *shared = Some(sender.clone());
+    Ok(sender)
+}
+
+/// Sends a request that asks for another protocol, on a connection of its own. With the answer comes what is to
+/// be had of the connection, if the endpoint agrees.
+pub(crate) async fn upgrade(
+    endpoint: Arc<Endpoint>,
+    request: Request<Sent>,
+    (connect_limit, silence): (Duration, Duration),
+    supervisor: &Supervisor,
+) -> Result<(Response<Answer>, Option<(Upgraded, Lease)>), Failed> {
+    let lease = Lease::new(endpoint);
+    let stream = match dial(&lease.0, connect_limit).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            lease.0.shun();
+            return Err(Failed::Unsent(Box::new(request), error.to_string()));
+        }
+    };
+    let broken = Failed::Broken;
+    let mut builder = http1::Builder::new();
+    let made = builder.max_buf_size(HEAD_BYTES).handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = made.map_err(broken)?;
+    supervisor.detached("connection to an endpoint", Phase::Work, async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a connection to an endpoint ended");
+        }
+    });
+    let mut response = sender.send_request(request).await.map_err(broken)?;
+    if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        return Ok((response.map(|body| Answer::of_endpoint(body, None, lease, silence)), None));
+    }
+    let upgraded = hyper::upgrade::on(&mut response).await.map_err(broken)?;
+    Ok((response.map(|_| Answer::empty()), Some((upgraded, lease))))
+}
+
+/// So that the ends of bodies can be polled where there is no task.
+pub(super) fn keep_quietly(conn: Box<Conn>, endpoint: &Endpoint) {
+    keep(conn, endpoint, &mut Context::from_waker(std::task::Waker::noop()));
+}
