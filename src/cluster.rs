@@ -433,6 +433,8 @@ async fn start_agent(
     }
     screen::VERSION.clone_into(&mut config.version);
     let events = kubelet.clone();
+    let policies = proxy::start_policies(&node_name, &caches, supervisor);
+    config.isolate = Some(Arc::new(move |pod, addresses| Box::pin(policies.admit(pod, addresses))));
     let node = node::start(config.told(settings)?, kubelet, caches.clone(), supervisor).await?;
     let proxy = proxy::Config {
         node_name,

@@ -246,6 +246,7 @@ objects!(
     k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler,
     crate::coordination::Lease,
     crate::discovery::EndpointSlice,
+    crate::networking::NetworkPolicy,
     crate::networking::IPAddress,
     crate::networking::Ingress,
     crate::networking::IngressClass,

@@ -192,7 +192,7 @@ fn batch(changes: &Changes) -> Vec<u8> {
     let frame = [0, 0, subsystem[0], subsystem[1]];
     message.message((BATCH_BEGIN, REQUEST), 0, frame, |_| {});
     let steps = changes.steps.iter().flat_map(|(table, set, verb, elements)| {
-        elements.chunks(ELEMENTS_A_MESSAGE).map(move |some| (*table, *set, *verb, some))
+        elements.chunks(ELEMENTS_A_MESSAGE).map(move |some| (*table, &**set, *verb, some))
     });
     let steps: Vec<(TableName, &str, Verb, &[Element])> = steps.collect();
     for (index, ((family_name, table), set, verb, elements)) in (1_u32..).zip(&steps) {

@@ -3,6 +3,7 @@
 pub use crate::elements::{Element, Field, Value, remember_v6};
 
 use crate::{Error, elements};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// How long one transaction may take: ten thousand services load in half a second.
@@ -127,6 +128,34 @@ impl Transaction {
         write_line(&mut self.0, 0, "}");
     }
 
+    /// Adds a set or map that is not there yet, by its kind and name, with its declaration and content.
+    pub fn add_set(
+        &mut self,
+        (family, table): TableName,
+        (kind, name): (&str, &str),
+        declaration: &[String],
+        elements: &[String],
+    ) {
+        let text = &mut self.0;
+        write_line(text, 0, &format!("table {family} {table} {{"));
+        write_line(text, 1, &format!("{kind} {name} {{"));
+        declaration.iter().for_each(|line| write_line(text, 2, line));
+        write_line(text, 1, "}");
+        write_line(text, 0, "}");
+        self.elements("add", (family, table), name, elements.iter().cloned());
+    }
+
+    /// Removes a chain to which nothing leads any more.
+    pub fn remove_chain(&mut self, (family, table): TableName, chain: &str) {
+        write_line(&mut self.0, 0, &format!("flush chain {family} {table} {chain}"));
+        write_line(&mut self.0, 0, &format!("delete chain {family} {table} {chain}"));
+    }
+
+    /// Removes a set that no rule names any more.
+    pub fn remove_set(&mut self, (family, table): TableName, set: &str) {
+        write_line(&mut self.0, 0, &format!("delete set {family} {table} {set}"));
+    }
+
     /// The commands as text, which is what tests read.
     pub fn text(&self) -> &str {
         &self.0
@@ -143,7 +172,7 @@ impl Transaction {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Table, name of the set, and whether the elements are added; in the order in which it is done.
-    pub steps: Vec<(TableName, &'static str, Verb, Vec<Element>)>,
+    pub steps: Vec<(TableName, Cow<'static, str>, Verb, Vec<Element>)>,
 }
 
 /// Family (`ip`, `ip6` or `inet`) and name of a table.
@@ -160,11 +189,16 @@ pub enum Verb {
 
 impl Changes {
     /// Notes an element; elements of one set are done together.
-    pub fn push(&mut self, table: TableName, set: &'static str, verb: Verb, element: Element) {
-        let same = |step: &&mut (TableName, &'static str, Verb, Vec<Element>)| {
-            (step.0, step.1, step.2) == (table, set, verb)
-        };
-        match self.steps.iter_mut().rev().find(same) {
+    pub fn push(
+        &mut self,
+        table: TableName,
+        set: impl Into<Cow<'static, str>>,
+        verb: Verb,
+        element: Element,
+    ) {
+        let set = set.into();
+        // One of many sets is found soon: what belongs together comes together.
+        match self.steps.iter_mut().rev().find(|step| step.2 == verb && step.1 == set && step.0 == table) {
             Some((.., elements)) => elements.push(element),
             None => self.steps.push((table, set, verb, vec![element])),
         }

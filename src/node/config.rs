@@ -3,7 +3,8 @@
 use crate::settings::KubeletConfiguration;
 use crate::{Error, Settings};
 use api::Quantity;
-use api::core::Taint;
+use api::core::{Pod, Taint};
+use futures_util::future::BoxFuture;
 use rustls::server::ResolvesServerCert;
 use rustls::server::danger::ClientCertVerifier;
 use serde_json::Value;
@@ -51,11 +52,16 @@ pub struct Manifests {
     pub complete: Complete,
 }
 
+/// Completes when a pod may send and receive: the rules of its network hold for the addresses it was given.
+pub type Isolate = Arc<dyn Fn(&Pod, &[IpAddr]) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
 /// The kubelet's settings. Start from [`Config::new`].
 #[derive(Clone)]
 pub struct Config {
     /// The Node's name.
     pub node_name: String,
+    /// Awaited before any container of a pod runs.
+    pub isolate: Option<Isolate>,
     /// knarr's data, `/var/lib/knarr`.
     pub data_dir: PathBuf,
     /// What is lost when the machine restarts, `/run/knarr`.
@@ -109,6 +115,7 @@ impl Config {
     pub fn new(node_name: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
         Self {
             node_name: node_name.into(),
+            isolate: None,
             data_dir: data_dir.into(),
             run_dir: "/run/knarr".into(),
             kubelet_dir: "/var/lib/kubelet".into(),

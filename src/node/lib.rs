@@ -61,7 +61,7 @@ mod turnstile;
 mod volumes;
 mod watch_folder;
 
-pub use config::{Complete, Config, Manifests, Size, Tls};
+pub use config::{Complete, Config, Isolate, Manifests, Size, Tls};
 pub use error::Error;
 pub use settings::Settings;
 

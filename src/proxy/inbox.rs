@@ -113,13 +113,19 @@ impl Inbox {
 
     pub(crate) fn take(&self) -> Work {
         let mut state = self.state();
-        state.since = None;
         Work {
             changed: std::mem::take(&mut state.changed),
             everything: std::mem::take(&mut state.everything),
             triggered: std::mem::take(&mut state.triggered),
             pending: std::mem::take(&mut state.pending),
         }
+    }
+
+    /// What was taken is in the kernel; what has come meanwhile waits from now on.
+    pub(crate) fn done(&self) {
+        let mut state = self.state();
+        let waits = !state.changed.is_empty() || state.everything;
+        state.since = waits.then(clock::instant);
     }
 
     pub(crate) fn pending(&self) -> Pending {

@@ -17,11 +17,13 @@ mod listener;
 mod metrics;
 mod model;
 mod plan;
+mod policy;
 mod render;
 mod run;
 mod settings;
 mod state;
 
+pub use policy::{Policies, start_policies};
 pub use run::{Handle, start};
 pub use settings::Settings;
 

@@ -164,6 +164,7 @@ impl Proxy {
         if *self.ready.borrow() {
             self.metrics.programmed(&work.triggered);
         }
+        self.inbox.done();
         self.health.updated();
         ports.sync(&self.config, &held.state).await;
         self.forget(&held.state, &difference).await;

@@ -63,6 +63,7 @@ pub struct PodSpec {
     pub affinity: Option<Box<Affinity>>,
     pub tolerations: Option<Box<[Toleration]>>,
     pub topology_spread_constraints: Option<Box<[TopologySpreadConstraint]>>,
+    pub host_network: Option<bool>,
     pub hostname: Option<Box<str>>,
     pub subdomain: Option<Box<str>>,
     /// Only those that are claims of storage.

@@ -16,6 +16,7 @@ use api::Object;
 use api::core::{Container, Pod, Service};
 use base::clock;
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +56,7 @@ impl Start<'_> {
         let image = self.context.images.ensure(self.context, self.pod, self.kind, self.container).await?;
         let id = self.create(&image).await.inspect_err(|error| self.warn_failed(error))?;
         self.tell("Created", "Container created");
+        self.isolate().await.inspect_err(|error| self.warn_failed(error))?;
         let start = cri::StartContainerRequest { container_id: id.clone() };
         if let Err(error) = self.calls.make(self.context.runtime.start_container(start)).await {
             let error = Error::Container("RunContainerError", error.to_string());
@@ -64,6 +66,15 @@ impl Start<'_> {
         self.tell("Started", "Container started");
         self.link_log(&id)?;
         self.post_start(&id).await
+    }
+
+    /// Nothing of the pod sends before the rules of its network hold for it.
+    async fn isolate(&self) -> Result<(), Error> {
+        let Some(isolate) = &self.context.config.isolate else { return Ok(()) };
+        let addresses = self.observed.addresses(self.pod, &[]);
+        let addresses: Vec<IpAddr> = addresses.iter().filter_map(|text| text.parse().ok()).collect();
+        let isolated = isolate(self.pod, &addresses).await;
+        isolated.map_err(|why| Error::Container("RunContainerError", why))
     }
 
     fn tell(&self, reason: &str, message: &str) {

@@ -15,13 +15,6 @@ use tokio::runtime::Runtime;
 /// How long the kernel may take to have what the API has.
 const SOON: Duration = Duration::from_secs(5);
 
-/// What the node's own table does for IPv6 too: masquerade what is marked.
-const MASQUERADE: &str =
-    "table ip6 test { chain post { type nat hook postrouting priority 100; policy accept;
-    meta mark & 0x4000 != 0 meta mark set meta mark & 0xffffbfff masquerade
-}
-}";
-
 pub(super) struct Rig {
     pub(super) feed: Feed,
     pub(super) one: Spot,
@@ -47,7 +40,6 @@ impl Rig {
             spot.serve(&[8080], &[5353]);
         }
         outside.other("far", &FAR).serve(&[8080], &[5353]);
-        sandbox.sh(&format!("echo '{MASQUERADE}' | nft -f -")).ok();
         let node = spots::node(&sandbox);
         Self { feed, one, two, node, outside, proxy, sandbox }
     }
@@ -152,10 +144,7 @@ pub(super) fn start(sandbox: &Sandbox, feed: &Feed, arguments: &[&str]) -> (Runt
         tokio::time::timeout(SOON, handle.ready()).await.unwrap();
     });
     runtime.block_on(started).unwrap();
-    sandbox
-        .sh("ip addr replace fd42::1/128 dev knarr0 nodad; ip route replace fd43::/112 dev knarr0 src fd42::1
-            ip route replace unreachable fd42::/56 metric 1073741824")
-        .ok();
+    spots::second_family(sandbox);
     (runtime, supervisor)
 }
 

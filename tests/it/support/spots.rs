@@ -33,6 +33,26 @@ pub(crate) fn node(sandbox: &Sandbox) -> Spot {
     Spot { name: "node".to_owned(), addresses: NODE.map(|text| text.parse().unwrap()).into(), namespace }
 }
 
+/// What the node's own network does for IPv6: addresses and routes, and masquerading of what is marked.
+/// Done again it changes nothing.
+pub(crate) fn second_family(sandbox: &Sandbox) {
+    sandbox
+        .sh("set -e; ip addr replace fd42::1/128 dev knarr0 nodad
+            ip route replace fd43::/112 dev knarr0 src fd42::1
+            ip route replace unreachable fd42::/56 metric 1073741824
+            nft -f - <<end
+add table ip6 test
+delete table ip6 test
+table ip6 test {
+    chain post {
+        type nat hook postrouting priority 100; policy accept;
+        meta mark & 0x4000 != 0 meta mark set meta mark & 0xffffbfff masquerade
+    }
+}
+end")
+        .ok();
+}
+
 /// What lies behind the node's link, with addresses of its own and of pods on another node.
 pub(crate) fn outside(sandbox: &Sandbox) -> Spot {
     sandbox

@@ -1,0 +1,266 @@
+//! Carries it out: follows policies and, once there are some, namespaces and pods.
+
+use super::inbox::{Announced, Inbox, Work};
+use super::render::{self, Parts};
+use super::rules::Rules;
+use super::state::{Difference, Known, Name, State};
+use crate::Error;
+use api::core::{Namespace, Pod};
+use api::networking::NetworkPolicy;
+use api::{Object, slim};
+use base::{Phase, Restart, Shutdown, Supervisor, clock};
+use client::{Cache, Caches};
+use net::nft::{self, Transaction};
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// The longest pause between two changes; otherwise as long as the last one took.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a pod's start waits for the table to have it, before the kubelet tries again.
+const ADMIT_LIMIT: Duration = Duration::from_secs(20);
+
+/// So many chains and sets may be there that nothing leads to, before they are removed: they may be
+/// wanted again, and removing them is a process.
+const UNUSED: usize = 32;
+
+/// Isolates pods.
+#[derive(Clone)]
+pub struct Policies(Arc<Inbox>);
+
+impl Policies {
+    /// Completes when all policies hold for a pod of this node that has just got these addresses. To be
+    /// awaited before a container of it runs; that policies cannot be applied now is for another try.
+    pub fn admit(
+        &self,
+        pod: &Pod,
+        addresses: &[IpAddr],
+    ) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let (done, told) = oneshot::channel();
+        let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        if !on_host {
+            let name = (pod.namespace().to_owned(), pod.name().to_owned());
+            let pod = Known::announced(pod, addresses.iter().copied().collect());
+            self.0.note(|work| work.announced.push(Announced { name, pod, done }));
+        }
+        async move {
+            if on_host {
+                return Ok(());
+            }
+            match tokio::time::timeout(ADMIT_LIMIT, told).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err("network policies could not be applied to the pod".to_owned()),
+                Err(_) => Err(format!("network policies were not applied to the pod within {ADMIT_LIMIT:?}")),
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Engine {
+    node_name: Arc<str>,
+    caches: Caches,
+    policies: Cache<NetworkPolicy>,
+    /// Followed from the first policy on.
+    others: Arc<OnceLock<(Cache<Namespace>, Cache<slim::Pod>)>>,
+    inbox: Arc<Inbox>,
+}
+
+/// Keeps the kernel's network policies as the API has them.
+pub fn start_policies(node_name: &str, caches: &Caches, supervisor: &Supervisor) -> Policies {
+    let engine = Engine {
+        node_name: node_name.into(),
+        caches: caches.clone(),
+        policies: caches.of(),
+        others: Arc::default(),
+        inbox: Arc::default(),
+    };
+    let inbox = engine.inbox.clone();
+    engine.policies.on_change(move |_| inbox.note(|work| work.policies = true));
+    let policies = Policies(engine.inbox.clone());
+    supervisor.run("network policies", Phase::Work, Restart::OnFailure, move |shutdown| {
+        engine.clone().run(shutdown)
+    });
+    policies
+}
+
+impl Engine {
+    async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        tokio::select! {
+            result = self.follow() => result,
+            () = shutdown.requested() => Ok(()),
+        }
+    }
+
+    /// Begins with the whole table: what an earlier run left holds until then.
+    async fn follow(&self) -> Result<(), Error> {
+        self.policies.synced().await;
+        let mut held = Held { node_name: self.node_name.clone(), ..Held::default() };
+        self.inbox.note(|work| work.policies = true);
+        loop {
+            self.inbox.woken().await;
+            let begin = clock::instant();
+            let work = self.inbox.take();
+            self.sync(&mut held, work).await?;
+            clock::sleep(begin.elapsed().min(LONGEST_PAUSE)).await;
+        }
+    }
+
+    async fn sync(&self, held: &mut Held, work: Work) -> Result<(), Error> {
+        let mut difference = Difference::new();
+        if work.policies {
+            let snapshot = self.policies.snapshot();
+            let rules = Rules::of(snapshot.iter().map(Arc::as_ref));
+            if !held.is_active && !rules.is_empty() {
+                self.fill(&mut held.state, &mut difference).await;
+            }
+            held.set_rules(rules, &mut difference);
+        }
+        if let Some((namespaces, pods)) = self.others.get().filter(|_| held.is_active) {
+            for name in &work.namespaces {
+                held.state.set_namespace(name, namespaces.get("", name), &mut difference);
+            }
+            for (name, gone) in &work.pods {
+                if let Some(uid) = gone {
+                    held.state.remove_pod(name, uid, &mut difference);
+                }
+                held.set_pod(name, pods.get(&name.0, &name.1), &mut difference);
+            }
+        }
+        for announced in &work.announced {
+            held.announce(announced, &mut difference);
+        }
+        held.apply(&difference).await?;
+        for Announced { done, .. } in work.announced {
+            if done.send(()).is_err() {
+                tracing::debug!("a pod's start no longer waits for its policies");
+            }
+        }
+        held.clean().await;
+        Ok(())
+    }
+
+    /// Puts namespaces and pods into the state, which from now on are followed.
+    async fn fill(&self, state: &mut State, difference: &mut Difference) {
+        let (namespaces, pods) = self.others.get_or_init(|| {
+            let (namespaces, pods) = (self.caches.of::<Namespace>(), self.caches.of::<slim::Pod>());
+            let inbox = self.inbox.clone();
+            namespaces.on_change(move |change| {
+                let name = change.object().name().to_owned();
+                inbox.note(|work| {
+                    work.namespaces.insert(name);
+                });
+            });
+            let inbox = self.inbox.clone();
+            pods.on_change(move |change| {
+                let pod = change.object();
+                let name = (pod.namespace().to_owned(), pod.name().to_owned());
+                let replaced = change
+                    .old
+                    .as_ref()
+                    .filter(|old| change.new.as_ref().is_none_or(|new| new.uid() != old.uid()));
+                let gone = replaced.map(|old| old.uid().to_owned());
+                inbox.note(|work| {
+                    let known = work.pods.entry(name).or_default();
+                    *known = gone.or(known.take());
+                });
+            });
+            (namespaces, pods)
+        });
+        tokio::join!(namespaces.synced(), pods.synced());
+        for namespace in namespaces.snapshot().iter() {
+            state.set_namespace(namespace.name(), Some(namespace.clone()), difference);
+        }
+        for pod in pods.snapshot().iter() {
+            if let Some(known) = Known::of(pod, &self.node_name) {
+                state.set_pod(&(pod.namespace().to_owned(), pod.name().to_owned()), known, difference);
+            }
+        }
+    }
+}
+
+/// What the kernel holds.
+#[derive(Default)]
+struct Held {
+    node_name: Arc<str>,
+    state: State,
+    /// There are policies, and everything that they are about is followed.
+    is_active: bool,
+    /// The table is as it was written.
+    is_loaded: bool,
+    parts: Parts,
+    /// Counts pods that kubelets told of.
+    told: u64,
+    changed_rules: bool,
+}
+
+impl Held {
+    fn set_rules(&mut self, rules: Rules, difference: &mut Difference) {
+        self.is_active = !rules.is_empty();
+        self.changed_rules = true;
+        if self.is_active {
+            self.state.set_rules(rules, difference);
+        } else {
+            // Nobody asks for pods any more; the next policy finds them anew.
+            self.state = State::default();
+            difference.clear();
+            self.is_loaded = false;
+        }
+    }
+
+    fn set_pod(&mut self, name: &Name, pod: Option<Arc<slim::Pod>>, difference: &mut Difference) {
+        let Some(pod) = pod else { return };
+        match Known::of(&pod, &self.node_name) {
+            Some(known) => self.state.set_pod(name, known, difference),
+            None => self.state.remove_pod(name, pod.uid(), difference),
+        }
+    }
+
+    fn announce(&mut self, announced: &Announced, difference: &mut Difference) {
+        let Announced { name, pod, .. } = announced;
+        if self.is_active && !self.state.has_pod(name, &pod.uid, &pod.addresses) {
+            self.told += 1;
+            self.state.set_pod(name, Known { told: self.told, ..pod.clone() }, difference);
+        }
+    }
+
+    async fn apply(&mut self, difference: &Difference) -> Result<(), Error> {
+        if !self.is_loaded {
+            nft::apply(&render::everything(&self.state)).await?;
+            self.parts = if self.is_active { Parts::of(&self.state) } else { Parts::default() };
+            self.is_loaded = true;
+            tracing::info!(active = self.is_active, "network policies are in the kernel");
+            return Ok(());
+        }
+        let missing = Parts::of(&self.state).beyond(&self.parts);
+        let changes = render::changes(difference);
+        if missing.is_empty() {
+            return Ok(changes.apply().await?);
+        }
+        let mut transaction = Transaction::default();
+        missing.write(&self.state.rules, &mut transaction);
+        changes.write(&mut transaction);
+        nft::apply(&transaction).await?;
+        self.parts.add(missing);
+        Ok(())
+    }
+
+    /// Removes what nothing leads to any more, in a transaction of its own: to older kernels a chain is
+    /// in use until the element is gone that led to it. What cannot be removed now may be later.
+    async fn clean(&mut self) {
+        let wanted = Parts::of(&self.state);
+        let unused = self.parts.beyond(&wanted);
+        if !self.is_active || unused.is_empty() || (!self.changed_rules && unused.len() < UNUSED) {
+            return;
+        }
+        self.changed_rules = false;
+        let mut transaction = Transaction::default();
+        unused.remove(&mut transaction);
+        match nft::apply(&transaction).await {
+            Ok(()) => self.parts = wanted,
+            Err(error) => tracing::debug!(%error, "unused chains of network policies stay for now"),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What the plugin of pods' network does beyond attaching them.
+
+use crate::support::cluster::{Cluster, IMAGE, SOON};
+use crate::support::process::wait_for;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+fn manifest() -> String {
+    format!(
+        r#"apiVersion: v1
+kind: Pod
+metadata:
+  name: slow
+  annotations: {{kubernetes.io/ingress-bandwidth: 8M, kubernetes.io/egress-bandwidth: 8M}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: web
+    image: {IMAGE}
+    command: [sh, -c, 'head -c 2000000 /dev/zero > /www/large; exec httpd -f -p 80 -h /www']
+    readinessProbe: {{tcpSocket: {{port: 80}}, periodSeconds: 1}}
+"#
+    )
+}
+
+#[test]
+fn pods_are_held_to_their_bandwidth_and_get_what_they_ask_for() {
+    let cluster = Cluster::new();
+    cluster.apply(&manifest());
+    cluster.pod_ready("slow");
+    holds_back(&cluster);
+    gives_addresses(&cluster);
+}
+
+/// No machine is fast enough to beat the limit: 2 MB at 8 Mbit/s are two seconds, less what may be sent at once.
+fn holds_back(cluster: &Cluster) {
+    let pod = cluster.json("pod slow");
+    let url = format!("http://{}/large", pod["status"]["podIP"].as_str().unwrap());
+    let began = Instant::now();
+    let size = cluster.sandbox.run(&[
+        "curl",
+        "-sS",
+        "--max-time",
+        "60",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{size_download}",
+        &url,
+    ]);
+    assert_eq!(size.ok(), "2000000");
+    assert!(began.elapsed() > Duration::from_millis(1_500), "it sent that in {:?}", began.elapsed());
+    let links = || cluster.sandbox.run(&["ip", "-o", "link"]).ok();
+    assert!(links().contains("knarri"), "{}", links());
+    cluster.kubectl("delete pod slow");
+    wait_for("links of the pod that are gone", SOON, || (!links().contains("knarri")).then_some(()));
+}
+
+/// Calls the plugin as runtimes do, for a namespace that stands for a pod.
+fn call(cluster: &Cluster, verb: &str, id: &str, more: &Value) -> Result<Value, Value> {
+    let data = cluster.sandbox.folder.join("data/agent");
+    let text = std::fs::read_to_string(data.join("etc/cni/net.d/10-knarr.conflist")).unwrap();
+    let list: Value = serde_json::from_str(&text).unwrap();
+    let mut configuration = list["plugins"][0].clone();
+    configuration["cniVersion"] = list["cniVersion"].clone();
+    configuration["name"] = list["name"].clone();
+    for (field, value) in more.as_object().into_iter().flatten() {
+        configuration[field] = value.clone();
+    }
+    let environment = [
+        format!("CNI_COMMAND={verb}"),
+        format!("CNI_CONTAINERID={id}"),
+        "CNI_IFNAME=eth0".to_owned(),
+        format!("CNI_NETNS=/run/netns/{id}"),
+    ];
+    let plugin = data.join("bin/knarr-cni").display().to_string();
+    let script = format!("env {} {plugin} <<'E'\n{configuration}\nE\n", environment.join(" "));
+    let output = cluster.sandbox.run(&["sh", "-c", &script]);
+    let said = serde_json::from_str(&output.stdout).unwrap_or(Value::Null);
+    if output.code == 0 { Ok(said) } else { Err(said) }
+}
+
+fn gives_addresses(cluster: &Cluster) {
+    for id in ["one", "two"] {
+        cluster.sandbox.run(&["ip", "netns", "add", id]).ok();
+    }
+    let asked = json!({"runtimeConfig": {"ips": ["10.42.0.200/24"], "mac": "02:00:00:00:00:c8"}});
+    let given = call(cluster, "ADD", "one", &asked).unwrap();
+    assert_eq!(
+        (&given["ips"][0]["address"], &given["interfaces"][1]["mac"]),
+        (&json!("10.42.0.200/32"), &json!("02:00:00:00:00:c8"))
+    );
+    let refused = call(cluster, "ADD", "two", &asked).unwrap_err();
+    assert_eq!(refused["msg"], "the address 10.42.0.200 is taken");
+    let refused = call(cluster, "ADD", "two", &json!({"args": {"cni": {"ips": ["10.42.0.1"]}}})).unwrap_err();
+    assert_eq!(refused["msg"], "the address 10.42.0.1 is not one of 10.42.0.0/24 for pods");
+    let refused = call(cluster, "ADD", "two", &json!({"runtimeConfig": {"ips": ["fd00::5"]}})).unwrap_err();
+    assert_eq!(refused["msg"], "pods have no addresses like fd00::5 here");
+    let reached = cluster.sandbox.run(&[
+        "ip",
+        "netns",
+        "exec",
+        "one",
+        "busybox",
+        "ping",
+        "-c",
+        "1",
+        "-W",
+        "5",
+        "10.42.0.1",
+    ]);
+    assert!(reached.stdout.contains("1 packets received"), "{reached:?}");
+    assert_eq!(call(cluster, "DEL", "one", &json!({})), Ok(Value::Null));
+    assert!(call(cluster, "ADD", "two", &asked).is_ok(), "it is free again");
+    assert_eq!(call(cluster, "DEL", "two", &json!({})), Ok(Value::Null));
+}
