@@ -12,6 +12,9 @@ mod crowd;
 mod custom;
 mod dns;
 mod etcd;
+#[expect(clippy::unwrap_used, dead_code, reason = "written for tests, which do more with it")]
+#[path = "../../tests/it/support/feed.rs"]
+mod feed;
 mod hollow;
 mod ingress;
 mod knarr;
@@ -19,6 +22,7 @@ mod load;
 mod peers;
 mod pods;
 mod scheduling;
+mod services;
 mod subject;
 mod table;
 mod upstream;
@@ -144,6 +148,9 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
     }
     if asked("ingress") {
         ingress::ingress(executable, &folder.join("ingress"), table).await?;
+    }
+    if asked("services") {
+        services::services(table).await?;
     }
     if asked("hollow") {
         hollow::hollow(executable, &folder.join("hollow"), table).await?;
