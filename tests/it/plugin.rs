@@ -3,7 +3,7 @@
 use crate::support::cluster::{Cluster, IMAGE, SOON};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn manifest() -> String {
     format!(
@@ -36,7 +36,7 @@ fn pods_are_held_to_their_bandwidth_and_get_what_they_ask_for() {
 fn holds_back(cluster: &Cluster) {
     let pod = cluster.json("pod slow");
     let url = format!("http://{}/large", pod["status"]["podIP"].as_str().unwrap());
-    let began = Instant::now();
+    let began = base::clock::instant();
     let size = cluster.sandbox.run(&[
         "curl",
         "-sS",
