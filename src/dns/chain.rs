@@ -54,7 +54,7 @@ type Flight = watch::Receiver<Option<Option<Answer>>>;
 pub(crate) struct Chain {
     pub(crate) block: Block,
     pub(crate) counts: Arc<BlockCounts>,
-    cache: Option<AnswerCache>,
+    cache: Option<Arc<AnswerCache>>,
     groups: Vec<Arc<Group>>,
     surroundings: Surroundings,
     flights: Mutex<HashMap<Box<[u8]>, Flight>>,
@@ -62,11 +62,25 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) fn new(block: Block, surroundings: &Surroundings) -> Arc<Self> {
+    /// What a block `before` has kept, and knows of its upstreams, goes on to serve if both are meant to be
+    /// as they were.
+    pub(crate) fn new(block: Block, before: Option<&Self>, surroundings: &Surroundings) -> Arc<Self> {
         let counts = surroundings.metrics.block(&Self::label(&block));
+        let same = |old: &&Self| {
+            let old = &old.block;
+            (&old.zones, &old.cache, &old.forwards) == (&block.zones, &block.cache, &block.forwards)
+        };
+        let (cache, groups) = match before.filter(same) {
+            Some(old) => (old.cache.clone(), old.groups.clone()),
+            None => {
+                let cache = |rule| Arc::new(AnswerCache::new(rule, counts.cache.clone()));
+                let group = |rule| Group::new(rule, surroundings);
+                (block.cache.clone().map(cache), block.forwards.iter().cloned().map(group).collect())
+            }
+        };
         Arc::new(Self {
-            cache: block.cache.clone().map(|rule| AnswerCache::new(rule, counts.cache.clone())),
-            groups: block.forwards.iter().map(|rule| Group::new(rule.clone(), surroundings)).collect(),
+            cache,
+            groups,
             counts,
             block,
             surroundings: surroundings.clone(),

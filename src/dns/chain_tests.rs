@@ -75,9 +75,15 @@ fn with_addresses(query: &Message, count: u8, ttl_s: u32) -> Message {
     answer
 }
 
-fn resolver(supervisor: &Supervisor, directives: &str) -> Arc<Resolver> {
+fn block(directives: &str) -> Block {
     let corefile = format!(".:53 {{\n{directives}\n}}");
     let sources = Sources { main: [("Corefile".to_owned(), corefile)].into(), custom: [].into() };
+    let domain = Name::parse("cluster.local").unwrap();
+    let place = Place { sources: &sources, domain: &domain, listen: &[] };
+    Settings::read(&place).unwrap().0.remove(0)
+}
+
+fn resolver(supervisor: &Supervisor, directives: &str) -> Arc<Resolver> {
     let surroundings = Surroundings {
         machine: Arc::new(crate::machine::Machine::new("/nonexistent".into(), Vec::new())),
         loops: Arc::default(),
@@ -85,8 +91,7 @@ fn resolver(supervisor: &Supervisor, directives: &str) -> Arc<Resolver> {
         supervisor: supervisor.clone(),
     };
     let zone = Zone::empty("cluster.local", &[]).unwrap();
-    let settings = Settings::read(&Place { sources: &sources, domain: zone.domain(), listen: &[] }).unwrap();
-    let chains = settings.0.into_iter().map(|block| Chain::new(block, &surroundings)).collect();
+    let chains = vec![Chain::new(block(directives), None, &surroundings)];
     Arc::new(Resolver {
         zone: ArcSwap::from_pointee(zone),
         chains: ArcSwap::from_pointee(Chains(chains)),
@@ -261,4 +266,21 @@ fn reverse_names_of_the_clusters_blocks_are_known() {
     assert!(inside("10.42.0.1") && inside("10.43.255.255"));
     assert!(!inside("10.44.0.0") && !inside("::1"));
     assert!(within("192.0.2.1".parse().unwrap(), "0.0.0.0".parse().unwrap(), 0));
+}
+
+#[tokio::test]
+async fn what_is_kept_outlives_a_change_of_something_else() {
+    let supervisor = Supervisor::new();
+    let upstream = Upstream::new(&supervisor, Arc::new(|query, _| Some(with_addresses(query, 1, 300)))).await;
+    let rules = format!("cache 30\nforward . {}", upstream.address);
+    let before = resolver(&supervisor, &rules);
+    ask(&before, "example.org").await;
+    for (more, asked) in [("hosts {\n192.0.2.9 own.example\nfallthrough\n}", 1), ("forward x 192.0.2.1", 2)] {
+        let after = resolver(&supervisor, &rules);
+        let old = before.chains.load_full();
+        let chain = Chain::new(block(&format!("{rules}\n{more}")), Some(&*old.0[0]), &after.surroundings);
+        after.chains.store(Arc::new(Chains(vec![chain])));
+        ask(&after, "example.org").await;
+        assert_eq!(upstream.asked(), asked, "{more}");
+    }
 }

@@ -226,7 +226,8 @@ impl Names {
         let old = self.resolver.chains.load_full();
         let chains = settings.0.into_iter().map(|block| {
             let same = old.0.iter().find(|chain| chain.block == block).cloned();
-            same.unwrap_or_else(|| Chain::new(block, &self.resolver.surroundings))
+            let before = old.0.iter().find(|chain| chain.block.zones == block.zones);
+            same.unwrap_or_else(|| Chain::new(block, before.map(Arc::as_ref), &self.resolver.surroundings))
         });
         self.resolver.chains.store(Arc::new(Chains(chains.collect())));
         self.changed.send_modify(|count| *count += 1);

@@ -14,6 +14,7 @@ mod hollow;
 mod ingress;
 mod kubelet;
 mod main_job;
+mod naming;
 mod network_policies;
 mod node;
 mod outages;
