@@ -21,6 +21,9 @@ use tracing::level_filters::LevelFilter;
 /// Failures on the way up are sentences for the person who started knarr.
 pub(crate) type Failure = Box<dyn StdError + Send + Sync>;
 
+/// Where the kubelet listens.
+const KUBELET_PORT: u16 = 10_250;
+
 /// Threads that carry the tasks: the work is short and mostly waiting.
 const WORKERS: usize = 2;
 
@@ -241,6 +244,13 @@ fn scheduler_config(arguments: &[String]) -> Result<scheduler::Config, Failure> 
     Ok(config)
 }
 
+/// Where knarr itself listens on all addresses of a node.
+fn own_ports(options: &Options) -> Vec<u16> {
+    let ingress = [options.ingress_http_port.get(), options.ingress_https_port.get()];
+    let ingress = ingress.into_iter().filter(|_| !options.is_disabled(Part::Ingress));
+    [options.https_listen_port, KUBELET_PORT].into_iter().chain(ingress).collect()
+}
+
 /// Starts controllers and scheduler; returns the caches that they share with the node.
 fn start_control(
     options: &Options,
@@ -254,6 +264,7 @@ fn start_control(
         let control = controllers::Config {
             cluster_cidrs: network.cluster.iter().map(Cidr::to_string).collect(),
             node_ports: network.node_ports.clone(),
+            service_lb: (!options.is_disabled(Part::ServiceLb)).then(|| own_ports(options)),
             root_ca_pem: pki.server_ca_pem().to_owned(),
         };
         let own = server.clone();

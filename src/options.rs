@@ -54,7 +54,7 @@ static SETTINGS: &[Setting] = &[
     setting("compaction-interval", Number, "SECONDS", "How often older states are forgotten: a list can be read on in pages for one to two of these [default: 300]"),
     setting("log-format", Text, "FORMAT", "text or json [default: text]"),
     setting("debug", Flag, "", "Log what knarr decides, not only what an operator should know"),
-    setting("disable", List, "PART", "Leave a part out: ingress"),
+    setting("disable", List, "PART", "Leave a part out: ingress, servicelb (Services of type LoadBalancer get no nodes' addresses)"),
     setting("ingress-http-port", Number, "PORT", "Port of the nodes for Ingresses [default: 80]"),
     setting("ingress-https-port", Number, "PORT", "Port of the nodes for Ingresses over TLS [default: 443]"),
     setting("ingress-access-log", Flag, "", "Log each request that comes in by an Ingress"),
@@ -70,6 +70,7 @@ static SETTINGS: &[Setting] = &[
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Part {
     Ingress,
+    ServiceLb,
 }
 
 /// The settings, merged from all layers.
@@ -261,7 +262,8 @@ mod tests {
 
     #[test]
     fn parts_are_left_out_by_name() {
-        assert!(parsed(&["--disable", "ingress"]).unwrap().is_disabled(Part::Ingress));
+        let both = parsed(&["--disable", "ingress,servicelb"]).unwrap();
+        assert!(both.is_disabled(Part::Ingress) && both.is_disabled(Part::ServiceLb));
         assert!(!parsed(&[]).unwrap().is_disabled(Part::Ingress));
         let error = parsed(&["--disable=traefik"]).unwrap_err().to_string();
         assert!(error.contains("--disable") && error.contains("traefik"), "{error}");

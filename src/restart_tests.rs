@@ -109,6 +109,7 @@ async fn api_server(supervisor: &Supervisor) -> Server {
 fn start_controllers(client: Client, supervisor: &Supervisor) {
     let config = controllers::Config {
         cluster_cidrs: vec!["10.42.0.0/16".to_owned()],
+        service_lb: None,
         node_ports: 30000..=32767,
         root_ca_pem: "authority".to_owned(),
     };

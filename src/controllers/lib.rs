@@ -61,6 +61,10 @@ mod job_runner;
 mod job_tests;
 mod kinds;
 mod leases;
+mod load_balancer;
+mod load_balancer_runner;
+#[cfg(test)]
+mod load_balancer_tests;
 mod local_path;
 mod mirroring;
 mod namespace;
@@ -124,6 +128,9 @@ pub struct Config {
     pub cluster_cidrs: Vec<String>,
     /// The ports of nodes that services may have.
     pub node_ports: RangeInclusive<u16>,
+    /// Whether Services of type LoadBalancer get the addresses of nodes, and if so the TCP ports of nodes that
+    /// they may not have, since knarr itself listens there.
+    pub service_lb: Option<Vec<u16>>,
     /// The authority that signed the API server's certificate, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
 }
@@ -213,6 +220,9 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     service_cidr::start(&room);
     service_addresses::start(&room);
     service_ports::start(&room, config.node_ports);
+    if let Some(reserved) = &config.service_lb {
+        load_balancer_runner::start(&room, reserved);
+    }
     definitions::start(&room);
     storage_migration::start(&room);
     autoscaler_runner::start(&room);

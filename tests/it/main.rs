@@ -6,6 +6,7 @@ mod affinity;
 mod aggregation;
 mod api;
 mod bad_input;
+mod balancing;
 mod batch;
 mod before_after;
 mod dual_stack;
