@@ -1,7 +1,7 @@
 //! The kernel's table of connections: which flows there are and where they were translated to.
 
 use crate::Error;
-use crate::netfilter::{self, ACKNOWLEDGE, DUMP, Message, REQUEST, half};
+use crate::netfilter::{self, ACKNOWLEDGE, DUMP, Message, REQUEST, attribute};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address with a port.
@@ -27,22 +27,6 @@ const DELETE: u16 = CONNTRACK | 2;
 
 /// So many flows are looked at; a table that is larger belongs to a machine that does other work.
 const MOST_FLOWS: usize = 1 << 20;
-
-/// The attributes of a message, their kinds without the bits that say how they are written.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::from(half(rest, 0)?);
-        let kind = half(rest, 2)? & 0x3fff;
-        let body = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
-    })
-}
-
-fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|(own, _)| *own == kind).map(|(_, body)| body)
-}
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {

@@ -3,7 +3,7 @@
 //! What is written stands in the kernel's `linux/netfilter/nf_tables.h`. A key that is a concatenation
 //! has each part in registers of 4 bytes of its own.
 
-use crate::netfilter::{self, ACKNOWLEDGE, ALIGNMENT, APPEND, CREATE, Message, REQUEST, Refused};
+use crate::netfilter::{self, ACKNOWLEDGE, ALIGNMENT, APPEND, CREATE, Message, NFTABLES, REQUEST, Refused};
 use crate::nft::{Changes, TableName, Verb};
 use crate::{Cidr, Error};
 use std::fmt;
@@ -104,8 +104,6 @@ impl fmt::Display for Element {
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-/// The number of nftables among netfilter's subsystems.
-const NFTABLES: u16 = 10;
 const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
 const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
 

@@ -20,6 +20,7 @@ mod netlink;
 pub mod nft;
 mod node;
 mod pool;
+mod removals;
 mod shaping;
 mod sysctl;
 
@@ -28,9 +29,11 @@ pub(crate) use pool::Pool;
 pub use cidr::Cidr;
 pub use netlink::ROUTE_PROTOCOL;
 pub use node::{
-    DEVICE, MASQUERADE_MARK, Node, add_local_address, contain, default_mtu, local_addresses, setup, teardown,
+    DEVICE, MASQUERADE_MARK, Node, add_local_address, contain, default_mtu, local_addresses, setup,
+    tables_of, teardown,
 };
 pub use pool::PoolError;
+pub use removals::removed;
 
 /// Why the network could not be changed.
 #[derive(Debug, thiserror::Error)]

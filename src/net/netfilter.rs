@@ -16,6 +16,9 @@ pub(crate) const DUMP: u16 = 0x300;
 pub(crate) const CREATE: u16 = 0x400;
 pub(crate) const APPEND: u16 = 0x800;
 
+/// The number of nftables among netfilter's subsystems.
+pub(crate) const NFTABLES: u16 = 10;
+
 /// The bytes of a netlink message; attributes are nested by closures.
 #[derive(Default)]
 pub(crate) struct Message(pub(crate) Vec<u8>);
@@ -105,12 +108,29 @@ pub(crate) fn messages(bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     })
 }
 
-pub(crate) fn half(bytes: &[u8], at: usize) -> Option<u16> {
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The attributes of a message, their kinds without the bits that say how they are written.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let length = usize::from(half(rest, 0)?);
+        let kind = half(rest, 2)? & 0x3fff;
+        let body = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, body))
+    })
+}
+
+/// The first attribute of a kind.
+pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(own, _)| *own == kind).map(|(_, body)| body)
 }
 
 /// What the kernel did not do, and why. Message 0 is all of them.

@@ -2,7 +2,7 @@
 //! addresses inside, masquerading of what leaves, and the removal of all of it.
 
 use crate::netlink::{self, Netlink};
-use crate::nft::{self, Chain, Set, Table, Transaction};
+use crate::nft::{self, Chain, Set, Table, TableName, Transaction};
 use crate::{Cidr, Error, ROUTE_PROTOCOL, sysctl};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use std::net::IpAddr;
@@ -172,6 +172,12 @@ async fn remove_tables() -> Result<(), Error> {
         transaction.remove_table(&family, &name);
     }
     nft::apply(&transaction).await
+}
+
+/// The tables of a node whose pods have addresses of these blocks.
+pub fn tables_of(pod_cidrs: &[Cidr]) -> Vec<TableName> {
+    let has = |family: &&Family| pod_cidrs.iter().any(|block| block.is_ipv4() == family.ipv4);
+    [&V4, &V6].into_iter().filter(has).map(|family| (family.name, TABLE)).collect()
 }
 
 /// The tables of the families that the node has; one that it no longer has goes.

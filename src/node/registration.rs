@@ -486,10 +486,23 @@ pub(crate) async fn run_network(
     loop {
         tokio::select! {
             blocks = next_blocks(&context.config.node_name, &nodes, &installed) => installed = blocks?,
+            removed = removed(&installed) => removed?,
             () = shutdown.requested() => return Ok(()),
         }
         install_network(&context, &installed).await?;
     }
+}
+
+/// Waits until somebody removes the tables of the pods' network.
+async fn removed(pod_cidrs: &[net::Cidr]) -> Result<(), Error> {
+    let tables = net::tables_of(pod_cidrs);
+    if tables.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    let failed = |error: net::Error| Error::Setup(format!("watching the pods' network: {error}"));
+    net::removed(&tables).await.map_err(failed)?;
+    tracing::warn!("somebody removed the tables of the pods' network; they are made anew");
+    Ok(())
 }
 
 async fn install_network(context: &Context, pod_cidrs: &[net::Cidr]) -> Result<(), Error> {

@@ -83,6 +83,9 @@ pub enum Error {
     /// A transaction was refused; nothing of it was applied.
     #[error(transparent)]
     Net(#[from] net::Error),
+    /// Somebody removed what is there for these objects.
+    #[error("somebody removed the tables of {0}; they are made anew")]
+    Removed(&'static str),
     /// An address cannot be listened on: another program has it, or it is not this machine's.
     #[error("cannot listen on {address}: {source}")]
     Listen {

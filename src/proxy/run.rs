@@ -14,7 +14,7 @@ use api::core::{Node, Pod, Service};
 use api::discovery::EndpointSlice;
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches};
-use net::nft::{self, Transaction};
+use net::nft::{self, TableName, Transaction};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -131,8 +131,16 @@ impl Proxy {
     async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         tokio::select! {
             result = self.follow() => result.inspect_err(|_| self.metrics.failed()),
+            result = self.removed() => result,
             () = shutdown.requested() => Ok(()),
         }
+    }
+
+    /// Fails when somebody removes the tables.
+    async fn removed(&self) -> Result<(), Error> {
+        let tables: Vec<TableName> = self.config.families().map(render::name).collect();
+        net::removed(&tables).await?;
+        Err(Error::Removed("services"))
     }
 
     /// Begins with the whole table: what an earlier run left in the kernel is not known.

@@ -11,6 +11,7 @@ mod batch;
 mod before_after;
 mod dual_stack;
 mod extending;
+mod firewalls;
 mod hollow;
 mod ingress;
 mod kubelet;

@@ -12,6 +12,7 @@ use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches};
 use net::nft::{self, Transaction};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -65,6 +66,8 @@ struct Engine {
     policies: Cache<NetworkPolicy>,
     /// Followed from the first policy on.
     others: Arc<OnceLock<(Cache<Namespace>, Cache<slim::Pod>)>>,
+    /// The kernel has the table; without policies there is none.
+    is_there: Arc<AtomicBool>,
     inbox: Arc<Inbox>,
 }
 
@@ -75,6 +78,7 @@ pub fn start_policies(node_name: &str, caches: &Caches, supervisor: &Supervisor)
         caches: caches.clone(),
         policies: caches.of(),
         others: Arc::default(),
+        is_there: Arc::default(),
         inbox: Arc::default(),
     };
     let inbox = engine.inbox.clone();
@@ -90,7 +94,18 @@ impl Engine {
     async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         tokio::select! {
             result = self.follow() => result,
+            result = self.removed() => result,
             () = shutdown.requested() => Ok(()),
+        }
+    }
+
+    /// Fails when somebody removes the table.
+    async fn removed(&self) -> Result<(), Error> {
+        loop {
+            net::removed(&[render::TABLE]).await?;
+            if self.is_there.load(Ordering::Relaxed) {
+                return Err(Error::Removed("network policies"));
+            }
         }
     }
 
@@ -132,7 +147,10 @@ impl Engine {
         for announced in &work.announced {
             held.announce(announced, &mut difference);
         }
+        // Said before it goes and after it has come, so that its end is never taken for somebody else's doing.
+        self.is_there.fetch_and(held.is_active, Ordering::Relaxed);
         held.apply(&difference).await?;
+        self.is_there.store(held.is_active, Ordering::Relaxed);
         for Announced { done, .. } in work.announced {
             if done.send(()).is_err() {
                 tracing::debug!("a pod's start no longer waits for its policies");
