@@ -6,13 +6,9 @@ use crate::netfilter::{NFTABLES, attribute, messages};
 use crate::nft::{TableName, own_tables};
 use base::clock;
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
-};
-use std::os::fd::{AsRawFd, OwnedFd};
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// The group that hears of all changes (`NFNLGRP_NFTABLES`), as a bit.
 const CHANGES: u32 = 1 << 6;
@@ -26,13 +22,10 @@ const HEADER: usize = 4;
 /// at when that is over.
 const SETTLED: Duration = Duration::from_millis(200);
 
-const BUFFER: usize = 64 << 10;
-
 /// Completes when one of these tables has been removed and nobody has put another in its place.
 pub async fn removed(tables: &[TableName]) -> Result<(), Error> {
-    let changes = listen().map_err(|errno| Error::io("listening for changes of nftables")(errno.into()))?;
-    let failed = Error::io("hearing of changes of nftables");
-    let changes = AsyncFd::with_interest(changes, Interest::READABLE).map_err(failed)?;
+    let mut changes = TokioSocket::new(NETLINK_NETFILTER).map_err(failed())?;
+    changes.socket_mut().bind(&SocketAddr::new(0, CHANGES)).map_err(failed())?;
     loop {
         hear(&changes, tables).await?;
         clock::sleep(SETTLED).await;
@@ -45,30 +38,21 @@ pub async fn removed(tables: &[TableName]) -> Result<(), Error> {
     }
 }
 
-fn listen() -> Result<OwnedFd, Errno> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, CHANGES))?;
-    Ok(socket)
+fn failed() -> impl FnOnce(std::io::Error) -> Error {
+    Error::io("hearing of changes of nftables")
 }
 
 /// Waits until one of the tables is said to be removed.
-async fn hear(changes: &AsyncFd<OwnedFd>, tables: &[TableName]) -> Result<(), Error> {
-    let mut buffer = vec![0; BUFFER];
-    let failed = || Error::io("hearing of changes of nftables");
+async fn hear(changes: &TokioSocket, tables: &[TableName]) -> Result<(), Error> {
     loop {
-        let mut ready = changes.readable().await.map_err(failed())?;
-        let received = ready.try_io(|socket| Ok(recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?));
-        match received {
-            // Not yet.
-            Err(_) => {}
-            Ok(Ok(length)) if names(&buffer[..length]).any(|name| tables.iter().any(|own| own.1 == name)) => {
+        match changes.recv_from_full().await {
+            Ok((bytes, _)) if names(&bytes).any(|name| tables.iter().any(|own| own.1 == name)) => {
                 return Ok(());
             }
-            Ok(Ok(_)) => {}
+            Ok(_) => {}
             // More was said than there was room for.
-            Ok(Err(error)) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(()),
-            Ok(Err(error)) => return Err(failed()(error)),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(()),
+            Err(error) => return Err(failed()(error)),
         }
     }
 }
