@@ -70,7 +70,7 @@ async fn start(supervisor: &Supervisor) -> Server {
         service_account_keys: ServiceAccountKeys::new(pki.service_account_key(), "fuzz").expect("a key"),
         kubelet_client: pki.kubelet_client().expect("a configuration"),
         front_proxy: pki.front_proxy(),
-        service_addresses: AddressPool { network: Ipv4Addr::new(10, 43, 0, 0), bits: 16 },
+        service_addresses: vec![AddressPool { network: Ipv4Addr::new(10, 43, 0, 0).into(), bits: 16 }],
         node_ports: 30000..=32767,
         version: "v1.36.0".to_owned(),
     };
@@ -89,8 +89,9 @@ fn names(folder: &std::path::Path) -> bootstrap::Config {
         node_ips: vec![loopback],
         tls_sans: Vec::new(),
         service_ip: service,
-        dns_ip: service,
-        service_cidr: "10.43.0.0/16".to_owned(),
+        dns_ips: vec![service],
+        corefile: String::new(),
+        service_cidrs: vec!["10.43.0.0/16".to_owned()],
         cluster_domain: "cluster.local".to_owned(),
         api_port: 6443,
     }
