@@ -10,9 +10,6 @@ use std::ops::RangeInclusive;
 const API: u128 = 1;
 const DNS: u128 = 10;
 
-/// A flag, and what it says.
-type Setting<'a> = (&'static str, &'a [String]);
-
 /// The cluster's blocks and addresses; of each list the first is of the family that is used where none is asked for.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -25,8 +22,8 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn of(options: &Options) -> Result<Self, Failure> {
-        let cluster = blocks(("cluster-cidr", &options.cluster_cidr))?;
-        let services = blocks(("service-cidr", &options.service_cidr))?;
+        let cluster = blocks("cluster-cidr", &options.cluster_cidr)?;
+        let services = blocks("service-cidr", &options.service_cidr)?;
         check(&cluster, &services)?;
         let network = Self {
             dns: dns(&options.cluster_dns, &services)?,
@@ -69,7 +66,7 @@ impl Network {
 }
 
 /// One block, or one of each family.
-fn blocks((flag, texts): Setting<'_>) -> Result<Vec<Cidr>, Failure> {
+fn blocks(flag: &str, texts: &[String]) -> Result<Vec<Cidr>, Failure> {
     let read = |text: &String| {
         let read = text.trim().parse::<Cidr>();
         read.map_err(|_| {

@@ -94,11 +94,16 @@ fn take(call: &Call, network: &Network, requests: &Requests) -> Result<Vec<Addre
 /// Has a pod receive and send no faster than it may. What it receives waits where the node sends it; what it sends
 /// waits on a link of its own (`ifb`), as only sending can be held back.
 async fn shape(host: &Link, bandwidth: &Bandwidth) -> Result<(), Error> {
+    let receiving = Rate::of(bandwidth.ingress_rate, bandwidth.ingress_burst);
+    let sending = Rate::of(bandwidth.egress_rate, bandwidth.egress_burst);
+    if receiving.is_none() && sending.is_none() {
+        return Ok(());
+    }
     netlink::with(None, async |netlink| {
-        if let Some(rate) = Rate::of(bandwidth.ingress_rate, bandwidth.ingress_burst) {
+        if let Some(rate) = receiving {
             netlink.limit(host, rate).await?;
         }
-        if let Some(rate) = Rate::of(bandwidth.egress_rate, bandwidth.egress_burst) {
+        if let Some(rate) = sending {
             let waiting = netlink.add_ifb(&waiting_room(&host.name), host.mtu).await?;
             netlink.limit(&waiting, rate).await?;
             netlink.redirect(host, &waiting).await?;

@@ -146,9 +146,8 @@ fn address(text: &str) -> Result<IpAddr, Failure> {
 
 /// The address of a link; neither one of many nor none.
 fn mac(text: &str) -> Result<[u8; 6], Failure> {
-    let parts: Vec<u8> =
-        text.split([':', '-']).filter_map(|part| u8::from_str_radix(part, 16).ok()).collect();
-    let parts: Option<[u8; 6]> = parts.try_into().ok();
+    let parts: Result<Vec<u8>, _> = text.split([':', '-']).map(|part| u8::from_str_radix(part, 16)).collect();
+    let parts = parts.ok().and_then(|parts| <[u8; 6]>::try_from(parts).ok());
     let usable = parts.filter(|parts| parts[0] & 1 == 0 && *parts != [0; 6]);
     usable.ok_or_else(|| Failure::new(code::NETWORK, format!("{text:?} is no address of a link")))
 }
@@ -389,7 +388,13 @@ mod tests {
             ("10.42.0.7".to_owned(), Some([2, 0, 0, 0, 0, 7]))
         );
         assert_eq!(asked(plain, "K8S_POD_NAME=p").unwrap(), Requests::default());
-        for wrong in ["IP=here", "MAC=01:00:00:00:00:01", "MAC=2:0", "MAC=00:00:00:00:00:00"] {
+        for wrong in [
+            "IP=here",
+            "MAC=01:00:00:00:00:01",
+            "MAC=2:0",
+            "MAC=00:00:00:00:00:00",
+            "MAC=02:00:00:zz:00:00:07",
+        ] {
             assert!(asked(plain, wrong).is_err(), "{wrong}");
         }
         let two = r#"{"cniVersion": "1.0.0", "runtimeConfig": {"ips": ["10.42.0.9", "10.42.0.8"]}}"#;
