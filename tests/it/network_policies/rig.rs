@@ -1,12 +1,10 @@
 //! A node with nine pods, the proxy and its policies, and what reaches whom.
 
 use crate::support::feed::Feed;
-use crate::support::https::runtime;
 use crate::support::process::{run, wait_for};
 use crate::support::sandbox::Sandbox;
-use crate::support::spots::{self, CLUSTER, Heard, NODE, PODS, SERVICES, Spot};
+use crate::support::spots::{self, Heard, Spot};
 use base::Supervisor;
-use client::Caches;
 use proxy::Policies;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -234,34 +232,7 @@ pub(super) fn echoed(stream: &mut TcpStream) {
 }
 
 fn start(sandbox: &Sandbox, feed: &Feed) -> (Runtime, Supervisor, Policies) {
-    let runtime = runtime(Some(sandbox.network()));
-    let supervisor = Supervisor::new();
-    let blocks = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
-    let v4 = |texts: [&str; 2]| blocks(texts)[..1].to_vec();
-    let node = net::Node {
-        pod_cidrs: v4(PODS),
-        cluster_cidrs: v4(CLUSTER),
-        service_cidrs: v4(SERVICES),
-        mtu: 1_500,
-    };
-    let config = proxy::Config {
-        node_name: "here".to_owned(),
-        node_ips: NODE.map(|text| text.parse().unwrap()).into(),
-        cluster_cidrs: blocks(CLUSTER),
-        service_cidrs: blocks(SERVICES),
-        answered_here: Vec::new(),
-        settings: proxy::Settings::default(),
-    };
-    let (client, own) = (feed.client(), supervisor.clone());
-    let started = runtime.spawn(async move {
-        net::setup(&node).await.unwrap();
-        let caches = Caches::new(client, own.clone());
-        let handle = proxy::start(config, &caches, &own);
-        let policies = proxy::start_policies("here", &caches, &own);
-        tokio::time::timeout(SOON, handle.ready()).await.unwrap();
-        policies
-    });
-    let policies = runtime.block_on(started).unwrap();
-    spots::second_family(sandbox);
-    (runtime, supervisor, policies)
+    spots::start(sandbox, feed, proxy::Settings::default(), |caches, supervisor| {
+        proxy::start_policies("here", caches, supervisor)
+    })
 }

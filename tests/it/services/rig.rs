@@ -1,12 +1,10 @@
 //! A node with two pods, a pod of another node and a client outside, and the proxy on it.
 
 use crate::support::feed::Feed;
-use crate::support::https::runtime;
 use crate::support::process::run;
 use crate::support::sandbox::Sandbox;
-use crate::support::spots::{self, CLUSTER, Heard, NODE, PODS, SERVICES, Spot};
+use crate::support::spots::{self, Heard, Spot};
 use base::Supervisor;
-use client::Caches;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::time::Duration;
@@ -117,34 +115,9 @@ pub(super) fn hears_nothing(what: &str, ask: impl Fn() -> Heard) {
 }
 
 pub(super) fn start(sandbox: &Sandbox, feed: &Feed, arguments: &[&str]) -> (Runtime, Supervisor) {
-    let runtime = runtime(Some(sandbox.network()));
-    let supervisor = Supervisor::new();
-    let blocks = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
-    let v4 = |texts: [&str; 2]| blocks(texts)[..1].to_vec();
-    let node = net::Node {
-        pod_cidrs: v4(PODS),
-        cluster_cidrs: v4(CLUSTER),
-        service_cidrs: v4(SERVICES),
-        mtu: 1_500,
-    };
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-    let config = proxy::Config {
-        node_name: "here".to_owned(),
-        node_ips: NODE.map(|text| text.parse().unwrap()).into(),
-        cluster_cidrs: blocks(CLUSTER),
-        service_cidrs: blocks(SERVICES),
-        answered_here: Vec::new(),
-        settings: proxy::Settings::read(&arguments).unwrap(),
-    };
-    let (client, own) = (feed.client(), supervisor.clone());
-    let started = runtime.spawn(async move {
-        net::setup(&node).await.unwrap();
-        let caches = Caches::new(client, own.clone());
-        let handle = proxy::start(config, &caches, &own);
-        tokio::time::timeout(SOON, handle.ready()).await.unwrap();
-    });
-    runtime.block_on(started).unwrap();
-    spots::second_family(sandbox);
+    let settings = proxy::Settings::read(&arguments).unwrap();
+    let (runtime, supervisor, ()) = spots::start(sandbox, feed, settings, |_, _| ());
     (runtime, supervisor)
 }
 

@@ -70,7 +70,9 @@ fn number(value: &Value) -> u64 {
 fn the_summary_tells_of_pods(cluster: &Cluster) {
     let busy = wait_for("a rate of processors", SOON, || {
         let pod = of_pod(&summary(cluster, ""), "busy");
-        pod["cpu"]["usageNanoCores"].as_u64().filter(|rate| *rate > 0).map(|_| pod)
+        // A probe's process comes and goes.
+        let settled = pod["process_stats"]["process_count"] == 2;
+        pod["cpu"]["usageNanoCores"].as_u64().filter(|rate| *rate > 0 && settled).map(|_| pod)
     });
     let container = &busy["containers"][0];
     assert_eq!(container["name"], "worker");

@@ -1,13 +1,18 @@
 //! Places on a network: namespaces that stand for pods, for pods of another node and for the world
 //! outside, with servers that say who asked them.
 
+use super::feed::Feed;
+use super::https::runtime;
 use super::sandbox::Sandbox;
+use base::Supervisor;
+use client::Caches;
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 
 /// How long an answer may take that is to come. A first packet that was dropped is sent again after a second.
 const LIMIT: Duration = Duration::from_millis(700);
@@ -33,24 +38,44 @@ pub(crate) fn node(sandbox: &Sandbox) -> Spot {
     Spot { name: "node".to_owned(), addresses: NODE.map(|text| text.parse().unwrap()).into(), namespace }
 }
 
-/// What the node's own network does for IPv6: addresses and routes, and masquerading of what is marked.
-/// Done again it changes nothing.
-pub(crate) fn second_family(sandbox: &Sandbox) {
-    sandbox
-        .sh("set -e; ip addr replace fd42::1/128 dev knarr0 nodad
-            ip route replace fd43::/112 dev knarr0 src fd42::1
-            ip route replace unreachable fd42::/56 metric 1073741824
-            nft -f - <<end
-add table ip6 test
-delete table ip6 test
-table ip6 test {
-    chain post {
-        type nat hook postrouting priority 100; policy accept;
-        meta mark & 0x4000 != 0 meta mark set meta mark & 0xffffbfff masquerade
-    }
-}
-end")
-        .ok();
+/// How long the proxy may take to have its first state in the kernel.
+const READY: Duration = Duration::from_secs(20);
+
+/// Starts the node's network and its proxy within the sandbox, and what else `more` starts.
+pub(crate) fn start<T: Send + 'static>(
+    sandbox: &Sandbox,
+    feed: &Feed,
+    settings: proxy::Settings,
+    more: impl FnOnce(&Caches, &Supervisor) -> T + Send + 'static,
+) -> (Runtime, Supervisor, T) {
+    let runtime = runtime(Some(sandbox.network()));
+    let supervisor = Supervisor::new();
+    let blocks = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
+    let node = net::Node {
+        pod_cidrs: blocks(PODS),
+        cluster_cidrs: blocks(CLUSTER),
+        service_cidrs: blocks(SERVICES),
+        mtu: 1_500,
+    };
+    let config = proxy::Config {
+        node_name: "here".to_owned(),
+        node_ips: NODE.map(|text| text.parse().unwrap()).into(),
+        cluster_cidrs: blocks(CLUSTER),
+        service_cidrs: blocks(SERVICES),
+        answered_here: Vec::new(),
+        settings,
+    };
+    let (client, own) = (feed.client(), supervisor.clone());
+    let started = runtime.spawn(async move {
+        net::setup(&node).await.unwrap();
+        let caches = Caches::new(client, own.clone());
+        let handle = proxy::start(config, &caches, &own);
+        let more = more(&caches, &own);
+        tokio::time::timeout(READY, handle.ready()).await.unwrap();
+        more
+    });
+    let more = runtime.block_on(started).unwrap();
+    (runtime, supervisor, more)
 }
 
 /// What lies behind the node's link, with addresses of its own and of pods on another node.
