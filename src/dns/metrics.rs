@@ -1,8 +1,8 @@
 //! What is counted, under CoreDNS' names, in Prometheus' text format.
 
 use crate::wire::kind;
+use base::exposition::{Counted, Text};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,19 +86,17 @@ impl<const N: usize> Histogram<N> {
         unit: f64,
     ) {
         let mut total = 0;
-        for (place, count) in self.places.iter().enumerate() {
-            total += get(count);
-            text.line(
-                &format!("{name}_bucket"),
-                &format!("{labels},le=\"{}\"", border(place) as f64 / unit),
-                total,
-            );
-        }
-        total += get(&self.above);
-        text.line(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), total);
-        let sum = get(&self.sum) as f64 / unit;
-        text.line(&format!("{name}_sum"), labels, sum);
-        text.line(&format!("{name}_count"), labels, total);
+        let buckets: Vec<(f64, u64)> = self
+            .places
+            .iter()
+            .enumerate()
+            .map(|(place, count)| {
+                total += get(count);
+                (border(place) as f64 / unit, total)
+            })
+            .collect();
+        let (count, sum) = (total + get(&self.above), get(&self.sum) as f64 / unit);
+        text.histogram(name, labels, Counted { buckets, count, sum });
     }
 }
 
@@ -223,34 +221,35 @@ impl Metrics {
             .map(|(zone, counts)| (format!("server=\"dns://:53\",zone=\"{zone}\",view=\"\""), counts))
             .collect();
         requests(&blocks, &mut text);
-        text.head("coredns_dns_responses_total", "counter", "Answers by their code.");
+        text.family("coredns_dns_responses_total", "counter", "Answers by their code.");
         for (labels, counts) in &blocks {
             for (count, code) in counts.responses.iter().zip(CODES) {
-                text.some("coredns_dns_responses_total", &format!("{labels},rcode=\"{code}\""), get(count));
+                let labels = format!("{labels},rcode=\"{code}\"");
+                some(&mut text, "coredns_dns_responses_total", &labels, get(count));
             }
         }
-        text.head("coredns_dns_request_duration_seconds", "histogram", "Time from query to answer.");
+        text.family("coredns_dns_request_duration_seconds", "histogram", "Time from query to answer.");
         for (labels, counts) in &blocks {
             render_times(&counts.times, &mut text, "coredns_dns_request_duration_seconds", labels);
         }
         let border = |place: usize| SIZES[place] as u64;
-        text.head("coredns_dns_request_size_bytes", "histogram", "Lengths of queries.");
+        text.family("coredns_dns_request_size_bytes", "histogram", "Lengths of queries.");
         for (labels, counts) in &blocks {
             counts.asked.render(&mut text, ("coredns_dns_request_size_bytes", labels), border, 1.0);
         }
-        text.head("coredns_dns_response_size_bytes", "histogram", "Lengths of answers.");
+        text.family("coredns_dns_response_size_bytes", "histogram", "Lengths of answers.");
         for (labels, counts) in &blocks {
             counts.told.render(&mut text, ("coredns_dns_response_size_bytes", labels), border, 1.0);
         }
         caches(&blocks, entries, &mut text);
         self.upstreams(&mut text);
-        text.0
+        text.finish()
     }
 
     fn upstreams(&self, text: &mut Text) {
         let upstreams = all(&self.upstreams);
         let name = "coredns_proxy_request_duration_seconds";
-        text.head(name, "histogram", "Time that upstreams took to answer.");
+        text.family(name, "histogram", "Time that upstreams took to answer.");
         for (to, counts) in &upstreams {
             for (times, code) in counts.times.iter().zip(CODES) {
                 let labels = format!("proxy_name=\"forward\",to=\"{to}\",rcode=\"{code}\"");
@@ -260,9 +259,9 @@ impl Metrics {
             }
         }
         let name = "coredns_proxy_healthcheck_failures_total";
-        text.head(name, "counter", "How often an upstream was found to be down.");
+        text.family(name, "counter", "How often an upstream was found to be down.");
         for (to, counts) in &upstreams {
-            text.line(name, &format!("proxy_name=\"forward\",to=\"{to}\""), get(&counts.broken));
+            text.labelled(name, &format!("proxy_name=\"forward\",to=\"{to}\""), get(&counts.broken));
         }
         for (name, help, count) in [
             (
@@ -273,22 +272,22 @@ impl Metrics {
             ("coredns_reload_total", "Corefiles that were taken.", &self.reloads),
             ("coredns_reload_failed_total", "Corefiles that were refused.", &self.failed_reloads),
         ] {
-            text.head(name, "counter", help);
-            text.bare(name, get(count));
+            text.family(name, "counter", help);
+            text.labelled(name, "", get(count));
         }
     }
 }
 
 fn requests(blocks: &[(String, Arc<BlockCounts>)], text: &mut Text) {
     let name = "coredns_dns_requests_total";
-    text.head(name, "counter", "Queries by transport, family and type.");
+    text.family(name, "counter", "Queries by transport, family and type.");
     for (labels, counts) in blocks {
         for (proto, families) in ["udp", "tcp"].iter().zip(&counts.requests) {
             for (family, kinds) in ["1", "2"].iter().zip(families) {
                 for (place, count) in kinds.iter().enumerate() {
                     let kind = KINDS.get(place).map_or("other", |(_, name)| name);
                     let labels = format!("{labels},proto=\"{proto}\",family=\"{family}\",type=\"{kind}\"");
-                    text.some(name, &labels, get(count));
+                    some(text, name, &labels, get(count));
                 }
             }
         }
@@ -297,17 +296,17 @@ fn requests(blocks: &[(String, Arc<BlockCounts>)], text: &mut Text) {
 
 fn caches(blocks: &[(String, Arc<BlockCounts>)], entries: &[(String, [usize; 2])], text: &mut Text) {
     const TYPES: [&str; 2] = ["success", "denial"];
-    text.head("coredns_cache_entries", "gauge", "Answers that are kept.");
+    text.family("coredns_cache_entries", "gauge", "Answers that are kept.");
     for (zone, counts) in entries {
         for (count, kind) in counts.iter().zip(TYPES) {
             let labels = format!("server=\"dns://:53\",type=\"{kind}\",zones=\"{zone}\",view=\"\"");
-            text.line("coredns_cache_entries", &labels, count);
+            text.labelled("coredns_cache_entries", &labels, count);
         }
     }
-    text.head("coredns_cache_hits_total", "counter", "Answers that were given from what is kept.");
+    text.family("coredns_cache_hits_total", "counter", "Answers that were given from what is kept.");
     for (labels, counts) in blocks {
         for (count, kind) in counts.cache.hits.iter().zip(TYPES) {
-            text.line("coredns_cache_hits_total", &format!("{labels},type=\"{kind}\""), get(count));
+            text.labelled("coredns_cache_hits_total", &format!("{labels},type=\"{kind}\""), get(count));
         }
     }
     type Counter = fn(&CacheCounts) -> &AtomicU64;
@@ -319,35 +318,15 @@ fn caches(blocks: &[(String, Arc<BlockCounts>)], entries: &[(String, [usize; 2])
         ("coredns_cache_evictions_total", "Answers forgotten for want of room.", |cache| &cache.evictions),
     ];
     for (name, help, counter) in counters {
-        text.head(name, "counter", help);
-        blocks.iter().for_each(|(labels, counts)| text.line(name, labels, get(counter(&counts.cache))));
+        text.family(name, "counter", help);
+        blocks.iter().for_each(|(labels, counts)| text.labelled(name, labels, get(counter(&counts.cache))));
     }
 }
 
-#[derive(Default)]
-struct Text(String);
-
-impl Text {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-    }
-
-    fn line(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
-        // Writing to a String cannot fail.
-        if writeln!(self.0, "{name}{{{labels}}} {value}").is_err() {
-            self.0.push('\n');
-        }
-    }
-
-    /// A series that begins with its first event.
-    fn some(&mut self, name: &str, labels: &str, value: u64) {
-        if value > 0 {
-            self.line(name, labels, value);
-        }
-    }
-
-    fn bare(&mut self, name: &str, value: u64) {
-        self.0.push_str(&format!("{name} {value}\n"));
+/// A series that begins with its first event.
+fn some(text: &mut Text, name: &str, labels: &str, value: u64) {
+    if value > 0 {
+        text.labelled(name, labels, value);
     }
 }
 

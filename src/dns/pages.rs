@@ -4,26 +4,20 @@
 use crate::chain::lies_in;
 use crate::corefile::Page;
 use crate::resolve::Resolver;
-use base::{Phase, Shutdown, Supervisor, clock};
+use base::pages::{self, Answer};
+use base::{Body, Shutdown, Supervisor, clock, full_body};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-/// The longest head of a request that is read.
-const HEAD_BYTES: usize = 8 * 1024;
-
-/// How long one request may take.
-const LIMIT: Duration = Duration::from_secs(5);
-
-/// Requests at the same time.
-const CONNECTIONS: usize = 32;
+const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// A port that cannot be listened on is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -91,23 +85,11 @@ impl Pages {
     async fn serve_port(&self, address: SocketAddr, pages: BTreeSet<Page>) -> io::Result<()> {
         let described = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
         let listener = TcpListener::bind(address).await.map_err(described)?;
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
-            let (stream, client) = listener.accept().await.map_err(described)?;
-            if !self.is_of_the_cluster(client.ip(), address.ip()) {
-                continue;
-            }
-            let (own, pages) = (self.clone(), pages.clone());
-            self.supervisor.detached("dns page", Phase::Front, async move {
-                match tokio::time::timeout(LIMIT, own.answer(stream, &pages)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, %client, "a request for a page broke"),
-                    Err(_) => tracing::debug!(%client, "a request for a page took too long"),
-                }
-                drop(permit);
-            });
-        }
+        let own = self.clone();
+        let answer: Answer = Arc::new(move |method, path| own.answer(method, path, &pages));
+        let admits = |client| self.is_of_the_cluster(client, address.ip());
+        pages::serve(listener, "dns page", admits, answer, self.supervisor.clone()).await;
+        Ok(())
     }
 
     /// Pods, and the node itself, which comes from the very address that it asks.
@@ -116,36 +98,26 @@ impl Pages {
         client == own || client.is_loopback() || lies_in(client, &self.resolver.blocks)
     }
 
-    async fn answer(&self, mut stream: TcpStream, pages: &BTreeSet<Page>) -> io::Result<()> {
-        let mut head = Vec::new();
-        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-            if head.len() > HEAD_BYTES || stream.read_buf(&mut head).await? == 0 {
-                return Ok(());
-            }
-        }
-        let line = String::from_utf8_lossy(head.split(|byte| *byte == b'\r').next().unwrap_or_default());
-        let mut words = line.split(' ');
-        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let page = match path.split('?').next().unwrap_or_default() {
+    fn answer(&self, method: &Method, path: &str, pages: &BTreeSet<Page>) -> Response<Body> {
+        let page = match path {
             "/metrics" => Some(Page::Metrics),
             "/health" => Some(Page::Health),
             "/ready" => Some(Page::Ready),
             _ => None,
         };
-        let body = page.filter(|page| pages.contains(page) && matches!(method, "GET" | "HEAD"));
-        let (status, kind, body) = match body {
-            Some(Page::Metrics) => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", self.metrics()),
+        let page = page.filter(|page| pages.contains(page) && matches!(*method, Method::GET | Method::HEAD));
+        let (status, kind, body) = match page {
+            Some(Page::Metrics) => {
+                (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics())
+            }
             // It answers, so it is; names are known before anything listens.
-            Some(Page::Health | Page::Ready) => ("200 OK", "text/plain; charset=utf-8", "OK".to_owned()),
-            None => ("404 Not Found", "text/plain; charset=utf-8", "404 page not found\n".to_owned()),
+            Some(Page::Health | Page::Ready) => (StatusCode::OK, PLAIN, "OK".to_owned()),
+            None => (StatusCode::NOT_FOUND, PLAIN, "404 page not found\n".to_owned()),
         };
-        let length = body.len();
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-        );
-        let body = if method == "HEAD" { "" } else { &body };
-        stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await?;
-        stream.shutdown().await
+        let mut response = Response::new(full_body(body));
+        *response.status_mut() = status;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
     }
 
     fn metrics(&self) -> String {

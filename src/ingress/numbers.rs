@@ -1,6 +1,6 @@
 //! What the proxy counts, in Prometheus' text format. Counting takes no lock.
 
-use std::fmt::Write;
+use base::exposition::{Counted, Text};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -78,45 +78,37 @@ impl Numbers {
     }
 
     pub(crate) fn render(&self) -> String {
-        let mut text = String::new();
+        let mut text = Text::default();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        head(&mut text, "knarr_ingress_requests_total", "counter", "Answered requests.");
+        text.family("knarr_ingress_requests_total", "counter", "Answered requests.");
         for (code, counter) in (FIRST_CODE..).zip(&self.codes) {
             if read(counter) > 0 {
-                line(&mut text, &format!("knarr_ingress_requests_total{{code=\"{code}\"}}"), read(counter));
+                text.labelled("knarr_ingress_requests_total", &format!("code=\"{code}\""), read(counter));
             }
         }
         let name = "knarr_ingress_request_duration_seconds";
-        head(&mut text, name, "histogram", "Time to the answer's head, in seconds.");
-        let mut sum = 0;
-        for (most, counter) in BUCKETS_S.iter().zip(&self.buckets) {
-            sum += read(counter);
-            line(&mut text, &format!("{name}_bucket{{le=\"{most}\"}}"), sum);
-        }
-        line(&mut text, &format!("{name}_bucket{{le=\"+Inf\"}}"), read(&self.requests));
-        line(&mut text, &format!("{name}_sum"), Duration::from_micros(read(&self.micros)).as_secs_f64());
-        line(&mut text, &format!("{name}_count"), read(&self.requests));
+        text.family(name, "histogram", "Time to the answer's head, in seconds.");
+        let mut so_far = 0;
+        let buckets: Vec<(f64, u64)> = BUCKETS_S
+            .iter()
+            .zip(&self.buckets)
+            .map(|(most, counter)| {
+                so_far += read(counter);
+                (*most, so_far)
+            })
+            .collect();
+        let sum = Duration::from_micros(read(&self.micros)).as_secs_f64();
+        text.histogram(name, "", Counted { buckets, count: read(&self.requests), sum });
         for (name, kind, help, counter) in [
             ("knarr_ingress_connections", "gauge", "Open connections of clients.", &self.connections),
             ("knarr_ingress_connections_total", "counter", "Accepted connections.", &self.accepted),
             ("knarr_ingress_tunnels", "gauge", "Open WebSockets and other upgrades.", &self.tunnels),
             ("knarr_ingress_retries_total", "counter", "Requests sent to another endpoint.", &self.retries),
         ] {
-            head(&mut text, name, kind, help);
-            line(&mut text, name, read(counter));
+            text.family(name, kind, help);
+            text.labelled(name, "", read(counter));
         }
-        text
-    }
-}
-
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-}
-
-fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
-    // Writing to a String cannot fail.
-    if writeln!(text, "{name} {value}").is_err() {
-        text.push('\n');
+        text.finish()
     }
 }
 

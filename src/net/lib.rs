@@ -14,6 +14,7 @@ mod cidr;
 pub mod cni;
 pub mod conntrack;
 mod elements;
+mod family;
 mod namespace;
 mod netfilter;
 mod netlink;
@@ -27,6 +28,7 @@ mod sysctl;
 pub(crate) use pool::Pool;
 
 pub use cidr::Cidr;
+pub use family::Family;
 pub use netlink::ROUTE_PROTOCOL;
 pub use node::{
     DEVICE, MASQUERADE_MARK, Node, add_local_address, contain, default_mtu, local_addresses, setup,

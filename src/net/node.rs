@@ -3,7 +3,7 @@
 
 use crate::netlink::{self, Netlink};
 use crate::nft::{self, Chain, Set, Table, TableName, Transaction};
-use crate::{Cidr, Error, ROUTE_PROTOCOL, sysctl};
+use crate::{Cidr, Error, Family, ROUTE_PROTOCOL, sysctl};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use std::net::IpAddr;
 
@@ -35,8 +35,8 @@ pub struct Node {
 
 impl Node {
     /// Whether its pods have addresses of a family.
-    fn has(&self, ipv4: bool) -> bool {
-        self.pod_cidrs.iter().any(|block| block.is_ipv4() == ipv4)
+    fn has(&self, family: Family) -> bool {
+        !family.among(&self.pod_cidrs).is_empty()
     }
 }
 
@@ -78,7 +78,7 @@ pub async fn setup(node: &Node) -> Result<(), Error> {
     })
     .await?;
     sysctl::set("ipv4/ip_forward", "1")?;
-    if node.has(false) {
+    if node.has(Family::V6) {
         forward_v6().await?;
     }
     nft::apply(&tables(node)).await
@@ -176,18 +176,18 @@ async fn remove_tables() -> Result<(), Error> {
 
 /// The tables of a node whose pods have addresses of these blocks.
 pub fn tables_of(pod_cidrs: &[Cidr]) -> Vec<TableName> {
-    let has = |family: &&Family| pod_cidrs.iter().any(|block| block.is_ipv4() == family.ipv4);
-    [&V4, &V6].into_iter().filter(has).map(|family| (family.name, TABLE)).collect()
+    let has = |family: &Family| !family.among(pod_cidrs).is_empty();
+    Family::ALL.into_iter().filter(has).map(|family| (family.name(), TABLE)).collect()
 }
 
 /// The tables of the families that the node has; one that it no longer has goes.
 fn tables(node: &Node) -> Transaction {
     let mut transaction = Transaction::default();
-    for family in [&V4, &V6] {
-        if node.has(family.ipv4) {
+    for family in Family::ALL {
+        if node.has(family) {
             transaction.replace_table(&table(node, family));
         } else {
-            transaction.remove_table(family.name, TABLE);
+            transaction.remove_table(family.name(), TABLE);
         }
     }
     transaction
@@ -195,41 +195,28 @@ fn tables(node: &Node) -> Transaction {
 
 const TABLE: &str = "knarr-net";
 
-/// How nftables speaks of a family.
-struct Family {
-    ipv4: bool,
-    name: &'static str,
-    kind: &'static str,
-    multicast: &'static str,
-}
-
-const V4: Family = Family { ipv4: true, name: "ip", kind: "type ipv4_addr", multicast: "224.0.0.0/4" };
-const V6: Family = Family { ipv4: false, name: "ip6", kind: "type ipv6_addr", multicast: "ff00::/8" };
-
-impl Family {
-    fn of(&self, blocks: &[Cidr]) -> Vec<Cidr> {
-        blocks.iter().filter(|block| block.is_ipv4() == self.ipv4).copied().collect()
-    }
-}
-
 /// Masquerading. What the proxy marked leaves with the node's address: towards this node's pods that
 /// is the gateway's, by name, as their links have no address the kernel could choose.
-fn table(node: &Node, family: &Family) -> Table {
-    let (pods, services) = (family.of(&node.cluster_cidrs), family.of(&node.service_cidrs));
+fn table(node: &Node, family: Family) -> Table {
+    let (pods, services) = (family.among(&node.cluster_cidrs), family.among(&node.service_cidrs));
     let inside = [pods.clone(), services.clone()].concat();
     let foreign = format!("iifname != \"lo\" iifname != \"{LINK_PREFIX}*\"");
-    let ip = family.name;
+    let ip = family.name();
     let blocks = |name, elements: &[Cidr]| Set {
         kind: "set",
         name,
-        declaration: vec![family.kind.into(), "flags interval".into(), "auto-merge".into()],
+        declaration: vec![
+            format!("type {}", family.address_type()),
+            "flags interval".into(),
+            "auto-merge".into(),
+        ],
         elements: elements.iter().map(Cidr::to_string).collect(),
     };
     // A service address that still is one here is a server of this process, such as DNS: for the
     // cluster alone, or it would be an open resolver.
     let own = [format!("{foreign} {ip} daddr @services drop")];
     let mut chains = vec![Chain::base("input", "type filter hook input priority 0", own)];
-    if family.ipv4 {
+    if family == Family::V4 {
         // Pods' links accept 127.0.0.0/8 so that node ports work on localhost; strangers may not use that.
         let guard = "iifname != \"lo\" ip daddr 127.0.0.0/8 drop";
         chains.push(Chain::base("localhost", "type filter hook prerouting priority -300", [guard]));
@@ -240,14 +227,14 @@ fn table(node: &Node, family: &Family) -> Table {
     Table { family: ip, name: TABLE, sets, chains }
 }
 
-fn masquerading(node: &Node, family: &Family) -> Vec<String> {
-    let (ip, multicast, keep) = (family.name, family.multicast, !MASQUERADE_MARK);
+fn masquerading(node: &Node, family: Family) -> Vec<String> {
+    let (ip, multicast, keep) = (family.name(), family.multicast(), !MASQUERADE_MARK);
     let marked = format!("meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark & {keep:#x}");
-    let gateway = family.of(&node.pod_cidrs).first().map(Cidr::gateway);
+    let gateway = family.among(&node.pod_cidrs).first().map(Cidr::gateway);
     let to_pods =
         gateway.map(|gateway| format!("oifname \"{LINK_PREFIX}*\" {marked} snat to {gateway} fully-random"));
     // Who gives pods addresses of IPv6 that are routed everywhere wants them seen; of IPv4 hardly anybody does.
-    let hidden = family.ipv4 || family.of(&node.cluster_cidrs).iter().any(Cidr::is_unique_local);
+    let hidden = family == Family::V4 || family.among(&node.cluster_cidrs).iter().any(Cidr::is_unique_local);
     let leaving = hidden.then(|| {
         format!(
             "oifname != \"{LINK_PREFIX}*\" {ip} saddr @pods {ip} daddr != @cluster {ip} daddr != {multicast} \

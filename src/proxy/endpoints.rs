@@ -1,7 +1,7 @@
 //! Which endpoints of a service port are used: by readiness, traffic policy and topology; pure.
 
 use crate::Topology;
-use crate::family::Family;
+use crate::family::{Family, kubernetes};
 use crate::model::{Endpoint, Protocol};
 use api::core::ServicePort;
 use api::discovery::{self, EndpointConditions, EndpointSlice};
@@ -108,7 +108,7 @@ fn candidates<'a>(
             && Protocol::parse(port.protocol.as_deref()) == protocol
     });
     let number = ports.find_map(|port| u16::try_from(port.port?).ok()).filter(|number| *number > 0);
-    let (Some(number), true) = (number, slice.address_type == family.kubernetes()) else { return Vec::new() };
+    let (Some(number), true) = (number, slice.address_type == kubernetes(family)) else { return Vec::new() };
     let endpoints = slice.endpoints.iter().flatten().filter_map(|endpoint| {
         let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
         (Family::of(address) == family).then(|| Candidate {

@@ -1,15 +1,15 @@
 //! What load balancers ask: whether this node has endpoints of a service (`healthCheckNodePort`), and
 //! whether the proxy itself keeps up (`/healthz`, `/livez`), with kube-proxy's answers.
 
-use crate::family::Family;
+use crate::family::{Family, kubernetes};
 use crate::inbox::Inbox;
-use crate::listener::{self, Answer};
 use crate::metrics::Metrics;
 use crate::plan::Planned;
 use crate::state::{Owner, State};
 use crate::{Config, Error};
 use api::Object;
 use api::core::Node;
+use base::pages::{self, Answer};
 use base::{Body, Phase, Supervisor, clock, full_body};
 use client::Cache;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 /// The taint of a node that the cluster autoscaler is about to remove: no new connections to it.
@@ -75,7 +76,7 @@ impl Health {
         // Go's zero time, before there was anything.
         let updated = updated.map_or("0001-01-01T00:00:00Z".to_owned(), |time| time.to_string());
         let of_family = |family: &Family| {
-            (family.kubernetes().to_owned(), json!({"lastUpdated": updated, "healthy": healthy}))
+            (kubernetes(*family).to_owned(), json!({"lastUpdated": updated, "healthy": healthy}))
         };
         let status: serde_json::Map<String, Value> = self.families.iter().map(of_family).collect();
         let last = if good { now.to_string() } else { updated.clone() };
@@ -135,6 +136,11 @@ fn answer_service(owner: &Owner, count: usize, keeps_up: bool) -> Response<Body>
 
 type Counts = Arc<Mutex<HashMap<Owner, usize>>>;
 
+/// Listens for questions.
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}
+
 /// The listeners of services that have a `healthCheckNodePort`.
 pub(crate) struct Ports {
     open: HashMap<Owner, (u16, Vec<AbortHandle>)>,
@@ -174,15 +180,16 @@ impl Ports {
     async fn open(&self, config: &Config, owner: &Owner, port: u16) -> Result<Vec<AbortHandle>, Error> {
         let mut listeners = Vec::new();
         for address in addresses(config).await? {
-            listeners.push(listener::bind(SocketAddr::new(address, port)).await?);
+            listeners.push(bind(SocketAddr::new(address, port)).await?);
         }
         let (owner, counts, health) = (owner.clone(), self.counts.clone(), self.health.clone());
-        let answer: Answer = Arc::new(move |_| {
+        let answer: Answer = Arc::new(move |_, _| {
             let count = counts.lock().unwrap_or_else(PoisonError::into_inner).get(&owner).copied();
             answer_service(&owner, count.unwrap_or(0), health.keeps_up())
         });
         let serve = |listener| {
-            let work = listener::serve(listener, answer.clone(), self.supervisor.clone());
+            let supervisor = self.supervisor.clone();
+            let work = pages::serve(listener, "service health", |_| true, answer.clone(), supervisor);
             self.supervisor.detached("service health", Phase::Front, work)
         };
         Ok(listeners.into_iter().map(serve).collect())

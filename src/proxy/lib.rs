@@ -13,7 +13,6 @@ mod family;
 mod flows;
 mod health;
 mod inbox;
-mod listener;
 mod metrics;
 mod model;
 mod plan;

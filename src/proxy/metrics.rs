@@ -1,10 +1,11 @@
 //! kube-proxy's metrics, by the names that people have alerts on.
 
-use crate::family::Family;
+use crate::family::{Family, kubernetes};
 use crate::inbox::Pending;
 use base::clock;
+use base::exposition::{Counted, Text};
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -130,7 +131,7 @@ impl Metrics {
     /// In Prometheus' text format. All families are synced together.
     pub(crate) fn render(&self, families: &[Family], pending: Pending) -> String {
         let values = self.values();
-        let mut text = Text { text: String::new(), families };
+        let mut text = Page { text: Text::default(), families };
         for (histogram, (name, help)) in values.syncs.iter().zip([
             ("sync_proxy_rules_duration_seconds", "SyncProxyRules latency in seconds"),
             ("sync_full_proxy_rules_duration_seconds", "SyncProxyRules latency in seconds for full resyncs"),
@@ -151,79 +152,68 @@ impl Metrics {
             "ReconcileConntrackFlowsLatency latency in seconds",
             &values.conntrack,
         );
-        text.counter(
-            "conntrack_reconciler_deleted_entries_total",
+        text.one(
+            ("conntrack_reconciler_deleted_entries_total", "counter"),
             "Cumulative conntrack flows deleted by conntrack reconciler",
             values.conntrack_deleted,
         );
-        text.counter(
-            "sync_proxy_rules_nftables_sync_failures_total",
+        text.one(
+            ("sync_proxy_rules_nftables_sync_failures_total", "counter"),
             "Cumulative proxy nftables sync failures",
             values.failures,
         );
-        text.counter(
-            "sync_proxy_rules_nftables_cleanup_failures_total",
+        text.one(
+            ("sync_proxy_rules_nftables_cleanup_failures_total", "counter"),
             "Cumulative proxy nftables cleanup failures",
             0,
         );
-        text.gauge(
-            "sync_proxy_rules_last_timestamp_seconds",
+        text.one(
+            ("sync_proxy_rules_last_timestamp_seconds", "gauge"),
             "The last time proxy rules were successfully synced",
             values.last_s,
         );
-        text.gauge(
-            "sync_proxy_rules_last_queued_timestamp_seconds",
+        text.one(
+            ("sync_proxy_rules_last_queued_timestamp_seconds", "gauge"),
             "The last time a sync of proxy rules was queued",
             values.queued_s,
         );
         text.whole(&values, pending);
-        text.text
+        text.text.finish()
     }
 }
 
 /// The text so far, and the families whose label a sample has.
-struct Text<'a> {
-    text: String,
+struct Page<'a> {
+    text: Text,
     families: &'a [Family],
 }
 
-impl Text<'_> {
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        self.text.write_fmt(line).expect("writing to a string cannot fail");
-        self.text.push('\n');
+fn label(family: Family) -> String {
+    format!("ip_family=\"{}\"", kubernetes(family))
+}
+
+impl Page<'_> {
+    /// Begins a family of samples; gives its whole name.
+    fn head(&mut self, name: &str, kind: &str, help: &str) -> String {
+        let name = format!("kubeproxy_{name}");
+        self.text.family(&name, kind, &format!("[ALPHA] {help}"));
+        name
     }
 
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        self.line(format_args!("# HELP kubeproxy_{name} [ALPHA] {help}"));
-        self.line(format_args!("# TYPE kubeproxy_{name} {kind}"));
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.head(name, "counter", help);
+    fn one(&mut self, (name, kind): (&str, &str), help: &str, value: impl Display) {
+        let name = self.head(name, kind, help);
         for family in self.families {
-            self.line(format_args!("kubeproxy_{name}{{ip_family=\"{}\"}} {value}", family.kubernetes()));
-        }
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        self.head(name, "gauge", help);
-        for family in self.families {
-            self.line(format_args!("kubeproxy_{name}{{ip_family=\"{}\"}} {value}", family.kubernetes()));
+            self.text.labelled(&name, &label(*family), &value);
         }
     }
 
     fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
-        self.head(name, "histogram", help);
-        for family in self.families.iter().map(|family| family.kubernetes()) {
-            for (limit, count) in histogram.limits.iter().zip(&histogram.counts) {
-                self.line(format_args!(
-                    "kubeproxy_{name}_bucket{{ip_family=\"{family}\",le=\"{limit}\"}} {count}"
-                ));
-            }
-            let Histogram { count, sum, .. } = histogram;
-            self.line(format_args!("kubeproxy_{name}_bucket{{ip_family=\"{family}\",le=\"+Inf\"}} {count}"));
-            self.line(format_args!("kubeproxy_{name}_sum{{ip_family=\"{family}\"}} {sum}"));
-            self.line(format_args!("kubeproxy_{name}_count{{ip_family=\"{family}\"}} {count}"));
+        let name = self.head(name, "histogram", help);
+        let Histogram { limits, counts, sum, count } = histogram;
+        for family in self.families {
+            let buckets = limits.iter().zip(counts.iter().copied());
+            let counted = Counted { buckets, count: *count, sum: *sum };
+            self.text.histogram(&name, &label(*family), counted);
         }
     }
 
@@ -255,22 +245,22 @@ impl Text<'_> {
                 values.total.services + pending.services,
             ),
         ] {
-            self.head(name, kind, help);
-            self.line(format_args!("kubeproxy_{name} {value}"));
+            let name = self.head(name, kind, help);
+            self.text.labelled(&name, "", value);
         }
         let name = "sync_proxy_rules_no_local_endpoints_total";
-        self.head(name, "gauge", "Number of services with a Local traffic policy and no endpoints");
+        let name =
+            self.head(name, "gauge", "Number of services with a Local traffic policy and no endpoints");
         for (policy, count) in [("external", values.no_local.1), ("internal", values.no_local.0)] {
-            for family in self.families.iter().map(|family| family.kubernetes()) {
-                self.line(format_args!(
-                    "kubeproxy_{name}{{ip_family=\"{family}\",traffic_policy=\"{policy}\"}} {count}"
-                ));
+            for family in self.families {
+                let labels = format!("{},traffic_policy=\"{policy}\"", label(*family));
+                self.text.labelled(&name, &labels, count);
             }
         }
         for (path, name) in [("/healthz", "proxy_healthz_total"), ("/livez", "proxy_livez_total")] {
-            self.head(name, "counter", &format!("Cumulative proxy {} HTTP status", &path[1..]));
+            let name = self.head(name, "counter", &format!("Cumulative proxy {} HTTP status", &path[1..]));
             for ((_, code), count) in values.asked.iter().filter(|((own, _), _)| *own == path) {
-                self.line(format_args!("kubeproxy_{name}{{code=\"{code}\"}} {count}"));
+                self.text.labelled(&name, &format!("code=\"{code}\""), count);
             }
         }
     }

@@ -1,9 +1,8 @@
 //! Carries the plan out: waits for changes, applies differences, forgets dead connections.
 
 use crate::family::Family;
-use crate::health::{Health, Ports};
+use crate::health::{Health, Ports, bind};
 use crate::inbox::{Inbox, Work};
-use crate::listener::{self, Answer};
 use crate::metrics::Metrics;
 use crate::model::Chain;
 use crate::plan::{self, Planned, has_host_ports};
@@ -12,6 +11,7 @@ use crate::{Config, Error, Topology, clients, flows, render};
 use api::Object;
 use api::core::{Node, Pod, Service};
 use api::discovery::EndpointSlice;
+use base::pages::{self, Answer};
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches};
 use net::nft::{self, TableName, Transaction};
@@ -79,9 +79,14 @@ pub fn start(config: Config, caches: &Caches, supervisor: &Supervisor) -> Handle
     let handle = Handle(proxy.ready.subscribe());
     let settings = proxy.config.settings.clone();
     let health = proxy.health.clone();
-    answer("proxy health", settings.healthz, supervisor, Arc::new(move |path| health.answer(path)));
+    answer("proxy health", settings.healthz, supervisor, Arc::new(move |_, path| health.answer(path)));
     let health = proxy.health.clone();
-    answer("proxy metrics", settings.metrics, supervisor, Arc::new(move |path| health.answer_metrics(path)));
+    answer(
+        "proxy metrics",
+        settings.metrics,
+        supervisor,
+        Arc::new(move |_, path| health.answer_metrics(path)),
+    );
     supervisor.run("proxy", Phase::Work, Restart::OnFailure, move |shutdown| proxy.clone().run(shutdown));
     handle
 }
@@ -92,9 +97,9 @@ fn answer(name: &'static str, address: Option<SocketAddr>, supervisor: &Supervis
     supervisor.run(name, Phase::Front, Restart::OnFailure, move |shutdown| {
         let (answer, own) = (answer.clone(), own.clone());
         async move {
-            let listener = listener::bind(address).await?;
+            let listener = bind(address).await?;
             tokio::select! {
-                () = listener::serve(listener, answer, own) => {}
+                () = pages::serve(listener, name, |_| true, answer, own) => {}
                 () = shutdown.requested() => {}
             }
             Ok::<_, Error>(())

@@ -1,7 +1,7 @@
 //! `/metrics`: what the API server counts, in Prometheus' text format.
 
+use base::exposition::{self, Text};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -55,38 +55,22 @@ impl Metrics {
         }
     }
 
-    /// The text of `/metrics`.
-    pub(crate) fn render(&self, revision: u64) -> String {
+    /// Adds what was counted to the text of `/metrics`.
+    pub(crate) fn render(&self, text: &mut Text, revision: u64) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut text = String::new();
-        head(&mut text, "apiserver_request_total", "counter", "Answered requests.");
+        text.family("apiserver_request_total", "counter", "Answered requests.");
         for (series, counted) in &all {
-            line(&mut text, "apiserver_request_total", &labels(series), counted.requests);
+            text.labelled("apiserver_request_total", &labels(series), counted.requests);
         }
         let durations = "apiserver_request_duration_seconds";
-        head(&mut text, durations, "histogram", "Time to the answer's head, in seconds.");
+        text.family(durations, "histogram", "Time to the answer's head, in seconds.");
         for (series, counted) in &all {
-            let labels = labels(series);
-            for (most, count) in BUCKETS_S.iter().zip(counted.buckets) {
-                line(
-                    &mut text,
-                    "apiserver_request_duration_seconds_bucket",
-                    &format!("{labels},le=\"{most}\""),
-                    count,
-                );
-            }
-            line(
-                &mut text,
-                "apiserver_request_duration_seconds_bucket",
-                &format!("{labels},le=\"+Inf\""),
-                counted.requests,
-            );
-            line(&mut text, "apiserver_request_duration_seconds_sum", &labels, counted.seconds);
-            line(&mut text, "apiserver_request_duration_seconds_count", &labels, counted.requests);
+            let buckets = BUCKETS_S.into_iter().zip(counted.buckets);
+            let counted = exposition::Counted { buckets, count: counted.requests, sum: counted.seconds };
+            text.histogram(durations, &labels(series), counted);
         }
-        head(&mut text, "knarr_store_revision", "gauge", "The newest revision of the store.");
-        text.push_str(&format!("knarr_store_revision {revision}\n"));
-        text
+        text.family("knarr_store_revision", "gauge", "The newest revision of the store.");
+        text.labelled("knarr_store_revision", "", revision);
     }
 }
 
@@ -101,17 +85,4 @@ fn labels(series: &Series) -> String {
         quoted(&series.subresource),
         series.code
     )
-}
-
-/// What a series of numbers is.
-pub(crate) fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-}
-
-/// One number.
-pub(crate) fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
-    // Writing to a String cannot fail.
-    if writeln!(text, "{name}{{{labels}}} {value}").is_err() {
-        text.push('\n');
-    }
 }

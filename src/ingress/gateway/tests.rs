@@ -2,6 +2,7 @@
 
 use super::routes::both;
 use super::*;
+use crate::plan::tests::golden;
 use crate::rules::{Action, Path, PathChange, Share};
 use api::core::Service;
 use std::fmt::Write as _;
@@ -117,14 +118,6 @@ fn written(outcome: &Outcome) -> String {
         }
     }
     text
-}
-
-fn golden(name: &str, text: &str) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/ingress").join(name);
-    if std::env::var_os("KNARR_WRITE_GOLDEN").is_some() {
-        std::fs::write(&path, text).unwrap();
-    }
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{name}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod classes;
 mod ingress;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::rules::{Host, Rule};
 use api::core::Service;

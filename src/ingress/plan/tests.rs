@@ -81,7 +81,7 @@ fn written(plan: &Plan) -> String {
 }
 
 /// Compares with a file; `KNARR_WRITE_GOLDEN=1` writes it anew, for people to read what changed.
-fn golden(name: &str, text: &str) {
+pub(crate) fn golden(name: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/ingress").join(name);
     if std::env::var_os("KNARR_WRITE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();

@@ -1,13 +1,13 @@
 //! `/metrics/cadvisor`: the families of containers and of the machine that dashboards are made of, one row each.
 
 use super::cgroup::{Device, Share, Usage};
-use super::exposition::Text;
 use super::machine;
 use super::measure::{ContainerUse, Group, Measured, PodUse};
 use super::network::Interface;
 use super::pressure::Waits;
 use api::Object;
 use api::core::NodeSystemInfo;
+use base::exposition::Text;
 use std::collections::HashMap;
 
 /// What a row of the table looks at: one cgroup.

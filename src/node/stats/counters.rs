@@ -1,9 +1,9 @@
 //! What this process has counted and timed since it started, one row a family.
 
-use super::exposition::Text;
 use api::core::{ContainerStatus, Pod, PodStatus};
 use api::meta::Time;
 use base::clock::{self, Instant};
+use base::exposition::Text;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

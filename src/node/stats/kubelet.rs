@@ -1,13 +1,13 @@
 //! `/metrics` and `/metrics/probes`: what this kubelet has to do and how long it takes.
 
 use super::counters::{self, Family};
-use super::exposition::{Labels, Text};
 use super::measure::Measured;
 use super::process::{self, Process};
 use crate::pods::spec;
 use crate::protocols::runtime::v1 as cri;
 use api::Object;
 use api::core::Pod;
+use base::exposition::{Labels, Text};
 use std::collections::HashSet;
 use std::sync::Arc;
 

@@ -6,7 +6,6 @@ mod cadvisor;
 mod cgroup;
 pub(crate) mod counters;
 mod disk;
-pub(crate) mod exposition;
 mod kubelet;
 mod machine;
 mod measure;

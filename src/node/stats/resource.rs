@@ -1,8 +1,8 @@
 //! `/metrics/resource`, which `metrics.k8s.io` is made of. Pure.
 
-use super::exposition::Text;
 use super::measure::{Group, Measured};
 use api::Object;
+use base::exposition::Text;
 
 /// Something that uses processors and memory, with its labels.
 struct Row<'a> {

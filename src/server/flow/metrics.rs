@@ -2,7 +2,7 @@
 
 use super::counts::{Counts, REASONS};
 use super::snapshot::Snapshot;
-use crate::metrics::{head, line};
+use base::exposition::Text;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 type Gauge = (&'static str, &'static str, fn(&Counts) -> &AtomicI64);
@@ -14,7 +14,7 @@ const GAUGES: [Gauge; 4] = [
     ("current_inqueue_seats", "Seats that requests in queues ask for.", |counts| &counts.queued_seats),
 ];
 
-pub(super) fn render(snapshot: &Snapshot, text: &mut String) {
+pub(super) fn render(snapshot: &Snapshot, text: &mut Text) {
     let each = || {
         snapshot.schemas.iter().map(|schema| {
             let labels = format!("flow_schema=\"{}\",priority_level=\"{}\"", schema.name, schema.level.name);
@@ -23,24 +23,27 @@ pub(super) fn render(snapshot: &Snapshot, text: &mut String) {
     };
     for (name, help, gauge) in GAUGES {
         let name = format!("apiserver_flowcontrol_{name}");
-        head(text, &name, "gauge", help);
-        each().for_each(|(labels, counts)| line(text, &name, &labels, gauge(counts).load(Ordering::Relaxed)));
+        text.family(&name, "gauge", help);
+        each().for_each(|(labels, counts)| {
+            text.labelled(&name, &labels, gauge(counts).load(Ordering::Relaxed))
+        });
     }
     let name = "apiserver_flowcontrol_dispatched_requests_total";
-    head(text, name, "counter", "Requests that were executed.");
-    each().for_each(|(labels, counts)| line(text, name, &labels, counts.dispatched.load(Ordering::Relaxed)));
+    text.family(name, "counter", "Requests that were executed.");
+    each()
+        .for_each(|(labels, counts)| text.labelled(name, &labels, counts.dispatched.load(Ordering::Relaxed)));
     let name = "apiserver_flowcontrol_rejected_requests_total";
-    head(text, name, "counter", "Requests that were refused.");
+    text.family(name, "counter", "Requests that were refused.");
     for (labels, counts) in each() {
         for (refused, (_, reason)) in counts.refused.iter().zip(REASONS) {
             let labels = format!("{labels},reason=\"{reason}\"");
-            line(text, name, &labels, refused.load(Ordering::Relaxed));
+            text.labelled(name, &labels, refused.load(Ordering::Relaxed));
         }
     }
     limits(snapshot, text);
 }
 
-fn limits(snapshot: &Snapshot, text: &mut String) {
+fn limits(snapshot: &Snapshot, text: &mut Text) {
     let shown: Vec<_> = snapshot.levels.values().map(|level| (&level.name, level.shown())).collect();
     for (name, help, place) in [
         ("nominal_limit_seats", "Seats by the level's shares.", 0),
@@ -49,10 +52,10 @@ fn limits(snapshot: &Snapshot, text: &mut String) {
         ("current_limit_seats", "Seats that the level has now.", 3),
     ] {
         let name = format!("apiserver_flowcontrol_{name}");
-        head(text, &name, "gauge", help);
+        text.family(&name, "gauge", help);
         for (level, (seats, limit, _)) in &shown {
             let value = [seats.nominal, seats.least, seats.most, *limit][place];
-            line(text, &name, &format!("priority_level=\"{level}\""), value);
+            text.labelled(&name, &format!("priority_level=\"{level}\""), value);
         }
     }
 }

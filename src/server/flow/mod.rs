@@ -23,6 +23,7 @@ pub(crate) use level::{Lent, Permit};
 use crate::auth::{Attributes, User};
 use crate::registry::{Followed, Records};
 use arc_swap::{ArcSwap, Guard};
+use base::exposition::Text;
 use base::{Body, Phase, Restart, Shutdown, Supervisor, clock};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use snapshot::{Schema, Snapshot};
@@ -103,7 +104,7 @@ impl Flow {
     }
 
     /// Adds to the text of `/metrics`.
-    pub(crate) fn render(&self, text: &mut String) {
+    pub(crate) fn render(&self, text: &mut Text) {
         metrics::render(&self.current(), text);
     }
 }

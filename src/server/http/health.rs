@@ -2,8 +2,8 @@
 
 use super::answer;
 use super::query::Query;
-use crate::metrics::{head, line};
 use crate::registry::Records;
+use base::exposition::Text;
 use base::{Body, Shutdown};
 use http::{Response, StatusCode};
 use std::collections::BTreeMap;
@@ -62,20 +62,20 @@ impl Health {
     pub(super) fn indicators(&self) -> String {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (latest, total) = ("kubernetes_healthcheck", "kubernetes_healthchecks_total");
-        let mut text = String::new();
-        head(&mut text, latest, "gauge", "[STABLE] This metric records the result of a single healthcheck.");
+        let mut text = Text::default();
+        text.family(latest, "gauge", "[STABLE] This metric records the result of a single healthcheck.");
         for ((endpoint, name), seen) in &seen {
-            line(&mut text, latest, &format!("name=\"{name}\",type=\"{endpoint}\""), u8::from(seen.passes));
+            text.labelled(latest, &format!("name=\"{name}\",type=\"{endpoint}\""), u8::from(seen.passes));
         }
-        head(&mut text, total, "counter", "[STABLE] This metric records the results of all healthcheck.");
+        text.family(total, "counter", "[STABLE] This metric records the results of all healthcheck.");
         for ((endpoint, name), seen) in &seen {
             let counted = [("error", seen.failed), ("success", seen.passed)];
             for (status, count) in counted.into_iter().filter(|(_, count)| *count > 0) {
                 let labels = format!("name=\"{name}\",status=\"{status}\",type=\"{endpoint}\"");
-                line(&mut text, total, &labels, count);
+                text.labelled(total, &labels, count);
             }
         }
-        text
+        text.finish()
     }
 
     /// Whether a check passes at one of the endpoints, which is counted.

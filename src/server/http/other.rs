@@ -5,6 +5,7 @@ use super::query::Query;
 use crate::Server;
 use api::status::Refusal;
 use base::Body;
+use base::exposition::Text;
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
@@ -58,14 +59,15 @@ impl Server {
 
     fn metrics(&self) -> String {
         let records = self.0.registry.records();
-        let mut text = self.0.metrics.render(records.store().revision());
+        let mut text = Text::default();
+        self.0.metrics.render(&mut text, records.store().revision());
         self.0.flow.render(&mut text);
-        crate::metrics::head(&mut text, "apiserver_storage_objects", "gauge", "Stored objects by resource.");
+        text.family("apiserver_storage_objects", "gauge", "Stored objects by resource.");
         for (resource, objects) in records.usages().objects() {
             let labels = format!("resource=\"{resource}\"");
-            crate::metrics::line(&mut text, "apiserver_storage_objects", &labels, objects);
+            text.labelled("apiserver_storage_objects", &labels, objects);
         }
-        text
+        text.finish()
     }
 
     fn openid_configuration(&self) -> Response<Body> {

@@ -18,7 +18,7 @@ fn failed(path: &str, error: &crate::Error) -> Refusal {
 
 fn exposition(text: String) -> Response<Body> {
     let mut response = plain(full_body(text));
-    let format = HeaderValue::from_static(stats::exposition::CONTENT_TYPE);
+    let format = HeaderValue::from_static(base::exposition::CONTENT_TYPE);
     response.headers_mut().insert(header::CONTENT_TYPE, format);
     response
 }
