@@ -201,13 +201,13 @@ impl Engine {
 
 /// What the kernel holds.
 #[derive(Default)]
-struct Held {
+pub(super) struct Held {
     node_name: Arc<str>,
     state: State,
     /// There are policies, and everything that they are about is followed.
     is_active: bool,
     /// The table is as it was written.
-    is_loaded: bool,
+    pub(super) is_loaded: bool,
     parts: Parts,
     /// Counts pods that kubelets told of.
     told: u64,
@@ -215,16 +215,17 @@ struct Held {
 }
 
 impl Held {
-    fn set_rules(&mut self, rules: Rules, difference: &mut Difference) {
-        self.is_active = !rules.is_empty();
+    pub(super) fn set_rules(&mut self, rules: Rules, difference: &mut Difference) {
+        let was_active = std::mem::replace(&mut self.is_active, !rules.is_empty());
         self.changed_rules = true;
+        // With the first policy the table comes, and with the last one it goes.
+        self.is_loaded &= was_active == self.is_active;
         if self.is_active {
             self.state.set_rules(rules, difference);
         } else {
             // Nobody asks for pods any more; the next policy finds them anew.
             self.state = State::default();
             difference.clear();
-            self.is_loaded = false;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::render;
 use super::rules::{Direction, Peer, Ports, Rule, Rules};
+use super::run::Held;
 use super::state::{Difference, Known, Set, State, port_name};
 use crate::family::Family;
 use crate::model::Protocol;
@@ -51,6 +52,22 @@ fn name(pod: &slim::Pod) -> (String, String) {
 fn set(state: &mut State, pod: &slim::Pod, difference: &mut Difference) {
     if let Some(known) = Known::of(pod, "here") {
         state.set_pod(&name(pod), known, difference);
+    }
+}
+
+#[test]
+fn the_table_comes_and_goes_with_the_policies() {
+    let deny = policy("x", "deny", json!({"podSelector": {}}));
+    let rules = |policies: &[NetworkPolicy]| Rules::of(policies.iter());
+    // After a start without policies, and again after the last one went.
+    let mut held = Held { is_loaded: true, ..Held::default() };
+    for _ in 0..2 {
+        held.set_rules(rules(std::slice::from_ref(&deny)), &mut Difference::new());
+        assert!(!std::mem::replace(&mut held.is_loaded, true), "the table is there only now");
+        held.set_rules(rules(&[policy("y", "deny", json!({"podSelector": {}}))]), &mut Difference::new());
+        assert!(held.is_loaded, "another policy changes the table");
+        held.set_rules(rules(&[]), &mut Difference::new());
+        assert!(!std::mem::replace(&mut held.is_loaded, true), "the table has gone");
     }
 }
 
