@@ -1,31 +1,25 @@
 //! `knarr server`: builds the rooms, starts them in order, waits, drains.
 
+use crate::life::{self, Failure, runtime};
+use crate::machine::{self, Place, hostname};
 use crate::network::Network;
-use crate::options::{Options, Part};
+use crate::options::{Options, Part, Role, SHARED};
 use crate::{ready, screen};
-use base::{Body, Drained, Exit, Phase, Restart, Supervisor, clock};
+use base::{Body, Phase, Restart, Supervisor, clock};
 use client::{Caches, Client, Transport};
 use http::{Request, Response};
 use net::Cidr;
+use serde_json::json;
 use server::{Server, ServingCertificate, User};
-use std::error::Error as StdError;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::level_filters::LevelFilter;
-
-/// Failures on the way up are sentences for the person who started knarr.
-pub(crate) type Failure = Box<dyn StdError + Send + Sync>;
 
 /// Where the kubelet listens.
 const KUBELET_PORT: u16 = 10_250;
-
-/// Threads that carry the tasks: the work is short and mostly waiting.
-const WORKERS: usize = 2;
 
 /// Calls the server within the process, as one user.
 struct InProcess {
@@ -47,22 +41,9 @@ fn client_of(server: &Server, name: &str, groups: &[&str]) -> Client {
     Client::new(Arc::new(InProcess { server: server.clone(), user: User::new(name, groups) }))
 }
 
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
-}
-
 /// Runs a server until it is stopped.
 pub(crate) fn main(options: Options) -> ExitCode {
-    let level = if options.debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    base::log::start(options.log_format, level);
-    let installed = rustls::crypto::ring::default_provider().install_default();
-    if installed.is_err() {
-        return screen::failed(&"the TLS provider was installed twice");
-    }
-    match runtime() {
-        Ok(runtime) => runtime.block_on(run(options)),
-        Err(error) => screen::failed(&format!("cannot start threads: {error}")),
-    }
+    life::live(options.log_format, options.debug, async move |supervisor| start(&options, supervisor).await)
 }
 
 /// Removes knarr's tables, links and routes.
@@ -76,55 +57,6 @@ pub(crate) fn teardown() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => screen::failed(&error),
     }
-}
-
-async fn run(options: Options) -> ExitCode {
-    let supervisor = Supervisor::new();
-    let running = async {
-        match start(&options, &supervisor).await {
-            Ok(()) => wait(&supervisor).await,
-            Err(failure) => screen::failed(&failure),
-        }
-    };
-    let code = tokio::select! {
-        code = running => code,
-        signal = stopped() => match signal {
-            Ok(()) => {
-                screen::say(&"Stopping; pods keep running.");
-                ExitCode::SUCCESS
-            }
-            Err(failure) => screen::failed(&failure),
-        },
-    };
-    ready::notify("STOPPING=1");
-    if let Drained::Aborted(tasks) = supervisor.drain().await {
-        tracing::warn!(tasks, "some tasks did not stop in time");
-    }
-    code
-}
-
-async fn wait(supervisor: &Supervisor) -> ExitCode {
-    match supervisor.ended().await {
-        Exit::Requested => ExitCode::SUCCESS,
-        Exit::Task(name, why) => screen::failed(&format!("{name} ended: {why}")),
-    }
-}
-
-/// Completes on SIGINT or SIGTERM.
-pub(crate) async fn stopped() -> Result<(), Failure> {
-    let both = signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)));
-    let (mut interrupt, mut terminate) =
-        both.map_err(|error| format!("cannot listen for signals: {error}"))?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
-}
-
-fn hostname() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_ascii_lowercase()
 }
 
 /// Starts everything; returns when the cluster is ready.
@@ -149,7 +81,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
         api_port: options.https_listen_port,
     };
     let pki = Arc::new(bootstrap::Pki::prepare(&config)?);
-    bootstrap::server_token(&options.data_dir, pki.server_ca_pem())?;
+    bootstrap::server_token(&options.data_dir, pki.server_ca_pem(), options.given_token()?.as_deref())?;
     let certificates = Certificates::new(&pki)?;
     let server = start_server(options, &network, (&pki, &certificates), supervisor).await?;
     let kubeconfig_mode = bootstrap::parse_mode(&options.write_kubeconfig_mode)?;
@@ -159,6 +91,8 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     make_objects(options, &network, (&admin, config, &pki), supervisor).await?;
     let caches = start_control(options, &network, (&server, &pki, scheduling), supervisor);
     bootstrap::flow::keep(&admin, &caches, supervisor);
+    let own = vec![node_name.clone(), hostname.clone()];
+    admit_machines(options, &network, (&server, &pki, own), (&admin, &caches), supervisor);
     serve_metrics(&server, &caches);
     if !options.disable_controller_manager {
         register(&server, &hostname, (admin.clone(), caches.clone()), supervisor);
@@ -170,8 +104,9 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
             clients: pki.client_verifier()?,
             api_server: "system:kube-apiserver".to_owned(),
         };
-        let told = (node_name.clone(), tls, kubelet_settings);
-        start_agent(options, &network, told, (kubelet, caches.clone()), supervisor).await?;
+        let place =
+            Place { node_name: node_name.clone(), tls, settings: kubelet_settings, role: Role::Server };
+        machine::start(options, &network, place, (kubelet, caches.clone()), supervisor).await?;
         start_ingress(options, &node_name, (&server, &caches), supervisor)?;
         let marking = (admin.clone(), node_name);
         insist("labels of the server's node", supervisor, move || {
@@ -184,6 +119,56 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     screen::say(&format!("Ready in {:.1} s. Try: knarr kubectl get nodes", began.elapsed().as_secs_f64()));
     ready::notify("READY=1");
     Ok(())
+}
+
+/// Lets machines join.
+fn admit_machines(
+    options: &Options,
+    network: &Network,
+    (server, pki, own): (&Server, &bootstrap::Pki, Vec<String>),
+    (admin, caches): (&Client, &Caches),
+    supervisor: &Supervisor,
+) {
+    let texts = |blocks: &[Cidr]| json!(blocks.iter().map(Cidr::to_string).collect::<Vec<_>>());
+    let values = [
+        texts(&network.cluster),
+        texts(&network.services),
+        json!(network.dns),
+        json!(options.cluster_domain),
+    ];
+    let port = options.https_listen_port;
+    let addresses =
+        options.advertise_address.map_or_else(|| network.node_ips.clone(), |address| vec![address]);
+    let url = |address: &IpAddr| format!("https://{}", SocketAddr::new(*address, port));
+    let cluster = bootstrap::join::Cluster {
+        settings: SHARED.map(str::to_owned).into_iter().zip(values).collect(),
+        servers: addresses.iter().map(url).collect(),
+        client_authority: pki.client_ca_pem().to_owned(),
+        version: screen::VERSION.to_owned(),
+    };
+    let tickets = server.clone();
+    let ticket: bootstrap::join::Ticket = Arc::new(move |node| tickets.node_ticket(node));
+    let desk = Arc::new(bootstrap::join::Desk { client: admin.clone(), cluster, ticket, own });
+    let (admitting, authority) = (desk.clone(), pki.server_ca_pem().to_owned());
+    server.answer_at(
+        bootstrap::join::PATH,
+        Arc::new(move |request| Box::pin(admitting.clone().admit(request))),
+    );
+    server.answer_at(
+        bootstrap::join::SETTINGS_PATH,
+        Arc::new(move |_| {
+            let desk = desk.clone();
+            Box::pin(async move { desk.settings() })
+        }),
+    );
+    server.answer_at(
+        server::OPEN_AUTHORITIES,
+        Arc::new(move |_| {
+            let authority = authority.clone();
+            Box::pin(async move { Response::new(base::full_body(authority)) })
+        }),
+    );
+    bootstrap::join::forget_deleted(admin, caches, supervisor);
 }
 
 /// Makes the objects that every cluster has.
@@ -373,6 +358,10 @@ async fn start_server(
         certificate: certificates.api.clone(),
         client_authorities: pki.client_authorities(),
         service_account_keys: server::ServiceAccountKeys::new(pki.service_account_key(), &issuer)?,
+        server_token: {
+            let data_dir = options.data_dir.clone();
+            Arc::new(move || bootstrap::server_credentials(&data_dir))
+        },
         kubelet_client: pki.kubelet_client()?,
         front_proxy: pki.front_proxy(),
         service_addresses: network.services.iter().map(pool).collect(),
@@ -408,70 +397,6 @@ fn keep_certificates(
     });
 }
 
-/// Starts what makes this machine a node, and waits until it is one.
-async fn start_agent(
-    options: &Options,
-    network: &Network,
-    (node_name, tls, settings): (String, node::Tls, node::Settings),
-    (kubelet, caches): (Client, Caches),
-    supervisor: &Supervisor,
-) -> Result<(), Failure> {
-    net::contain(&network.cluster, &network.services).await?;
-    for address in &network.dns {
-        net::add_local_address(*address).await?;
-    }
-    let mut config = node::Config::new(&node_name, &options.data_dir);
-    config.run_dir.clone_from(&options.run_dir);
-    config.registries.clone_from(&options.private_registry);
-    config.kubelet_dir.clone_from(&options.kubelet_dir);
-    config.log_dir = options.log_dir.join("pods");
-    config.container_log_dir = options.log_dir.join("containers");
-    config.container_runtime_endpoint.clone_from(&options.container_runtime_endpoint);
-    config.node_ips.clone_from(&network.node_ips);
-    config.labels = labels(&options.node_label)?;
-    config.taints = options.node_taint.iter().map(|text| taint(text)).collect::<Result<_, _>>()?;
-    config.cluster_dns.clone_from(&network.dns);
-    config.cluster_domain.clone_from(&options.cluster_domain);
-    config.cluster_cidrs.clone_from(&network.cluster);
-    config.service_cidrs.clone_from(&network.services);
-    config.bind.set_ip(network.listening(config.bind.ip()));
-    let folder = options.data_dir.join("agent/pod-manifests");
-    config.manifests = Some(node::Manifests { folder, complete: Arc::new(server::complete_pod) });
-    config.tls = Some(tls);
-    config.shared_caches = true;
-    if !options.is_disabled(Part::Ingress) {
-        config.more_metrics.push(ingress::metrics);
-    }
-    screen::VERSION.clone_into(&mut config.version);
-    let events = kubelet.clone();
-    let policies = proxy::start_policies(&node_name, &caches, supervisor);
-    config.isolate = Some(Arc::new(move |pod, addresses| Box::pin(policies.admit(pod, addresses))));
-    let node = node::start(config.told(settings)?, kubelet, caches.clone(), supervisor).await?;
-    let proxy = proxy::Config {
-        node_name,
-        node_ips: network.node_ips.clone(),
-        settings: proxy::Settings::read(&options.kube_proxy_arg)?,
-        cluster_cidrs: network.cluster.clone(),
-        service_cidrs: network.services.clone(),
-        answered_here: network.dns.clone(),
-    };
-    let proxy = proxy::start(proxy, &caches, supervisor);
-    let dns = dns::Config {
-        listen: network.dns.iter().map(|address| SocketAddr::new(*address, 53)).collect(),
-        cluster_domain: options.cluster_domain.clone(),
-        resolv_conf: options.resolv_conf.clone(),
-        blocks: network.blocks().map(|block| (block.address(), block.prefix())).collect(),
-    };
-    let dns = dns::start(dns, events, &caches, supervisor)?;
-    tokio::select! {
-        _ = async { tokio::join!(node.ready(), proxy.ready(), dns.ready()) } => Ok(()),
-        exit = supervisor.ended() => match exit {
-            Exit::Requested => Ok(()),
-            Exit::Task(name, why) => Err(format!("{name} ended: {why}").into()),
-        },
-    }
-}
-
 /// Starts the way in, unless it is left out.
 fn start_ingress(
     options: &Options,
@@ -490,29 +415,6 @@ fn start_ingress(
     };
     let client = client_of(server, "system:knarr:ingress", &[]);
     Ok(ingress::start(config, client, caches, supervisor)?)
-}
-
-pub(crate) fn labels(texts: &[String]) -> Result<std::collections::BTreeMap<String, String>, Failure> {
-    let pairs = texts.iter().map(|text| match text.split_once('=') {
-        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err(Failure::from(format!("--node-label {text:?} has to be KEY=VALUE"))),
-    });
-    pairs.collect()
-}
-
-pub(crate) fn taint(text: &str) -> Result<api::core::Taint, Failure> {
-    let wrong = || Failure::from(format!("--node-taint {text:?} has to be KEY=VALUE:EFFECT or KEY:EFFECT"));
-    let (key, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let (key, value) = key.split_once('=').unwrap_or((key, ""));
-    if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") || key.is_empty() {
-        return Err(wrong());
-    }
-    Ok(api::core::Taint {
-        key: key.to_owned(),
-        value: Some(value.to_owned()).filter(|value| !value.is_empty()),
-        effect: effect.to_owned(),
-        ..api::core::Taint::default()
-    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `knarr bench hollow`: nodes whose kubelets are real, and what they say they run is not: load for a control
 //! plane.
 
-use crate::cluster::{Failure, labels, runtime, stopped, taint};
+use crate::life::{Failure, runtime, stopped};
+use crate::machine::{labels, taint};
 use crate::screen;
 use api::core::{Node, Taint};
 use api::{Object, Quantity};

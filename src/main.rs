@@ -1,14 +1,19 @@
 //! knarr: Kubernetes as one executable. The name it is called by and its first argument decide what
 //! runs; the rooms do the work.
 
+mod agent;
 mod cluster;
 mod hollow;
+mod life;
+mod machine;
 mod network;
 mod options;
 mod ready;
 mod screen;
+mod tokens;
 
 use clap::{Args, Command, FromArgMatches};
+use options::Role;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -36,7 +41,9 @@ fn command_line() -> Command {
         .version(screen::VERSION)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(options::command())
+        .subcommand(options::command(Role::Server))
+        .subcommand(options::command(Role::Agent))
+        .subcommand(tokens::command())
         .subcommand(Command::new("kubectl").about("Talk to a cluster").disable_help_flag(true))
         .subcommand(
             Command::new("bench").about("Put load on a cluster").subcommand_required(true).subcommand(
@@ -54,10 +61,17 @@ fn command_line() -> Command {
 fn run(called: OsString, rest: Vec<OsString>) -> ExitCode {
     let matches = command_line().get_matches_from(std::iter::once(called).chain(rest));
     match matches.subcommand() {
-        Some(("server", matches)) => match options::read(matches) {
-            Ok(options) => cluster::main(options),
+        Some(("server", matches)) => {
+            match options::read(Role::Server, matches).and_then(|given| given.options()) {
+                Ok(options) => cluster::main(options),
+                Err(error) => screen::failed(&error),
+            }
+        }
+        Some(("agent", matches)) => match options::read(Role::Agent, matches) {
+            Ok(given) => agent::main(given),
             Err(error) => screen::failed(&error),
         },
+        Some(("token", matches)) => tokens::main(matches),
         Some(("bench", matches)) => match matches.subcommand() {
             Some(("hollow", matches)) => match hollow::Arguments::from_arg_matches(matches) {
                 Ok(arguments) => hollow::main(arguments),

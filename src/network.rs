@@ -1,6 +1,6 @@
 //! What `knarr server` knows of the network once its settings are read, and what it refuses of them.
 
-use crate::cluster::Failure;
+use crate::life::Failure;
 use crate::options::Options;
 use net::Cidr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

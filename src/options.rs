@@ -1,17 +1,27 @@
-//! The settings of `knarr server`: one table, from which flags, environment variables, the keys of
-//! configuration files and the help text are made. Names are k3s' where k3s has the setting.
+//! The settings of `knarr server` and `knarr agent`: one table, from which flags, environment variables, the keys
+//! of configuration files and the help text are made. Names are k3s' where k3s has the setting.
 
 use base::config::{Error, Known, Layers, Shape};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::{NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
 
+/// Whose a setting is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Server,
+    Agent,
+}
+
 /// One setting.
 struct Setting {
+    /// None for both.
+    of: Option<Role>,
     name: &'static str,
     shape: Shape,
     /// What the value is, in help texts.
@@ -20,26 +30,48 @@ struct Setting {
 }
 
 const fn setting(name: &'static str, shape: Shape, value: &'static str, help: &'static str) -> Setting {
-    Setting { name, shape, value, help }
+    Setting { of: None, name, shape, value, help }
 }
+
+/// A setting of servers alone.
+const fn server(name: &'static str, shape: Shape, value: &'static str, help: &'static str) -> Setting {
+    Setting { of: Some(Role::Server), name, shape, value, help }
+}
+
+/// A setting of agents alone.
+const fn agent(name: &'static str, shape: Shape, value: &'static str, help: &'static str) -> Setting {
+    Setting { of: Some(Role::Agent), name, shape, value, help }
+}
+
+impl Setting {
+    fn is_for(&self, role: Role) -> bool {
+        self.of.is_none_or(|of| of == role)
+    }
+}
+
+/// What all nodes of a cluster have in common: servers tell it, and an agent that is told otherwise does not start.
+pub(crate) const SHARED: [&str; 4] = ["cluster-cidr", "service-cidr", "cluster-dns", "cluster-domain"];
 
 use Shape::{Flag, List, Number, Text, Texts};
 
 #[rustfmt::skip]
 static SETTINGS: &[Setting] = &[
+    agent("join", Text, "URL", "A server of the cluster, such as https://192.0.2.1:6443 [also: KNARR_URL]"),
+    setting("token", Text, "TOKEN", "The secret by which machines join; others on this machine see it in the list of processes: prefer the next"),
+    setting("token-file", Text, "FILE", "Where the token is, or `KNARR_TOKEN` in the environment"),
     setting("data-dir", Text, "FOLDER", "Where knarr keeps its state [default: /var/lib/knarr]"),
-    setting("bind-address", Text, "ADDRESS", "Address the API listens on [default: 0.0.0.0]"),
-    setting("https-listen-port", Number, "PORT", "Port the API listens on [default: 6443]"),
-    setting("advertise-address", Text, "ADDRESS", "Address under which others reach the API [default: the node's]"),
-    setting("tls-san", List, "NAME", "Additional names and addresses in the API's certificate"),
+    server("bind-address", Text, "ADDRESS", "Address the API listens on [default: 0.0.0.0]"),
+    server("https-listen-port", Number, "PORT", "Port the API listens on [default: 6443]"),
+    server("advertise-address", Text, "ADDRESS", "Address under which others reach the API [default: the node's]"),
+    server("tls-san", List, "NAME", "Additional names and addresses in the API's certificate"),
     setting("cluster-cidr", List, "BLOCK", "Addresses of pods; two blocks for IPv4 and IPv6 [default: 10.42.0.0/16]"),
     setting("service-cidr", List, "BLOCK", "Addresses of services; two blocks for IPv4 and IPv6 [default: 10.43.0.0/16]"),
-    setting("service-node-port-range", Text, "RANGE", "Ports of the node for services [default: 30000-32767]"),
+    server("service-node-port-range", Text, "RANGE", "Ports of the node for services [default: 30000-32767]"),
     setting("cluster-dns", List, "ADDRESS", "Address of cluster DNS [default: the tenth of the services']"),
     setting("cluster-domain", Text, "DOMAIN", "Domain of the cluster's names [default: cluster.local]"),
     setting("resolv-conf", Text, "FILE", "Names the resolvers for other names [default: /etc/resolv.conf]"),
-    setting("write-kubeconfig", Text, "FILE", "Where the administrator's kubeconfig is written [default: /etc/knarr/knarr.yaml]"),
-    setting("write-kubeconfig-mode", Text, "MODE", "Its permissions, in octal [default: 600]"),
+    server("write-kubeconfig", Text, "FILE", "Where the administrator's kubeconfig is written [default: /etc/knarr/knarr.yaml]"),
+    server("write-kubeconfig-mode", Text, "MODE", "Its permissions, in octal [default: 600]"),
     setting("private-registry", Text, "FILE", "Mirrors of registries, users and certificates [default: /etc/knarr/registries.yaml]"),
     setting("node-name", Text, "NAME", "Name of this node [default: the host's name]"),
     setting("node-ip", List, "ADDRESS", "Addresses of this node [default: that of the default route]"),
@@ -50,19 +82,19 @@ static SETTINGS: &[Setting] = &[
     setting("kubelet-dir", Text, "FOLDER", "Where pods' volumes are kept [default: /var/lib/kubelet]"),
     setting("run-dir", Text, "FOLDER", "What a reboot may lose [default: /run/knarr]"),
     setting("log-dir", Text, "FOLDER", "Where container logs are kept [default: /var/log]"),
-    setting("watch-history-bytes", Number, "BYTES", "Changes kept in memory, for watches that go on from an older version [default: 16777216]"),
-    setting("compaction-interval", Number, "SECONDS", "How often older states are forgotten: a list can be read on in pages for one to two of these [default: 300]"),
+    server("watch-history-bytes", Number, "BYTES", "Changes kept in memory, for watches that go on from an older version [default: 16777216]"),
+    server("compaction-interval", Number, "SECONDS", "How often older states are forgotten: a list can be read on in pages for one to two of these [default: 300]"),
     setting("log-format", Text, "FORMAT", "text or json [default: text]"),
     setting("debug", Flag, "", "Log what knarr decides, not only what an operator should know"),
-    setting("disable", List, "PART", "Leave a part out: ingress, servicelb (Services of type LoadBalancer get no nodes' addresses)"),
-    setting("ingress-http-port", Number, "PORT", "Port of the nodes for Ingresses [default: 80]"),
-    setting("ingress-https-port", Number, "PORT", "Port of the nodes for Ingresses over TLS [default: 443]"),
-    setting("ingress-access-log", Flag, "", "Log each request that comes in by an Ingress"),
-    setting("disable-agent", Flag, "", "Run the control plane alone: no node, no pods, no proxy, no DNS"),
-    setting("disable-controller-manager", Flag, "", "Run no controllers: objects are kept, and nobody acts on them"),
-    setting("kube-scheduler-arg", List, "KEY=VALUE", "Settings of the scheduler: config=FILE names a KubeSchedulerConfiguration"),
+    server("disable", List, "PART", "Leave a part out: ingress, servicelb (Services of type LoadBalancer get no nodes' addresses)"),
+    server("ingress-http-port", Number, "PORT", "Port of the nodes for Ingresses [default: 80]"),
+    server("ingress-https-port", Number, "PORT", "Port of the nodes for Ingresses over TLS [default: 443]"),
+    server("ingress-access-log", Flag, "", "Log each request that comes in by an Ingress"),
+    server("disable-agent", Flag, "", "Run the control plane alone: no node, no pods, no proxy, no DNS"),
+    server("disable-controller-manager", Flag, "", "Run no controllers: objects are kept, and nobody acts on them"),
+    server("kube-scheduler-arg", List, "KEY=VALUE", "Settings of the scheduler: config=FILE names a KubeSchedulerConfiguration"),
     setting("kube-proxy-arg", Texts, "NAME=VALUE", "Flags of the service proxy: nodeport-addresses=BLOCK,… or primary; healthz-bind-address, metrics-bind-address, masquerade-all"),
-    setting("disable-scheduler", Flag, "", "Run no scheduler: another one puts pods on nodes"),
+    server("disable-scheduler", Flag, "", "Run no scheduler: another one puts pods on nodes"),
 ];
 
 /// What `--disable` leaves out.
@@ -73,10 +105,24 @@ pub(crate) enum Part {
     ServiceLb,
 }
 
+/// A secret, which no log shows.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Hidden(String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
 /// The settings, merged from all layers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub(crate) struct Options {
+    pub(crate) join: Option<String>,
+    pub(crate) token: Option<Hidden>,
+    pub(crate) token_file: Option<PathBuf>,
     #[serde(deserialize_with = "absolute")]
     pub(crate) data_dir: PathBuf,
     pub(crate) bind_address: IpAddr,
@@ -125,6 +171,9 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            join: None,
+            token: None,
+            token_file: None,
             data_dir: "/var/lib/knarr".into(),
             bind_address: Ipv4Addr::UNSPECIFIED.into(),
             https_listen_port: 6443,
@@ -171,18 +220,35 @@ impl Options {
     pub(crate) fn is_disabled(&self, part: Part) -> bool {
         self.disable.contains(&part)
     }
+
+    /// The token as it was given, from a file or by itself.
+    pub(crate) fn given_token(&self) -> Result<Option<String>, String> {
+        let Some(file) = &self.token_file else {
+            return Ok(self.token.as_ref().map(|token| token.0.trim().to_owned()));
+        };
+        let read = std::fs::read_to_string(file);
+        let text = read.map_err(|error| format!("--token-file {}: {error}", file.display()))?;
+        Ok(Some(text.trim().to_owned()))
+    }
 }
 
 const CONFIG: &str = "/etc/knarr/config.yaml";
 
-/// The command line of `knarr server`.
-pub(crate) fn command() -> Command {
+/// The command line of `knarr server` or `knarr agent`.
+pub(crate) fn command(role: Role) -> Command {
     let config = Arg::new("config").short('c').long("config").value_name("FILE").default_value(CONFIG);
-    let command = Command::new("server")
-        .about("Run a cluster on this machine: API, scheduler, controllers, node, network, DNS")
-        .after_help("Every setting is also a key of the configuration file and of the *.yaml files in the folder\nbeside it (config.yaml.d), and an environment variable: --tls-san is tls-san: and KNARR_TLS_SAN.")
+    let (name, about) = match role {
+        Role::Server => {
+            ("server", "Run a cluster on this machine: API, scheduler, controllers, node, network, DNS")
+        }
+        Role::Agent => ("agent", "Make this machine a node of a cluster: pods, network, services, DNS"),
+    };
+    let command = Command::new(name)
+        .about(about)
+        .after_help("Every setting is also a key of the configuration file and of the *.yaml files in the folder\nbeside it (config.yaml.d), and an environment variable: --node-label is node-label: and KNARR_NODE_LABEL.")
         .arg(config.help("The configuration file"));
-    SETTINGS.iter().fold(command, |command, setting| command.arg(argument(setting)))
+    let own = SETTINGS.iter().filter(|setting| setting.is_for(role));
+    own.fold(command, |command, setting| command.arg(argument(setting)))
 }
 
 fn argument(setting: &'static Setting) -> Arg {
@@ -195,19 +261,52 @@ fn argument(setting: &'static Setting) -> Arg {
     }
 }
 
+/// What was said, before it is settled.
+pub(crate) struct Given {
+    known: Known,
+    layers: Layers,
+}
+
 /// Reads all layers: files, environment, flags.
-pub(crate) fn read(matches: &ArgMatches) -> Result<Options, Error> {
-    let known: Known = SETTINGS.iter().map(|setting| (setting.name, setting.shape)).collect();
+pub(crate) fn read(role: Role, matches: &ArgMatches) -> Result<Given, Error> {
+    let own = || SETTINGS.iter().filter(|setting| setting.is_for(role));
+    let known: Known = own().map(|setting| (setting.name, setting.shape)).collect();
     let file = matches.get_one::<String>("config").map_or(CONFIG, String::as_str);
     let mut layers = Layers::default();
     layers.read_files(&known, Path::new(file))?;
+    if let Some(url) = std::env::var("KNARR_URL").ok().filter(|_| role == Role::Agent) {
+        layers.set("environment variable KNARR_URL", &known, "join", Value::String(url))?;
+    }
     layers.read_environment(&known, "KNARR_", std::env::vars())?;
-    for setting in SETTINGS {
+    for setting in own() {
         if let Some(value) = flag_value(matches, setting) {
             layers.set_flag(&known, setting.name, value)?;
         }
     }
-    layers.decode()
+    Ok(Given { known, layers })
+}
+
+impl Given {
+    /// The settings.
+    pub(crate) fn options(&self) -> Result<Options, Error> {
+        self.layers.decode()
+    }
+
+    /// The settings with those that the cluster's nodes have in common.
+    pub(crate) fn shared(mut self, cluster: &Map<String, Value>) -> Result<Options, String> {
+        for name in SHARED {
+            let Some(value) = cluster.get(name) else { continue };
+            if let Some((origin, own)) = self.layers.get(name).filter(|(_, own)| *own != value) {
+                return Err(format!(
+                    "{origin}: {name} is {own} here and {value} in the cluster: leave it out, or set what the cluster has"
+                ));
+            }
+            self.layers
+                .set("the cluster", &self.known, name, value.clone())
+                .map_err(|error| error.to_string())?;
+        }
+        self.options().map_err(|error| error.to_string())
+    }
 }
 
 /// A path that stays the same wherever it is handed on to: other programs have other working folders.
@@ -229,10 +328,11 @@ fn flag_value(matches: &ArgMatches, setting: &Setting) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn parsed(arguments: &[&str]) -> Result<Options, Error> {
         let all = ["server", "--config", "/nonexistent/config.yaml"].iter().chain(arguments);
-        read(&command().get_matches_from(all))
+        read(Role::Server, &command(Role::Server).get_matches_from(all))?.options()
     }
 
     #[test]
@@ -267,6 +367,38 @@ mod tests {
         assert!(!parsed(&[]).unwrap().is_disabled(Part::Ingress));
         let error = parsed(&["--disable=traefik"]).unwrap_err().to_string();
         assert!(error.contains("--disable") && error.contains("traefik"), "{error}");
+    }
+
+    #[test]
+    fn agents_have_what_the_cluster_has() {
+        let cluster = |arguments: &[&str]| {
+            let all = ["agent", "--config", "/nonexistent/config.yaml"].iter().chain(arguments);
+            let given = read(Role::Agent, &command(Role::Agent).get_matches_from(all)).unwrap();
+            let told = json!({"cluster-cidr": ["10.1.0.0/16"], "cluster-domain": "own.local"});
+            given.shared(told.as_object().unwrap())
+        };
+        let options =
+            cluster(&["--join", "https://192.0.2.1:6443", "--cluster-domain", "own.local"]).unwrap();
+        assert_eq!(
+            (options.cluster_cidr, options.cluster_domain),
+            (vec!["10.1.0.0/16".to_owned()], "own.local".into())
+        );
+        assert_eq!(options.join.as_deref(), Some("https://192.0.2.1:6443"));
+        let error = cluster(&["--cluster-cidr", "10.2.0.0/16"]).unwrap_err();
+        assert_eq!(
+            error,
+            "flag --cluster-cidr: cluster-cidr is [\"10.2.0.0/16\"] here and [\"10.1.0.0/16\"] in the cluster: leave it out, or set what the cluster has"
+        );
+        assert!(command(Role::Agent).try_get_matches_from(["agent", "--disable-scheduler"]).is_err());
+    }
+
+    #[test]
+    fn tokens_are_read_and_not_shown() {
+        let options = parsed(&["--token", " K10abc::server:secret "]).unwrap();
+        assert_eq!(options.given_token().unwrap().unwrap(), "K10abc::server:secret");
+        assert!(!format!("{options:?}").contains("secret"));
+        let error = parsed(&["--token-file", "/nonexistent/token"]).unwrap().given_token().unwrap_err();
+        assert!(error.starts_with("--token-file /nonexistent/token"), "{error}");
     }
 
     #[test]

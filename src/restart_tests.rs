@@ -2,7 +2,7 @@
 //! twice.
 
 use super::{Certificates, InProcess, Network, client_of, start_server};
-use crate::options;
+use crate::options::{self, Role};
 use api::apps::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use api::batch::{CronJob, Job};
 use api::core::{Namespace, Node};
@@ -83,7 +83,8 @@ async fn api_server(supervisor: &Supervisor) -> Server {
         "--node-ip",
         "127.0.0.1",
     ];
-    let options = options::read(&options::command().get_matches_from(words)).unwrap();
+    let options = options::command(Role::Server).get_matches_from(words);
+    let options = options::read(Role::Server, &options).unwrap().options().unwrap();
     let network = Network::of(&options).unwrap();
     let config = bootstrap::Config {
         data_dir: options.data_dir.clone(),

@@ -68,6 +68,7 @@ async fn start(supervisor: &Supervisor) -> Server {
         certificate: ServingCertificate::new(shown.chain(), shown.key()).expect("a certificate"),
         client_authorities: pki.client_authorities(),
         service_account_keys: ServiceAccountKeys::new(pki.service_account_key(), "fuzz").expect("a key"),
+        server_token: std::sync::Arc::new(|| None),
         kubelet_client: pki.kubelet_client().expect("a configuration"),
         front_proxy: pki.front_proxy(),
         service_addresses: vec![AddressPool { network: Ipv4Addr::new(10, 43, 0, 0).into(), bits: 16 }],

@@ -100,7 +100,7 @@ impl Layers {
             _ => return Err(syntax("must be a mapping of setting names to values".to_owned())),
         };
         for (key, value) in settings {
-            self.set(known, &path.display().to_string(), &key, value)?;
+            self.set(&path.display().to_string(), known, &key, value)?;
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Layers {
             let Some(rest) = name.strip_prefix(prefix) else { continue };
             let key = rest.to_ascii_lowercase().replace('_', "-");
             if known.contains_key(key.as_str()) {
-                self.set(known, &format!("environment variable {name}"), &key, Value::String(text))?;
+                self.set(&format!("environment variable {name}"), known, &key, Value::String(text))?;
             }
         }
         Ok(())
@@ -125,10 +125,16 @@ impl Layers {
 
     /// Sets one value from a flag.
     pub fn set_flag(&mut self, known: &Known, key: &str, value: Value) -> Result<(), Error> {
-        self.set(known, &format!("flag --{key}"), key, value)
+        self.set(&format!("flag --{key}"), known, key, value)
     }
 
-    fn set(&mut self, known: &Known, origin: &str, key: &str, value: Value) -> Result<(), Error> {
+    /// A setting's value, and where it came from.
+    pub fn get(&self, key: &str) -> Option<(&str, &Value)> {
+        self.values.get(key).map(|(origin, value)| (origin.as_str(), value))
+    }
+
+    /// Sets one value, from wherever `origin` says.
+    pub fn set(&mut self, origin: &str, known: &Known, key: &str, value: Value) -> Result<(), Error> {
         let name = key.strip_suffix('+').unwrap_or(key);
         let Some(shape) = known.get(name) else {
             let hint = nearest(known, name).map(|near| format!(" (did you mean {near:?}?)"));
@@ -259,7 +265,7 @@ mod tests {
     #[test]
     fn mistakes_name_origin_key_and_reason() {
         let mut layers = Layers::default();
-        let error = layers.set(&known(), "/etc/knarr/config.yaml", "tls-sans", json!(["x"])).unwrap_err();
+        let error = layers.set("/etc/knarr/config.yaml", &known(), "tls-sans", json!(["x"])).unwrap_err();
         assert_eq!(
             error.to_string(),
             r#"/etc/knarr/config.yaml: unknown setting "tls-sans" (did you mean "tls-san"?)"#

@@ -202,6 +202,24 @@ fn spawn(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(work)
 }
 
+/// How long the same failure is not told of again: a log wears the disk, and hides what else is in it.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// The last failure of a task that was told of.
+#[derive(Default)]
+struct Said(Option<(String, clock::Instant)>);
+
+impl Said {
+    fn is_news(&mut self, why: &str, now: clock::Instant) -> bool {
+        let known =
+            self.0.as_ref().is_some_and(|(said, at)| said == why && now.duration_since(*at) < SILENCE);
+        if !known {
+            self.0 = Some((why.to_owned(), now));
+        }
+        !known
+    }
+}
+
 async fn supervise<F, Fut, E>(
     name: String,
     shutdown: Shutdown,
@@ -214,6 +232,7 @@ async fn supervise<F, Fut, E>(
     E: std::fmt::Display,
 {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+    let mut said = Said::default();
     loop {
         let started = clock::instant();
         let why = match AssertUnwindSafe(task(shutdown.clone())).catch_unwind().await {
@@ -238,7 +257,11 @@ async fn supervise<F, Fut, E>(
             backoff.reset();
         }
         let delay = backoff.next_delay();
-        tracing::warn!(task = name, error = why, ?delay, "task failed; starting it again");
+        if said.is_news(&why, clock::instant()) {
+            tracing::warn!(task = name, error = why, ?delay, "task failed; starting it again");
+        } else {
+            tracing::debug!(task = name, error = why, ?delay, "task failed; starting it again");
+        }
         tokio::select! {
             () = clock::sleep(delay) => {}
             () = shutdown.requested() => return,
@@ -277,6 +300,14 @@ mod tests {
         });
         finished.await.unwrap();
         assert_eq!(runs.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn the_same_failure_is_told_of_once_in_a_while() {
+        let (mut said, now) = (Said::default(), clock::instant());
+        assert!(said.is_news("refused", now) && !said.is_news("refused", now + SILENCE / 2));
+        assert!(said.is_news("timed out", now + SILENCE / 2) && said.is_news("refused", now + SILENCE / 2));
+        assert!(said.is_news("refused", now + SILENCE * 2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -93,6 +93,24 @@ fn params(subject: &Subject) -> Result<CertificateParams, rcgen::Error> {
     Ok(params)
 }
 
+/// A key, and a request for a certificate of it (PKCS#10), both as PEM.
+pub(crate) fn request(subject: &Subject) -> Result<(String, String), rcgen::Error> {
+    let key = key()?;
+    let mut wanted = CertificateParams::default();
+    let full = params(subject)?;
+    wanted.distinguished_name = full.distinguished_name;
+    wanted.subject_alt_names = full.subject_alt_names;
+    Ok((wanted.serialize_request(&key)?.pem()?, key.serialize_pem()))
+}
+
+/// A certificate that nobody vouches for.
+pub(crate) fn issue_to_itself(subject: &Subject) -> Result<Issued, rcgen::Error> {
+    let key = key()?;
+    let mut params = params(subject)?;
+    params.use_authority_key_identifier_extension = false;
+    Ok(Issued { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+}
+
 /// Why a certificate that is there has to be issued again, or none if it will do.
 pub(crate) fn stale(present: &Issued, subject: &Subject, authority: &Issued) -> Option<&'static str> {
     let facts = Facts::of(&present.certificate);
@@ -114,6 +132,20 @@ pub(crate) fn stale(present: &Issued, subject: &Subject, authority: &Issued) -> 
         return Some("its names changed");
     }
     (facts.expires < wall_clock() + RENEWAL).then_some("it expires soon")
+}
+
+/// Why a certificate that is there proves nothing of a subject any more.
+pub(crate) fn unusable(present: &Issued, subject: &Subject) -> Option<&'static str> {
+    let (Ok(facts), Ok(key)) = (Facts::of(&present.certificate), KeyPair::from_pem(&present.key)) else {
+        return Some("it cannot be read");
+    };
+    if key.public_key_raw() != facts.public_key {
+        return Some("its key is another one");
+    }
+    if facts.subject != subject.name {
+        return Some("it is another node's");
+    }
+    (facts.expires <= wall_clock()).then_some("it has expired")
 }
 
 /// When the certificate ends.

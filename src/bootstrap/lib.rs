@@ -8,6 +8,8 @@
 mod certificates;
 mod files;
 pub mod flow;
+mod identity;
+pub mod join;
 mod kubeconfig;
 pub mod objects;
 mod pki;
@@ -15,9 +17,10 @@ mod rbac;
 mod signing;
 mod token;
 
+pub use identity::Identity;
 pub use kubeconfig::{Kubeconfig, parse_mode};
-pub use pki::{Identity, Pki, Renewed};
-pub use token::server_token;
+pub use pki::{Pki, Renewed};
+pub use token::{Bootstrap, Token, generate_secret, rotate_server_token, server_credentials, server_token};
 
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
@@ -80,6 +83,17 @@ pub enum Error {
         name: String,
         /// The reason.
         reason: String,
+    },
+    /// This machine may not join, or cannot. Do what the sentence says.
+    #[error("{0}")]
+    Join(String),
+    /// A server does not answer. Try again.
+    #[error("{server} does not answer: {why}")]
+    Unreached {
+        /// Its URL.
+        server: String,
+        /// What went wrong.
+        why: String,
     },
     /// The API server did not take one of the cluster's own objects. Retry.
     #[error("cannot make {what}: {source}")]

@@ -1,8 +1,8 @@
 //! The cluster's authorities and certificates under `<data>/server/tls`.
 
 use crate::certificates::{self, Issued, RENEWAL, Subject};
+use crate::identity::{Identity, Shown, content, load, paths, save};
 use crate::{Config, Error, files, signing};
-use arc_swap::ArcSwap;
 use base::{Phase, Restart, Supervisor, clock};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -10,58 +10,19 @@ use rustls::RootCertStore;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring as provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::sign::CertifiedKey;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How often certificates are looked at again: a sleeping machine's monotonic clock stands still.
-const LOOK: Duration = Duration::from_secs(12 * 3600);
+pub(crate) const LOOK: Duration = Duration::from_secs(12 * 3600);
 
 /// Who passes on what others ask for.
 pub(crate) const AUTH_PROXY: &str = "system:auth-proxy";
-
-/// A certificate chain with its key.
-#[derive(Clone)]
-pub struct Identity {
-    /// The chain as PEM, leaf first.
-    pub certificate_pem: String,
-    /// The key as PEM (PKCS#8).
-    pub key_pem: String,
-    chain: Vec<CertificateDer<'static>>,
-    key: Arc<PrivateKeyDer<'static>>,
-}
-
-impl Identity {
-    /// The chain, leaf first.
-    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.chain.clone()
-    }
-
-    /// The key.
-    pub fn key(&self) -> PrivateKeyDer<'static> {
-        self.key.clone_key()
-    }
-
-    fn read(path: &Path, issued: &Issued) -> Result<Self, Error> {
-        let bad = |error: rustls::pki_types::pem::Error| content(path, error.to_string());
-        let chain = CertificateDer::pem_slice_iter(issued.certificate.as_bytes());
-        Ok(Self {
-            certificate_pem: issued.certificate.clone(),
-            key_pem: issued.key.clone(),
-            chain: chain.collect::<Result<_, _>>().map_err(bad)?,
-            key: Arc::new(PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).map_err(bad)?),
-        })
-    }
-
-    fn certified(&self) -> Result<CertifiedKey, rustls::Error> {
-        CertifiedKey::from_der(self.chain(), self.key(), &provider::default_provider())
-    }
-}
 
 /// Certificates that were issued while running.
 pub struct Renewed {
@@ -241,15 +202,7 @@ impl Pki {
 
     /// How the kubelet verifies who speaks to it.
     pub fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-        let mut roots = RootCertStore::empty();
-        for authority in &self.client_authority_der {
-            roots.add(authority.clone()).map_err(|error| content(&self.folder, error.to_string()))?;
-        }
-        let provider = Arc::new(provider::default_provider());
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .allow_unauthenticated()
-            .build()
-            .map_err(|error| content(&self.folder, error.to_string()))
+        verifier_of(self.client_authority.certificate.as_bytes(), &self.folder)
     }
 
     /// Issues again whatever expires soon, and shows the API server's own new certificates from then on.
@@ -292,6 +245,19 @@ impl Pki {
     }
 }
 
+/// Verifies clients by the authorities of a bundle in PEM, of which `from` tells where it came from.
+pub(crate) fn verifier_of(bundle: &[u8], from: &Path) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(bundle) {
+        let authority = authority.map_err(|error| content(from, error.to_string()))?;
+        roots.add(authority).map_err(|error| content(from, error.to_string()))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider::default_provider()))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| content(from, error.to_string()))
+}
+
 fn auth_proxy() -> Subject {
     Subject { name: AUTH_PROXY.to_owned(), ..Subject::default() }
 }
@@ -327,55 +293,6 @@ impl Names {
         }
         Ok(Self { node: config.node_name.clone(), api, kubelet })
     }
-}
-
-/// A client certificate that can be exchanged under a configuration in use.
-#[derive(Debug)]
-struct Shown(ArcSwap<CertifiedKey>);
-
-impl Shown {
-    fn new(folder: &Path, identity: &Identity) -> Result<Self, Error> {
-        let certified = identity.certified().map_err(|error| content(folder, error.to_string()))?;
-        Ok(Self(ArcSwap::from_pointee(certified)))
-    }
-
-    fn show(&self, folder: &Path, identity: &Identity) -> Result<(), Error> {
-        let certified = identity.certified().map_err(|error| content(folder, error.to_string()))?;
-        self.0.store(Arc::new(certified));
-        Ok(())
-    }
-}
-
-impl ResolvesClientCert for Shown {
-    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
-}
-
-fn content(path: &Path, reason: String) -> Error {
-    Error::Content { path: path.to_owned(), reason }
-}
-
-fn paths(folder: &Path, file: &str) -> (PathBuf, PathBuf) {
-    (folder.join(format!("{file}.crt")), folder.join(format!("{file}.key")))
-}
-
-fn load(folder: &Path, file: &str) -> Result<Option<Issued>, Error> {
-    let (certificate, key) = paths(folder, file);
-    Ok(match (files::read(&certificate)?, files::read(&key)?) {
-        (Some(certificate), Some(key)) => Some(Issued { certificate, key }),
-        _ => None,
-    })
-}
-
-fn save(folder: &Path, file: &str, issued: &Issued) -> Result<(), Error> {
-    let (certificate, key) = paths(folder, file);
-    files::write(&key, &issued.key, files::PRIVATE)?;
-    files::write(&certificate, &issued.certificate, files::PRIVATE)
 }
 
 /// An authority, made once. Half of one is never replaced: everything it signed would be worthless.
@@ -420,7 +337,7 @@ fn certificates_of(
     file: &str,
     issued: &Issued,
 ) -> Result<Vec<CertificateDer<'static>>, Error> {
-    Ok(Identity::read(&paths(folder, file).0, issued)?.chain)
+    Ok(Identity::read(&paths(folder, file).0, issued)?.chain())
 }
 
 fn service_account_key(folder: &Path) -> Result<Vec<u8>, Error> {

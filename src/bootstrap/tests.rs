@@ -124,13 +124,18 @@ fn an_authority_without_its_key_is_not_replaced() {
 fn the_token_names_the_authority_and_stays() {
     let folder = Folder::new("token");
     let pki = Pki::prepare(&config(&folder)).unwrap();
-    let token = server_token(&folder.0, pki.server_ca_pem()).unwrap();
+    let token = server_token(&folder.0, pki.server_ca_pem(), None).unwrap();
     let (authority, secret) = token.split_once("::server:").unwrap();
     assert_eq!((authority.len(), secret.len()), (3 + 64, 32));
-    assert_eq!(server_token(&folder.0, pki.server_ca_pem()).unwrap(), token);
-    let other = server_token(&folder.0, "another authority").unwrap();
+    assert_eq!(server_token(&folder.0, pki.server_ca_pem(), None).unwrap(), token);
+    let other = server_token(&folder.0, "another authority", None).unwrap();
     assert_eq!(other.split_once("::").unwrap().1, token.split_once("::").unwrap().1);
     assert_ne!(other, token);
+    let given = server_token(&folder.0, "another authority", Some("a secret of one's own")).unwrap_err();
+    assert!(given.to_string().contains("visible letters"), "{given}");
+    let given = server_token(&folder.0, "another authority", Some("correcthorsebattery")).unwrap();
+    assert_eq!(given.split_once("::").unwrap().1, "server:correcthorsebattery");
+    assert_eq!(server_token(&folder.0, "another authority", None).unwrap(), given);
 }
 
 #[test]

@@ -3,18 +3,20 @@
 use crate::certificates::{API_CLIENT, KUBELET_CLIENT, KUBELET_SERVING};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::AttributeTypeAndValue;
 
-/// Its subject, and how many alternative names of each kind.
+/// Its subject, its alternative names, and how many there are of other kinds.
 #[derive(Default)]
 pub(crate) struct Asked {
     pub(crate) name: String,
     groups: Vec<String>,
-    dns: usize,
-    addresses: usize,
+    pub(crate) dns: Vec<String>,
+    pub(crate) addresses: Vec<IpAddr>,
+    unreadable: usize,
     emails: usize,
     uris: usize,
 }
@@ -55,8 +57,11 @@ impl Asked {
 
     fn count(&mut self, name: &GeneralName<'_>) {
         match name {
-            GeneralName::DNSName(_) => self.dns += 1,
-            GeneralName::IPAddress(_) => self.addresses += 1,
+            GeneralName::DNSName(name) => self.dns.push((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match address(bytes) {
+                Some(address) => self.addresses.push(address),
+                None => self.unreadable += 1,
+            },
             GeneralName::RFC822Name(_) => self.emails += 1,
             GeneralName::URI(_) => self.uris += 1,
             _ => {}
@@ -68,12 +73,15 @@ impl Asked {
         match signer {
             API_CLIENT => client_usages(usages),
             KUBELET_CLIENT => self.kubelet(usages, "client auth", || {
-                refuse(self.dns > 0, "DNS subjectAltNames are not allowed")?;
+                refuse(!self.dns.is_empty(), "DNS subjectAltNames are not allowed")?;
                 refuse(self.emails > 0, "Email subjectAltNames are not allowed")?;
-                refuse(self.addresses > 0, "IP subjectAltNames are not allowed")
+                let addresses = self.addresses.len() + self.unreadable;
+                refuse(addresses > 0, "IP subjectAltNames are not allowed")
             }),
             KUBELET_SERVING => self.kubelet(usages, "server auth", || {
-                refuse(self.dns + self.addresses == 0, "DNS or IP subjectAltName is required")?;
+                let none = self.dns.is_empty() && self.addresses.is_empty();
+                refuse(self.unreadable > 0, "IP subjectAltName cannot be read")?;
+                refuse(none, "DNS or IP subjectAltName is required")?;
                 refuse(self.emails > 0, "Email subjectAltNames are not allowed")
             }),
             _ => Ok(()),
@@ -99,6 +107,12 @@ impl Asked {
         let node = self.name.starts_with("system:node:");
         refuse(!node, "subject common name does not begin with system:node:")
     }
+}
+
+/// An address of four bytes or of sixteen.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn refuse(wrong: bool, why: &str) -> Result<(), String> {

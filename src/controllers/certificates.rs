@@ -1,10 +1,14 @@
-//! Looks after certificate signing requests: approves kubelets', signs those of Kubernetes' own signers that
+//! Looks after certificate signing requests: approves kubelets' (also those of certificates that they show, see
+//! `serving_certificates`), signs those of Kubernetes' own signers that
 //! are approved, and deletes old ones.
 
 use crate::Sign;
 use crate::certificate_request::Asked;
 use crate::common::{Room, created, now, unless_gone};
+use crate::serving_certificates;
 use api::certificates::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use api::core::{Node, Service};
+use api::discovery::EndpointSlice;
 use api::{ByteString, Object, Whole};
 use base::clock;
 use client::{Cache, Client, Error, Next, Queue, path_of};
@@ -16,6 +20,8 @@ use std::time::Duration;
 pub(crate) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub(crate) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 pub(crate) const API_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+/// The label of servers' nodes.
+const SERVER: &str = "node-role.kubernetes.io/control-plane";
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
 const SIGNERS: [&str; 4] = [API_CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY];
@@ -37,6 +43,8 @@ enum Step {
     Delete,
     /// It is a kubelet's: approve it if its user may do one of these.
     Review(Vec<(&'static str, &'static str)>),
+    /// It is of a certificate that a node will show: approve it if that is the node's to show.
+    Vouch(String),
     Sign,
     /// Its signer never signs the like.
     Fail(String),
@@ -86,10 +94,16 @@ fn plan(request: &CertificateSigningRequest, now: Timestamp) -> Result<Step, Str
     if has("Approved") {
         return Ok(asked.fits(&spec.signer_name, usages).map_or_else(Step::Fail, |()| Step::Sign));
     }
+    let itself = spec.username.as_deref() == Some(&asked.name);
+    if spec.signer_name == KUBELET_SERVING && asked.fits(KUBELET_SERVING, usages).is_ok() {
+        let groups = spec.groups.as_deref().unwrap_or_default();
+        let node = asked.name.strip_prefix("system:node:").filter(|_| itself);
+        let node = node.filter(|_| groups.iter().any(|group| group == "system:nodes"));
+        return Ok(node.map_or(Step::Nothing, |node| Step::Vouch(node.to_owned())));
+    }
     if spec.signer_name != KUBELET_CLIENT || asked.fits(KUBELET_CLIENT, usages).is_err() {
         return Ok(Step::Nothing);
     }
-    let itself = spec.username.as_deref() == Some(&asked.name);
     Ok(Step::Review(itself.then_some(OF_ITSELF).into_iter().chain([OF_ANOTHER]).collect()))
 }
 
@@ -97,11 +111,13 @@ fn plan(request: &CertificateSigningRequest, now: Timestamp) -> Result<Step, Str
 struct Clerk {
     client: Client,
     requests: Cache<CertificateSigningRequest>,
+    nodes: Cache<Node>,
     sign: Sign,
 }
 
 pub(crate) fn start(room: &Room, sign: Sign) {
-    let clerk = Clerk { client: room.client.clone(), requests: room.caches.of(), sign };
+    let clerk =
+        Clerk { client: room.client.clone(), requests: room.caches.of(), nodes: room.caches.of(), sign };
     let queue = Queue::new("certificate requests");
     let changed = queue.clone();
     clerk.requests.on_change(move |change| changed.add(change.object().name().to_owned()));
@@ -120,6 +136,7 @@ impl Clerk {
                 return unless_gone(gone).map(|()| Next::Done);
             }
             Step::Review(permissions) => return self.review(&request, permissions).await,
+            Step::Vouch(node) => return self.vouch(&request, &node).await,
             Step::Sign => status.certificate = Some(ByteString(self.certificate(&request)?)),
             Step::Fail(why) => {
                 let failed = condition("Failed", "SignerValidationFailure", why);
@@ -148,14 +165,7 @@ impl Clerk {
     ) -> Result<Next, Error> {
         for (subresource, message) in &permissions {
             if self.may(request, subresource).await? {
-                let mut approved = request.clone();
-                let condition = condition("Approved", "AutoApproved", (*message).to_owned());
-                approved.status.get_or_insert_default().conditions.get_or_insert_default().push(condition);
-                let path =
-                    format!("{}/{}/approval", path_of::<CertificateSigningRequest>(""), request.name());
-                let body = approved.to_value().map_err(|error| Error::Decode(error.to_string()))?;
-                self.client.send(Method::PUT, &path, Some(&body)).await?;
-                return Ok(Next::Done);
+                return self.approve(request, message).await;
             }
         }
         let tried: Vec<_> = permissions.iter().map(|(subresource, _)| *subresource).collect();
@@ -164,6 +174,40 @@ impl Clerk {
             request.name()
         );
         Err(Error::Unready(why))
+    }
+
+    /// Approves what a node may show. What it has is in its status only a moment after it asked: it is looked at again.
+    async fn vouch(&self, request: &CertificateSigningRequest, node: &str) -> Result<Next, Error> {
+        let unready = |why| Error::Unready(format!("{}: {why}", request.name()));
+        let asked = Asked::of(&request.spec.request.0).map_err(unready)?;
+        let mut api = Vec::new();
+        for endpoints in ["kubernetes", "kubernetes-ipv6"] {
+            match self.client.get::<EndpointSlice>("default", endpoints).await {
+                Ok(slice) => api.extend(slice.endpoints.into_iter().flatten().flat_map(|one| one.addresses)),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let service = self.client.get::<Service>("default", "kubernetes").await?;
+        api.extend(service.spec.and_then(|spec| spec.cluster_ips).into_iter().flatten());
+        // The server's own node has the API's address.
+        let nodes = self.nodes.snapshot();
+        let of = nodes.get("", node).cloned();
+        let is_server = of.is_some_and(|node| node.labels().contains_key(SERVER));
+        let api: Vec<_> = api.iter().filter(|_| !is_server).filter_map(|text| text.parse().ok()).collect();
+        let all: Vec<&Node> = nodes.iter().map(|node| &**node).collect();
+        serving_certificates::check(&asked, node, &all, &api).map_err(unready)?;
+        self.approve(request, "Auto approving kubelet serving certificate of the node's own addresses.").await
+    }
+
+    async fn approve(&self, request: &CertificateSigningRequest, message: &str) -> Result<Next, Error> {
+        let mut approved = request.clone();
+        let condition = condition("Approved", "AutoApproved", message.to_owned());
+        approved.status.get_or_insert_default().conditions.get_or_insert_default().push(condition);
+        let path = format!("{}/{}/approval", path_of::<CertificateSigningRequest>(""), request.name());
+        let body = approved.to_value().map_err(|error| Error::Decode(error.to_string()))?;
+        self.client.send(Method::PUT, &path, Some(&body)).await?;
+        Ok(Next::Done)
     }
 
     /// Whether the request's user may ask for the like.

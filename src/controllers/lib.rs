@@ -92,6 +92,7 @@ mod service_account;
 mod service_addresses;
 mod service_cidr;
 mod service_ports;
+mod serving_certificates;
 mod slice_runner;
 mod slices;
 #[cfg(test)]

@@ -22,16 +22,18 @@ mod streams;
 mod trust;
 
 pub use aggregation::Extension;
-pub use auth::{ServiceAccountKeys, User};
+pub use auth::{ServerToken, ServiceAccountKeys, User};
+pub use http::OPEN_AUTHORITIES;
 pub use http::tls::ServingCertificate;
 pub use strategies::AddressPool;
 
 use ::http::{Request, Response};
 use auth::Identity;
 use base::{Body, Phase, Restart, Shutdown, Supervisor};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What the API server needs to know.
@@ -50,6 +52,8 @@ pub struct Config {
     pub client_authorities: Vec<rustls::pki_types::CertificateDer<'static>>,
     /// Signs and verifies service account tokens.
     pub service_account_keys: ServiceAccountKeys,
+    /// The token by which machines join.
+    pub server_token: ServerToken,
     /// How kubelets are reached.
     pub kubelet_client: Arc<rustls::ClientConfig>,
     /// What is shown to servers behind APIServices, which trust it to say who asks.
@@ -105,6 +109,8 @@ struct Inner {
     health: http::health::Health,
     metrics: metrics::Metrics,
     flow: Arc<flow::Flow>,
+    /// What other rooms of this process answer, by its path.
+    answers: Mutex<HashMap<&'static str, Extension>>,
     /// Asked for when nothing new comes in from outside.
     front: Shutdown,
 }
@@ -159,7 +165,8 @@ impl Server {
         supervisor.run("documents of other API servers", Phase::Work, Restart::OnFailure, move |shutdown| {
             keeping.clone().keep(shutdown)
         });
-        let authenticator = auth::Authenticator::new(certificates, keys.clone(), records.clone());
+        let tokens = auth::TokenAuthenticator::new(keys.clone(), records.clone(), config.server_token);
+        let authenticator = auth::Authenticator::new(certificates, tokens);
         let (access, running) = (authorizer.clone(), supervisor.clone());
         let registry = registry::Registry::new(records, strategies, keys, access, running);
         let server = Self(Arc::new(Inner {
@@ -172,6 +179,7 @@ impl Server {
             health,
             metrics: metrics::Metrics::default(),
             flow,
+            answers: Mutex::default(),
             front: supervisor.shutdown(Phase::Front),
         }));
         for listener in listeners {
@@ -189,6 +197,17 @@ impl Server {
     /// service. Requests come authorized.
     pub fn extend(&self, name: &str, extension: Extension) {
         self.0.aggregation.extend(name, extension);
+    }
+
+    /// Has requests for a path that is no resource's answered by another room of this process. They come
+    /// authorized; [`OPEN_AUTHORITIES`] is open to anybody.
+    pub fn answer_at(&self, path: &'static str, answer: Extension) {
+        self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(path, answer);
+    }
+
+    /// A ticket by which a node that was let in asks for its first certificate: it is that node's for a few minutes.
+    pub fn node_ticket(&self, node: &str) -> Result<String, String> {
+        self.0.registry.keys().ticket(node)
     }
 
     /// Whether the service behind an APIService answers; an error is the message of its condition

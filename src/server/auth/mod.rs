@@ -11,8 +11,8 @@ mod tokens;
 
 pub(crate) use certificates::{CertificateAuthenticator, Shown};
 pub(crate) use node::node_of;
-pub use tokens::ServiceAccountKeys;
-pub(crate) use tokens::{BoundObject, TokenRequest, service_account};
+pub(crate) use tokens::{BoundObject, TokenAuthenticator, TokenRequest, service_account};
+pub use tokens::{ServerToken, ServiceAccountKeys};
 
 use crate::http::path::ResourcePath;
 use crate::registry::Records;
@@ -83,16 +83,12 @@ pub(crate) enum Identity {
 /// Finds out who is asking.
 pub(crate) struct Authenticator {
     certificates: CertificateAuthenticator,
-    tokens: tokens::TokenAuthenticator,
+    tokens: TokenAuthenticator,
 }
 
 impl Authenticator {
-    pub(crate) fn new(
-        certificates: CertificateAuthenticator,
-        keys: Arc<ServiceAccountKeys>,
-        records: Records,
-    ) -> Self {
-        Self { certificates, tokens: tokens::TokenAuthenticator::new(keys, records) }
+    pub(crate) fn new(certificates: CertificateAuthenticator, tokens: TokenAuthenticator) -> Self {
+        Self { certificates, tokens }
     }
 
     /// The user behind a request, or 401.

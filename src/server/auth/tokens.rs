@@ -1,7 +1,10 @@
 //! Service account tokens: JWTs signed with ES256 (RFC 7515, 7518, 7519), bound to the objects they
 //! were made for, and good only while those exist.
 
+mod joining;
 pub(super) mod legacy;
+
+pub use joining::ServerToken;
 
 use super::User;
 use super::certificates::CREDENTIAL;
@@ -154,12 +157,13 @@ pub(crate) fn service_account(namespace: &str, name: &str) -> User {
 pub(crate) struct TokenAuthenticator {
     keys: Arc<ServiceAccountKeys>,
     records: Records,
+    server_token: ServerToken,
     used: legacy::Used,
 }
 
 impl TokenAuthenticator {
-    pub(crate) fn new(keys: Arc<ServiceAccountKeys>, records: Records) -> Self {
-        Self { keys, records, used: legacy::Used::default() }
+    pub(crate) fn new(keys: Arc<ServiceAccountKeys>, records: Records, server_token: ServerToken) -> Self {
+        Self { keys, records, server_token, used: legacy::Used::default() }
     }
 
     /// The Secrets whose tokens were used.
@@ -169,7 +173,16 @@ impl TokenAuthenticator {
 
     /// The user of a token that is good now, for one of these audiences (`[]`: the API's own).
     pub(crate) fn authenticate(&self, token: &str, audiences: &[String]) -> Option<User> {
+        let own = audiences.is_empty() || audiences.iter().any(|audience| audience == self.keys.issuer());
+        let joins =
+            || joining::server(token, &self.server_token).or(joining::bootstrap(token, &self.records));
+        if let Some(joining) = own.then(joins).flatten() {
+            return Some(joining);
+        }
         let claims = self.keys.verify(token)?;
+        if let Some(joined) = own.then(|| joining::ticket(&claims)).flatten() {
+            return Some(joined);
+        }
         if claims["iss"] == legacy::ISSUER {
             return self.legacy(token, &claims, audiences);
         }

@@ -16,3 +16,5 @@ pub(crate) mod path;
 mod pipeline;
 pub(crate) mod query;
 pub(crate) mod tls;
+
+pub use other::OPEN_AUTHORITIES;

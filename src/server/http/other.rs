@@ -2,15 +2,19 @@
 
 use super::answer;
 use super::query::Query;
-use crate::Server;
+use crate::{Extension, Server};
 use api::status::Refusal;
 use base::Body;
 use base::exposition::Text;
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
+use std::sync::PoisonError;
+
+/// Where who joins reads the authority, before it can verify anybody: what it reads it compares with its token.
+pub const OPEN_AUTHORITIES: &str = "/cacerts";
 
 /// Paths that anyone may read.
-const OPEN_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+const OPEN_PATHS: [&str; 5] = ["/healthz", "/livez", "/readyz", "/version", OPEN_AUTHORITIES];
 
 /// Whether anyone may read what is at a path.
 pub(super) fn is_open(path: &str) -> bool {
@@ -24,6 +28,9 @@ impl Server {
         query: Query,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
+        if let Some(answer) = self.answer_of(request.uri().path().trim_end_matches('/')) {
+            return Ok(answer(request).await);
+        }
         let request = request.map(drop);
         let path = request.uri().path().trim_end_matches('/');
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -43,6 +50,11 @@ impl Server {
             _ if path.starts_with("/openapi/") => self.large_document(query, request).await,
             _ => self.0.documents.answer(path, &query, &request, &self.0.registry.catalogue().added()),
         }
+    }
+
+    /// Who answers a path instead of this room.
+    fn answer_of(&self, path: &str) -> Option<Extension> {
+        self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
     }
 
     /// A document that takes a while to be made when it is first asked for, on a thread that nobody else

@@ -1,0 +1,153 @@
+//! The server's side: who may join, and as what.
+
+use super::{Admission, Application, Cluster, skew};
+use api::Object;
+use api::core::{Node, Secret};
+use base::{Body, Phase, Restart, Supervisor, full_body, hex};
+use client::{Caches, Client, Next, Queue};
+use http::{Method, Request, Response, StatusCode, header};
+use serde_json::json;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// The largest application.
+const APPLICATION_BYTES: usize = 16 << 10;
+const NAMESPACE: &str = "kube-system";
+/// What follows the node's name in the name of the Secret that knows it again.
+const SUFFIX: &str = ".node-password.knarr";
+const ROLE: &str = "node-role.kubernetes.io/control-plane";
+/// Names by which the API itself is verified: no node is called so, as its certificate is of the same authority.
+const RESERVED: [&str; 2] = ["localhost", "kubernetes"];
+
+/// Makes a ticket for a node.
+pub type Ticket = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
+
+/// Answers machines that want to join.
+pub struct Desk {
+    /// An administrator's.
+    pub client: Client,
+    /// What is told of the cluster.
+    pub cluster: Cluster,
+    /// Makes tickets.
+    pub ticket: Ticket,
+    /// The names of this server's own machine.
+    pub own: Vec<String>,
+}
+
+/// Why somebody is sent away: a status code and a sentence.
+type Refusal = (u16, &'static str, String);
+
+fn forbidden(why: String) -> Refusal {
+    (403, "Forbidden", why)
+}
+
+fn answer(code: u16, body: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(full_body(body.to_string()));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+impl Desk {
+    /// Answers an application. Whoever asks has shown a token already.
+    pub async fn admit(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        match self.decide(request).await {
+            Ok(admission) => answer(200, &json!(admission)),
+            Err((code, reason, message)) => answer(
+                code,
+                &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "message": message, "reason": reason, "code": code}),
+            ),
+        }
+    }
+
+    /// The cluster's settings, for who is a node already.
+    pub fn settings(&self) -> Response<Body> {
+        answer(200, &json!(self.cluster))
+    }
+
+    async fn decide(&self, request: Request<Body>) -> Result<Admission, Refusal> {
+        if request.method() != Method::POST {
+            return Err((405, "MethodNotAllowed", "machines apply by POST".to_owned()));
+        }
+        let body = base::collect(request.into_body(), APPLICATION_BYTES).await;
+        let body = body.map_err(|error| (400, "BadRequest", error.to_string()))?;
+        let application: Application = serde_json::from_slice(&body)
+            .map_err(|error| (400, "BadRequest", format!("no application: {error}")))?;
+        let node = application.node.as_str();
+        let wrong = api::validate::dns_subdomain(node);
+        if !wrong.is_empty() {
+            return Err((400, "BadRequest", format!("{node:?} is no name of a node: {}", wrong.join("; "))));
+        }
+        if application.password.len() < 32 {
+            return Err((400, "BadRequest", "the machine's password is too short".to_owned()));
+        }
+        skew::check(&application.version, &self.cluster.version).map_err(forbidden)?;
+        self.know(&application).await?;
+        let ticket = (self.ticket)(node).map_err(|why| (500, "InternalError", why))?;
+        tracing::info!(node, "a machine joins");
+        Ok(Admission { ticket, cluster: self.cluster.clone() })
+    }
+
+    /// Refuses a name that is another machine's.
+    async fn know(&self, application: &Application) -> Result<(), Refusal> {
+        let node = application.node.as_str();
+        let taken = |why: &str| {
+            forbidden(format!(
+                "node {node:?} is {why}: give this machine another name with --node-name; if it is the same machine with its data lost, `kubectl delete node {node}` first"
+            ))
+        };
+        let failed = |error: client::Error| (500, "InternalError", error.to_string());
+        if RESERVED.contains(&node) || self.own.iter().any(|own| own == node) {
+            return Err(taken("a server's"));
+        }
+        match self.client.get::<Node>("", node).await {
+            Ok(found) if found.labels().contains_key(ROLE) => return Err(taken("a server's")),
+            Err(error) if !error.is_not_found() => return Err(failed(error)),
+            _ => {}
+        }
+        let name = format!("{node}{SUFFIX}");
+        let digest = hex::sha256(application.password.as_bytes());
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
+            "metadata": {"name": name, "namespace": NAMESPACE}, "stringData": {"sha256": digest}});
+        let path = client::path_of::<Secret>(NAMESPACE);
+        match self.client.send(Method::POST, &path, Some(&secret)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_already_exists() => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let known: Secret = self.client.get(NAMESPACE, &name).await.map_err(failed)?;
+        let known = known.data.as_ref().and_then(|data| data.get("sha256"));
+        let same = known.is_some_and(|known| hex::sha256(&known.0) == hex::sha256(digest.as_bytes()));
+        if same { Ok(()) } else { Err(taken("another machine's")) }
+    }
+}
+
+/// Forgets machines whose Node was deleted: their name is free.
+pub fn forget_deleted(client: &Client, caches: &Caches, supervisor: &Supervisor) {
+    let queue = Queue::new("passwords of nodes");
+    let gone = queue.clone();
+    caches.of::<Node>().on_change(move |change| {
+        if change.new.is_none() {
+            gone.add(change.object().name().to_owned());
+        }
+    });
+    let client = client.clone();
+    supervisor.run("passwords of nodes", Phase::Work, Restart::OnFailure, move |shutdown| {
+        let (client, queue) = (client.clone(), queue.clone());
+        async move {
+            let forget = |node: String| {
+                let client = client.clone();
+                async move {
+                    let name = format!("{node}{SUFFIX}");
+                    match client.delete::<Secret>(NAMESPACE, &name, &Default::default()).await {
+                        Err(error) if !error.is_not_found() => Err(error),
+                        _ => Ok(Next::Done),
+                    }
+                }
+            };
+            queue.work(shutdown, 1, forget).await;
+            Ok::<(), Infallible>(())
+        }
+    });
+}
