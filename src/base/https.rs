@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -88,13 +89,32 @@ impl Connector {
         let Some(tls) = &self.tls else {
             return Ok(Stream { io: Box::pin(TokioIo::new(tcp)), h2: false });
         };
-        let name = ServerName::try_from(self.server_name.as_deref().unwrap_or(named).to_owned())?;
-        let shaken = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, tcp);
-        let shaken = tokio::time::timeout(CONNECT_LIMIT, shaken).await;
-        let stream = shaken.map_err(|_| "net/http: TLS handshake timeout")??;
-        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Stream { io: Box::pin(TokioIo::new(stream)), h2 })
+        shaken(tls, self.server_name.as_deref().unwrap_or(named), tcp).await
     }
+
+    /// The same over a connection that was made already, to a host that is named so.
+    pub async fn over<T>(&self, wire: T, named: &str) -> Result<Stream, BodyError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match &self.tls {
+            Some(tls) => shaken(tls, self.server_name.as_deref().unwrap_or(named), wire).await,
+            None => Ok(Stream { io: Box::pin(TokioIo::new(wire)), h2: false }),
+        }
+    }
+}
+
+/// TLS over a connection.
+async fn shaken<T>(tls: &Arc<rustls::ClientConfig>, name: &str, wire: T) -> Result<Stream, BodyError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let name = ServerName::try_from(name.to_owned())?;
+    let shaken = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, wire);
+    let shaken = tokio::time::timeout(CONNECT_LIMIT, shaken).await;
+    let stream = shaken.map_err(|_| "net/http: TLS handshake timeout")??;
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Stream { io: Box::pin(TokioIo::new(stream)), h2 })
 }
 
 /// The addresses of a host, which may be one itself.

@@ -19,6 +19,7 @@ pub mod seal;
 mod supervise;
 pub mod tls;
 mod together;
+pub mod tunnel;
 pub mod websocket;
 
 pub use backoff::Backoff;

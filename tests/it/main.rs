@@ -14,6 +14,7 @@ mod extending;
 mod firewalls;
 mod hollow;
 mod ingress;
+mod joining;
 mod kubelet;
 mod main_job;
 mod naming;

@@ -42,7 +42,8 @@ pub struct Joined {
     pub(super) authority: String,
     pub(super) folder: PathBuf,
     pub(super) shown: Arc<Shown>,
-    tls: Arc<ClientConfig>,
+    pub(super) tls: Arc<ClientConfig>,
+    pub(super) server: Uri,
     /// The server did not answer: this is what it told the last time.
     pub is_remembered: bool,
 }
@@ -76,16 +77,6 @@ impl Joined {
     /// How the kubelet verifies who speaks to it.
     pub fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Error> {
         pki::verifier_of(self.cluster.client_authority.as_bytes(), &self.folder)
-    }
-
-    /// The cluster's authority, as PEM.
-    pub fn authority_pem(&self) -> &str {
-        &self.authority
-    }
-
-    /// How the server is spoken to, as the node. Follows renewals by itself.
-    pub fn tls(&self) -> Arc<ClientConfig> {
-        self.tls.clone()
     }
 }
 
@@ -159,7 +150,17 @@ fn joined(
     let tls = Arc::new(tls);
     let client = client_of(server, tls.clone(), None);
     let node_name = seeking.node_name.to_owned();
-    Ok(Joined { cluster, client, node_name, authority, folder, shown, tls, is_remembered: false })
+    Ok(Joined {
+        cluster,
+        client,
+        node_name,
+        authority,
+        folder,
+        shown,
+        tls,
+        server: server.clone(),
+        is_remembered: false,
+    })
 }
 
 /// Trusts this authority alone.

@@ -8,10 +8,12 @@ mod certificates;
 mod desk;
 mod machine;
 mod skew;
+mod tunnel;
 
 pub use certificates::keep;
 pub use desk::{Desk, Ticket, forget_deleted};
 pub use machine::{Joined, Seeking, join};
+pub use tunnel::keep_tunnel;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,6 +22,8 @@ use serde_json::{Map, Value};
 pub const PATH: &str = "/v1-knarr/join";
 /// Where nodes read the cluster's settings again.
 pub const SETTINGS_PATH: &str = "/v1-knarr/settings";
+/// Where nodes make the tunnels through which their kubelets are reached.
+const TUNNEL_PATH: &str = "/v1-knarr/tunnel";
 
 /// What a machine says of itself.
 #[derive(Clone, Serialize, Deserialize)]

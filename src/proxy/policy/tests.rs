@@ -60,7 +60,8 @@ fn the_table_comes_and_goes_with_the_policies() {
     let deny = policy("x", "deny", json!({"podSelector": {}}));
     let rules = |policies: &[NetworkPolicy]| Rules::of(policies.iter());
     // After a start without policies, and again after the last one went.
-    let mut held = Held { is_loaded: true, ..Held::default() };
+    let mut held = Held::default();
+    held.is_loaded = true;
     for _ in 0..2 {
         held.set_rules(rules(std::slice::from_ref(&deny)), &mut Difference::new());
         assert!(!std::mem::replace(&mut held.is_loaded, true), "the table is there only now");

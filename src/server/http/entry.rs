@@ -120,7 +120,7 @@ impl Server {
             return Box::pin(self.elsewhere(admitted, &remote, &target, request)).await;
         }
         match target {
-            Target::Other => Box::pin(self.other(query, request)).await,
+            Target::Other => Box::pin(self.other(&admitted.user, query, request)).await,
             Target::Resource(path) => self.resource(admitted, path, query, request).await,
         }
     }

@@ -2,6 +2,8 @@
 
 use super::answer;
 use super::query::Query;
+use crate::auth::User;
+use crate::streams::TUNNEL_PATH;
 use crate::{Extension, Server};
 use api::status::Refusal;
 use base::Body;
@@ -25,9 +27,13 @@ impl Server {
     /// Health, version, documents.
     pub(super) async fn other(
         &self,
+        user: &User,
         query: Query,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
+        if request.uri().path() == TUNNEL_PATH {
+            return self.0.backends.tunnels().take(user, request);
+        }
         if let Some(answer) = self.answer_of(request.uri().path().trim_end_matches('/')) {
             return Ok(answer(request).await);
         }

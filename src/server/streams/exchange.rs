@@ -1,6 +1,7 @@
 //! One request handed on to another server, and its answer handed back. An upgraded connection is tunnelled
 //! byte for byte, as its two ends speak to each other and not to this server.
 
+use super::tunnels::Tunnels;
 use crate::trust;
 use base::https::{Connector, Stream, host_port};
 use base::{Body, BodyError, Phase, Supervisor};
@@ -27,11 +28,12 @@ const HOP_HEADERS: [HeaderName; 8] = [
 ];
 
 /// How a server is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Security {
     Plain,
-    /// With this server's certificate, by the kubelet's verified one.
-    Kubelet,
+    /// With this server's certificate, by the verified one of this node's kubelet, through the node's tunnel if it has
+    /// made one.
+    Kubelet(String),
     /// By whatever certificate there is.
     Unverified,
 }
@@ -56,12 +58,19 @@ impl Destination {
 pub(crate) struct Exchange {
     kubelets: Arc<rustls::ClientConfig>,
     unverified: Arc<rustls::ClientConfig>,
+    tunnels: Tunnels,
     supervisor: Supervisor,
 }
 
 impl Exchange {
     pub(crate) fn new(kubelets: Arc<rustls::ClientConfig>, supervisor: Supervisor) -> Self {
-        Self { kubelets, unverified: base::tls::unverified(), supervisor }
+        let tunnels = Tunnels::new(supervisor.clone());
+        Self { kubelets, unverified: base::tls::unverified(), tunnels, supervisor }
+    }
+
+    /// The nodes' tunnels.
+    pub(crate) fn tunnels(&self) -> &Tunnels {
+        &self.tunnels
     }
 
     /// Sends a request with its headers as [`outgoing`] left them. An error is what went wrong, in Go's
@@ -71,8 +80,17 @@ impl Exchange {
         to: &Destination,
         request: Request<Body>,
     ) -> Result<Response<Body>, String> {
-        let wire = self.connector(to).dial(&to.address, to.port).await;
+        let wire = self.dial(to).await;
         self.over(wire.map_err(|error| trust::go_error(&*error))?, &to.path_and_query, request).await
+    }
+
+    async fn dial(&self, to: &Destination) -> Result<Stream, BodyError> {
+        if let Security::Kubelet(node) = &to.security
+            && let Some(through) = self.tunnels.connect(node, to.port).await
+        {
+            return self.connector(to).over(through?, &to.address).await;
+        }
+        self.connector(to).dial(&to.address, to.port).await
     }
 
     /// Sends a request over a connection that is used for it alone.
@@ -121,9 +139,9 @@ impl Exchange {
     }
 
     fn connector(&self, to: &Destination) -> Connector {
-        let tls = match to.security {
+        let tls = match &to.security {
             Security::Plain => None,
-            Security::Kubelet => Some(self.kubelets.clone()),
+            Security::Kubelet(_) => Some(self.kubelets.clone()),
             Security::Unverified => Some(self.unverified.clone()),
         };
         Connector { tls, ..Connector::default() }

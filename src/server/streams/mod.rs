@@ -6,9 +6,11 @@ mod logs;
 mod options;
 mod proxy;
 mod rewrite;
+mod tunnels;
 
 pub(crate) use exchange::{Exchange, outgoing, strip};
 pub(crate) use proxy::{forward, handed_back, upgraded};
+pub(crate) use tunnels::{PATH as TUNNEL_PATH, Tunnels};
 
 use crate::http::path::ResourcePath;
 use crate::http::query::Query;
@@ -32,6 +34,11 @@ pub(crate) struct Backends {
 impl Backends {
     pub(crate) fn new(exchange: Arc<Exchange>) -> Self {
         Self { exchange }
+    }
+
+    /// The nodes' tunnels.
+    pub(crate) fn tunnels(&self) -> &Tunnels {
+        self.exchange.tunnels()
     }
 
     /// Whether a subresource is answered by somebody else.
@@ -95,6 +102,7 @@ async fn admit(
     Ok(())
 }
 
+/// The address and port of a node's kubelet.
 fn kubelet_of(registry: &Registry, node: &str) -> Result<(String, u16), Refusal> {
     let nodes = by_kind("v1", "Node").ok_or_else(Refusal::no_such_resource)?;
     let node = decoded(&*registry.find(nodes, "", node)?)?;
@@ -136,7 +144,7 @@ fn pod_destination(
         verb => format!("/{verb}/{namespace}/{name}/{container}"),
     };
     let path_and_query = format!("{place}?{}", renamed(given, &path.subresource));
-    Ok(Destination { security: Security::Kubelet, address, port, path_and_query })
+    Ok(Destination { security: Security::Kubelet(node.to_owned()), address, port, path_and_query })
 }
 
 /// The kubelet's names of the streams that a client asks for.

@@ -283,7 +283,10 @@ fn node(registry: &Registry, id: &str) -> Result<Destination, Refusal> {
     let (address, kubelet) = kubelet_of(registry, target.name)?;
     reachable(&address)?;
     if target.port.is_empty() || target.port == kubelet.to_string() {
-        return Ok(Destination { security: Security::Kubelet, ..target.to(&address, kubelet) });
+        return Ok(Destination {
+            security: Security::Kubelet(target.name.to_owned()),
+            ..target.to(&address, kubelet)
+        });
     }
     Ok(target.to(&address, number(target.port)?))
 }

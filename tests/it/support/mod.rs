@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 pub(crate) mod definition;
 pub(crate) mod device_plugin;
 pub(crate) mod feed;
+pub(crate) mod fleet;
 pub(crate) mod grpc;
 pub(crate) mod https;
 pub(crate) mod image;

@@ -1,0 +1,183 @@
+//! Machines that join: what they show, what they are refused for, and how they go on.
+
+use crate::support::cluster::{IMAGE, SOON};
+use crate::support::fleet::Fleet;
+use crate::support::process::{Output, wait_for};
+use crate::support::{binary, process};
+use std::fs;
+use std::time::Duration;
+
+fn pod(name: &str, node: &str) -> String {
+    format!(
+        r#"apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: {IMAGE}
+    command: [sh, -c, 'echo "I am on {node}"; exec httpd -f -p 80 -h /www']
+    readinessProbe: {{tcpSocket: {{port: 80}}, periodSeconds: 1}}
+"#
+    )
+}
+
+/// Runs `knarr token` on the server's machine.
+fn token(fleet: &Fleet, words: &[&str]) -> Output {
+    let binary = binary().display().to_string();
+    let all: Vec<&str> = [binary.as_str(), "token"].into_iter().chain(words.iter().copied()).collect();
+    let mut command = fleet.cluster.sandbox.command(Duration::from_secs(20), &all);
+    command.env("KUBECONFIG", fleet.cluster.sandbox.folder.join("kubeconfig"));
+    process::run(command, "")
+}
+
+#[test]
+fn a_machine_becomes_a_node() {
+    let mut fleet = Fleet::new(&[]);
+    refusals(&mut fleet);
+    tokens(&mut fleet);
+    runs_pods(&fleet);
+    serving_certificates(&fleet);
+    outages(&mut fleet);
+    names(&mut fleet);
+}
+
+/// One clear sentence, and no node.
+fn refusals(fleet: &mut Fleet) {
+    fleet.machine("b", 3);
+    let full = fs::read_to_string(fleet.token_file()).unwrap().trim().to_owned();
+    let (digest, secret) = full.split_once("::").unwrap();
+    let wrong_secret = format!("{digest}::server:{}", "0".repeat(32));
+    let wrong_cluster = format!("K10{}::{secret}", "a".repeat(64));
+    let cases: [(&[&str], &str); 7] = [
+        (&[], "this machine is no node yet: name a token"),
+        (&["--token", secret], "has to begin with K10"),
+        (&["--token", &wrong_secret], "does not know the token"),
+        (&["--token", &wrong_cluster], "is not the cluster of this token"),
+        (&["--token-file", "/nonexistent"], "--token-file /nonexistent"),
+        (&["--token", &full, "--node-name", "node-1"], "node \"node-1\" is a server's"),
+        (&["--token", &full, "--node-name", "kubernetes"], "node \"kubernetes\" is a server's"),
+    ];
+    for (flags, sentence) in cases {
+        let output = fleet.refused("b", flags);
+        assert_eq!(output.code, 1, "{flags:?}: {output:?}");
+        assert!(
+            output.stderr.contains(sentence) && output.stderr.lines().count() == 1,
+            "{flags:?}: {output:?}"
+        );
+        assert!(!output.stderr.contains(secret), "a secret is shown: {output:?}");
+    }
+    let elsewhere = fleet.refused("b", &["--token", &full, "--join", "http://10.99.0.2:6443"]);
+    assert!(elsewhere.stderr.contains("has to be a URL such as https://"), "{elsewhere:?}");
+    assert_eq!(fleet.cluster.json("nodes")["items"].as_array().unwrap().len(), 1);
+    let disagrees =
+        fleet.refused("b", &["--token", &full, "--node-name", "other", "--service-cidr", "10.50.0.0/16"]);
+    assert!(
+        disagrees
+            .stderr
+            .contains("service-cidr is [\"10.50.0.0/16\"] here and [\"10.43.0.0/16\"] in the cluster"),
+        "{disagrees:?}"
+    );
+    // It is a node by its certificate now, and would go on as that one.
+    fs::remove_dir_all(fleet.cluster.sandbox.folder.join("b/data/agent/tls")).unwrap();
+}
+
+/// A token that was made for the purpose is as good, until it is deleted.
+fn tokens(fleet: &mut Fleet) {
+    let made = token(fleet, &["create", "--ttl", "1h", "--description", "for b"]).ok();
+    let listed = token(fleet, &["list"]).ok();
+    assert!(listed.starts_with("TOKEN ID") && listed.contains("for b"), "{listed}");
+    fleet.start("b", &["--token", made.trim()]);
+    fleet.node_is_ready("b");
+    let credentials = made.trim().split_once("::").unwrap().1.to_owned();
+    let (id, secret) = credentials.split_once('.').unwrap();
+    assert!(!listed.contains(secret), "{listed}");
+    let as_token =
+        ["-H", &format!("authorization: Bearer {credentials}"), "https://127.0.0.1:6443/api/v1/nodes"];
+    assert!(
+        fleet.cluster.curl(&as_token).stdout.contains(&format!("\\\"system:bootstrap:{id}\\\" cannot list"))
+    );
+    assert_eq!(token(fleet, &["delete", &credentials]).ok().trim(), format!("token \"{id}\" deleted"));
+    assert_eq!(token(fleet, &["delete", &credentials]).code, 1);
+    assert!(fleet.cluster.curl(&as_token).stdout.contains("Unauthorized"));
+    fleet.machine("c", 4);
+    assert!(fleet.refused("c", &["--token", made.trim()]).stderr.contains("does not know the token"));
+    let rotated =
+        token(fleet, &["rotate", "--data-dir", &fleet.token_file().replace("/server/token", "")]).ok();
+    assert_eq!(fs::read_to_string(fleet.token_file()).unwrap(), rotated);
+    fleet.start("c", &["--token", rotated.trim()]);
+    fleet.node_is_ready("c");
+}
+
+/// Nothing has to reach the machine: its own firewall lets nobody in, and the server asks through the tunnel.
+fn runs_pods(fleet: &Fleet) {
+    fleet.sh_on("b", "nft add table inet mine && nft 'add chain inet mine in { type filter hook input priority 0; }' && nft add rule inet mine in iifname eth0 tcp dport 10250 drop").ok();
+    let cluster = &fleet.cluster;
+    cluster.apply(&pod("web", "b"));
+    cluster.pod_ready("web");
+    // The certificate that the kubelet shows is signed a moment after the node is there.
+    let logs =
+        wait_for("logs", SOON, || Some(cluster.try_kubectl(&["logs", "web"])).filter(|out| out.code == 0));
+    assert_eq!(logs.stdout, "I am on b\n");
+    let metrics = cluster.kubectl("get --raw /api/v1/nodes/b/proxy/metrics/resource");
+    assert!(metrics.contains("node_cpu_usage_seconds_total"), "{metrics}");
+    assert!(cluster.exec("web", "nslookup kubernetes.default.svc.cluster.local").ok().contains("10.43.0.1"));
+    cluster.exec("web", "nc -z -w 3 10.43.0.1 443").ok();
+}
+
+/// Signed by the cluster's authority, of the node's own name and addresses.
+fn serving_certificates(fleet: &Fleet) {
+    fleet.on("b", &["nft", "delete", "table", "inet", "mine"]).ok();
+    let shown = fleet.cluster.sandbox.sh(
+        "openssl s_client -connect 10.99.0.3:10250 -CAfile ca.pem -verify_return_error </dev/null 2>/dev/null | openssl x509 -noout -subject -ext subjectAltName",
+    );
+    let shown = shown.ok();
+    assert!(shown.contains("O = system:nodes, CN = system:node:b"), "{shown}");
+    assert!(shown.contains("DNS:b") && shown.contains("IP Address:10.99.0.3"), "{shown}");
+    let requests = fleet.cluster.kubectl("get csr --no-headers");
+    assert!(requests.lines().all(|line| line.ends_with("Approved,Issued")), "{requests}");
+}
+
+/// Without a token and without a server an agent goes on, and so do its pods.
+fn outages(fleet: &mut Fleet) {
+    let id = crate::support::cluster::container_id(&fleet.cluster.json("pod web"));
+    fleet.stop("b", "KILL");
+    fleet.start("b", &[]);
+    fleet.cluster.stop("TERM");
+    fleet.stop("b", "TERM");
+    fleet.start_only("b", &[]);
+    wait_for("an agent without a server", SOON, || {
+        fleet.screen("b").contains("The server does not answer: going on").then_some(())
+    });
+    let address = "10.42.1.2";
+    assert!(fleet.on("b", &["curl", "-sf", "--max-time", "3", &format!("http://{address}")]).code == 0);
+    fleet.cluster.start();
+    fleet.node_is_ready("b");
+    fleet.cluster.pod_ready("web");
+    assert_eq!(
+        crate::support::cluster::container_id(&fleet.cluster.json("pod web")),
+        id,
+        "the same container"
+    );
+    let screen = fleet.screen("b");
+    let warned = screen.lines().filter(|line| line.contains("cannot be reached")).count();
+    assert!(warned < 40, "the log is full of what is said once: {warned} lines");
+}
+
+/// A name is its machine's, until the Node is deleted.
+fn names(fleet: &mut Fleet) {
+    fleet.stop("c", "TERM");
+    let data = fleet.cluster.sandbox.folder.join("c/data");
+    fs::rename(&data, fleet.cluster.sandbox.folder.join("c/old")).unwrap();
+    let token = fleet.token_file();
+    let taken = fleet.refused("c", &["--token-file", &token]);
+    assert!(taken.stderr.contains("node \"c\" is another machine's"), "{taken:?}");
+    fleet.cluster.kubectl("delete node c");
+    wait_for("the password to be forgotten", SOON, || {
+        fleet.cluster.json("secret -n kube-system c.node-password.knarr").is_null().then_some(())
+    });
+    fleet.start("c", &["--token-file", &token]);
+    fleet.node_is_ready("c");
+}
