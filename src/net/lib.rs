@@ -15,6 +15,7 @@ pub mod cni;
 pub mod conntrack;
 mod elements;
 mod family;
+pub mod mesh;
 mod namespace;
 mod netfilter;
 mod netlink;
@@ -23,7 +24,9 @@ mod node;
 mod pool;
 mod removals;
 mod shaping;
+mod surroundings;
 mod sysctl;
+pub mod wireguard;
 
 pub(crate) use pool::Pool;
 
@@ -31,11 +34,12 @@ pub use cidr::Cidr;
 pub use family::Family;
 pub use netlink::ROUTE_PROTOCOL;
 pub use node::{
-    DEVICE, MASQUERADE_MARK, Node, add_local_address, contain, default_mtu, local_addresses, setup,
-    tables_of, teardown,
+    DEVICE, MASQUERADE_MARK, Node, add_local_address, contain, link_mtu, local_addresses, setup, tables_of,
+    teardown,
 };
 pub use pool::PoolError;
 pub use removals::removed;
+pub use surroundings::{Claim, check};
 
 /// Why the network could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,17 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The kernel lacks what this needs. Report; a retry helps when the module was loaded.
+    #[error("{what}: this kernel has no {module}: load it with `modprobe {module}`")]
+    Module {
+        /// What was asked for.
+        what: String,
+        /// The module.
+        module: &'static str,
+    },
+    /// Something of somebody else's is where knarr's has to be. Report; a retry helps when it was removed.
+    #[error("{0}")]
+    InTheWay(String),
     /// The `nft` program is missing or refused a transaction, of which then nothing was applied.
     #[error("nftables: {0}")]
     Nft(#[from] base::process::Error),

@@ -1,4 +1,5 @@
-//! Netlink messages of netfilter's: how they are written, sent and answered.
+//! Netlink messages of netfilter's, and of others whose own header is as long: how they are written, sent and
+//! answered.
 
 use crate::Error;
 use nix::errno::Errno;
@@ -64,7 +65,7 @@ impl Message {
         self.close(start, false);
     }
 
-    /// A message with netfilter's header.
+    /// A message with netfilter's header, or another one of four bytes.
     pub(crate) fn message(
         &mut self,
         (kind, flags): (u16, u16),
@@ -108,16 +109,16 @@ pub(crate) fn messages(bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     })
 }
 
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// The attributes of a message, their kinds without the bits that say how they are written.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = usize::from(half(rest, 0)?);
@@ -147,11 +148,20 @@ impl Refused {
 }
 
 /// Sends messages and hands on what comes back until message `last` is acknowledged or its dump done.
-pub(crate) fn talk(bytes: &[u8], last: u32, mut hear: impl FnMut(Answer<'_>)) -> Result<(), Refused> {
+pub(crate) fn talk(bytes: &[u8], last: u32, hear: impl FnMut(Answer<'_>)) -> Result<(), Refused> {
+    talk_to(SockProtocol::NetlinkNetFilter, bytes, last, hear)
+}
+
+/// The same with another part of the kernel.
+pub(crate) fn talk_to(
+    protocol: SockProtocol,
+    bytes: &[u8],
+    last: u32,
+    mut hear: impl FnMut(Answer<'_>),
+) -> Result<(), Refused> {
     let whole = |errno| Refused { message: 0, errno };
     let (domain, flags) = (AddressFamily::Netlink, SockFlag::SOCK_CLOEXEC);
-    let socket: OwnedFd =
-        socket(domain, SockType::Raw, flags, SockProtocol::NetlinkNetFilter).map_err(whole)?;
+    let socket: OwnedFd = socket(domain, SockType::Raw, flags, protocol).map_err(whole)?;
     setsockopt(&socket, sockopt::SndBufForce, &(bytes.len() * 2)).map_err(whole)?;
     setsockopt(&socket, sockopt::RcvBufForce, &(ANSWER_BYTES * 16)).map_err(whole)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_LIMIT_S)).map_err(whole)?;

@@ -9,7 +9,7 @@ use rtnetlink::packet_core::{
     NetlinkPayload,
 };
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -33,7 +33,7 @@ const LAST_RESORT_METRIC: u32 = 1 << 30;
 
 /// A netlink socket while [`with`] runs.
 #[derive(Clone)]
-pub(crate) struct Netlink(Handle);
+pub(crate) struct Netlink(pub(crate) Handle);
 
 /// A link as far as knarr looks at it.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub(crate) struct Link {
     pub(crate) name: String,
     pub(crate) mac: String,
     pub(crate) mtu: u32,
+    /// Whether those on it ask for one another's link addresses, as on an Ethernet.
+    pub(crate) is_shared: bool,
 }
 
 /// Runs `work` with a netlink socket of the given namespace, the caller's own if none.
@@ -69,7 +71,7 @@ where
     }
 }
 
-fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
+pub(crate) fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
     let what = what.into();
     move |error| {
         let reason = match &error {
@@ -80,13 +82,13 @@ fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
     }
 }
 
-fn errno(error: &rtnetlink::Error) -> i32 {
+pub(crate) fn errno(error: &rtnetlink::Error) -> i32 {
     let rtnetlink::Error::NetlinkError(ErrorMessage { code: Some(code), .. }) = error else { return 0 };
     -code.get()
 }
 
 /// Turns the given refusals into success: what was asked for is so already.
-fn unless(result: Result<(), rtnetlink::Error>, fine: &[Errno]) -> Result<(), rtnetlink::Error> {
+pub(crate) fn unless(result: Result<(), rtnetlink::Error>, fine: &[Errno]) -> Result<(), rtnetlink::Error> {
     match result {
         Err(error) if fine.iter().any(|fine| *fine as i32 == errno(&error)) => Ok(()),
         other => other,
@@ -297,12 +299,12 @@ fn index(link: &Link) -> Result<i32, Error> {
     i32::try_from(link.index).map_err(wrong)
 }
 
-fn base_route(to: Cidr) -> RouteMessageBuilder<IpAddr> {
+pub(crate) fn base_route(to: Cidr) -> RouteMessageBuilder<IpAddr> {
     let route = RouteMessageBuilder::<IpAddr>::new().protocol(RouteProtocol::Other(ROUTE_PROTOCOL));
     route.destination_prefix(to.address(), to.prefix()).expect("a Cidr's prefix fits its address")
 }
 
-fn route_address(address: IpAddr) -> RouteAddress {
+pub(crate) fn route_address(address: IpAddr) -> RouteAddress {
     match address {
         IpAddr::V4(v4) => RouteAddress::Inet(v4),
         IpAddr::V6(v6) => RouteAddress::Inet6(v6),
@@ -310,7 +312,9 @@ fn route_address(address: IpAddr) -> RouteAddress {
 }
 
 fn link_of(message: &LinkMessage) -> Link {
-    let mut link = Link { index: message.header.index, name: String::new(), mac: String::new(), mtu: 0 };
+    let is_shared = !message.header.flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback);
+    let mut link =
+        Link { index: message.header.index, name: String::new(), mac: String::new(), mtu: 0, is_shared };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),

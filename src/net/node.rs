@@ -3,7 +3,7 @@
 
 use crate::netlink::{self, Netlink};
 use crate::nft::{self, Chain, Set, Table, TableName, Transaction};
-use crate::{Cidr, Error, Family, ROUTE_PROTOCOL, sysctl};
+use crate::{Cidr, Error, Family, ROUTE_PROTOCOL, mesh, sysctl};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ pub struct Node {
     pub cluster_cidrs: Vec<Cidr>,
     /// The blocks of service addresses.
     pub service_cidrs: Vec<Cidr>,
-    /// What fits into one packet; see [`default_mtu`].
+    /// What fits into one packet; see [`link_mtu`].
     pub mtu: u32,
 }
 
@@ -111,8 +111,16 @@ pub async fn local_addresses() -> Result<Vec<IpAddr>, Error> {
     netlink::with(None, async |netlink| netlink.addresses(None).await).await
 }
 
+/// What fits into one packet on the link that has one of these addresses, or else on that of the default route.
+pub async fn link_mtu(addresses: &[IpAddr]) -> Result<u32, Error> {
+    match mesh::mtu_of(addresses).await? {
+        Some(mtu) => Ok(mtu),
+        None => default_mtu().await,
+    }
+}
+
 /// What fits into one packet on the link of the default route.
-pub async fn default_mtu() -> Result<u32, Error> {
+async fn default_mtu() -> Result<u32, Error> {
     netlink::with(None, async |netlink| {
         let routes = netlink.routes(true).await?;
         let default = routes.iter().filter(|route| route.header.destination_prefix_length == 0);
@@ -123,7 +131,7 @@ pub async fn default_mtu() -> Result<u32, Error> {
     .await
 }
 
-fn out_link(route: &RouteMessage) -> Option<u32> {
+pub(crate) fn out_link(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,

@@ -78,6 +78,10 @@ pub struct Config {
     pub container_runtime_endpoint: Option<String>,
     /// The node's addresses; none to take that of the default route.
     pub node_ips: Vec<IpAddr>,
+    /// Addresses of the node from outside.
+    pub external_ips: Vec<IpAddr>,
+    /// What is put around packets on their way to other nodes: pods' are smaller by it.
+    pub encapsulation_bytes: u32,
     /// Labels that the node registers with.
     pub labels: BTreeMap<String, String>,
     /// Taints that the node registers with.
@@ -124,6 +128,8 @@ impl Config {
             registries: "/etc/knarr/registries.yaml".into(),
             container_runtime_endpoint: None,
             node_ips: Vec::new(),
+            external_ips: Vec::new(),
+            encapsulation_bytes: 0,
             labels: BTreeMap::new(),
             taints: Vec::new(),
             cluster_dns: Vec::new(),

@@ -251,7 +251,9 @@ fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: 
     let own = &context.machine.capacity;
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let internal = context.machine.addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
-    let addresses = internal.chain([address("Hostname", context.config.node_name.clone())]).collect();
+    let external = context.config.external_ips.iter().map(|ip| address("ExternalIP", ip.to_string()));
+    let hostname = address("Hostname", context.config.node_name.clone());
+    let addresses = internal.chain(external).chain([hostname]).collect();
     NodeStatus {
         addresses: Some(addresses),
         allocatable: Some(with_devices(&own.allocatable, context, |(_, healthy)| healthy)),
@@ -507,7 +509,8 @@ async fn removed(pod_cidrs: &[net::Cidr]) -> Result<(), Error> {
 
 async fn install_network(context: &Context, pod_cidrs: &[net::Cidr]) -> Result<(), Error> {
     let fault = |error: net::Error| Error::Setup(format!("setting up the pods' network: {error}"));
-    let mtu = net::default_mtu().await.map_err(fault)?;
+    let mtu = net::link_mtu(&context.machine.addresses).await.map_err(fault)?;
+    let mtu = mtu.saturating_sub(context.config.encapsulation_bytes);
     let node = net::Node {
         pod_cidrs: pod_cidrs.to_vec(),
         cluster_cidrs: context.config.cluster_cidrs.clone(),

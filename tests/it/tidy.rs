@@ -17,6 +17,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("controllers", &["base", "api", "client"]),
     ("scheduler", &["base", "api", "cel", "client"]),
     ("node", &["base", "api", "client", "net"]),
+    ("overlay", &["base", "api", "client", "net"]),
     ("proxy", &["base", "api", "client", "net"]),
     ("dns", &["base", "api", "client"]),
     ("ingress", &["base", "api", "client"]),

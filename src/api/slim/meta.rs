@@ -17,8 +17,11 @@ pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 pub const IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 /// Who approved a definition in a group of the project.
 pub const API_APPROVED: &str = "api-approved.kubernetes.io";
+/// The key, in base64, by which a node's packets are known to other nodes.
+pub const WIREGUARD_KEY: &str = "knarr.io/wireguard-public-key";
 /// The annotations that somebody decides by.
-const ANNOTATIONS: [&str; 5] = [DELETION_COST, JOB_INDEX, INDEX_FAILURES, IGNORED_FAILURES, API_APPROVED];
+const ANNOTATIONS: [&str; 6] =
+    [DELETION_COST, JOB_INDEX, INDEX_FAILURES, IGNORED_FAILURES, API_APPROVED, WIREGUARD_KEY];
 
 /// The metadata of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -6,6 +6,7 @@
 mod definition;
 mod map;
 mod meta;
+mod node;
 mod pod;
 mod revision;
 
@@ -16,7 +17,9 @@ pub use definition::{
 pub use map::Map;
 pub use meta::{
     API_APPROVED, DELETION_COST, IGNORED_FAILURES, INDEX_FAILURES, JOB_INDEX, Meta, OwnerReference,
+    WIREGUARD_KEY,
 };
+pub use node::{Node, NodeAddress, NodeSpec, NodeStatus};
 pub use pod::{
     Container, ContainerPort, ContainerState, ContainerStateTerminated, ContainerStatus,
     PersistentVolumeClaimVolumeSource, Pod, PodCondition, PodExtendedResourceClaimStatus, PodIP,

@@ -50,7 +50,9 @@ impl From<Error> for Failure {
             Error::Pool(PoolError::Exhausted(_)) => code::TRY_AGAIN,
             Error::Pool(PoolError::Taken(_) | PoolError::Outside(..)) => code::NETWORK,
             Error::Io { .. } | Error::Pool(_) => code::IO,
-            Error::Netlink { .. } | Error::Nft(_) => code::NETLINK,
+            Error::Netlink { .. } | Error::Module { .. } | Error::InTheWay(_) | Error::Nft(_) => {
+                code::NETLINK
+            }
         };
         Self::new(code, error.to_string())
     }

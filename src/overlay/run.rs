@@ -1,0 +1,182 @@
+//! Carries the plan out: follows the Nodes and the machine's links, applies differences, tells what cannot be.
+
+use crate::plan::{self, Machine, Place, Plan};
+use crate::{Backend, Config, Error, keys};
+use api::Object;
+use api::slim::{Node, WIREGUARD_KEY};
+use base::{Phase, Restart, Shutdown, Supervisor, clock};
+use client::{Cache, Caches, Client, Patch, Recorder};
+use net::mesh::{self, Applied, Mesh, WIREGUARD, Watch};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What nobody tells of, such as peers of WireGuard and the file of its key, is looked at this often.
+const LOOK: Duration = Duration::from_secs(60);
+/// What the kernel refused is tried again after this.
+const RETRY: Duration = Duration::from_secs(5);
+/// The shortest time between two rounds: Nodes that come together are taken together.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Tells whether other nodes can be reached.
+#[derive(Clone, Debug)]
+pub struct Handle(watch::Receiver<bool>);
+
+impl Handle {
+    /// Completes when the kernel has the ways to other nodes for the first time.
+    pub async fn ready(&self) {
+        // The sender lives in the overlay's task; without it the process is ending.
+        if self.0.clone().wait_for(|ready| *ready).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Overlay {
+    config: Arc<Config>,
+    nodes: Cache<Node>,
+    client: Client,
+    recorder: Recorder,
+    ready: watch::Sender<bool>,
+}
+
+/// Keeps the ways to other nodes as their Nodes say. `client` is the node's own.
+pub fn start(config: Config, client: Client, caches: &Caches, supervisor: &Supervisor) -> Handle {
+    let recorder = Recorder::new(client.clone(), supervisor, "overlay", &config.node_name);
+    let overlay = Overlay {
+        config: Arc::new(config),
+        nodes: caches.of(),
+        client,
+        recorder,
+        ready: watch::channel(false).0,
+    };
+    let handle = Handle(overlay.ready.subscribe());
+    supervisor.run("overlay", Phase::Work, Restart::OnFailure, move |shutdown| overlay.clone().run(shutdown));
+    handle
+}
+
+/// What is known of the kernel and was told.
+#[derive(Default)]
+struct Held {
+    machine: Machine,
+    asked: BTreeSet<IpAddr>,
+    mesh: Option<Mesh>,
+    applied: Applied,
+    unreached: BTreeMap<String, String>,
+    published: Option<String>,
+}
+
+impl Overlay {
+    async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        tokio::select! {
+            // Boxed, as it holds a round's state while it waits.
+            result = Box::pin(self.follow()) => result,
+            () = shutdown.requested() => Ok(()),
+        }
+    }
+
+    async fn follow(&self) -> Result<(), Error> {
+        if self.config.backend == Backend::None {
+            // What another backend left is no way to anywhere.
+            mesh::apply(&Mesh::default(), None).await?;
+            self.ready.send_replace(true);
+            return Ok(());
+        }
+        self.nodes.synced().await;
+        let watch = Watch::open()?;
+        let mut held = Held::default();
+        let mut look = true;
+        loop {
+            let changed = self.nodes.changed();
+            self.round(&mut held, look).await?;
+            let again = if held.applied.refused.is_empty() { LOOK } else { RETRY };
+            look = tokio::select! {
+                () = changed => false,
+                heard = watch.changed(&held.applied.tunnels) => heard.map(|()| true)?,
+                () = clock::sleep(again) => true,
+            };
+            clock::sleep(PAUSE).await;
+        }
+    }
+
+    /// Plans and applies what is planned, where that changed or `look` says that the kernel may have.
+    async fn round(&self, held: &mut Held, look: bool) -> Result<(), Error> {
+        let places: Vec<Place> = self.nodes.snapshot().iter().map(|node| Place::of(node)).collect();
+        let Some(own) = self.own(&places) else { return Ok(()) };
+        let asked = plan::questions(&self.config, &own.name, &places);
+        if look || asked != held.asked {
+            held.machine = self.machine(&own, &asked).await?;
+            held.asked = asked;
+        }
+        let Plan { mesh, unreached } = plan::plan(&self.config, &own, &places, &held.machine);
+        self.tell(&held.unreached, &unreached);
+        held.unreached = unreached;
+        if look || held.mesh.as_ref() != Some(&mesh) {
+            let applied = mesh::apply(&mesh, held.mesh.as_ref()).await?;
+            report(&mesh, &held.applied, &applied);
+            (held.mesh, held.applied) = (Some(mesh), applied);
+        }
+        if self.config.backend == Backend::Wireguard {
+            self.publish(held).await?;
+        }
+        self.ready.send_replace(true);
+        Ok(())
+    }
+
+    /// This node, once it has its blocks.
+    fn own(&self, places: &[Place]) -> Option<Place> {
+        let mut own = places.iter().find(|place| place.name == self.config.node_name)?.clone();
+        if own.internal.is_empty() {
+            own.internal.clone_from(&self.config.node_ips);
+        }
+        (!own.blocks.is_empty()).then_some(own)
+    }
+
+    async fn machine(&self, own: &Place, asked: &BTreeSet<IpAddr>) -> Result<Machine, Error> {
+        let wireguard = self.config.backend == Backend::Wireguard;
+        let key = wireguard.then(|| keys::current(&self.config.key_file, clock::now())).transpose()?;
+        Ok(Machine {
+            mtu: net::link_mtu(&own.internal).await?,
+            direct: mesh::direct_links(asked).await?,
+            key,
+        })
+    }
+
+    /// Events and a line in the log for nodes that cannot be reached, once each.
+    fn tell(&self, before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) {
+        let Some(node) = self.nodes.get("", &self.config.node_name) else { return };
+        for (name, why) in now.iter().filter(|(name, why)| before.get(*name) != Some(*why)) {
+            tracing::warn!(node = name, why, "there is no way to the pods of a node");
+            let message = format!("There is no way to the pods of node {name}: {why}");
+            self.recorder.warning(&*node, "FailedToCreateRoute", message);
+        }
+    }
+
+    /// Has the Node say the key by which others know this one.
+    async fn publish(&self, held: &mut Held) -> Result<(), Error> {
+        let Some(key) = net::wireguard::public_key(WIREGUARD).await? else { return Ok(()) };
+        let key = keys::public_text(&key);
+        let node = self.nodes.get("", &self.config.node_name);
+        let says = node.as_ref().and_then(|node| node.annotations().get(WIREGUARD_KEY));
+        if says != Some(&key) && held.published.as_ref() != Some(&key) {
+            let patch = Patch::Merge(json!({"metadata": {"annotations": {WIREGUARD_KEY: key}}}));
+            self.client.patch::<Node>("", &self.config.node_name, &patch).await?;
+            held.published = Some(key);
+        }
+        Ok(())
+    }
+}
+
+/// What was done, and what could not be, once.
+fn report(mesh: &Mesh, before: &Applied, now: &Applied) {
+    if now.changes > 0 {
+        tracing::info!(routes = mesh.routes.len(), changes = now.changes, "the ways to other nodes are set");
+    }
+    for why in now.refused.iter().filter(|why| !before.refused.contains(why)) {
+        tracing::warn!(why, "a way to another node could not be set");
+    }
+}
