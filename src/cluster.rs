@@ -135,6 +135,11 @@ fn admit_machines(
         texts(&network.services),
         json!(network.dns),
         json!(options.cluster_domain),
+        json!(options.network_backend),
+        json!(options.direct_routing),
+        json!(options.network_external_ip),
+        json!(options.vxlan_port),
+        json!(options.wireguard_port),
     ];
     let port = options.https_listen_port;
     let addresses =

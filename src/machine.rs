@@ -31,16 +31,20 @@ pub(crate) async fn start(
     (kubelet, caches): (Client, Caches),
     supervisor: &Supervisor,
 ) -> Result<(), Failure> {
+    let overlay = network.overlay(options, &node_name);
+    network.check(options, overlay.tunnel()).await?;
     net::contain(&network.cluster, &network.services).await?;
     for address in &network.dns {
         net::add_local_address(*address).await?;
     }
     let mut config = kubelet_config(options, network, (&node_name, role))?;
     config.tls = Some(tls);
+    config.encapsulation_bytes = overlay.overhead_bytes();
     let events = kubelet.clone();
     let policies = proxy::start_policies(&node_name, &caches, supervisor);
     config.isolate = Some(Arc::new(move |pod, addresses| Box::pin(policies.admit(pod, addresses))));
     let node = node::start(config.told(settings)?, kubelet, caches.clone(), supervisor).await?;
+    overlay::start(overlay, events.clone(), &caches, supervisor);
     let proxy = proxy::Config {
         node_name,
         node_ips: network.node_ips.clone(),
@@ -80,6 +84,7 @@ fn kubelet_config(
     config.container_log_dir = options.log_dir.join("containers");
     config.container_runtime_endpoint.clone_from(&options.container_runtime_endpoint);
     config.node_ips.clone_from(&network.node_ips);
+    config.external_ips.clone_from(&options.node_external_ip);
     config.labels = labels(&options.node_label)?;
     config.taints = options.node_taint.iter().map(|text| taint(text)).collect::<Result<_, _>>()?;
     config.cluster_dns.clone_from(&network.dns);

@@ -3,6 +3,7 @@
 use crate::life::Failure;
 use crate::options::Options;
 use net::Cidr;
+use overlay::Backend;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
@@ -44,6 +45,37 @@ impl Network {
     /// All blocks of the cluster.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = &Cidr> {
         self.cluster.iter().chain(&self.services)
+    }
+
+    /// Whether anything on this machine stands in the way of pods and services. Pods' addresses may be somebody
+    /// else's work.
+    pub(crate) async fn check(&self, options: &Options, tunnel: Option<&str>) -> Result<(), Failure> {
+        let pods = self.cluster.iter().filter(|_| options.network_backend != Backend::None);
+        let pods = pods.map(|block| ("--cluster-cidr", block));
+        let all = pods.chain(self.services.iter().map(|block| ("--service-cidr", block)));
+        let claims: Vec<net::Claim> =
+            all.map(|(flag, block)| net::Claim { name: flag.to_owned(), block: *block }).collect();
+        net::check(&claims, tunnel).await.map_err(|error| match error {
+            net::Error::Module { module: "vxlan" | "wireguard", .. } => {
+                format!("{error}, or choose another --network-backend").into()
+            }
+            other => other.into(),
+        })
+    }
+
+    /// How other nodes' pods are reached.
+    pub(crate) fn overlay(&self, options: &Options, node_name: &str) -> overlay::Config {
+        overlay::Config {
+            node_name: node_name.to_owned(),
+            node_ips: self.node_ips.clone(),
+            cluster_cidrs: self.cluster.clone(),
+            backend: options.network_backend,
+            direct_routing: options.direct_routing,
+            external_addresses: options.network_external_ip,
+            vxlan_port: options.vxlan_port.get(),
+            wireguard_port: options.wireguard_port.get(),
+            key_file: options.data_dir.join("agent/wireguard.key"),
+        }
     }
 
     /// Where to listen: all addresses are those of both families where the cluster has IPv6.

@@ -50,7 +50,17 @@ impl Setting {
 }
 
 /// What all nodes of a cluster have in common: servers tell it, and an agent that is told otherwise does not start.
-pub(crate) const SHARED: [&str; 4] = ["cluster-cidr", "service-cidr", "cluster-dns", "cluster-domain"];
+pub(crate) const SHARED: [&str; 9] = [
+    "cluster-cidr",
+    "service-cidr",
+    "cluster-dns",
+    "cluster-domain",
+    "network-backend",
+    "direct-routing",
+    "network-external-ip",
+    "vxlan-port",
+    "wireguard-port",
+];
 
 use Shape::{Flag, List, Number, Text, Texts};
 
@@ -69,12 +79,18 @@ static SETTINGS: &[Setting] = &[
     server("service-node-port-range", Text, "RANGE", "Ports of the node for services [default: 30000-32767]"),
     setting("cluster-dns", List, "ADDRESS", "Address of cluster DNS [default: the tenth of the services']"),
     setting("cluster-domain", Text, "DOMAIN", "Domain of the cluster's names [default: cluster.local]"),
+    setting("network-backend", Text, "BACKEND", "How pods reach those of other nodes: vxlan, host-gw (all nodes share a link), wireguard (encrypted), none [default: vxlan]"),
+    setting("direct-routing", Flag, "", "With vxlan: send packets as they are to nodes on a link of this one"),
+    setting("network-external-ip", Flag, "", "With vxlan or wireguard: reach nodes that share no link by their external addresses"),
+    setting("vxlan-port", Number, "PORT", "Port of vxlan [default: 8472]"),
+    setting("wireguard-port", Number, "PORT", "Port of wireguard [default: 51820]"),
     setting("resolv-conf", Text, "FILE", "Names the resolvers for other names [default: /etc/resolv.conf]"),
     server("write-kubeconfig", Text, "FILE", "Where the administrator's kubeconfig is written [default: /etc/knarr/knarr.yaml]"),
     server("write-kubeconfig-mode", Text, "MODE", "Its permissions, in octal [default: 600]"),
     setting("private-registry", Text, "FILE", "Mirrors of registries, users and certificates [default: /etc/knarr/registries.yaml]"),
     setting("node-name", Text, "NAME", "Name of this node [default: the host's name]"),
     setting("node-ip", List, "ADDRESS", "Addresses of this node [default: that of the default route]"),
+    setting("node-external-ip", List, "ADDRESS", "Addresses of this node from outside"),
     setting("node-label", List, "KEY=VALUE", "Labels this node registers with"),
     setting("node-taint", List, "KEY=VALUE:EFFECT", "Taints this node registers with"),
     setting("kubelet-arg", Texts, "NAME=VALUE", "Flags of the kubelet: max-pods=50; config=FILE names a KubeletConfiguration"),
@@ -141,6 +157,12 @@ pub(crate) struct Options {
     pub(crate) write_kubeconfig_mode: String,
     pub(crate) node_name: Option<String>,
     pub(crate) node_ip: Vec<IpAddr>,
+    pub(crate) node_external_ip: Vec<IpAddr>,
+    pub(crate) network_backend: overlay::Backend,
+    pub(crate) direct_routing: bool,
+    pub(crate) network_external_ip: bool,
+    pub(crate) vxlan_port: NonZeroU16,
+    pub(crate) wireguard_port: NonZeroU16,
     pub(crate) node_label: Vec<String>,
     pub(crate) node_taint: Vec<String>,
     pub(crate) kubelet_arg: Vec<String>,
@@ -189,6 +211,12 @@ impl Default for Options {
             write_kubeconfig_mode: "600".to_owned(),
             node_name: None,
             node_ip: Vec::new(),
+            node_external_ip: Vec::new(),
+            network_backend: overlay::Backend::Vxlan,
+            direct_routing: false,
+            network_external_ip: false,
+            vxlan_port: NonZeroU16::new(8_472).expect("it is more than nothing"),
+            wireguard_port: NonZeroU16::new(51_820).expect("it is more than nothing"),
             node_label: Vec::new(),
             node_taint: Vec::new(),
             kubelet_arg: Vec::new(),
@@ -367,6 +395,14 @@ mod tests {
         assert!(!parsed(&[]).unwrap().is_disabled(Part::Ingress));
         let error = parsed(&["--disable=traefik"]).unwrap_err().to_string();
         assert!(error.contains("--disable") && error.contains("traefik"), "{error}");
+    }
+
+    #[test]
+    fn the_way_to_other_nodes_is_chosen_by_name() {
+        let options = parsed(&["--network-backend", "host-gw", "--direct-routing"]).unwrap();
+        assert!(options.network_backend == overlay::Backend::HostGw && options.direct_routing);
+        let error = parsed(&["--network-backend", "ipip"]).unwrap_err().to_string();
+        assert!(error.contains("--network-backend") && error.contains("`wireguard`"), "{error}");
     }
 
     #[test]

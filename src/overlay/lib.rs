@@ -13,7 +13,7 @@ pub use run::{Handle, start};
 
 use net::mesh::{VXLAN, VXLAN_V6, WIREGUARD};
 use net::{Cidr, Family};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ pub struct Config {
 }
 
 /// How packets get from node to node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
     /// In packets of UDP.

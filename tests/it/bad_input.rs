@@ -60,6 +60,49 @@ fn a_machine_without_containerd_is_told_what_to_install() {
 }
 
 #[test]
+fn what_stands_in_the_way_of_the_network_is_named_at_start() {
+    let cluster = Cluster::prepared(&["--https-listen-port", "6443"]);
+    let sh = |script: &str| cluster.sandbox.sh(script).ok();
+    for (before, after, parts) in [
+        (
+            "ip link add knarr0 type veth peer name other",
+            "ip link delete knarr0",
+            ["knarr0", "somebody else's", "ip link delete knarr0"],
+        ),
+        (
+            "ip link add knarr-vxlan type bridge",
+            "ip link delete knarr-vxlan",
+            ["knarr-vxlan", "somebody else's", "ip link delete knarr-vxlan"],
+        ),
+        (
+            "ip address add 10.42.3.4/24 dev eth0",
+            "ip address delete 10.42.3.4/24 dev eth0",
+            ["--cluster-cidr 10.42.0.0/16", "10.42.3.4", "eth0"],
+        ),
+        (
+            "ip route add 10.43.7.0/24 via 10.99.0.1",
+            "ip route delete 10.43.7.0/24",
+            ["--service-cidr 10.43.0.0/16", "10.43.7.0/24", "eth0"],
+        ),
+    ] {
+        sh(before);
+        complains(cluster.fails(&[]), &parts);
+        sh(after);
+    }
+    // A kernel that has it starts with it.
+    if cluster.sandbox.sh("ip link add probe type wireguard").code != 0 {
+        let said = cluster.fails(&["--network-backend", "wireguard"]);
+        complains(said, &["no wireguard", "modprobe wireguard", "another --network-backend"]);
+    }
+    complains(cluster.fails(&["--network-backend", "ipip"]), &["--network-backend", "ipip", "vxlan"]);
+    let hide = "mkdir upper work && mknod upper/nft c 0 0 && \
+                mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=upper,workdir=work /usr/sbin";
+    sh(hide);
+    complains(cluster.fails(&[]), &["nft", "install nftables"]);
+    assert!(!sh("ip link").contains("knarr"), "nothing was begun");
+}
+
+#[test]
 fn mistakes_in_settings_name_the_setting() {
     let cluster = Cluster::prepared(&["--disable-agent"]);
     let said = cluster.fails(&["--no-such-flag"]).err();
