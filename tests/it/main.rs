@@ -21,6 +21,7 @@ mod naming;
 mod network_policies;
 mod node;
 mod outages;
+mod overlay;
 mod plugin;
 mod pods;
 mod proxying;

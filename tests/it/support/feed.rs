@@ -6,7 +6,7 @@ use bytes::Bytes;
 use client::{Client, Error, Transport};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
@@ -52,6 +52,13 @@ impl Feed {
         state.tell("MODIFIED", &object);
     }
 
+    /// An object of a kind outside of namespaces.
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
+        let state = self.0.lock().unwrap();
+        let own = state.objects.iter().find(|((kind, key), _)| format!("{kind}{key}") == path);
+        own.map(|(_, object)| object.clone())
+    }
+
     /// Takes an object away, which is known by its kind and name.
     pub(crate) fn delete(&self, object: &Value) {
         let mut state = self.0.lock().unwrap();
@@ -82,8 +89,36 @@ fn selected(query: &str, object: &Value) -> bool {
         && wanted("metadata.name", &object["metadata"]["name"])
 }
 
+/// Changes an object as a merge patch says (RFC 7396), without its removals.
+fn merge(object: &mut Value, patch: &Value) {
+    match patch.as_object() {
+        Some(fields) => fields.iter().for_each(|(key, value)| merge(&mut object[key], value)),
+        None => *object = patch.clone(),
+    }
+}
+
+impl Feed {
+    /// Changes an object outside of namespaces; what is made is not kept.
+    async fn change(self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let (path, method) = (request.uri().path().to_owned(), request.method().clone());
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let mut object: Value = serde_json::from_slice(&body).unwrap();
+        if method == Method::PATCH {
+            if let Some(mut changed) = self.get(&path) {
+                merge(&mut changed, &object);
+                self.put(changed.clone());
+                object = changed;
+            }
+        }
+        Ok(Response::new(full_body(object.to_string())))
+    }
+}
+
 impl Transport for Feed {
     fn call(&self, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, Error>> {
+        if request.method() != Method::GET {
+            return self.clone().change(request).boxed();
+        }
         let mut state = self.0.lock().unwrap();
         let (path, query) =
             (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());

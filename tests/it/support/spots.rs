@@ -117,7 +117,8 @@ pub(crate) fn pod(sandbox: &Sandbox, name: &str, number: u8) -> Spot {
     at(sandbox, name, &[&format!("10.42.0.{number}"), &format!("fd42::{number:x}")])
 }
 
-fn at(sandbox: &Sandbox, name: &str, addresses: &[&str]) -> Spot {
+/// A namespace that was made within the sandbox.
+pub(crate) fn at(sandbox: &Sandbox, name: &str, addresses: &[&str]) -> Spot {
     let namespace = Arc::new(File::open(sandbox.namespace(name)).unwrap());
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
     Spot { name: name.to_owned(), addresses, namespace }
