@@ -16,6 +16,7 @@ pub mod process;
 pub mod query;
 pub mod random;
 pub mod seal;
+mod seldom;
 mod supervise;
 pub mod tls;
 mod together;
@@ -24,5 +25,6 @@ pub mod websocket;
 
 pub use backoff::Backoff;
 pub use body::{Body, BodyError, CollectError, collect, full_body};
+pub use seldom::Seldom;
 pub use supervise::{Drained, Exit, Phase, Restart, Shutdown, Supervisor};
 pub use together::Together;

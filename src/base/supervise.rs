@@ -1,7 +1,7 @@
 //! Supervised tasks: each has a name, is restarted with backoff or ends the process by name, and is
 //! stopped in the order of its [`Phase`].
 
-use crate::{Backoff, clock};
+use crate::{Backoff, Seldom, clock};
 use futures_util::FutureExt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -138,14 +138,16 @@ impl Supervisor {
         let shutdown = self.shutdown(phase);
         // Boxed, since a task would hold room for it twice: as it is given, and as it is polled.
         let work = AssertUnwindSafe(work.boxed()).catch_unwind();
+        let stop = Seldom::new(async move { shutdown.requested().await });
         let handle = spawn(async move {
             tokio::select! {
+                biased;
                 result = work => {
                     if let Err(panic) = result {
                         tracing::error!(task = name, panic = panic_text(&*panic), "task panicked");
                     }
                 }
-                () = shutdown.requested() => {}
+                () = stop => {}
             }
         });
         handle.abort_handle()

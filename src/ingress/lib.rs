@@ -13,6 +13,7 @@ mod forward;
 mod gate;
 mod gateway;
 mod gateways;
+mod heads;
 mod listen;
 mod live;
 mod numbers;

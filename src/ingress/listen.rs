@@ -2,20 +2,23 @@
 
 use crate::certificates::{Certificates, server_config};
 use crate::forward::{Connection, From, Proxy};
+use crate::heads::{HeadTimer, Heads};
 use crate::numbers::NUMBERS;
 use crate::upstream::Stream;
 use arc_swap::ArcSwap;
-use base::{BodyError, Phase, Restart, Shutdown, Supervisor, clock};
+use base::{BodyError, Phase, Restart, Seldom, Shutdown, Supervisor, clock};
 use http::HeaderValue;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -32,6 +35,8 @@ const HEADERS: usize = 100;
 const CONNECTIONS: u32 = 8_192;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4_096;
+/// No request of HTTP/1 begins so.
+const HTTP2_START: &[u8; 3] = b"PRI";
 /// Requests at a time on one connection of HTTP/2.
 const STREAMS: u32 = 250;
 /// HTTP/2 flow control: what one client may make knarr hold for a slow endpoint.
@@ -178,7 +183,6 @@ impl Front {
         closed: &watch::Receiver<bool>,
     ) -> io::Result<()> {
         let port = HeaderValue::from(self.port);
-        let builder = builder();
         loop {
             let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
             let (stream, peer) = match listener.accept().await {
@@ -194,11 +198,11 @@ impl Front {
             let Ok(address) = HeaderValue::try_from(peer.to_string()) else { continue };
             let from = From { address, secure: self.tls.is_some(), port: port.clone() };
             let connection = Connection { proxy: self.proxy.clone(), peer, port: self.port, from };
-            let (tls, builder, closed) = (self.tls.clone(), builder.clone(), closed.clone());
+            let (tls, closed) = (self.tls.clone(), closed.clone());
             // It ends with the front, but not before its requests do.
             self.proxy.supervisor.detached("ingress connection", Phase::Work, async move {
                 let _open = NUMBERS.connection();
-                if let Err(error) = converse(connection, (stream, tls), builder, closed).await {
+                if let Err(error) = converse(connection, (stream, tls), closed).await {
                     tracing::debug!(%peer, %error, "a connection ended");
                 }
                 drop(permit);
@@ -207,16 +211,83 @@ impl Front {
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+async fn converse(
+    connection: Connection,
+    (stream, tls): (TcpStream, Option<TlsAcceptor>),
+    closed: watch::Receiver<bool>,
+) -> Result<(), BodyError> {
+    stream.set_nodelay(true)?;
+    let (stream, is_http2) = match tls {
+        Some(tls) => {
+            let shaken = Box::pin(tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream))).await??;
+            let is_http2 = shaken.get_ref().1.alpn_protocol() == Some(b"h2");
+            (Stream::Tls(Box::new(shaken.into())), is_http2)
+        }
+        None => {
+            let is_http2 = Box::pin(tokio::time::timeout(HEAD_LIMIT, begins_http2(&stream))).await??;
+            (Stream::Plain(stream), is_http2)
+        }
+    };
+    let connection = Arc::new(connection);
+    match is_http2 {
+        true => Box::pin(http2(connection, stream, closed)).await?,
+        false => Box::pin(http1(connection, stream, closed)).await?,
+    }
+    Ok(())
+}
+
+/// Whether a client begins as those of HTTP/2 do that need not be told that it is spoken (RFC 9113, 3.4).
+async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut start = [0; HTTP2_START.len()];
+    let length = stream.peek(&mut start).await?;
+    Ok(start[..length] == *HTTP2_START)
+}
+
+async fn http1(
+    connection: Arc<Connection>,
+    stream: Stream,
+    closed: watch::Receiver<bool>,
+) -> hyper::Result<()> {
+    let heads = Heads::new(HEAD_LIMIT);
+    let service = service_fn(move |request| connection.clone().serve(request));
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
-        .timer(TokioTimer::new())
+        .timer(HeadTimer(heads.clone()))
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let mut closing = Seldom::new(is_closed(closed));
+    let mut is_closing = false;
+    loop {
+        let mut overdue = Seldom::new(heads.overdue());
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(ended) = serving.as_mut().poll(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            if !is_closing && Pin::new(&mut closing).poll(cx).is_ready() {
+                is_closing = true;
+                return Poll::Ready(None);
+            }
+            Pin::new(&mut overdue).poll(cx).map(|()| None)
+        });
+        match ended.await {
+            Some(ended) => return ended,
+            None if is_closing => serving.as_mut().graceful_shutdown(),
+            // It is polled again, and sees that no head came.
+            None => {}
+        }
+    }
+}
+
+async fn http2(
+    connection: Arc<Connection>,
+    stream: Stream,
+    closed: watch::Receiver<bool>,
+) -> hyper::Result<()> {
+    let service = service_fn(move |request| connection.clone().serve(request));
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -224,32 +295,19 @@ fn builder() -> Builder<TokioExecutor> {
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
         .keep_alive_interval(Some(PING_INTERVAL));
-    builder
-}
-
-async fn converse(
-    connection: Connection,
-    (stream, tls): (TcpStream, Option<TlsAcceptor>),
-    builder: Builder<TokioExecutor>,
-    mut closed: watch::Receiver<bool>,
-) -> Result<(), BodyError> {
-    stream.set_nodelay(true)?;
-    let stream = match tls {
-        Some(tls) => {
-            let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await??;
-            Stream::Tls(Box::new(shaken.into()))
-        }
-        None => Stream::Plain(stream),
-    };
-    let connection = Arc::new(connection);
-    let service = service_fn(move |request| connection.clone().serve(request));
-    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         ended = serving.as_mut() => return ended,
-        // A sender that is gone means the same.
-        _ = closed.wait_for(|closed| *closed) => serving.as_mut().graceful_shutdown(),
+        () = is_closed(closed) => serving.as_mut().graceful_shutdown(),
     }
     serving.await
+}
+
+/// Completes when a port is closed; a sender that is gone means the same.
+async fn is_closed(mut closed: watch::Receiver<bool>) {
+    if closed.wait_for(|closed| *closed).await.is_err() {
+        tracing::trace!("a port is gone");
+    }
 }
 
 /// A client that takes nothing of what it asked for, or has gone without a word, is given up. Accepted connections

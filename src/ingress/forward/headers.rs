@@ -16,9 +16,38 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// As HTTP is told to programs behind proxies by CGI: whoever sends it means no good ("httpoxy").
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 
+/// Headers that are seldom there, so that one look at all names is cheaper than to ask for each.
+mod rare {
+    pub(super) const CONNECTION: u8 = 1;
+    /// Of one connection alone.
+    pub(super) const OF_CONNECTION: u8 = 2;
+    pub(super) const TE: u8 = 4;
+    /// Not for servers behind a proxy.
+    pub(super) const OF_PROXY: u8 = 8;
+
+    pub(super) fn of(headers: &http::HeaderMap) -> u8 {
+        headers.keys().fold(0, |all, name| {
+            all | match name.as_str() {
+                "connection" => CONNECTION,
+                "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => OF_CONNECTION,
+                "te" => TE,
+                "proxy-authorization" | "expect" | "forwarded" | "proxy" => OF_PROXY,
+                _ => 0,
+            }
+        })
+    }
+}
+
 /// Takes away what concerns one connection alone.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(header::CONNECTION) {
+    let rare = rare::of(headers);
+    strip_rare(headers, rare);
+}
+
+fn strip_rare(headers: &mut HeaderMap, rare: u8) {
+    if rare & rare::CONNECTION != 0
+        && let Some(connection) = headers.remove(header::CONNECTION)
+    {
         // Nearly always close, keep-alive or nothing.
         let named = connection.to_str().unwrap_or_default().split(',').map(str::trim);
         for name in named.filter(|name| !name.is_empty()) {
@@ -27,8 +56,10 @@ pub(super) fn strip(headers: &mut HeaderMap) {
             }
         }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
-        headers.remove(name);
+    if rare & rare::OF_CONNECTION != 0 {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+            headers.remove(name);
+        }
     }
 }
 
@@ -52,12 +83,16 @@ pub(crate) struct From {
 /// Takes away what a client may not say, and says who asked for what. What clients themselves say of this is
 /// not believed: anybody could.
 pub(super) fn forwarded(headers: &mut HeaderMap, from: &From, host: &HeaderValue) {
-    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    strip(headers);
-    for name in [header::PROXY_AUTHORIZATION, header::EXPECT, header::FORWARDED, PROXY] {
-        headers.remove(name);
+    let rare = rare::of(headers);
+    let trailers = rare & rare::TE != 0
+        && headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    strip_rare(headers, rare);
+    if rare & rare::OF_PROXY != 0 {
+        for name in [header::PROXY_AUTHORIZATION, header::EXPECT, header::FORWARDED, PROXY] {
+            headers.remove(name);
+        }
     }
-    if !trailers {
+    if rare & rare::TE != 0 && !trailers {
         headers.remove(header::TE);
     }
     headers.insert(FORWARDED_FOR, from.address.clone());

@@ -8,9 +8,9 @@ pub(crate) use headers::From;
 
 use crate::live::Live;
 use crate::numbers::NUMBERS;
-use crate::rules::{Action, Filters, HeaderChanges, Protocol, Redirect, Weighted};
+use crate::rules::{Action, Filters, HeaderChanges, Limits, Protocol, Redirect, Weighted};
 use crate::table::{Asked, Table};
-use crate::upstream::{Answer, Backend, Failed, Progress, Refused, Sent, exchange};
+use crate::upstream::{Answer, Backend, Failed, Progress, Refused, Sent, Terms, exchange};
 use address::{changed_path, host_name, location};
 use arc_swap::ArcSwap;
 use base::{Phase, Supervisor, clock};
@@ -22,7 +22,7 @@ use hyper::body::{Body as _, Incoming};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::error::Error as StdError;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,7 +120,7 @@ impl Connection {
                 let going = Going { connection: self, live, host: host.clone(), path };
                 match live.route.limits.total {
                     None => going.forward(shares, request).await?,
-                    Some(limit) => tokio::time::timeout(limit, going.forward(shares, request))
+                    Some(limit) => tokio::time::timeout(limit, Box::pin(going.forward(shares, request)))
                         .await
                         .map_err(|_| StatusCode::GATEWAY_TIMEOUT)??,
                 }
@@ -153,7 +153,7 @@ impl Going<'_> {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
         let mut response = if tunnel::is_asked_for(&request) {
-            tunnel::open(self, backend, share, request).await?
+            Box::pin(tunnel::open(self, backend, share, request)).await?
         } else {
             let (mut head, body) = request.into_parts();
             self.prepare(&mut head, share, backend)?;
@@ -184,13 +184,18 @@ impl Going<'_> {
         }
     }
 
+    /// How an endpoint is asked.
+    fn terms<'a>(&'a self, progress: Option<&'a Progress>) -> Terms<'a> {
+        let Limits { connect, response, .. } = self.live.route.limits;
+        Terms { connect, silence: response, progress, supervisor: &self.connection.proxy.supervisor }
+    }
+
     /// Sends it to one endpoint after the other, until one answers. What was not sent may always be sent again;
     /// what nobody answered only if it is the same to do it twice.
-    async fn send(&self, backend: &Backend, head: Parts, body: Sent) -> Answered {
+    async fn send(&self, backend: &Backend, head: Parts, mut body: Sent) -> Answered {
         let limits = &self.live.route.limits;
         let repeatable = body.is_empty() && is_idempotent(&head.method);
-        let mut spare = repeatable.then(|| head.clone());
-        let mut body = body;
+        let mut spare = (repeatable && limits.retries > 0).then(|| head.clone());
         let progress = body.progress();
         let mut request = Request::from_parts(head, body);
         let most = limits.retries as usize;
@@ -198,15 +203,8 @@ impl Going<'_> {
         loop {
             let endpoint = backend.pick(tries).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
             let address = endpoint.address;
-            let exchanging = exchange(
-                endpoint,
-                request,
-                (limits.connect, limits.response),
-                &self.connection.proxy.supervisor,
-            );
-            let exchanged = within(limits.response, progress.as_ref(), exchanging).await;
             let again = tries < most;
-            let next = match exchanged.ok_or(StatusCode::GATEWAY_TIMEOUT)? {
+            let next = match exchange(endpoint, request, self.terms(progress.as_ref())).await {
                 Ok(response) if again && limits.retry_codes.contains(&response.status().as_u16()) => {
                     match spare.take() {
                         Some(head) => Request::from_parts(head, Sent::empty()),
@@ -214,20 +212,7 @@ impl Going<'_> {
                     }
                 }
                 Ok(response) => return Ok(response),
-                Err(Failed::Unsent(unsent, why)) => {
-                    tracing::debug!(%address, why, route = self.live.route.name, "an endpoint cannot be reached");
-                    *unsent
-                }
-                Err(Failed::Broken(error)) => {
-                    let code = code_of(&error);
-                    tracing::debug!(%address, %error, route = self.live.route.name, "an endpoint did not answer");
-                    match spare.take() {
-                        Some(head) if code == StatusCode::BAD_GATEWAY => {
-                            Request::from_parts(head, Sent::empty())
-                        }
-                        _ => return Err(code),
-                    }
-                }
+                Err(failed) => self.recover(failed, address, &mut spare)?,
             };
             if !again {
                 return Err(StatusCode::BAD_GATEWAY);
@@ -239,15 +224,39 @@ impl Going<'_> {
         }
     }
 
+    /// What may be sent elsewhere of a request that an endpoint did not answer.
+    fn recover(
+        &self,
+        failed: Failed,
+        address: SocketAddr,
+        spare: &mut Option<Parts>,
+    ) -> Result<Request<Sent>, StatusCode> {
+        let route = &self.live.route.name;
+        match failed {
+            Failed::Unsent(unsent, why) => {
+                tracing::debug!(%address, why, route, "an endpoint cannot be reached");
+                Ok(*unsent)
+            }
+            Failed::Broken(error) => {
+                let code = code_of(&error);
+                tracing::debug!(%address, %error, route, "an endpoint did not answer");
+                let head = spare.take().filter(|_| code == StatusCode::BAD_GATEWAY).ok_or(code)?;
+                Ok(Request::from_parts(head, Sent::empty()))
+            }
+            Failed::Late => Err(StatusCode::GATEWAY_TIMEOUT),
+        }
+    }
+
     /// Sends copies to those who get them; nobody waits for what they answer.
     fn mirror(&self, head: &Parts, body: &mut Sent) {
         for backend in self.live.mirrors() {
             let Some(endpoint) = backend.pick(0) else { continue };
             let request = Request::from_parts(head.clone(), body.copy());
             let supervisor = self.connection.proxy.supervisor.clone();
-            let limits = (self.live.route.limits.connect, self.live.route.limits.response);
+            let Limits { connect, response: silence, .. } = self.live.route.limits;
             self.connection.proxy.supervisor.detached("mirrored request", Phase::Work, async move {
-                let mirrored = exchange(endpoint, request, limits, &supervisor);
+                let terms = Terms { connect, silence, progress: None, supervisor: &supervisor };
+                let mirrored = exchange(endpoint, request, terms);
                 match tokio::time::timeout(MIRROR_LIMIT, mirrored).await {
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => tracing::debug!(%error, "a mirror did not answer"),
@@ -255,21 +264,6 @@ impl Going<'_> {
                 }
             });
         }
-    }
-}
-
-/// Waits for an answer; the time counts from when the request's body does not move any more.
-async fn within<T>(
-    limit: Duration,
-    progress: Option<&Progress>,
-    answer: impl Future<Output = T>,
-) -> Option<T> {
-    match progress {
-        None => tokio::time::timeout(limit, answer).await.ok(),
-        Some(progress) => tokio::select! {
-            answer = answer => Some(answer),
-            () = progress.stalls(limit) => None,
-        },
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) async fn open(
     let supervisor = &going.connection.proxy.supervisor;
     for tries in 0..=limits.retries as usize {
         let endpoint = backend.pick(tries).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-        let asking = upgrade(endpoint, request, (limits.connect, limits.response), supervisor);
+        let asking = upgrade(endpoint, request, going.terms(None));
         let asked = tokio::time::timeout(limits.response, asking).await;
         match asked.map_err(|_| StatusCode::GATEWAY_TIMEOUT)? {
             Ok((response, None)) => return Ok(response),
@@ -67,6 +67,7 @@ pub(super) async fn open(
             }
             Err(Failed::Unsent(unsent, _)) => request = *unsent,
             Err(Failed::Broken(error)) => return Err(super::code_of(&error)),
+            Err(Failed::Late) => return Err(StatusCode::GATEWAY_TIMEOUT),
         }
     }
     Err(StatusCode::BAD_GATEWAY)

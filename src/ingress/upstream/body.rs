@@ -1,7 +1,7 @@
 //! Bodies on their way to an endpoint and back.
 
 use super::Lease;
-use super::conn::{Conn, keep, keep_quietly};
+use super::conn::{Conn, keep};
 use base::{BodyError, clock};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
@@ -28,16 +28,17 @@ pub(crate) enum Refused {
     TooSlow,
 }
 
-/// How long is waited for something that is polled for.
+/// How long is waited for something that is polled for. To set the timer later again takes no lock, which to make
+/// one does.
 #[derive(Default)]
-struct Patience {
+pub(super) struct Patience {
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether it runs; who does not ask does not wait.
     runs: bool,
 }
 
 impl Patience {
-    fn ends(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
+    pub(super) fn ends(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         if !std::mem::replace(&mut self.runs, true) {
             timer.as_mut().reset(clock::instant() + limit);
@@ -46,7 +47,7 @@ impl Patience {
     }
 
     /// What was waited for came.
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.runs = false;
     }
 }
@@ -56,11 +57,16 @@ impl Patience {
 pub(crate) struct Progress(Arc<AtomicU64>);
 
 impl Progress {
+    /// How many pieces went.
+    pub(super) fn pieces(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Completes when nothing has moved for so long.
-    pub(crate) async fn stalls(&self, limit: Duration) {
+    pub(super) async fn stalls(&self, limit: Duration) {
         let mut before = None;
         loop {
-            let now = self.0.load(Ordering::Relaxed);
+            let now = self.pieces();
             if before == Some(now) {
                 return;
             }
@@ -194,6 +200,9 @@ impl Body for Sent {
     }
 }
 
+/// A piece of an answer as it came.
+type Piece = Result<Frame<Bytes>, hyper::Error>;
+
 /// The body of an answer.
 pub(crate) struct Answer(Kind);
 
@@ -203,6 +212,8 @@ enum Kind {
 }
 
 struct Streaming {
+    /// What came with the head.
+    first: Option<Piece>,
     body: Incoming,
     /// Driven here; none where it has a task of its own.
     conn: Option<Box<Conn>>,
@@ -219,17 +230,29 @@ impl Answer {
     }
 
     pub(crate) fn text(text: &'static str) -> Self {
-        Self(Kind::Whole(Some(Bytes::from_static(text.as_bytes()))))
+        Self::whole(Bytes::from_static(text.as_bytes()))
     }
 
-    pub(super) fn of_endpoint(
-        body: Incoming,
-        conn: Option<Box<Conn>>,
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self(Kind::Whole(Some(bytes)))
+    }
+
+    pub(super) fn of_endpoint(body: Incoming, lease: Lease, silence: Duration) -> Self {
+        let patience = Patience::default();
+        let streaming = Streaming { first: None, body, conn: None, lease, silence, patience, held: None };
+        Self(Kind::Endpoint(Box::new(streaming)))
+    }
+
+    /// One whose connection is driven by whoever reads it; the first piece may be there already.
+    pub(super) fn driven(
+        (first, body): (Option<Piece>, Incoming),
+        mut conn: Box<Conn>,
         lease: Lease,
         silence: Duration,
     ) -> Self {
-        let patience = Patience::default();
-        Self(Kind::Endpoint(Box::new(Streaming { body, conn, lease, silence, patience, held: None })))
+        let patience = std::mem::take(&mut conn.patience);
+        let conn = Some(conn);
+        Self(Kind::Endpoint(Box::new(Streaming { first, body, conn, lease, silence, patience, held: None })))
     }
 
     /// Keeps something until the answer was read to its end.
@@ -242,6 +265,9 @@ impl Answer {
 
 impl Streaming {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first.map_err(Into::into)));
+        }
         let mut polled = Pin::new(&mut self.body).poll_frame(cx);
         if polled.is_pending()
             && let Some(conn) = &mut self.conn
@@ -274,7 +300,8 @@ impl Streaming {
     }
 
     fn finish(&mut self, cx: &mut Context<'_>) {
-        if let Some(conn) = self.conn.take() {
+        if let Some(mut conn) = self.conn.take() {
+            conn.patience = std::mem::take(&mut self.patience);
             keep(conn, &self.lease.0, cx);
         }
     }
@@ -283,10 +310,8 @@ impl Streaming {
 impl Drop for Streaming {
     fn drop(&mut self) {
         // Servers do not ask a body that said its length for its end.
-        if self.body.is_end_stream()
-            && let Some(conn) = self.conn.take()
-        {
-            keep_quietly(conn, &self.lease.0);
+        if self.body.is_end_stream() {
+            self.finish(&mut Context::from_waker(Waker::noop()));
         }
     }
 }
@@ -308,14 +333,24 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_none(),
-            Kind::Endpoint(streaming) => streaming.body.is_end_stream(),
+            Kind::Endpoint(streaming) => streaming.first.is_none() && streaming.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Endpoint(streaming) => streaming.body.size_hint(),
+            Kind::Endpoint(streaming) => {
+                let first = streaming.first.as_ref().and_then(|piece| piece.as_ref().ok()?.data_ref());
+                let first = first.map_or(0, |bytes| bytes.len() as u64);
+                let rest = streaming.body.size_hint();
+                let mut sum = SizeHint::new();
+                sum.set_lower(rest.lower() + first);
+                if let Some(upper) = rest.upper() {
+                    sum.set_upper(upper + first);
+                }
+                sum
+            }
         }
     }
 }

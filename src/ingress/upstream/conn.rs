@@ -3,7 +3,7 @@
 //! A connection of HTTP/1.1 is driven by the task of the request that uses it, not by one of its own: an exchange
 //! wakes nobody else, and an idle connection costs nothing but its memory.
 
-use super::body::{Answer, Sent};
+use super::body::{Answer, Patience, Progress, Sent};
 use super::{Endpoint, Lease, Stream};
 use crate::rules::Protocol;
 use base::{Phase, Supervisor, clock};
@@ -16,9 +16,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -31,12 +31,26 @@ const PING_LIMIT: Duration = Duration::from_secs(10);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
+/// How an exchange is done.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    /// How long a connection may take to be made.
+    pub(crate) connect: Duration,
+    /// How long an answer may be waited for, and may be silent.
+    pub(crate) silence: Duration,
+    /// Of the request's body: while that moves nobody waits.
+    pub(crate) progress: Option<&'a Progress>,
+    pub(crate) supervisor: &'a Supervisor,
+}
+
 /// Why there is no answer.
 pub(crate) enum Failed {
     /// Nothing was sent: the request is given back, to be sent elsewhere.
     Unsent(Box<Request<Sent>>, String),
     /// It was sent, or some of it.
     Broken(hyper::Error),
+    /// The answer did not begin in time.
+    Late,
 }
 
 impl std::fmt::Display for Failed {
@@ -44,6 +58,7 @@ impl std::fmt::Display for Failed {
         match self {
             Self::Unsent(_, why) => out.write_str(why),
             Self::Broken(error) => error.fmt(out),
+            Self::Late => out.write_str("no answer in time"),
         }
     }
 }
@@ -54,6 +69,7 @@ pub(super) struct Conn {
     connection: http1::Connection<TokioIo<Stream>, Sent>,
     /// The connection came to its end and must not be driven any further.
     ended: bool,
+    pub(super) patience: Patience,
     /// When it was put aside.
     pub(super) used: clock::Instant,
 }
@@ -71,15 +87,19 @@ impl Conn {
         }
     }
 
-    /// Whether it can take a request; notices when the other end has closed it.
+    /// Whether it can take a request.
     fn is_open(&mut self, cx: &mut Context<'_>) -> bool {
-        self.drive(cx);
+        // An answer that came as a whole has left it so already.
+        if !self.ended && !self.sender.is_ready() {
+            self.drive(cx);
+        }
         !self.ended && self.sender.is_ready()
     }
 }
 
 /// Puts a connection aside whose answer was read to its end.
 pub(super) fn keep(mut conn: Box<Conn>, endpoint: &Endpoint, cx: &mut Context<'_>) {
+    conn.patience.stop();
     if conn.is_open(cx) {
         conn.used = clock::instant();
         endpoint.put(conn);
@@ -89,61 +109,90 @@ pub(super) fn keep(mut conn: Box<Conn>, endpoint: &Endpoint, cx: &mut Context<'_
 /// Sends a request to an endpoint and waits for the head of its answer.
 pub(crate) async fn exchange(
     endpoint: Arc<Endpoint>,
-    request: Request<Sent>,
-    (connect_limit, silence): (Duration, Duration),
-    supervisor: &Supervisor,
+    mut request: Request<Sent>,
+    terms: Terms<'_>,
 ) -> Result<Response<Answer>, Failed> {
     let lease = Lease::new(endpoint);
     if lease.0.protocol == Protocol::H2c {
-        return exchange_shared(lease, request, (connect_limit, silence), supervisor).await;
+        return Box::pin(exchange_shared(lease, request, terms)).await;
     }
-    let mut conn = match kept(&lease.0).await {
-        Some(conn) => conn,
-        None => match connect(&lease.0, connect_limit).await {
-            Ok(conn) => conn,
-            Err(error) => {
-                lease.0.shun();
-                return Err(Failed::Unsent(Box::new(request), error.to_string()));
-            }
-        },
-    };
-    let response = send(&mut conn, request).await?;
-    let (head, body) = response.into_parts();
-    if body.is_end_stream() {
-        poll_fn(|cx| {
-            conn.drive(cx);
-            Poll::Ready(())
-        })
-        .await;
-        keep(conn, &lease.0, &mut Context::from_waker(std::task::Waker::noop()));
-        return Ok(Response::from_parts(head, Answer::empty()));
-    }
-    Ok(Response::from_parts(head, Answer::of_endpoint(body, Some(conn), lease, silence)))
-}
-
-/// A connection that is there and open.
-async fn kept(endpoint: &Endpoint) -> Option<Box<Conn>> {
-    while let Some(mut conn) = endpoint.take() {
-        if poll_fn(|cx| Poll::Ready(conn.is_open(cx))).await {
-            return Some(conn);
+    // Those that the other end has closed meanwhile give the request back.
+    while let Some(mut conn) = lease.0.take() {
+        match send(&mut conn, request, terms).await {
+            Ok(response) => return Ok(received(response, conn, lease, terms.silence)),
+            Err(Failed::Unsent(unsent, _)) => request = *unsent,
+            Err(failed) => return Err(failed),
         }
     }
-    None
+    match Box::pin(connect(&lease.0, terms.connect)).await {
+        Ok(mut conn) => {
+            let response = send(&mut conn, request, terms).await?;
+            Ok(received(response, conn, lease, terms.silence))
+        }
+        Err(error) => {
+            lease.0.shun();
+            Err(Failed::Unsent(Box::new(request), error.to_string()))
+        }
+    }
 }
 
-async fn send(conn: &mut Conn, request: Request<Sent>) -> Result<Response<Incoming>, Failed> {
+/// An answer with its connection, which is kept at once if all of it has come.
+fn received(
+    response: Response<Incoming>,
+    conn: Box<Conn>,
+    lease: Lease,
+    silence: Duration,
+) -> Response<Answer> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let (head, mut body) = response.into_parts();
+    let mut first = None;
+    if !body.is_end_stream()
+        && let Poll::Ready(piece) = Pin::new(&mut body).poll_frame(&mut cx)
+    {
+        first = piece;
+    }
+    let whole = match first {
+        None if body.is_end_stream() => Answer::empty(),
+        Some(Ok(frame)) if body.is_end_stream() && frame.is_data() => {
+            frame.into_data().map_or_else(|_| Answer::empty(), Answer::whole)
+        }
+        first => {
+            return Response::from_parts(head, Answer::driven((first, body), conn, lease, silence));
+        }
+    };
+    keep(conn, &lease.0, &mut cx);
+    Response::from_parts(head, whole)
+}
+
+async fn send(
+    conn: &mut Conn,
+    request: Request<Sent>,
+    terms: Terms<'_>,
+) -> Result<Response<Incoming>, Failed> {
+    let mut pieces = terms.progress.map(Progress::pieces);
     let mut sending = pin!(conn.sender.try_send_request(request));
-    let sent = poll_fn(|cx| {
+    poll_fn(|cx| {
         // The request lies ready: driving first spares a turn.
         if !conn.ended && conn.connection.poll_unpin(cx).is_ready() {
             conn.ended = true;
         }
-        sending.as_mut().poll(cx)
-    });
-    sent.await.map_err(|mut error| match error.take_message() {
-        Some(request) => Failed::Unsent(Box::new(request), error.into_error().to_string()),
-        None => Failed::Broken(error.into_error()),
+        if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+            conn.patience.stop();
+            return Poll::Ready(sent.map_err(|mut error| match error.take_message() {
+                Some(request) => Failed::Unsent(Box::new(request), error.into_error().to_string()),
+                None => Failed::Broken(error.into_error()),
+            }));
+        }
+        while conn.patience.ends(terms.silence, cx) {
+            conn.patience.stop();
+            let before = std::mem::replace(&mut pieces, terms.progress.map(Progress::pieces));
+            if before == pieces {
+                return Poll::Ready(Err(Failed::Late));
+            }
+        }
+        Poll::Pending
     })
+    .await
 }
 
 async fn connect(endpoint: &Endpoint, limit: Duration) -> io::Result<Box<Conn>> {
@@ -152,7 +201,8 @@ async fn connect(endpoint: &Endpoint, limit: Duration) -> io::Result<Box<Conn>> 
     builder.max_buf_size(HEAD_BYTES);
     let made = builder.handshake(TokioIo::new(stream)).await;
     let (sender, connection) = made.map_err(io::Error::other)?;
-    Ok(Box::new(Conn { sender, connection, ended: false, used: clock::instant() }))
+    let patience = Patience::default();
+    Ok(Box::new(Conn { sender, connection, ended: false, patience, used: clock::instant() }))
 }
 
 /// A new connection to an endpoint, secured where it speaks TLS.
@@ -175,22 +225,30 @@ pub(crate) async fn dial(endpoint: &Endpoint, limit: Duration) -> io::Result<Str
 async fn exchange_shared(
     lease: Lease,
     request: Request<Sent>,
-    (connect_limit, silence): (Duration, Duration),
-    supervisor: &Supervisor,
+    terms: Terms<'_>,
 ) -> Result<Response<Answer>, Failed> {
-    let mut sender = match shared(&lease.0, connect_limit, supervisor).await {
+    let mut sender = match shared(&lease.0, terms.connect, terms.supervisor).await {
         Ok(sender) => sender,
         Err(error) => {
             lease.0.shun();
             return Err(Failed::Unsent(Box::new(request), error.to_string()));
         }
     };
-    let response =
-        sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
-            Some(request) => Failed::Unsent(Box::new(request), error.into_error().to_string()),
-            None => Failed::Broken(error.into_error()),
-        })?;
-    Ok(response.map(|body| Answer::of_endpoint(body, None, lease, silence)))
+    let late = async {
+        match terms.progress {
+            None => clock::sleep(terms.silence).await,
+            Some(progress) => progress.stalls(terms.silence).await,
+        }
+    };
+    let sent = tokio::select! {
+        sent = sender.try_send_request(request) => sent,
+        () = late => return Err(Failed::Late),
+    };
+    let response = sent.map_err(|mut error| match error.take_message() {
+        Some(request) => Failed::Unsent(Box::new(request), error.into_error().to_string()),
+        None => Failed::Broken(error.into_error()),
+    })?;
+    Ok(response.map(|body| Answer::of_endpoint(body, lease, terms.silence)))
 }
 
 /// The connection that requests share.
@@ -227,11 +285,10 @@ async fn shared(
 pub(crate) async fn upgrade(
     endpoint: Arc<Endpoint>,
     request: Request<Sent>,
-    (connect_limit, silence): (Duration, Duration),
-    supervisor: &Supervisor,
+    terms: Terms<'_>,
 ) -> Result<(Response<Answer>, Option<(Upgraded, Lease)>), Failed> {
     let lease = Lease::new(endpoint);
-    let stream = match dial(&lease.0, connect_limit).await {
+    let stream = match dial(&lease.0, terms.connect).await {
         Ok(stream) => stream,
         Err(error) => {
             lease.0.shun();
@@ -242,20 +299,15 @@ pub(crate) async fn upgrade(
     let mut builder = http1::Builder::new();
     let made = builder.max_buf_size(HEAD_BYTES).handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = made.map_err(broken)?;
-    supervisor.detached("connection to an endpoint", Phase::Work, async move {
+    terms.supervisor.detached("connection to an endpoint", Phase::Work, async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a connection to an endpoint ended");
         }
     });
     let mut response = sender.send_request(request).await.map_err(broken)?;
     if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-        return Ok((response.map(|body| Answer::of_endpoint(body, None, lease, silence)), None));
+        return Ok((response.map(|body| Answer::of_endpoint(body, lease, terms.silence)), None));
     }
     let upgraded = hyper::upgrade::on(&mut response).await.map_err(broken)?;
     Ok((response.map(|_| Answer::empty()), Some((upgraded, lease))))
-}
-
-/// So that the ends of bodies can be polled where there is no task.
-pub(super) fn keep_quietly(conn: Box<Conn>, endpoint: &Endpoint) {
-    keep(conn, endpoint, &mut Context::from_waker(std::task::Waker::noop()));
 }

@@ -12,7 +12,7 @@ mod stream;
 mod tests;
 
 pub(crate) use body::{Answer, Progress, Refused, Sent};
-pub(crate) use conn::{Failed, exchange, upgrade};
+pub(crate) use conn::{Failed, Terms, exchange, upgrade};
 pub(crate) use stream::Stream;
 
 use crate::rules::{BackendKey, Balance, Protocol};
