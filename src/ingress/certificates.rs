@@ -1,7 +1,7 @@
 //! Which certificate is shown to whom: by the name a client asks for (SNI), from Secrets, swapped whole.
 
 use crate::plan::{Named, Shown};
-use crate::rules::Host;
+use crate::table::HostMap;
 use api::core::Secret;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -9,21 +9,14 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
 
 /// The longest chain that is taken.
 const CHAIN: usize = 16;
 
-/// What is shown on one port.
-#[derive(Default)]
-struct Names {
-    exact: HashMap<String, Arc<CertifiedKey>>,
-    below: HashMap<String, (bool, Arc<CertifiedKey>)>,
-    any: Option<Arc<CertifiedKey>>,
-}
-
 /// All certificates. The first one for a name counts.
 pub(crate) struct Certificates {
-    ports: HashMap<u16, Names>,
+    ports: HashMap<u16, HostMap<Arc<CertifiedKey>>>,
     default: Arc<CertifiedKey>,
 }
 
@@ -38,31 +31,11 @@ impl Certificates {
     }
 
     pub(crate) fn add(&mut self, shown: &Shown, key: &Arc<CertifiedKey>) {
-        let names = self.ports.entry(shown.port).or_default();
-        match &shown.host {
-            Host::Exact(host) => {
-                names.exact.entry(host.clone()).or_insert_with(|| key.clone());
-            }
-            Host::Below { suffix, one_label } => {
-                names.below.entry(suffix.clone()).or_insert_with(|| (*one_label, key.clone()));
-            }
-            Host::Any => {
-                names.any.get_or_insert_with(|| key.clone());
-            }
-        }
+        self.ports.entry(shown.port).or_default().entry(&shown.host, || key.clone());
     }
 
     fn find(&self, port: u16, name: Option<&str>) -> &Arc<CertifiedKey> {
-        let Some(names) = self.ports.get(&port) else { return &self.default };
-        let below = |name: &str| {
-            let mut dots = name.match_indices('.').zip(1..);
-            dots.find_map(|((at, _), labels)| {
-                let (one_label, key) = names.below.get(&name[at + 1..])?;
-                (!one_label || labels == 1).then_some(key)
-            })
-        };
-        let named = name.and_then(|name| names.exact.get(name).or_else(|| below(name)));
-        named.or(names.any.as_ref()).unwrap_or(&self.default)
+        self.ports.get(&port).and_then(|names| names.find(name)).unwrap_or(&self.default)
     }
 }
 
@@ -111,18 +84,25 @@ impl ResolvesServerCert for Resolver {
 }
 
 /// How TLS is spoken on a port.
-pub(crate) fn server_config(
-    port: u16,
-    all: Arc<ArcSwap<Certificates>>,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Resolver { port, all }));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = rustls::crypto::ring::Ticketer::new()?;
-    Ok(Arc::new(config))
+pub(crate) struct Tls {
+    /// With HTTP within.
+    pub(crate) http: TlsAcceptor,
+    /// With whatever client and endpoint agree on.
+    pub(crate) any: TlsAcceptor,
+}
+
+impl Tls {
+    pub(crate) fn new(port: u16, all: Arc<ArcSwap<Certificates>>) -> Result<Self, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut any = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Resolver { port, all }));
+        any.ticketer = rustls::crypto::ring::Ticketer::new()?;
+        let mut http = any.clone();
+        http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { http: Arc::new(http).into(), any: Arc::new(any).into() })
+    }
 }
 
 /// Secrets' certificates as they were read, so that each is read once.

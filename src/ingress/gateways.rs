@@ -1,7 +1,10 @@
 //! Gateway API's objects, once a cluster has definitions of them.
 
 use crate::certificates::Keys;
-use crate::gateway::types::{GROUP, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ReferenceGrant};
+use crate::gateway::types::{
+    Any, AnyRoute, GROUP, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ReferenceGrant, TLSRoute,
+    TLSRouteAlpha2, TLSRouteAlpha3,
+};
 use crate::gateway::{self, Outcome, World};
 use crate::plan::{Named, Ports, Services};
 use crate::run::Changes;
@@ -29,6 +32,11 @@ fn all<T: Object>(snapshot: &Option<Arc<Snapshot<T>>>) -> Vec<&T> {
     snapshot.iter().flat_map(|snapshot| snapshot.iter()).map(Arc::as_ref).collect()
 }
 
+/// All routes of a snapshot that may not be there.
+fn any<T: AnyRoute>(snapshot: &Option<Arc<Snapshot<T>>>) -> Vec<Any<'_>> {
+    all(snapshot).into_iter().map(AnyRoute::any).collect()
+}
+
 pub(crate) struct Gateways {
     caches: Caches,
     changes: Changes,
@@ -38,6 +46,8 @@ pub(crate) struct Gateways {
     gateways: Waiting<Gateway>,
     http: Waiting<HTTPRoute>,
     grpc: Waiting<GRPCRoute>,
+    /// One of these, the newest that is served.
+    tls: (Waiting<TLSRoute>, Waiting<TLSRouteAlpha3>, Waiting<TLSRouteAlpha2>),
     grants: Waiting<ReferenceGrant>,
     namespaces: Waiting<Namespace>,
 }
@@ -53,6 +63,7 @@ impl Gateways {
             gateways: Waiting(None),
             http: Waiting(None),
             grpc: Waiting(None),
+            tls: (Waiting(None), Waiting(None), Waiting(None)),
             grants: Waiting(None),
             namespaces: Waiting(None),
         };
@@ -85,6 +96,14 @@ impl Gateways {
         begin.kind(&mut self.gateways);
         begin.kind(&mut self.http);
         begin.kind(&mut self.grpc);
+        let (newest, newer, old) = &mut self.tls;
+        begin.kind(newest);
+        if newest.0.is_none() {
+            begin.kind(newer);
+        }
+        if newest.0.is_none() && newer.0.is_none() {
+            begin.kind(old);
+        }
         begin.kind(&mut self.grants);
         if self.gateways.0.is_some() && self.namespaces.0.is_none() {
             self.namespaces.0 = Some(begin.cache());
@@ -100,6 +119,13 @@ impl Gateways {
     ) -> Outcome {
         let (classes, gateways) = (self.classes.snapshot(), self.gateways.snapshot());
         let (http, grpc, grants) = (self.http.snapshot(), self.grpc.snapshot(), self.grants.snapshot());
+        let (newest, newer, old) = (self.tls.0.snapshot(), self.tls.1.snapshot(), self.tls.2.snapshot());
+        // A route that is read in a new version is written in it.
+        let tls = match (&newest, &newer) {
+            (Some(_), _) => any(&newest),
+            (None, Some(_)) => any(&newer),
+            (None, None) => any(&old),
+        };
         let (namespaces, nodes) = (self.namespaces.snapshot(), self.nodes.snapshot());
         let named: HashMap<&str, &Namespace> =
             all(&namespaces).into_iter().map(|namespace| (namespace.name(), namespace)).collect();
@@ -114,8 +140,7 @@ impl Gateways {
         gateway::plan(&World {
             classes: all(&classes),
             gateways: all(&gateways),
-            http: all(&http),
-            grpc: all(&grpc),
+            routes: [any(&http), any(&grpc), tls].concat(),
             grants: all(&grants),
             namespaces: named,
             services,

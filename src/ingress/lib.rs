@@ -8,6 +8,7 @@
 //! `run` carries plans out.
 
 mod certificates;
+mod converse;
 mod duration;
 mod forward;
 mod gate;

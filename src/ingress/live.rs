@@ -2,7 +2,7 @@
 
 use crate::gate::Gate;
 use crate::plan::Plan;
-use crate::rules::{Action, BackendKey, Limits, Mirror, Route, Rule, Share};
+use crate::rules::{Action, BackendKey, Limits, Mirror, Route, Share};
 use crate::table::Table;
 use crate::upstream::{Backend, Upstreams};
 use http::StatusCode;
@@ -64,19 +64,25 @@ impl Making {
     /// Makes a table; gives the backends that have to be told their endpoints.
     pub(crate) fn table(&mut self, plan: &Plan) -> (Table<Arc<Live>>, Vec<Arc<Backend>>) {
         let (mut fresh, mut gates) = (Vec::new(), HashMap::new());
-        let lives: Vec<Arc<Live>> =
-            plan.rules.iter().map(|rule| Arc::new(self.live(rule, &mut fresh, &mut gates))).collect();
+        let mut live = |route: &Route| Arc::new(self.live(route, &mut fresh, &mut gates));
+        let lives: Vec<Arc<Live>> = plan.rules.iter().map(|rule| live(&rule.route)).collect();
+        let streams: Vec<Arc<Live>> = plan.streams.iter().map(|rule| live(&rule.route)).collect();
         self.gates = gates;
-        (Table::new(plan.rules.iter().zip(lives)), fresh)
+        let mut table = Table::new(plan.rules.iter().zip(lives));
+        if !plan.listeners.is_empty() {
+            table.keep_http(&plan.rules);
+            table.listen(&plan.listeners, plan.streams.iter().zip(streams));
+        }
+        (table, fresh)
     }
 
     fn live(
         &mut self,
-        rule: &Rule,
+        route: &Route,
         fresh: &mut Vec<Arc<Backend>>,
         gates: &mut HashMap<(String, Limits), Arc<Gate>>,
     ) -> Live {
-        let route = rule.route.clone();
+        let route = route.clone();
         let mut backend = |key: &BackendKey| {
             let (backend, new) = self.upstreams.backend(key);
             if new {

@@ -1,7 +1,12 @@
 //! What a plan says: which requests go where. Plain data, made by `plan`, compiled into a [`crate::table`].
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use regex::{Regex, RegexBuilder};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// How large a regular expression may become when it is compiled.
+const PATTERN_BYTES: usize = 256 << 10;
 
 /// How long an endpoint may take to accept a connection.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -36,15 +41,25 @@ impl Host {
 }
 
 /// Which paths a rule is for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Path {
     /// This one.
     Exact(String),
     /// All whose first elements are these; without a slash at its end, so that the root is "".
     Prefix(String),
+    /// All that an expression is for.
+    Pattern(Pattern),
 }
 
 impl Path {
+    /// As it was written, for people.
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Exact(text) | Self::Prefix(text) => text,
+            Self::Pattern(pattern) => pattern.as_str(),
+        }
+    }
+
     /// All paths that begin with the elements of this one.
     pub(crate) fn prefix(text: &str) -> Self {
         Self::Prefix(text.trim_end_matches('/').to_owned())
@@ -55,11 +70,61 @@ impl Path {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Conditions {
     pub(crate) method: Option<Method>,
-    /// Headers with their exact values.
-    pub(crate) headers: Vec<(HeaderName, String)>,
-    /// Parameters of the query with their exact values.
-    pub(crate) query: Vec<(String, String)>,
+    pub(crate) headers: Vec<(HeaderName, Text)>,
+    /// Parameters of the query.
+    pub(crate) query: Vec<(String, Text)>,
 }
+
+/// What a value has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Text {
+    Exact(String),
+    Pattern(Pattern),
+}
+
+impl Text {
+    pub(crate) fn is(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact(text) => text.as_bytes() == value,
+            Self::Pattern(pattern) => std::str::from_utf8(value).is_ok_and(|value| pattern.is_match(value)),
+        }
+    }
+}
+
+/// A regular expression for the whole of a text. It takes time that grows with the text alone (no look-around, no
+/// back references).
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern(Arc<(String, Regex)>);
+
+impl Pattern {
+    /// Compiles one, or says what is wrong with it.
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
+        let whole = format!("^(?:{text})$");
+        let built = RegexBuilder::new(&whole).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).build();
+        // By itself, so that no parenthesis in it ends the group around it.
+        let alone = RegexBuilder::new(text).size_limit(PATTERN_BYTES).build();
+        match alone.and(built) {
+            Ok(regex) => Ok(Self(Arc::new((text.to_owned(), regex)))),
+            Err(_) => Err(format!("{text:?} is no regular expression of RE2's syntax, or too large a one")),
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0.0
+    }
+
+    pub(crate) fn is_match(&self, text: &str) -> bool {
+        self.0.1.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Pattern {}
 
 /// Who comes first among rules that are equally specific: the older object, then by name, then by its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,11 +141,35 @@ pub(crate) struct Order {
 pub(crate) struct Rule {
     /// The ports it is served on.
     pub(crate) ports: Vec<u16>,
+    /// The host of the Gateway's listener that it is attached to; rules of Ingresses have none.
+    pub(crate) listener: Option<Host>,
     pub(crate) host: Host,
     pub(crate) path: Path,
     pub(crate) conditions: Conditions,
     /// Asked only where no other rule of any host fits (`spec.defaultBackend`).
     pub(crate) fallback: bool,
+    pub(crate) order: Order,
+    pub(crate) route: Route,
+}
+
+/// A listener of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listening {
+    pub(crate) port: u16,
+    pub(crate) host: Host,
+    /// Or passes streams on.
+    pub(crate) speaks_http: bool,
+}
+
+/// Where connections of TLS lead that are passed on by the name that they ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StreamRule {
+    pub(crate) port: u16,
+    /// The host of the listener that it is attached to.
+    pub(crate) listener: Host,
+    pub(crate) host: Host,
+    /// Whether TLS ends here; else the endpoint ends it.
+    pub(crate) ends_tls: bool,
     pub(crate) order: Order,
     pub(crate) route: Route,
 }
@@ -220,6 +309,8 @@ pub(crate) enum Protocol {
     H2c,
     /// HTTP/1.1 over TLS.
     Https,
+    /// Whatever the client speaks.
+    Any,
 }
 
 impl Protocol {

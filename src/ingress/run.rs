@@ -210,6 +210,8 @@ impl Runner {
         let mut outcome = self.gateways.plan(self.ports, &services, (&secrets, &mut self.keys));
         let mut plan = self.plan(services);
         plan.rules.append(&mut outcome.rules);
+        plan.streams = std::mem::take(&mut outcome.streams);
+        plan.listeners = std::mem::take(&mut outcome.listeners);
         plan.certificates.append(&mut outcome.certificates);
         self.show(&mut plan);
         let (table, fresh) = self.making.table(&plan);

@@ -1,7 +1,9 @@
 //! `status.loadBalancer` of Ingresses, where the nodes are reached, and the statuses of Gateway API's objects.
 
 use crate::gateway::Write;
-use crate::gateway::types::{GRPCRoute, Gateway, GatewayClass, HTTPRoute};
+use crate::gateway::types::{
+    GRPCRoute, Gateway, GatewayClass, HTTPRoute, TLSRoute, TLSRouteAlpha2, TLSRouteAlpha3,
+};
 use crate::plan::Named;
 use api::Object;
 use api::core::Node;
@@ -114,17 +116,16 @@ impl Status {
 
 impl Status {
     /// One that fails is tried again with the next plan.
-    async fn write_gateway(&self, Write { plural, named: Named { namespace, name }, status }: &Write) {
-        let patch = Patch::Merge(json!({"status": status}));
-        let (client, segment) = (&self.client, *plural);
-        let written = if segment == GatewayClass::URL_PATH_SEGMENT {
-            client.patch_status::<GatewayClass>("", name, &patch).await.map(drop)
-        } else if segment == Gateway::URL_PATH_SEGMENT {
-            client.patch_status::<Gateway>(namespace, name, &patch).await.map(drop)
-        } else if segment == HTTPRoute::URL_PATH_SEGMENT {
-            client.patch_status::<HTTPRoute>(namespace, name, &patch).await.map(drop)
-        } else {
-            client.patch_status::<GRPCRoute>(namespace, name, &patch).await.map(drop)
+    async fn write_gateway(&self, write: &Write) {
+        let Write { plural, version, named: Named { namespace, name }, .. } = write;
+        let written = match (*plural, *version) {
+            (GatewayClass::URL_PATH_SEGMENT, _) => self.patch::<GatewayClass>(write).await,
+            (Gateway::URL_PATH_SEGMENT, _) => self.patch::<Gateway>(write).await,
+            (HTTPRoute::URL_PATH_SEGMENT, _) => self.patch::<HTTPRoute>(write).await,
+            (GRPCRoute::URL_PATH_SEGMENT, _) => self.patch::<GRPCRoute>(write).await,
+            (_, TLSRouteAlpha3::VERSION) => self.patch::<TLSRouteAlpha3>(write).await,
+            (_, TLSRouteAlpha2::VERSION) => self.patch::<TLSRouteAlpha2>(write).await,
+            _ => self.patch::<TLSRoute>(write).await,
         };
         match written {
             Err(error) if !error.is_not_found() => {
@@ -132,6 +133,12 @@ impl Status {
             }
             _ => {}
         }
+    }
+
+    async fn patch<T: Object>(&self, write: &Write) -> Result<(), client::Error> {
+        let patch = Patch::Merge(json!({"status": write.status}));
+        let Named { namespace, name } = &write.named;
+        self.client.patch_status::<T>(namespace, name, &patch).await.map(drop)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod address;
 mod headers;
+mod stream;
 mod tunnel;
 
 pub(crate) use headers::From;
@@ -41,6 +42,8 @@ pub(crate) struct Connection {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) peer: IpAddr,
     pub(crate) port: u16,
+    /// The name that TLS was begun for.
+    pub(crate) name: Option<String>,
     pub(crate) from: From,
 }
 
@@ -82,6 +85,10 @@ impl Connection {
         let Some(name) = host.to_str().ok().and_then(host_name) else {
             return (None, Err(StatusCode::BAD_REQUEST));
         };
+        let is_misdirected = |asked: &String| self.proxy.table.load().is_misdirected(self.port, asked, &name);
+        if self.name.as_ref().is_some_and(is_misdirected) {
+            return (None, Err(StatusCode::MISDIRECTED_REQUEST));
+        }
         let Some(live) = self.find(&request, &name) else { return (None, Err(StatusCode::NOT_FOUND)) };
         let answered = self.follow(&live, request, (&host, &name)).await;
         (Some(live), answered)
@@ -177,7 +184,7 @@ impl Going<'_> {
         let host = hostname.as_ref().unwrap_or(&self.host);
         match backend.key.protocol {
             Protocol::H2c => headers::for_http2(head, host, self.path.clone()).ok_or(StatusCode::BAD_REQUEST),
-            Protocol::Http | Protocol::Https => {
+            Protocol::Http | Protocol::Https | Protocol::Any => {
                 headers::for_http1(head, host.clone(), self.path.clone());
                 Ok(())
             }
@@ -316,6 +323,7 @@ fn refusal(code: StatusCode) -> Response<Answer> {
         StatusCode::NOT_FOUND => "404 page not found\n",
         StatusCode::REQUEST_TIMEOUT => "408 the request did not come in time\n",
         StatusCode::PAYLOAD_TOO_LARGE => "413 the body is too large\n",
+        StatusCode::MISDIRECTED_REQUEST => "421 this connection was made for another host\n",
         StatusCode::TOO_MANY_REQUESTS => "429 too many requests\n",
         StatusCode::BAD_GATEWAY => "502 the endpoint cannot be reached or gave no answer\n",
         StatusCode::SERVICE_UNAVAILABLE => "503 no endpoint is available\n",

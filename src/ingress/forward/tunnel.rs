@@ -74,14 +74,22 @@ pub(super) async fn open(
 }
 
 async fn join(client: OnUpgrade, endpoint: Upgraded) {
-    let client = match client.await {
-        Ok(client) => client,
-        Err(error) => return tracing::debug!(%error, "a client did not take its upgrade"),
-    };
+    match client.await {
+        Ok(client) => copy(TokioIo::new(client), TokioIo::new(endpoint)).await,
+        Err(error) => tracing::debug!(%error, "a client did not take its upgrade"),
+    }
+}
+
+/// Moves bytes both ways until both sides have ended, or nothing moves any more.
+pub(super) async fn copy<A, B>(client: A, endpoint: B)
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
     let _open = NUMBERS.tunnel();
     let moved = Arc::new(AtomicU64::new(0));
-    let counted = |stream| Counted { stream: TokioIo::new(stream), moved: moved.clone() };
-    let (mut client, mut endpoint) = (counted(client), counted(endpoint));
+    let mut client = Counted { stream: client, moved: moved.clone() };
+    let mut endpoint = Counted { stream: endpoint, moved: moved.clone() };
     tokio::select! {
         joined = tokio::io::copy_bidirectional(&mut client, &mut endpoint) => match joined {
             Ok((up, down)) => tracing::debug!(up, down, "a tunnel ended"),
@@ -105,12 +113,12 @@ async fn silence(moved: &AtomicU64) {
 }
 
 /// Counts what is read.
-struct Counted {
-    stream: TokioIo<Upgraded>,
+struct Counted<S> {
+    stream: S,
     moved: Arc<AtomicU64>,
 }
 
-impl AsyncRead for Counted {
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -121,7 +129,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

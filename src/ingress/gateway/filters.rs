@@ -87,7 +87,9 @@ fn change(asked: Option<&PathModifier>, path: &Path) -> Result<Option<PathChange
         (None, Some(to), Path::Prefix(matched)) => {
             Ok(Some(PathChange::Prefix { matched: matched.len(), to: to.clone() }))
         }
-        (None, Some(_), Path::Exact(_)) => Err("a prefix is replaced where none is matched".to_owned()),
+        (None, Some(_), Path::Exact(_) | Path::Pattern(_)) => {
+            Err("a prefix is replaced where none is matched".to_owned())
+        }
         _ => Err("a path is to become nothing, or two things".to_owned()),
     }
 }

@@ -5,13 +5,36 @@ use super::types::{GROUP, Gateway, Listener, Reference};
 use super::{Outcome, World, is_granted};
 use crate::listen::Kind;
 use crate::plan::{Named, Shown};
-use crate::rules::Host;
+use crate::rules::{Host, Listening};
 use api::Object;
 use api::selector::Labels;
 use serde_json::{Value, json};
 
-/// The kinds of routes that are served.
-pub(super) const ROUTES: [&str; 2] = ["HTTPRoute", "GRPCRoute"];
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speech {
+    Http,
+    Https,
+    /// TLS that its endpoints end.
+    Passed,
+    /// TLS that ends here, with anything within.
+    Ended,
+}
+
+impl Speech {
+    fn kind(self) -> Kind {
+        if self == Self::Http { Kind::Http } else { Kind::Https }
+    }
+
+    fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+
+    /// The kinds of routes that are served.
+    fn routes(self) -> &'static [&'static str] {
+        if self.is_http() { &["HTTPRoute", "GRPCRoute"] } else { &["TLSRoute"] }
+    }
+}
 
 /// A reason and a message.
 type Why = (&'static str, String);
@@ -20,6 +43,7 @@ type Why = (&'static str, String);
 pub(super) struct Bound<'a> {
     pub(super) gateway: &'a Gateway,
     pub(super) listener: &'a Listener,
+    speech: Option<Speech>,
     /// Why it cannot be accepted.
     refused: Option<Why>,
     conflict: Option<Why>,
@@ -34,6 +58,15 @@ impl Bound<'_> {
         self.refused.is_none()
             && self.conflict.is_none()
             && self.unresolved.as_ref().is_none_or(|(reason, _)| *reason == "InvalidRouteKinds")
+    }
+
+    pub(super) fn host(&self) -> Host {
+        Host::parse(self.listener.hostname.as_deref().unwrap_or_default(), false)
+    }
+
+    /// Whether TLS ends here of what is passed on.
+    pub(super) fn ends_tls(&self) -> bool {
+        self.speech == Some(Speech::Ended)
     }
 
     pub(super) fn status(&self, now: &str) -> Value {
@@ -79,28 +112,11 @@ pub(super) fn bind<'a>(world: &World<'_>, gateways: &[&'a Gateway], outcome: &mu
     outcome.ports.insert(world.ports.https, Kind::Https);
     for gateway in gateways {
         for listener in &gateway.spec.listeners {
-            let (kind, refused) = match kind_of(listener) {
-                Ok(kind) => (Some(kind), None),
-                Err(why) => (None, Some(why)),
-            };
-            let (kinds, wrong_kinds) = kinds_of(listener);
-            let mut one = Bound {
-                gateway,
-                listener,
-                refused,
-                conflict: kind.and_then(|kind| conflict(kind, listener, &all, outcome)),
-                unresolved: wrong_kinds,
-                kinds,
-                attached: 0,
-            };
-            if let Some(kind) = kind.filter(|_| one.conflict.is_none()) {
-                if kind == Kind::Https {
-                    let broken = certificates(world, gateway, listener, outcome);
-                    one.unresolved = broken.or(one.unresolved);
-                }
-                if one.is_served() {
-                    outcome.ports.insert(listener.port, kind);
-                }
+            let one = bind_one(world, (gateway, listener), &all, outcome);
+            if let Some(speech) = one.speech.filter(|_| one.is_served()) {
+                outcome.ports.insert(listener.port, speech.kind());
+                let speaks_http = speech.is_http();
+                outcome.listeners.push(Listening { port: listener.port, host: one.host(), speaks_http });
             }
             all.push(one);
         }
@@ -108,26 +124,58 @@ pub(super) fn bind<'a>(world: &World<'_>, gateways: &[&'a Gateway], outcome: &mu
     all
 }
 
-fn kind_of(listener: &Listener) -> Result<Kind, Why> {
+fn bind_one<'a>(
+    world: &World<'_>,
+    (gateway, listener): (&'a Gateway, &'a Listener),
+    before: &[Bound<'a>],
+    outcome: &mut Outcome,
+) -> Bound<'a> {
+    let (speech, refused) = match speech_of(listener) {
+        Ok(speech) => (Some(speech), None),
+        Err(why) => (None, Some(why)),
+    };
+    let (kinds, wrong_kinds) = kinds_of(listener, speech);
+    let mut one = Bound {
+        gateway,
+        listener,
+        speech,
+        refused,
+        conflict: speech.and_then(|speech| conflict(speech, listener, before, outcome)),
+        unresolved: wrong_kinds,
+        kinds,
+        attached: 0,
+    };
+    let ends_tls = matches!(speech, Some(Speech::Https | Speech::Ended));
+    if ends_tls && one.conflict.is_none() {
+        let broken = certificates(world, gateway, listener, outcome);
+        one.unresolved = broken.or(one.unresolved);
+    }
+    one
+}
+
+fn speech_of(listener: &Listener) -> Result<Speech, Why> {
     let mode = listener.tls.as_ref().and_then(|tls| tls.mode.as_deref()).unwrap_or("Terminate");
     match (listener.protocol.as_str(), mode) {
-        ("HTTP", _) => Ok(Kind::Http),
-        ("HTTPS", "Terminate") => Ok(Kind::Https),
+        ("HTTP", _) => Ok(Speech::Http),
+        ("HTTPS", "Terminate") => Ok(Speech::Https),
+        ("TLS", "Passthrough") => Ok(Speech::Passed),
+        ("TLS", "Terminate") => Ok(Speech::Ended),
         (protocol, mode) => {
             Err(("UnsupportedProtocol", format!("{protocol} is not served, or not with TLS mode {mode}")))
         }
     }
 }
 
-fn kinds_of(listener: &Listener) -> (Vec<&'static str>, Option<Why>) {
+fn kinds_of(listener: &Listener, speech: Option<Speech>) -> (Vec<&'static str>, Option<Why>) {
+    let routes = speech.unwrap_or(Speech::Http).routes();
     let asked = &listener.allowed_routes.kinds;
     if asked.is_empty() {
-        return (ROUTES.to_vec(), None);
+        return (routes.to_vec(), None);
     }
     let (mut known, mut wrong) = (Vec::new(), None);
     for one in asked {
         let of_group = one.group.as_deref().unwrap_or(GROUP) == GROUP;
-        match ROUTES.iter().find(|kind| of_group && **kind == one.kind) {
+        match routes.iter().find(|kind| of_group && **kind == one.kind) {
             Some(kind) if !known.contains(kind) => known.push(*kind),
             Some(_) => {}
             None => {
@@ -138,21 +186,20 @@ fn kinds_of(listener: &Listener) -> (Vec<&'static str>, Option<Why>) {
     (known, wrong)
 }
 
-fn conflict(kind: Kind, listener: &Listener, before: &[Bound<'_>], outcome: &Outcome) -> Option<Why> {
+fn conflict(speech: Speech, listener: &Listener, before: &[Bound<'_>], outcome: &Outcome) -> Option<Why> {
     let port = listener.port;
-    if outcome.ports.get(&port).is_some_and(|other| *other != kind) {
+    if outcome.ports.get(&port).is_some_and(|other| *other != speech.kind()) {
         return Some(("ProtocolConflict", format!("port {port} is served with another protocol")));
     }
-    let host = |one: &Listener| one.hostname.clone().unwrap_or_default();
+    let host = |one: &Listener| one.hostname.as_deref().unwrap_or_default().to_ascii_lowercase();
     let same = |one: &&Bound<'_>| {
         one.listener.port == port && one.is_served() && host(one.listener) == host(listener)
     };
     let other = before.iter().find(same)?;
     let (namespace, name) = (other.gateway.namespace(), other.gateway.name());
-    Some((
-        "HostnameConflict",
-        format!("Gateway {namespace}/{name} listens on port {port} for the same hosts"),
-    ))
+    let same = other.speech == Some(speech);
+    let reason = if same { "HostnameConflict" } else { "ProtocolConflict" };
+    Some((reason, format!("Gateway {namespace}/{name} listens on port {port} for the same hosts")))
 }
 
 /// Takes a listener's certificates, or says which one cannot be shown.

@@ -15,7 +15,7 @@ mod tests;
 
 use crate::listen::Kind;
 use crate::plan::{Named, Ports, Services, Shown};
-use crate::rules::Rule;
+use crate::rules::{Listening, Rule, StreamRule};
 use api::Object;
 use api::core::Namespace;
 use conditions::Conditions;
@@ -23,7 +23,7 @@ use listeners::Bound;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use types::{GROUP, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ReferenceGrant};
+use types::{Any, GROUP, Gateway, GatewayClass, ReferenceGrant};
 
 /// Whose GatewayClasses are served here (`spec.controllerName`).
 pub(crate) const CONTROLLER: &str = "knarr.io/gateway";
@@ -32,8 +32,7 @@ pub(crate) const CONTROLLER: &str = "knarr.io/gateway";
 pub(crate) struct World<'a> {
     pub(crate) classes: Vec<&'a GatewayClass>,
     pub(crate) gateways: Vec<&'a Gateway>,
-    pub(crate) http: Vec<&'a HTTPRoute>,
-    pub(crate) grpc: Vec<&'a GRPCRoute>,
+    pub(crate) routes: Vec<Any<'a>>,
     pub(crate) grants: Vec<&'a ReferenceGrant>,
     pub(crate) namespaces: HashMap<&'a str, &'a Namespace>,
     pub(crate) services: &'a Services<'a>,
@@ -50,8 +49,9 @@ pub(crate) struct World<'a> {
 /// A status that differs from the one that is written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Write {
-    /// The kind's plural name.
+    /// The kind's plural name, and its version.
     pub(crate) plural: &'static str,
+    pub(crate) version: &'static str,
     pub(crate) named: Named,
     pub(crate) status: Value,
 }
@@ -60,6 +60,8 @@ pub(crate) struct Write {
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) rules: Vec<Rule>,
+    pub(crate) streams: Vec<StreamRule>,
+    pub(crate) listeners: Vec<Listening>,
     pub(crate) certificates: Vec<Shown>,
     pub(crate) ports: HashMap<u16, Kind>,
     pub(crate) writes: Vec<Write>,
@@ -71,7 +73,14 @@ impl Outcome {
         let same = status.as_object().is_some_and(|new| new.iter().all(|(key, value)| old[key] == *value));
         if !same {
             let named = Named { namespace: object.namespace().to_owned(), name: object.name().to_owned() };
-            self.writes.push(Write { plural: T::URL_PATH_SEGMENT, named, status });
+            self.writes.push(Write { plural: T::URL_PATH_SEGMENT, version: T::VERSION, named, status });
+        }
+    }
+
+    fn write_route(&mut self, route: Any<'_>, status: Value) {
+        if route.status["parents"] != status["parents"] {
+            let named = Named { namespace: route.namespace().to_owned(), name: route.name().to_owned() };
+            self.writes.push(Write { plural: route.plural, version: route.version, named, status });
         }
     }
 }

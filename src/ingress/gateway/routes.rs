@@ -3,57 +3,25 @@
 use super::conditions::Conditions;
 use super::listeners::Bound;
 use super::rules::{Made, order, rules_of};
-use super::types::{GROUP, HTTPRoute, Reference, RouteSpec};
+use super::types::{Any, GROUP, Reference};
 use super::{CONTROLLER, Outcome, World};
-use crate::rules::{Host, Rule};
+use crate::rules::{Host, Rule, StreamRule};
 use api::Object;
-use api::k8s::Resource;
-use api::meta::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-/// A route of either kind.
-#[derive(Clone, Copy)]
-pub(super) struct Any<'a> {
-    pub(super) kind: &'static str,
-    pub(super) metadata: &'a ObjectMeta,
-    pub(super) spec: &'a RouteSpec,
-    status: &'a Value,
-}
-
-impl Any<'_> {
-    pub(super) fn namespace(&self) -> &str {
-        self.metadata.namespace.as_deref().unwrap_or_default()
-    }
-
-    pub(super) fn name(&self) -> &str {
-        self.metadata.name.as_deref().unwrap_or_default()
-    }
-
-    pub(super) fn is_grpc(&self) -> bool {
-        self.kind != HTTPRoute::KIND
-    }
-}
 
 /// Why a route is not served by a parent.
 type Why = (&'static str, String);
 
 /// Attaches all routes.
 pub(super) fn attach(world: &World<'_>, bound: &mut [Bound<'_>], outcome: &mut Outcome) {
-    for route in &world.http {
-        let any =
-            Any { kind: "HTTPRoute", metadata: &route.metadata, spec: &route.spec, status: &route.status };
-        if let Some(status) = attach_one(world, any, bound, outcome) {
-            outcome.write(*route, &route.status, status);
+    for route in &world.routes {
+        if let Some(status) = attach_one(world, *route, bound, outcome) {
+            outcome.write_route(*route, status);
         }
     }
-    for route in &world.grpc {
-        let any =
-            Any { kind: "GRPCRoute", metadata: &route.metadata, spec: &route.spec, status: &route.status };
-        if let Some(status) = attach_one(world, any, bound, outcome) {
-            outcome.write(*route, &route.status, status);
-        }
-    }
+    // Of two for the same host the first counts.
+    outcome.streams.sort_by(|one, other| one.order.cmp(&other.order));
 }
 
 /// Attaches a route; its status where it has a parent that is ours, or had.
@@ -170,9 +138,21 @@ fn serve(
         if !one.is_served() {
             continue;
         }
+        let listener = one.host();
         for host in hosts {
+            if route.is_tls() {
+                outcome.streams.extend(made.streams.iter().map(|to| StreamRule {
+                    port: one.listener.port,
+                    listener: listener.clone(),
+                    host: host.clone(),
+                    ends_tls: one.ends_tls(),
+                    order: order(route.metadata),
+                    route: to.clone(),
+                }));
+            }
             let rules = made.rules.iter().enumerate().map(|(place, (path, conditions, to))| Rule {
                 ports: vec![one.listener.port],
+                listener: Some(listener.clone()),
                 host: host.clone(),
                 path: path.clone(),
                 conditions: conditions.clone(),

@@ -1,15 +1,15 @@
 //! The rules of a route, whichever listener serves them.
 
 use super::filters::{self, Changes};
-use super::routes::Any;
 use super::types::{
-    BackendRef, GRPCRoute, GrpcMethod, HTTPRoute, MethodMatch, Named, Reference, RouteMatch, RouteRule,
+    Any, BackendRef, GRPCRoute, GrpcMethod, HTTPRoute, MethodMatch, Named, Reference, RouteMatch, RouteRule,
 };
 use super::{World, is_granted};
 use crate::plan::Named as NamedObject;
 use crate::plan::backends::{PortName, backend};
 use crate::rules::{
-    Action, BackendKey, Balance, Conditions, Limits, Order, Path, Protocol, Route, Share, Weighted,
+    Action, BackendKey, Balance, Conditions, Filters, Limits, Order, Path, Pattern, Protocol, Route, Share,
+    Text, Weighted,
 };
 use api::k8s::Resource;
 use api::meta::ObjectMeta;
@@ -23,6 +23,8 @@ const RULES: usize = 4_096;
 #[derive(Default)]
 pub(super) struct Made {
     pub(super) rules: Vec<(Path, Conditions, Route)>,
+    /// The one of a route of streams.
+    pub(super) streams: Option<Route>,
     /// The first reference that leads nowhere: a reason and a message.
     pub(super) unresolved: Option<(&'static str, String)>,
 }
@@ -40,6 +42,10 @@ pub(super) fn order(metadata: &ObjectMeta) -> Order {
 /// All rules of a route; none where it asks for what is not served.
 pub(super) fn rules_of(world: &World<'_>, route: Any<'_>) -> Result<Made, String> {
     let mut made = Made::default();
+    if route.is_tls() {
+        made.streams = Some(stream(world, route, &mut made.unresolved)?);
+        return Ok(made);
+    }
     for rule in &route.spec.rules {
         let all = [RouteMatch::default()];
         let matches = if rule.matches.is_empty() { &all[..] } else { &rule.matches };
@@ -55,6 +61,21 @@ pub(super) fn rules_of(world: &World<'_>, route: Any<'_>) -> Result<Made, String
     Ok(made)
 }
 
+/// Where a route's streams go. Rules of streams match everything, so that there is no second one.
+fn stream(
+    world: &World<'_>,
+    route: Any<'_>,
+    unresolved: &mut Option<(&'static str, String)>,
+) -> Result<Route, String> {
+    let [rule] = route.spec.rules.as_slice() else {
+        return Err(format!("it has {} rules: streams are served by one", route.spec.rules.len()));
+    };
+    let mut resolving = Resolving { world, route, unresolved };
+    let action = forward(&rule.backend_refs, &Path::prefix("/"), &mut resolving)?;
+    let name = format!("{} {}/{}", route.kind, route.namespace(), route.name());
+    Ok(Route { name, limits: Limits::default(), filters: Filters::default(), action })
+}
+
 fn served(
     world: &World<'_>,
     route: Any<'_>,
@@ -68,8 +89,7 @@ fn served(
         Some(redirect) => Action::Redirect(redirect),
         None => forward(&rule.backend_refs, path, &mut resolving)?,
     };
-    let (Path::Exact(text) | Path::Prefix(text)) = path;
-    let name = format!("{} {}/{} {text}", route.kind, route.namespace(), route.name());
+    let name = format!("{} {}/{} {}", route.kind, route.namespace(), route.name(), path.as_str());
     Ok(Route { name, limits: limits(rule)?, filters, action })
 }
 
@@ -156,8 +176,13 @@ impl Resolving<'_, '_> {
         let names = (named.namespace.as_str(), named.name.as_str());
         let key = backend(self.world.services, names, PortName::Number(port), Balance::RoundRobin);
         let key = key.map_err(|why| ("BackendNotFound", why))?;
-        // gRPC is HTTP/2, whatever the Service says or does not.
-        Ok(if self.route.is_grpc() { BackendKey { protocol: Protocol::H2c, ..key } } else { key })
+        // gRPC is HTTP/2, and a stream whatever it is, whatever the Service says or does not.
+        let protocol = match (self.route.is_grpc(), self.route.is_tls()) {
+            (true, _) => Protocol::H2c,
+            (_, true) => Protocol::Any,
+            _ => key.protocol,
+        };
+        Ok(BackendKey { protocol, ..key })
     }
 }
 
@@ -167,6 +192,7 @@ fn http(one: &RouteMatch) -> Result<(Path, Conditions), String> {
     let path = match path.and_then(|path| path.kind.as_deref()).unwrap_or("PathPrefix") {
         "Exact" => Path::Exact(text.to_owned()),
         "PathPrefix" => Path::prefix(text),
+        "RegularExpression" => Path::Pattern(Pattern::new(text)?),
         other => return Err(format!("paths of type {other} are not served by {}", HTTPRoute::KIND)),
     };
     let method = match &one.method {
@@ -176,12 +202,11 @@ fn http(one: &RouteMatch) -> Result<(Path, Conditions), String> {
         }
         Some(MethodMatch::Grpc(_)) => return Err("a method of gRPC is none of HTTP".to_owned()),
     };
-    let mut query = Vec::new();
+    let mut query: Vec<(String, Text)> = Vec::new();
     for parameter in &one.query_params {
-        exact(parameter)?;
         // Of equal names the first counts.
         if !query.iter().any(|(name, _)| *name == parameter.name) {
-            query.push((parameter.name.clone(), parameter.value.clone()));
+            query.push((parameter.name.clone(), wanted(parameter)?));
         }
     }
     Ok((path, Conditions { method, headers: headers(one)?, query }))
@@ -193,33 +218,44 @@ fn grpc(one: &RouteMatch) -> Result<(Path, Conditions), String> {
         Some(MethodMatch::Grpc(method)) => method.clone(),
         Some(MethodMatch::Http(_)) => return Err("a method of HTTP is none of gRPC".to_owned()),
     };
-    if method.kind.as_deref().unwrap_or("Exact") != "Exact" {
-        return Err(format!("methods are served by exact names alone in {}", GRPCRoute::KIND));
-    }
-    let path = match (&method.service, &method.method) {
-        (Some(service), Some(method)) => Path::Exact(format!("/{service}/{method}")),
-        (Some(service), None) => Path::prefix(&format!("/{service}")),
-        (None, None) => Path::prefix("/"),
-        (None, Some(_)) => return Err("a method without its service is not served".to_owned()),
+    let path = match method.kind.as_deref().unwrap_or("Exact") {
+        "Exact" => exact_method(&method)?,
+        "RegularExpression" => {
+            let part = |text: &Option<String>| {
+                text.as_ref().map_or("[^/]+".to_owned(), |text| format!("(?:{text})"))
+            };
+            Path::Pattern(Pattern::new(&format!("/{}/{}", part(&method.service), part(&method.method)))?)
+        }
+        other => return Err(format!("methods of type {other} are not served by {}", GRPCRoute::KIND)),
     };
     Ok((path, Conditions { headers: headers(one)?, ..Conditions::default() }))
 }
 
-fn headers(one: &RouteMatch) -> Result<Vec<(HeaderName, String)>, String> {
-    let mut all: Vec<(HeaderName, String)> = Vec::new();
+fn exact_method(method: &GrpcMethod) -> Result<Path, String> {
+    Ok(match (&method.service, &method.method) {
+        (Some(service), Some(method)) => Path::Exact(format!("/{service}/{method}")),
+        (Some(service), None) => Path::prefix(&format!("/{service}")),
+        (None, None) => Path::prefix("/"),
+        (None, Some(method)) => Path::Pattern(Pattern::new(&format!("/[^/]+/{}", regex::escape(method)))?),
+    })
+}
+
+fn headers(one: &RouteMatch) -> Result<Vec<(HeaderName, Text)>, String> {
+    let mut all: Vec<(HeaderName, Text)> = Vec::new();
     for header in &one.headers {
-        exact(header)?;
         let name: HeaderName = header.name.parse().map_err(|_| format!("{:?} is no header", header.name))?;
         if !all.iter().any(|(known, _)| *known == name) {
-            all.push((name, header.value.clone()));
+            all.push((name, wanted(header)?));
         }
     }
     Ok(all)
 }
 
-fn exact(named: &Named) -> Result<(), String> {
+/// What a header or parameter has to be.
+fn wanted(named: &Named) -> Result<Text, String> {
     match named.kind.as_deref().unwrap_or("Exact") {
-        "Exact" => Ok(()),
+        "Exact" => Ok(Text::Exact(named.value.clone())),
+        "RegularExpression" => Pattern::new(&named.value).map(Text::Pattern),
         other => Err(format!("values of type {other} are not served")),
     }
 }

@@ -1,9 +1,10 @@
 //! Objects of Gateway API, and what follows from them.
 
 use super::routes::both;
+use super::types::{AnyRoute, GRPCRoute, HTTPRoute, TLSRoute};
 use super::*;
 use crate::plan::tests::golden;
-use crate::rules::{Action, Path, PathChange, Share};
+use crate::rules::{Action, Path, PathChange, Route, Share, Text};
 use api::core::Service;
 use std::fmt::Write as _;
 
@@ -48,16 +49,17 @@ fn planned(objects: &[Value]) -> Outcome {
         [read(&json!({"metadata": {"name": "app", "labels": {"team": "a"}}}))].into_iter().collect();
     let services: Vec<Service> = all(objects);
     let (classes, gateways): (Vec<GatewayClass>, Vec<Gateway>) = (all(objects), all(objects));
-    let (https, grpcs, grants) =
-        (all::<HTTPRoute>(objects), all::<GRPCRoute>(objects), all::<ReferenceGrant>(objects));
+    let (https, grpcs, tlss) =
+        (all::<HTTPRoute>(objects), all::<GRPCRoute>(objects), all::<TLSRoute>(objects));
+    let routes = https.iter().map(AnyRoute::any).chain(grpcs.iter().map(AnyRoute::any));
+    let grants = all::<ReferenceGrant>(objects);
     let certificate = |named: &Named| {
         if named.name == "cert" { Ok(()) } else { Err(format!("secret {:?} not found", named.name)) }
     };
     plan(&World {
         classes: classes.iter().collect(),
         gateways: gateways.iter().collect(),
-        http: https.iter().collect(),
-        grpc: grpcs.iter().collect(),
+        routes: routes.chain(tlss.iter().map(AnyRoute::any)).collect(),
         grants: grants.iter().collect(),
         namespaces: namespaces.iter().map(|one| (one.name(), one)).collect(),
         services: &Services::new(services.iter()),
@@ -78,22 +80,32 @@ fn said(conditions: &Value) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
+/// Where a route leads.
+fn to(route: &Route) -> String {
+    match &route.action {
+        Action::Forward(shares) => shares.iter().fold(String::new(), |text, share| match &share.to {
+            Share::Backend(key) => format!("{text} {}x {}/{}", share.weight, key.namespace, key.service),
+            Share::Nobody(code) => format!("{text} {}x {}", share.weight, code.as_u16()),
+        }),
+        Action::Redirect(to) => format!(" {} {:?} {:?}", to.code.as_u16(), to.scheme, to.path),
+        Action::Answer(code) => format!(" {}", code.as_u16()),
+    }
+}
+
 fn written(outcome: &Outcome) -> String {
     let mut text = String::new();
     for rule in &outcome.rules {
         let path = match &rule.path {
             Path::Exact(path) => format!("= {path}"),
+            Path::Pattern(pattern) => format!("~ {}", pattern.as_str()),
             Path::Prefix(path) => format!("{path}/*"),
         };
-        let to = match &rule.route.action {
-            Action::Forward(shares) => shares.iter().fold(String::new(), |text, share| match &share.to {
-                Share::Backend(key) => format!("{text} {}x {}/{}", share.weight, key.namespace, key.service),
-                Share::Nobody(code) => format!("{text} {}x {}", share.weight, code.as_u16()),
-            }),
-            Action::Redirect(to) => format!(" {} {:?} {:?}", to.code.as_u16(), to.scheme, to.path),
-            Action::Answer(code) => format!(" {}", code.as_u16()),
-        };
-        writeln!(text, "{:?} {:?} {path} ->{to}", rule.ports, rule.host).unwrap();
+        writeln!(text, "{:?} {:?} {path} ->{}", rule.ports, rule.host, to(&rule.route)).unwrap();
+    }
+    for rule in &outcome.streams {
+        let how = if rule.ends_tls { "ended" } else { "passed" };
+        let (port, listener, host) = (rule.port, &rule.listener, &rule.host);
+        writeln!(text, "{port} {listener:?} {host:?} {how} ->{}", to(&rule.route)).unwrap();
     }
     for shown in &outcome.certificates {
         writeln!(
@@ -189,7 +201,7 @@ fn routes_are_attached_and_told() {
         ),
         http(
             "regex",
-            &json!({"parentRefs": to("team"), "rules": [{"matches": [{"path": {"type": "RegularExpression", "value": ".*"}}]}]}),
+            &json!({"parentRefs": to("team"), "rules": [{"matches": [{"path": {"type": "RegularExpression", "value": "("}}]}]}),
         ),
         http(
             "extension",
@@ -199,6 +211,46 @@ fn routes_are_attached_and_told() {
             "matches": [{"method": {"service": "a.B", "method": "C"}}, {"method": {"service": "a.B"}}], "backendRefs": web}]}}),
     ];
     golden("routes.txt", &written(&planned(&objects)));
+}
+
+#[test]
+fn streams_are_passed_on_by_name() {
+    let tls = |name: &str, port: u16, host: &str, tls: Value| {
+        json!({"name": name, "port": port, "protocol": "TLS",
+        "hostname": host, "tls": tls, "allowedRoutes": {"namespaces": {"from": "All"}}})
+    };
+    let passed = || json!({"mode": "Passthrough"});
+    let refs = json!([{"name": "cert"}]);
+    let listeners = json!([
+        tls("passed", 443, "*.p", passed()),
+        tls("ended", 443, "e.p", json!({"certificateRefs": refs})),
+        {"name": "https", "port": 443, "protocol": "HTTPS", "hostname": "h.p", "tls": {"certificateRefs": refs},
+            "allowedRoutes": {"namespaces": {"from": "All"}}},
+        tls("same", 443, "h.p", passed()),
+        tls("kinds", 444, "", passed()),
+        {"name": "clear", "port": 444, "protocol": "HTTP"},
+    ]);
+    let mut objects = vec![class(), gateway(&listeners), service("app"), service("other")];
+    let mut route = |name: &str, hosts: &[&str], refs: Value, rules: usize| {
+        let rule = json!({"backendRefs": refs});
+        objects.push(json!({"kind": "TLSRoute", "metadata": meta("app", name), "spec": {
+            "parentRefs": [{"name": "gw", "namespace": "infra"}], "hostnames": hosts, "rules": vec![rule; rules]}}));
+    };
+    route(
+        "one",
+        &["a.p", "*.b.p"],
+        json!([{"name": "web", "port": 80, "weight": 3}, {"name": "web", "port": 81}]),
+        1,
+    );
+    route("ended", &["e.p"], json!([{"name": "web", "port": 80}]), 1);
+    route("foreign", &["f.p"], json!([{"name": "web", "namespace": "other", "port": 80}]), 1);
+    route("two", &["t.p"], json!([{"name": "web", "port": 80}]), 2);
+    route("https", &["h.p"], json!([{"name": "web", "port": 80}]), 1);
+    objects.push(http(
+        "http",
+        &json!({"hostnames": ["a.p", "h.p"], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}),
+    ));
+    golden("streams.txt", &written(&planned(&objects)));
 }
 
 #[test]
@@ -219,8 +271,9 @@ fn filters_are_read() {
     let [first, second] = outcome.rules.as_slice() else { panic!("{}", written(&outcome)) };
     assert_eq!(first.path, Path::Prefix("/old".to_owned()));
     assert_eq!(first.conditions.method, Some(http::Method::POST));
-    assert_eq!(first.conditions.headers, [("x-y".parse().unwrap(), "1".to_owned())]);
-    assert_eq!(first.conditions.query, [("q".to_owned(), "2".to_owned())]);
+    let exact = |text: &str| Text::Exact(text.to_owned());
+    assert_eq!(first.conditions.headers, [("x-y".parse().unwrap(), exact("1"))]);
+    assert_eq!(first.conditions.query, [("q".to_owned(), exact("2"))]);
     let filters = &first.route.filters;
     assert_eq!(filters.request.set, [("a".parse().unwrap(), "1".parse().unwrap())]);
     assert_eq!(filters.request.remove, ["b"]);

@@ -13,6 +13,9 @@ pub(crate) const GROUP: &str = "gateway.networking.k8s.io";
 /// An object of a kind: metadata, a spec, and the status as it is.
 macro_rules! kind {
     ($name:ident, $version:literal, $plural:literal, $scope:ty, $spec:ty) => {
+        kind!($name, stringify!($name), $version, $plural, $scope, $spec);
+    };
+    ($name:ident, $kind:expr, $version:literal, $plural:literal, $scope:ty, $spec:ty) => {
         #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(default)]
         pub(crate) struct $name {
@@ -24,7 +27,7 @@ macro_rules! kind {
         impl Resource for $name {
             const API_VERSION: &'static str = concat!("gateway.networking.k8s.io/", $version);
             const GROUP: &'static str = GROUP;
-            const KIND: &'static str = stringify!($name);
+            const KIND: &'static str = $kind;
             const VERSION: &'static str = $version;
             const URL_PATH_SEGMENT: &'static str = $plural;
             type Scope = $scope;
@@ -50,6 +53,10 @@ kind!(GatewayClass, "v1", "gatewayclasses", ClusterResourceScope, GatewayClassSp
 kind!(Gateway, "v1", "gateways", NamespaceResourceScope, GatewaySpec);
 kind!(HTTPRoute, "v1", "httproutes", NamespaceResourceScope, RouteSpec);
 kind!(GRPCRoute, "v1", "grpcroutes", NamespaceResourceScope, RouteSpec);
+kind!(TLSRoute, "v1", "tlsroutes", NamespaceResourceScope, RouteSpec);
+// As it was before; the fields that are read have not changed.
+kind!(TLSRouteAlpha3, "TLSRoute", "v1alpha3", "tlsroutes", NamespaceResourceScope, RouteSpec);
+kind!(TLSRouteAlpha2, "TLSRoute", "v1alpha2", "tlsroutes", NamespaceResourceScope, RouteSpec);
 kind!(ReferenceGrant, "v1beta1", "referencegrants", NamespaceResourceScope, GrantSpec);
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -63,6 +70,16 @@ pub(crate) struct GatewayClassSpec {
 pub(crate) struct GatewaySpec {
     pub(crate) gateway_class_name: String,
     pub(crate) listeners: Vec<Listener>,
+    pub(crate) addresses: Vec<AskedAddress>,
+}
+
+/// An address that a Gateway is to have.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct AskedAddress {
+    #[serde(rename = "type")]
+    pub(crate) kind: Option<String>,
+    pub(crate) value: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -116,7 +133,61 @@ pub(crate) struct Reference {
     pub(crate) port: Option<i32>,
 }
 
-/// What `HTTPRoute` and `GRPCRoute` say; matches of a method differ.
+/// A route of any kind.
+#[derive(Clone, Copy)]
+pub(crate) struct Any<'a> {
+    pub(crate) kind: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) plural: &'static str,
+    pub(crate) metadata: &'a ObjectMeta,
+    pub(crate) spec: &'a RouteSpec,
+    pub(crate) status: &'a Value,
+}
+
+impl Any<'_> {
+    pub(crate) fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.kind == GRPCRoute::KIND
+    }
+
+    /// Whether it is one of streams.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.kind == TLSRoute::KIND
+    }
+}
+
+/// A kind of routes.
+pub(crate) trait AnyRoute: Object {
+    fn any(&self) -> Any<'_>;
+}
+
+macro_rules! routes {
+    ($($name:ident),*) => {
+        $(impl AnyRoute for $name {
+            fn any(&self) -> Any<'_> {
+                Any {
+                    kind: Self::KIND,
+                    version: Self::VERSION,
+                    plural: Self::URL_PATH_SEGMENT,
+                    metadata: &self.metadata,
+                    spec: &self.spec,
+                    status: &self.status,
+                }
+            }
+        })*
+    };
+}
+
+routes!(HTTPRoute, GRPCRoute, TLSRoute, TLSRouteAlpha3, TLSRouteAlpha2);
+
+/// What routes of all kinds say; matches of a method differ, and those of TLS have none.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct RouteSpec {

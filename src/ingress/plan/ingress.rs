@@ -115,7 +115,7 @@ impl Planning<'_, '_> {
     }
 
     fn rule(&mut self, host: &Host, path: Path, share: Share, fallback: bool) {
-        let (Path::Exact(text) | Path::Prefix(text)) = &path;
+        let text = path.as_str();
         let name = format!("Ingress {}/{} {text}", self.named.namespace, self.named.name);
         let strip = self.wishes.strip_prefix && !fallback;
         let stripped = PathChange::Prefix { matched: text.len(), to: String::new() };
@@ -135,6 +135,7 @@ impl Planning<'_, '_> {
         let ports = self.snapshot.ports;
         let rule = Rule {
             ports: vec![ports.http, ports.https],
+            listener: None,
             host: host.clone(),
             path,
             conditions: Conditions::default(),

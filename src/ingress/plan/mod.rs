@@ -8,7 +8,7 @@ mod ingress;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::rules::{Host, Rule};
+use crate::rules::{Host, Listening, Rule, StreamRule};
 use api::core::Service;
 use api::networking::{Ingress, IngressClass};
 use std::collections::HashMap;
@@ -72,6 +72,9 @@ pub(crate) struct Issue {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) rules: Vec<Rule>,
+    /// Of two for one host the first counts.
+    pub(crate) streams: Vec<StreamRule>,
+    pub(crate) listeners: Vec<Listening>,
     /// Of two for one host the first counts.
     pub(crate) certificates: Vec<Shown>,
     pub(crate) issues: Vec<Issue>,

@@ -54,6 +54,7 @@ fn written(plan: &Plan) -> String {
     for rule in &plan.rules {
         let path = match &rule.path {
             Path::Exact(path) => format!("= {path}"),
+            Path::Pattern(pattern) => format!("~ {}", pattern.as_str()),
             Path::Prefix(path) => format!("{path}/*"),
         };
         let to = match &rule.route.action {

@@ -1,12 +1,22 @@
 //! The rules of one host.
 
 use super::Asked;
-use crate::rules::{Conditions, Order, Path, Rule};
+use crate::rules::{Conditions, Order, Path, Pattern, Rule, Text};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+/// How well a path fits: longer prefixes better than shorter ones, and the whole best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum PathFit {
+    Prefix(usize),
+    Pattern,
+    Exact,
+}
+
 pub(super) struct Paths<R> {
     exact: HashMap<Box<str>, Vec<Entry<R>>>,
+    /// With their entries, from the longest expression on.
+    patterns: Vec<(Pattern, Vec<Entry<R>>)>,
     prefix: HashMap<Box<str>, Vec<Entry<R>>>,
     /// Bytes of the longest prefix: no longer ones are looked for, however long a path is.
     longest: usize,
@@ -14,7 +24,7 @@ pub(super) struct Paths<R> {
 
 impl<R> Default for Paths<R> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), prefix: HashMap::new(), longest: 0 }
+        Self { exact: HashMap::new(), patterns: Vec::new(), prefix: HashMap::new(), longest: 0 }
     }
 }
 
@@ -31,6 +41,10 @@ impl<R> Paths<R> {
         let entry = Entry { one_label, conditions: rule.conditions.clone(), order: rule.order.clone(), to };
         match &rule.path {
             Path::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(entry),
+            Path::Pattern(pattern) => match self.patterns.iter_mut().find(|(known, _)| known == pattern) {
+                Some((_, entries)) => entries.push(entry),
+                None => self.patterns.push((pattern.clone(), vec![entry])),
+            },
             Path::Prefix(path) => {
                 self.longest = self.longest.max(path.len());
                 self.prefix.entry(path.as_str().into()).or_default().push(entry);
@@ -39,19 +53,29 @@ impl<R> Paths<R> {
     }
 
     pub(super) fn sort(&mut self) {
-        for entries in self.exact.values_mut().chain(self.prefix.values_mut()) {
+        let patterns = self.patterns.iter_mut().map(|(_, entries)| entries);
+        for entries in self.exact.values_mut().chain(self.prefix.values_mut()).chain(patterns) {
             entries.sort_by(|a, b| a.key().cmp(&b.key()));
             entries.shrink_to_fit();
         }
+        self.patterns.sort_by_key(|(pattern, entries)| {
+            (Reverse(pattern.as_str().len()), entries.first().map(|entry| entry.order.clone()))
+        });
     }
 
     /// `labels` is how many labels the host has before a suffix.
-    pub(super) fn find(&self, asked: &Asked<'_>, labels: usize) -> Option<&R> {
+    pub(super) fn find(&self, asked: &Asked<'_>, labels: usize) -> Option<(PathFit, &R)> {
         let first = |entries: &'_ Vec<Entry<R>>| entries.iter().position(|entry| entry.fits(asked, labels));
         if let Some(entries) = self.exact.get(asked.path)
             && let Some(at) = first(entries)
         {
-            return Some(&entries[at].to);
+            return Some((PathFit::Exact, &entries[at].to));
+        }
+        let fitting = self.patterns.iter().filter(|(pattern, _)| pattern.is_match(asked.path));
+        for (_, entries) in fitting {
+            if let Some(at) = first(entries) {
+                return Some((PathFit::Pattern, &entries[at].to));
+            }
         }
         if self.prefix.is_empty() {
             return None;
@@ -62,7 +86,7 @@ impl<R> Paths<R> {
         let mut whole = ends.filter(|end| *end == path.len() || bytes[*end] == b'/');
         whole.find_map(|end| {
             let entries = self.prefix.get(path.get(..end)?)?;
-            first(entries).map(|at| &entries[at].to)
+            first(entries).map(|at| (PathFit::Prefix(end), &entries[at].to))
         })
     }
 }
@@ -78,41 +102,35 @@ impl<R> Entry<R> {
         let Conditions { method, headers, query } = &self.conditions;
         (!self.one_label || labels == 1)
             && method.as_ref().is_none_or(|method| method == asked.method)
-            && headers.iter().all(|(name, value)| {
-                asked.headers.get_all(name).iter().any(|one| one.as_bytes() == value.as_bytes())
-            })
+            && headers
+                .iter()
+                .all(|(name, value)| asked.headers.get_all(name).iter().any(|one| value.is(one.as_bytes())))
             && query.iter().all(|(name, value)| has_parameter(asked.query.unwrap_or_default(), name, value))
     }
 }
 
 /// Whether the first parameter of a name has a value; both may be percent-encoded in the query.
-fn has_parameter(query: &str, name: &str, value: &str) -> bool {
+fn has_parameter(query: &str, name: &str, value: &Text) -> bool {
     let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.find(|(one, _)| decodes_to(one, name)).is_some_and(|(_, one)| decodes_to(one, value))
+    let found = pairs.find(|(one, _)| decoded(one).eq(name.bytes()));
+    found.is_some_and(|(_, one)| match value {
+        Text::Exact(value) => decoded(one).eq(value.bytes()),
+        Text::Pattern(_) => value.is(&decoded(one).collect::<Vec<u8>>()),
+    })
 }
 
-fn decodes_to(text: &str, wanted: &str) -> bool {
-    let mut wanted = wanted.bytes();
+/// The bytes that percent-encoded text stands for.
+fn decoded(text: &str) -> impl Iterator<Item = u8> {
     let mut left = text.bytes();
-    while let Some(byte) = left.next() {
-        let byte = match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut ahead = left.clone();
-                let mut digit = || ahead.next().and_then(|digit| char::from(digit).to_digit(16));
-                match (digit(), digit()) {
-                    (Some(high), Some(low)) => {
-                        left = ahead;
-                        u8::try_from(high * 16 + low).unwrap_or(b'%')
-                    }
-                    _ => b'%',
-                }
-            }
-            other => other,
-        };
-        if wanted.next() != Some(byte) {
-            return false;
+    std::iter::from_fn(move || {
+        let byte = left.next()?;
+        if byte != b'%' {
+            return Some(if byte == b'+' { b' ' } else { byte });
         }
-    }
-    wanted.next().is_none()
+        let mut ahead = left.clone();
+        let mut digit = || ahead.next().and_then(|digit| char::from(digit).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else { return Some(b'%') };
+        left = ahead;
+        Some(u8::try_from(high * 16 + low).unwrap_or(b'%'))
+    })
 }

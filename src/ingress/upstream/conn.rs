@@ -4,7 +4,7 @@
 //! wakes nobody else, and an idle connection costs nothing but its memory.
 
 use super::body::{Answer, Patience, Progress, Sent};
-use super::{Endpoint, Lease, Stream};
+use super::{Begun, Endpoint, Lease, Stream};
 use crate::rules::Protocol;
 use base::{Phase, Supervisor, clock};
 use futures_util::FutureExt;
@@ -216,7 +216,8 @@ pub(crate) async fn dial(endpoint: &Endpoint, limit: Duration) -> io::Result<Str
         // Whom pods show is of their own making: they are reached by their addresses, which the API vouches for.
         let connector = tokio_rustls::TlsConnector::from(base::tls::unverified());
         let name = ServerName::IpAddress(endpoint.address.ip().into());
-        Ok(Stream::Tls(Box::new(connector.connect(name, tcp).await?.into())))
+        let shaken = connector.connect(name, Begun::new(Vec::new(), tcp)).await?;
+        Ok(Stream::Tls(Box::new(shaken.into())))
     };
     let timed = tokio::time::timeout(limit, dialing).await;
     timed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

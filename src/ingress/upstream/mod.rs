@@ -12,8 +12,8 @@ mod stream;
 mod tests;
 
 pub(crate) use body::{Answer, Progress, Refused, Sent};
-pub(crate) use conn::{Failed, Terms, exchange, upgrade};
-pub(crate) use stream::Stream;
+pub(crate) use conn::{Failed, Terms, dial, exchange, upgrade};
+pub(crate) use stream::{Begun, Stream};
 
 use crate::rules::{BackendKey, Balance, Protocol};
 use arc_swap::ArcSwap;
@@ -111,7 +111,7 @@ impl Endpoint {
         until != 0 && up_ms() < until
     }
 
-    fn shun(&self) {
+    pub(crate) fn shun(&self) {
         let ms = u64::try_from(SHUNNED.as_millis()).unwrap_or_default();
         self.shunned_until_ms.store(up_ms() + ms, Ordering::Relaxed);
     }
