@@ -75,15 +75,25 @@ fn with_addresses(query: &Message, count: u8, ttl_s: u32) -> Message {
     answer
 }
 
-fn block(directives: &str) -> Block {
+/// A server block, with a file of authorities beside it.
+fn block_with(directives: &str, authorities: &str) -> Block {
     let corefile = format!(".:53 {{\n{directives}\n}}");
-    let sources = Sources { main: [("Corefile".to_owned(), corefile)].into(), custom: [].into() };
+    let main = [("Corefile".to_owned(), corefile), ("ca.crt".to_owned(), authorities.to_owned())];
+    let sources = Sources { main: main.into(), custom: [].into() };
     let domain = Name::parse("cluster.local").unwrap();
     let place = Place { sources: &sources, domain: &domain, listen: &[] };
     Settings::read(&place).unwrap().0.remove(0)
 }
 
+fn block(directives: &str) -> Block {
+    block_with(directives, "")
+}
+
 fn resolver(supervisor: &Supervisor, directives: &str) -> Arc<Resolver> {
+    resolver_of(supervisor, block(directives))
+}
+
+fn resolver_of(supervisor: &Supervisor, block: Block) -> Arc<Resolver> {
     let surroundings = Surroundings {
         machine: Arc::new(crate::machine::Machine::new("/nonexistent".into(), Vec::new())),
         loops: Arc::default(),
@@ -91,7 +101,7 @@ fn resolver(supervisor: &Supervisor, directives: &str) -> Arc<Resolver> {
         supervisor: supervisor.clone(),
     };
     let zone = Zone::empty("cluster.local", &[]).unwrap();
-    let chains = vec![Chain::new(block(directives), None, &surroundings)];
+    let chains = vec![Chain::new(block, None, &surroundings)];
     Arc::new(Resolver {
         zone: ArcSwap::from_pointee(zone),
         chains: ArcSwap::from_pointee(Chains(chains)),
@@ -248,7 +258,7 @@ async fn an_upstream_that_asks_us_is_not_asked_again() {
     let supervisor = Supervisor::new();
     let upstream = Upstream::new(&supervisor, Arc::new(|query, _| Some(with_addresses(query, 1, 60)))).await;
     let resolver = resolver(&supervisor, &format!("forward . {}", upstream.address));
-    let own = crate::upstream::Upstream::new(upstream.address, &resolver.surroundings.metrics);
+    let own = crate::upstream::Upstream::new(upstream.address, None, &resolver.surroundings.metrics);
     let name = resolver.surroundings.loops.expect(&own, &Name::ROOT).unwrap();
     let mut out = Writer::new();
     resolver.at_once(&Query::of(name, kind::HINFO), &mut out);
@@ -283,4 +293,69 @@ async fn what_is_kept_outlives_a_change_of_something_else() {
         ask(&after, "example.org").await;
         assert_eq!(upstream.asked(), asked, "{more}");
     }
+}
+
+/// A name server that speaks TLS with a certificate for `dns.example`, answers so many questions over a connection,
+/// and counts connections. Its certificate is given in PEM.
+async fn secure_upstream(supervisor: &Supervisor, questions: usize) -> (Upstream, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let made = rcgen::generate_simple_self_signed(vec!["dns.example".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()).into();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key);
+    let tls = tokio_rustls::TlsAcceptor::from(Arc::new(config.unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let (count, inner) = (asked.clone(), supervisor.clone());
+    supervisor.detached("secure upstream", Phase::Work, async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (tls, count) = (tls.clone(), count.clone());
+            inner.detached("secure connection", Phase::Work, async move {
+                // Who is not trusted is hung up on.
+                let Ok(mut stream) = tls.accept(stream).await else { return };
+                count.fetch_add(1, Ordering::Relaxed);
+                for _ in 0..questions {
+                    let Ok(length) = stream.read_u16().await else { return };
+                    let mut bytes = vec![0; usize::from(length)];
+                    stream.read_exact(&mut bytes).await.unwrap();
+                    let answer = with_addresses(&Message::from_vec(&bytes).unwrap(), 1, 60).to_vec().unwrap();
+                    stream.write_u16(answer.len().try_into().unwrap()).await.unwrap();
+                    stream.write_all(&answer).await.unwrap();
+                }
+            });
+        }
+    });
+    (Upstream { address, asked }, made.cert.pem())
+}
+
+#[tokio::test]
+async fn upstreams_may_be_asked_over_tls() {
+    let supervisor = Supervisor::new();
+    for (questions, connections) in [(usize::MAX, 2), (1, 6)] {
+        let (upstream, certificate) = secure_upstream(&supervisor, questions).await;
+        let to = format!(
+            "forward . tls://{} {{\ntls_servername dns.example\ntls /etc/coredns/ca.crt\n}}",
+            upstream.address
+        );
+        let resolver = resolver_of(&supervisor, block_with(&to, &certificate));
+        for name in ["a.example", "b.example", "c.example", "d.example", "e.example"] {
+            assert_eq!(ask(&resolver, name).await.answers.len(), 1, "{name}");
+        }
+        // One of them is for the question whether it asks us.
+        assert!(upstream.asked() <= connections, "{}", upstream.asked());
+    }
+    let (upstream, certificate) = secure_upstream(&supervisor, usize::MAX).await;
+    let to = format!("forward . tls://{}%other.example {{\ntls /etc/coredns/ca.crt\n}}", upstream.address);
+    let resolver = resolver_of(&supervisor, block_with(&to, &certificate));
+    assert_eq!(ask(&resolver, "a.example").await.metadata.response_code, ResponseCode::ServFail);
+    let to = format!(
+        "forward . tls://{} {{\ntls_servername dns.example\ntls /etc/coredns/ca.crt\n}}",
+        upstream.address
+    );
+    let (_, foreign) = secure_upstream(&supervisor, 1).await;
+    let resolver = resolver_of(&supervisor, block_with(&to, &foreign));
+    assert_eq!(ask(&resolver, "a.example").await.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(upstream.asked(), 0);
 }

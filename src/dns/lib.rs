@@ -17,6 +17,7 @@ mod name;
 mod names;
 mod pages;
 mod resolve;
+mod secure;
 mod server;
 mod tcp;
 mod upstream;

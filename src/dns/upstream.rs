@@ -5,6 +5,7 @@ use crate::loops::Loops;
 use crate::machine::Machine;
 use crate::metrics::{Metrics, UpstreamCounts};
 use crate::name::Name;
+use crate::secure::Secure;
 use crate::wire::{Answer, Query, Reply, code, kind};
 use base::clock::{self, Instant};
 use base::{Phase, Supervisor};
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
 /// When an attempt has not brought an answer for so long, the next one begins beside it.
@@ -38,6 +39,8 @@ const UDP_ANSWER: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
+    /// It is asked over TLS alone.
+    secure: Option<Secure>,
     health: Mutex<Health>,
     /// It asks us: it is never asked again.
     looped: AtomicBool,
@@ -55,9 +58,9 @@ struct Health {
 }
 
 impl Upstream {
-    pub(crate) fn new(address: SocketAddr, metrics: &Metrics) -> Arc<Self> {
+    pub(crate) fn new(address: SocketAddr, secure: Option<Secure>, metrics: &Metrics) -> Arc<Self> {
         let counts = metrics.upstream(address);
-        Arc::new(Self { address, health: Mutex::default(), looped: AtomicBool::new(false), counts })
+        Arc::new(Self { address, secure, health: Mutex::default(), looped: AtomicBool::new(false), counts })
     }
 
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {
@@ -122,6 +125,9 @@ impl Upstream {
     }
 
     async fn exchange(&self, query: &Query, force_tcp: bool, plain: bool) -> io::Result<Reply> {
+        if let Some(secure) = &self.secure {
+            return secure.exchange(query, self.address, plain).await;
+        }
         if !force_tcp {
             let reply = over_udp(query, self.address, plain).await?;
             if !reply.truncated {
@@ -154,10 +160,20 @@ async fn over_udp(query: &Query, upstream: SocketAddr, plain: bool) -> io::Resul
 
 async fn over_tcp(query: &Query, upstream: SocketAddr, plain: bool) -> io::Result<Reply> {
     let mut stream = TcpStream::connect(upstream).await?;
+    asked_over(&mut stream, query, plain).await
+}
+
+/// Asks over a stream, where messages have their lengths before them.
+pub(crate) async fn asked_over<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    query: &Query,
+    plain: bool,
+) -> io::Result<Reply> {
     let id = fresh_id();
     let message = query.forwarded(id, plain);
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), message.as_slice()].concat()).await?;
+    stream.flush().await?;
     let mut buffer = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut buffer).await?;
     Reply::read(&buffer, id, query).ok_or_else(|| io::Error::other("an answer to another question"))
@@ -308,7 +324,7 @@ impl Group {
     /// The upstreams as they are named now, those known already with what is known of them.
     fn current(self: &Arc<Self>) -> Vec<Arc<Upstream>> {
         let named = self.rule.to.iter().flat_map(|to| match to {
-            To::Address(address) => vec![*address],
+            To::Address(address) | To::Secure(address, _) => vec![*address],
             To::Machine => self.surroundings.machine.resolvers(),
         });
         let named: Vec<SocketAddr> = named.collect();
@@ -318,13 +334,22 @@ impl Group {
             for address in named {
                 let same = old.iter().find(|upstream| upstream.address == address).cloned();
                 known.push(same.unwrap_or_else(|| {
-                    let new = Upstream::new(address, &self.surroundings.metrics);
+                    let new = Upstream::new(address, self.secure(address), &self.surroundings.metrics);
                     self.look_for_loop(&new);
                     new
                 }));
             }
         }
         known.iter().filter(|upstream| !upstream.is_looped()).cloned().collect()
+    }
+
+    /// How an upstream is spoken to, where the rule asks for TLS.
+    fn secure(&self, address: SocketAddr) -> Option<Secure> {
+        let name = self.rule.to.iter().find_map(|to| match to {
+            To::Secure(one, name) if *one == address => Some(name),
+            _ => None,
+        })?;
+        Some(Secure::new(&self.rule.tls.0.clone()?, name.clone(), self.rule.expire))
     }
 
     /// Sees whether an upstream that is down answers again; any answer will do.

@@ -3,7 +3,10 @@
 use super::directives;
 use super::{COREFILE, Hosts, Line, Problem, Rewrite, Sources};
 use crate::name::Name;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where CoreDNS listens, and so does knarr; another port is refused.
@@ -120,6 +123,8 @@ pub(crate) struct KubernetesRule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum To {
     Address(SocketAddr),
+    /// Over TLS, if it shows a certificate for this name.
+    Secure(SocketAddr, ServerName<'static>),
     /// The resolvers of the machine.
     Machine,
 }
@@ -145,6 +150,35 @@ pub(crate) struct ForwardRule {
     /// So long an upstream that is down is left alone before it is tried again.
     pub(crate) retry: Duration,
     pub(crate) max_concurrent: usize,
+    /// How long a connection to an upstream is kept that nobody uses.
+    pub(crate) expire: Duration,
+    pub(crate) tls: Trust,
+}
+
+/// Whose certificates upstreams may show; set where one is asked over TLS. The same text is the same trust.
+#[derive(Clone, Default)]
+pub(crate) struct Trust(pub(crate) Option<Arc<ClientConfig>>, pub(crate) Arc<Vec<u8>>);
+
+impl Trust {
+    /// The authorities of a bundle in PEM.
+    pub(crate) fn of(bundle: Vec<u8>) -> Result<Self, String> {
+        let config = base::tls::client(Some(&bundle), None)?;
+        Ok(Self(Some(Arc::new(config)), Arc::new(bundle)))
+    }
+}
+
+impl PartialEq for Trust {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0.is_some(), &self.1) == (other.0.is_some(), &other.1)
+    }
+}
+
+impl Eq for Trust {}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(if self.0.is_some() { "some authorities" } else { "nobody" })
+    }
 }
 
 impl ForwardRule {

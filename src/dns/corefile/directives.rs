@@ -2,11 +2,12 @@
 
 use super::block::{
     Block, CacheRule, Denied, ForwardRule, Kept, KubernetesRule, Page, Place, Pods, Policy, Prefetch, Stale,
-    To,
+    To, Trust,
 };
 use super::{Hosts, Line, Problem, Rewrite};
 use crate::name::Name;
 use crate::wire::{code, kind};
+use rustls::pki_types::ServerName;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
@@ -20,6 +21,10 @@ const STALE: Duration = Duration::from_secs(3_600);
 const TTL_S: u32 = 5;
 const MAX_FAILS: u32 = 2;
 const RETRY: Duration = Duration::from_millis(500);
+const EXPIRE: Duration = Duration::from_secs(10);
+
+/// Of DNS over TLS.
+const TLS_PORT: u16 = 853;
 
 /// CoreDNS has 15 upstreams, too.
 const UPSTREAMS: usize = 15;
@@ -310,18 +315,67 @@ fn forward(line: &Line, place: &Place<'_>) -> Result<ForwardRule, Problem> {
     if to.is_empty() || to.len() > UPSTREAMS {
         return Err(line.problem(format!("forward needs 1 to {UPSTREAMS} upstreams")));
     }
+    let wishes = TlsWishes::read(line)?;
+    let to: Vec<To> =
+        to.iter().map(|text| upstream(line, text, (place, &wishes))).collect::<Result<_, _>>()?;
+    let is_secure = to.iter().any(|to| matches!(to, To::Secure(..)));
     let mut rule = ForwardRule {
         from: names(line, &[from])?[0],
-        to: to.iter().map(|text| upstream(line, text, place)).collect::<Result<_, _>>()?,
+        to,
         except: Vec::new(),
         force_tcp: false,
         policy: Policy::Random,
         max_fails: MAX_FAILS,
         retry: RETRY,
         max_concurrent: CONCURRENT,
+        expire: EXPIRE,
+        tls: if is_secure { wishes.trust(line, place)? } else { Trust::default() },
     };
     line.options().iter().try_for_each(|option| forward_option(&mut rule, option))?;
     Ok(rule)
+}
+
+/// What a `forward` says of TLS, before its upstreams can be understood.
+#[derive(Default)]
+struct TlsWishes<'a> {
+    name: Option<ServerName<'static>>,
+    /// The file of authorities.
+    authorities: Option<&'a str>,
+}
+
+impl<'a> TlsWishes<'a> {
+    fn read(line: &'a Line) -> Result<Self, Problem> {
+        let mut wishes = Self::default();
+        for option in line.options() {
+            match (option.name(), option.arguments().as_slice()) {
+                ("tls_servername", [name]) => wishes.name = Some(server_name(option, name)?),
+                ("tls", []) => {}
+                ("tls", [file]) => wishes.authorities = Some(file),
+                ("tls" | "tls_servername", _) => return Err(option.unsupported()),
+                _ => {}
+            }
+        }
+        Ok(wishes)
+    }
+
+    /// The authorities of a file of the ConfigMap, or the machine's.
+    fn trust(&self, line: &Line, place: &Place<'_>) -> Result<Trust, Problem> {
+        let bundle = match self.authorities {
+            Some(file) => {
+                let found = place.sources.file(file).ok_or_else(|| {
+                    line.problem(format!("{file:?} is no key of the ConfigMap, /etc/coredns/KEY"))
+                })?;
+                found.as_bytes().to_vec()
+            }
+            None => base::tls::system_authorities(),
+        };
+        Trust::of(bundle).map_err(|why| line.problem(why))
+    }
+}
+
+fn server_name(line: &Line, text: &str) -> Result<ServerName<'static>, Problem> {
+    let name = ServerName::try_from(text.to_owned());
+    name.map_err(|_| line.problem(format!("{text:?} is no name of a server")))
 }
 
 fn forward_option(rule: &mut ForwardRule, option: &Line) -> Result<(), Problem> {
@@ -329,29 +383,41 @@ fn forward_option(rule: &mut ForwardRule, option: &Line) -> Result<(), Problem> 
     match (option.name(), option.arguments().as_slice()) {
         ("except", zones) => rule.except.extend(names(option, zones)?),
         ("force_tcp", []) => rule.force_tcp = true,
-        // Upstreams are asked over UDP in any case, unless force_tcp says otherwise.
+        // Upstreams are asked over UDP in any case, unless force_tcp or tls:// says otherwise.
         ("prefer_udp", []) => {}
         ("max_fails", [text]) => rule.max_fails = number(option, text)?,
         ("health_check", [text]) => rule.retry = duration(option, text)?,
+        ("expire", [text]) => rule.expire = duration(option, text)?,
         ("max_concurrent", [text]) => {
             rule.max_concurrent = number::<usize>(option, text)?.clamp(1, CONCURRENT)
         }
         ("policy", ["random"]) => rule.policy = Policy::Random,
         ("policy", ["round_robin"]) => rule.policy = Policy::RoundRobin,
         ("policy", ["sequential"]) => rule.policy = Policy::Sequential,
+        // Read before, with the upstreams.
+        ("tls" | "tls_servername", _) if rule.tls != Trust::default() => {}
+        ("tls" | "tls_servername", _) => return Err(option.problem("no upstream is a tls:// one")),
         _ => return Err(option.unsupported()),
     }
     Ok(())
 }
 
-fn upstream(line: &Line, text: &str, place: &Place<'_>) -> Result<To, Problem> {
+fn upstream(line: &Line, text: &str, (place, wishes): (&Place<'_>, &TlsWishes<'_>)) -> Result<To, Problem> {
     if text == "/etc/resolv.conf" {
         return Ok(To::Machine);
     }
-    let plain = text.strip_prefix("dns://").unwrap_or(text);
+    let (secure, own_name) = match text.strip_prefix("tls://") {
+        Some(rest) => match rest.split_once('%') {
+            Some((address, name)) => (Some(address), Some(server_name(line, name)?)),
+            None => (Some(rest), None),
+        },
+        None => (None, None),
+    };
+    let plain = secure.unwrap_or_else(|| text.strip_prefix("dns://").unwrap_or(text));
+    let port = if secure.is_some() { TLS_PORT } else { 53 };
     let address = plain.parse::<SocketAddr>().ok().or_else(|| {
         let address = plain.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok()?;
-        Some(SocketAddr::new(address, 53))
+        Some(SocketAddr::new(address, port))
     });
     let address = address.ok_or_else(|| {
         line.problem(format!("{text:?} is no upstream: an address is, or /etc/resolv.conf"))
@@ -359,5 +425,10 @@ fn upstream(line: &Line, text: &str, place: &Place<'_>) -> Result<To, Problem> {
     if place.listen.contains(&address) || address.ip().is_unspecified() {
         return Err(line.problem(format!("{text} is this name server itself")));
     }
-    Ok(To::Address(address))
+    if secure.is_none() {
+        return Ok(To::Address(address));
+    }
+    // Without a name, the certificate has to be for the address.
+    let name = own_name.or_else(|| wishes.name.clone());
+    Ok(To::Secure(address, name.unwrap_or_else(|| ServerName::IpAddress(address.ip().into()))))
 }

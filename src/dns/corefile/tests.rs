@@ -143,8 +143,25 @@ fn what_is_not_supported_is_refused_with_its_line() {
         ("errors\nautopath @kubernetes", "Corefile line 3: the directive \"autopath\" is not supported"),
         ("cache 30 {\n  keepttl\n}", "Corefile line 3: \"keepttl\" is not supported"),
         (
-            "forward . tls://9.9.9.9",
-            "Corefile line 2: \"tls://9.9.9.9\" is no upstream: an address is, or /etc/resolv.conf",
+            "forward . tls://dns.example",
+            "Corefile line 2: \"tls://dns.example\" is no upstream: an address is, or /etc/resolv.conf",
+        ),
+        (
+            "forward . 192.0.2.1 {\n tls_servername dns.example\n}",
+            "Corefile line 3: no upstream is a tls:// one",
+        ),
+        (
+            "forward . tls://192.0.2.1 {\n tls /etc/coredns/none.crt\n}",
+            "Corefile line 2: \"/etc/coredns/none.crt\" is no key of the ConfigMap, /etc/coredns/KEY",
+        ),
+        (
+            "forward . tls://192.0.2.1 {\n tls /etc/coredns/Corefile\n}",
+            "Corefile line 2: no authority is trusted",
+        ),
+        ("forward . tls://192.0.2.1%- {\n}", "Corefile line 2: \"-\" is no name of a server"),
+        (
+            "forward . tls://192.0.2.1 {\n tls cert key ca\n}",
+            "Corefile line 3: \"tls cert key ca\" is not supported",
         ),
         ("forward . 10.43.0.10", "Corefile line 2: 10.43.0.10 is this name server itself"),
         (
@@ -219,4 +236,22 @@ proptest! {
         drop(read(&[("Corefile", &text)], &[]));
         drop(block(&text));
     }
+}
+
+#[test]
+fn upstreams_of_tls_have_names() {
+    let made = rcgen::generate_simple_self_signed(vec!["dns.example".to_owned()]).unwrap();
+    let corefile = ".:53 {\n forward . tls://192.0.2.1 tls://[fd00::1]:8853%own.example 192.0.2.2 {\n  \
+                    tls_servername dns.example\n  tls /etc/coredns/ca.crt\n  expire 1m\n }\n}";
+    let read = read(&[("Corefile", corefile), ("ca.crt", &made.cert.pem())], &[]).unwrap();
+    let forward = &read.0[0].forwards[0];
+    let secure =
+        |address: &str, name: &str| To::Secure(address.parse().unwrap(), name.to_owned().try_into().unwrap());
+    let wanted = [
+        secure("192.0.2.1:853", "dns.example"),
+        secure("[fd00::1]:8853", "own.example"),
+        To::Address("192.0.2.2:53".parse().unwrap()),
+    ];
+    assert_eq!((forward.to.as_slice(), forward.expire.as_secs()), (&wanted[..], 60));
+    assert!(forward.tls.0.is_some());
 }
