@@ -34,6 +34,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 use table::{Row, Table, mib};
 
+/// The executable's, so that what a part of it takes is what it takes there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Failure = Box<dyn StdError + Send + Sync>;
 
 /// Says that this process is the one inside the namespaces.

@@ -13,7 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const ENDPOINTS: u32 = 5;
-const CHANGES: usize = 100;
+const CHANGES: usize = 300;
+/// What was needed to load is given back by then.
+const SETTLE: Duration = Duration::from_secs(1);
 const CONNECTIONS: usize = 3_000;
 const TURNS: usize = 20_000;
 const PORT: u16 = 8080;
@@ -71,6 +73,8 @@ async fn serve(listener: TcpListener, own: u8, supervisor: Supervisor) {
 async fn ask(to: SocketAddr) -> Result<u8, Failure> {
     let mut stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
+    // Connections that wait for their end would soon have all ports towards this one place.
+    stream.set_zero_linger()?;
     turn(&mut stream).await
 }
 
@@ -172,6 +176,7 @@ async fn with(services: u32, front: SocketAddr, table: &mut Table) -> Result<(Co
         )
         .budget("2 s"),
     );
+    clock::sleep(SETTLE).await;
     let more = resident()?.saturating_sub(before);
     table.add(
         Row::new(&format!("memory of the proxy and its caches, {services} services"), mib(more))

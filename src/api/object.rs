@@ -190,8 +190,10 @@ pub trait Whole: Object<Meta = ObjectMeta> {
 
 /// The kinds that are worked with as typed objects. They come without `managedFields`: nobody here decides
 /// by them, they take more memory than all the rest, and the server keeps them when they are left out.
+///
+/// Kinds of which a cluster may have very many give back the room that lists were read into.
 macro_rules! objects {
-    ($($kind:ty),* $(,)?) => {$(
+    ($($kind:ty $(=> $tighten:path)?),* $(,)?) => {$(
         impl Object for $kind {
             type Meta = ObjectMeta;
 
@@ -201,6 +203,7 @@ macro_rules! objects {
                     serde_json::from_slice(&filled)
                 })?;
                 object.metadata.managed_fields = None;
+                $($tighten(&mut object);)?
                 Ok(object)
             }
 
@@ -233,7 +236,7 @@ objects!(
     crate::core::ReplicationController,
     crate::core::ResourceQuota,
     crate::core::Secret,
-    crate::core::Service,
+    crate::core::Service => tighten_service,
     crate::core::ServiceAccount,
     crate::apps::ControllerRevision,
     crate::apps::DaemonSet,
@@ -245,7 +248,7 @@ objects!(
     crate::policy::PodDisruptionBudget,
     k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler,
     crate::coordination::Lease,
-    crate::discovery::EndpointSlice,
+    crate::discovery::EndpointSlice => tighten_slice,
     crate::networking::NetworkPolicy,
     crate::networking::IPAddress,
     crate::networking::Ingress,
@@ -272,6 +275,20 @@ objects!(
     crate::admission::ValidatingAdmissionPolicy,
     k8s_openapi::api::node::v1::RuntimeClass,
 );
+
+/// Lists are read into room for more: of five endpoints three are empty.
+fn tighten_slice(slice: &mut crate::discovery::EndpointSlice) {
+    slice.endpoints.iter_mut().for_each(Vec::shrink_to_fit);
+    slice.endpoints.iter_mut().flatten().for_each(|endpoint| endpoint.addresses.shrink_to_fit());
+    slice.ports.iter_mut().for_each(Vec::shrink_to_fit);
+}
+
+/// See [`tighten_slice`].
+fn tighten_service(service: &mut crate::core::Service) {
+    let Some(spec) = &mut service.spec else { return };
+    spec.ports.iter_mut().for_each(Vec::shrink_to_fit);
+    [&mut spec.cluster_ips, &mut spec.ip_families].into_iter().flatten().for_each(Vec::shrink_to_fit);
+}
 
 /// The reference by which an object says that `owner` controls it and waits for its deletion.
 pub fn owner_reference<T: Object>(owner: &T) -> OwnerReference {

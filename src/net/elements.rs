@@ -3,7 +3,9 @@
 //! What is written stands in the kernel's `linux/netfilter/nf_tables.h`. A key that is a concatenation
 //! has each part in registers of 4 bytes of its own.
 
-use crate::netfilter::{self, ACKNOWLEDGE, ALIGNMENT, APPEND, CREATE, Message, NFTABLES, REQUEST, Refused};
+use crate::netfilter::{
+    self, ACKNOWLEDGE, ALIGNMENT, APPEND, CREATE, Channel, Message, NFTABLES, REQUEST, Refused,
+};
 use crate::nft::{Changes, TableName, Verb};
 use crate::{Cidr, Error};
 use std::fmt;
@@ -119,12 +121,15 @@ const ELEMENTS_A_MESSAGE: usize = 256;
 /// So many bytes go at once; more is a matter for `nft`'s text, where milliseconds do not count.
 const MOST_BYTES: usize = 8 << 20;
 
+/// The kernel's numbers of the families that tables of knarr's have.
+const FAMILIES: [(&str, u8); 3] = [("inet", 1), ("ip", 2), ("ip6", 10)];
+
 fn family(name: &str) -> u8 {
-    match name {
-        "ip" => 2,
-        "ip6" => 10,
-        _ => 1,
-    }
+    FAMILIES.iter().find(|(own, _)| *own == name).map_or(1, |(_, number)| *number)
+}
+
+pub(crate) fn family_name(number: u8) -> Option<&'static str> {
+    FAMILIES.iter().find(|(_, own)| *own == number).map(|(name, _)| *name)
 }
 
 fn field_bytes(field: Field, last: bool, into: &mut Vec<u8>) {
@@ -272,7 +277,7 @@ pub async fn remember_v6(
 }
 
 /// Applies changes, whole or not at all.
-pub(crate) async fn apply(changes: Changes) -> Result<(), Error> {
+pub(crate) async fn apply(changes: Changes, channel: &Channel) -> Result<(), Error> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -287,7 +292,8 @@ pub(crate) async fn apply(changes: Changes) -> Result<(), Error> {
     let refused = |refused: Refused| {
         refused.about(&format!("changing elements of nftables ({})", step_of(&changes, refused.message)))
     };
-    netfilter::run("changing elements of nftables", move || Ok(netfilter::talk(&bytes, last, |_| {})))
+    let channel = channel.clone();
+    netfilter::run("changing elements of nftables", move || Ok(channel.talk(&bytes, last)))
         .await?
         .map_err(refused)
 }

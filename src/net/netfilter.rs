@@ -9,6 +9,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) const REQUEST: u16 = 1;
 pub(crate) const ACKNOWLEDGE: u16 = 4;
@@ -147,6 +148,40 @@ impl Refused {
     }
 }
 
+/// A socket that stays open from one use to the next. When one is closed, the kernel waits until no packet can be
+/// at what was removed of nftables before, which takes tens of milliseconds on a busy machine, and holds up all
+/// changes meanwhile.
+///
+/// It belongs to the network namespace in which it is used first.
+#[derive(Clone, Debug, Default)]
+pub struct Channel(Arc<Mutex<Option<OwnedFd>>>);
+
+impl Channel {
+    /// See [`talk`]. After a failure nobody knows what is still to be heard: the next use begins anew.
+    pub(crate) fn talk(&self, bytes: &[u8], last: u32) -> Result<(), Refused> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = match held.take() {
+            Some(socket) => socket,
+            None => open(SockProtocol::NetlinkNetFilter)?,
+        };
+        say(&socket, bytes, last, |_| {})?;
+        *held = Some(socket);
+        Ok(())
+    }
+}
+
+fn whole(errno: Errno) -> Refused {
+    Refused { message: 0, errno }
+}
+
+fn open(protocol: SockProtocol) -> Result<OwnedFd, Refused> {
+    let (domain, flags) = (AddressFamily::Netlink, SockFlag::SOCK_CLOEXEC);
+    let socket = socket(domain, SockType::Raw, flags, protocol).map_err(whole)?;
+    setsockopt(&socket, sockopt::RcvBufForce, &(ANSWER_BYTES * 16)).map_err(whole)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_LIMIT_S)).map_err(whole)?;
+    Ok(socket)
+}
+
 /// Sends messages and hands on what comes back until message `last` is acknowledged or its dump done.
 pub(crate) fn talk(bytes: &[u8], last: u32, hear: impl FnMut(Answer<'_>)) -> Result<(), Refused> {
     talk_to(SockProtocol::NetlinkNetFilter, bytes, last, hear)
@@ -157,14 +192,13 @@ pub(crate) fn talk_to(
     protocol: SockProtocol,
     bytes: &[u8],
     last: u32,
-    mut hear: impl FnMut(Answer<'_>),
+    hear: impl FnMut(Answer<'_>),
 ) -> Result<(), Refused> {
-    let whole = |errno| Refused { message: 0, errno };
-    let (domain, flags) = (AddressFamily::Netlink, SockFlag::SOCK_CLOEXEC);
-    let socket: OwnedFd = socket(domain, SockType::Raw, flags, protocol).map_err(whole)?;
-    setsockopt(&socket, sockopt::SndBufForce, &(bytes.len() * 2)).map_err(whole)?;
-    setsockopt(&socket, sockopt::RcvBufForce, &(ANSWER_BYTES * 16)).map_err(whole)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_LIMIT_S)).map_err(whole)?;
+    say(&open(protocol)?, bytes, last, hear)
+}
+
+fn say(socket: &OwnedFd, bytes: &[u8], last: u32, mut hear: impl FnMut(Answer<'_>)) -> Result<(), Refused> {
+    setsockopt(socket, sockopt::SndBufForce, &(bytes.len() * 2)).map_err(whole)?;
     sendto(socket.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty()).map_err(whole)?;
     let mut buffer = vec![0; ANSWER_BYTES];
     loop {

@@ -1,7 +1,9 @@
 //! nftables: a small model rendered as text and applied as one transaction.
 
 pub use crate::elements::{Element, Field, Value, remember_v6};
+pub use crate::netfilter::Channel;
 
+use crate::netfilter::{self, DUMP, Message, NFTABLES, REQUEST};
 use crate::{Error, elements};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -218,8 +220,41 @@ impl Changes {
     }
 
     /// Has the kernel do it.
-    pub async fn apply(self) -> Result<(), Error> {
-        elements::apply(self).await
+    pub async fn apply(self, channel: &Channel) -> Result<(), Error> {
+        elements::apply(self, channel).await
+    }
+}
+
+/// Elements that are put into sets which are made in the same transaction. They are written at once as they
+/// come: of a whole table there are many.
+#[derive(Clone, Debug, Default)]
+pub struct Filling(Vec<(TableName, &'static str, usize, String)>);
+
+impl Filling {
+    /// Notes an element; elements of one set are done together.
+    pub fn push(&mut self, table: TableName, set: &'static str, element: &Element) {
+        let known = self.0.iter().position(|step| step.1 == set && step.0 == table);
+        let at = known.unwrap_or_else(|| {
+            self.0.push((table, set, 0, String::new()));
+            self.0.len() - 1
+        });
+        let (.., count, text) = &mut self.0[at];
+        if count.is_multiple_of(ELEMENTS_A_COMMAND) {
+            let end = if *count > 0 { " }\n" } else { "" };
+            text.push_str(&format!("{end}add element {} {} {set} {{ ", table.0, table.1));
+        } else {
+            text.push_str(", ");
+        }
+        text.push_str(&element.to_string());
+        *count += 1;
+    }
+
+    /// Puts it after what the transaction has already.
+    pub fn write(self, transaction: &mut Transaction) {
+        for (.., text) in self.0 {
+            transaction.0.push_str(&text);
+            transaction.0.push_str(" }\n");
+        }
     }
 }
 
@@ -242,23 +277,33 @@ pub async fn list_map((family, table): TableName, map: &str) -> Result<serde_jso
     Ok(serde_json::from_slice(&output).unwrap_or_default())
 }
 
-/// The tables of knarr's that exist: family and name.
-pub(crate) async fn own_tables() -> Result<Vec<(String, String)>, Error> {
-    let mut command = base::process::command("nft");
-    command.args(["list", "tables"]);
-    let output = base::process::check(command, b"", LIMIT).await?;
-    Ok(own_among(&String::from_utf8_lossy(&output)))
+/// `NFT_MSG_GETTABLE`, and the attribute of a table's name.
+const GET_TABLE: u16 = NFTABLES << 8 | 1;
+const TABLE_NAME: u16 = 1;
+/// Netfilter's own header before the attributes of an answer: its first byte is the family.
+const HEADER: usize = 4;
+
+/// The tables of knarr's that exist: family and name. `nft list tables` reads all that is in them before it
+/// answers, which takes seconds where there are ten thousand services.
+pub(crate) async fn own_tables() -> Result<Vec<(&'static str, String)>, Error> {
+    const WHAT: &str = "listing the tables of nftables";
+    let mut message = Message::default();
+    message.message((GET_TABLE, REQUEST | DUMP), 1, [0; 4], |_| {});
+    netfilter::run(WHAT, move || {
+        let mut tables = Vec::new();
+        let hear = |(_, _, body): netfilter::Answer<'_>| tables.extend(own_table(body));
+        netfilter::talk(&message.0, 1, hear).map_err(|refused| refused.about(WHAT))?;
+        Ok(tables)
+    })
+    .await
 }
 
-fn own_among(tables: &str) -> Vec<(String, String)> {
-    let words = tables.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let own = words.filter_map(|words| match words[..] {
-        ["table", family, name] if name == "knarr" || name.starts_with("knarr-") => {
-            Some((family.to_owned(), name.to_owned()))
-        }
-        _ => None,
-    });
-    own.collect()
+/// The family and name in an answer, if it is a table of knarr's.
+fn own_table(body: &[u8]) -> Option<(&'static str, String)> {
+    let family = elements::family_name(*body.first()?)?;
+    let name = std::str::from_utf8(netfilter::attribute(body.get(HEADER..)?, TABLE_NAME)?).ok()?;
+    let name = name.trim_end_matches('\0');
+    (name == "knarr" || name.starts_with("knarr-")).then(|| (family, name.to_owned()))
 }
 
 #[cfg(test)]
@@ -309,8 +354,13 @@ mod tests {
 
     #[test]
     fn only_own_tables_are_found() {
-        let tables = "table ip nat\ntable ip knarr-net\ntable inet knarrel\ntable ip6 knarr-proxy\n";
-        let own = own_among(tables);
-        assert_eq!(own, [("ip".into(), "knarr-net".into()), ("ip6".into(), "knarr-proxy".into())]);
+        let answers = [(2, "nat"), (2, "knarr-net"), (1, "knarrel"), (10, "knarr-proxy"), (99, "knarr-net")];
+        let own = answers.into_iter().filter_map(|(family, name)| {
+            let mut body = Message(vec![family, 0, 0, 0]);
+            body.text(TABLE_NAME, name);
+            own_table(&body.0)
+        });
+        let own: Vec<_> = own.collect();
+        assert_eq!(own, [("ip", "knarr-net".to_owned()), ("ip6", "knarr-proxy".to_owned())]);
     }
 }

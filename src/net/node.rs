@@ -177,7 +177,7 @@ fn collected<T>(found: Result<Vec<T>, Error>, errors: &mut Vec<Error>) -> Vec<T>
 async fn remove_tables() -> Result<(), Error> {
     let mut transaction = Transaction::default();
     for (family, name) in nft::own_tables().await? {
-        transaction.remove_table(&family, &name);
+        transaction.remove_table(family, &name);
     }
     nft::apply(&transaction).await
 }

@@ -31,7 +31,7 @@ pub async fn removed(tables: &[TableName]) -> Result<(), Error> {
         clock::sleep(SETTLED).await;
         let there = own_tables().await?;
         let is_there =
-            |(family, name): &TableName| there.iter().any(|own| (&*own.0, &*own.1) == (*family, *name));
+            |(family, name): &TableName| there.iter().any(|own| (own.0, &*own.1) == (*family, *name));
         if !tables.iter().all(is_there) {
             return Ok(());
         }

@@ -3,12 +3,12 @@
 use crate::family::Family;
 use crate::model::{Endpoint, Front, Protocol};
 use crate::render;
-use net::nft::{self, Changes, Element, Field, Verb};
+use net::nft::{self, Changes, Channel, Element, Field, Verb};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Makes clients of endpoints that are gone choose anew.
-pub(crate) async fn forget(gone: &BTreeSet<(Front, Endpoint)>) -> Result<(), net::Error> {
+pub(crate) async fn forget(gone: &BTreeSet<(Front, Endpoint)>, channel: &Channel) -> Result<(), net::Error> {
     for family in Family::ALL {
         if !gone.iter().any(|(front, _)| front.family() == family) {
             continue;
@@ -17,7 +17,7 @@ pub(crate) async fn forget(gone: &BTreeSet<(Front, Endpoint)>) -> Result<(), net
         for client in clients_of(&listing, gone) {
             let mut changes = Changes::default();
             changes.push(render::name(family), render::AFFINITY, Verb::Delete, client);
-            if let Err(error) = changes.apply().await {
+            if let Err(error) = changes.apply(channel).await {
                 tracing::debug!(%error, "the client has been forgotten meanwhile");
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::Topology;
 use crate::family::{Family, kubernetes};
-use crate::model::{Endpoint, Protocol};
+use crate::model::{Endpoint, Endpoints, Protocol};
 use api::core::ServicePort;
 use api::discovery::{self, EndpointConditions, EndpointSlice};
 use std::collections::BTreeSet;
@@ -43,11 +43,11 @@ fn state(conditions: Option<&EndpointConditions>) -> State {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice {
     /// By traffic policy Cluster.
-    pub(crate) cluster: BTreeSet<Endpoint>,
+    pub(crate) cluster: Endpoints,
     /// By traffic policy Local.
-    pub(crate) local: BTreeSet<Endpoint>,
+    pub(crate) local: Endpoints,
     /// Those whose flows may go on.
-    pub(crate) serving: BTreeSet<Endpoint>,
+    pub(crate) serving: Endpoints,
     /// The pods of this node among them, which may be sent their own connections.
     pub(crate) here: BTreeSet<IpAddr>,
     /// Those of this node that are ready.
@@ -73,7 +73,7 @@ impl Choice {
             let fitting = candidates.iter().filter(|one| one.state == state && (one.local || !local));
             let fitting =
                 fitting.filter(|one| local || state != State::Ready || preferred.allows(one, topology));
-            fitting.map(|one| one.to).collect::<BTreeSet<_>>()
+            ordered(fitting)
         };
         let or_draining = |local| {
             let ready = of(local, State::Ready);
@@ -84,7 +84,7 @@ impl Choice {
         Self {
             cluster: or_draining(false),
             local: or_draining(true),
-            serving: serving.map(|one| one.to).collect(),
+            serving: ordered(serving),
             ready_here: here
                 .clone()
                 .filter(|one| one.state == State::Ready)
@@ -93,6 +93,14 @@ impl Choice {
             here: here.map(|one| one.to.address).collect(),
         }
     }
+}
+
+/// Each once, in their order.
+fn ordered<'a>(candidates: impl Iterator<Item = &'a Candidate<'a>>) -> Endpoints {
+    let mut all: Vec<Endpoint> = candidates.map(|one| one.to).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.into()
 }
 
 fn candidates<'a>(

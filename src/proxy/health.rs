@@ -4,7 +4,6 @@
 use crate::family::{Family, kubernetes};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
-use crate::plan::Planned;
 use crate::state::{Owner, State};
 use crate::{Config, Error};
 use api::Object;
@@ -120,7 +119,7 @@ fn not_found() -> Response<Body> {
 }
 
 /// The answer of a service's `healthCheckNodePort`.
-fn answer_service(owner: &Owner, count: usize, keeps_up: bool) -> Response<Body> {
+fn answer_service(owner: &Owner, count: u32, keeps_up: bool) -> Response<Body> {
     let (Owner::Service(key) | Owner::Pod(key)) = owner;
     let (namespace, name) = key.split_once('/').unwrap_or_default();
     let text = format!(
@@ -134,7 +133,7 @@ fn answer_service(owner: &Owner, count: usize, keeps_up: bool) -> Response<Body>
     response
 }
 
-type Counts = Arc<Mutex<HashMap<Owner, usize>>>;
+type Counts = Arc<Mutex<HashMap<Owner, u32>>>;
 
 /// Listens for questions.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -156,10 +155,7 @@ impl Ports {
 
     /// Opens, closes and counts as the plans say.
     pub(crate) async fn sync(&mut self, config: &Config, state: &State) {
-        let wanted: HashMap<Owner, (u16, usize)> = state
-            .plans()
-            .filter_map(|(owner, planned): (&Owner, &Planned)| Some((owner.clone(), planned.health?)))
-            .collect();
+        let wanted = state.health();
         let stays = |owner: &Owner, port: u16| wanted.get(owner).is_some_and(|(wanted, _)| *wanted == port);
         for (_, (_, listeners)) in self.open.extract_if(|owner, (port, _)| !stays(owner, *port)) {
             listeners.iter().for_each(AbortHandle::abort);
@@ -167,11 +163,11 @@ impl Ports {
         let counts = wanted.iter().map(|(owner, (_, count))| (owner.clone(), *count)).collect();
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         for (owner, (port, _)) in wanted {
-            if self.open.contains_key(&owner) {
+            if self.open.contains_key(owner) {
                 continue;
             }
-            match self.open(config, &owner, port).await {
-                Ok(listeners) => drop(self.open.insert(owner, (port, listeners))),
+            match self.open(config, owner, *port).await {
+                Ok(listeners) => drop(self.open.insert(owner.clone(), (*port, listeners))),
                 Err(error) => tracing::warn!(?owner, port, %error, "a service's health cannot be asked for"),
             }
         }

@@ -6,7 +6,7 @@ use api::Object;
 use api::discovery::EndpointSlice;
 use base::clock::{self, Instant};
 use client::Change;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -16,15 +16,12 @@ const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// So many times are kept for the metric of how long a change takes.
 const TIMES: usize = 10_000;
 
-/// Slices by their names.
-type Slices = BTreeMap<Box<str>, Arc<EndpointSlice>>;
-
 #[derive(Default)]
 struct State {
     changed: BTreeSet<Owner>,
     everything: bool,
     /// By the service that they are of, as `NAMESPACE/NAME`.
-    slices: HashMap<Box<str>, Slices>,
+    slices: HashMap<Box<str>, Box<[Arc<EndpointSlice>]>>,
     triggered: Vec<jiff::Timestamp>,
     pending: Pending,
     since: Option<Instant>,
@@ -94,9 +91,7 @@ impl Inbox {
             if let Some((slice, (namespace, name))) =
                 change.new.as_ref().and_then(|slice| Some((slice, service(slice)?)))
             {
-                let slices = state.slices.entry(format!("{namespace}/{name}").into()).or_default();
-                slices.insert(slice.name().into(), slice.clone());
-                state.changed.insert(Owner::service(&namespace, &name));
+                state.of_service(&namespace, &name, |slices| slices.push(slice.clone()));
                 let time: Option<jiff::Timestamp> =
                     slice.annotations().get(TRIGGERED).and_then(|time| time.parse().ok());
                 if state.triggered.len() < TIMES {
@@ -108,7 +103,7 @@ impl Inbox {
     }
 
     pub(crate) fn slices(&self, service: &str) -> Vec<Arc<EndpointSlice>> {
-        self.state().slices.get(service).into_iter().flat_map(BTreeMap::values).cloned().collect()
+        self.state().slices.get(service).into_iter().flatten().cloned().collect()
     }
 
     pub(crate) fn take(&self) -> Work {
@@ -144,12 +139,20 @@ impl Inbox {
 
 impl State {
     fn forget(&mut self, namespace: &str, service: &str, slice: &str) {
-        let key = format!("{namespace}/{service}");
-        if let Some(slices) = self.slices.get_mut(key.as_str()) {
-            slices.remove(slice);
-            if slices.is_empty() {
-                self.slices.remove(key.as_str());
-            }
+        self.of_service(namespace, service, |slices| slices.retain(|own| own.name() != slice));
+    }
+
+    fn of_service(
+        &mut self,
+        namespace: &str,
+        service: &str,
+        change: impl FnOnce(&mut Vec<Arc<EndpointSlice>>),
+    ) {
+        let key = format!("{namespace}/{service}").into_boxed_str();
+        let mut slices = self.slices.remove(&key).unwrap_or_default().into_vec();
+        change(&mut slices);
+        if !slices.is_empty() {
+            self.slices.insert(key, slices.into());
         }
         self.changed.insert(Owner::service(namespace, service));
     }

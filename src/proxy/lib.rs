@@ -10,6 +10,7 @@
 mod clients;
 mod endpoints;
 mod family;
+mod few;
 mod flows;
 mod health;
 mod inbox;

@@ -1,9 +1,9 @@
 //! What the kernel does with a packet by its elements, and what the Services mean: the same, for random
 //! services and endpoints.
 
-use super::{address, applied, config, owner, planned, service, slice, state, topology};
+use super::{Elements, address, applied, config, owner, planned, service, slice, state, topology};
 use crate::family::Family;
-use crate::model::{Chain, Elements, Endpoint, Front, Key, MOST_ENDPOINTS, Protocol, Value};
+use crate::model::{Chain, Endpoint, Front, Key, MOST_ENDPOINTS, Protocol, Value};
 use crate::plan::Planned;
 use crate::state::{Difference, State};
 use api::core::Service;

@@ -51,7 +51,7 @@ struct Values {
     queued_s: f64,
     failures: u64,
     total: Pending,
-    no_local: (usize, usize),
+    no_local: (u32, u32),
     /// By path and status.
     asked: BTreeMap<(&'static str, u16), u64>,
 }
@@ -92,7 +92,7 @@ impl Metrics {
     }
 
     /// A sync was done: of all or of what changed.
-    pub(crate) fn synced(&self, full: bool, took: Duration, no_local: (usize, usize)) {
+    pub(crate) fn synced(&self, full: bool, took: Duration, no_local: (u32, u32)) {
         let mut values = self.values();
         let kind = if full { 1 } else { 2 };
         values.syncs[0].observe(took.as_secs_f64());

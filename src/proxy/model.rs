@@ -2,8 +2,8 @@
 
 use crate::family::Family;
 use net::Cidr;
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A transport protocol that services can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +74,9 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
 }
 
+/// Endpoints in their order, each once. Those of a service's fronts are mostly the same ones.
+pub(crate) type Endpoints = Arc<[Endpoint]>;
+
 /// The endpoints of one front at the most; those beyond, in the order of their addresses, get nothing.
 pub(crate) const MOST_ENDPOINTS: u16 = 1 << 15;
 
@@ -81,7 +84,7 @@ pub(crate) const MOST_ENDPOINTS: u16 = 1 << 15;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// They are spread over these: at least one.
-    Spread(BTreeSet<Endpoint>),
+    Spread(Endpoints),
     /// The client is told that nobody is there.
     Reject,
     /// The client is not told, as another node may have an endpoint (traffic policy Local).
@@ -93,7 +96,7 @@ pub(crate) enum Fate {
 pub(crate) struct Served {
     pub(crate) fate: Fate,
     /// Endpoints of what comes from pods and from this node itself, where `fate` is for others alone.
-    pub(crate) inside: BTreeSet<Endpoint>,
+    pub(crate) inside: Endpoints,
     /// For how many seconds clients stay with their endpoint (`sessionAffinity: ClientIP`).
     pub(crate) sticky_s: Option<u32>,
     /// Whether endpoints see the node's address instead of the client's.
@@ -101,25 +104,25 @@ pub(crate) struct Served {
     /// Whether it is only at the addresses that were chosen for node ports.
     pub(crate) chosen: bool,
     /// Who may come (`loadBalancerSourceRanges`); everybody where it is empty.
-    pub(crate) sources: BTreeSet<Cidr>,
+    pub(crate) sources: Arc<[Cidr]>,
 }
 
 impl Served {
     pub(crate) fn with(fate: Fate) -> Self {
         Self {
             fate,
-            inside: BTreeSet::new(),
+            inside: Endpoints::default(),
             sticky_s: None,
             masquerade: false,
             chosen: false,
-            sources: BTreeSet::new(),
+            sources: Arc::default(),
         }
     }
 
     /// Every endpoint that somebody is sent to.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
         let outside = if let Fate::Spread(endpoints) = &self.fate { Some(endpoints) } else { None };
-        outside.into_iter().flatten().chain(&self.inside).copied()
+        outside.into_iter().flat_map(|all| all.iter()).chain(&*self.inside).copied()
     }
 }
 
@@ -205,32 +208,29 @@ impl Value {
     }
 }
 
-/// Elements, as the kernel holds them.
-pub(crate) type Elements = BTreeMap<Key, Value>;
-
 /// The elements of one front.
-pub(crate) fn elements(front: Front, served: &Served) -> Elements {
-    let mut elements = Elements::new();
+pub(crate) fn elements(front: Front, served: &Served) -> Vec<(Key, Value)> {
+    let mut elements = Vec::new();
     let chosen = served.chosen;
     match &served.fate {
         Fate::Spread(endpoints) => {
             let spread = spread(front, served, (endpoints.len(), false));
-            elements.insert(Key::Service(front), Value::Chain(Chain::Spread(spread)));
+            elements.push((Key::Service(front), Value::Chain(Chain::Spread(spread))));
             elements.extend(numbered(front, endpoints, 0));
         }
-        Fate::Reject => drop(elements.insert(Key::Refused(front), Value::Reject { chosen })),
-        Fate::Drop => drop(elements.insert(Key::Refused(front), Value::Drop { chosen })),
+        Fate::Reject => elements.push((Key::Refused(front), Value::Reject { chosen })),
+        Fate::Drop => elements.push((Key::Refused(front), Value::Drop { chosen })),
     }
     if !served.inside.is_empty() {
         let spread = spread(front, served, (served.inside.len(), true));
-        elements.insert(Key::Inside(front), Value::Chain(Chain::Spread(spread)));
+        elements.push((Key::Inside(front), Value::Chain(Chain::Spread(spread))));
         elements.extend(numbered(front, &served.inside, MOST_ENDPOINTS));
     }
     if let Some(timeout_s) = served.sticky_s.filter(|_| served.endpoints().next().is_some()) {
-        elements.insert(Key::Sticky(front), Value::Chain(Chain::Remember(timeout_s)));
+        elements.push((Key::Sticky(front), Value::Chain(Chain::Remember(timeout_s))));
     }
     if !served.sources.is_empty() {
-        elements.insert(Key::Guarded(front), Value::Present);
+        elements.push((Key::Guarded(front), Value::Present));
         elements.extend(served.sources.iter().map(|block| (Key::Source(front, *block), Value::Present)));
     }
     elements
@@ -249,11 +249,7 @@ fn spread(front: Front, served: &Served, (endpoints, inside): (usize, bool)) -> 
     }
 }
 
-fn numbered(
-    front: Front,
-    endpoints: &BTreeSet<Endpoint>,
-    from: u16,
-) -> impl Iterator<Item = (Key, Value)> + '_ {
+fn numbered(front: Front, endpoints: &[Endpoint], from: u16) -> impl Iterator<Item = (Key, Value)> + '_ {
     let numbers = (0..MOST_ENDPOINTS).map(move |index| Key::Endpoint(front, from + index));
     numbers.zip(endpoints.iter().map(|endpoint| Value::Endpoint(*endpoint)))
 }

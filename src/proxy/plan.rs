@@ -2,7 +2,8 @@
 
 use crate::endpoints::Choice;
 use crate::family::Family;
-use crate::model::{Endpoint, Fate, Front, Protocol, Served};
+use crate::few::Few;
+use crate::model::{Endpoint, Endpoints, Fate, Front, Protocol, Served};
 use crate::{Config, Topology};
 use api::Object;
 use api::core::{Pod, Service, ServicePort, ServiceSpec};
@@ -10,6 +11,7 @@ use api::discovery::EndpointSlice;
 use net::Cidr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// `kubernetes.io/service-name`: the label that ties a slice to its service.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -26,15 +28,36 @@ const AFFINITY_S: u32 = 10_800;
 /// What one object wants of the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Planned {
-    pub(crate) fronts: BTreeMap<Front, Served>,
-    /// The pods of this node among its endpoints.
-    pub(crate) here: BTreeSet<IpAddr>,
+    pub(crate) fronts: Few<Front, Served>,
+    /// The pods of this node among its endpoints, in their order.
+    pub(crate) here: Box<[IpAddr]>,
     /// For fronts of UDP to which flows may go on.
-    pub(crate) serving: BTreeMap<Front, BTreeSet<Endpoint>>,
+    pub(crate) serving: Few<Front, Endpoints>,
     /// `healthCheckNodePort`, and how many endpoints this node has.
-    pub(crate) health: Option<(u16, usize)>,
+    pub(crate) health: Option<(u16, u32)>,
     /// Ports without an endpoint here that need one, by `internalTrafficPolicy` and by `externalTrafficPolicy`.
-    pub(crate) no_local: (usize, usize),
+    pub(crate) no_local: (u32, u32),
+}
+
+/// A plan while it is made.
+#[derive(Default)]
+struct Making {
+    fronts: BTreeMap<Front, Served>,
+    here: BTreeSet<IpAddr>,
+    serving: BTreeMap<Front, Endpoints>,
+    no_local: (u32, u32),
+}
+
+impl Making {
+    fn done(self, health: Option<(u16, u32)>) -> Planned {
+        Planned {
+            fronts: self.fronts.into(),
+            here: self.here.into_iter().collect(),
+            serving: self.serving.into(),
+            health,
+            no_local: self.no_local,
+        }
+    }
 }
 
 /// What a service is in the kernel; nothing if no proxy serves it.
@@ -44,10 +67,10 @@ pub(crate) fn service(
     service: &Service,
     slices: &[&EndpointSlice],
 ) -> Planned {
-    let mut planned = Planned::default();
     let Some(spec) = service.spec.as_ref().filter(|spec| is_served(config, service, spec)) else {
-        return planned;
+        return Planned::default();
     };
+    let mut making = Making::default();
     let mut ready_here = BTreeMap::<Family, BTreeSet<IpAddr>>::new();
     let addresses = cluster_addresses(spec);
     let families = config.families().filter(|family| addresses.iter().any(|own| Family::of(*own) == *family));
@@ -56,15 +79,12 @@ pub(crate) fn service(
     {
         let served = slices.iter().copied().filter(|slice| !slice.labels().contains_key(HEADLESS));
         let choice = Choice::of(topology, family, port, served);
-        plan_port(config, (service, spec), (family, port), &choice, &mut planned);
-        planned.here.extend(&choice.here);
+        plan_port(config, (service, spec), (family, port), &choice, &mut making);
+        making.here.extend(&choice.here);
         ready_here.entry(family).or_default().extend(&choice.ready_here);
     }
-    if let Some(port) = health_check_port(spec) {
-        let count = ready_here.values().map(BTreeSet::len).max().unwrap_or(0);
-        planned.health = Some((port, count));
-    }
-    planned
+    let count = || ready_here.values().filter_map(|here| u32::try_from(here.len()).ok()).max().unwrap_or(0);
+    making.done(health_check_port(spec).map(|port| (port, count())))
 }
 
 fn is_served(config: &Config, service: &Service, spec: &ServiceSpec) -> bool {
@@ -107,7 +127,7 @@ fn plan_port(
     (service, spec): (&Service, &ServiceSpec),
     (family, port): (Family, &ServicePort),
     choice: &Choice,
-    planned: &mut Planned,
+    making: &mut Making,
 ) {
     let numbers = (Protocol::parse(port.protocol.as_deref()), u16::try_from(port.port));
     let (Some(protocol), Ok(number @ 1..)) = numbers else { return };
@@ -123,19 +143,19 @@ fn plan_port(
     let balanced: BTreeSet<IpAddr> = balanced_addresses(service).filter(own).collect();
     let sources = sources(config, spec, &balanced);
     for address in externals.filter(own).chain(balanced.iter().copied()) {
-        let sources = if balanced.contains(&address) { sources.clone() } else { BTreeSet::new() };
+        let sources = if balanced.contains(&address) { sources.clone() } else { Arc::default() };
         fronts.entry(at(address)).or_insert(Served { sources, ..outside.clone() });
     }
     if let Some(node_port @ 1..) = port.node_port.and_then(|port| u16::try_from(port).ok()) {
         let chosen = config.node_port_blocks(family).next().is_some();
         fronts.insert(Front::Port(family, protocol, node_port), Served { chosen, ..outside.clone() });
     }
-    planned.no_local.0 += usize::from(inside.fate == Fate::Drop && own_fronts > 0);
-    planned.no_local.1 += usize::from(outside.fate == Fate::Drop && fronts.len() > own_fronts);
+    making.no_local.0 += u32::from(inside.fate == Fate::Drop && own_fronts > 0);
+    making.no_local.1 += u32::from(outside.fate == Fate::Drop && fronts.len() > own_fronts);
     if protocol == Protocol::Udp {
-        planned.serving.extend(fronts.keys().map(|front| (*front, choice.serving.clone())));
+        making.serving.extend(fronts.keys().map(|front| (*front, choice.serving.clone())));
     }
-    planned.fronts.append(&mut fronts);
+    making.fronts.append(&mut fronts);
 }
 
 /// At the service's own addresses: `internalTrafficPolicy`.
@@ -152,12 +172,12 @@ fn external(spec: &ServiceSpec, choice: &Choice) -> Served {
     let local = external_local(spec);
     let fate = fate(if local { &choice.local } else { &choice.cluster }, choice);
     let short_cut = local && choice.local != choice.cluster;
-    let inside = if short_cut { choice.cluster.clone() } else { BTreeSet::new() };
+    let inside = if short_cut { choice.cluster.clone() } else { Endpoints::default() };
     // An endpoint on another node must answer by way of this one, which has the translation.
     Served { inside, masquerade: !local, sticky_s: sticky_s(spec), ..Served::with(fate) }
 }
 
-fn fate(endpoints: &BTreeSet<Endpoint>, choice: &Choice) -> Fate {
+fn fate(endpoints: &Endpoints, choice: &Choice) -> Fate {
     match (endpoints.is_empty(), choice.is_empty()) {
         (false, _) => Fate::Spread(endpoints.clone()),
         (true, false) => Fate::Drop,
@@ -173,13 +193,13 @@ fn sticky_s(spec: &ServiceSpec) -> Option<u32> {
 
 /// `loadBalancerSourceRanges` of one family. A node that is within them also is when it comes from the
 /// balancer's address, which some balancers put on a link of the node.
-fn sources(config: &Config, spec: &ServiceSpec, balanced: &BTreeSet<IpAddr>) -> BTreeSet<Cidr> {
-    let Some(v4) = balanced.first().map(IpAddr::is_ipv4) else { return BTreeSet::new() };
+fn sources(config: &Config, spec: &ServiceSpec, balanced: &BTreeSet<IpAddr>) -> Arc<[Cidr]> {
+    let Some(v4) = balanced.first().map(IpAddr::is_ipv4) else { return Arc::default() };
     let ranges = spec.load_balancer_source_ranges.iter().flatten();
     let ranges = ranges.filter_map(|text| text.trim().parse::<Cidr>().ok());
     let mut ranges: BTreeSet<Cidr> = ranges.filter(|range| range.is_ipv4() == v4).collect();
     if ranges.iter().any(|range| range.prefix() == 0) {
-        return BTreeSet::new();
+        return Arc::default();
     }
     if config.node_ips.iter().any(|ip| ranges.iter().any(|range| range.contains(*ip))) {
         ranges.extend(balanced.iter().map(|address| Cidr::single(*address)));
@@ -188,7 +208,7 @@ fn sources(config: &Config, spec: &ServiceSpec, balanced: &BTreeSet<IpAddr>) -> 
 }
 
 /// Without blocks that lie in another: a set of intervals refuses those that overlap.
-fn disjoint(blocks: BTreeSet<Cidr>) -> BTreeSet<Cidr> {
+fn disjoint(blocks: BTreeSet<Cidr>) -> Arc<[Cidr]> {
     let within = |block: &Cidr| {
         blocks.iter().any(|other| {
             other != block && other.prefix() <= block.prefix() && other.contains(block.address())
@@ -199,7 +219,7 @@ fn disjoint(blocks: BTreeSet<Cidr>) -> BTreeSet<Cidr> {
 
 /// `containers[].ports[].hostPort` of a pod on this node that has an address of its own.
 pub(crate) fn host_ports(config: &Config, pod: &Pod) -> Planned {
-    let mut planned = Planned::default();
+    let mut making = Making::default();
     for address in
         host_port_addresses(pod).filter(|address| config.families().any(|one| one == Family::of(*address)))
     {
@@ -215,15 +235,15 @@ pub(crate) fn host_ports(config: &Config, pod: &Pod) -> Planned {
                     _ => continue,
                 },
             };
-            let endpoint = BTreeSet::from([Endpoint { address, port: container_port }]);
-            planned.here.insert(address);
+            let endpoint = Endpoints::from([Endpoint { address, port: container_port }]);
+            making.here.insert(address);
             if protocol == Protocol::Udp {
-                planned.serving.insert(front, endpoint.clone());
+                making.serving.insert(front, endpoint.clone());
             }
-            planned.fronts.entry(front).or_insert(Served::with(Fate::Spread(endpoint)));
+            making.fronts.entry(front).or_insert(Served::with(Fate::Spread(endpoint)));
         }
     }
-    planned
+    making.done(None)
 }
 
 fn ports(pod: &Pod) -> impl Iterator<Item = &api::core::ContainerPort> {

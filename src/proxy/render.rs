@@ -3,9 +3,9 @@
 
 use crate::Config;
 use crate::family::Family;
-use crate::model::{self, Elements, Front, Key, MOST_ENDPOINTS, Protocol, Spread, Value};
-use crate::state::Difference;
-use net::nft::{Chain, Changes, Element, Field, Set, Table, TableName, Transaction, Verb};
+use crate::model::{self, Front, Key, MOST_ENDPOINTS, Protocol, Spread, Value};
+use crate::state::{Difference, State};
+use net::nft::{Chain, Changes, Element, Field, Filling, Set, Table, TableName, Transaction, Verb};
 use net::{Cidr, MASQUERADE_MARK};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -316,22 +316,23 @@ fn value(value: Value) -> Option<net::nft::Value> {
     }
 }
 
-fn add(key: Key, held: Value, changes: &mut Changes) {
+fn element(key: Key, held: Value) -> (TableName, &'static str, Element) {
     let (set, fields) = place(key);
     let element = match value(held) {
         Some(value) => Element::to(fields, value),
         None => Element::of(fields),
     };
-    changes.push(name(key.family()), set, Verb::Add, element);
+    (name(key.family()), set, element)
 }
 
 /// The whole of all tables, in place of whatever was there, with their chains.
-pub(crate) fn everything(
-    config: &Config,
-    elements: &Elements,
-) -> (Transaction, BTreeSet<(Family, model::Chain)>) {
-    let of = |(key, value): (&Key, &Value)| Some((key.family(), value.chain()?));
-    let chains: BTreeSet<(Family, model::Chain)> = elements.iter().filter_map(of).collect();
+pub(crate) fn everything(config: &Config, state: &State) -> (Transaction, BTreeSet<(Family, model::Chain)>) {
+    let (mut chains, mut filling) = (BTreeSet::new(), Filling::default());
+    state.each(|key, value| {
+        chains.extend(value.chain().map(|chain| (key.family(), chain)));
+        let (table, set, element) = element(key, value);
+        filling.push(table, set, &element);
+    });
     let mut transaction = Transaction::default();
     for family in Family::ALL {
         if !config.families().any(|served| served == family) {
@@ -343,9 +344,7 @@ pub(crate) fn everything(
         table.chains.extend(own.map(|(family, one)| chain(*family, *one)));
         transaction.replace_table(&table);
     }
-    let mut changes = Changes::default();
-    elements.iter().for_each(|(key, value)| add(*key, *value, &mut changes));
-    changes.write(&mut transaction);
+    filling.write(&mut transaction);
     (transaction, chains)
 }
 
@@ -356,7 +355,10 @@ pub(crate) fn changes(difference: &Difference) -> Changes {
         let (set, fields) = place(key);
         changes.push(name(key.family()), set, Verb::Delete, Element::of(fields));
     }
-    difference.added().for_each(|(key, value)| add(key, value, &mut changes));
+    for (key, value) in difference.added() {
+        let (table, set, element) = element(key, value);
+        changes.push(table, set, Verb::Add, element);
+    }
     changes
 }
 

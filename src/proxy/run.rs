@@ -169,18 +169,17 @@ impl Proxy {
 
     async fn sync(&self, held: &mut Held, work: Work, ports: &mut Ports) -> Result<(), Error> {
         let begin = clock::instant();
-        let difference = self.plan(&mut held.state, &work);
+        let Work { triggered, .. } = work;
+        let difference = self.plan(held, work.changed, work.everything);
         let full = held.apply(&self.config, &difference).await?;
-        let counts = held.state.plans().map(|(_, planned)| planned.no_local);
-        let no_local = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        self.metrics.synced(full, begin.elapsed(), no_local);
+        self.metrics.synced(full, begin.elapsed(), held.state.no_local());
         if *self.ready.borrow() {
-            self.metrics.programmed(&work.triggered);
+            self.metrics.programmed(&triggered);
         }
         self.inbox.done();
         self.health.updated();
         ports.sync(&self.config, &held.state).await;
-        self.forget(&held.state, &difference).await;
+        self.forget(held, &difference).await;
         Ok(())
     }
 
@@ -190,22 +189,21 @@ impl Proxy {
     }
 
     /// Plans what changed, or everything there is and was.
-    fn plan(&self, state: &mut State, work: &Work) -> Difference {
+    fn plan(&self, held: &mut Held, mut changed: BTreeSet<Owner>, everything: bool) -> Difference {
         let topology = self.topology();
-        let mut changed = work.changed.clone();
-        if work.everything {
+        if everything {
             let services = self.services.snapshot();
             changed
                 .extend(services.iter().map(|service| Owner::service(service.namespace(), service.name())));
             let pods = self.pods.snapshot();
             let with_ports = pods.iter().filter(|pod| has_host_ports(pod));
             changed.extend(with_ports.map(|pod| Owner::pod(pod.namespace(), pod.name())));
-            changed.extend(state.owners().cloned());
+            changed.extend(held.state.owners().cloned());
         }
-        let mut difference = Difference::default();
+        let mut difference = if held.chains.is_none() { Difference::of_all() } else { Difference::default() };
         for owner in changed {
             let planned = self.plan_one(&topology, &owner);
-            state.replace(&owner, planned, &mut difference);
+            held.state.replace(&owner, planned, &mut difference);
         }
         difference
     }
@@ -226,10 +224,10 @@ impl Proxy {
 
     /// Makes clients of endpoints that are gone choose anew. Failing to is not worth a full resync: the
     /// entries expire.
-    async fn forget(&self, state: &State, difference: &Difference) {
+    async fn forget(&self, held: &Held, difference: &Difference) {
         if !difference.flows.is_empty() {
             let begin = clock::instant();
-            match flows::forget_stale(state, &difference.flows).await {
+            match flows::forget_stale(&held.state, &difference.flows).await {
                 Ok(deleted) => self.metrics.flows(begin.elapsed(), deleted),
                 Err(error) => {
                     tracing::warn!(%error, "UDP flows may lead to endpoints that are gone until they expire");
@@ -237,7 +235,7 @@ impl Proxy {
             }
         }
         if !difference.gone.is_empty()
-            && let Err(error) = clients::forget(&difference.gone).await
+            && let Err(error) = clients::forget(&difference.gone, &held.channel).await
         {
             tracing::warn!(%error, "clients stay with an endpoint that is gone until their affinity expires");
         }
@@ -254,6 +252,7 @@ fn zone(node: &Node) -> Option<String> {
 struct Held {
     state: State,
     chains: Option<BTreeSet<(Family, Chain)>>,
+    channel: nft::Channel,
 }
 
 impl Held {
@@ -266,7 +265,7 @@ impl Held {
             None => BTreeSet::new(),
         };
         let Some(held) = self.chains.as_mut().filter(|held| held.len() + missing.len() <= MOST_CHAINS) else {
-            let (transaction, chains) = render::everything(config, &self.state.elements());
+            let (transaction, chains) = render::everything(config, &self.state);
             nft::apply(&transaction).await?;
             remember(chains.iter()).await?;
             self.chains = Some(chains);
@@ -274,7 +273,7 @@ impl Held {
         };
         let changes = render::changes(difference);
         if missing.is_empty() {
-            changes.apply().await?;
+            changes.apply(&self.channel).await?;
             return Ok(false);
         }
         let mut transaction = Transaction::default();

@@ -5,7 +5,7 @@
 mod meaning;
 
 use crate::family::Family;
-use crate::model::{Elements, Endpoint, Fate, Front, Protocol, Served};
+use crate::model::{Endpoint, Fate, Front, Key, Protocol, Served, Value};
 use crate::plan::{self, Planned};
 use crate::state::{Difference, Owner, State};
 use crate::{Config, Settings, Topology, render};
@@ -13,8 +13,19 @@ use api::core::{Pod, Service};
 use api::discovery::EndpointSlice;
 use net::nft::Transaction;
 use serde_json::{Value as Json, json};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+/// Elements, as the kernel holds them.
+type Elements = BTreeMap<Key, Value>;
+
+impl State {
+    fn elements(&self) -> Elements {
+        let mut all = Elements::new();
+        self.each(|key, value| assert!(all.insert(key, value).is_none(), "{key:?} twice"));
+        all
+    }
+}
 
 fn config() -> Config {
     let blocks = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).into();
@@ -84,7 +95,7 @@ fn node_port(port: u16) -> Front {
     Front::Port(Family::V4, Protocol::Tcp, port)
 }
 
-fn texts(endpoints: &BTreeSet<Endpoint>) -> Vec<String> {
+fn texts(endpoints: &[Endpoint]) -> Vec<String> {
     endpoints.iter().map(|endpoint| net_text(*endpoint)).collect()
 }
 
@@ -133,7 +144,7 @@ fn the_whole_of_both_tables_is_this() {
             planned(&service("none", json!({"clusterIP": "10.43.0.9", "ports": [{"port": 1}]})), &[]),
         ),
     ]);
-    let (transaction, _) = render::everything(&config(), &state.elements());
+    let (transaction, _) = render::everything(&config(), &state);
     golden("everything.nft", transaction.text());
 }
 
@@ -174,7 +185,7 @@ fn chosen_addresses_bind_node_ports_and_not_host_ports() {
         (owner("web"), web),
         (Owner::pod("default", "p"), plan::host_ports(&config, &pod("Running"))),
     ]);
-    let (transaction, _) = render::everything(&config, &state.elements());
+    let (transaction, _) = render::everything(&config, &state);
     let chains: Vec<&str> =
         transaction.text().lines().filter(|line| line.contains("port-services {")).collect();
     assert!(
@@ -326,11 +337,11 @@ fn host_ports_lead_to_the_pod_and_yield_to_services() {
     assert_eq!(reached(&fronts[&node_port(8080)]), ["10.42.0.9:80"]);
     assert_eq!(reached(&fronts[&Front::Port(Family::V6, Protocol::Tcp, 8080)]), ["[fd42::9]:80"]);
     assert_eq!(reached(&fronts[&Front::Address(address("192.0.2.1"), Protocol::Udp, 53)]), ["10.42.0.9:53"]);
-    assert!(plan::host_ports(&config(), &pod("Succeeded")).fronts.is_empty());
+    assert!(plan::host_ports(&config(), &pod("Succeeded")).fronts.keys().next().is_none());
     let pod = (Owner::pod("a", "p"), plan::host_ports(&config(), &pod("Running")));
     let both = state([pod, (owner("web"), planned(&web, &slices))]).elements();
-    let endpoint = crate::model::Value::Endpoint(Endpoint { address: address("10.42.0.2"), port: 8080 });
-    assert_eq!(both[&crate::model::Key::Endpoint(node_port(30080), 0)], endpoint);
+    let endpoint = Value::Endpoint(Endpoint { address: address("10.42.0.2"), port: 8080 });
+    assert_eq!(both[&Key::Endpoint(node_port(30080), 0)], endpoint);
 }
 
 #[test]

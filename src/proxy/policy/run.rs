@@ -209,6 +209,7 @@ pub(super) struct Held {
     /// The table is as it was written.
     pub(super) is_loaded: bool,
     parts: Parts,
+    channel: nft::Channel,
     /// Counts pods that kubelets told of.
     told: u64,
     changed_rules: bool,
@@ -256,7 +257,7 @@ impl Held {
         let missing = Parts::of(&self.state).beyond(&self.parts);
         let changes = render::changes(difference);
         if missing.is_empty() {
-            return Ok(changes.apply().await?);
+            return Ok(changes.apply(&self.channel).await?);
         }
         let mut transaction = Transaction::default();
         missing.write(&self.state.rules, &mut transaction);

@@ -130,9 +130,9 @@ impl Transport for Feed {
         } else {
             let own =
                 state.objects.iter().filter(|((kind, _), object)| *kind == path && selected(&query, object));
-            let items: Vec<&Value> = own.map(|(_, object)| object).collect();
-            let revision = state.revision.max(1).to_string();
-            full_body(json!({"metadata": {"resourceVersion": revision}, "items": items}).to_string())
+            let items: Vec<String> = own.map(|(_, object)| object.to_string()).collect();
+            let (revision, items) = (state.revision.max(1), items.join(","));
+            full_body(format!(r#"{{"metadata":{{"resourceVersion":"{revision}"}},"items":[{items}]}}"#))
         };
         async { Ok(Response::new(answer)) }.boxed()
     }
