@@ -103,12 +103,12 @@ impl Feed {
         let (path, method) = (request.uri().path().to_owned(), request.method().clone());
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let mut object: Value = serde_json::from_slice(&body).unwrap();
-        if method == Method::PATCH {
-            if let Some(mut changed) = self.get(&path) {
-                merge(&mut changed, &object);
-                self.put(changed.clone());
-                object = changed;
-            }
+        if method == Method::PATCH
+            && let Some(mut changed) = self.get(&path)
+        {
+            merge(&mut changed, &object);
+            self.put(changed.clone());
+            object = changed;
         }
         Ok(Response::new(full_body(object.to_string())))
     }
