@@ -1,7 +1,7 @@
 //! What makes a machine a node: kubelet, service proxy, policies, DNS; of a server and of an agent alike.
 
 use crate::life::Failure;
-use crate::network::Network;
+use crate::network::{Network, own_addresses};
 use crate::options::{Options, Part, Role};
 use crate::screen;
 use base::{Exit, Supervisor};
@@ -84,6 +84,11 @@ fn kubelet_config(
     config.container_log_dir = options.log_dir.join("containers");
     config.container_runtime_endpoint.clone_from(&options.container_runtime_endpoint);
     config.node_ips.clone_from(&network.node_ips);
+    // A server's address is in certificates and objects of the cluster: it does not change while it runs.
+    if role == Role::Agent && options.node_ip.is_empty() {
+        let cluster = network.cluster.clone();
+        config.find_addresses = Some(Arc::new(move || own_addresses(&cluster)));
+    }
     config.external_ips.clone_from(&options.node_external_ip);
     config.labels = labels(&options.node_label)?;
     config.taints = options.node_taint.iter().map(|text| taint(text)).collect::<Result<_, _>>()?;

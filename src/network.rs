@@ -166,17 +166,22 @@ fn node_ips(given: &[IpAddr], cluster: &[Cidr]) -> Result<Vec<IpAddr>, Failure> 
     if !given.is_empty() {
         return Ok(given.to_vec());
     }
-    let own: Vec<IpAddr> =
-        cluster.iter().filter_map(|block| bootstrap::default_address(block.is_ipv4())).collect();
-    // Pods of IPv6 alone on a machine that has an address of IPv4 alone, or the other way round.
-    let any = || [true, false].into_iter().find_map(bootstrap::default_address);
-    let own = if own.is_empty() { any().into_iter().collect() } else { own };
+    let own = own_addresses(cluster);
     if own.is_empty() {
         return Err(
             "this machine has no default route to take its address from: name one with --node-ip".into()
         );
     }
     Ok(own)
+}
+
+/// The addresses by which the machine reaches others now, of each family that pods have; none without a default route.
+pub(crate) fn own_addresses(cluster: &[Cidr]) -> Vec<IpAddr> {
+    let own: Vec<IpAddr> =
+        cluster.iter().filter_map(|block| bootstrap::default_address(block.is_ipv4())).collect();
+    // Pods of IPv6 alone on a machine that has an address of IPv4 alone, or the other way round.
+    let any = || [true, false].into_iter().find_map(bootstrap::default_address);
+    if own.is_empty() { any().into_iter().collect() } else { own }
 }
 
 #[cfg(test)]

@@ -55,6 +55,9 @@ pub struct Manifests {
 /// Completes when a pod may send and receive: the rules of its network hold for the addresses it was given.
 pub type Isolate = Arc<dyn Fn(&Pod, &[IpAddr]) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
+/// Finds the machine's addresses as they are now.
+pub type FindAddresses = Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>;
+
 /// The kubelet's settings. Start from [`Config::new`].
 #[derive(Clone)]
 pub struct Config {
@@ -82,6 +85,8 @@ pub struct Config {
     pub external_ips: Vec<IpAddr>,
     /// What is put around packets on their way to other nodes: pods' are smaller by it.
     pub encapsulation_bytes: u32,
+    /// Finds the node's addresses anew when links or routes have changed; none where they were given and stay.
+    pub find_addresses: Option<FindAddresses>,
     /// Labels that the node registers with.
     pub labels: BTreeMap<String, String>,
     /// Taints that the node registers with.
@@ -128,6 +133,7 @@ impl Config {
             registries: "/etc/knarr/registries.yaml".into(),
             container_runtime_endpoint: None,
             node_ips: Vec::new(),
+            find_addresses: None,
             external_ips: Vec::new(),
             encapsulation_bytes: 0,
             labels: BTreeMap::new(),

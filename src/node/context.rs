@@ -78,6 +78,8 @@ pub(crate) struct Context {
     pub(crate) affinity: Affinity,
     pub(crate) services: Cache<Service>,
     pub(crate) machine: Machine,
+    /// The machine's addresses, which may change while it runs.
+    addresses: watch::Sender<Arc<[IpAddr]>>,
     /// What the node is short of.
     pub(crate) pressures: watch::Sender<BTreeSet<Pressure>>,
     pub(crate) garbage: Garbage,
@@ -147,7 +149,9 @@ impl Context {
         let (devices, provisions) = (Devices::new(&config), Stores::new(&config));
         let images = Images::new(&config, config.kubelet());
         let stats = Stats::new(config.kubelet().volume_stats_agg_period.get());
+        let addresses = watch::Sender::new(machine.addresses.clone().into());
         Self {
+            addresses,
             config,
             client,
             reach,
@@ -179,6 +183,30 @@ impl Context {
         }
     }
 
+    /// The machine's addresses now.
+    pub(crate) fn addresses(&self) -> Arc<[IpAddr]> {
+        self.addresses.borrow().clone()
+    }
+
+    /// Hears of other addresses.
+    pub(crate) fn changes_of_addresses(&self) -> watch::Receiver<Arc<[IpAddr]>> {
+        self.addresses.subscribe()
+    }
+
+    /// The machine has other addresses now; none are a link that is down, and the last ones stay.
+    pub(crate) fn set_addresses(&self, found: Vec<IpAddr>) {
+        let changed = self.addresses.send_if_modified(|addresses| {
+            let differs = !found.is_empty() && **addresses != *found;
+            if differs {
+                *addresses = found.into();
+            }
+            differs
+        });
+        if changed {
+            tracing::info!(addresses = ?self.addresses(), "this machine has other addresses");
+        }
+    }
+
     /// An event about a container.
     pub(crate) fn tell_container(
         &self,
@@ -205,7 +233,7 @@ impl Context {
     pub(crate) fn facts(&self, pod_ips: &[String]) -> Facts {
         Facts {
             pod_ips: pod_ips.to_vec(),
-            host_ips: self.machine.addresses.iter().map(IpAddr::to_string).collect(),
+            host_ips: self.addresses().iter().map(IpAddr::to_string).collect(),
             allocatable: self.machine.capacity.allocatable.clone(),
         }
     }

@@ -61,7 +61,7 @@ mod turnstile;
 mod volumes;
 mod watch_folder;
 
-pub use config::{Complete, Config, Isolate, Manifests, Size, Tls};
+pub use config::{Complete, Config, FindAddresses, Isolate, Manifests, Size, Tls};
 pub use error::Error;
 pub use settings::Settings;
 
@@ -114,6 +114,12 @@ pub async fn start(
     supervisor.run("node network", Phase::Work, Restart::OnFailure, move |shutdown| {
         registration::run_network(of.clone(), own.clone(), shutdown)
     });
+    if let Some(find) = context.config.find_addresses.clone() {
+        let of = context.clone();
+        supervisor.run("addresses of the machine", Phase::Work, Restart::OnFailure, move |shutdown| {
+            registration::run_addresses(of.clone(), find.clone(), shutdown)
+        });
+    }
     let of = context.clone();
     supervisor.run("image archives", Phase::Work, Restart::OnFailure, move |shutdown| {
         let (folder, context) = (images.clone(), of.clone());

@@ -6,7 +6,7 @@ use crate::machine;
 use crate::pods::status_seconds;
 use crate::protocols::runtime::v1 as cri;
 use crate::settings::KubeletConfiguration;
-use crate::{Config, Context, Error, shutdown};
+use crate::{Config, Context, Error, FindAddresses, shutdown};
 use api::Quantity;
 use api::coordination::{Lease, LeaseSpec};
 use api::core::{
@@ -250,7 +250,8 @@ fn conditions(
 fn status(context: &Context, old: &[NodeCondition], runtime: &Runtime, trouble: Option<&str>) -> NodeStatus {
     let own = &context.machine.capacity;
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
-    let internal = context.machine.addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
+    let addresses = context.addresses();
+    let internal = addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
     let external = context.config.external_ips.iter().map(|ip| address("ExternalIP", ip.to_string()));
     let hostname = address("Hostname", context.config.node_name.clone());
     let addresses = internal.chain(external).chain([hostname]).collect();
@@ -318,6 +319,7 @@ pub(crate) async fn run(
     let mut renewed: Option<clock::Instant> = None;
     let mut pressures = context.pressures.subscribe();
     let mut going_down = context.shutting_down.subscribe();
+    let mut addresses = context.changes_of_addresses();
     loop {
         if renewed.is_none_or(|at| at.elapsed() >= rhythm.renew) {
             Box::pin(renew_lease(&context, &reporter.node, rhythm.lease_s)).await?;
@@ -336,6 +338,7 @@ pub(crate) async fn run(
             Ok(()) = pressures.changed() => {}
             _ = devices.changed() => {}
             Ok(()) = going_down.changed() => {}
+            Ok(()) = addresses.changed() => {}
             () = shutdown.requested() => return Ok(()),
         }
     }
@@ -495,6 +498,23 @@ pub(crate) async fn run_network(
     }
 }
 
+/// Follows the machine's addresses: it may get others from a router, or go on by another link.
+pub(crate) async fn run_addresses(
+    context: Arc<Context>,
+    find: FindAddresses,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let fault = |error: net::Error| Error::Setup(format!("following the machine's addresses: {error}"));
+    let links = net::mesh::Watch::open().map_err(fault)?;
+    loop {
+        context.set_addresses(find());
+        tokio::select! {
+            changed = links.changed(&[]) => changed.map_err(fault)?,
+            () = shutdown.requested() => return Ok(()),
+        }
+    }
+}
+
 /// Waits until somebody removes the tables of the pods' network.
 async fn removed(pod_cidrs: &[net::Cidr]) -> Result<(), Error> {
     let tables = net::tables_of(pod_cidrs);
@@ -509,7 +529,7 @@ async fn removed(pod_cidrs: &[net::Cidr]) -> Result<(), Error> {
 
 async fn install_network(context: &Context, pod_cidrs: &[net::Cidr]) -> Result<(), Error> {
     let fault = |error: net::Error| Error::Setup(format!("setting up the pods' network: {error}"));
-    let mtu = net::link_mtu(&context.machine.addresses).await.map_err(fault)?;
+    let mtu = net::link_mtu(&context.addresses()).await.map_err(fault)?;
     let mtu = mtu.saturating_sub(context.config.encapsulation_bytes);
     let node = net::Node {
         pod_cidrs: pod_cidrs.to_vec(),

@@ -40,6 +40,7 @@ fn a_machine_becomes_a_node() {
     tokens(&mut fleet);
     runs_pods(&fleet);
     serving_certificates(&fleet);
+    addresses(&fleet);
     outages(&mut fleet);
     names(&mut fleet);
 }
@@ -138,6 +139,23 @@ fn serving_certificates(fleet: &Fleet) {
     assert!(shown.contains("DNS:b") && shown.contains("IP Address:10.99.0.3"), "{shown}");
     let requests = fleet.cluster.kubectl("get csr --no-headers");
     assert!(requests.lines().all(|line| line.ends_with("Approved,Issued")), "{requests}");
+}
+
+/// A machine that gets another address says so, and shows a certificate of it.
+fn addresses(fleet: &Fleet) {
+    let change = "ip addr add 10.99.0.33/24 dev eth0 && ip addr del 10.99.0.3/24 dev eth0 && ip route replace default via 10.99.0.1";
+    fleet.sh_on("b", change).ok();
+    fleet.cluster.wait("node b", |node| {
+        let addresses = node["status"]["addresses"].as_array()?;
+        addresses.iter().any(|one| one["address"] == "10.99.0.33").then_some(())
+    });
+    wait_for("a certificate of the new address", SOON, || {
+        let shown = fleet.cluster.sandbox.sh(
+            "openssl s_client -connect 10.99.0.33:10250 -CAfile ca.pem -verify_ip 10.99.0.33 -verify_return_error </dev/null",
+        );
+        shown.stdout.contains("Verify return code: 0").then_some(())
+    });
+    assert_eq!(fleet.cluster.kubectl("logs web"), "I am on b\n");
 }
 
 /// Without a token and without a server an agent goes on, and so do its pods.

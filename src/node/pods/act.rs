@@ -77,7 +77,7 @@ impl Worker {
                     return Ok(false);
                 };
                 let grace = stop::grace(&self.pod, &container, *why);
-                let ip = self.observed.address(&self.pod, &self.context.machine.addresses);
+                let ip = self.observed.address(&self.pod, &self.context.addresses());
                 let how = (grace, message.clone(), ip.as_str());
                 stop::container(&self.context, &self.pod, (*kind, &container), &record, how).await?;
             }
@@ -113,7 +113,7 @@ impl Worker {
 
     /// Kills and removes containers for all to start over; their logs stay.
     async fn start_over(&self, ids: &[String]) -> Result<(), Error> {
-        let ip = self.observed.address(&self.pod, &self.context.machine.addresses);
+        let ip = self.observed.address(&self.pod, &self.context.addresses());
         for record in ids.iter().filter_map(|id| self.observed.containers.iter().find(|it| it.id == *id)) {
             if record.life != Life::Exited
                 && let Some((kind, container)) = spec::container(&self.pod, &record.name)

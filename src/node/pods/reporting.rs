@@ -50,7 +50,7 @@ impl Worker {
             resize: (&pending, self.resize_error.as_deref()),
             generation: acted_by(&self.pod, self.asks_for_other, pending.as_ref()),
             ending: self.state != State::Syncing,
-            host_ips: &self.context.machine.addresses,
+            host_ips: &self.context.addresses(),
             now: clock::now(),
         });
         self.context.devices.add_health(self.pod.uid(), &mut status);

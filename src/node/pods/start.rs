@@ -88,7 +88,7 @@ impl Start<'_> {
 
     /// The pod's addresses as its containers are told.
     fn ips(&self) -> Vec<String> {
-        self.observed.addresses(self.pod, &self.context.machine.addresses)
+        self.observed.addresses(self.pod, &self.context.addresses())
     }
 
     async fn create(&self, image: &cri::Image) -> Result<String, Error> {
@@ -259,7 +259,7 @@ impl Start<'_> {
         let Some(hook) = self.container.lifecycle.as_ref().and_then(|hooks| hooks.post_start.as_ref()) else {
             return Ok(());
         };
-        let ip = self.observed.address(self.pod, &self.context.machine.addresses);
+        let ip = self.observed.address(self.pod, &self.context.addresses());
         let target = Target { runtime: &self.context.runtime, container: self.container, id, ip: &ip };
         let Err(reason) = hooks::run(hook, &target, POST_START).await else { return Ok(()) };
         let warning = "PostStartHook failed".to_owned();

@@ -92,7 +92,7 @@ pub(crate) async fn everything(
     grace: Duration,
 ) -> Result<(), Error> {
     let began = clock::instant();
-    let ip = observed.address(pod, &context.machine.addresses);
+    let ip = observed.address(pod, &context.addresses());
     let ip = ip.as_str();
     let order: Vec<&str> =
         spec::init_containers(pod).iter().map(|container| container.name.as_str()).collect();

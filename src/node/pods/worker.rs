@@ -313,7 +313,7 @@ impl Worker {
 
     /// Starts and stops probes as containers come and go.
     pub(super) fn follow_probes(&mut self) {
-        let ip = self.observed.address(&self.pod, &self.context.machine.addresses);
+        let ip = self.observed.address(&self.pod, &self.context.addresses());
         self.probes.follow(&self.context, &self.pod, &self.observed.containers, &ip);
     }
 

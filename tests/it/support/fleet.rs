@@ -33,9 +33,9 @@ ip -6 route add default via 2001:db8:99::1
 /// Makes a machine `$1` with the host part `$2` of its addresses.
 const ADD: &str = "set -e
 ip netns add $1
-ip link add $1 type veth peer name eth0 netns $1
-ip link set $1 netns wire
-ip -n wire link set $1 master br0 up
+ip link add name $1 type veth peer name eth0 netns $1
+ip link set dev $1 netns wire
+ip -n wire link set dev $1 master br0 up
 ip -n $1 link set lo up
 ip -n $1 link set eth0 up
 ip -n $1 addr add 10.99.0.$2/24 dev eth0
