@@ -124,6 +124,9 @@ const INET6: u16 = 10;
 /// So many peers go into one message: an attribute's length has 16 bits.
 const PEERS_A_MESSAGE: usize = 64;
 
+/// Taken back before it has passed.
+const GREETING_S: u16 = 60;
+
 /// What is done about one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
@@ -268,18 +271,24 @@ impl Device {
 /// its packets tell where to.
 fn steps(wanted: &Wireguard, found: &Device, before: Option<&Wireguard>) -> Vec<Step> {
     let gone = found.peers.keys().filter(|key| !wanted.peers.contains_key(key)).map(|key| Step::Remove(*key));
-    let set = wanted.peers.iter().filter_map(|(key, peer)| {
+    let set = wanted.peers.iter().flat_map(|(key, peer)| {
         let told = before.and_then(|before| before.peers.get(key)).map(|before| before.endpoint);
-        let Some(held) = found.peers.get(key) else { return Some(Step::Set(*key, peer.clone())) };
+        let Some(held) = found.peers.get(key) else { return introduce(*key, peer, before.is_some()) };
         let moved = told != Some(peer.endpoint) && held.endpoint != peer.endpoint;
         let differs = held.blocks != peer.blocks || held.keepalive_s != peer.keepalive_s;
-        (moved || differs).then(|| {
-            let endpoint = peer.endpoint.filter(|_| moved);
-            Step::Set(*key, Peer { endpoint, ..peer.clone() })
-        })
+        let endpoint = peer.endpoint.filter(|_| moved);
+        let step = (moved || differs).then(|| Step::Set(*key, Peer { endpoint, ..peer.clone() }));
+        step.into_iter().collect()
     });
     // A block is one peer's: who lets go of it goes first.
     gone.chain(set).collect()
+}
+
+/// A new peer. Who got a new key may be trying in vain to reach those who do not know it yet, and waits for five
+/// seconds then: it is greeted at once, which the kernel does where something is to be sent now and then.
+fn introduce(key: PublicKey, peer: &Peer, greet: bool) -> Vec<Step> {
+    let greeting = greet.then(|| Step::Set(key, Peer { keepalive_s: Some(GREETING_S), ..peer.clone() }));
+    greeting.into_iter().chain([Step::Set(key, peer.clone())]).collect()
 }
 
 fn ask(bytes: &[u8], hear: impl FnMut(Answer<'_>)) -> Result<(), Refused> {

@@ -82,5 +82,13 @@ fn peers_that_moved_by_themselves_are_left_where_they_are() {
     let more = peer("192.0.2.7:51820", &["10.42.1.0/24", "10.42.2.0/24"]);
     let blocks_alone = Peer { endpoint: None, ..more.clone() };
     assert_eq!(steps(&own(&[(7, more)]), &held, Some(&wanted)), set(&blocks_alone));
+    assert_eq!(steps(&wanted, &Device::default(), None), set(&told));
+    let greeted = Peer { keepalive_s: Some(GREETING_S), ..told.clone() };
+    let both = [set(&greeted), set(&told)].concat();
+    assert_eq!(
+        steps(&wanted, &Device::default(), Some(&own(&[]))),
+        both,
+        "who is new while it runs is greeted"
+    );
     assert_eq!(steps(&own(&[]), &held, None), [Step::Remove(PublicKey([7; KEY_BYTES]))]);
 }

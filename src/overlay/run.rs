@@ -62,12 +62,13 @@ pub fn start(config: Config, client: Client, caches: &Caches, supervisor: &Super
 /// What is known of the kernel and was told.
 #[derive(Default)]
 struct Held {
-    machine: Machine,
+    machine: Option<Machine>,
     asked: BTreeSet<IpAddr>,
     mesh: Option<Mesh>,
     applied: Applied,
     unreached: BTreeMap<String, String>,
-    published: Option<String>,
+    /// The key that the Node was told last, and the Node's revision then.
+    published: Option<(String, u64)>,
 }
 
 impl Overlay {
@@ -108,11 +109,14 @@ impl Overlay {
         let places: Vec<Place> = self.nodes.snapshot().iter().map(|node| Place::of(node)).collect();
         let Some(own) = self.own(&places) else { return Ok(()) };
         let asked = plan::questions(&self.config, &own.name, &places);
-        if look || asked != held.asked {
-            held.machine = self.machine(&own, &asked).await?;
-            held.asked = asked;
-        }
-        let Plan { mesh, unreached } = plan::plan(&self.config, &own, &places, &held.machine);
+        let known = held.machine.take().filter(|_| !look && asked == held.asked);
+        let machine = match known {
+            Some(machine) => machine,
+            None => self.machine(&own, &asked).await?,
+        };
+        held.asked = asked;
+        let Plan { mesh, unreached } = plan::plan(&self.config, &own, &places, &machine);
+        held.machine = Some(machine);
         self.tell(&held.unreached, &unreached);
         held.unreached = unreached;
         if look || held.mesh.as_ref() != Some(&mesh) {
@@ -160,12 +164,14 @@ impl Overlay {
     async fn publish(&self, held: &mut Held) -> Result<(), Error> {
         let Some(key) = net::wireguard::public_key(WIREGUARD).await? else { return Ok(()) };
         let key = keys::public_text(&key);
-        let node = self.nodes.get("", &self.config.node_name);
-        let says = node.as_ref().and_then(|node| node.annotations().get(WIREGUARD_KEY));
-        if says != Some(&key) && held.published.as_ref() != Some(&key) {
+        let Some(node) = self.nodes.get("", &self.config.node_name) else { return Ok(()) };
+        // What was written may not have come back yet.
+        let is_on_its_way =
+            held.published.as_ref().is_some_and(|(own, at)| *own == key && node.revision() < *at);
+        if node.annotations().get(WIREGUARD_KEY) != Some(&*key) && !is_on_its_way {
             let patch = Patch::Merge(json!({"metadata": {"annotations": {WIREGUARD_KEY: key}}}));
-            self.client.patch::<Node>("", &self.config.node_name, &patch).await?;
-            held.published = Some(key);
+            let written = self.client.patch::<Node>("", &self.config.node_name, &patch).await?;
+            held.published = Some((key, written.revision()));
         }
         Ok(())
     }

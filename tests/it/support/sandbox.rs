@@ -31,6 +31,7 @@ for at in /etc /usr/local /var/lib /var/log; do
 done
 rm -rf /etc/knarr /usr/local/bin/knarr* /var/lib/cni /var/lib/knarr /var/lib/kubelet
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+    umount /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
 else
     for at in /sys/fs/cgroup/*/; do
