@@ -25,9 +25,9 @@ use tokio_rustls::server::TlsStream;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to send a head, and may be silent between two requests.
 const HEAD_LIMIT: Duration = Duration::from_secs(60);
-/// The largest head of a request, and how many headers it may have.
+/// The largest head of a request. It may have 100 headers, which is hyper's own limit: to set it costs an allocation
+/// for each request.
 const HEAD_BYTES: usize = 64 << 10;
-const HEADERS: usize = 100;
 /// No request of HTTP/1 begins so.
 const HTTP2_START: &[u8; 3] = b"PRI";
 /// Requests at a time on one connection of HTTP/2.
@@ -165,7 +165,7 @@ async fn http1(
         .timer(HeadTimer(heads.clone()))
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS);
+        .max_header_size(HEAD_BYTES);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let mut closing = Seldom::new(is_closed(closed));
     let mut is_closing = false;

@@ -15,7 +15,7 @@ use api::slim::CustomResourceDefinition;
 use base::clock;
 use client::{Cache, Caches, Snapshot};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A cache that is begun when its kind appears.
@@ -113,7 +113,7 @@ impl Gateways {
     /// What follows from them.
     pub(crate) fn plan(
         &self,
-        ports: Ports,
+        (ports, taken): (Ports, &BTreeSet<u16>),
         services: &Services<'_>,
         (secrets, keys): (&Snapshot<Secret>, &mut Keys),
     ) -> Outcome {
@@ -145,6 +145,7 @@ impl Gateways {
             namespaces: named,
             services,
             ports,
+            taken,
             certificate: &certificate,
             addresses: &addresses(nodes.iter().map(Arc::as_ref)),
             now: &clock::whole_seconds(clock::now()).to_string(),

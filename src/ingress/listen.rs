@@ -4,14 +4,15 @@ use crate::certificates::{Certificates, Tls};
 use crate::converse::converse;
 use crate::forward::{Connection, From, Proxy};
 use crate::numbers::NUMBERS;
+use crate::run::Changes;
 use arc_swap::ArcSwap;
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use http::HeaderValue;
 use nix::sys::socket::{setsockopt, sockopt};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -41,8 +42,37 @@ pub(crate) struct Listeners {
     certificates: Arc<ArcSwap<Certificates>>,
     supervisor: Supervisor,
     running: HashMap<u16, (Kind, watch::Sender<bool>)>,
-    /// How many ports are listened on.
-    open: Arc<watch::Sender<usize>>,
+    /// What is said of ports.
+    told: Arc<Told>,
+}
+
+/// What is known of ports outside of their tasks.
+pub(crate) struct Told {
+    /// How many are listened on.
+    open: watch::Sender<usize>,
+    /// Those that another program has.
+    taken: Mutex<BTreeSet<u16>>,
+    /// To be told when that changes.
+    changes: Changes,
+}
+
+impl Told {
+    pub(crate) fn new(open: watch::Sender<usize>, changes: Changes) -> Arc<Self> {
+        Arc::new(Self { open, taken: Mutex::default(), changes })
+    }
+
+    /// The ports that another program has.
+    pub(crate) fn taken(&self) -> BTreeSet<u16> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, port: u16, is_taken: bool) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = if is_taken { taken.insert(port) } else { taken.remove(&port) };
+        if changed {
+            self.changes.rules();
+        }
+    }
 }
 
 impl Listeners {
@@ -50,9 +80,9 @@ impl Listeners {
         proxy: Arc<Proxy>,
         certificates: Arc<ArcSwap<Certificates>>,
         supervisor: Supervisor,
-        open: watch::Sender<usize>,
+        told: Arc<Told>,
     ) -> Self {
-        Self { proxy, certificates, supervisor, running: HashMap::new(), open: Arc::new(open) }
+        Self { proxy, certificates, supervisor, running: HashMap::new(), told }
     }
 
     /// Opens and closes ports until these are the ones.
@@ -79,7 +109,7 @@ impl Listeners {
             Kind::Https => Some(Arc::new(Tls::new(port, self.certificates.clone())?)),
         };
         let (stop, stopped) = watch::channel(false);
-        let front = Front { port, tls, proxy: self.proxy.clone(), stopped, open: self.open.clone() };
+        let front = Front { port, tls, proxy: self.proxy.clone(), stopped, told: self.told.clone() };
         let name = format!("ingress port {port}");
         self.supervisor
             .run(&name, Phase::Front, Restart::OnFailure, move |shutdown| front.clone().run(shutdown));
@@ -94,7 +124,7 @@ struct Front {
     tls: Option<Arc<Tls>>,
     proxy: Arc<Proxy>,
     stopped: watch::Receiver<bool>,
-    open: Arc<watch::Sender<usize>>,
+    told: Arc<Told>,
 }
 
 impl Front {
@@ -109,17 +139,19 @@ impl Front {
             }
         };
         let listener = tokio::select! {
-            listener = self.listener() => listener,
-            () = ended() => return Ok(()),
+            listener = self.listener() => Some(listener),
+            () = ended() => None,
         };
-        self.open.send_modify(|open| *open += 1);
+        self.told.set(self.port, false);
+        let Some(listener) = listener else { return Ok(()) };
+        self.told.open.send_modify(|open| *open += 1);
         let connections = Arc::new(Semaphore::new(CONNECTIONS as usize));
         let (closing, closed) = watch::channel(false);
         tokio::select! {
             result = self.accept(&listener, &connections, &closed) => result?,
             () = ended() => {}
         }
-        self.open.send_modify(|open| *open -= 1);
+        self.told.open.send_modify(|open| *open -= 1);
         drop(listener);
         closing.send_replace(true);
         if tokio::time::timeout(DRAIN_LIMIT, connections.acquire_many(CONNECTIONS)).await.is_err() {
@@ -139,6 +171,7 @@ impl Front {
                 }
                 Err(error) if !told => {
                     told = true;
+                    self.told.set(self.port, true);
                     tracing::warn!(
                         port = self.port,
                         %error,

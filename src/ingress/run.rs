@@ -3,7 +3,7 @@
 use crate::certificates::{self, Certificates, Keys};
 use crate::forward::Proxy;
 use crate::gateways::Gateways;
-use crate::listen::Listeners;
+use crate::listen::{Listeners, Told};
 use crate::live::Making;
 use crate::plan::backends::endpoints;
 use crate::plan::{self, Issue, Named, Plan, Ports, Services, Shown, Snapshot};
@@ -138,13 +138,15 @@ pub(crate) fn start(
     let recorder = Recorder::new(client.clone(), supervisor, "knarr-ingress", &config.node_name);
     let served = Arc::new(Served::default());
     Status::start((client, caches), (served.clone(), listening), supervisor);
-    let listeners = Listeners::new(proxy.clone(), certificates.clone(), supervisor.clone(), open);
+    let told = Told::new(open, inputs.changes.clone());
+    let listeners = Listeners::new(proxy.clone(), certificates.clone(), supervisor.clone(), told.clone());
     let runner = Arc::new(tokio::sync::Mutex::new(Runner {
         ports: Ports { http: config.http_port, https: config.https_port },
         inputs,
         proxy,
         certificates,
         listeners,
+        ports_told: told,
         recorder,
         gateways,
         served,
@@ -165,6 +167,7 @@ struct Runner {
     proxy: Arc<Proxy>,
     certificates: Arc<ArcSwap<Certificates>>,
     listeners: Listeners,
+    ports_told: Arc<Told>,
     recorder: Recorder,
     gateways: Gateways,
     served: Arc<Served>,
@@ -207,7 +210,8 @@ impl Runner {
         let services = self.inputs.services.snapshot();
         let services = Services::new(services.iter().map(Arc::as_ref));
         let secrets = self.inputs.secrets.snapshot();
-        let mut outcome = self.gateways.plan(self.ports, &services, (&secrets, &mut self.keys));
+        let mut outcome =
+            self.gateways.plan((self.ports, &self.ports_told.taken()), &services, (&secrets, &mut self.keys));
         let mut plan = self.plan(services);
         plan.rules.append(&mut outcome.rules);
         plan.streams = std::mem::take(&mut outcome.streams);

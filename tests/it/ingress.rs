@@ -2,6 +2,7 @@
 
 mod backend;
 mod gateways;
+mod streams;
 
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::https::{Https, runtime};

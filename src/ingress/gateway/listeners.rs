@@ -2,7 +2,7 @@
 
 use super::conditions::Conditions;
 use super::types::{GROUP, Gateway, Listener, Reference};
-use super::{Outcome, World, is_granted};
+use super::{Outcome, World, addresses, is_granted};
 use crate::listen::Kind;
 use crate::plan::{Named, Shown};
 use crate::rules::{Host, Listening};
@@ -48,14 +48,19 @@ pub(super) struct Bound<'a> {
     refused: Option<Why>,
     conflict: Option<Why>,
     unresolved: Option<Why>,
+    /// Its Gateway has no address.
+    is_nowhere: bool,
+    /// Another program has its port.
+    is_taken: bool,
     pub(super) kinds: Vec<&'static str>,
     pub(super) attached: usize,
 }
 
 impl Bound<'_> {
-    /// Whether requests are answered on it.
+    /// Whether requests are answered on it, as soon as it has its port.
     pub(super) fn is_served(&self) -> bool {
-        self.refused.is_none()
+        !self.is_nowhere
+            && self.refused.is_none()
             && self.conflict.is_none()
             && self.unresolved.as_ref().is_none_or(|(reason, _)| *reason == "InvalidRouteKinds")
     }
@@ -69,20 +74,27 @@ impl Bound<'_> {
         self.speech == Some(Speech::Ended)
     }
 
-    pub(super) fn status(&self, now: &str) -> Value {
+    /// Whether they are answered now.
+    pub(super) fn is_reached(&self) -> bool {
+        self.is_served() && !self.is_taken
+    }
+
+    pub(super) fn status(&self, world: &World<'_>) -> Value {
         let old = self.gateway.status["listeners"].as_array().into_iter().flatten();
         let old = old.into_iter().find(|one| one["name"] == self.listener.name);
         let old = old.map_or(&Value::Null, |one| &one["conditions"]);
-        let mut conditions = Conditions::own(old, &self.gateway.metadata, now);
+        let mut conditions = Conditions::own(old, &self.gateway.metadata, world.now);
         let mut say = |kind: &str, why: Option<&Why>, good: bool, well: &str| match why {
             None => conditions.set(kind, good, well, ""),
             Some((reason, message)) => conditions.set(kind, !good, reason, message),
         };
-        say("Accepted", self.refused.as_ref(), true, "Accepted");
+        let taken = ("PortUnavailable", format!("another program has port {}", self.listener.port));
+        let refused = self.refused.as_ref().or(self.is_taken.then_some(&taken));
+        say("Accepted", refused, true, "Accepted");
         say("Conflicted", self.conflict.as_ref(), false, "NoConflicts");
         say("ResolvedRefs", self.unresolved.as_ref(), true, "ResolvedRefs");
         let invalid = ("Invalid", "it is not served, see the other conditions".to_owned());
-        say("Programmed", (!self.is_served()).then_some(&invalid), true, "Programmed");
+        say("Programmed", (!self.is_reached()).then_some(&invalid), true, "Programmed");
         let kinds: Vec<Value> = self.kinds.iter().map(|kind| json!({"group": GROUP, "kind": kind})).collect();
         json!({
             "name": self.listener.name, "attachedRoutes": self.attached, "supportedKinds": kinds,
@@ -142,6 +154,8 @@ fn bind_one<'a>(
         refused,
         conflict: speech.and_then(|speech| conflict(speech, listener, before, outcome)),
         unresolved: wrong_kinds,
+        is_nowhere: addresses::of(world, gateway).is_err(),
+        is_taken: world.taken.contains(&listener.port),
         kinds,
         attached: 0,
     };

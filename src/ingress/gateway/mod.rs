@@ -3,6 +3,7 @@
 //! A listener is checked first, then routes are attached to listeners, then everybody is told how that went. What a
 //! route may not be served with is refused whole, so that nothing is served otherwise than was written.
 
+mod addresses;
 mod conditions;
 mod filters;
 mod listeners;
@@ -16,6 +17,7 @@ mod tests;
 use crate::listen::Kind;
 use crate::plan::{Named, Ports, Services, Shown};
 use crate::rules::{Listening, Rule, StreamRule};
+use addresses::Refused;
 use api::Object;
 use api::core::Namespace;
 use conditions::Conditions;
@@ -38,6 +40,8 @@ pub(crate) struct World<'a> {
     pub(crate) services: &'a Services<'a>,
     /// What Ingresses are served on.
     pub(crate) ports: Ports,
+    /// Ports that another program has.
+    pub(crate) taken: &'a BTreeSet<u16>,
     /// Whether a Secret holds a certificate that can be shown.
     pub(crate) certificate: &'a dyn Fn(&Named) -> Result<(), String>,
     /// Where the nodes are reached.
@@ -119,24 +123,35 @@ fn accept(world: &World<'_>, class: &GatewayClass, outcome: &mut Outcome) {
 
 fn gateway_status(world: &World<'_>, gateway: &Gateway, own: &[&Bound<'_>]) -> Value {
     let mut conditions = Conditions::new(&gateway.status["conditions"], &gateway.metadata, world.now);
-    let wrong = own.iter().filter(|listener| !listener.is_served()).count();
-    match wrong {
-        0 => conditions.set("Accepted", true, "Accepted", "all listeners are valid"),
+    let (given, refused) = match addresses::of(world, gateway) {
+        Ok(given) => (given, None),
+        Err(why) => (BTreeSet::new(), Some(why)),
+    };
+    let wrong = own.iter().filter(|listener| !listener.is_reached()).count();
+    match (wrong, &refused) {
+        (_, Some(Refused::Unsupported(message))) => {
+            conditions.set("Accepted", false, "UnsupportedAddress", message);
+        }
+        (0, _) => conditions.set("Accepted", true, "Accepted", "all listeners are valid"),
         _ => {
             let message = format!("{wrong} of {} listeners are not served", own.len());
             conditions.set("Accepted", wrong < own.len(), "ListenersNotValid", &message);
         }
     }
-    if world.addresses.is_empty() {
-        conditions.set("Programmed", false, "AddressNotAssigned", "no node is ready");
-    } else if wrong == own.len() {
-        conditions.set("Programmed", false, "Invalid", "no listener is served");
-    } else {
-        conditions.set("Programmed", true, "Programmed", "requests are served");
+    match refused {
+        Some(Refused::Unsupported(message)) => conditions.set("Programmed", false, "Invalid", &message),
+        Some(Refused::Unusable(message)) => conditions.set("Programmed", false, "AddressNotUsable", &message),
+        None if world.addresses.is_empty() => {
+            conditions.set("Programmed", false, "AddressNotAssigned", "no node is ready");
+        }
+        None if wrong == own.len() => {
+            conditions.set("Programmed", false, "Invalid", "no listener is served");
+        }
+        None => conditions.set("Programmed", true, "Programmed", "requests are served"),
     }
     let addresses: Vec<Value> =
-        world.addresses.iter().map(|address| json!({"type": "IPAddress", "value": address})).collect();
-    let listeners: Vec<Value> = own.iter().map(|listener| listener.status(world.now)).collect();
+        given.iter().map(|address| json!({"type": "IPAddress", "value": address})).collect();
+    let listeners: Vec<Value> = own.iter().map(|listener| listener.status(world)).collect();
     json!({"addresses": addresses, "conditions": conditions.finish(), "listeners": listeners})
 }
 

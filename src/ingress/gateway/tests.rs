@@ -45,6 +45,10 @@ fn open(name: &str, port: u16) -> Value {
 }
 
 fn planned(objects: &[Value]) -> Outcome {
+    planned_with(objects, &BTreeSet::new())
+}
+
+fn planned_with(objects: &[Value], taken: &BTreeSet<u16>) -> Outcome {
     let namespaces: Vec<Namespace> =
         [read(&json!({"metadata": {"name": "app", "labels": {"team": "a"}}}))].into_iter().collect();
     let services: Vec<Service> = all(objects);
@@ -64,6 +68,7 @@ fn planned(objects: &[Value]) -> Outcome {
         namespaces: namespaces.iter().map(|one| (one.name(), one)).collect(),
         services: &Services::new(services.iter()),
         ports: Ports { http: 80, https: 443 },
+        taken,
         certificate: &certificate,
         addresses: &BTreeSet::from(["10.0.0.1".parse().unwrap()]),
         now: "2026-01-01T00:00:00Z",
@@ -302,4 +307,37 @@ fn a_status_that_says_so_already_is_not_written() {
     }
     let again = planned(&objects);
     assert_eq!(again.writes, []);
+}
+
+#[test]
+fn addresses_and_ports_may_not_be_had() {
+    let with = |addresses: Value| {
+        let mut gateway = gateway(&json!([open("http", 80)]));
+        gateway["spec"]["addresses"] = addresses;
+        let outcome = planned(&[class(), gateway]);
+        let status = outcome.writes.iter().find(|write| write.plural == "gateways").unwrap().status.clone();
+        (said(&status["conditions"]), status["addresses"].clone(), outcome.listeners.len())
+    };
+    let own = json!([{"type": "IPAddress", "value": "10.0.0.1"}]);
+    let good = "Accepted=True Accepted, Programmed=True Programmed".to_owned();
+    assert_eq!(with(own.clone()), (good.clone(), own.clone(), 1));
+    assert_eq!(with(json!([{}])), (good, own, 1));
+    let (said_of, addresses, served) = with(json!([{"value": "192.0.2.1"}]));
+    assert_eq!(said_of, "Accepted=False ListenersNotValid, Programmed=False AddressNotUsable");
+    assert_eq!((addresses, served), (json!([]), 0));
+    let (said_of, _, served) = with(json!([{"type": "Hostname", "value": "a.b"}]));
+    assert_eq!(
+        (said_of.as_str(), served),
+        ("Accepted=False UnsupportedAddress, Programmed=False Invalid", 0)
+    );
+    let objects = [class(), gateway(&json!([open("taken", 80), open("free", 81)]))];
+    let outcome = planned_with(&objects, &BTreeSet::from([80]));
+    let status = &outcome.writes.iter().find(|write| write.plural == "gateways").unwrap().status;
+    assert_eq!(said(&status["conditions"]), "Accepted=True ListenersNotValid, Programmed=True Programmed");
+    let told = said(&status["listeners"][0]["conditions"]);
+    assert!(
+        told.contains("Accepted=False PortUnavailable") && told.contains("Programmed=False Invalid"),
+        "{told}"
+    );
+    assert!(outcome.ports.contains_key(&80), "it is tried again");
 }

@@ -11,7 +11,13 @@ use std::sync::atomic::Ordering;
 const GROUP: &str = "gateway.networking.k8s.io";
 
 /// A definition as it is published, without its schema.
-fn defined<'a>(edge: &'a Edge, plural: &str, kind: &str, scope: &str, version: &str) -> Defined<'a> {
+pub(super) fn defined<'a>(
+    edge: &'a Edge,
+    plural: &str,
+    kind: &str,
+    scope: &str,
+    version: &str,
+) -> Defined<'a> {
     let mut definition = crate::support::definition::definition(GROUP, plural, kind, &anything());
     definition["metadata"]["annotations"] =
         json!({"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api"});
@@ -21,7 +27,7 @@ fn defined<'a>(edge: &'a Edge, plural: &str, kind: &str, scope: &str, version: &
     define(&edge.https, &definition)
 }
 
-fn object(kind: &str, name: &str, spec: &Value) -> Value {
+pub(super) fn object(kind: &str, name: &str, spec: &Value) -> Value {
     let version = if kind == "ReferenceGrant" { "v1beta1" } else { "v1" };
     json!({"apiVersion": format!("{GROUP}/{version}"), "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
@@ -35,7 +41,7 @@ fn route(name: &str, rules: &Value) -> Value {
 }
 
 /// `Type=Status Reason` of all conditions.
-fn said(conditions: &Value) -> String {
+pub(super) fn said(conditions: &Value) -> String {
     let all = conditions.as_array().into_iter().flatten();
     all.map(|one| format!("{}={} {} ", one["type"], one["status"], one["reason"]).replace('"', "")).collect()
 }
