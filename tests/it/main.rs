@@ -19,6 +19,7 @@ mod kubelet;
 mod main_job;
 mod naming;
 mod network_policies;
+mod networking;
 mod node;
 mod outages;
 mod overlay;

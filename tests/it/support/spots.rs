@@ -117,11 +117,17 @@ pub(crate) fn pod(sandbox: &Sandbox, name: &str, number: u8) -> Spot {
     at(sandbox, name, &[&format!("10.42.0.{number}"), &format!("fd42::{number:x}")])
 }
 
-/// A namespace that was made within the sandbox.
-pub(crate) fn at(sandbox: &Sandbox, name: &str, addresses: &[&str]) -> Spot {
-    let namespace = Arc::new(File::open(sandbox.namespace(name)).unwrap());
+/// A namespace that somebody else made, such as a pod's.
+pub(crate) fn inside(name: &str, namespace: &std::path::Path, addresses: &[&str]) -> Spot {
+    let namespace = Arc::new(File::open(namespace).unwrap());
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
     Spot { name: name.to_owned(), addresses, namespace }
+}
+
+/// A namespace that was made within the sandbox.
+pub(crate) fn at(sandbox: &Sandbox, name: &str, addresses: &[&str]) -> Spot {
+    inside(name, &sandbox.namespace(name), addresses)
+}
 }
 
 /// What became of a question.
