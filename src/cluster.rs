@@ -417,6 +417,8 @@ fn start_ingress(
         http_port: options.ingress_http_port.get(),
         https_port: options.ingress_https_port.get(),
         access_log: options.ingress_access_log,
+        trusted_proxies: options.ingress_trusted_proxies.clone(),
+        proxy_protocol: options.ingress_proxy_protocol,
     };
     let client = client_of(server, "system:knarr:ingress", &[]);
     Ok(ingress::start(config, client, caches, supervisor)?)

@@ -4,8 +4,10 @@ use crate::certificates::Tls;
 use crate::forward::Connection;
 use crate::heads::{HeadTimer, Heads};
 use crate::table::Spoken;
+use crate::trust;
 use crate::upstream::{Begun, Stream};
 use base::{BodyError, Seldom};
+use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -46,11 +48,19 @@ const UNRECOGNIZED_NAME: u8 = 112;
 const INTERNAL_ERROR: u8 = 80;
 
 pub(crate) async fn converse(
-    connection: Connection,
-    (stream, tls): (TcpStream, Option<Arc<Tls>>),
+    mut connection: Connection,
+    (mut stream, tls): (TcpStream, Option<Arc<Tls>>),
     closed: watch::Receiver<bool>,
 ) -> Result<(), BodyError> {
     stream.set_nodelay(true)?;
+    if connection.from.is_trusted && connection.proxy.trust.proxy_protocol {
+        let told = tokio::time::timeout(HANDSHAKE_LIMIT, trust::proxied(&mut stream)).await??;
+        if let Some(client) = told.map(|client| client.to_canonical()) {
+            connection.peer = client;
+            connection.from.address = HeaderValue::try_from(client.to_string())?;
+            connection.from.is_trusted = connection.proxy.trust.contains(client);
+        }
+    }
     match tls {
         Some(tls) => Box::pin(secure(connection, (stream, &tls), closed)).await,
         None => {

@@ -23,6 +23,7 @@ mod rules;
 mod run;
 mod status;
 mod table;
+mod trust;
 mod upstream;
 
 use base::Supervisor;
@@ -44,6 +45,10 @@ pub struct Config {
     pub https_port: u16,
     /// Whether a line is logged for each request.
     pub access_log: bool,
+    /// Blocks of addresses whose word counts on who their clients are.
+    pub trusted_proxies: Vec<String>,
+    /// Whether those begin each connection with the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 /// Why the proxy cannot run. The supervisor retries.
@@ -52,6 +57,9 @@ pub enum Error {
     /// No certificate could be made for names that have none.
     #[error("cannot make a certificate: {0}")]
     Certificate(String),
+    /// A setting is wrong.
+    #[error("--ingress-trusted-proxies: {0}")]
+    Trust(String),
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),

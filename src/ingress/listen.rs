@@ -205,7 +205,8 @@ impl Front {
             };
             let peer = peer.ip().to_canonical();
             let Ok(address) = HeaderValue::try_from(peer.to_string()) else { continue };
-            let from = From { address, secure: self.tls.is_some(), port: port.clone() };
+            let is_trusted = self.proxy.trust.contains(peer);
+            let from = From { address, secure: self.tls.is_some(), port: port.clone(), is_trusted };
             let connection =
                 Connection { proxy: self.proxy.clone(), peer, port: self.port, name: None, from };
             let (tls, closed) = (self.tls.clone(), closed.clone());

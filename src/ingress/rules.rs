@@ -198,6 +198,9 @@ pub(crate) struct Limits {
     pub(crate) concurrency: Option<u32>,
     /// Requests in a second.
     pub(crate) rate_per_s: Option<u32>,
+    /// The same for each client.
+    pub(crate) client_concurrency: Option<u32>,
+    pub(crate) client_rate_per_s: Option<u32>,
     /// How often a request is tried where nothing was sent or nothing was answered.
     pub(crate) retries: u32,
     /// Answers with these codes are tried again as well, if the request may be repeated.
@@ -213,6 +216,8 @@ impl Default for Limits {
             total: None,
             concurrency: None,
             rate_per_s: None,
+            client_concurrency: None,
+            client_rate_per_s: None,
             retries: 2,
             retry_codes: Vec::new(),
         }

@@ -9,6 +9,7 @@ use crate::plan::backends::endpoints;
 use crate::plan::{self, Issue, Named, Plan, Ports, Services, Shown, Snapshot};
 use crate::status::{Served, Status};
 use crate::table::Table;
+use crate::trust::Trust;
 use crate::upstream::Backend;
 use crate::{Config, Error};
 use api::Object;
@@ -133,6 +134,8 @@ pub(crate) fn start(
         table: ArcSwap::from_pointee(Table::default()),
         supervisor: supervisor.clone(),
         access_log: config.access_log,
+        trust: Trust::new(&config.trusted_proxies, config.proxy_protocol).map_err(Error::Trust)?,
+        ports: Ports { http: config.http_port, https: config.https_port },
     });
     let (open, listening) = watch::channel(0);
     let recorder = Recorder::new(client.clone(), supervisor, "knarr-ingress", &config.node_name);

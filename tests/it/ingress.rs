@@ -29,7 +29,10 @@ struct Edge {
 
 impl Edge {
     fn new() -> Self {
-        let cluster = Cluster::new();
+        Self::of(Cluster::new())
+    }
+
+    fn of(cluster: Cluster) -> Self {
         let https = Https::new(&cluster);
         let edge = Self { cluster, https, one: Backend::new("one"), two: Backend::new("two") };
         edge.serve(&edge.one, 9001);
@@ -138,6 +141,38 @@ fn ingresses_lead_in() {
     endpoints(&edge);
     limits(&edge);
     numbers(&edge);
+    ipv6(&edge);
+}
+
+/// Clients of IPv6, and endpoints that have nothing else.
+fn ipv6(edge: &Edge) {
+    edge.cluster.sandbox.sh("ip -6 addr add 2001:db8:99::2/64 dev eth0 nodad").ok();
+    let (one, other) = (edge.one.clone(), edge.two.clone());
+    edge.https.run(async move {
+        one.start(TcpListener::bind("[2001:db8:99::2]:9061").await.unwrap());
+        other.start(TcpListener::bind("[2001:db8:99::2]:9062").await.unwrap());
+    });
+    let port = json!({"name": "main", "port": 80});
+    let families = json!({"ports": [port], "ipFamilyPolicy": "SingleStack"});
+    let mut slice = slice("six", 9061, &json!({}));
+    slice["addressType"] = json!("IPv6");
+    slice["endpoints"][0]["addresses"] = json!(["2001:db8:99::2"]);
+    let spec = json!({"rules": [{"host": "six.example", "http": {"paths": [path("/", "Prefix", "six")]}}]});
+    edge.apply(&[
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "six"}, "spec": families}),
+        slice,
+        ingress("six", &json!({}), &spec),
+    ]);
+    edge.wait_who("six.example", "/", "one");
+    let get = |words: &[&str]| {
+        let (code, body) = edge.curl(&[&["-g", "-k", "-H", "host: six.example"], words].concat());
+        assert_eq!(code, 200, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()
+    };
+    for url in ["http://[2001:db8:99::2]/", "https://[2001:db8:99::2]/"] {
+        let seen = get(&[url]);
+        assert_eq!(seen["headers"]["x-forwarded-for"], "2001:db8:99::2", "{url} {seen}");
+    }
 }
 
 fn routes(edge: &Edge) {
@@ -350,6 +385,9 @@ fn limits(edge: &Edge) {
     let rate = limited("rate", &json!({"ingress.knarr.io/rate-limit": "2"}));
     let codes: HashSet<String> = (0..12).map(|_| edge.who(&rate, "/l")).collect();
     assert_eq!(codes, HashSet::from(["one".to_owned(), "429".to_owned()]));
+    let own = limited("client", &json!({"ingress.knarr.io/client-rate-limit": "2"}));
+    let codes: HashSet<String> = (0..12).map(|_| edge.who(&own, "/l")).collect();
+    assert_eq!(codes, HashSet::from(["one".to_owned(), "429".to_owned()]));
     let timed = json!({"ingress.knarr.io/strip-prefix": "true", "ingress.knarr.io/response-timeout": "1s"});
     let slow = limited("time", &timed);
     assert_eq!(edge.who(&slow, "/l/slow"), "504");
@@ -365,6 +403,48 @@ fn numbers(edge: &Edge) {
     {
         assert!(text.contains(name), "{name}");
     }
+}
+
+/// Proxies before this one, whose word counts.
+#[test]
+fn trusted_proxies_are_believed() {
+    let mut cluster = Cluster::prepared(&[]);
+    cluster.tell(&["--ingress-trusted-proxies", "10.99.0.2,127.0.0.0/8", "--ingress-proxy-protocol"]);
+    cluster.start();
+    let edge = Edge::of(cluster);
+    let spec = json!({"rules": [{"host": "t.example", "http": {"paths": [path("/", "Prefix", "one")]}}]});
+    edge.apply(&[ingress("trusted", &json!({"ingress.knarr.io/https-redirect": "true"}), &spec)]);
+    // curl's own address is told by its first line; 192.0.2.7 is believed by nobody.
+    let get = |words: &[&str]| {
+        let to = ["--haproxy-protocol", "-H", "host: t.example", "http://10.99.0.2/"];
+        edge.curl(&[&to[..], words].concat())
+    };
+    wait_for("a route", SOON, || (get(&[]).0 == 308).then_some(()));
+    let chain = "x-forwarded-for: 6.6.6.6, 192.0.2.7, 10.99.0.2";
+    let (code, body) = get(&["-H", chain, "-H", "x-forwarded-proto: https", "-H", "x-forwarded-host: front"]);
+    assert_eq!(code, 200, "{body}");
+    let seen: Value = serde_json::from_str(&body).unwrap();
+    let headers = &seen["headers"];
+    for (name, value) in [
+        ("x-forwarded-for", "6.6.6.6, 192.0.2.7, 10.99.0.2, 10.99.0.2"),
+        ("x-real-ip", "192.0.2.7"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "front"),
+    ] {
+        assert_eq!(headers[name], value, "{name}: {headers}");
+    }
+    let told = |client: &str| {
+        let head = "GET / HTTP/1.1\\r\\nhost: t.example\\r\\nx-forwarded-proto: https\\r\\nconnection: close\\r\\n\\r\\n";
+        let script = format!(
+            "(printf 'PROXY TCP4 {client} 10.99.0.2 1 80\\r\\n{head}'; sleep 2) | timeout 9 busybox nc {ADDRESS} 80"
+        );
+        edge.cluster.sandbox.sh(&script).stdout
+    };
+    assert!(told("192.0.2.8").starts_with("HTTP/1.1 308"), "who it speaks for is not believed");
+    assert!(told("127.0.0.1").contains("127.0.0.1"));
+    // A trusted proxy that does not begin so is hung up on.
+    let plain = edge.cluster.curl(&["-H", "host: t.example", "http://10.99.0.2/"]);
+    assert_ne!(plain.code, 0, "{plain:?}");
 }
 
 /// What happens when others have the ports, and when knarr stops.

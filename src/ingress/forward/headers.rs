@@ -5,11 +5,12 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version};
+use std::net::IpAddr;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -78,11 +79,13 @@ pub(crate) struct From {
     pub(crate) secure: bool,
     /// Where it was accepted.
     pub(crate) port: HeaderValue,
+    /// Whether it is a proxy whose word counts.
+    pub(crate) is_trusted: bool,
 }
 
 /// Takes away what a client may not say, and says who asked for what. What clients themselves say of this is
 /// not believed: anybody could.
-pub(super) fn forwarded(headers: &mut HeaderMap, from: &From, host: &HeaderValue) {
+pub(super) fn forwarded(headers: &mut HeaderMap, from: &From, (host, client): (&HeaderValue, IpAddr)) {
     let rare = rare::of(headers);
     let trailers = rare & rare::TE != 0
         && headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -95,12 +98,42 @@ pub(super) fn forwarded(headers: &mut HeaderMap, from: &From, host: &HeaderValue
     if rare & rare::TE != 0 && !trailers {
         headers.remove(header::TE);
     }
+    let scheme = HeaderValue::from_static(if from.secure { "https" } else { "http" });
+    if from.is_trusted {
+        return passed_on(
+            headers,
+            from,
+            (client, [(FORWARDED_PROTO, scheme), (FORWARDED_HOST, host.clone())]),
+        );
+    }
     headers.insert(FORWARDED_FOR, from.address.clone());
     headers.insert(REAL_IP, from.address.clone());
-    let scheme = if from.secure { "https" } else { "http" };
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    headers.insert(FORWARDED_PROTO, scheme);
     headers.insert(FORWARDED_PORT, from.port.clone());
     headers.insert(FORWARDED_HOST, host.clone());
+}
+
+/// What a trusted proxy says stays, with the proxy itself at the end of the chain.
+fn passed_on(
+    headers: &mut HeaderMap,
+    from: &From,
+    (client, unless_said): (IpAddr, [(HeaderName, HeaderValue); 2]),
+) {
+    let mut chain: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    chain.push(from.address.as_bytes());
+    // All of them were values of headers.
+    if let Ok(chain) = HeaderValue::from_bytes(&chain.join(&b", "[..])) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    if let Ok(client) = HeaderValue::try_from(client.to_string()) {
+        headers.insert(REAL_IP, client);
+    }
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.entry(FORWARDED_PORT).or_insert_with(|| from.port.clone());
+    }
+    for (name, value) in unless_said {
+        headers.entry(name).or_insert(value);
+    }
 }
 
 /// What a route says.

@@ -9,8 +9,10 @@ pub(crate) use headers::From;
 
 use crate::live::Live;
 use crate::numbers::NUMBERS;
+use crate::plan::Ports;
 use crate::rules::{Action, Filters, HeaderChanges, Limits, Protocol, Redirect, Weighted};
 use crate::table::{Asked, Table};
+use crate::trust::Trust;
 use crate::upstream::{Answer, Backend, Failed, Progress, Refused, Sent, Terms, exchange};
 use address::{changed_path, host_name, location};
 use arc_swap::ArcSwap;
@@ -35,6 +37,9 @@ pub(crate) struct Proxy {
     pub(crate) table: ArcSwap<Table<Arc<Live>>>,
     pub(crate) supervisor: Supervisor,
     pub(crate) access_log: bool,
+    pub(crate) trust: Trust,
+    /// What Ingresses are served on.
+    pub(crate) ports: Ports,
 }
 
 /// A client's connection.
@@ -54,6 +59,7 @@ struct Going<'a> {
     /// As the client said it.
     host: HeaderValue,
     path: Option<PathAndQuery>,
+    client: IpAddr,
 }
 
 type Answered = Result<Response<Answer>, StatusCode>;
@@ -65,8 +71,13 @@ impl Connection {
         request: Request<Incoming>,
     ) -> Result<Response<Answer>, Infallible> {
         let began = clock::instant();
-        let logged = self.proxy.access_log.then(|| Logged::new(&request));
-        let (live, answered) = self.answer(request).await;
+        let client = if self.from.is_trusted {
+            self.proxy.trust.client(request.headers(), self.peer)
+        } else {
+            self.peer
+        };
+        let logged = self.proxy.access_log.then(|| Logged::new(&request, client));
+        let (live, answered) = self.answer(request, client).await;
         let mut response = answered.unwrap_or_else(refusal);
         // A tunnel's answer needs them, and all others have lost them on the way.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -80,7 +91,7 @@ impl Connection {
         Ok(response)
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> (Option<Arc<Live>>, Answered) {
+    async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> (Option<Arc<Live>>, Answered) {
         let Some(host) = authority(&request) else { return (None, Err(StatusCode::BAD_REQUEST)) };
         let Some(name) = host.to_str().ok().and_then(host_name) else {
             return (None, Err(StatusCode::BAD_REQUEST));
@@ -90,7 +101,17 @@ impl Connection {
             return (None, Err(StatusCode::MISDIRECTED_REQUEST));
         }
         let Some(live) = self.find(&request, &name) else { return (None, Err(StatusCode::NOT_FOUND)) };
-        let answered = self.follow(&live, request, (&host, &name)).await;
+        let pass = match &live.gate {
+            None => None,
+            Some(gate) => match gate.enter(client) {
+                None => return (Some(live), Err(StatusCode::TOO_MANY_REQUESTS)),
+                pass => pass,
+            },
+        };
+        let mut answered = self.follow(&live, request, (&host, &name, client)).await;
+        if let (Some(pass), Ok(response)) = (pass, &mut answered) {
+            response.body_mut().hold(Box::new(pass));
+        }
         (Some(live), answered)
     }
 
@@ -102,19 +123,22 @@ impl Connection {
             method: request.method(),
             headers: request.headers(),
         };
-        self.proxy.table.load().find(self.port, &asked).cloned()
+        self.proxy.table.load().find(self.port_of(request), &asked).cloned()
+    }
+
+    /// The port whose rules count: TLS may have ended at a proxy that is trusted.
+    fn port_of(&self, request: &Request<Incoming>) -> u16 {
+        let Ports { http, https } = self.proxy.ports;
+        let secure = || request.headers().get(headers::FORWARDED_PROTO).is_some_and(|value| value == "https");
+        if self.from.is_trusted && self.port == http && secure() { https } else { self.port }
     }
 
     async fn follow(
         &self,
         live: &Arc<Live>,
         request: Request<Incoming>,
-        (host, name): (&HeaderValue, &Cow<'_, str>),
+        (host, name, client): (&HeaderValue, &Cow<'_, str>, IpAddr),
     ) -> Answered {
-        let pass = match &live.gate {
-            Some(gate) => Some(gate.enter().ok_or(StatusCode::TOO_MANY_REQUESTS)?),
-            None => None,
-        };
         let changed = live.route.filters.path.as_ref().map(|change| changed_path(request.uri(), change));
         let path = match changed {
             Some(path) => Some(path.ok_or(StatusCode::BAD_REQUEST)?),
@@ -124,7 +148,7 @@ impl Connection {
             Action::Redirect(redirect) => self.redirect(redirect, &request, name)?,
             Action::Answer(code) => return Err(*code),
             Action::Forward(shares) => {
-                let going = Going { connection: self, live, host: host.clone(), path };
+                let going = Going { connection: self, live, host: host.clone(), path, client };
                 match live.route.limits.total {
                     None => going.forward(shares, request).await?,
                     Some(limit) => tokio::time::timeout(limit, Box::pin(going.forward(shares, request)))
@@ -134,9 +158,6 @@ impl Connection {
             }
         };
         headers::change(response.headers_mut(), &live.route.filters.response);
-        if let Some(pass) = pass {
-            response.body_mut().hold(Box::new(pass));
-        }
         Ok(response)
     }
 
@@ -174,7 +195,7 @@ impl Going<'_> {
 
     /// Makes a request one for the backend.
     fn prepare(&self, head: &mut Parts, share: &Weighted, backend: &Backend) -> Result<(), StatusCode> {
-        headers::forwarded(&mut head.headers, &self.connection.from, &self.host);
+        headers::forwarded(&mut head.headers, &self.connection.from, (&self.host, self.client));
         let Filters { request, hostname, .. } = &self.live.route.filters;
         for changes in [request, &share.request] {
             if !HeaderChanges::is_empty(changes) {
@@ -339,6 +360,7 @@ fn refusal(code: StatusCode) -> Response<Answer> {
 
 /// What the access log says of a request, taken before it goes.
 struct Logged {
+    client: IpAddr,
     method: Method,
     host: String,
     path: String,
@@ -346,9 +368,10 @@ struct Logged {
 }
 
 impl Logged {
-    fn new(request: &Request<Incoming>) -> Self {
+    fn new(request: &Request<Incoming>, client: IpAddr) -> Self {
         let host = authority(request).and_then(|host| host.to_str().ok().map(str::to_owned));
         Self {
+            client,
             method: request.method().clone(),
             host: host.unwrap_or_default(),
             // Parameters may be secrets.
@@ -360,7 +383,7 @@ impl Logged {
     fn write(&self, connection: &Connection, live: Option<&Live>, code: StatusCode, took: Duration) {
         tracing::info!(
             target: "access",
-            client = %connection.peer,
+            client = %self.client,
             port = connection.port,
             method = %self.method,
             host = self.host,

@@ -19,7 +19,9 @@ impl Connection {
     /// Connects to an endpoint of a route: one after the other, until one takes it.
     pub(crate) async fn reach(&self, live: &Live) -> io::Result<Reached> {
         let pass = match &live.gate {
-            Some(gate) => Some(gate.enter().ok_or_else(|| io::Error::other("too many connections"))?),
+            Some(gate) => {
+                Some(gate.enter(self.peer).ok_or_else(|| io::Error::other("too many connections"))?)
+            }
             None => None,
         };
         let nowhere = || io::Error::other("the route leads nowhere");

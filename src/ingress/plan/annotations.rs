@@ -39,6 +39,8 @@ impl Wishes {
             "response-timeout" => self.limits.response = duration(value)?,
             "concurrency-limit" => self.limits.concurrency = Some(count(value)?),
             "rate-limit" => self.limits.rate_per_s = Some(count(value)?),
+            "client-concurrency-limit" => self.limits.client_concurrency = Some(count(value)?),
+            "client-rate-limit" => self.limits.client_rate_per_s = Some(count(value)?),
             "https-redirect" => self.https_redirect = flag(value)?,
             "strip-prefix" => self.strip_prefix = flag(value)?,
             "load-balance" => {

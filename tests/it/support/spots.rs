@@ -128,7 +128,6 @@ pub(crate) fn inside(name: &str, namespace: &std::path::Path, addresses: &[&str]
 pub(crate) fn at(sandbox: &Sandbox, name: &str, addresses: &[&str]) -> Spot {
     inside(name, &sandbox.namespace(name), addresses)
 }
-}
 
 /// What became of a question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
