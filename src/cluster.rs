@@ -314,7 +314,8 @@ fn register(server: &Server, hostname: &str, (admin, caches): (Client, Caches), 
 fn greet(options: &Options, network: &Network, node_name: &str) {
     let address = network.node_ips.first().map_or_else(String::new, ToString::to_string);
     screen::say(&format!("knarr {} on node {node_name}", screen::VERSION));
-    screen::say(&format!("  API         https://{address}:{}", options.https_listen_port));
+    let api = base::https::host_port(&address, options.https_listen_port);
+    screen::say(&format!("  API         https://{api}"));
     screen::say(&format!("  kubeconfig  {}", options.write_kubeconfig.display()));
     screen::say(&format!("  data        {}", options.data_dir.display()));
     let parts = [

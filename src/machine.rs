@@ -43,7 +43,9 @@ pub(crate) async fn start(
     let events = kubelet.clone();
     let policies = proxy::start_policies(&node_name, &caches, supervisor);
     config.isolate = Some(Arc::new(move |pod, addresses| Box::pin(policies.admit(pod, addresses))));
-    let node = node::start(config.told(settings)?, kubelet, caches.clone(), supervisor).await?;
+    let mut config = config.told(settings)?;
+    config.bind.set_ip(network.listening(config.bind.ip()));
+    let node = node::start(config, kubelet, caches.clone(), supervisor).await?;
     overlay::start(overlay, events.clone(), &caches, supervisor);
     let proxy = proxy::Config {
         node_name,
@@ -96,7 +98,6 @@ fn kubelet_config(
     config.cluster_domain.clone_from(&options.cluster_domain);
     config.cluster_cidrs.clone_from(&network.cluster);
     config.service_cidrs.clone_from(&network.services);
-    config.bind.set_ip(network.listening(config.bind.ip()));
     let folder = options.data_dir.join("agent/pod-manifests");
     config.manifests = Some(node::Manifests { folder, complete: Arc::new(server::complete_pod) });
     config.shared_caches = role == Role::Server;

@@ -70,7 +70,7 @@ fn names_are_found() {
     let client = Client::new(cluster.sandbox.network());
     let address = of_the_cluster(&cluster, &client);
     pods_find_the_cluster(&cluster);
-    pods_find_services(&cluster, &address);
+    pods_find_services(&cluster, &client, &address);
     pods_find_pods(&cluster, &address);
     pods_follow_external_names(&cluster);
     of_the_outside(&client, &outside);
@@ -126,10 +126,25 @@ fn pods_find_the_cluster(cluster: &Cluster) {
     assert_ne!(cluster.exec("shell", "nslookup none.example.org").code, 0);
 }
 
-fn pods_find_services(cluster: &Cluster, address: &str) {
+fn pods_find_services(cluster: &Cluster, client: &Client, address: &str) {
     for end in ["", ".default", ".default.svc", ".default.svc.cluster.local"] {
         finds(cluster, &format!("web{end}"), "10.43.7.7");
         finds(cluster, &format!("group{end}"), address);
+    }
+    // What looks SRV up goes by the same list, from which the node's name server is asked.
+    let conf = cluster.exec("shell", "cat /etc/resolv.conf").ok();
+    let searches: Vec<&str> = conf
+        .lines()
+        .filter_map(|line| line.strip_prefix("search "))
+        .flat_map(str::split_whitespace)
+        .collect();
+    for (name, wanted) in [
+        ("_http._tcp.web", "0 100 80 web.default.svc.cluster.local.".to_owned()),
+        ("_http._tcp.web.default.svc", "0 100 80 web.default.svc.cluster.local.".to_owned()),
+        ("_sql._tcp.group.default", "0 100 5432 first.group.default.svc.cluster.local.".to_owned()),
+    ] {
+        let found = searches.iter().map(|search| client.dig(&format!("{name}.{search}."), RecordType::SRV));
+        assert!(found.collect::<Vec<_>>().contains(&wanted), "{name} {searches:?}");
     }
 }
 
@@ -284,4 +299,41 @@ fn name_servers_may_fail() {
     let _other = Outside::new(cluster.sandbox.network(), "127.0.0.9:53", [192, 0, 2, 9], 1);
     fs::write(cluster.sandbox.folder.join("resolv.conf"), "nameserver 127.0.0.9\n").unwrap();
     becomes(&client, "e.example.", "192.0.2.9");
+}
+
+/// A cluster of IPv6 alone, whose clients and pods have no other.
+#[test]
+fn names_are_found_over_ipv6() {
+    let mut cluster = Cluster::prepared(&[]);
+    let setup = "set -e; ip -6 addr add 2001:db8:99::2/64 dev eth0 nodad; \
+                 ip -6 route add default via 2001:db8:99::1 dev eth0";
+    cluster.sandbox.sh(setup).ok();
+    let blocks = ["--cluster-cidr", "fd00:42::/56", "--service-cidr", "fd00:43::/112"];
+    cluster.tell(&[&blocks[..], &["--node-ip", "2001:db8:99::2"]].concat());
+    cluster.start();
+    cluster.apply(&manifest().replace("10.43.7.7", "fd00:43::7"));
+    cluster.pod_ready("shell");
+    let address = cluster.json("pod shell")["status"]["podIP"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("fd00:42:"), "{address}");
+    let client = Client::at(cluster.sandbox.network(), "[fd00:43::a]:53");
+    let dig = |name: &str, kind| client.dig(&format!("{name}.cluster.local."), kind);
+    wait_for("the pod's name", SOON, || {
+        (dig("first.group.default.svc", RecordType::AAAA) == address).then_some(())
+    });
+    assert_eq!(dig("kubernetes.default.svc", RecordType::AAAA), "fd00:43::1");
+    assert_eq!(dig("web.default.svc", RecordType::AAAA), "fd00:43::7");
+    assert_eq!(dig("web.default.svc", RecordType::A), "");
+    assert_eq!(dig("_http._tcp.web.default.svc", RecordType::SRV), "0 100 80 web.default.svc.cluster.local.");
+    let reverse = format!("7.{}3.4.0.0.0.0.d.f.ip6.arpa.", "0.".repeat(23));
+    assert_eq!(client.dig(&reverse, RecordType::PTR), "web.default.svc.cluster.local.");
+    let piped = client.pipeline(&["none.default.svc.cluster.local."]);
+    assert_eq!(piped, ["Non-Existent Domain"], "over TCP");
+    for (name, wanted) in
+        [("web", "fd00:43::7"), ("group.default", &address), ("kubernetes.default", "fd00:43::1")]
+    {
+        wait_for(&format!("{wanted} for {name} in a pod"), SOON, || {
+            let tried = cluster.exec("shell", &format!("curl -sv --connect-timeout 1 http://{name}/ 2>&1"));
+            tried.stdout.contains(wanted).then_some(())
+        });
+    }
 }

@@ -5,15 +5,15 @@ use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// Cluster DNS.
-pub(super) const DNS: &str = "10.43.0.10:53";
+/// Cluster DNS, where a cluster says nothing else.
+const DNS: &str = "10.43.0.10:53";
 
 /// How long a client waits.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -69,11 +69,16 @@ fn answer(mut message: Message, address: [u8; 4], ttl_s: u32) -> Message {
 }
 
 /// Asks from within a sandbox.
-pub(super) struct Client(Runtime);
+pub(super) struct Client(Runtime, SocketAddr);
 
 impl Client {
     pub(super) fn new(network: PathBuf) -> Self {
-        Self(runtime(Some(network)))
+        Self::at(network, DNS)
+    }
+
+    /// One that asks a name server of its own.
+    pub(super) fn at(network: PathBuf, server: &str) -> Self {
+        Self(runtime(Some(network)), server.parse().unwrap())
     }
 
     /// Does blocking work in the sandbox's network.
@@ -88,13 +93,15 @@ impl Client {
     #[track_caller]
     pub(super) fn ask(&self, name: &str, kind: RecordType) -> Message {
         let query = query(name, kind).to_vec().unwrap();
+        let server = self.1;
         self.run(move || {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+            let socket = UdpSocket::bind((any, 0)).unwrap();
             socket.set_read_timeout(Some(LIMIT)).unwrap();
-            socket.send_to(&query, DNS).unwrap();
+            socket.send_to(&query, server).unwrap();
             let mut packet = [0; 4_096];
             let (length, from) = socket.recv_from(&mut packet).expect("an answer in time");
-            assert_eq!(from, DNS.parse::<SocketAddr>().unwrap());
+            assert_eq!(from, server);
             Message::from_vec(&packet[..length]).unwrap()
         })
     }
@@ -109,8 +116,9 @@ impl Client {
     #[track_caller]
     pub(super) fn pipeline(&self, names: &[&str]) -> Vec<String> {
         let queries: Vec<Message> = names.iter().map(|name| query(name, RecordType::A)).collect();
+        let server = self.1;
         self.run(move || {
-            let mut stream = TcpStream::connect(DNS).unwrap();
+            let mut stream = TcpStream::connect(server).unwrap();
             stream.set_read_timeout(Some(LIMIT)).unwrap();
             for query in &queries {
                 let bytes = query.to_vec().unwrap();
