@@ -41,7 +41,7 @@ pub(crate) async fn start(
     config.tls = Some(tls);
     config.encapsulation_bytes = overlay.overhead_bytes();
     let events = kubelet.clone();
-    let policies = proxy::start_policies(&node_name, &caches, supervisor);
+    let policies = proxy::start_policies(&node_name, &network.dns, &caches, supervisor);
     config.isolate = Some(Arc::new(move |pod, addresses| Box::pin(policies.admit(pod, addresses))));
     let mut config = config.told(settings)?;
     config.bind.set_ip(network.listening(config.bind.ip()));

@@ -1,6 +1,7 @@
 //! NetworkPolicies with real packets: nine pods of three namespaces, every pair of them, every port, both
 //! families; what passes has to be what the policies say, no more and no less.
 
+mod administrators;
 mod rig;
 
 use crate::support::cluster::{Cluster, IMAGE};

@@ -7,6 +7,11 @@
 //! Chains and sets are named after their content, so that a change of policies adds what is new and
 //! moves pods over to it in one transaction.
 //!
+//! Policies of administrators (AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy), once a
+//! cluster has definitions of them, are chains before and after those of namespaces: a pod's element leads to
+//! the first, which leads on. They are also asked what pods send to their own node. Cluster DNS, which nodes
+//! answer themselves, is to them what it is elsewhere: pods of `kube-system` with the label `k8s-app: kube-dns`.
+//!
 //! Policies see a packet after the service's address was translated and before its source is. Replies
 //! and connections that are there already pass. What the node sends to its own pods and what they send
 //! to it is never forwarded and so never asked about, as Kubernetes wants it.
@@ -19,7 +24,10 @@
 //!
 //! Start reading at [`rules::Rules`], then [`state::State`], which are pure.
 
+mod admin;
 mod inbox;
+mod installed;
+mod kinds;
 mod render;
 mod rules;
 mod run;

@@ -2,8 +2,9 @@
 //! elements.
 
 use crate::family::Family;
+use crate::policy::admin::Verdict;
 use crate::policy::rules::{Direction, Peer, Ports, Rule, Rules};
-use crate::policy::state::{Chain, Difference, Facts, Set, State, port_name};
+use crate::policy::state::{Chain, Difference, Facts, Hook, Rest, Set, State, port_name};
 use net::nft::{self, Changes, Element, Field, Table, TableName, Transaction, Value, Verb};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,9 +13,10 @@ use std::sync::Arc;
 pub(crate) const TABLE: TableName = ("inet", "knarr-policy");
 
 /// So that what the proxy refuses is refused before it is looked at here.
-const HOOKS: [(Direction, &str); 2] = [
-    (Direction::Egress, "type filter hook forward priority 5"),
-    (Direction::Ingress, "type filter hook forward priority 6"),
+const HOOKS: [(Hook, &str); 3] = [
+    (Hook::Egress, "type filter hook forward priority 5"),
+    (Hook::Ingress, "type filter hook forward priority 6"),
+    (Hook::Node, "type filter hook input priority 5"),
 ];
 
 fn suffix(family: Family) -> &'static str {
@@ -26,7 +28,7 @@ fn suffix(family: Family) -> &'static str {
 
 pub(crate) fn set_name(set: &Set) -> String {
     match set {
-        Set::Isolated(direction, family) => format!("{}-{}", direction.name(), suffix(*family)),
+        Set::Isolated(hook, family) => format!("{}-{}", hook.name(), suffix(*family)),
         Set::Own(family) => format!("own-{}", suffix(*family)),
         Set::Group(name, family) => format!("group-{}-{name}", suffix(*family)),
         Set::Named(name, family) => format!("port-{}-{name}", suffix(*family)),
@@ -64,8 +66,7 @@ pub(crate) fn declared(rules: &Rules) -> BTreeMap<String, (Declaration, Vec<Stri
     sets
 }
 
-/// The fixed part. Replies pass, and so does what a pod sends to itself by way of a service; what the
-/// node itself sends to its pods does not come by here.
+/// The fixed part. Replies pass, and what the node itself sends to its pods does not come by here.
 fn table() -> Table {
     let mut sets = Vec::new();
     let mut chains = Vec::new();
@@ -75,25 +76,35 @@ fn table() -> Table {
         declaration: vec![declaration],
         elements: Vec::new(),
     };
-    for (family, names) in
-        [(Family::V4, ["own-4", "egress-4", "ingress-4"]), (Family::V6, ["own-6", "egress-6", "ingress-6"])]
-    {
+    for (family, own, names) in [
+        (Family::V4, "own-4", ["egress-4", "ingress-4", "node-4"]),
+        (Family::V6, "own-6", ["egress-6", "ingress-6", "node-6"]),
+    ] {
         let address = family.address_type();
-        sets.push(fixed("set", names[0], format!("type {address} . {address}")));
-        sets.push(fixed("map", names[1], format!("type {address} : verdict")));
-        sets.push(fixed("map", names[2], format!("type {address} : verdict")));
+        sets.push(fixed("set", own, format!("type {address} . {address}")));
+        sets.extend(names.map(|name| fixed("map", name, format!("type {address} : verdict"))));
     }
-    for (direction, hook) in HOOKS {
-        let side = if direction == Direction::Egress { "saddr" } else { "daddr" };
+    for (hook, place) in HOOKS {
+        let side = if hook.direction() == Direction::Egress { "saddr" } else { "daddr" };
         let mut rules = vec!["ct state established,related accept".to_owned()];
-        for family in Family::ALL {
-            let (ip, suffix) = (family.name(), suffix(family));
-            rules.push(format!("{ip} saddr . {ip} daddr @own-{suffix} accept"));
-            rules.push(format!("{ip} {side} vmap @{}-{suffix}", direction.name()));
+        if hook == Hook::Node {
+            // Without them a pod has no neighbour, whom it may send to.
+            rules.push("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept".to_owned());
         }
-        chains.push(nft::Chain::base(direction.name(), hook, rules));
+        for family in Family::ALL {
+            rules.push(format!("{} {side} vmap @{}-{}", family.name(), hook.name(), suffix(family)));
+        }
+        chains.push(nft::Chain::base(hook.name(), place, rules));
     }
     Table { family: TABLE.0, name: TABLE.1, sets, chains }
+}
+
+/// A pod that policies of its namespace isolate reaches itself by way of a service all the same.
+fn own() -> [String; 2] {
+    Family::ALL.map(|family| {
+        let ip = family.name();
+        format!("{ip} saddr . {ip} daddr @own-{} accept", suffix(family))
+    })
 }
 
 fn ranges(ranges: &[(u16, u16)]) -> String {
@@ -104,7 +115,7 @@ fn ranges(ranges: &[(u16, u16)]) -> String {
 }
 
 /// One line, or one for each family where addresses are looked up.
-fn lines(direction: Direction, rule: &Rule) -> Vec<String> {
+fn lines(direction: Direction, rule: &Rule, verdict: &str) -> Vec<String> {
     let side = if direction == Direction::Egress { "daddr" } else { "saddr" };
     let families: &[Family] = match (&rule.peer, &rule.ports) {
         (Peer::Block(family, _), _) => std::slice::from_ref(family),
@@ -128,22 +139,35 @@ fn lines(direction: Direction, rule: &Rule) -> Vec<String> {
                 Some(format!("{ip} daddr . meta l4proto . th dport @{set}"))
             }
         };
-        [peer, ports, Some("accept".to_owned())].into_iter().flatten().collect::<Vec<_>>().join(" ")
+        [peer, ports, Some(verdict.to_owned())].into_iter().flatten().collect::<Vec<_>>().join(" ")
     };
     families.iter().map(line).collect()
 }
 
 fn chain(direction: Direction, chain: &Chain) -> nft::Chain {
-    let allowed = chain.rules.iter().flat_map(|rule| lines(direction, rule));
-    nft::Chain::plain(&chain.name, allowed.chain(["drop".to_owned()]))
+    let rest = match &chain.rest {
+        Rest::Accept => "accept".to_owned(),
+        Rest::Drop => "drop".to_owned(),
+        Rest::Next(next) => format!("goto {}", next.name),
+    };
+    let own = own().into_iter().filter(|_| chain.rest == Rest::Drop);
+    let rules = chain.rules.iter().flat_map(|(rule, verdict)| {
+        let verdict = match verdict {
+            Verdict::Accept => "accept",
+            Verdict::Drop => "drop",
+            Verdict::Pass => &rest,
+        };
+        lines(direction, rule, verdict)
+    });
+    nft::Chain::plain(&chain.name, own.chain(rules).chain([rest.clone()]))
 }
 
 /// The elements that say something of an address.
 fn elements(address: IpAddr, facts: &Facts) -> BTreeMap<(String, Vec<Field>), Option<String>> {
     let mut all: BTreeMap<(String, Vec<Field>), Option<String>> =
         facts.elements.iter().map(|(set, key)| ((set_name(set), key.clone()), None)).collect();
-    for (direction, chain) in &facts.chains {
-        let set = set_name(&Set::Isolated(*direction, Family::of(address)));
+    for (hook, chain) in &facts.chains {
+        let set = set_name(&Set::Isolated(*hook, Family::of(address)));
         all.insert((set, vec![Field::Address(address)]), Some(chain.name.clone()));
     }
     all
@@ -213,15 +237,23 @@ impl Parts {
                 transaction.add_set(TABLE, (kind, &name), &declaration, &elements);
             }
         }
-        for (name, own) in &self.chains {
-            let direction = if name.starts_with("egress") { Direction::Egress } else { Direction::Ingress };
+        for own in self.in_order() {
+            let egress = own.name.starts_with(Direction::Egress.name());
+            let direction = if egress { Direction::Egress } else { Direction::Ingress };
             transaction.add_chain(TABLE, &chain(direction, own));
         }
     }
 
+    /// Those first that others lead to.
+    fn in_order(&self) -> impl DoubleEndedIterator<Item = &Chain> {
+        let leads = |chain: &&Arc<Chain>| matches!(chain.rest, Rest::Next(_));
+        let (later, first): (Vec<_>, Vec<_>) = self.chains.values().partition(leads);
+        first.into_iter().chain(later).map(Arc::as_ref)
+    }
+
     /// Removes them; nothing leads to them any more.
     pub(crate) fn remove(&self, transaction: &mut Transaction) {
-        self.chains.keys().for_each(|chain| transaction.remove_chain(TABLE, chain));
+        self.in_order().rev().for_each(|chain| transaction.remove_chain(TABLE, &chain.name));
         self.sets.iter().for_each(|set| transaction.remove_set(TABLE, set));
     }
 }

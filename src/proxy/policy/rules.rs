@@ -1,8 +1,9 @@
-//! NetworkPolicies compiled: groups of peers, blocks and ports, each once however many policies name it;
+//! Policies compiled: groups of peers, blocks and ports, each once however many policies name it;
 //! pure.
 
 use crate::family::Family;
 use crate::model::Protocol;
+use crate::policy::admin::Administered;
 use api::IntOrString;
 use api::Object;
 use api::core::Namespace;
@@ -20,8 +21,6 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    pub(crate) const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
@@ -48,6 +47,11 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    /// Pods of any namespace with these labels.
+    pub(crate) fn anywhere(namespaces: Labels, pods: Labels) -> Self {
+        Self { namespace: None, namespaces, pods }
+    }
+
     /// Whether a pod with labels, in a namespace with labels, is one of them.
     pub(crate) fn selects<'a>(
         &self,
@@ -112,6 +116,10 @@ pub(crate) struct Rules {
     pub(crate) names: BTreeSet<(Protocol, String)>,
     /// By namespace.
     pub(crate) policies: BTreeMap<String, Vec<Policy>>,
+    /// Policies that are asked before those, in their order.
+    pub(crate) admin: Vec<Administered>,
+    /// Policies that are asked where none of those is for a pod.
+    pub(crate) baseline: Vec<Administered>,
 }
 
 impl Rules {
@@ -124,7 +132,7 @@ impl Rules {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.policies.is_empty()
+        self.policies.is_empty() && self.admin.is_empty() && self.baseline.is_empty()
     }
 
     fn add(&mut self, policy: &NetworkPolicy) {
@@ -182,9 +190,25 @@ impl Rules {
             Some(selector) => (None, Labels::of(Some(selector))),
             None => (Some(namespace.to_owned()), Labels::of(None)),
         };
-        let name = digest(&format!("{own:?} {namespaces:?} {pods:?}"));
-        self.groups.insert(name.clone(), Group { namespace: own, namespaces, pods });
-        Some(Peer::Group(name))
+        Some(self.share_group(Group { namespace: own, namespaces, pods }))
+    }
+
+    pub(crate) fn share_group(&mut self, group: Group) -> Peer {
+        let Group { namespace, namespaces, pods } = &group;
+        let name = digest(&format!("{namespace:?} {namespaces:?} {pods:?}"));
+        self.groups.insert(name.clone(), group);
+        Peer::Group(name)
+    }
+
+    pub(crate) fn share_block(&mut self, family: Family, blocks: Vec<Cidr>) -> Peer {
+        let name = digest(&format!("{blocks:?}"));
+        self.blocks.insert(name.clone(), (family, blocks));
+        Peer::Block(family, name)
+    }
+
+    pub(crate) fn share_name(&mut self, protocol: Protocol, name: &str) -> Ports {
+        self.names.insert((protocol, name.to_owned()));
+        Ports::Named(protocol, name.to_owned())
     }
 
     fn block(&mut self, block: &IPBlock) -> Option<Peer> {
@@ -193,9 +217,7 @@ impl Rules {
         let blocks = except.fold(vec![whole], |blocks, except| {
             blocks.into_iter().flat_map(|block| without(block, except)).collect()
         });
-        let (family, name) = (Family::of(whole.address()), digest(&format!("{blocks:?}")));
-        self.blocks.insert(name.clone(), (family, blocks));
-        Some(Peer::Block(family, name))
+        Some(self.share_block(Family::of(whole.address()), blocks))
     }
 
     /// No ports are all of them.
@@ -210,8 +232,7 @@ impl Rules {
             match &port.port {
                 None => all.push(Ports::Protocol(protocol)),
                 Some(IntOrString::String(name)) => {
-                    self.names.insert((protocol, name.clone()));
-                    all.push(Ports::Named(protocol, name.clone()));
+                    all.push(self.share_name(protocol, name));
                 }
                 Some(IntOrString::Int(first)) => {
                     let last = port.end_port.unwrap_or(*first);
@@ -247,7 +268,7 @@ fn without(block: Cidr, except: Cidr) -> Vec<Cidr> {
 }
 
 /// Ranges in order, those that touch as one.
-fn apart(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
+pub(crate) fn apart(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     ranges.sort_unstable();
     let mut apart: Vec<(u16, u16)> = Vec::new();
     for (first, last) in ranges {

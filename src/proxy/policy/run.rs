@@ -1,6 +1,7 @@
 //! Carries it out: follows policies and, once there are some, namespaces and pods.
 
 use super::inbox::{Announced, Inbox, Work};
+use super::installed::Installed;
 use super::render::{self, Parts};
 use super::rules::Rules;
 use super::state::{Difference, Known, Name, State};
@@ -64,6 +65,9 @@ struct Engine {
     node_name: Arc<str>,
     caches: Caches,
     policies: Cache<NetworkPolicy>,
+    /// Those of administrators.
+    installed: Arc<Installed>,
+    answered_here: Arc<[IpAddr]>,
     /// Followed from the first policy on.
     others: Arc<OnceLock<(Cache<Namespace>, Cache<slim::Pod>)>>,
     /// The kernel has the table; without policies there is none.
@@ -71,17 +75,24 @@ struct Engine {
     inbox: Arc<Inbox>,
 }
 
-/// Keeps the kernel's network policies as the API has them.
-pub fn start_policies(node_name: &str, caches: &Caches, supervisor: &Supervisor) -> Policies {
+/// Keeps the kernel's network policies as the API has them. At `answered_here` this process answers the cluster's DNS.
+pub fn start_policies(
+    node_name: &str,
+    answered_here: &[IpAddr],
+    caches: &Caches,
+    supervisor: &Supervisor,
+) -> Policies {
+    let inbox = Arc::<Inbox>::default();
     let engine = Engine {
         node_name: node_name.into(),
         caches: caches.clone(),
         policies: caches.of(),
+        installed: Arc::new(Installed::new(caches, &inbox)),
+        answered_here: answered_here.into(),
         others: Arc::default(),
         is_there: Arc::default(),
-        inbox: Arc::default(),
+        inbox: inbox.clone(),
     };
-    let inbox = engine.inbox.clone();
     engine.policies.on_change(move |_| inbox.note(|work| work.policies = true));
     let policies = Policies(engine.inbox.clone());
     supervisor.run("network policies", Phase::Work, Restart::OnFailure, move |shutdown| {
@@ -112,6 +123,7 @@ impl Engine {
     /// Begins with the whole table: what an earlier run left holds until then.
     async fn follow(&self) -> Result<(), Error> {
         self.policies.synced().await;
+        self.installed.synced().await;
         let mut held = Held { node_name: self.node_name.clone(), ..Held::default() };
         self.inbox.note(|work| work.policies = true);
         loop {
@@ -127,7 +139,8 @@ impl Engine {
         let mut difference = Difference::new();
         if work.policies {
             let snapshot = self.policies.snapshot();
-            let rules = Rules::of(snapshot.iter().map(Arc::as_ref));
+            let mut rules = Rules::of(snapshot.iter().map(Arc::as_ref));
+            self.installed.administer(&mut rules).await;
             if !held.is_active && !rules.is_empty() {
                 self.fill(&mut held.state, &mut difference).await;
             }
@@ -191,6 +204,8 @@ impl Engine {
         for namespace in namespaces.snapshot().iter() {
             state.set_namespace(namespace.name(), Some(namespace.clone()), difference);
         }
+        let dns = ("kube-system".to_owned(), "the cluster's DNS".to_owned());
+        state.set_pod(&dns, Known::dns(self.answered_here.iter().copied()), difference);
         for pod in pods.snapshot().iter() {
             if let Some(known) = Known::of(pod, &self.node_name) {
                 state.set_pod(&(pod.namespace().to_owned(), pod.name().to_owned()), known, difference);

@@ -2,7 +2,8 @@
 
 use crate::family::Family;
 use crate::model::Protocol;
-use crate::policy::rules::{Direction, Policy, Rule, Rules, digest};
+use crate::policy::admin::{Administered, Verdict};
+use crate::policy::rules::{Direction, Group, Policy, Rule, Rules, digest};
 use api::core::{Namespace, Pod};
 use api::{Object, slim};
 use net::nft::Field;
@@ -57,6 +58,22 @@ impl Known {
         })
     }
 
+    /// Cluster DNS, which every node answers itself. To policies it is a pod, as it is in other clusters.
+    pub(crate) fn dns(addresses: impl Iterator<Item = IpAddr>) -> Self {
+        let ports = [(Protocol::Udp, "dns"), (Protocol::Tcp, "dns-tcp")];
+        Self {
+            namespace: "kube-system".to_owned(),
+            labels: [("k8s-app".to_owned(), "kube-dns".to_owned())].into(),
+            addresses: addresses.collect(),
+            ports: ports.map(|(protocol, name)| (protocol, name.to_owned(), 53)).into(),
+            ..Self::default()
+        }
+    }
+
+    fn is_in(&self, group: &Group, namespace: Option<&Namespace>) -> bool {
+        group.selects((&self.namespace, namespace), |key| self.labels.get(key).map(String::as_str))
+    }
+
     /// A pod of this node that has just got its addresses.
     pub(crate) fn announced(pod: &Pod, addresses: BTreeSet<IpAddr>) -> Self {
         let containers =
@@ -76,12 +93,42 @@ impl Known {
     }
 }
 
+/// Where packets are asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Hook {
+    /// What is forwarded, by who sends it.
+    Egress,
+    /// What is forwarded, by who gets it.
+    Ingress,
+    /// What pods send to this node itself, which policies of namespaces always allow.
+    Node,
+}
+
+impl Hook {
+    pub(crate) const ALL: [Self; 3] = [Self::Egress, Self::Ingress, Self::Node];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+            Self::Node => "node",
+        }
+    }
+
+    pub(crate) fn direction(self) -> Direction {
+        match self {
+            Self::Egress | Self::Node => Direction::Egress,
+            Self::Ingress => Direction::Ingress,
+        }
+    }
+}
+
 /// A set of the table's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Set {
-    /// The chain of an isolated pod's traffic.
-    Isolated(Direction, Family),
-    /// Isolated pods, which may always reach themselves.
+    /// The chain of a pod's traffic that not everything is allowed of.
+    Isolated(Hook, Family),
+    /// Isolated pods, which may always reach themselves as far as policies of namespaces go.
     Own(Family),
     /// The addresses of a group, by its name.
     Group(Arc<str>, Family),
@@ -89,18 +136,50 @@ pub(crate) enum Set {
     Named(Arc<str>, Family),
 }
 
-/// What is allowed to a pod in one direction. Pods to which the same is allowed share a chain.
+/// What becomes of what no rule of a chain is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rest {
+    Accept,
+    /// Of a pod that policies of its namespace isolate.
+    Drop,
+    /// The next tier's chain has its say.
+    Next(Arc<Chain>),
+}
+
+/// What is asked of a pod's traffic in one direction, in this order. Pods of which the same is asked share a chain.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Chain {
     pub(crate) name: String,
-    pub(crate) rules: BTreeSet<Rule>,
+    pub(crate) rules: Vec<(Rule, Verdict)>,
+    pub(crate) rest: Rest,
+}
+
+impl Chain {
+    fn new(direction: Direction, rules: Vec<(Rule, Verdict)>, rest: Rest) -> Arc<Self> {
+        let after = match &rest {
+            Rest::Accept => "accept",
+            Rest::Drop => "drop",
+            Rest::Next(next) => &next.name,
+        };
+        let name = format!("{}-{}", direction.name(), digest(&format!("{rules:?} {after}")));
+        Arc::new(Self { name, rules, rest })
+    }
+
+    /// Those that it leads to, and itself.
+    fn with_next(self: &Arc<Self>) -> impl Iterator<Item = Arc<Self>> {
+        let next = |chain: &Arc<Self>| match &chain.rest {
+            Rest::Next(next) => Some(next.clone()),
+            Rest::Accept | Rest::Drop => None,
+        };
+        std::iter::successors(Some(self.clone()), next)
+    }
 }
 
 /// What the table says of one address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) elements: BTreeSet<(Set, Vec<Field>)>,
-    pub(crate) chains: BTreeMap<Direction, Arc<Chain>>,
+    pub(crate) chains: BTreeMap<Hook, Arc<Chain>>,
 }
 
 /// A pod's key.
@@ -111,20 +190,61 @@ pub(crate) fn port_name(protocol: Protocol, name: &str) -> String {
     digest(&format!("{} {name}", protocol.name()))
 }
 
-/// What policies allow a pod in a direction; nothing is said where none isolates it or everything is
-/// allowed.
-fn chain(direction: Direction, policies: &[Policy], pod: &Known) -> Option<Arc<Chain>> {
+/// What policies of its namespace say of a pod in a direction.
+enum Namespaced {
+    /// None is for it.
+    Open,
+    /// Everything is allowed.
+    Allowed,
+    Isolated(Arc<Chain>),
+}
+
+fn namespaced(direction: Direction, policies: &[Policy], pod: &Known) -> Namespaced {
     let mut selecting = policies
         .iter()
         .filter(|policy| policy.pods.matches(&pod.labels))
         .filter_map(|it| it.allowed.get(&direction));
-    let first = selecting.next()?.clone();
+    let Some(first) = selecting.next().cloned() else { return Namespaced::Open };
     let rules: BTreeSet<Rule> = selecting.fold(first, |mut rules, more| {
         rules.extend(more.iter().cloned());
         rules
     });
-    let name = format!("{}-{}", direction.name(), digest(&format!("{rules:?}")));
-    (!rules.contains(&Rule::EVERYTHING)).then(|| Arc::new(Chain { name, rules }))
+    if rules.contains(&Rule::EVERYTHING) {
+        return Namespaced::Allowed;
+    }
+    let rules = rules.into_iter().map(|rule| (rule, Verdict::Accept)).collect();
+    Namespaced::Isolated(Chain::new(direction, rules, Rest::Drop))
+}
+
+/// What policies of administrators ask of a pod.
+fn administered(
+    policies: &[Administered],
+    direction: Direction,
+    pod: &Known,
+    namespace: Option<&Namespace>,
+) -> Vec<(Rule, Verdict)> {
+    let selecting = policies.iter().filter(|policy| pod.is_in(&policy.subject, namespace));
+    selecting.filter_map(|policy| policy.rules.get(&direction)).flatten().cloned().collect()
+}
+
+/// What is asked of a pod's traffic at a hook, tier by tier; nothing where everything is allowed.
+fn chain(rules: &Rules, hook: Hook, pod: &Known, namespace: Option<&Namespace>) -> Option<Arc<Chain>> {
+    let direction = hook.direction();
+    let policies = rules.policies.get(&pod.namespace).map(Vec::as_slice).unwrap_or_default();
+    let of_tier = |tier: &[Administered]| administered(tier, direction, pod, namespace);
+    let next = match namespaced(direction, policies, pod) {
+        Namespaced::Allowed => None,
+        Namespaced::Isolated(chain) => Some(chain).filter(|_| hook != Hook::Node),
+        Namespaced::Open => {
+            let baseline = of_tier(&rules.baseline);
+            (!baseline.is_empty()).then(|| Chain::new(direction, baseline, Rest::Accept))
+        }
+    };
+    let admin = of_tier(&rules.admin);
+    if admin.is_empty() {
+        return next;
+    }
+    Some(Chain::new(direction, admin, next.map_or(Rest::Accept, Rest::Next)))
 }
 
 /// What the table says of an address of a pod's.
@@ -132,7 +252,7 @@ fn facts(rules: &Rules, pod: &Known, namespace: Option<&Namespace>, address: IpA
     let family = Family::of(address);
     let mut facts = Facts::default();
     for (name, group) in &rules.groups {
-        if group.selects((&pod.namespace, namespace), |key| pod.labels.get(key).map(String::as_str)) {
+        if pod.is_in(group, namespace) {
             facts.elements.insert((Set::Group(name.as_str().into(), family), vec![Field::Address(address)]));
         }
     }
@@ -142,11 +262,13 @@ fn facts(rules: &Rules, pod: &Known, namespace: Option<&Namespace>, address: IpA
             facts.elements.insert((Set::Named(port_name(*protocol, name).into(), family), key));
         }
     }
-    let policies = rules.policies.get(&pod.namespace).filter(|_| pod.local);
-    for (direction, policies) in Direction::ALL.into_iter().zip(std::iter::repeat(policies)) {
-        let Some(chain) = policies.and_then(|policies| chain(direction, policies, pod)) else { continue };
-        facts.elements.insert((Set::Own(family), vec![Field::Address(address), Field::Address(address)]));
-        facts.chains.insert(direction, chain);
+    for hook in Hook::ALL.into_iter().filter(|_| pod.local) {
+        let Some(chain) = chain(rules, hook, pod, namespace) else { continue };
+        if chain.with_next().any(|chain| chain.rest == Rest::Drop) {
+            let own = [Field::Address(address), Field::Address(address)];
+            facts.elements.insert((Set::Own(family), own.into()));
+        }
+        facts.chains.insert(hook, chain);
     }
     facts
 }
@@ -172,7 +294,7 @@ impl State {
     /// The chains in use.
     pub(crate) fn chains(&self) -> BTreeMap<String, Arc<Chain>> {
         let chains = self.facts.values().flat_map(|facts| facts.chains.values());
-        chains.map(|chain| (chain.name.clone(), chain.clone())).collect()
+        chains.flat_map(Chain::with_next).map(|chain| (chain.name.clone(), chain)).collect()
     }
 
     /// Puts other policies in place of those there were.

@@ -1,9 +1,13 @@
 //! Policies against golden text, and what the sets and chains mean against a naive reading of them.
 
+#[path = "admin_tests.rs"]
+mod admin;
+
+use super::admin::Verdict;
 use super::render;
-use super::rules::{Direction, Peer, Ports, Rule, Rules};
+use super::rules::{Peer, Ports, Rule, Rules};
 use super::run::Held;
-use super::state::{Difference, Known, Set, State, port_name};
+use super::state::{Chain, Difference, Hook, Known, Rest, Set, State, port_name};
 use crate::family::Family;
 use crate::model::Protocol;
 use api::core::Namespace;
@@ -30,9 +34,13 @@ fn pod(namespace: &str, name: &str, number: u8, more: Json) -> slim::Pod {
 }
 
 fn state(policies: &[NetworkPolicy], pods: &[slim::Pod]) -> State {
+    with_rules(Rules::of(policies.iter()), pods)
+}
+
+fn with_rules(rules: Rules, pods: &[slim::Pod]) -> State {
     let mut state = State::default();
     let mut difference = Difference::new();
-    state.set_rules(Rules::of(policies.iter()), &mut difference);
+    state.set_rules(rules, &mut difference);
     for name in ["x", "y", "z"] {
         let object = json!({"metadata": {"name": name, "labels": {"ns": name}}});
         let namespace: Namespace = serde_json::from_value(object).unwrap();
@@ -186,46 +194,80 @@ fn passes(state: &State, (from, to, protocol, port): Packet) -> bool {
         };
         peer && ports
     };
-    let sides = [(Direction::Egress, from, to), (Direction::Ingress, to, from)];
-    own || sides.into_iter().all(|(direction, pod, peer)| {
-        let chain = facts(pod).and_then(|facts| facts.chains.get(&direction));
-        chain.is_none_or(|chain| chain.rules.iter().any(|rule| matches(rule, peer)))
+    let sides = [(Hook::Egress, from, to), (Hook::Ingress, to, from)];
+    sides.into_iter().all(|(hook, pod, peer)| {
+        let chain = facts(pod).and_then(|facts| facts.chains.get(&hook));
+        chain.is_none_or(|chain| accepts(chain, own, &|rule| matches(rule, peer)))
     })
+}
+
+fn accepts(chain: &Chain, own: bool, matches: &dyn Fn(&Rule) -> bool) -> bool {
+    let rest = || match &chain.rest {
+        Rest::Accept => true,
+        Rest::Drop => false,
+        Rest::Next(next) => accepts(next, own, matches),
+    };
+    if chain.rest == Rest::Drop && own {
+        return true;
+    }
+    match chain.rules.iter().find(|(rule, _)| matches(rule)) {
+        Some((_, Verdict::Accept)) => true,
+        Some((_, Verdict::Drop)) => false,
+        Some((_, Verdict::Pass)) | None => rest(),
+    }
 }
 
 /// Where a pod's port has its name.
 const WEB: [(&str, u16); 3] = [("a", 80), ("b", 81), ("c", 80)];
 
 /// Kubernetes' documentation, read naively.
-fn allowed(policies: &[Json], (from, to): (&Place, &Place), (protocol, port): (Protocol, u16)) -> bool {
-    let sides = [("Egress", "egress", "to", from, to), ("Ingress", "ingress", "from", to, from)];
-    let is_self = from.address() == to.address();
-    is_self
-        || sides.into_iter().all(|(kind, rules, peers, pod, peer)| {
-            let Place::Pod(namespace, name) = pod else { return true };
-            let selecting: Vec<&Json> = policies
-                .iter()
-                .filter(|policy| {
-                    policy["namespace"] == *namespace
-                        && selects(&policy["spec"]["podSelector"], "pod", name)
-                        && policy["spec"]["policyTypes"].as_array().unwrap().contains(&json!(kind))
-                })
-                .collect();
-            selecting.is_empty()
-                || selecting.iter().any(|policy| {
-                    policy["spec"][rules].as_array().unwrap().iter().any(|rule| {
-                        let who = rule[peers]
-                            .as_array()
-                            .filter(|all| !all.is_empty())
-                            .is_none_or(|all| all.iter().any(|one| is_peer(one, &policy["namespace"], peer)));
-                        let ports = rule["ports"]
-                            .as_array()
-                            .filter(|all| !all.is_empty())
-                            .is_none_or(|all| all.iter().any(|one| is_port(one, to, (protocol, port))));
-                        who && ports
-                    })
-                })
+fn allowed(policies: &[Json], places: (&Place, &Place), port: (Protocol, u16)) -> bool {
+    SIDES.into_iter().all(|side| namespaced(policies, side, places, port).unwrap_or(true))
+}
+
+/// A direction's name among types, and the fields of its rules and of their peers.
+type Side = [&'static str; 3];
+
+const SIDES: [Side; 2] = [["Egress", "egress", "to"], ["Ingress", "ingress", "from"]];
+
+/// Whose policies are asked, and who is at the other end.
+fn ends<'a>(side: Side, (from, to): (&'a Place, &'a Place)) -> (&'a Place, &'a Place) {
+    if side[0] == "Egress" { (from, to) } else { (to, from) }
+}
+
+/// What policies of namespaces say; nothing if none is for the pod.
+fn namespaced(
+    policies: &[Json],
+    side: Side,
+    (from, to): (&Place, &Place),
+    (protocol, port): (Protocol, u16),
+) -> Option<bool> {
+    let [kind, rules, peers] = side;
+    let (pod, peer) = ends(side, (from, to));
+    let Place::Pod(namespace, name) = pod else { return None };
+    let selecting: Vec<&Json> = policies
+        .iter()
+        .filter(|policy| {
+            policy["namespace"] == *namespace
+                && selects(&policy["spec"]["podSelector"], "pod", name)
+                && policy["spec"]["policyTypes"].as_array().unwrap().contains(&json!(kind))
         })
+        .collect();
+    let allows = |policy: &&Json| {
+        policy["spec"][rules].as_array().unwrap().iter().any(|rule| {
+            let who = rule[peers]
+                .as_array()
+                .filter(|all| !all.is_empty())
+                .is_none_or(|all| all.iter().any(|one| is_peer(one, &policy["namespace"], peer)));
+            let ports = rule["ports"]
+                .as_array()
+                .filter(|all| !all.is_empty())
+                .is_none_or(|all| all.iter().any(|one| is_port(one, to, (protocol, port))));
+            who && ports
+        })
+    };
+    let is_self = from.address() == to.address();
+    (!selecting.is_empty()).then(|| is_self || selecting.iter().any(allows))
 }
 
 fn selects(selector: &Json, key: &str, value: &str) -> bool {

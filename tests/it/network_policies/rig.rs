@@ -102,6 +102,44 @@ impl Rig {
         self.feed.put(policy);
     }
 
+    /// Defines the kinds of administrators' policies, as their definitions say once they are established.
+    pub(super) fn define(&self) {
+        for (plural, version) in [
+            ("adminnetworkpolicies", "v1alpha1"),
+            ("baselineadminnetworkpolicies", "v1alpha1"),
+            ("clusternetworkpolicies", "v1alpha2"),
+        ] {
+            self.feed.put(
+                json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {"name": format!("{plural}.policy.networking.k8s.io")},
+                "spec": {"group": "policy.networking.k8s.io", "scope": "Cluster", "names": {"plural": plural},
+                    "versions": [{"name": version, "served": true, "storage": true}]},
+                "status": {"conditions": [{"type": "Established", "status": "True"}]}}),
+            );
+        }
+    }
+
+    /// Puts a policy of an administrator's, by its kind and name.
+    pub(super) fn administer(&self, (kind, name): (&str, &str), spec: Value) {
+        let mut policy = administered(kind, name);
+        policy["spec"] = spec;
+        self.feed.put(policy);
+    }
+
+    pub(super) fn dismiss(&self, (kind, name): (&str, &str)) {
+        self.feed.delete(&administered(kind, name));
+    }
+
+    /// Says what the node is labelled and where it is.
+    pub(super) fn label_node(&self, labels: &[(&str, &str)], addresses: &[&str]) {
+        let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();
+        let addresses: Vec<Value> =
+            addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
+        self.feed
+            .put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "here", "labels": labels},
+            "status": {"addresses": addresses}}));
+    }
+
     pub(super) fn remove(&self, namespace: &str, name: &str) {
         self.feed.delete(&named(namespace, name));
     }
@@ -215,6 +253,11 @@ fn named(namespace: &str, name: &str) -> Value {
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": namespace, "name": name}})
 }
 
+fn administered(kind: &str, name: &str) -> Value {
+    let version = if kind == "ClusterNetworkPolicy" { "v1alpha2" } else { "v1alpha1" };
+    json!({"apiVersion": format!("policy.networking.k8s.io/{version}"), "kind": kind, "metadata": {"name": name}})
+}
+
 fn object(namespace: &str, name: &str, labels: &[(&str, &str)], addresses: &[String]) -> Value {
     let labels: BTreeMap<&str, &str> = labels.iter().copied().chain([("pod", name)]).collect();
     let web = if name == "c" { 81 } else { 80 };
@@ -233,6 +276,6 @@ pub(super) fn echoed(stream: &mut TcpStream) {
 
 fn start(sandbox: &Sandbox, feed: &Feed) -> (Runtime, Supervisor, Policies) {
     spots::start(sandbox, feed, proxy::Settings::default(), |caches, supervisor| {
-        proxy::start_policies("here", caches, supervisor)
+        proxy::start_policies("here", &["10.43.0.10".parse().unwrap()], caches, supervisor)
     })
 }

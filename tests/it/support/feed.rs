@@ -28,9 +28,12 @@ struct State {
 #[derive(Clone, Default)]
 pub(crate) struct Feed(Arc<Mutex<State>>);
 
+/// Of a custom kind, whose name ends in y, the plural is as usual.
 fn path(object: &Value) -> String {
     let text = |field: &str| object[field].as_str().unwrap();
-    api::kinds::by_kind(text("apiVersion"), text("kind")).unwrap().path("")
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let custom = || format!("/apis/{version}/{}ies", kind.to_lowercase().trim_end_matches('y'));
+    api::kinds::by_kind(version, kind).map_or_else(custom, |kind| kind.path(""))
 }
 
 fn key(object: &Value) -> String {
