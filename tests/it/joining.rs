@@ -125,7 +125,7 @@ fn runs_pods(fleet: &Fleet) {
     let metrics = cluster.kubectl("get --raw /api/v1/nodes/b/proxy/metrics/resource");
     assert!(metrics.contains("node_cpu_usage_seconds_total"), "{metrics}");
     assert!(cluster.exec("web", "nslookup kubernetes.default.svc.cluster.local").ok().contains("10.43.0.1"));
-    cluster.exec("web", "nc -z -w 3 10.43.0.1 443").ok();
+    cluster.exec("web", "nc -w 3 10.43.0.1 443 </dev/null").ok();
 }
 
 /// Signed by the cluster's authority, of the node's own name and addresses.

@@ -2,7 +2,7 @@
 //! within, all joined by a bridge in yet another one.
 
 use super::binary;
-use super::cluster::{Cluster, SOON, is_ready};
+use super::cluster::{Cluster, DISK, SOON, is_ready};
 use super::image;
 use super::process::{Output, wait_for};
 use super::sandbox::Background;
@@ -91,7 +91,7 @@ impl Fleet {
         ] {
             flags.extend([flag.to_owned(), at(&folder, name)]);
         }
-        let more = ["image-gc-high-threshold=100".to_owned(), format!("cgroup-root=/{name}")];
+        let more = ["image-gc-high-threshold=100".to_owned(), DISK.to_owned(), format!("cgroup-root=/{name}")];
         flags.extend(["--node-name".to_owned(), name.to_owned()]);
         flags.extend(more.into_iter().flat_map(|argument| ["--kubelet-arg".to_owned(), argument]));
         flags.extend(["--join".to_owned(), format!("https://{SERVER}:6443")]);
