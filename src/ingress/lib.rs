@@ -3,7 +3,7 @@
 //!
 //! Objects become a table that is swapped whole; a request finds its route in it without a lock, and its
 //! endpoint's kept connection is driven by the request's own task. It must never end knarr, never ask the API
-//! for a request, and never believe what clients say of who they are. Start reading at [`plan::plan`] and
+//! for a request, and never believe what clients say of who they are, unless they are proxies that are trusted. Start reading at [`plan::plan`] and
 //! [`gateway::plan`], which are pure, then `table`; `forward` is what happens to a request, `upstream` keeps the connections to endpoints,
 //! `run` carries plans out.
 

@@ -13,7 +13,9 @@ use crate::plan::Ports;
 use crate::rules::{Action, Filters, HeaderChanges, Limits, Protocol, Redirect, Weighted};
 use crate::table::{Asked, Table};
 use crate::trust::Trust;
-use crate::upstream::{Answer, Backend, Failed, Progress, Refused, Sent, Terms, exchange};
+use crate::upstream::{
+    Answer, Backend, Failed, Progress, Refused, Sent, Terms, Unanswered, ask, exchange, head_of,
+};
 use address::{changed_path, host_name, location};
 use arc_swap::ArcSwap;
 use base::{Phase, Supervisor, clock};
@@ -25,6 +27,7 @@ use hyper::body::{Body as _, Incoming};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::error::Error as StdError;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,7 +190,11 @@ impl Going<'_> {
             self.prepare(&mut head, share, backend)?;
             let mut body = Sent::of_client(body, limit);
             self.mirror(&head, &mut body);
-            self.send(backend, head, body).await?
+            let is_plain = body.is_empty() && matches!(head.method, Method::GET | Method::HEAD);
+            match is_plain && backend.key.protocol != Protocol::H2c {
+                true => self.ask(backend, &head).await?,
+                false => Box::pin(self.send(backend, head, body)).await?,
+            }
         };
         headers::change(response.headers_mut(), &share.response);
         Ok(response)
@@ -216,6 +223,33 @@ impl Going<'_> {
     fn terms<'a>(&'a self, progress: Option<&'a Progress>) -> Terms<'a> {
         let Limits { connect, response, .. } = self.live.route.limits;
         Terms { connect, silence: response, progress, supervisor: &self.connection.proxy.supervisor }
+    }
+
+    /// The same for a request that is a head alone, and may be repeated.
+    async fn ask(&self, backend: &Backend, head: &Parts) -> Answered {
+        let limits = &self.live.route.limits;
+        let (request, is_head) = (head_of(head), head.method == Method::HEAD);
+        let mut tries = 0;
+        loop {
+            let endpoint = backend.pick(tries).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+            let address = endpoint.address;
+            let again = tries < limits.retries as usize;
+            let why = match ask(endpoint, (&request, is_head), self.terms(None)).await {
+                Ok(response) if again && limits.retry_codes.contains(&response.status().as_u16()) => None,
+                Ok(response) => return Ok(response),
+                Err(Unanswered::Late) => return Err(StatusCode::GATEWAY_TIMEOUT),
+                Err(Unanswered::Gone) => Some(io::ErrorKind::UnexpectedEof.into()),
+                Err(Unanswered::Broken(error)) => Some(error),
+            };
+            if let Some(error) = why {
+                tracing::debug!(%address, %error, route = self.live.route.name, "an endpoint did not answer");
+            }
+            if !again {
+                return Err(StatusCode::BAD_GATEWAY);
+            }
+            NUMBERS.retried();
+            tries += 1;
+        }
     }
 
     /// Sends it to one endpoint after the other, until one answers. What was not sent may always be sent again;

@@ -2,8 +2,10 @@
 
 use super::Lease;
 use super::conn::{Conn, keep};
+use super::wire::{Framing, Head, Wire, is_done};
 use base::{BodyError, clock};
 use bytes::Bytes;
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
@@ -209,6 +211,60 @@ pub(crate) struct Answer(Kind);
 enum Kind {
     Whole(Option<Bytes>),
     Endpoint(Box<Streaming>),
+    Wire(Box<Reading>),
+}
+
+/// A body that is read off its connection.
+struct Reading {
+    /// None when it has been read, or is broken.
+    wire: Option<Box<Wire>>,
+    framing: Framing,
+    is_kept: bool,
+    lease: Lease,
+    silence: Duration,
+    held: Option<Box<dyn Send>>,
+}
+
+impl Reading {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(wire) = &mut self.wire else { return Poll::Ready(None) };
+        match wire.poll_piece(&mut self.framing, cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                wire.patience.stop();
+                self.finish();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.wire = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending if wire.patience.ends(self.silence, cx) => {
+                self.wire = None;
+                Poll::Ready(Some(Err("the endpoint stopped sending".into())))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Gives the connection back as soon as the body was read to its end.
+    fn finish(&mut self) {
+        if is_done(&self.framing)
+            && let Some(wire) = self.wire.take()
+        {
+            give_back(wire, &self.framing, self.is_kept, &self.lease);
+        }
+    }
+}
+
+fn give_back(mut wire: Box<Wire>, framing: &Framing, is_kept: bool, lease: &Lease) {
+    if is_kept && wire.is_clean(framing) {
+        wire.rest();
+        lease.0.wires.put(wire);
+    }
 }
 
 struct Streaming {
@@ -255,10 +311,23 @@ impl Answer {
         Self(Kind::Endpoint(Box::new(Streaming { first, body, conn, lease, silence, patience, held: None })))
     }
 
+    /// One that is read off its connection, which is given back at once if all of it has come.
+    pub(super) fn read(head: Head, mut wire: Box<Wire>, lease: Lease, silence: Duration) -> Response<Self> {
+        let Head { response, framing, is_kept } = head;
+        if let Some(bytes) = wire.whole(&framing) {
+            give_back(wire, &Framing::Length(0), is_kept, &lease);
+            return response.map(|()| Self(Kind::Whole((!bytes.is_empty()).then_some(bytes))));
+        }
+        let reading = Reading { wire: Some(wire), framing, is_kept, lease, silence, held: None };
+        response.map(|()| Self(Kind::Wire(Box::new(reading))))
+    }
+
     /// Keeps something until the answer was read to its end.
     pub(crate) fn hold(&mut self, held: Box<dyn Send>) {
-        if let Kind::Endpoint(streaming) = &mut self.0 {
-            streaming.held = Some(held);
+        match &mut self.0 {
+            Kind::Whole(_) => drop(held),
+            Kind::Endpoint(streaming) => streaming.held = Some(held),
+            Kind::Wire(reading) => reading.held = Some(held),
         }
     }
 }
@@ -327,6 +396,7 @@ impl Body for Answer {
         match &mut self.get_mut().0 {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Endpoint(streaming) => streaming.poll_frame(cx),
+            Kind::Wire(reading) => reading.poll_frame(cx),
         }
     }
 
@@ -334,6 +404,7 @@ impl Body for Answer {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Endpoint(streaming) => streaming.first.is_none() && streaming.body.is_end_stream(),
+            Kind::Wire(reading) => reading.wire.is_none() && is_done(&reading.framing),
         }
     }
 
@@ -351,6 +422,10 @@ impl Body for Answer {
                 }
                 sum
             }
+            Kind::Wire(reading) => match &reading.framing {
+                Framing::Length(left) => SizeHint::with_exact(*left),
+                _ => SizeHint::default(),
+            },
         }
     }
 }

@@ -4,6 +4,7 @@
 //! wakes nobody else, and an idle connection costs nothing but its memory.
 
 use super::body::{Answer, Patience, Progress, Sent};
+use super::wire::{Unanswered, Wire};
 use super::{Begun, Endpoint, Lease, Stream};
 use crate::rules::Protocol;
 use base::{Phase, Supervisor, clock};
@@ -70,8 +71,6 @@ pub(super) struct Conn {
     /// The connection came to its end and must not be driven any further.
     ended: bool,
     pub(super) patience: Patience,
-    /// When it was put aside.
-    pub(super) used: clock::Instant,
 }
 
 impl Conn {
@@ -101,8 +100,7 @@ impl Conn {
 pub(super) fn keep(mut conn: Box<Conn>, endpoint: &Endpoint, cx: &mut Context<'_>) {
     conn.patience.stop();
     if conn.is_open(cx) {
-        conn.used = clock::instant();
-        endpoint.put(conn);
+        endpoint.conns.put(conn);
     }
 }
 
@@ -117,7 +115,7 @@ pub(crate) async fn exchange(
         return Box::pin(exchange_shared(lease, request, terms)).await;
     }
     // Those that the other end has closed meanwhile give the request back.
-    while let Some(mut conn) = lease.0.take() {
+    while let Some(mut conn) = lease.0.conns.take() {
         match send(&mut conn, request, terms).await {
             Ok(response) => return Ok(received(response, conn, lease, terms.silence)),
             Err(Failed::Unsent(unsent, _)) => request = *unsent,
@@ -164,6 +162,29 @@ fn received(
     Response::from_parts(head, whole)
 }
 
+/// Sends a request that is a head alone, as bytes, and waits for the head of its answer.
+pub(crate) async fn ask(
+    endpoint: Arc<Endpoint>,
+    (request, is_head): (&[u8], bool),
+    terms: Terms<'_>,
+) -> Result<Response<Answer>, Unanswered> {
+    let lease = Lease::new(endpoint);
+    while let Some(mut wire) = lease.0.wires.take() {
+        match wire.ask(request, is_head, terms.silence).await {
+            Err(Unanswered::Gone) => {}
+            Err(why) => return Err(why),
+            Ok(head) => return Ok(Answer::read(head, wire, lease, terms.silence)),
+        }
+    }
+    let stream = Box::pin(dial(&lease.0, terms.connect)).await.map_err(|error| {
+        lease.0.shun();
+        Unanswered::Broken(error)
+    })?;
+    let mut wire = Box::new(Wire::new(stream));
+    let head = wire.ask(request, is_head, terms.silence).await?;
+    Ok(Answer::read(head, wire, lease, terms.silence))
+}
+
 async fn send(
     conn: &mut Conn,
     request: Request<Sent>,
@@ -202,7 +223,7 @@ async fn connect(endpoint: &Endpoint, limit: Duration) -> io::Result<Box<Conn>> 
     let made = builder.handshake(TokioIo::new(stream)).await;
     let (sender, connection) = made.map_err(io::Error::other)?;
     let patience = Patience::default();
-    Ok(Box::new(Conn { sender, connection, ended: false, patience, used: clock::instant() }))
+    Ok(Box::new(Conn { sender, connection, ended: false, patience }))
 }
 
 /// A new connection to an endpoint, secured where it speaks TLS.

@@ -7,13 +7,15 @@
 mod body;
 mod conn;
 mod stream;
+mod wire;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use body::{Answer, Progress, Refused, Sent};
-pub(crate) use conn::{Failed, Terms, dial, exchange, upgrade};
+pub(crate) use conn::{Failed, Terms, ask, dial, exchange, upgrade};
 pub(crate) use stream::{Begun, Stream};
+pub(crate) use wire::{Unanswered, head_of};
 
 use crate::rules::{BackendKey, Balance, Protocol};
 use arc_swap::ArcSwap;
@@ -25,6 +27,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use wire::Wire;
 
 /// How many connections to one endpoint are kept that nobody uses.
 const IDLE_CONNECTIONS: usize = 128;
@@ -76,9 +79,9 @@ impl Backend {
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     pub(crate) protocol: Protocol,
-    /// Held for as long as a connection is put there or taken.
-    #[expect(clippy::vec_box, reason = "connections are wide, and go from task to task")]
-    idle: Mutex<Vec<Box<Conn>>>,
+    /// Connections that nobody uses: of hyper's, and for requests that are a head alone.
+    conns: Idle<Conn>,
+    wires: Idle<Wire>,
     /// The connection that all requests share in HTTP/2.
     shared: tokio::sync::Mutex<Option<http2::SendRequest<Sent>>>,
     /// Requests under way.
@@ -99,7 +102,8 @@ impl Endpoint {
         Self {
             address,
             protocol,
-            idle: Mutex::default(),
+            conns: Idle::default(),
+            wires: Idle::default(),
             shared: tokio::sync::Mutex::default(),
             active: AtomicUsize::new(0),
             shunned_until_ms: AtomicU64::new(0),
@@ -116,28 +120,43 @@ impl Endpoint {
         self.shunned_until_ms.store(up_ms() + ms, Ordering::Relaxed);
     }
 
-    #[expect(clippy::vec_box, reason = "see the field")]
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Box<Conn>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn close_idle(&self) {
+        self.conns.close_old();
+        self.wires.close_old();
+    }
+}
+
+/// Connections that nobody uses, each since when; locked for as long as one is put there or taken.
+struct Idle<C>(Mutex<Vec<(clock::Instant, Box<C>)>>);
+
+impl<C> Default for Idle<C> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<C> Idle<C> {
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<(clock::Instant, Box<C>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the connection that was used last.
-    fn take(&self) -> Option<Box<Conn>> {
-        self.idle().pop()
+    fn take(&self) -> Option<Box<C>> {
+        self.all().pop().map(|(_, conn)| conn)
     }
 
-    fn put(&self, conn: Box<Conn>) {
-        let mut idle = self.idle();
-        if idle.len() < IDLE_CONNECTIONS {
-            idle.push(conn);
+    fn put(&self, conn: Box<C>) {
+        let mut all = self.all();
+        if all.len() < IDLE_CONNECTIONS {
+            all.push((clock::instant(), conn));
         }
     }
 
-    fn close_idle(&self) {
+    fn close_old(&self) {
         let old = {
-            let mut idle = self.idle();
-            let kept = idle.iter().position(|conn| conn.used.elapsed() < IDLE_LIMIT).unwrap_or(idle.len());
-            idle.drain(..kept).collect::<Vec<_>>()
+            let mut all = self.all();
+            let kept = all.iter().position(|(used, _)| used.elapsed() < IDLE_LIMIT).unwrap_or(all.len());
+            all.drain(..kept).collect::<Vec<_>>()
         };
         drop(old);
     }
