@@ -169,7 +169,8 @@ async fn http1(
     closed: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
     let heads = Heads::new(HEAD_LIMIT);
-    let service = service_fn(move |request| connection.clone().serve(request));
+    // Boxed, since hyper keeps room for it as long as the connection lasts.
+    let service = service_fn(move |request| Box::pin(connection.clone().serve(request)));
     let mut builder = http1::Builder::new();
     builder
         .timer(HeadTimer(heads.clone()))
