@@ -254,7 +254,10 @@ fn start_control(
         let control = controllers::Config {
             cluster_cidrs: network.cluster.iter().map(Cidr::to_string).collect(),
             node_ports: network.node_ports.clone(),
-            service_lb: (!options.is_disabled(Part::ServiceLb)).then(|| own_ports(options)),
+            service_lb: (!options.is_disabled(Part::ServiceLb)).then(|| controllers::LoadBalancers {
+                reserved: own_ports(options),
+                ranges: options.lb_range.clone(),
+            }),
             root_ca_pem: pki.server_ca_pem().to_owned(),
         };
         let own = server.clone();

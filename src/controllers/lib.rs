@@ -62,6 +62,7 @@ mod job_tests;
 mod kinds;
 mod leases;
 mod load_balancer;
+mod load_balancer_range;
 mod load_balancer_runner;
 #[cfg(test)]
 mod load_balancer_tests;
@@ -114,6 +115,9 @@ mod trust_bundle;
 #[cfg(test)]
 mod worlds;
 
+pub use load_balancer_range::AddressRange;
+pub use load_balancer_runner::LoadBalancers;
+
 use base::Supervisor;
 use client::{Caches, Client};
 use common::Room;
@@ -129,9 +133,8 @@ pub struct Config {
     pub cluster_cidrs: Vec<String>,
     /// The ports of nodes that services may have.
     pub node_ports: RangeInclusive<u16>,
-    /// Whether Services of type LoadBalancer get the addresses of nodes, and if so the TCP ports of nodes that
-    /// they may not have, since knarr itself listens there.
-    pub service_lb: Option<Vec<u16>>,
+    /// What Services of type LoadBalancer get; nothing where another load balancer sees to them.
+    pub service_lb: Option<LoadBalancers>,
     /// The authority that signed the API server's certificate, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
 }
@@ -221,8 +224,8 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     service_cidr::start(&room);
     service_addresses::start(&room);
     service_ports::start(&room, config.node_ports);
-    if let Some(reserved) = &config.service_lb {
-        load_balancer_runner::start(&room, reserved);
+    if let Some(settings) = &config.service_lb {
+        load_balancer_runner::start(&room, settings);
     }
     definitions::start(&room);
     storage_migration::start(&room);

@@ -2,9 +2,10 @@
 
 use crate::common::{Key, Room, unless_gone};
 use crate::load_balancer::{self, Decision, World};
-use api::Object;
+use crate::load_balancer_range::{self, ANNOUNCED_BY, AddressRange};
 use api::core::{Node, Service};
 use api::discovery::EndpointSlice;
+use api::{Object, slim};
 use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -18,7 +19,8 @@ struct Balancer {
     services: Cache<Service>,
     nodes: Cache<Node>,
     slices: Cache<EndpointSlice>,
-    reserved: Arc<[u16]>,
+    pods: Cache<slim::Pod>,
+    settings: Arc<LoadBalancers>,
     /// What was last complained of each Service, so that it is told once.
     complaints: Arc<Mutex<BTreeMap<Key, String>>>,
 }
@@ -27,23 +29,38 @@ struct Balancer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Everything;
 
-/// `reserved` are TCP ports of nodes that knarr itself listens on.
-pub(crate) fn start(room: &Room, reserved: &[u16]) {
+/// What Services of type LoadBalancer get.
+#[derive(Clone, Debug, Default)]
+pub struct LoadBalancers {
+    /// TCP ports of nodes that they may not have, since knarr itself listens there.
+    pub reserved: Vec<u16>,
+    /// Where they get addresses of their own, which one node at a time answers for; those of nodes without it.
+    pub ranges: Vec<AddressRange>,
+}
+
+/// What of a pod decides.
+fn host_ports(pod: &Option<Arc<slim::Pod>>) -> Option<impl PartialEq + use<>> {
+    let pod = pod.as_ref()?;
+    let ports: Vec<_> = load_balancer::host_ports(pod).cloned().collect();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    (!ports.is_empty()).then_some((ports, node))
+}
+
+pub(crate) fn start(room: &Room, settings: &LoadBalancers) {
     let balancer = Balancer {
         client: room.client.clone(),
         recorder: room.recorder("service-lb-controller"),
         services: room.caches.of(),
         nodes: room.caches.of(),
         slices: room.caches.of(),
-        reserved: reserved.into(),
+        pods: room.caches.of(),
+        settings: Arc::new(settings.clone()),
         complaints: Arc::default(),
     };
     let queue = Queue::new("load balancers");
     let changed = queue.clone();
     balancer.services.on_change(move |change| {
-        let concerns =
-            |service: &Arc<Service>| load_balancer::is_ours(service) || load_balancer::tells(service);
-        if [&change.old, &change.new].into_iter().flatten().any(concerns) {
+        if [&change.old, &change.new].into_iter().flatten().any(|service| concerns(service)) {
             changed.add(Everything);
         }
     });
@@ -51,6 +68,12 @@ pub(crate) fn start(room: &Room, reserved: &[u16]) {
     balancer.nodes.on_change(move |change| {
         let facts = |node: &Option<Arc<Node>>| node.as_ref().map(|node| load_balancer::facts(node));
         if facts(&change.old) != facts(&change.new) {
+            changed.add(Everything);
+        }
+    });
+    let changed = queue.clone();
+    balancer.pods.on_change(move |change| {
+        if host_ports(&change.old) != host_ports(&change.new) {
             changed.add(Everything);
         }
     });
@@ -69,13 +92,11 @@ pub(crate) fn start(room: &Room, reserved: &[u16]) {
 
 impl Balancer {
     async fn sync(self) -> Result<Next, Error> {
-        tokio::join!(self.services.synced(), self.nodes.synced(), self.slices.synced());
+        tokio::join!(self.services.synced(), self.nodes.synced(), self.slices.synced(), self.pods.synced());
         let (services, nodes, slices) =
             (self.services.snapshot(), self.nodes.snapshot(), self.slices.snapshot());
-        let concerned = services
-            .iter()
-            .filter(|service| load_balancer::is_ours(service) || load_balancer::tells(service));
-        let concerned: Vec<&Arc<Service>> = concerned.collect();
+        let pods = self.pods.snapshot();
+        let concerned: Vec<&Arc<Service>> = services.iter().filter(|service| concerns(service)).collect();
         let local = concerned.iter().filter(|service| load_balancer::is_local(service));
         let slices = local.flat_map(|service| slices.in_namespace(service.namespace()).map(Arc::as_ref));
         let slices: Vec<&EndpointSlice> = slices.collect();
@@ -83,7 +104,13 @@ impl Balancer {
             services: concerned,
             nodes: nodes.iter().map(Arc::as_ref).collect(),
             slices,
-            reserved: &self.reserved,
+            pods: pods
+                .iter()
+                .map(Arc::as_ref)
+                .filter(|pod| load_balancer::host_ports(pod).next().is_some())
+                .collect(),
+            reserved: &self.settings.reserved,
+            ranges: &self.settings.ranges,
         };
         let decisions = load_balancer::plan(&world);
         self.forget(&decisions);
@@ -95,27 +122,42 @@ impl Balancer {
 
     async fn carry_out(&self, service: &Arc<Service>, decision: &Decision) -> Result<(), Error> {
         self.complain(service, decision);
-        let unchanged = load_balancer::told(service) == decision.addresses
-            && load_balancer::tells(service) != decision.addresses.is_empty();
-        if unchanged {
+        let told = load_balancer::told(service);
+        let same =
+            told == decision.addresses && load_balancer::tells(service) != decision.addresses.is_empty();
+        if same && load_balancer_range::announced(service) == decision.announced {
             return Ok(());
         }
         let ingress: Vec<_> =
             decision.addresses.iter().map(|address| json!({"ip": address, "ipMode": "VIP"})).collect();
         let ingress = if ingress.is_empty() { json!(null) } else { json!(ingress) };
-        let patch =
-            json!({"metadata": {"uid": service.uid()}, "status": {"loadBalancer": {"ingress": ingress}}});
+        let announced = load_balancer_range::annotation(&decision.announced);
+        let patch = json!({"metadata": {"uid": service.uid(), "annotations": {ANNOUNCED_BY: announced}},
+            "status": {"loadBalancer": {"ingress": ingress}}});
         let (namespace, name) = (service.namespace(), service.name());
         let patched = self.client.patch_status::<Service>(namespace, name, &Patch::Merge(patch)).await;
         if let Ok(new) = &patched {
             self.services.reached(new.revision()).await;
-            let before = listed(&load_balancer::told(service));
-            let message =
-                format!("LoadBalancer addresses changed: {before} -> {}", listed(&decision.addresses));
-            self.recorder.normal(&**service, "UpdatedLoadBalancer", message);
+            self.tell(service, decision);
         }
         // One that was replaced meanwhile has an event of its own.
         unless_gone(patched.map(drop).or_else(|error| if error.is_conflict() { Ok(()) } else { Err(error) }))
+    }
+
+    fn tell(&self, service: &Arc<Service>, decision: &Decision) {
+        let before = load_balancer::told(service);
+        if before != decision.addresses {
+            let (before, after) = (listed(&before), listed(&decision.addresses));
+            let message = format!("LoadBalancer addresses changed: {before} -> {after}");
+            self.recorder.normal(&**service, "UpdatedLoadBalancer", message);
+        }
+        let announced = load_balancer_range::announced(service);
+        for (address, node) in &decision.announced {
+            if announced.get(address) != Some(node) {
+                let message = format!("Node {node} answers for {address} from now on");
+                self.recorder.normal(&**service, "NodeAssigned", message);
+            }
+        }
     }
 
     fn complain(&self, service: &Arc<Service>, decision: &Decision) {
@@ -143,8 +185,24 @@ fn complaint(decision: &Decision) -> Option<(&'static str, String)> {
         let each = each.collect::<Vec<_>>().join(", ");
         return Some(("PortConflict", format!("Addresses are not given where ports are taken: {each}")));
     }
+    if let Some(why) = &decision.refused {
+        return Some(("AddressNotAvailable", why.clone()));
+    }
+    if decision.ranged && decision.announced.len() < decision.addresses.len() {
+        return Some((
+            "NotAnnounced",
+            "No node that is ready and selected can answer for its address".to_owned(),
+        ));
+    }
     (decision.balanced && decision.addresses.is_empty())
         .then(|| ("NoAddress", "No node that is ready and selected has an address to give".to_owned()))
+}
+
+/// Services that get addresses, or have what they were given.
+fn concerns(service: &Service) -> bool {
+    load_balancer::is_ours(service)
+        || load_balancer::tells(service)
+        || service.annotations().contains_key(ANNOUNCED_BY)
 }
 
 fn listed(addresses: &[IpAddr]) -> String {

@@ -10,6 +10,7 @@
 //! bridged answer passes the host by and with it the connection tracking that translated the request.
 //! The device `knarr0` has no ports: it holds the node's own addresses. Start reading at [`setup`].
 
+pub mod announce;
 mod cidr;
 pub mod cni;
 pub mod conntrack;

@@ -158,6 +158,9 @@ async fn remove_links_and_routes(netlink: &Netlink) -> Vec<Error> {
         }
     }
     for ipv4 in [true, false] {
+        for (link, address) in collected(netlink.proxies(ipv4).await, &mut errors) {
+            errors.extend(netlink.remove_proxy(link, address).await.err());
+        }
         for route in collected(netlink.routes(ipv4).await, &mut errors) {
             if route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL) {
                 errors.extend(netlink.remove_route(route).await.err());

@@ -24,8 +24,7 @@ const SETTLED: Duration = Duration::from_millis(200);
 
 /// Completes when one of these tables has been removed and nobody has put another in its place.
 pub async fn removed(tables: &[TableName]) -> Result<(), Error> {
-    let mut changes = TokioSocket::new(NETLINK_NETFILTER).map_err(failed())?;
-    changes.socket_mut().bind(&SocketAddr::new(0, CHANGES)).map_err(failed())?;
+    let changes = subscribe()?;
     loop {
         hear(&changes, tables).await?;
         clock::sleep(SETTLED).await;
@@ -39,20 +38,44 @@ pub async fn removed(tables: &[TableName]) -> Result<(), Error> {
 }
 
 fn failed() -> impl FnOnce(std::io::Error) -> Error {
-    Error::io("hearing of changes of nftables")
+    Error::io("hearing of changes in the kernel")
 }
 
-/// Waits until one of the tables is said to be removed.
+/// A socket that hears of all changes of nftables.
+pub(crate) fn subscribe() -> Result<TokioSocket, Error> {
+    hearing(NETLINK_NETFILTER, CHANGES)
+}
+
+/// A socket that hears of groups of a protocol's changes, each a bit.
+pub(crate) fn hearing(protocol: isize, groups: u32) -> Result<TokioSocket, Error> {
+    let mut changes = TokioSocket::new(protocol).map_err(failed())?;
+    changes.socket_mut().bind(&SocketAddr::new(0, groups)).map_err(failed())?;
+    Ok(changes)
+}
+
+/// The next messages; nothing if more was said than there was room for.
+pub(crate) async fn next(changes: &TokioSocket) -> Result<Option<Vec<u8>>, Error> {
+    match changes.recv_from_full().await {
+        Ok((bytes, _)) => Ok(Some(bytes)),
+        Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(None),
+        Err(error) => Err(failed()(error)),
+    }
+}
+
+/// Completes when nothing has been said for so long.
+pub(crate) async fn quiet(changes: &TokioSocket, long: Duration) -> Result<(), Error> {
+    while let Ok(said) = tokio::time::timeout(long, next(changes)).await {
+        said?;
+    }
+    Ok(())
+}
+
+/// Waits until one of the tables is said to be removed, or may have been.
 async fn hear(changes: &TokioSocket, tables: &[TableName]) -> Result<(), Error> {
     loop {
-        match changes.recv_from_full().await {
-            Ok((bytes, _)) if names(&bytes).any(|name| tables.iter().any(|own| own.1 == name)) => {
-                return Ok(());
-            }
-            Ok(_) => {}
-            // More was said than there was room for.
-            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(()),
-            Err(error) => return Err(failed()(error)),
+        let Some(bytes) = next(changes).await? else { return Ok(()) };
+        if names(&bytes).any(|name| tables.iter().any(|own| own.1 == name)) {
+            return Ok(());
         }
     }
 }

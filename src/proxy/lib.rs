@@ -7,6 +7,7 @@
 //! itself ([`plan::service`]), [`state::State`] says what that changes, and elements go to the kernel
 //! over netlink. Start reading there.
 
+mod announce;
 mod clients;
 mod endpoints;
 mod family;

@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::model::Chain;
 use crate::plan::{self, Planned, has_host_ports};
 use crate::state::{Difference, Owner, State};
-use crate::{Config, Error, Topology, clients, flows, render};
+use crate::{Config, Error, Topology, announce, clients, flows, render};
 use api::Object;
 use api::core::{Node, Pod, Service};
 use api::discovery::EndpointSlice;
@@ -76,6 +76,7 @@ pub fn start(config: Config, caches: &Caches, supervisor: &Supervisor) -> Handle
         ready: watch::channel(false).0,
     };
     proxy.listen();
+    announce::start(&proxy.config, &proxy.services, supervisor);
     let handle = Handle(proxy.ready.subscribe());
     let settings = proxy.config.settings.clone();
     let health = proxy.health.clone();

@@ -4,6 +4,7 @@
 
 mod affinity;
 mod aggregation;
+mod announcing;
 mod api;
 mod bad_input;
 mod balancing;

@@ -1,0 +1,161 @@
+//! The addresses of load balancers that this node answers for on its links: the controller says in each
+//! Service's annotation which node does, and this one's proxy keeps to it.
+
+use crate::{Config, Error};
+use api::Object;
+use api::core::Service;
+use base::{Phase, Restart, Shutdown, Supervisor, clock};
+use client::{Cache, Snapshot};
+use net::announce::{Links, announced};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Who answers for which address: `ADDRESS=NODE`, separated by commas.
+const ANNOUNCED_BY: &str = "knarr.io/announced-by";
+
+/// After how long everybody is told once more of what is new: messages get lost, most of all where links have just
+/// come up.
+const REMIND: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+struct Announcer {
+    node_name: Arc<str>,
+    services: Cache<Service>,
+    wake: Arc<Notify>,
+}
+
+/// Keeps to what the controller says. Needs `net::setup`.
+pub(crate) fn start(config: &Config, services: &Cache<Service>, supervisor: &Supervisor) {
+    let wake = Arc::<Notify>::default();
+    let announcer = Announcer {
+        node_name: config.node_name.as_str().into(),
+        services: services.clone(),
+        wake: wake.clone(),
+    };
+    services.on_change(move |change| {
+        let mut both = [&change.old, &change.new].into_iter().flatten();
+        if both.any(|service| service.annotations().contains_key(ANNOUNCED_BY)) {
+            wake.notify_one();
+        }
+    });
+    supervisor.run("announcing addresses", Phase::Work, Restart::OnFailure, move |shutdown| {
+        announcer.clone().run(shutdown)
+    });
+}
+
+/// The addresses that a node is to answer for, of those that Services have.
+fn wanted(services: &Snapshot<Service>, node: &str) -> BTreeSet<IpAddr> {
+    services.iter().flat_map(|service| of_node(service, node)).collect()
+}
+
+fn of_node(service: &Service, node: &str) -> Vec<IpAddr> {
+    let Some(text) = service.annotations().get(ANNOUNCED_BY) else { return Vec::new() };
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
+    let told: Vec<IpAddr> = ingress.filter_map(|one| one.ip.as_ref()?.parse().ok()).collect();
+    let own = text.split(',').filter_map(|pair| pair.split_once('=')).filter(|(_, own)| *own == node);
+    own.filter_map(|(address, _)| address.parse().ok()).filter(|address| told.contains(address)).collect()
+}
+
+/// What is answered for.
+struct Held {
+    /// Also by an earlier run.
+    there: BTreeSet<IpAddr>,
+    /// By this one.
+    announced: BTreeSet<IpAddr>,
+    /// No link of this node's has their network.
+    astray: BTreeSet<IpAddr>,
+}
+
+impl Announcer {
+    async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        tokio::select! {
+            result = self.follow() => result,
+            () = shutdown.requested() => Ok(()),
+        }
+    }
+
+    fn wanted(&self) -> BTreeSet<IpAddr> {
+        wanted(&self.services.snapshot(), &self.node_name)
+    }
+
+    async fn follow(&self) -> Result<(), Error> {
+        self.services.synced().await;
+        let links = Links::listen()?;
+        let there = announced().await?.into_iter().collect();
+        let mut held = Held { there, announced: BTreeSet::new(), astray: BTreeSet::new() };
+        loop {
+            let fresh = held.sync(&self.wanted()).await?;
+            if !fresh.is_empty() {
+                clock::sleep(REMIND).await;
+                for address in fresh.intersection(&self.wanted()) {
+                    net::announce::remind(*address).await?;
+                }
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                changed = links.changed() => {
+                    changed?;
+                    held.look().await?;
+                }
+            }
+        }
+    }
+}
+
+impl Held {
+    /// What was answered for on a link that went is to be announced anew.
+    async fn look(&mut self) -> Result<(), Error> {
+        if !self.announced.is_empty() {
+            let there: BTreeSet<IpAddr> = announced().await?.into_iter().collect();
+            self.announced.retain(|address| there.contains(address));
+        }
+        Ok(())
+    }
+
+    /// Gives what is newly answered for.
+    async fn sync(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, Error> {
+        for address in self.there.difference(wanted) {
+            net::announce::withdraw(*address).await?;
+            tracing::info!(%address, "this node answers no longer for the address");
+        }
+        self.there.retain(|address| wanted.contains(address));
+        self.announced.retain(|address| wanted.contains(address));
+        self.astray.retain(|address| wanted.contains(address));
+        let mut fresh = BTreeSet::new();
+        for address in wanted.difference(&self.announced).copied().collect::<Vec<_>>() {
+            let links = net::announce::announce(address).await?;
+            if links.is_empty() {
+                if self.astray.insert(address) {
+                    tracing::warn!(%address, "no link of this node has a network that the address is in: nobody answers for it");
+                }
+                continue;
+            }
+            tracing::info!(%address, ?links, "this node answers for the address");
+            self.astray.remove(&address);
+            self.there.insert(address);
+            self.announced.insert(address);
+            fresh.insert(address);
+        }
+        Ok(fresh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_is_told_and_this_nodes_is_announced() {
+        let service: Service = serde_json::from_value(json!({"metadata": {"annotations": {
+                ANNOUNCED_BY: "192.0.2.1=here,2001:db8::1=there,192.0.2.2=here,nonsense=here"}},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"ip": "2001:db8::1"}]}}}))
+        .unwrap();
+        let of = |node| of_node(&service, node).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!((of("here"), of("there")), (vec!["192.0.2.1".to_owned()], vec!["2001:db8::1".to_owned()]));
+    }
+}

@@ -1,0 +1,190 @@
+//! Addresses that one node at a time answers for, by ARP and NDP: two nodes and a client on one bridge.
+
+use crate::support::feed::Feed;
+use crate::support::https::runtime;
+use crate::support::process::{command, run, wait_for};
+use crate::support::sandbox::Sandbox;
+use crate::support::spots::{self, Spot};
+use base::Supervisor;
+use client::Caches;
+use serde_json::json;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+const SOON: Duration = Duration::from_secs(20);
+/// Who has an address at hand must not wait until it is forgotten.
+const TAKEN_OVER: Duration = Duration::from_secs(3);
+const ADDRESSES: [&str; 2] = ["10.99.0.50", "fd99::50"];
+const FRONTS: [&str; 2] = ["10.99.0.50:80", "[fd99::50]:80"];
+
+struct Node {
+    name: &'static str,
+    sandbox: Sandbox,
+    running: Option<(Runtime, Supervisor)>,
+}
+
+impl Node {
+    /// A node with a pod that says whose it is; every node's has the same address.
+    fn new(name: &'static str, number: u8) -> Self {
+        let sandbox = Sandbox::new();
+        let script = format!(
+            "set -e; ip link set outside name {name}
+            ip -4 addr flush dev eth0; ip addr add 10.99.0.{number}/24 dev eth0; ip addr add fd99::{number}/64 dev eth0 nodad
+            ip route replace default via 10.99.0.1; sysctl -qw net.ipv6.conf.all.forwarding=1"
+        );
+        sandbox.sh(&script).ok();
+        Self { name, sandbox, running: None }
+    }
+
+    fn start(&mut self, feed: &Feed) {
+        let (runtime, supervisor) = (runtime(Some(self.sandbox.network())), Supervisor::new());
+        let blocks = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
+        let node = net::Node {
+            pod_cidrs: blocks(spots::PODS),
+            cluster_cidrs: blocks(spots::CLUSTER),
+            service_cidrs: blocks(spots::SERVICES),
+            mtu: 1_500,
+        };
+        let config = proxy::Config {
+            node_name: self.name.to_owned(),
+            node_ips: Vec::new(),
+            cluster_cidrs: blocks(spots::CLUSTER),
+            service_cidrs: blocks(spots::SERVICES),
+            answered_here: Vec::new(),
+            settings: proxy::Settings::default(),
+        };
+        let (client, own) = (feed.client(), supervisor.clone());
+        let started = runtime.spawn(async move {
+            net::setup(&node).await.unwrap();
+            proxy::start(config, &Caches::new(client, own.clone()), &own).ready().await;
+        });
+        runtime.block_on(started).unwrap();
+        self.running = Some((runtime, supervisor));
+    }
+
+    fn stop(&mut self) {
+        let (runtime, supervisor) = self.running.take().unwrap();
+        runtime.block_on(supervisor.drain());
+    }
+
+    /// Neither answers nor routes are left.
+    fn is_silent(&self) -> bool {
+        let there = self.answers_for();
+        !ADDRESSES.iter().any(|address| there.contains(address))
+    }
+
+    /// What it answers for, and what it routes for that.
+    fn answers_for(&self) -> String {
+        self.sandbox.sh("ip neigh show proxy; ip -6 neigh show proxy; ip route; ip -6 route").ok()
+    }
+}
+
+/// A bridge that both nodes are at, and the client with it.
+fn lan(nodes: [&Node; 2]) -> Spot {
+    let first = &nodes[0].sandbox;
+    first
+        .sh("set -e; ip netns add lan; run='ip -n lan'; $run link set lo up; $run link add lan0 type bridge
+            $run addr add 10.99.0.1/24 dev lan0; $run addr add fd99::1/64 dev lan0 nodad; $run link set lan0 up")
+        .ok();
+    for node in nodes {
+        let (there, lan) = (node.sandbox.network(), first.namespace("lan"));
+        let mut moved = command("nsenter");
+        moved.arg(format!("--net={}", there.display()));
+        moved.args(["ip", "link", "set", node.name, "netns"]).arg(&lan);
+        run(moved, "").ok();
+        first.sh(&format!("ip -n lan link set {0} master lan0 up", node.name)).ok();
+        node.sandbox.sh("ip link set eth0 up; ip route replace default via 10.99.0.1").ok();
+    }
+    spots::at(first, "lan", &["10.99.0.1", "fd99::1"])
+}
+
+/// The service, with who answers for it.
+fn put(feed: &Feed, node: Option<&str>) {
+    let annotations = match node {
+        Some(node) => {
+            json!({"knarr.io/announced-by": ADDRESSES.map(|address| format!("{address}={node}")).join(",")})
+        }
+        None => json!({}),
+    };
+    feed.put(json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "default", "name": "web", "annotations": annotations},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.43.0.5", "clusterIPs": ["10.43.0.5", "fd43::5"], "ports": [{"port": 80}]},
+        "status": {"loadBalancer": {"ingress": ADDRESSES.map(|address| json!({"ip": address}))}}}));
+    for (endpoint, family) in [("10.42.0.2", "IPv4"), ("fd42::2", "IPv6")] {
+        feed.put(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"namespace": "default", "name": format!("web-{family}"), "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": family, "ports": [{"port": 80}],
+            "endpoints": [{"addresses": [endpoint], "conditions": {"ready": true}}]}));
+    }
+}
+
+#[track_caller]
+fn answered(nodes: [&Node; 2], client: &Spot, by: &str, within: Duration) {
+    for front in FRONTS {
+        let deadline = base::clock::instant() + within;
+        while client.ask(front).by() != by {
+            let neighbours = nodes[0].sandbox.sh("ip -n lan neigh; ip -n lan -6 neigh").ok();
+            let proxies = nodes.map(Node::answers_for);
+            assert!(
+                base::clock::instant() < deadline,
+                "{front} is not {by}'s: the client knows {neighbours}; the nodes have {proxies:#?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_node_answers_for_an_address() {
+    let feed = Feed::default();
+    for name in ["one", "two"] {
+        feed.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}));
+    }
+    let (mut one, mut two) = (Node::new("one", 2), Node::new("two", 3));
+    let client = lan([&one, &two]);
+    put(&feed, None);
+    one.start(&feed);
+    two.start(&feed);
+    for (node, name) in [(&one, "pod-one"), (&two, "pod-two")] {
+        spots::pod(&node.sandbox, name, 2).serve(&[80], &[]);
+    }
+    assert_eq!(client.ask(FRONTS[0]).by(), "nothing", "nobody was told to");
+    put(&feed, Some("one"));
+    answered([&one, &two], &client, "pod-one", SOON);
+    // The client has the address at hand when another node takes it over.
+    put(&feed, Some("two"));
+    answered([&one, &two], &client, "pod-two", TAKEN_OVER);
+    // A node whose link is down is taken over from, and does not answer when it is back.
+    two.sandbox.sh("ip link set eth0 down").ok();
+    put(&feed, Some("one"));
+    answered([&one, &two], &client, "pod-one", TAKEN_OVER);
+    two.sandbox.sh("ip link set eth0 up; ip addr replace fd99::3/64 dev eth0 nodad; ip route replace default via 10.99.0.1").ok();
+    one.sandbox.sh("ip -n lan neigh flush all").ok();
+    answered([&one, &two], &client, "pod-one", SOON);
+    // With a link that goes down the kernel forgets what it answers for there, until the link is back.
+    one.sandbox.sh("ip link set eth0 down").ok();
+    one.sandbox.sh("ip link set eth0 up; ip addr replace fd99::2/64 dev eth0 nodad; ip route replace default via 10.99.0.1").ok();
+    answered([&one, &two], &client, "pod-one", SOON);
+    // It is answered for while nobody looks after it, and no longer once somebody does who knows better.
+    one.stop();
+    one.sandbox.sh("ip -n lan neigh flush all").ok();
+    answered([&one, &two], &client, "pod-one", SOON);
+    put(&feed, Some("two"));
+    one.start(&feed);
+    answered([&one, &two], &client, "pod-two", SOON);
+    put(&feed, None);
+    for node in [&one, &two] {
+        wait_for("nothing to be answered for", SOON, || node.is_silent().then_some(()));
+    }
+    one.sandbox.sh("ip -n lan neigh flush all").ok();
+    assert_eq!(client.ask(FRONTS[0]).by(), "nothing");
+    // Who removes a node takes along what it answers for.
+    put(&feed, Some("one"));
+    answered([&one, &two], &client, "pod-one", SOON);
+    one.stop();
+    // On a thread of the node's namespace, which the calling one is not in.
+    let runtime = runtime(Some(one.sandbox.network()));
+    let removed = runtime.block_on(runtime.spawn(net::teardown())).unwrap();
+    assert!(removed.is_ok(), "{removed:?}");
+    assert!(one.is_silent(), "{}", one.answers_for());
+    two.stop();
+}
