@@ -16,6 +16,7 @@ pub mod cni;
 pub mod conntrack;
 mod elements;
 mod family;
+pub mod firewalls;
 pub mod mesh;
 mod namespace;
 mod netfilter;

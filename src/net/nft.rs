@@ -277,6 +277,36 @@ pub async fn list_map((family, table): TableName, map: &str) -> Result<serde_jso
     Ok(serde_json::from_slice(&output).unwrap_or_default())
 }
 
+/// Has these rules of knarr's at the beginning of somebody else's chain, and no others of knarr's.
+pub(crate) async fn own_chain_rules(
+    (family, table): (&str, &str),
+    chain: &str,
+    wanted: &[String],
+) -> Result<(), Error> {
+    let mut command = base::process::command("nft");
+    command.args(["--handle", "list", "chain", family, table, chain]);
+    let listing = base::process::check(command, b"", LIMIT).await?;
+    let mut transaction = Transaction::default();
+    let there = own_rules(&String::from_utf8_lossy(&listing));
+    for (_, handle) in there.iter().filter(|(rule, _)| !wanted.contains(rule)) {
+        write_line(&mut transaction.0, 0, &format!("delete rule {family} {table} {chain} handle {handle}"));
+    }
+    for rule in wanted.iter().filter(|rule| !there.iter().any(|(own, _)| own == *rule)) {
+        write_line(&mut transaction.0, 0, &format!("insert rule {family} {table} {chain} {rule}"));
+    }
+    apply(&transaction).await
+}
+
+/// The rules that carry knarr's name, with their handles.
+fn own_rules(listing: &str) -> Vec<(String, u64)> {
+    let rule = |line: &str| {
+        let (rule, handle) = line.trim().rsplit_once(" # handle ")?;
+        let own = rule.ends_with("comment \"knarr\"");
+        own.then(|| Some((rule.to_owned(), handle.parse().ok()?))).flatten()
+    };
+    listing.lines().filter_map(rule).collect()
+}
+
 /// `NFT_MSG_GETTABLE`, and the attribute of a table's name.
 const GET_TABLE: u16 = NFTABLES << 8 | 1;
 const TABLE_NAME: u16 = 1;
@@ -350,6 +380,13 @@ mod tests {
         changes.write(&mut transaction);
         assert_eq!(transaction.text().lines().count(), 2);
         assert!(transaction.text().ends_with("delete element ip knarr-test blocks { 1000 }\n"));
+    }
+
+    #[test]
+    fn only_own_rules_are_found() {
+        let listing = "table ip filter {\n\tchain DOCKER-USER { # handle 1\n\t\tip saddr 10.42.0.0/16 accept comment \"knarr\" # handle 7\n\t\taccept # handle 8\n\t}\n}\n";
+        let wanted = ("ip saddr 10.42.0.0/16 accept comment \"knarr\"".to_owned(), 7);
+        assert_eq!(own_rules(listing), [wanted]);
     }
 
     #[test]

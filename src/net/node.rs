@@ -3,7 +3,7 @@
 
 use crate::netlink::{self, Netlink};
 use crate::nft::{self, Chain, Set, Table, TableName, Transaction};
-use crate::{Cidr, Error, Family, ROUTE_PROTOCOL, mesh, sysctl};
+use crate::{Cidr, Error, Family, ROUTE_PROTOCOL, firewalls, mesh, sysctl};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use std::net::IpAddr;
 
@@ -143,6 +143,7 @@ pub(crate) fn out_link(route: &RouteMessage) -> Option<u32> {
 pub async fn teardown() -> Result<(), Vec<Error>> {
     let mut errors = Vec::new();
     errors.extend(remove_tables().await.err());
+    errors.extend(firewalls::withdraw().await.err());
     match netlink::with(None, async |netlink| Ok(remove_links_and_routes(&netlink).await)).await {
         Ok(more) => errors.extend(more),
         Err(error) => errors.push(error),

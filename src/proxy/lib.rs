@@ -12,6 +12,7 @@ mod clients;
 mod endpoints;
 mod family;
 mod few;
+mod firewalls;
 mod flows;
 mod health;
 mod inbox;

@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::model::Chain;
 use crate::plan::{self, Planned, has_host_ports};
 use crate::state::{Difference, Owner, State};
-use crate::{Config, Error, Topology, announce, clients, flows, render};
+use crate::{Config, Error, Topology, announce, clients, firewalls, flows, render};
 use api::Object;
 use api::core::{Node, Pod, Service};
 use api::discovery::EndpointSlice;
@@ -77,6 +77,7 @@ pub fn start(config: Config, caches: &Caches, supervisor: &Supervisor) -> Handle
     };
     proxy.listen();
     announce::start(&proxy.config, &proxy.services, supervisor);
+    firewalls::start(&proxy.config, supervisor);
     let handle = Handle(proxy.ready.subscribe());
     let settings = proxy.config.settings.clone();
     let health = proxy.health.clone();

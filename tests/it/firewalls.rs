@@ -107,3 +107,144 @@ fn works(cluster: &Cluster, shut: &str) {
     wait_for("an answer of the service", SOON, || (fetch(cluster, "shut", "open") == "open\n").then_some(()));
     wait_for("a pod that nobody reaches", SOON, || fetch(cluster, "open", shut).is_empty().then_some(()));
 }
+
+/// What Docker's daemon puts there by iptables-nft, where nothing was forwarded before it came.
+const DOCKER: &str = "table ip nat {
+    chain DOCKER {
+        iifname docker0 return
+    }
+    chain PREROUTING {
+        type nat hook prerouting priority -100; policy accept;
+        fib daddr type local jump DOCKER
+    }
+    chain POSTROUTING {
+        type nat hook postrouting priority 100; policy accept;
+        ip saddr 172.17.0.0/16 oifname != docker0 masquerade
+    }
+}
+table ip filter {
+    chain DOCKER {
+    }
+    chain DOCKER-ISOLATION-STAGE-1 {
+        return
+    }
+    chain DOCKER-USER {
+        return
+    }
+    chain FORWARD {
+        type filter hook forward priority 0; policy drop;
+        jump DOCKER-USER
+        jump DOCKER-ISOLATION-STAGE-1
+        oifname docker0 ct state established,related accept
+        oifname docker0 jump DOCKER
+        iifname docker0 oifname != docker0 accept
+    }
+}
+";
+
+/// What `ufw enable` puts there, without its logging.
+const UFW: &str = "table ip filter {
+    chain ufw-user-input {
+    }
+    chain ufw-user-forward {
+    }
+    chain ufw-before-input {
+        iifname lo accept
+        ct state established,related accept
+        jump ufw-user-input
+    }
+    chain ufw-before-forward {
+        ct state established,related accept
+        icmp type echo-request accept
+        jump ufw-user-forward
+    }
+    chain INPUT {
+        type filter hook input priority 0; policy drop;
+        jump ufw-before-input
+    }
+    chain FORWARD {
+        type filter hook forward priority 0; policy drop;
+        jump ufw-before-forward
+    }
+}
+";
+
+/// What the commands that ufw is to be told put there.
+const UFW_TOLD: &str = "add rule ip filter ufw-user-input ip saddr 10.42.0.0/16 accept
+add rule ip filter ufw-user-forward ip saddr 10.42.0.0/16 accept
+add rule ip filter ufw-user-forward ip daddr 10.42.0.0/16 accept
+";
+
+/// What firewalld puts there, as far as its zone `public` decides.
+const FIREWALLD: &str = "table inet firewalld {
+    chain filter_INPUT_ZONES {
+    }
+    chain filter_FORWARD_ZONES {
+    }
+    chain filter_INPUT {
+        type filter hook input priority 10; policy accept;
+        ct state established,related accept
+        ct status dnat accept
+        iifname lo accept
+        jump filter_INPUT_ZONES
+        reject with icmpx type admin-prohibited
+    }
+    chain filter_FORWARD {
+        type filter hook forward priority 10; policy accept;
+        ct state established,related accept
+        ct status dnat accept
+        iifname lo accept
+        jump filter_FORWARD_ZONES
+        reject with icmpx type admin-prohibited
+    }
+}
+";
+
+/// Its zone `trusted` with pods as a source.
+const FIREWALLD_TOLD: &str = "add rule inet firewalld filter_INPUT_ZONES ip saddr 10.42.0.0/16 accept
+add rule inet firewalld filter_FORWARD_ZONES ip saddr 10.42.0.0/16 accept
+";
+
+fn fails(cluster: &Cluster) {
+    wait_for("no answer any more", SOON, || fetch(cluster, "shut", "open").is_empty().then_some(()));
+}
+
+fn answers(cluster: &Cluster) {
+    wait_for("an answer", SOON, || (fetch(cluster, "shut", "open") == "open\n").then_some(()));
+}
+
+#[test]
+fn pods_pass_where_others_drop() {
+    let cluster = Cluster::new();
+    cluster.apply(&manifest());
+    cluster.pod_ready("open");
+    cluster.pod_ready("shut");
+    answers(&cluster);
+    // Docker's own way for others is taken, also when it comes later and when it is taken away.
+    nft(&cluster, DOCKER);
+    let through = || {
+        let rules = cluster.sandbox.run(&["nft", "list", "chain", "ip", "filter", "DOCKER-USER"]).ok();
+        (rules.matches("comment \"knarr\"").count() == 2).then_some(rules)
+    };
+    wait_for("pods let through", SOON, through);
+    answers(&cluster);
+    nft(&cluster, "flush chain ip filter DOCKER-USER");
+    let rules = wait_for("pods let through again", SOON, through);
+    assert!(rules.contains("ip saddr 10.42.0.0/16 accept") && rules.contains("ip daddr 10.42.0.0/16 accept"));
+    answers(&cluster);
+    nft(&cluster, "delete table ip filter\ndelete table ip nat");
+    // Of others it is told what they have to be told.
+    for (firewall, hint, told) in [
+        (UFW, "ufw allow from 10.42.0.0/16", UFW_TOLD),
+        (FIREWALLD, "--zone=trusted --add-source=10.42.0.0/16", FIREWALLD_TOLD),
+    ] {
+        nft(&cluster, firewall);
+        fails(&cluster);
+        wait_for(hint, SOON, || cluster.screen().contains(hint).then_some(()));
+        nft(&cluster, told);
+        answers(&cluster);
+        let table = if firewall == UFW { "ip filter" } else { "inet firewalld" };
+        nft(&cluster, &format!("delete table {table}"));
+        answers(&cluster);
+    }
+}
