@@ -1,6 +1,7 @@
 //! The service proxy with real packets: namespaces stand for pods, for another node's and for the world
 //! outside; every behaviour over IPv4 and IPv6.
 
+mod associations;
 mod fronts;
 mod rig;
 mod time;
@@ -16,6 +17,7 @@ fn packets_reach_endpoints() {
     fronts::local_policy(&rig);
     fronts::balancers(&rig);
     fronts::nobody_there(&rig);
+    associations::begin(&rig);
 }
 
 #[test]
