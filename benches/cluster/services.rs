@@ -183,6 +183,11 @@ async fn with(services: u32, front: SocketAddr, table: &mut Table) -> Result<(Co
             .budget("60 MiB"),
     );
     changes(services, &feed, front, table).await?;
+    let more = resident()?.saturating_sub(before);
+    table.add(
+        Row::new(&format!("the same once some endpoints have changed, {services} services"), mib(more))
+            .budget("60 MiB"),
+    );
     let costs = costs(front).await?;
     supervisor.drain().await;
     Ok((costs, feed))

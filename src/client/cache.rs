@@ -200,8 +200,8 @@ impl<T: Object> Cache<T> {
         });
     }
 
-    /// Takes a whole list; what is no longer in it is gone.
-    pub(crate) fn replace(&self, items: Vec<T>, revision: u64) {
+    /// Takes a whole list, one object after the other as they are read; what is no longer in it is gone.
+    pub(crate) fn replace(&self, items: impl IntoIterator<Item = T>, revision: u64) {
         self.swap(revision, |objects| {
             let before = std::mem::take(objects);
             let mut changes = Vec::new();

@@ -103,7 +103,7 @@ async fn list<T: Object>(client: &Client, cache: &Cache<T>, selection: &Selectio
             None
         }
     });
-    cache.replace(read.collect(), revision);
+    cache.replace(read, revision);
     Ok(revision)
 }
 
