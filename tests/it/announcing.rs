@@ -1,6 +1,8 @@
 //! Addresses that one node at a time answers for, by ARP and NDP: two nodes and a client on one bridge.
 
+use crate::support::cluster::IMAGE;
 use crate::support::feed::Feed;
+use crate::support::fleet::{Fleet, WIRE};
 use crate::support::https::runtime;
 use crate::support::process::{command, run, wait_for};
 use crate::support::sandbox::Sandbox;
@@ -14,6 +16,8 @@ use tokio::runtime::Runtime;
 const SOON: Duration = Duration::from_secs(20);
 /// Who has an address at hand must not wait until it is forgotten.
 const TAKEN_OVER: Duration = Duration::from_secs(3);
+/// Until the cluster knows that a node is gone, and a while.
+const NOTICED: Duration = Duration::from_secs(120);
 const ADDRESSES: [&str; 2] = ["10.99.0.50", "fd99::50"];
 const FRONTS: [&str; 2] = ["10.99.0.50:80", "[fd99::50]:80"];
 
@@ -187,4 +191,53 @@ fn one_node_answers_for_an_address() {
     assert!(removed.is_ok(), "{removed:?}");
     assert!(one.is_silent(), "{}", one.answers_for());
     two.stop();
+}
+
+/// With real machines: the cluster notices that one is gone, and another one answers.
+#[test]
+fn a_node_that_is_gone_is_taken_over_from() {
+    let mut fleet = Fleet::new(&["--lb-range", "10.99.0.40"]);
+    fleet.join("b", 3);
+    let cluster = &fleet.cluster;
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, labels: {{app: web}}}}\nspec:\n  nodeName: node-1\n  containers:\n  - name: web\n    image: {IMAGE}\n    \
+         command: [httpd, -f, -p, '8080', -h, /www]\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  type: LoadBalancer\n  selector: {{app: web}}\n  ports: [{{port: 80, targetPort: 8080}}]\n"
+    ));
+    cluster.pod_ready("web");
+    let answered_by = |node: &str| {
+        let wanted = format!("10.99.0.40={node}");
+        cluster.wait("service web", |service| {
+            (service["metadata"]["annotations"]["knarr.io/announced-by"] == wanted.as_str()).then_some(())
+        });
+    };
+    // Machines have link addresses of their own, by which the client knows them.
+    let answers = |address: &str| {
+        let script = format!(
+            "curl -s --max-time 2 http://10.99.0.40/ && [ \"$(ip neigh show 10.99.0.40 | cut -d' ' -f5)\" = \"$(ip neigh show {address} | cut -d' ' -f5)\" ]"
+        );
+        fleet.sh_on(WIRE, &script)
+    };
+    let reached = |address: &str| {
+        fleet.sh_on(WIRE, &format!("curl -sk --max-time 2 https://{address}:10250/healthz"));
+        wait_for(&format!("an answer by {address}"), SOON, || {
+            let output = answers(address);
+            (output.code == 0 && output.stdout == "version 1\n").then_some(())
+        });
+    };
+    cluster.kubectl("label node b knarr.io/enablelb=true");
+    answered_by("b");
+    reached("10.99.0.3");
+    cluster.kubectl("label node node-1 knarr.io/enablelb=true");
+    // It stays where it is, until that machine is cut off.
+    fleet.sh_on("b", "ip link set eth0 down").ok();
+    let cluster = &fleet.cluster;
+    wait_for("another node", NOTICED, || {
+        let service = cluster.json("service web");
+        (service["metadata"]["annotations"]["knarr.io/announced-by"] == "10.99.0.40=node-1").then_some(())
+    });
+    wait_for("an answer by the server's node", SOON, || {
+        let output = fleet.sh_on(WIRE, "curl -s --max-time 2 http://10.99.0.40/");
+        (output.stdout == "version 1\n").then_some(())
+    });
 }
