@@ -102,7 +102,12 @@ impl Numbers {
         for (name, kind, help, counter) in [
             ("knarr_ingress_connections", "gauge", "Open connections of clients.", &self.connections),
             ("knarr_ingress_connections_total", "counter", "Accepted connections.", &self.accepted),
-            ("knarr_ingress_tunnels", "gauge", "Open WebSockets and other upgrades.", &self.tunnels),
+            (
+                "knarr_ingress_tunnels",
+                "gauge",
+                "Open WebSockets, other upgrades and streams that are passed on.",
+                &self.tunnels,
+            ),
             ("knarr_ingress_retries_total", "counter", "Requests sent to another endpoint.", &self.retries),
         ] {
             text.family(name, kind, help);
