@@ -90,17 +90,24 @@ impl Overlay {
         self.nodes.synced().await;
         let watch = Watch::open()?;
         let mut held = Held::default();
-        let mut look = true;
+        let (mut look, mut due) = (true, clock::instant() + LOOK);
         loop {
-            let changed = self.nodes.changed();
+            let (changed, begun) = (self.nodes.changed(), clock::instant());
             self.round(&mut held, look).await?;
-            let again = if held.applied.refused.is_empty() { LOOK } else { RETRY };
+            if look {
+                due = begun + LOOK;
+            }
+            if !held.applied.refused.is_empty() {
+                due = due.min(begun + RETRY);
+            }
+            // However often Nodes change, a look comes when it is due.
             look = tokio::select! {
-                () = changed => false,
+                biased;
+                () = clock::until(Some(due)) => true,
                 heard = watch.changed(&held.applied.tunnels) => heard.map(|()| true)?,
-                () = clock::sleep(again) => true,
+                () = changed => false,
             };
-            clock::sleep(PAUSE).await;
+            clock::until(Some(begun + PAUSE)).await;
         }
     }
 

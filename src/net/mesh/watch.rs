@@ -8,6 +8,7 @@ use base::clock;
 use nix::errno::Errno;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The groups that hear of links, neighbours, addresses and routes (`RTMGRP_*`).
@@ -30,30 +31,54 @@ const NAME: u16 = 3;
 const LOCAL_TABLE: u8 = 255;
 
 /// Hears of changes from when it was opened on.
-pub struct Watch(TokioSocket);
+pub struct Watch {
+    socket: TokioSocket,
+    /// When something was heard that nobody was told of yet.
+    heard: Mutex<Option<clock::Instant>>,
+}
 
 impl Watch {
     /// Opened before the mesh is applied, it misses nothing.
     pub fn open() -> Result<Self, Error> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed())?;
         socket.socket_mut().bind(&SocketAddr::new(0, GROUPS)).map_err(failed())?;
-        Ok(Self(socket))
+        Ok(Self { socket, heard: Mutex::default() })
     }
 
     /// Completes a moment after something changed; the tunnels are known by their numbers. What pods' links and
-    /// routes do is nothing.
+    /// routes do is nothing. Who stops waiting is told the next time.
     pub async fn changed(&self, tunnels: &[u32]) -> Result<(), Error> {
+        let at = match self.heard() {
+            Some(at) => at,
+            None => {
+                self.hear(tunnels).await?;
+                *self.lock().insert(clock::instant())
+            }
+        };
+        clock::until(Some(at + SETTLED)).await;
+        self.lock().take();
+        Ok(())
+    }
+
+    fn heard(&self) -> Option<clock::Instant> {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<clock::Instant>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something is said that may concern the mesh.
+    async fn hear(&self, tunnels: &[u32]) -> Result<(), Error> {
         loop {
-            match self.0.recv_from_full().await {
+            match self.socket.recv_from_full().await {
                 Ok((bytes, _)) if !messages(&bytes).any(|(kind, _, body)| concerns(kind, body, tunnels)) => {}
-                Ok(_) => break,
+                Ok(_) => return Ok(()),
                 // More was said than there was room for.
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => break,
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(()),
                 Err(error) => return Err(failed()(error)),
             }
         }
-        clock::sleep(SETTLED).await;
-        Ok(())
     }
 }
 
