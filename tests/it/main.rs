@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod across;
 mod affinity;
 mod aggregation;
 mod announcing;

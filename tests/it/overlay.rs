@@ -45,6 +45,10 @@ fn pods_reach_pods_over_a_shared_link() {
     rig.stop("a");
     rig.start(config("a", Backend::Vxlan));
     assert!(rig.on("a", "ip link").contains("knarr-vxlan"), "another backend takes over");
+    rig.stop("a");
+    rig.start(config("a", Backend::None));
+    let left = rig.on("a", "ip link; ip route show proto 107");
+    assert!(!left.contains("knarr-vxlan") && !left.contains("via"), "none leaves no way: {left}");
 }
 
 #[test]
