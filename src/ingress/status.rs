@@ -148,9 +148,13 @@ fn written(ingress: &Ingress) -> BTreeSet<IpAddr> {
     all.filter_map(|one| one.ip.as_ref()?.parse().ok()).collect()
 }
 
-/// Where nodes that are Ready are reached: from outside if they say so, else within.
+/// The label of servers' nodes: agents run no ingress, which would need every certificate of the cluster.
+const SERVER: &str = "node-role.kubernetes.io/control-plane";
+
+/// Where servers' nodes that are Ready are reached: from outside if they say so, else within.
 pub(crate) fn addresses<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeSet<IpAddr> {
-    nodes.filter(|node| is_ready(node)).flat_map(own_addresses).collect()
+    let listen = nodes.filter(|node| node.labels().contains_key(SERVER) && is_ready(node));
+    listen.flat_map(own_addresses).collect()
 }
 
 fn is_ready(node: &Node) -> bool {

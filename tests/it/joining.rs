@@ -1,7 +1,7 @@
 //! Machines that join: what they show, what they are refused for, and how they go on.
 
 use crate::support::cluster::{IMAGE, SOON};
-use crate::support::fleet::Fleet;
+use crate::support::fleet::{Fleet, SERVER};
 use crate::support::process::{Output, wait_for};
 use crate::support::{binary, process};
 use std::fs;
@@ -39,6 +39,7 @@ fn a_machine_becomes_a_node() {
     refusals(&mut fleet);
     tokens(&mut fleet);
     runs_pods(&fleet);
+    ingress(&fleet);
     serving_certificates(&fleet);
     addresses(&fleet);
     outages(&mut fleet);
@@ -128,6 +129,24 @@ fn runs_pods(fleet: &Fleet) {
     cluster.exec("web", "nc -w 3 10.43.0.1 443 </dev/null").ok();
 }
 
+/// Ingress is the server's, and reaches pods of other nodes.
+fn ingress(fleet: &Fleet) {
+    fleet.cluster.kubectl("expose pod web --port 80");
+    fleet.cluster.kubectl("create ingress web --rule=web.test/*=web:80");
+    fleet.cluster.wait("ingress web", |ingress| {
+        let at = ingress["status"]["loadBalancer"]["ingress"].as_array()?;
+        assert!(at.iter().all(|one| one["ip"] == SERVER), "an agent is named: {at:?}");
+        (!at.is_empty()).then_some(())
+    });
+    wait_for("an answer by ingress", SOON, || {
+        let asked = fleet.on(
+            "c",
+            &["curl", "-sf", "--max-time", "3", "-H", "Host: web.test", &format!("http://{SERVER}/")],
+        );
+        (asked.code == 0).then_some(())
+    });
+}
+
 /// Signed by the cluster's authority, of the node's own name and addresses.
 fn serving_certificates(fleet: &Fleet) {
     fleet.on("b", &["nft", "delete", "table", "inet", "mine"]).ok();
@@ -135,7 +154,7 @@ fn serving_certificates(fleet: &Fleet) {
         "openssl s_client -connect 10.99.0.3:10250 -CAfile ca.pem -verify_return_error </dev/null 2>/dev/null | openssl x509 -noout -subject -ext subjectAltName",
     );
     let shown = shown.ok();
-    assert!(shown.contains("O = system:nodes, CN = system:node:b"), "{shown}");
+    assert!(shown.contains("O = system:nodes") && shown.contains("CN = system:node:b"), "{shown}");
     assert!(shown.contains("DNS:b") && shown.contains("IP Address:10.99.0.3"), "{shown}");
     let requests = fleet.cluster.kubectl("get csr --no-headers");
     assert!(requests.lines().all(|line| line.ends_with("Approved,Issued")), "{requests}");
@@ -143,7 +162,7 @@ fn serving_certificates(fleet: &Fleet) {
 
 /// A machine that gets another address says so, and shows a certificate of it.
 fn addresses(fleet: &Fleet) {
-    let change = "ip addr add 10.99.0.33/24 dev eth0 && ip addr del 10.99.0.3/24 dev eth0 && ip route replace default via 10.99.0.1";
+    let change = "ip addr del 10.99.0.3/24 dev eth0 && ip addr add 10.99.0.33/24 dev eth0 && ip route add default via 10.99.0.1";
     fleet.sh_on("b", change).ok();
     fleet.cluster.wait("node b", |node| {
         let addresses = node["status"]["addresses"].as_array()?;

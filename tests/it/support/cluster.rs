@@ -23,7 +23,8 @@ pub(crate) const IMAGE_2: &str = "knarr.test/busybox:2";
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Thresholds of eviction that only a full disk crosses.
-pub(crate) const DISK: &str = "eviction-hard=memory.available<100Mi,nodefs.available<64Mi,imagefs.available<64Mi";
+pub(crate) const DISK: &str =
+    "eviction-hard=memory.available<100Mi,nodefs.available<64Mi,imagefs.available<64Mi";
 
 /// How long one kubectl may take.
 pub(crate) const COMMAND: Duration = Duration::from_secs(90);

@@ -91,7 +91,8 @@ impl Fleet {
         ] {
             flags.extend([flag.to_owned(), at(&folder, name)]);
         }
-        let more = ["image-gc-high-threshold=100".to_owned(), DISK.to_owned(), format!("cgroup-root=/{name}")];
+        let more =
+            ["image-gc-high-threshold=100".to_owned(), DISK.to_owned(), format!("cgroup-root=/{name}")];
         flags.extend(["--node-name".to_owned(), name.to_owned()]);
         flags.extend(more.into_iter().flat_map(|argument| ["--kubelet-arg".to_owned(), argument]));
         flags.extend(["--join".to_owned(), format!("https://{SERVER}:6443")]);
