@@ -4,9 +4,11 @@
 //!
 //! Both outlive this process: a restart is not noticed. Entries and routes carry knarr's number.
 
-use crate::netlink::{self, Link, Netlink, ROUTE_PROTOCOL, refused, unless};
+use crate::netlink::{
+    self, Link, Netlink, ROUTE_PROTOCOL, neighbour_address, refused, route_address, unless,
+};
 use crate::node::{DEVICE, LINK_PREFIX};
-use crate::{Cidr, Error, removals, sysctl};
+use crate::{Cidr, Error, hearing, sysctl};
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use nix::libc;
@@ -16,10 +18,8 @@ use nix::sys::socket::{
 };
 use rtnetlink::packet_route::AddressFamily as Family;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
-};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteProtocol};
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteProtocol};
 use rtnetlink::sys::TokioSocket;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
@@ -77,13 +77,13 @@ pub struct Links(TokioSocket);
 impl Links {
     /// From now on.
     pub fn listen() -> Result<Self, Error> {
-        removals::hearing(NETLINK_ROUTE, LINKS | ADDRESSES).map(Self)
+        hearing::hearing(NETLINK_ROUTE, LINKS | ADDRESSES).map(Self)
     }
 
     /// Completes when something changed, and is over.
     pub async fn changed(&self) -> Result<(), Error> {
-        removals::next(&self.0).await?;
-        removals::quiet(&self.0, SETTLED).await
+        hearing::next(&self.0).await?;
+        hearing::quiet(&self.0, SETTLED).await
     }
 }
 
@@ -162,10 +162,7 @@ impl Netlink {
 
     /// Those of knarr's.
     async fn remove_routes_to(&self, to: Cidr) -> Result<(), Error> {
-        let own = match to.address() {
-            IpAddr::V4(address) => RouteAddress::Inet(address),
-            IpAddr::V6(address) => RouteAddress::Inet6(address),
-        };
+        let own = route_address(to.address());
         for route in self.routes(to.is_ipv4()).await? {
             if route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL)
                 && route.header.destination_prefix_length == to.prefix()
@@ -182,8 +179,7 @@ impl Netlink {
 fn proxied(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
     let own = NeighbourAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL));
     let address = message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        NeighbourAttribute::Destination(address) => neighbour_address(address),
         _ => None,
     });
     message.attributes.contains(&own).then_some((message.header.ifindex, address?))

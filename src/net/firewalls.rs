@@ -6,7 +6,7 @@
 
 use crate::netfilter::{self, Answer, DUMP, Message, NFTABLES, REQUEST, attribute, messages};
 use crate::nft::own_chain_rules;
-use crate::{Cidr, Error, Family, elements, removals};
+use crate::{Cidr, Error, Family, elements, hearing};
 use rtnetlink::sys::TokioSocket;
 use std::time::Duration;
 
@@ -151,13 +151,13 @@ pub struct News(TokioSocket);
 impl News {
     /// From now on.
     pub fn listen() -> Result<Self, Error> {
-        removals::subscribe().map(Self)
+        hearing::of_nftables().map(Self)
     }
 
     /// Completes when others may have changed what [`pass`] finds.
     pub async fn changed(&self) -> Result<(), Error> {
-        while removals::next(&self.0).await?.is_some_and(|bytes| !is_news(&bytes)) {}
-        removals::quiet(&self.0, SETTLED).await
+        while hearing::next(&self.0).await?.is_some_and(|bytes| !is_news(&bytes)) {}
+        hearing::quiet(&self.0, SETTLED).await
     }
 }
 

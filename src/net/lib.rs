@@ -17,6 +17,7 @@ pub mod conntrack;
 mod elements;
 mod family;
 pub mod firewalls;
+mod hearing;
 pub mod mesh;
 mod namespace;
 mod netfilter;

@@ -2,16 +2,13 @@
 //! whose ever it is.
 
 use crate::Error;
+use crate::hearing::{next, of_nftables};
 use crate::netfilter::{NFTABLES, attribute, messages};
 use crate::nft::{TableName, own_tables};
 use base::clock;
-use nix::errno::Errno;
-use rtnetlink::sys::protocols::NETLINK_NETFILTER;
-use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use rtnetlink::sys::TokioSocket;
 use std::time::Duration;
 
-/// The group that hears of all changes (`NFNLGRP_NFTABLES`), as a bit.
-const CHANGES: u32 = 1 << 6;
 /// `NFT_MSG_DELTABLE`, and the attribute of its name.
 const DELETE_TABLE: u16 = NFTABLES << 8 | 2;
 const NAME: u16 = 1;
@@ -24,7 +21,7 @@ const SETTLED: Duration = Duration::from_millis(200);
 
 /// Completes when one of these tables has been removed and nobody has put another in its place.
 pub async fn removed(tables: &[TableName]) -> Result<(), Error> {
-    let changes = subscribe()?;
+    let changes = of_nftables()?;
     loop {
         hear(&changes, tables).await?;
         clock::sleep(SETTLED).await;
@@ -35,39 +32,6 @@ pub async fn removed(tables: &[TableName]) -> Result<(), Error> {
             return Ok(());
         }
     }
-}
-
-fn failed() -> impl FnOnce(std::io::Error) -> Error {
-    Error::io("hearing of changes in the kernel")
-}
-
-/// A socket that hears of all changes of nftables.
-pub(crate) fn subscribe() -> Result<TokioSocket, Error> {
-    hearing(NETLINK_NETFILTER, CHANGES)
-}
-
-/// A socket that hears of groups of a protocol's changes, each a bit.
-pub(crate) fn hearing(protocol: isize, groups: u32) -> Result<TokioSocket, Error> {
-    let mut changes = TokioSocket::new(protocol).map_err(failed())?;
-    changes.socket_mut().bind(&SocketAddr::new(0, groups)).map_err(failed())?;
-    Ok(changes)
-}
-
-/// The next messages; nothing if more was said than there was room for.
-pub(crate) async fn next(changes: &TokioSocket) -> Result<Option<Vec<u8>>, Error> {
-    match changes.recv_from_full().await {
-        Ok((bytes, _)) => Ok(Some(bytes)),
-        Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(None),
-        Err(error) => Err(failed()(error)),
-    }
-}
-
-/// Completes when nothing has been said for so long.
-pub(crate) async fn quiet(changes: &TokioSocket, long: Duration) -> Result<(), Error> {
-    while let Ok(said) = tokio::time::timeout(long, next(changes)).await {
-        said?;
-    }
-    Ok(())
 }
 
 /// Waits until one of the tables is said to be removed, or may have been.

@@ -2,17 +2,14 @@
 //! first packet that gets lost.
 
 use crate::mesh::{self, TUNNELS, WIREGUARD};
-use crate::netlink::{self, Netlink, errno};
+use crate::netlink::{self, Netlink, address_of, errno};
 use crate::node::{LINK_PREFIX, out_link};
 use crate::{Cidr, DEVICE, Error, Family, ROUTE_PROTOCOL, wireguard};
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::InfoKind;
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol,
-};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// A block of addresses that is to be knarr's alone.
@@ -136,8 +133,7 @@ fn in_the_way(route: &RouteMessage, link: Option<&str>, claims: &[Claim]) -> Opt
         return None;
     }
     let to = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
-        RouteAttribute::Destination(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        RouteAttribute::Destination(address) => address_of(address),
         _ => None,
     });
     let to = Cidr::new(to?, route.header.destination_prefix_length)?;

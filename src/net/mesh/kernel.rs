@@ -1,7 +1,9 @@
 //! What the kernel has of a mesh, and how it gets the rest.
 
-use super::{Kind, Mac, Mesh, Out, Route, TUNNELS, Tunnel, Vxlan, WIREGUARD, address, difference};
-use crate::netlink::{self, Link, Netlink, base_route, errno, refused, route_address, unless};
+use super::{Kind, Mac, Mesh, Out, Route, TUNNELS, Tunnel, Vxlan, WIREGUARD, difference};
+use crate::netlink::{
+    self, Link, Netlink, address_of, base_route, errno, neighbour_address, refused, route_address, unless,
+};
 use crate::node::out_link;
 use crate::{Cidr, Error, ROUTE_PROTOCOL, sysctl, wireguard};
 use futures_util::TryStreamExt;
@@ -11,10 +13,10 @@ use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan, LinkWireguard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -312,9 +314,7 @@ fn entry(message: &NeighbourMessage) -> (Option<IpAddr>, Option<Mac>) {
     let (mut to, mut mac) = (None, None);
     for attribute in &message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => to = Some(IpAddr::V4(*v4)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => to = Some(IpAddr::V6(*v6)),
-            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => to = address(bytes),
+            NeighbourAttribute::Destination(address) => to = neighbour_address(address),
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::read(bytes),
             _ => {}
         }
@@ -338,14 +338,6 @@ fn hop_of(message: &RouteMessage, tunnels: &[u32]) -> Option<(Cidr, Hop)> {
     }
     let (block, index) = (Cidr::new(to?, header.destination_prefix_length)?, index?);
     (via.is_some() || tunnels.contains(&index)).then_some((block, (index, via, source)))
-}
-
-fn address_of(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
-        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
-        _ => None,
-    }
 }
 
 impl Netlink {

@@ -3,11 +3,10 @@
 use super::TUNNELS;
 use crate::netfilter::{attribute, messages, word};
 use crate::node::LINK_PREFIX;
-use crate::{Error, ROUTE_PROTOCOL};
+use crate::{Error, ROUTE_PROTOCOL, hearing};
 use base::clock;
-use nix::errno::Errno;
+use rtnetlink::sys::TokioSocket;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
-use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,9 +39,7 @@ pub struct Watch {
 impl Watch {
     /// Opened before the mesh is applied, it misses nothing.
     pub fn open() -> Result<Self, Error> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed())?;
-        socket.socket_mut().bind(&SocketAddr::new(0, GROUPS)).map_err(failed())?;
-        Ok(Self { socket, heard: Mutex::default() })
+        Ok(Self { socket: hearing::hearing(NETLINK_ROUTE, GROUPS)?, heard: Mutex::default() })
     }
 
     /// Completes a moment after something changed; the tunnels are known by their numbers. What pods' links and
@@ -70,20 +67,10 @@ impl Watch {
 
     /// Waits until something is said that may concern the mesh.
     async fn hear(&self, tunnels: &[u32]) -> Result<(), Error> {
-        loop {
-            match self.socket.recv_from_full().await {
-                Ok((bytes, _)) if !messages(&bytes).any(|(kind, _, body)| concerns(kind, body, tunnels)) => {}
-                Ok(_) => return Ok(()),
-                // More was said than there was room for.
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(()),
-                Err(error) => return Err(failed()(error)),
-            }
-        }
+        let is_noise = |bytes: &[u8]| !messages(bytes).any(|(kind, _, body)| concerns(kind, body, tunnels));
+        while hearing::next(&self.socket).await?.is_some_and(|bytes| is_noise(&bytes)) {}
+        Ok(())
     }
-}
-
-fn failed() -> impl FnOnce(std::io::Error) -> Error {
-    Error::io("hearing of changes of links and routes")
 }
 
 /// The text of an attribute behind a header of so many bytes.
