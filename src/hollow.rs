@@ -7,7 +7,7 @@ use crate::screen;
 use api::core::{Node, Taint};
 use api::{Object, Quantity};
 use base::log::Format;
-use base::{Body, Supervisor, clock};
+use base::{Body, Ready, Supervisor, clock};
 use clap::value_parser;
 use client::https::Https;
 use client::{Caches, Client, ListSelector, Transport};
@@ -220,7 +220,7 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    async fn start(&self, supervisor: &Supervisor) -> Result<Vec<node::Handle>, Failure> {
+    async fn start(&self, supervisor: &Supervisor) -> Result<Vec<Ready>, Failure> {
         let mut handles = Vec::new();
         for number in 0..self.arguments.nodes {
             handles.push(self.start_one(number, supervisor)?);
@@ -229,7 +229,7 @@ impl<'a> Fleet<'a> {
         Ok(handles)
     }
 
-    fn start_one(&self, number: u32, supervisor: &Supervisor) -> Result<node::Handle, Failure> {
+    fn start_one(&self, number: u32, supervisor: &Supervisor) -> Result<Ready, Failure> {
         let mut config = node::Config::new(self.name(number), "/nonexistent");
         config.kubelet_dir = "/nonexistent/kubelet".into();
         config.node_ips = vec![Ipv4Addr::from(u32::from(ADDRESSES) + 1 + number).into()];

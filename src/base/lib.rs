@@ -15,6 +15,7 @@ pub mod pages;
 pub mod process;
 pub mod query;
 pub mod random;
+mod ready;
 pub mod seal;
 mod seldom;
 mod supervise;
@@ -25,6 +26,7 @@ pub mod websocket;
 
 pub use backoff::Backoff;
 pub use body::{Body, BodyError, CollectError, collect, full_body};
+pub use ready::Ready;
 pub use seldom::Seldom;
 pub use supervise::{Drained, Exit, Phase, Restart, Shutdown, Supervisor};
 pub use together::Together;

@@ -28,7 +28,7 @@ mod zone;
 mod tests;
 
 use arc_swap::ArcSwap;
-use base::{Phase, Restart, Supervisor};
+use base::{Phase, Ready, Restart, Supervisor};
 use client::{Caches, Client, Recorder};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -68,27 +68,13 @@ pub enum Error {
     Domain(String),
 }
 
-/// Tells whether DNS answers.
-#[derive(Clone, Debug)]
-pub struct Handle(watch::Receiver<bool>);
-
-impl Handle {
-    /// Completes when DNS answers for the first time.
-    pub async fn ready(&self) {
-        // The sender lives in the server's task; without it the process is ending.
-        if self.0.clone().wait_for(|ready| *ready).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Answers for the cluster on `config.listen`. `client` writes events about the ConfigMaps.
+/// Answers for the cluster on `config.listen`; ready when it answers for the first time. `client` writes events about the ConfigMaps.
 pub fn start(
     config: Config,
     client: Client,
     caches: &Caches,
     supervisor: &Supervisor,
-) -> Result<Handle, Error> {
+) -> Result<Ready, Error> {
     let own: Vec<IpAddr> = config.listen.iter().map(SocketAddr::ip).collect();
     let surroundings = upstream::Surroundings {
         machine: Arc::new(machine::Machine::new(config.resolv_conf.clone(), own.clone())),
@@ -111,7 +97,7 @@ pub fn start(
         supervisor: supervisor.clone(),
     };
     let (listening, follower) = (watch::channel(false).0, names.clone());
-    let receiver = listening.subscribe();
+    let ready = Ready::of(&listening);
     supervisor
         .run("dns names", Phase::Work, Restart::OnFailure, move |shutdown| follower.clone().run(shutdown));
     supervisor
@@ -127,5 +113,5 @@ pub fn start(
             server.run(shutdown, &listening).await
         }
     });
-    Ok(Handle(receiver))
+    Ok(ready)
 }

@@ -66,7 +66,7 @@ pub use error::Error;
 pub use settings::Settings;
 
 use api::core::Pod;
-use base::{Phase, Restart, Shutdown, Supervisor};
+use base::{Phase, Ready, Restart, Shutdown, Supervisor};
 use client::{Caches, Client};
 use context::Context;
 use hollow::Hollow;
@@ -76,22 +76,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// A running kubelet.
-#[derive(Clone)]
-pub struct Handle {
-    ready: watch::Receiver<bool>,
-}
-
-impl Handle {
-    /// Completes when the Node's Ready condition was written as True.
-    pub async fn ready(&self) {
-        let mut ready = self.ready.clone();
-        if ready.wait_for(|ready| *ready).await.is_err() {
-            std::future::pending().await
-        }
-    }
-}
-
 /// Starts the kubelet: its tasks run under `supervisor` when this returns. Fails at once where the
 /// machine lacks something that only a person can give it.
 pub async fn start(
@@ -99,7 +83,7 @@ pub async fn start(
     client: Client,
     caches: Caches,
     supervisor: &Supervisor,
-) -> Result<Handle, Error> {
+) -> Result<Ready, Error> {
     let machine = Machine::detect(&config)?;
     let runtime = start_runtime(&config, supervisor).await?;
     let images = config.data_dir.join("agent/images");
@@ -159,7 +143,7 @@ pub fn start_hollow(
     client: Client,
     caches: Caches,
     supervisor: &Supervisor,
-) -> Handle {
+) -> Ready {
     let machine = Machine::hollow(&config, size);
     let hollow = Hollow::new(size.spare, supervisor.clone());
     let runtime = cri::Runtime::hollow(hollow.clone());
@@ -174,13 +158,15 @@ pub fn start_hollow(
     handle
 }
 
-fn start_registration(context: &Arc<Context>) -> Handle {
-    let (sender, ready) = watch::channel(false);
+/// Ready when the Node's condition Ready was written as True.
+fn start_registration(context: &Arc<Context>) -> Ready {
+    let sender = watch::Sender::new(false);
+    let ready = Ready::of(&sender);
     let of = context.clone();
     context.supervisor.run("node registration", Phase::Work, Restart::OnFailure, move |shutdown| {
         registration::run(of.clone(), sender.clone(), shutdown)
     });
-    Handle { ready }
+    ready
 }
 
 /// The runtime's connection; knarr's own containerd is started first where none is named.

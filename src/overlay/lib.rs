@@ -9,7 +9,7 @@ mod keys;
 mod plan;
 mod run;
 
-pub use run::{Handle, start};
+pub use run::start;
 
 use net::mesh::{VXLAN, VXLAN_V6, WIREGUARD};
 use net::{Cidr, Family};

@@ -4,7 +4,7 @@ use crate::plan::{self, Machine, Place, Plan};
 use crate::{Backend, Config, Error, keys};
 use api::Object;
 use api::slim::{Node, WIREGUARD_KEY};
-use base::{Phase, Restart, Shutdown, Supervisor, clock};
+use base::{Phase, Ready, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches, Client, Patch, Recorder};
 use net::mesh::{self, Applied, Mesh, WIREGUARD, Watch};
 use serde_json::json;
@@ -21,20 +21,6 @@ const RETRY: Duration = Duration::from_secs(5);
 /// The shortest time between two rounds: Nodes that come together are taken together.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Tells whether other nodes can be reached.
-#[derive(Clone, Debug)]
-pub struct Handle(watch::Receiver<bool>);
-
-impl Handle {
-    /// Completes when the kernel has the ways to other nodes for the first time.
-    pub async fn ready(&self) {
-        // The sender lives in the overlay's task; without it the process is ending.
-        if self.0.clone().wait_for(|ready| *ready).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
 #[derive(Clone)]
 struct Overlay {
     config: Arc<Config>,
@@ -44,8 +30,9 @@ struct Overlay {
     ready: watch::Sender<bool>,
 }
 
-/// Keeps the ways to other nodes as their Nodes say. `client` is the node's own.
-pub fn start(config: Config, client: Client, caches: &Caches, supervisor: &Supervisor) -> Handle {
+/// Keeps the ways to other nodes as their Nodes say; ready when the kernel has them for the first time. `client` is
+/// the node's own.
+pub fn start(config: Config, client: Client, caches: &Caches, supervisor: &Supervisor) -> Ready {
     let recorder = Recorder::new(client.clone(), supervisor, "overlay", &config.node_name);
     let overlay = Overlay {
         config: Arc::new(config),
@@ -54,9 +41,9 @@ pub fn start(config: Config, client: Client, caches: &Caches, supervisor: &Super
         recorder,
         ready: watch::channel(false).0,
     };
-    let handle = Handle(overlay.ready.subscribe());
+    let ready = Ready::of(&overlay.ready);
     supervisor.run("overlay", Phase::Work, Restart::OnFailure, move |shutdown| overlay.clone().run(shutdown));
-    handle
+    ready
 }
 
 /// What is known of the kernel and was told.

@@ -3,6 +3,7 @@
 
 use crate::{Config, Error};
 use api::Object;
+use api::balancing::{self, ANNOUNCED_BY, told};
 use api::core::Service;
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Snapshot};
@@ -12,9 +13,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-
-/// Who answers for which address: `ADDRESS=NODE`, separated by commas.
-const ANNOUNCED_BY: &str = "knarr.io/announced-by";
 
 /// After how long everybody is told once more of what is new: messages get lost, most of all where links have just
 /// come up.
@@ -52,12 +50,9 @@ fn wanted(services: &Snapshot<Service>, node: &str) -> BTreeSet<IpAddr> {
 }
 
 fn of_node(service: &Service, node: &str) -> Vec<IpAddr> {
-    let Some(text) = service.annotations().get(ANNOUNCED_BY) else { return Vec::new() };
-    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let ingress = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
-    let told: Vec<IpAddr> = ingress.filter_map(|one| one.ip.as_ref()?.parse().ok()).collect();
-    let own = text.split(',').filter_map(|pair| pair.split_once('=')).filter(|(_, own)| *own == node);
-    own.filter_map(|(address, _)| address.parse().ok()).filter(|address| told.contains(address)).collect()
+    let told = told(service);
+    let own = balancing::announced(service).into_iter().filter(|(_, own)| own == node);
+    own.map(|(address, _)| address).filter(|address| told.contains(address)).collect()
 }
 
 /// What is answered for.

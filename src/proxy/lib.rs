@@ -26,7 +26,7 @@ mod settings;
 mod state;
 
 pub use policy::{Policies, start_policies};
-pub use run::{Handle, start};
+pub use run::start;
 pub use settings::Settings;
 
 use family::Family;

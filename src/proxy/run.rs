@@ -12,7 +12,7 @@ use api::Object;
 use api::core::{Node, Pod, Service};
 use api::discovery::EndpointSlice;
 use base::pages::{self, Answer};
-use base::{Phase, Restart, Shutdown, Supervisor, clock};
+use base::{Phase, Ready, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches};
 use net::nft::{self, TableName, Transaction};
 use std::collections::BTreeSet;
@@ -29,20 +29,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// than these, everything is loaded anew with what is used; beyond two thousand they cost more each.
 const MOST_CHAINS: usize = 1_000;
 
-/// Tells whether services work.
-#[derive(Clone, Debug)]
-pub struct Handle(watch::Receiver<bool>);
-
-impl Handle {
-    /// Completes when the kernel has the services for the first time.
-    pub async fn ready(&self) {
-        // The sender lives in the proxy's task; without it the process is ending.
-        if self.0.clone().wait_for(|ready| *ready).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
 #[derive(Clone)]
 struct Proxy {
     config: Arc<Config>,
@@ -57,8 +43,8 @@ struct Proxy {
     ready: watch::Sender<bool>,
 }
 
-/// Keeps the kernel's services as the API has them. Needs `net::setup`.
-pub fn start(config: Config, caches: &Caches, supervisor: &Supervisor) -> Handle {
+/// Keeps the kernel's services as the API has them; ready when it has them for the first time. Needs `net::setup`.
+pub fn start(config: Config, caches: &Caches, supervisor: &Supervisor) -> Ready {
     let of_this_node = format!("spec.nodeName={}", config.node_name);
     let this_node = format!("metadata.name={}", config.node_name);
     let node = caches.selected("", &this_node);
@@ -78,7 +64,7 @@ pub fn start(config: Config, caches: &Caches, supervisor: &Supervisor) -> Handle
     proxy.listen();
     announce::start(&proxy.config, &proxy.services, supervisor);
     firewalls::start(&proxy.config, supervisor);
-    let handle = Handle(proxy.ready.subscribe());
+    let ready = Ready::of(&proxy.ready);
     let settings = proxy.config.settings.clone();
     let health = proxy.health.clone();
     answer("proxy health", settings.healthz, supervisor, Arc::new(move |_, path| health.answer(path)));
@@ -90,7 +76,7 @@ pub fn start(config: Config, caches: &Caches, supervisor: &Supervisor) -> Handle
         Arc::new(move |_, path| health.answer_metrics(path)),
     );
     supervisor.run("proxy", Phase::Work, Restart::OnFailure, move |shutdown| proxy.clone().run(shutdown));
-    handle
+    ready
 }
 
 fn answer(name: &'static str, address: Option<SocketAddr>, supervisor: &Supervisor, answer: Answer) {
