@@ -44,8 +44,7 @@ async fn start(given: Given, own: &Options, supervisor: &Supervisor) -> Result<(
     bootstrap::join::keep(joined.clone(), caches.of(), supervisor, move |serving| {
         shown.renew(serving.chain(), serving.key())
     });
-    let kubelet_port = node::Config::new(&*node_name, &own.data_dir).told(settings.clone())?.bind.port();
-    bootstrap::join::keep_tunnel(&joined, kubelet_port, supervisor);
+    bootstrap::join::keep_tunnel(&joined, settings.port(), supervisor);
     let place = Place { node_name, tls, settings, role: Role::Agent };
     machine::start(&options, &network, place, (joined.client.clone(), caches), supervisor).await?;
     screen::say(&format!("Ready in {:.1} s.", began.elapsed().as_secs_f64()));

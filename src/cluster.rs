@@ -10,9 +10,9 @@ use client::{Caches, Client, Transport};
 use http::{Request, Response};
 use net::Cidr;
 use serde_json::json;
-use server::{Server, ServingCertificate, User};
+use server::{Access, Extension, Server, ServingCertificate, User};
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -141,13 +141,8 @@ fn admit_machines(
         json!(options.vxlan_port),
         json!(options.wireguard_port),
     ];
-    let port = options.https_listen_port;
-    let addresses =
-        options.advertise_address.map_or_else(|| network.node_ips.clone(), |address| vec![address]);
-    let url = |address: &IpAddr| format!("https://{}", SocketAddr::new(*address, port));
     let cluster = bootstrap::join::Cluster {
         settings: SHARED.map(str::to_owned).into_iter().zip(values).collect(),
-        servers: addresses.iter().map(url).collect(),
         client_authority: pki.client_ca_pem().to_owned(),
         version: screen::VERSION.to_owned(),
     };
@@ -155,24 +150,13 @@ fn admit_machines(
     let ticket: bootstrap::join::Ticket = Arc::new(move |node| tickets.node_ticket(node));
     let desk = Arc::new(bootstrap::join::Desk { client: admin.clone(), cluster, ticket, own });
     let (admitting, authority) = (desk.clone(), pki.server_ca_pem().to_owned());
-    server.answer_at(
-        bootstrap::join::PATH,
-        Arc::new(move |request| Box::pin(admitting.clone().admit(request))),
-    );
-    server.answer_at(
-        bootstrap::join::SETTINGS_PATH,
-        Arc::new(move |_| {
-            let desk = desk.clone();
-            Box::pin(async move { desk.settings() })
-        }),
-    );
-    server.answer_at(
-        server::OPEN_AUTHORITIES,
-        Arc::new(move |_| {
-            let authority = authority.clone();
-            Box::pin(async move { Response::new(base::full_body(authority)) })
-        }),
-    );
+    let admit: Extension = Arc::new(move |request| Box::pin(admitting.clone().admit(request)));
+    server.answer_at(bootstrap::join::PATH, Access::Authorized, admit);
+    let settings: Extension = Arc::new(move |_| Box::pin(std::future::ready(desk.settings())));
+    server.answer_at(bootstrap::join::SETTINGS_PATH, Access::Authorized, settings);
+    let authorities: Extension =
+        Arc::new(move |_| Box::pin(std::future::ready(Response::new(base::full_body(authority.clone())))));
+    server.answer_at(bootstrap::join::AUTHORITIES_PATH, Access::Anybody, authorities);
     bootstrap::join::forget_deleted(admin, caches, supervisor);
 }
 

@@ -3,6 +3,7 @@
 use crate::life::{Failure, runtime};
 use crate::screen;
 use api::core::Secret;
+use api::secrets::{BOOTSTRAP_PREFIX, BOOTSTRAP_TOKEN, text};
 use base::clock;
 use bootstrap::{Bootstrap, Token};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
@@ -15,7 +16,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 const NAMESPACE: &str = "kube-system";
-const PREFIX: &str = "bootstrap-token-";
 
 /// The words after `knarr token`.
 #[derive(Args)]
@@ -93,8 +93,9 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         Action::Create { ttl, description } => create(&client()?, *ttl, description).await?,
         Action::List => list(&client()?).await?,
         Action::Delete { tokens } => {
+            let client = client()?;
             for token in tokens {
-                delete(&client()?, token).await?;
+                delete(&client, token).await?;
             }
         }
     }
@@ -105,7 +106,7 @@ async fn create(client: &Client, ttl: SignedDuration, description: &str) -> Resu
     let token = Bootstrap::generate();
     let life = Some(ttl).filter(|ttl| !ttl.is_zero());
     let secret = token.to_secret(life, description, clock::now());
-    let authority = client.send(Method::GET, server::OPEN_AUTHORITIES, None).await?;
+    let authority = client.send(Method::GET, bootstrap::join::AUTHORITIES_PATH, None).await?;
     let authority = String::from_utf8(authority.to_vec())?;
     client.send(Method::POST, &client::path_of::<Secret>(NAMESPACE), Some(&secret)).await?;
     screen::say(&Token::new(&authority, &token.credentials()).reveal());
@@ -113,8 +114,7 @@ async fn create(client: &Client, ttl: SignedDuration, description: &str) -> Resu
 }
 
 async fn list(client: &Client) -> Result<(), Failure> {
-    let selector =
-        ListSelector { fields: "type=bootstrap.kubernetes.io/token".to_owned(), ..Default::default() };
+    let selector = ListSelector { fields: format!("type={BOOTSTRAP_TOKEN}"), ..Default::default() };
     let secrets: Vec<Secret> = client.list(NAMESPACE, &selector).await?;
     let rows = secrets.iter().map(|secret| row(secret, clock::now()));
     let head = ["TOKEN ID", "EXPIRES", "DESCRIPTION"].map(str::to_owned);
@@ -128,25 +128,21 @@ async fn list(client: &Client) -> Result<(), Failure> {
 }
 
 fn row(secret: &Secret, now: Timestamp) -> [String; 3] {
-    let text = |key: &str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-        bytes.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()).unwrap_or_default()
-    };
-    let expires = match text("expiration") {
-        never if never.is_empty() => "never".to_owned(),
+    let expires = match text(secret, "expiration") {
+        "" => "never".to_owned(),
         at => match at.parse::<Timestamp>() {
-            Ok(ends) if ends > now => at,
+            Ok(ends) if ends > now => at.to_owned(),
             _ => format!("{at} (expired)"),
         },
     };
-    [text("token-id"), expires, text("description")]
+    [text(secret, "token-id").to_owned(), expires, text(secret, "description").to_owned()]
 }
 
 async fn delete(client: &Client, token: &str) -> Result<(), Failure> {
     let credentials = token.split_once("::").map_or(token, |(_, credentials)| credentials);
     let id = credentials.split('.').next().unwrap_or_default();
-    let id = id.strip_prefix(PREFIX).unwrap_or(id);
-    match client.delete::<Secret>(NAMESPACE, &format!("{PREFIX}{id}"), &Default::default()).await {
+    let id = id.strip_prefix(BOOTSTRAP_PREFIX).unwrap_or(id);
+    match client.delete::<Secret>(NAMESPACE, &format!("{BOOTSTRAP_PREFIX}{id}"), &Default::default()).await {
         Ok(()) => {
             screen::say(&format!("token {id:?} deleted"));
             Ok(())

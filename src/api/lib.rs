@@ -5,12 +5,14 @@
 //! implementations write once per kind is derived from that table.
 
 pub mod apply;
+pub mod balancing;
 pub mod cron;
 pub mod custom;
 pub mod demand;
 pub mod devices;
 pub mod jsonpath;
 pub mod kinds;
+pub mod nodes;
 mod object;
 pub mod patch;
 pub mod quantity;

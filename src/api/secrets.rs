@@ -1,5 +1,6 @@
-//! Secrets that hold service accounts' tokens, and where pods name Secrets.
+//! Secrets that hold tokens, and where pods name Secrets.
 
+use crate::core::Secret;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -15,6 +16,19 @@ pub const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 pub const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 /// The ConfigMap in `kube-system` that says since when uses are noted (KEP-2799).
 pub const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
+
+/// The type of a Secret that holds a token by which machines join.
+pub const BOOTSTRAP_TOKEN: &str = "bootstrap.kubernetes.io/token";
+/// What the name of one begins with; the token's id follows.
+pub const BOOTSTRAP_PREFIX: &str = "bootstrap-token-";
+/// The group of machines that may join as nodes, which such tokens and the servers' own are of.
+pub const JOINERS: &str = "system:bootstrappers:knarr:default-node-token";
+
+/// A key of a Secret as text, "" if it is missing.
+pub fn text<'a>(secret: &'a Secret, key: &str) -> &'a str {
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+    bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).unwrap_or_default()
+}
 
 /// The fields of a pod that name Secrets: by a text, by an object with a name, or by a list of those.
 pub const NAMING: [&str; 6] =

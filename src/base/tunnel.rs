@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
+/// Where servers take tunnels.
+pub const PATH: &str = "/v1-knarr/tunnel";
 /// What `Upgrade` names.
 pub const PROTOCOL: &str = "knarr-tunnel";
 
@@ -94,12 +96,11 @@ impl Far {
 /// Which names the near end of a tunnel lets the far one connect to, and where those are.
 pub type Allowed = Arc<dyn Fn(&str) -> Option<SocketAddr> + Send + Sync>;
 
-/// Makes a tunnel to a server by a request for this path, and serves connections that come back through it until it
+/// Makes a tunnel to a server, and serves connections that come back through it until it
 /// ends.
 pub async fn serve(
     connector: &Connector,
     (host, port): (&str, u16),
-    path: &str,
     allowed: Allowed,
     supervisor: &Supervisor,
 ) -> Result<(), BodyError> {
@@ -111,7 +112,7 @@ pub async fn serve(
         }
     });
     let request = Request::builder()
-        .uri(path)
+        .uri(PATH)
         .header(header::HOST, crate::https::host_port(host, port))
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, PROTOCOL)
@@ -178,7 +179,7 @@ mod tests {
         let own = supervisor.clone();
         supervisor.detached("near end", Phase::Work, async move {
             let connector = Connector::default();
-            let ended = serve(&connector, ("127.0.0.1", port), "/tunnel", allowed, &own).await;
+            let ended = serve(&connector, ("127.0.0.1", port), allowed, &own).await;
             tracing::debug!(?ended, "the tunnel ended");
         });
         let (stream, _) = listener.accept().await.unwrap();
@@ -186,7 +187,7 @@ mod tests {
         let service = service_fn(move |mut request: Request<Incoming>| {
             let tell = tell.clone();
             async move {
-                assert!(is_asked(request.headers()) && request.uri().path() == "/tunnel");
+                assert!(is_asked(request.headers()) && request.uri().path() == PATH);
                 tell.send(request.extensions_mut().remove::<OnUpgrade>().unwrap()).await.unwrap();
                 Ok::<_, Infallible>(accepted())
             }

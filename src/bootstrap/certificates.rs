@@ -113,18 +113,14 @@ pub(crate) fn issue_to_itself(subject: &Subject) -> Result<Issued, rcgen::Error>
 
 /// Why a certificate that is there has to be issued again, or none if it will do.
 pub(crate) fn stale(present: &Issued, subject: &Subject, authority: &Issued) -> Option<&'static str> {
-    let facts = Facts::of(&present.certificate);
-    let (Ok(facts), Ok(issuer)) = (facts, Facts::of(&authority.certificate)) else {
-        return Some("it cannot be read");
+    let Ok(issuer) = Facts::of(&authority.certificate) else { return Some("its authority cannot be read") };
+    let facts = match Facts::of_pair(present) {
+        Ok(facts) => facts,
+        Err(why) => return Some(why),
     };
     let mut wanted: Vec<String> = subject.alternatives.iter().map(|name| name.to_lowercase()).collect();
     wanted.sort();
     wanted.dedup();
-    match KeyPair::from_pem(&present.key) {
-        Err(_) => return Some("its key cannot be read"),
-        Ok(key) if key.public_key_raw() != facts.public_key => return Some("its key is another one"),
-        Ok(_) => {}
-    }
     if facts.authority_key != issuer.own_key {
         return Some("the authority changed");
     }
@@ -136,16 +132,11 @@ pub(crate) fn stale(present: &Issued, subject: &Subject, authority: &Issued) -> 
 
 /// Why a certificate that is there proves nothing of a subject any more.
 pub(crate) fn unusable(present: &Issued, subject: &Subject) -> Option<&'static str> {
-    let (Ok(facts), Ok(key)) = (Facts::of(&present.certificate), KeyPair::from_pem(&present.key)) else {
-        return Some("it cannot be read");
-    };
-    if key.public_key_raw() != facts.public_key {
-        return Some("its key is another one");
+    match Facts::of_pair(present) {
+        Err(why) => Some(why),
+        Ok(facts) if facts.subject != subject.name => Some("it is another node's"),
+        Ok(facts) => (facts.expires <= wall_clock()).then_some("it has expired"),
     }
-    if facts.subject != subject.name {
-        return Some("it is another node's");
-    }
-    (facts.expires <= wall_clock()).then_some("it has expired")
 }
 
 /// When the certificate ends.
@@ -164,6 +155,13 @@ struct Facts {
 }
 
 impl Facts {
+    /// Of a certificate that is there with its key.
+    fn of_pair(present: &Issued) -> Result<Self, &'static str> {
+        let facts = Self::of(&present.certificate).map_err(|_| "it cannot be read")?;
+        let key = KeyPair::from_pem(&present.key).map_err(|_| "its key cannot be read")?;
+        if key.public_key_raw() == facts.public_key { Ok(facts) } else { Err("its key is another one") }
+    }
+
     /// Of the first certificate of a PEM text.
     fn of(pem: &str) -> Result<Self, String> {
         let (_, block) =

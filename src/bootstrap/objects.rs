@@ -1,8 +1,8 @@
 //! The objects that every cluster has, made through the API.
 
 use crate::{Config, Error, Pki, flow, rbac};
-use api::Object;
 use api::core::Node;
+use api::nodes::{CONTROL_PLANE, is_server};
 use client::{Client, Patch};
 use futures_util::stream::{self, TryStreamExt};
 use http::Method;
@@ -81,13 +81,12 @@ pub async fn ingress_class(client: &Client, name: &str, controller: &str) -> Res
 /// Labels the node of a server, which is what `kubectl get nodes` shows as its role. A kubelet may not say
 /// this of itself.
 pub async fn mark_server(client: &Client, node: &str) -> Result<(), Error> {
-    const ROLE: &str = "node-role.kubernetes.io/control-plane";
     let failed = |source| Error::Object { what: format!("node {node}"), source };
     let found: Node = client.get("", node).await.map_err(failed)?;
-    if found.labels().contains_key(ROLE) {
+    if is_server(&found) {
         return Ok(());
     }
-    let patch = Patch::Merge(json!({"metadata": {"labels": {ROLE: "true"}}}));
+    let patch = Patch::Merge(json!({"metadata": {"labels": {CONTROL_PLANE: "true"}}}));
     client.patch::<Node>("", node, &patch).await.map(drop).map_err(failed)
 }
 

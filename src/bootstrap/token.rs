@@ -1,6 +1,7 @@
 //! The tokens by which machines join.
 
 use crate::{Error, files};
+use api::secrets::{BOOTSTRAP_PREFIX, BOOTSTRAP_TOKEN, JOINERS};
 use base::hex;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -13,8 +14,6 @@ const VERSION: &str = "K10";
 const LETTERS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// What can be guessed is no secret.
 const LEAST_SECRET: usize = 12;
-/// Who machines are that join by a bootstrap token: who may join.
-const JOINERS: &str = "system:bootstrappers:knarr:default-node-token";
 
 /// A token as machines are given it: `K10<sha256>::<credentials>`.
 #[derive(Clone, PartialEq, Eq)]
@@ -163,8 +162,8 @@ impl Bootstrap {
             data["expiration"] = ends.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
         }
         json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token", "stringData": data,
-            "metadata": {"name": format!("bootstrap-token-{}", self.id), "namespace": "kube-system"},
+            "apiVersion": "v1", "kind": "Secret", "type": BOOTSTRAP_TOKEN, "stringData": data,
+            "metadata": {"name": format!("{BOOTSTRAP_PREFIX}{}", self.id), "namespace": "kube-system"},
         })
     }
 }

@@ -4,6 +4,7 @@
 use crate::common::{Room, delete_this};
 use api::Object;
 use api::core::{ConfigMap, Secret};
+use api::secrets::{BOOTSTRAP_PREFIX, BOOTSTRAP_TOKEN, text};
 use base::clock;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,17 +16,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-const TYPE: &str = "bootstrap.kubernetes.io/token";
 const SECRETS: &str = "kube-system";
 const INFO: (&str, &str) = ("kube-public", "cluster-info");
 const KUBECONFIG: &str = "kubeconfig";
 const SIGNATURE: &str = "jws-kubeconfig-";
-
-/// A key of the secret as text, "" if it is missing.
-fn text<'a>(secret: &'a Secret, key: &str) -> &'a str {
-    let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-    bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).unwrap_or_default()
-}
 
 /// How long a token is good for, none if it always is. A time that cannot be read is over.
 fn left(secret: &Secret, now: Timestamp) -> Option<Duration> {
@@ -37,7 +31,7 @@ fn left(secret: &Secret, now: Timestamp) -> Option<Duration> {
 /// The id and the secret of a token that may sign now.
 fn signs(secret: &Secret, now: Timestamp) -> Option<(&str, &str)> {
     let (id, key) = (text(secret, "token-id"), text(secret, "token-secret"));
-    let named = !id.is_empty() && secret.name().strip_prefix("bootstrap-token-") == Some(id);
+    let named = !id.is_empty() && secret.name().strip_prefix(BOOTSTRAP_PREFIX) == Some(id);
     let good = left(secret, now).is_none_or(|left| !left.is_zero());
     (named && good && !key.is_empty() && text(secret, "usage-bootstrap-signing") == "true")
         .then_some((id, key))
@@ -72,7 +66,7 @@ struct Keeper {
 pub(crate) fn start(room: &Room) {
     let keeper = Keeper {
         client: room.client.clone(),
-        tokens: room.caches.selected(SECRETS, &format!("type={TYPE}")),
+        tokens: room.caches.selected(SECRETS, &format!("type={BOOTSTRAP_TOKEN}")),
         info: room.caches.selected(INFO.0, &format!("metadata.name={}", INFO.1)),
     };
     let (expiring, signing) = (Queue::new("bootstrap tokens"), Queue::new("bootstrap signatures"));
@@ -130,7 +124,7 @@ mod tests {
         for (key, value) in own.iter().chain(more).filter(|(_, value)| !value.is_empty()) {
             data.insert((*key).to_owned(), json!(encode(value)));
         }
-        let name = format!("bootstrap-token-{id}");
+        let name = format!("{BOOTSTRAP_PREFIX}{id}");
         Arc::new(serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).unwrap())
     }
 

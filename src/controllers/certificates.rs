@@ -15,13 +15,12 @@ use client::{Cache, Client, Error, Next, Queue, path_of};
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub(crate) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub(crate) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 pub(crate) const API_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
-/// The label of servers' nodes.
-const SERVER: &str = "node-role.kubernetes.io/control-plane";
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
 const SIGNERS: [&str; 4] = [API_CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY];
@@ -180,24 +179,27 @@ impl Clerk {
     async fn vouch(&self, request: &CertificateSigningRequest, node: &str) -> Result<Next, Error> {
         let unready = |why| Error::Unready(format!("{}: {why}", request.name()));
         let asked = Asked::of(&request.spec.request.0).map_err(unready)?;
-        let mut api = Vec::new();
+        let api = self.api().await?;
+        let nodes = self.nodes.snapshot();
+        let nodes: Vec<&Node> = nodes.iter().map(|node| &**node).collect();
+        serving_certificates::check(&asked, node, &nodes, &api).map_err(unready)?;
+        self.approve(request, "Auto approving kubelet serving certificate of the node's own addresses.").await
+    }
+
+    /// The addresses of the API.
+    async fn api(&self) -> Result<Vec<IpAddr>, Error> {
+        let service = self.client.get::<Service>("default", "kubernetes").await?;
+        let mut texts = service.spec.and_then(|spec| spec.cluster_ips).unwrap_or_default();
         for endpoints in ["kubernetes", "kubernetes-ipv6"] {
             match self.client.get::<EndpointSlice>("default", endpoints).await {
-                Ok(slice) => api.extend(slice.endpoints.into_iter().flatten().flat_map(|one| one.addresses)),
+                Ok(slice) => {
+                    texts.extend(slice.endpoints.into_iter().flatten().flat_map(|one| one.addresses))
+                }
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
-        let service = self.client.get::<Service>("default", "kubernetes").await?;
-        api.extend(service.spec.and_then(|spec| spec.cluster_ips).into_iter().flatten());
-        // The server's own node has the API's address.
-        let nodes = self.nodes.snapshot();
-        let of = nodes.get("", node).cloned();
-        let is_server = of.is_some_and(|node| node.labels().contains_key(SERVER));
-        let api: Vec<_> = api.iter().filter(|_| !is_server).filter_map(|text| text.parse().ok()).collect();
-        let all: Vec<&Node> = nodes.iter().map(|node| &**node).collect();
-        serving_certificates::check(&asked, node, &all, &api).map_err(unready)?;
-        self.approve(request, "Auto approving kubelet serving certificate of the node's own addresses.").await
+        Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
     }
 
     async fn approve(&self, request: &CertificateSigningRequest, message: &str) -> Result<Next, Error> {

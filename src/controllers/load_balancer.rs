@@ -90,13 +90,6 @@ pub(crate) fn is_local(service: &Service) -> bool {
     service.spec.as_ref().is_some_and(|spec| spec.external_traffic_policy.as_deref() == Some("Local"))
 }
 
-/// The addresses that a Service's status tells.
-pub(crate) fn told(service: &Service) -> Vec<IpAddr> {
-    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let ingress = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
-    ingress.filter_map(|one| one.ip.as_ref()?.parse().ok()).collect()
-}
-
 /// Whether a Service's status tells anything, also what is no address.
 pub(crate) fn tells(service: &Service) -> bool {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());

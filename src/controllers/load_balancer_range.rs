@@ -1,8 +1,9 @@
 //! Services of type LoadBalancer get addresses of their own, of configured ranges, and each address a node that
 //! answers for it on its link; pure.
 
-use crate::load_balancer::{Decision, Port, is_local, ports, told};
+use crate::load_balancer::{Decision, Port, is_local, ports};
 use api::Object;
+use api::balancing::{announced, told};
 use api::core::Service;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +13,6 @@ use std::sync::Arc;
 
 /// Services with the same value of this annotation may have one address together, each with ports of its own.
 const SHARE: &str = "knarr.io/lb-share";
-
-/// Which node answers for which address, as `ADDRESS=NODE`, separated by commas. Nodes' proxies read it.
-pub(crate) const ANNOUNCED_BY: &str = "knarr.io/announced-by";
 
 /// Addresses from one to another, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -252,14 +250,7 @@ fn weight(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Which node is said to answer for which address of a Service.
-pub(crate) fn announced(service: &Service) -> BTreeMap<IpAddr, String> {
-    let text = service.annotations().get(ANNOUNCED_BY).map(String::as_str).unwrap_or_default();
-    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-    pairs.filter_map(|(address, node)| Some((address.parse().ok()?, node.to_owned()))).collect()
-}
-
-/// The annotation's text.
+/// The text of [`api::balancing::ANNOUNCED_BY`], which nodes' proxies read.
 pub(crate) fn annotation(announced: &BTreeMap<IpAddr, String>) -> Option<String> {
     let pairs: Vec<String> = announced.iter().map(|(address, node)| format!("{address}={node}")).collect();
     (!pairs.is_empty()).then(|| pairs.join(","))

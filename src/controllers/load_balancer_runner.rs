@@ -2,7 +2,8 @@
 
 use crate::common::{Key, Room, unless_gone};
 use crate::load_balancer::{self, Decision, World};
-use crate::load_balancer_range::{self, ANNOUNCED_BY, AddressRange};
+use crate::load_balancer_range::{self, AddressRange};
+use api::balancing::{ANNOUNCED_BY, announced, told};
 use api::core::{Node, Service};
 use api::discovery::EndpointSlice;
 use api::{Object, slim};
@@ -122,10 +123,9 @@ impl Balancer {
 
     async fn carry_out(&self, service: &Arc<Service>, decision: &Decision) -> Result<(), Error> {
         self.complain(service, decision);
-        let told = load_balancer::told(service);
-        let same =
-            told == decision.addresses && load_balancer::tells(service) != decision.addresses.is_empty();
-        if same && load_balancer_range::announced(service) == decision.announced {
+        let same = told(service) == decision.addresses
+            && load_balancer::tells(service) != decision.addresses.is_empty();
+        if same && announced(service) == decision.announced {
             return Ok(());
         }
         let ingress: Vec<_> =
@@ -145,15 +145,15 @@ impl Balancer {
     }
 
     fn tell(&self, service: &Arc<Service>, decision: &Decision) {
-        let before = load_balancer::told(service);
+        let before = told(service);
         if before != decision.addresses {
             let (before, after) = (listed(&before), listed(&decision.addresses));
             let message = format!("LoadBalancer addresses changed: {before} -> {after}");
             self.recorder.normal(&**service, "UpdatedLoadBalancer", message);
         }
-        let announced = load_balancer_range::announced(service);
+        let before = announced(service);
         for (address, node) in &decision.announced {
-            if announced.get(address) != Some(node) {
+            if before.get(address) != Some(node) {
                 let message = format!("Node {node} answers for {address} from now on");
                 self.recorder.normal(&**service, "NodeAssigned", message);
             }

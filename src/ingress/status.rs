@@ -9,6 +9,7 @@ use api::Object;
 use api::core::Node;
 use api::k8s::Resource;
 use api::networking::Ingress;
+use api::nodes::is_server;
 use base::{Phase, Restart, Shutdown, Supervisor};
 use client::{Cache, Caches, Client, Patch};
 use serde_json::json;
@@ -148,12 +149,10 @@ fn written(ingress: &Ingress) -> BTreeSet<IpAddr> {
     all.filter_map(|one| one.ip.as_ref()?.parse().ok()).collect()
 }
 
-/// The label of servers' nodes: agents run no ingress, which would need every certificate of the cluster.
-const SERVER: &str = "node-role.kubernetes.io/control-plane";
-
-/// Where servers' nodes that are Ready are reached: from outside if they say so, else within.
+/// Where servers' nodes that are Ready are reached: from outside if they say so, else within. Agents run no ingress,
+/// which would need every certificate of the cluster.
 pub(crate) fn addresses<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeSet<IpAddr> {
-    let listen = nodes.filter(|node| node.labels().contains_key(SERVER) && is_ready(node));
+    let listen = nodes.filter(|node| is_server(node) && is_ready(node));
     listen.flat_map(own_addresses).collect()
 }
 

@@ -1,6 +1,6 @@
 //! What the room is started with.
 
-use crate::settings::KubeletConfiguration;
+use crate::settings::{KubeletConfiguration, PORT};
 use crate::{Error, Settings};
 use api::Quantity;
 use api::core::{Pod, Taint};
@@ -146,7 +146,7 @@ impl Config {
             manifests: None,
             more_metrics: Vec::new(),
             max_pods: 110,
-            bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10250)),
+            bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)),
             tls: None,
             shared_caches: false,
             version: VERSION.to_owned(),
@@ -183,8 +183,7 @@ impl Config {
         if let Some(manifests) = self.manifests.as_mut().filter(|_| !kubelet.static_pod_path.is_empty()) {
             manifests.folder = PathBuf::from(&kubelet.static_pod_path);
         }
-        let port = u16::try_from(kubelet.port).unwrap_or(self.bind.port());
-        self.bind = SocketAddr::new(address(&kubelet.address)?, port);
+        self.bind = SocketAddr::new(address(&kubelet.address)?, settings.port());
         if !kubelet.enable_server {
             self.tls = None;
         }

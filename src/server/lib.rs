@@ -23,7 +23,6 @@ mod trust;
 
 pub use aggregation::Extension;
 pub use auth::{ServerToken, ServiceAccountKeys, User};
-pub use http::OPEN_AUTHORITIES;
 pub use http::tls::ServingCertificate;
 pub use strategies::AddressPool;
 
@@ -110,9 +109,18 @@ struct Inner {
     metrics: metrics::Metrics,
     flow: Arc<flow::Flow>,
     /// What other rooms of this process answer, by its path.
-    answers: Mutex<HashMap<&'static str, Extension>>,
+    answers: Mutex<HashMap<&'static str, (Access, Extension)>>,
     /// Asked for when nothing new comes in from outside.
     front: Shutdown,
+}
+
+/// Who is answered at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Whom a role lets ask, as everywhere.
+    Authorized,
+    /// Everybody, also who shows nothing.
+    Anybody,
 }
 
 /// Fills in what a pod leaves out and tells what is wrong with it, as it happens to one that is created: for
@@ -199,10 +207,9 @@ impl Server {
         self.0.aggregation.extend(name, extension);
     }
 
-    /// Has requests for a path that is no resource's answered by another room of this process. They come
-    /// authorized; [`OPEN_AUTHORITIES`] is open to anybody.
-    pub fn answer_at(&self, path: &'static str, answer: Extension) {
-        self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(path, answer);
+    /// Has requests for a path that is no resource's answered by another room of this process.
+    pub fn answer_at(&self, path: &'static str, access: Access, answer: Extension) {
+        self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(path, (access, answer));
     }
 
     /// A ticket by which a node that was let in asks for its first certificate: it is that node's for a few minutes.

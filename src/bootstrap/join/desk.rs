@@ -3,6 +3,8 @@
 use super::{Admission, Application, Cluster, skew};
 use api::Object;
 use api::core::{Node, Secret};
+use api::nodes::is_server;
+use api::secrets::text;
 use base::{Body, Phase, Restart, Supervisor, full_body, hex};
 use client::{Caches, Client, Next, Queue};
 use http::{Method, Request, Response, StatusCode, header};
@@ -15,7 +17,6 @@ const APPLICATION_BYTES: usize = 16 << 10;
 const NAMESPACE: &str = "kube-system";
 /// What follows the node's name in the name of the Secret that knows it again.
 const SUFFIX: &str = ".node-password.knarr";
-const ROLE: &str = "node-role.kubernetes.io/control-plane";
 /// Names by which the API itself is verified: no node is called so, as its certificate is of the same authority.
 const RESERVED: [&str; 2] = ["localhost", "kubernetes"];
 
@@ -102,7 +103,7 @@ impl Desk {
             return Err(taken("a server's"));
         }
         match self.client.get::<Node>("", node).await {
-            Ok(found) if found.labels().contains_key(ROLE) => return Err(taken("a server's")),
+            Ok(found) if is_server(&found) => return Err(taken("a server's")),
             Err(error) if !error.is_not_found() => return Err(failed(error)),
             _ => {}
         }
@@ -117,9 +118,7 @@ impl Desk {
             Err(error) => return Err(failed(error)),
         }
         let known: Secret = self.client.get(NAMESPACE, &name).await.map_err(failed)?;
-        let known = known.data.as_ref().and_then(|data| data.get("sha256"));
-        let same = known.is_some_and(|known| hex::sha256(&known.0) == hex::sha256(digest.as_bytes()));
-        if same { Ok(()) } else { Err(taken("another machine's")) }
+        if text(&known, "sha256") == digest { Ok(()) } else { Err(taken("another machine's")) }
     }
 }
 

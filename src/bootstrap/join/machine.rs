@@ -1,7 +1,7 @@
 //! The machine's side: verifies the cluster, applies, keeps what it was told for starts without a server.
 
 use super::certificates::{CLIENT, first_serving, obtain, subject};
-use super::{Admission, Application, Cluster, PATH, SETTINGS_PATH, skew};
+use super::{AUTHORITIES_PATH, Admission, Application, Cluster, PATH, SETTINGS_PATH, skew};
 use crate::certificates::{self, Issued};
 use crate::identity::{Identity, Shown, content, load_pair, save_pair};
 use crate::{Error, Token, files, pki};
@@ -233,7 +233,7 @@ fn unverified(server: &str, why: &str) -> Error {
 /// The authority that a server says it has, if it is the one that the token names. Nothing is sent before.
 async fn authority_of(server: &Uri, token: &Token) -> Result<String, Result<client::Error, String>> {
     let asked = client_of(server, base::tls::unverified(), None);
-    let told = asked.send(Method::GET, "/cacerts", None).await.map_err(Ok)?;
+    let told = asked.send(Method::GET, AUTHORITIES_PATH, None).await.map_err(Ok)?;
     let authority = String::from_utf8(told.to_vec()).unwrap_or_default();
     if told.len() > AUTHORITY_BYTES || !token.trusts(&authority) {
         return Err(Err(format!(

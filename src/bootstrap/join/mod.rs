@@ -22,8 +22,8 @@ use serde_json::{Map, Value};
 pub const PATH: &str = "/v1-knarr/join";
 /// Where nodes read the cluster's settings again.
 pub const SETTINGS_PATH: &str = "/v1-knarr/settings";
-/// Where nodes make the tunnels through which their kubelets are reached.
-const TUNNEL_PATH: &str = "/v1-knarr/tunnel";
+/// Where machines read the authority, before they can verify anybody: what they read they compare with their token.
+pub const AUTHORITIES_PATH: &str = "/cacerts";
 
 /// What a machine says of itself.
 #[derive(Clone, Serialize, Deserialize)]
@@ -41,8 +41,6 @@ struct Application {
 pub struct Cluster {
     /// The settings that all nodes have in common, by their names.
     pub settings: Map<String, Value>,
-    /// The servers, such as `https://192.0.2.1:6443`.
-    pub servers: Vec<String>,
     /// The authority of those who speak to kubelets, as PEM.
     pub client_authority: String,
     /// The server's version.

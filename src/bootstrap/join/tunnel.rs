@@ -1,6 +1,5 @@
 //! The tunnel of a node to its server: its kubelet is reached through it, so that nothing has to reach the node.
 
-use super::TUNNEL_PATH;
 use super::machine::Joined;
 use base::https::Connector;
 use base::tunnel::{self, Allowed};
@@ -26,7 +25,7 @@ pub fn keep_tunnel(joined: &Arc<Joined>, kubelet_port: u16, supervisor: &Supervi
             let host = joined.server.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let port = joined.server.port_u16().unwrap_or(443);
             tokio::select! {
-                ended = tunnel::serve(&connector, (&host, port), TUNNEL_PATH, allowed, &supervisor) => {
+                ended = tunnel::serve(&connector, (&host, port), allowed, &supervisor) => {
                     ended.and_then(|()| Err("the server has ended the tunnel".into()))
                 }
                 () = shutdown.requested() => Ok(()),

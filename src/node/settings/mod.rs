@@ -24,6 +24,9 @@ use std::sync::Arc;
 /// The largest file that is read.
 const FILE_BYTES: u64 = 1 << 20;
 
+/// Where kubelets listen.
+pub(crate) const PORT: u16 = 10_250;
+
 /// Everything the kubelet is told.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -49,6 +52,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The port of the kubelet's HTTPS.
+    pub fn port(&self) -> u16 {
+        u16::try_from(self.kubelet.port).unwrap_or(PORT)
+    }
+
     /// Reads what `--kubelet-arg` says, with the files that it names. Every mistake is told.
     pub fn read(arguments: &[String]) -> Result<Self, Error> {
         let said = flags::parse(arguments).map_err(Error::Setup)?;

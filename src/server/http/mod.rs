@@ -16,5 +16,3 @@ pub(crate) mod path;
 mod pipeline;
 pub(crate) mod query;
 pub(crate) mod tls;
-
-pub use other::OPEN_AUTHORITIES;

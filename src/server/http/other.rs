@@ -3,25 +3,16 @@
 use super::answer;
 use super::query::Query;
 use crate::auth::User;
-use crate::streams::TUNNEL_PATH;
-use crate::{Extension, Server};
+use crate::{Access, Extension, Server};
 use api::status::Refusal;
-use base::Body;
 use base::exposition::Text;
+use base::{Body, tunnel};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use std::sync::PoisonError;
 
-/// Where who joins reads the authority, before it can verify anybody: what it reads it compares with its token.
-pub const OPEN_AUTHORITIES: &str = "/cacerts";
-
 /// Paths that anyone may read.
-const OPEN_PATHS: [&str; 5] = ["/healthz", "/livez", "/readyz", "/version", OPEN_AUTHORITIES];
-
-/// Whether anyone may read what is at a path.
-pub(super) fn is_open(path: &str) -> bool {
-    OPEN_PATHS.contains(&path.trim_end_matches('/'))
-}
+const OPEN_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
 impl Server {
     /// Health, version, documents.
@@ -31,7 +22,7 @@ impl Server {
         query: Query,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        if request.uri().path() == TUNNEL_PATH {
+        if request.uri().path() == tunnel::PATH {
             return self.0.backends.tunnels().take(user, request);
         }
         if let Some(answer) = self.answer_of(request.uri().path().trim_end_matches('/')) {
@@ -60,7 +51,15 @@ impl Server {
 
     /// Who answers a path instead of this room.
     fn answer_of(&self, path: &str) -> Option<Extension> {
-        self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+        self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).get(path).map(|(_, own)| own.clone())
+    }
+
+    /// Whether anyone may read what is at a path.
+    pub(super) fn is_open(&self, path: &str) -> bool {
+        let path = path.trim_end_matches('/');
+        let answers = || self.0.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        OPEN_PATHS.contains(&path)
+            || answers().get(path).is_some_and(|(access, _)| *access == Access::Anybody)
     }
 
     /// A document that takes a while to be made when it is first asked for, on a thread that nobody else

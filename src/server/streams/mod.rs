@@ -10,7 +10,7 @@ mod tunnels;
 
 pub(crate) use exchange::{Exchange, outgoing, strip};
 pub(crate) use proxy::{forward, handed_back, upgraded};
-pub(crate) use tunnels::{PATH as TUNNEL_PATH, Tunnels};
+pub(crate) use tunnels::Tunnels;
 
 use crate::http::path::ResourcePath;
 use crate::http::query::Query;

@@ -10,9 +10,6 @@ use hyper::upgrade::OnUpgrade;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Where tunnels begin.
-pub(crate) const PATH: &str = "/v1-knarr/tunnel";
-
 #[derive(Clone)]
 pub(crate) struct Tunnels {
     by_node: Arc<Mutex<HashMap<String, (u64, Far)>>>,

@@ -4,6 +4,9 @@
 
 use super::{ServiceAccountKeys, User};
 use crate::registry::Records;
+use api::Object;
+use api::core::Secret;
+use api::secrets::{BOOTSTRAP_PREFIX, BOOTSTRAP_TOKEN, JOINERS, text};
 use base::clock;
 use jiff::Timestamp;
 use ring::digest::{SHA256, digest};
@@ -14,15 +17,11 @@ use std::sync::Arc;
 /// time, as the token may be replaced while the server runs.
 pub type ServerToken = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// Who a machine is that joins by a token that knarr made.
-const JOINERS: &str = "system:bootstrappers:knarr:default-node-token";
 const BOOTSTRAPPERS: &str = "system:bootstrappers";
 const ISSUER: &str = "knarr/joined";
 /// How long a ticket is good for: as long as a certificate takes to be signed on a very busy server.
 const TICKET_S: i64 = 600;
 
-const TYPE: &str = "bootstrap.kubernetes.io/token";
-const SECRETS: &str = "secrets/kube-system/bootstrap-token-";
 /// The letters of a bootstrap token's id and of its secret.
 const ID: usize = 6;
 const SECRET: usize = 16;
@@ -52,33 +51,27 @@ fn split(token: &str) -> Option<(&str, &str)> {
 /// The user of a bootstrap token, if there is a Secret that says so.
 pub(super) fn bootstrap(token: &str, records: &Records) -> Option<User> {
     let (id, secret) = split(token)?;
-    let kept: Value =
-        serde_json::from_slice(&records.snapshot().get(&format!("{SECRETS}{id}"))?.value).ok()?;
+    let key = format!("secrets/kube-system/{BOOTSTRAP_PREFIX}{id}");
+    let kept = Secret::from_json(&records.snapshot().get(&key)?.value).ok()?;
     judge(&kept, (id, secret), clock::now())
 }
 
-fn judge(kept: &Value, (id, secret): (&str, &str), now: Timestamp) -> Option<User> {
-    use base64::Engine;
-    let text = |key: &str| {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(kept["data"][key].as_str()?).ok()?;
-        String::from_utf8(bytes).ok()
-    };
-    let good = kept["type"] == TYPE
-        && kept["metadata"]["deletionTimestamp"].is_null()
-        && text("token-id")? == id
-        && same(&text("token-secret")?, secret)
-        && text("usage-bootstrap-authentication")? == "true";
+fn judge(kept: &Secret, (id, secret): (&str, &str), now: Timestamp) -> Option<User> {
+    let good = kept.type_.as_deref() == Some(BOOTSTRAP_TOKEN)
+        && !kept.is_deleting()
+        && text(kept, "token-id") == id
+        && same(text(kept, "token-secret"), secret)
+        && text(kept, "usage-bootstrap-authentication") == "true";
     if !good {
         return None;
     }
     // A time that cannot be read is over.
-    if let Some(expiration) = text("expiration").filter(|text| !text.is_empty())
-        && expiration.parse::<Timestamp>().unwrap_or(now) <= now
-    {
+    let expiration = text(kept, "expiration");
+    if !expiration.is_empty() && expiration.parse::<Timestamp>().unwrap_or(now) <= now {
         tracing::debug!(id, "a bootstrap token has expired");
         return None;
     }
-    let more = text("auth-extra-groups").unwrap_or_default();
+    let more = text(kept, "auth-extra-groups");
     let more: Vec<&str> = more.split(',').map(str::trim).filter(|group| !group.is_empty()).collect();
     if more.iter().any(|group| !group.starts_with("system:bootstrappers:")) {
         tracing::warn!(id, "a bootstrap token names a group outside system:bootstrappers:, and is refused");
@@ -107,7 +100,7 @@ mod tests {
     use super::*;
     use base64::Engine;
 
-    fn secret(changes: &[(&str, &str)]) -> Value {
+    fn secret(changes: &[(&str, &str)]) -> Secret {
         let usual = [
             ("token-id", "abcdef"),
             ("token-secret", "0123456789abcdef"),
@@ -115,14 +108,14 @@ mod tests {
             ("expiration", "2026-01-02T00:00:00Z"),
             ("auth-extra-groups", "system:bootstrappers:a,system:bootstrappers:b"),
         ];
-        let mut kept = json!({"type": TYPE, "metadata": {}, "data": {}});
+        let mut kept = json!({"type": BOOTSTRAP_TOKEN, "metadata": {}, "data": {}});
         for (key, value) in usual.iter().chain(changes) {
             kept["data"][*key] = base64::engine::general_purpose::STANDARD.encode(value).into();
         }
-        kept
+        serde_json::from_value(kept).unwrap()
     }
 
-    fn user(kept: &Value, token: &str, now: &str) -> Option<User> {
+    fn user(kept: &Secret, token: &str, now: &str) -> Option<User> {
         judge(kept, split(token)?, now.parse().unwrap())
     }
 
@@ -153,7 +146,7 @@ mod tests {
         let forever = secret(&[("expiration", ""), ("auth-extra-groups", "")]);
         assert!(user(&forever, "abcdef.0123456789abcdef", day).is_some());
         let mut other = secret(&[]);
-        other["type"] = "Opaque".into();
+        other.type_ = Some("Opaque".to_owned());
         assert_eq!(user(&other, "abcdef.0123456789abcdef", day), None);
         assert_eq!(split("ABCDEF.0123456789abcdef").or(split("abcdef.0123")).or(split("abcdef")), None);
     }
