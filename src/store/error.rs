@@ -57,6 +57,9 @@ pub enum Error {
         /// SQLite's reason.
         reason: String,
     },
+    /// etcd cannot be used as it was named.
+    #[error("the datastore cannot be used: {0}")]
+    Remote(String),
     /// Anything else that SQLite says.
     #[error("the database {} cannot be used: {reason}", path.display())]
     Database {

@@ -170,6 +170,36 @@ impl<I: Beside> History<I> {
         });
     }
 
+    /// Makes a state current to which the way is not known: who watches has to list anew. `changes` are what
+    /// differs, for the observer.
+    pub(crate) fn renew(&self, current: &ArcSwap<State<I>>, state: State<I>, changes: &[Event<I>]) {
+        let mut ring = self.write();
+        changes.iter().for_each(|change| (self.observer)(change));
+        (ring.floor, ring.bytes) = (state.revision, 0);
+        ring.events.clear();
+        current.store(Arc::new(state));
+        for topic in ring.topics.values() {
+            topic.floor.store(ring.floor, Ordering::Release);
+            topic.closed.send_if_modified(|_| true);
+        }
+    }
+
+    /// The event of a revision, if it is still known.
+    pub(crate) fn at(&self, revision: u64) -> Option<Arc<Event<I>>> {
+        let ring = self.read();
+        let place = ring.events.partition_point(|event| event.revision() < revision);
+        ring.events.get(place).filter(|event| event.revision() == revision).cloned()
+    }
+
+    /// The event by which a key's state of a revision, 0 for none, was superseded, if it is still known.
+    pub(crate) fn superseding(&self, key: &str, revision: u64) -> Option<Arc<Event<I>>> {
+        let of = |event: &&Arc<Event<I>>| {
+            let before = event.previous.as_ref().map_or(0, |previous| previous.revision);
+            &*event.record.key == key && before == revision
+        };
+        self.read().events.iter().rev().find(of).cloned()
+    }
+
     /// The state at an earlier revision, by taking back what happened since; `None` if the history
     /// does not reach so far.
     pub(crate) fn undo(&self, current: &ArcSwap<State<I>>, revision: u64) -> Option<Snapshot<I>> {

@@ -1,15 +1,17 @@
-//! Owns the cluster's state: revisions over (key, bytes), durable in an SQLite log and whole in
-//! memory.
+//! Owns the cluster's state: revisions over (key, bytes), whole in memory, and durable in an SQLite log or in an
+//! etcd that several servers share.
 //!
 //! Memory answers, disk remembers: reads and watches never touch the disk; a write is answered after
-//! its fsync, and the event is published by the commit itself. It must never know a kind, an object's
-//! format or HTTP, and nothing but the server may open it. Start reading at [`Store`]; the one writer
-//! is in `writer.rs`, the database in `log.rs`.
+//! its fsync, and the event is published by the commit itself. With etcd the state in memory follows etcd's, and
+//! [`Store::catch_up`] says when it has. It must never know a kind, an object's
+//! format or HTTP, and nothing but the server may open it. Start reading at [`Store`]; SQLite's one writer
+//! is in `writer.rs`, its database in `log.rs`, etcd in `etcd/`.
 
 pub mod bench;
 #[cfg(test)]
 mod crash_tests;
 mod error;
+mod etcd;
 mod history;
 mod log;
 mod record;
@@ -18,6 +20,7 @@ mod tests;
 mod writer;
 
 pub use error::{Error, ReadError, WatchError, WriteError};
+pub use etcd::{Remote, Vault};
 pub use history::{Event, Watch};
 pub use record::{Record, Snapshot, Template};
 
@@ -30,7 +33,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How many snapshots stay pinned; each shares all but its changes with the current state.
 const PINS: usize = 64;
@@ -131,28 +134,66 @@ pub struct Written<I> {
 /// What readers and the writer share.
 struct Shared<I> {
     state: ArcSwap<State<I>>,
+    /// The revision of the state, for those who wait for one.
+    reached: watch::Sender<u64>,
     history: History<I>,
     pins: Mutex<VecDeque<Snapshot<I>>>,
     /// States before this revision are forgotten, wherever they might still be found.
     compacted: AtomicU64,
 }
 
+impl<I: Beside> Shared<I> {
+    fn new(history_bytes: usize, observer: Observer<I>, state: State<I>, compacted: u64) -> Arc<Self> {
+        Arc::new(Self {
+            reached: watch::Sender::new(state.revision),
+            history: History::new(history_bytes, state.revision, observer),
+            state: ArcSwap::from_pointee(state),
+            pins: Mutex::default(),
+            compacted: compacted.into(),
+        })
+    }
+
+    /// Makes a new state current together with the events that led to it.
+    fn publish(&self, state: State<I>, events: Vec<Arc<Event<I>>>) {
+        let revision = state.revision;
+        self.history.publish(&self.state, state, events);
+        self.reached.send_replace(revision);
+    }
+
+    /// Completes when the state is at least of this revision; never where the store is closed before.
+    async fn reach(&self, revision: u64) {
+        let mut reached = self.reached.subscribe();
+        if reached.wait_for(|now| *now >= revision).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
 /// The store. Cheap to clone; every clone is the same store.
 pub struct Store<I> {
     shared: Arc<Shared<I>>,
-    writes: mpsc::Sender<writer::Message<I>>,
-    path: Arc<PathBuf>,
+    engine: Engine<I>,
     indexer: Indexer<I>,
+}
+
+/// Where the state is durable.
+enum Engine<I> {
+    Sqlite { writes: mpsc::Sender<writer::Message<I>>, path: Arc<PathBuf> },
+    Etcd(etcd::Handle<I>),
+}
+
+impl<I> Clone for Engine<I> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Sqlite { writes, path } => Self::Sqlite { writes: writes.clone(), path: path.clone() },
+            Self::Etcd(handle) => Self::Etcd(handle.clone()),
+        }
+    }
 }
 
 impl<I> Clone for Store<I> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-            writes: self.writes.clone(),
-            path: self.path.clone(),
-            indexer: self.indexer,
-        }
+        Self { shared: self.shared.clone(), engine: self.engine.clone(), indexer: self.indexer }
     }
 }
 
@@ -171,21 +212,28 @@ impl<I: Beside> Store<I> {
         let opening = tokio::task::spawn_blocking(move || {
             let mut log = log::Log::open(&config)?;
             let state = log.load(indexer)?;
-            Ok((AtomicU64::new(log.compacted), log, state))
+            Ok((log, state))
         });
-        let (compacted, log, state) = opening
+        let (log, state) = opening
             .await
             .map_err(|join| Error::Database { path: path.to_path_buf(), reason: join.to_string() })??;
-        let shared = Arc::new(Shared {
-            history: History::new(history_bytes, state.revision, observer),
-            state: ArcSwap::from_pointee(state),
-            pins: Mutex::default(),
-            compacted,
-        });
+        let shared = Shared::new(history_bytes, observer, state, log.compacted);
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let stopped = writer::start(log, shared.clone(), queue);
         supervise(supervisor, writes.clone(), stopped, interval);
-        Ok(Self { shared, writes, path, indexer })
+        Ok(Self { shared, engine: Engine::Sqlite { writes, path }, indexer })
+    }
+
+    /// Joins those who share an etcd: reads the current state into memory and follows it under `supervisor`. Of
+    /// the configuration the database's path and size are etcd's own matter.
+    pub async fn share(
+        remote: &Remote,
+        config: &Config,
+        (indexer, observer): (Indexer<I>, Observer<I>),
+        supervisor: &Supervisor,
+    ) -> Result<Self, Error> {
+        let (shared, handle) = etcd::open(remote, config, (indexer, observer), supervisor).await?;
+        Ok(Self { shared, engine: Engine::Etcd(handle), indexer })
     }
 
     /// The revision of the current state.
@@ -195,7 +243,24 @@ impl<I: Beside> Store<I> {
 
     /// Whether there still is somebody who writes.
     pub fn is_writable(&self) -> bool {
-        !self.writes.is_closed()
+        match &self.engine {
+            Engine::Sqlite { writes, .. } => !writes.is_closed(),
+            Engine::Etcd(handle) => handle.is_connected(),
+        }
+    }
+
+    /// Completes when the state is at least of this revision; never where the store is closed before.
+    pub async fn reach(&self, revision: u64) {
+        self.shared.reach(revision).await;
+    }
+
+    /// Waits until the state in memory has all that was acknowledged by anybody before this was called. Where the
+    /// state is nobody else's it always has.
+    pub async fn catch_up(&self) -> Result<(), ReadError> {
+        match &self.engine {
+            Engine::Sqlite { .. } => Ok(()),
+            Engine::Etcd(handle) => handle.catch_up().await,
+        }
     }
 
     /// The current state, without a lock or a copy.
@@ -223,9 +288,14 @@ impl<I: Beside> Store<I> {
         if let Some(snapshot) = self.shared.history.undo(&self.shared.state, revision) {
             return Ok(snapshot);
         }
-        let (path, indexer) = (self.path.clone(), self.indexer);
-        let reading = tokio::task::spawn_blocking(move || log::read_at(&path, revision, indexer));
-        reading.await.map_err(|join| ReadError::Io(join.to_string()))?
+        match &self.engine {
+            Engine::Sqlite { path, .. } => {
+                let (path, indexer) = (path.clone(), self.indexer);
+                let reading = tokio::task::spawn_blocking(move || log::read_at(&path, revision, indexer));
+                reading.await.map_err(|join| ReadError::Io(join.to_string()))?
+            }
+            Engine::Etcd(handle) => handle.read_at(revision, self.indexer).await,
+        }
     }
 
     /// Keeps a snapshot for [`Self::snapshot_at`] until it is compacted, as one of a bounded number.
@@ -246,9 +316,13 @@ impl<I: Beside> Store<I> {
 
     /// Makes one change, and returns once it is as durable as it asks and visible to readers.
     pub async fn write(&self, write: Write<I>) -> Result<Written<I>, WriteError<I>> {
+        let writes = match &self.engine {
+            Engine::Sqlite { writes, .. } => writes,
+            Engine::Etcd(handle) => return handle.write(write).await,
+        };
         let (reply, answer) = oneshot::channel();
         let request = writer::Request { write, reply };
-        self.writes.send(writer::Message::Write(request)).await.map_err(|_| WriteError::Closed)?;
+        writes.send(writer::Message::Write(request)).await.map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)?
     }
 
@@ -264,7 +338,8 @@ impl<I: Beside> Store<I> {
 
     #[cfg(test)]
     async fn upkeep(&self) {
-        assert!(self.writes.send(writer::Message::Upkeep).await.is_ok(), "the writer is running");
+        let Engine::Sqlite { writes, .. } = &self.engine else { panic!("etcd keeps itself") };
+        assert!(writes.send(writer::Message::Upkeep).await.is_ok(), "the writer is running");
     }
 }
 

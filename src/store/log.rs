@@ -288,7 +288,7 @@ fn read_map<I>(
         let index = indexer(key, value);
         let (key, value) = (Arc::<str>::from(key), bytes::Bytes::copy_from_slice(value));
         let record =
-            Record { key: key.clone(), value, revision: newest, create_revision: row.get(2)?, index };
+            Record { key: key.clone(), value, revision: newest, create_revision: row.get(2)?, at: 0, index };
         map.insert(key, Arc::new(record));
     }
     Ok((map, newest))

@@ -22,6 +22,13 @@ impl Template {
         let (before, after) = self.bytes.split_at(self.at.min(self.bytes.len()));
         [before, digits.as_bytes(), after].concat().into()
     }
+
+    /// Of bytes in which a revision stands already.
+    pub(crate) fn of_filled(value: &[u8], at: usize, revision: u64) -> Self {
+        let end = at + revision.to_string().len();
+        let (before, after) = (value.get(..at).unwrap_or_default(), value.get(end..).unwrap_or_default());
+        Self { bytes: [before, after].concat(), at }
+    }
 }
 
 /// One key's state at one revision.
@@ -35,6 +42,8 @@ pub struct Record<I> {
     pub revision: u64,
     /// When the key came into being.
     pub create_revision: u64,
+    /// Where its revision stands in the value, as far as etcd's followers need to know.
+    pub(crate) at: u32,
     /// What the caller keeps beside the value.
     pub index: I,
 }

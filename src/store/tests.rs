@@ -35,6 +35,10 @@ impl Folder {
         }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn db(&self) -> PathBuf {
         self.0.join("state.db")
     }

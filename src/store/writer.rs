@@ -291,7 +291,7 @@ impl<I: Beside> Writer<I> {
         let events: Vec<_> = done.iter().filter_map(|(_, result)| result.as_ref().ok().cloned()).collect();
         if let Some(last) = events.last() {
             let state = State { revision: last.revision(), map: self.working.map.clone() };
-            self.shared.history.publish(&self.shared.state, state, events);
+            self.shared.publish(state, events);
         }
         for (reply, result) in done {
             let written = |event: Arc<Event<I>>| Written {
@@ -325,7 +325,7 @@ impl<I> Working<I> {
             return Err(WriteError::Conflict(None));
         }
         let value = template.fill(revision);
-        let record = Arc::new(Record { key: key.clone(), value, revision, create_revision, index });
+        let record = Arc::new(Record { key: key.clone(), value, revision, create_revision, at: 0, index });
         self.revision = revision;
         if deleted {
             self.map.remove(&key);

@@ -1,0 +1,140 @@
+//! Writes: one transaction each, that takes place if the key is as expected.
+
+use super::api::{
+    DeleteRangeRequest, KeyValue, RequestOp, TxnRequest, request_op::Request, response_op::Response,
+};
+use super::vault::{range_of, unchanged};
+use super::{Handle, packed, put, revision_of, said, unpacked};
+use crate::{Beside, Change, Event, Expect, Record, Template, Write, WriteError, Written};
+use std::sync::Arc;
+use tonic::Status;
+
+/// What came of a transaction.
+enum Outcome {
+    /// It took place, at this revision.
+    Done(u64),
+    /// The key was not as expected; etcd was at this revision, and had this. An attempt before may have taken place.
+    Otherwise { revision: u64, found: Option<KeyValue>, again: bool },
+}
+
+impl<I: Beside> Handle<I> {
+    /// Makes one change, and returns once it is visible here.
+    pub(crate) async fn write(&self, write: Write<I>) -> Result<Written<I>, WriteError<I>> {
+        let Write { key, expect, change, .. } = write;
+        let before = match expect {
+            Expect::Absent => 0,
+            Expect::Revision(revision) => revision,
+        };
+        let current = self.shared.state.load().map.get(key.as_str()).cloned();
+        // Revisions of a key only grow: etcd has no older one than there is here.
+        if let Some(newer) = current.as_ref().filter(|found| before > 0 && found.revision > before) {
+            return Err(WriteError::Conflict(Some(newer.clone())));
+        }
+        let (template, index, deletes) = match change {
+            Change::Put(template, index) => (template, index, false),
+            Change::Delete(template, index) => (template, index, true),
+        };
+        let outcome =
+            self.transact(&key, before, (&template, deletes)).await.map_err(|status| refusal(&status))?;
+        match outcome {
+            Outcome::Done(revision) => {
+                let previous = current.filter(|found| found.revision == before);
+                self.done(revision, (&key, previous), (template, index)).await
+            }
+            Outcome::Otherwise { revision, found, again } => {
+                self.arrived(revision).await?;
+                let earlier = again && is_carried_out(found.as_ref(), &template, deletes);
+                match self
+                    .shared
+                    .history
+                    .superseding(&key, before)
+                    .filter(|event| earlier && event.deleted == deletes)
+                {
+                    Some(event) => Ok(written(&event)),
+                    None => {
+                        Err(WriteError::Conflict(self.shared.state.load().map.get(key.as_str()).cloned()))
+                    }
+                }
+            }
+        }
+    }
+
+    async fn transact(
+        &self,
+        key: &str,
+        before: u64,
+        (template, deletes): (&Template, bool),
+    ) -> Result<Outcome, Status> {
+        let key = format!("{}{key}", self.members.prefix).into_bytes();
+        let change = if deletes {
+            RequestOp { request: Some(Request::RequestDeleteRange(DeleteRangeRequest { key: key.clone() })) }
+        } else {
+            put(key.clone(), packed(template))
+        };
+        let transaction = TxnRequest {
+            compare: vec![unchanged(key.clone(), before)],
+            success: vec![change],
+            failure: vec![range_of(key)],
+        };
+        let answer = self.members.transact(transaction).await?;
+        let revision = revision_of(answer.of.header);
+        if answer.of.succeeded {
+            return Ok(Outcome::Done(revision));
+        }
+        let found = answer.of.responses.into_iter().find_map(|response| match response.response {
+            Some(Response::ResponseRange(range)) => range.kvs.into_iter().next(),
+            _ => None,
+        });
+        Ok(Outcome::Otherwise { revision, found, again: answer.again })
+    }
+
+    /// What took place, once it is here.
+    async fn done(
+        &self,
+        revision: u64,
+        (key, previous): (&str, Option<Arc<Record<I>>>),
+        (template, index): (Template, I),
+    ) -> Result<Written<I>, WriteError<I>> {
+        self.arrived(revision).await?;
+        if let Some(event) = self.shared.history.at(revision) {
+            return Ok(written(&event));
+        }
+        // The history is too short for it already.
+        let create_revision = previous.as_ref().map_or(revision, |previous| previous.create_revision);
+        let at = u32::try_from(template.at).unwrap_or_default();
+        let value = template.fill(revision);
+        let record = Record { key: key.into(), value, revision, create_revision, at, index };
+        Ok(Written { record: Arc::new(record), previous })
+    }
+
+    async fn arrived(&self, revision: u64) -> Result<(), WriteError<I>> {
+        if self.arrival(revision).await {
+            Ok(())
+        } else {
+            Err(WriteError::Io("etcd does not say what has become of it".to_owned()))
+        }
+    }
+}
+
+/// Whether what etcd has is what an attempt without an answer meant to do.
+fn is_carried_out(found: Option<&KeyValue>, template: &Template, deletes: bool) -> bool {
+    match found {
+        None => deletes,
+        Some(found) => !deletes && unpacked(&found.value).as_ref() == Some(template),
+    }
+}
+
+fn written<I>(event: &Event<I>) -> Written<I> {
+    Written { record: event.record.clone(), previous: event.previous.clone() }
+}
+
+fn refusal<I>(status: &Status) -> WriteError<I> {
+    let said = said(status);
+    if said.contains("database space exceeded") {
+        WriteError::Full
+    } else if said.contains("request is too large") {
+        WriteError::TooLarge
+    } else {
+        WriteError::Io(said)
+    }
+}
