@@ -4,7 +4,7 @@ use crate::life::{self, Failure, runtime};
 use crate::machine::{self, Place, hostname};
 use crate::network::Network;
 use crate::options::{Options, Part, Role, SHARED};
-use crate::{ready, screen};
+use crate::{datastore, ready, screen};
 use base::{Body, Phase, Restart, Supervisor, clock};
 use client::{Caches, Client, Transport};
 use http::{Request, Response};
@@ -80,10 +80,13 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
         cluster_domain: options.cluster_domain.clone(),
         api_port: options.https_listen_port,
     };
-    let pki = Arc::new(bootstrap::Pki::prepare(&config)?);
-    bootstrap::server_token(&options.data_dir, pki.server_ca_pem(), options.given_token()?.as_deref())?;
+    let remote = options.datastore()?;
+    let pki = Arc::new(match &remote {
+        Some(remote) => datastore::prepare(options, &config, remote).await?,
+        None => prepare(options, &config)?,
+    });
     let certificates = Certificates::new(&pki)?;
-    let server = start_server(options, &network, (&pki, &certificates), supervisor).await?;
+    let server = start_server(options, &network, (&pki, &certificates, remote), supervisor).await?;
     let kubeconfig_mode = bootstrap::parse_mode(&options.write_kubeconfig_mode)?;
     write_kubeconfig(options, &pki, &pki.admin()?, kubeconfig_mode)?;
     greet(options, &network, &node_name);
@@ -119,6 +122,13 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     screen::say(&format!("Ready in {:.1} s. Try: knarr kubectl get nodes", began.elapsed().as_secs_f64()));
     ready::notify("READY=1");
     Ok(())
+}
+
+/// The authorities, certificates and the token, made where they are missing.
+pub(crate) fn prepare(options: &Options, config: &bootstrap::Config) -> Result<bootstrap::Pki, Failure> {
+    let pki = bootstrap::Pki::prepare(config)?;
+    bootstrap::server_token(&options.data_dir, pki.server_ca_pem(), options.given_token()?.as_deref())?;
+    Ok(pki)
 }
 
 /// Lets machines join.
@@ -339,13 +349,16 @@ fn pool(block: &Cidr) -> server::AddressPool {
 async fn start_server(
     options: &Options,
     network: &Network,
-    (pki, certificates): (&bootstrap::Pki, &Certificates),
+    (pki, certificates, remote): (&bootstrap::Pki, &Certificates, Option<server::Remote>),
     supervisor: &Supervisor,
 ) -> Result<Server, Failure> {
     let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
     let config = server::Config {
         listen: vec![SocketAddr::new(network.listening(options.bind_address), options.https_listen_port)],
-        database: options.data_dir.join("server/db/state.db"),
+        storage: remote.map_or_else(
+            || server::Storage::File(options.data_dir.join("server/db/state.db")),
+            server::Storage::Etcd,
+        ),
         compaction_interval: Duration::from_secs(options.compaction_interval.get()),
         watch_history_bytes: options.watch_history_bytes,
         certificate: certificates.api.clone(),

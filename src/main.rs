@@ -3,6 +3,7 @@
 
 mod agent;
 mod cluster;
+mod datastore;
 mod hollow;
 mod life;
 mod machine;

@@ -72,6 +72,11 @@ static SETTINGS: &[Setting] = &[
     setting("data-dir", Text, "FOLDER", "Where knarr keeps its state [default: /var/lib/knarr]"),
     server("bind-address", Text, "ADDRESS", "Address the API listens on [default: 0.0.0.0]"),
     server("https-listen-port", Number, "PORT", "Port the API listens on [default: 6443]"),
+    server("datastore-endpoint", List, "URL", "Members of an etcd that servers share, such as https://192.0.2.1:2379 [default: a database of this server's own]"),
+    server("datastore-cafile", Text, "FILE", "The authorities that vouch for etcd, in PEM [default: the machine's]"),
+    server("datastore-certfile", Text, "FILE", "The certificate to show to etcd, in PEM"),
+    server("datastore-keyfile", Text, "FILE", "Its key, in PEM"),
+    server("datastore-prefix", Text, "PREFIX", "What the cluster's keys in etcd start with [default: /knarr]"),
     server("advertise-address", Text, "ADDRESS", "Address under which others reach the API [default: the node's]"),
     server("tls-san", List, "NAME", "Additional names and addresses in the API's certificate"),
     setting("cluster-cidr", List, "BLOCK", "Addresses of pods; two blocks for IPv4 and IPv6 [default: 10.42.0.0/16]"),
@@ -146,6 +151,11 @@ pub(crate) struct Options {
     pub(crate) data_dir: PathBuf,
     pub(crate) bind_address: IpAddr,
     pub(crate) https_listen_port: u16,
+    pub(crate) datastore_endpoint: Vec<String>,
+    pub(crate) datastore_cafile: Option<PathBuf>,
+    pub(crate) datastore_certfile: Option<PathBuf>,
+    pub(crate) datastore_keyfile: Option<PathBuf>,
+    pub(crate) datastore_prefix: String,
     pub(crate) advertise_address: Option<IpAddr>,
     pub(crate) tls_san: Vec<String>,
     pub(crate) cluster_cidr: Vec<String>,
@@ -205,6 +215,11 @@ impl Default for Options {
             data_dir: "/var/lib/knarr".into(),
             bind_address: Ipv4Addr::UNSPECIFIED.into(),
             https_listen_port: 6443,
+            datastore_endpoint: Vec::new(),
+            datastore_cafile: None,
+            datastore_certfile: None,
+            datastore_keyfile: None,
+            datastore_prefix: "/knarr".to_owned(),
             advertise_address: None,
             tls_san: Vec::new(),
             cluster_cidr: vec!["10.42.0.0/16".to_owned()],
@@ -256,6 +271,35 @@ impl Options {
     /// Whether a part was left out.
     pub(crate) fn is_disabled(&self, part: Part) -> bool {
         self.disable.contains(&part)
+    }
+
+    /// The etcd that the state is kept in; none where it is in a database of this server's own.
+    pub(crate) fn datastore(&self) -> Result<Option<server::Remote>, String> {
+        let certificate = match (&self.datastore_certfile, &self.datastore_keyfile) {
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            (None, None) => None,
+            _ => return Err("--datastore-certfile and --datastore-keyfile go together".to_owned()),
+        };
+        let prefix = self.datastore_prefix.trim_end_matches('/');
+        if prefix.is_empty() {
+            return Err(
+                "--datastore-prefix has to name something, or keys of others would be read".to_owned()
+            );
+        }
+        let remote = server::Remote {
+            endpoints: self.datastore_endpoint.clone(),
+            prefix: format!("{prefix}/"),
+            authority: self.datastore_cafile.clone(),
+            certificate,
+        };
+        match (self.datastore_endpoint.is_empty(), &remote.authority, &remote.certificate) {
+            (false, ..) => Ok(Some(remote)),
+            (true, None, None) => Ok(None),
+            _ => {
+                Err("--datastore-cafile and --datastore-certfile are of use with --datastore-endpoint"
+                    .to_owned())
+            }
+        }
     }
 
     /// The token as it was given, from a file or by itself.

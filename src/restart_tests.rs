@@ -101,7 +101,7 @@ async fn api_server(supervisor: &Supervisor) -> Server {
     };
     let pki = bootstrap::Pki::prepare(&config).unwrap();
     let certificates = Certificates::new(&pki).unwrap();
-    let server = start_server(&options, &network, (&pki, &certificates), supervisor).await.unwrap();
+    let server = start_server(&options, &network, (&pki, &certificates, None), supervisor).await.unwrap();
     let admin = client_of(&server, "system:admin", &["system:masters"]);
     bootstrap::objects::apply(&admin, &config, &pki).await.unwrap();
     server

@@ -62,7 +62,7 @@ async fn start(supervisor: &Supervisor) -> Server {
     let shown = pki.serving().expect("a certificate");
     let config = Config {
         listen: Vec::new(),
-        database: folder.join("state.db"),
+        storage: server::Storage::File(folder.join("state.db")),
         compaction_interval: std::time::Duration::from_secs(300),
         watch_history_bytes: 1 << 20,
         certificate: ServingCertificate::new(shown.chain(), shown.key()).expect("a certificate"),

@@ -54,3 +54,11 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode of", path))
 }
+
+/// Removes the file, if there is one.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

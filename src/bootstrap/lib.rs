@@ -14,12 +14,14 @@ mod kubeconfig;
 pub mod objects;
 mod pki;
 mod rbac;
+mod shared;
 mod signing;
 mod token;
 
 pub use identity::Identity;
 pub use kubeconfig::{Kubeconfig, parse_mode};
 pub use pki::{Pki, Renewed};
+pub use shared::Common;
 pub use token::{Bootstrap, Token, generate_secret, rotate_server_token, server_credentials, server_token};
 
 use std::net::{IpAddr, UdpSocket};

@@ -24,6 +24,7 @@ mod trust;
 pub use aggregation::Extension;
 pub use auth::{ServerToken, ServiceAccountKeys, User};
 pub use http::tls::ServingCertificate;
+pub use store::{Remote, Vault};
 pub use strategies::AddressPool;
 
 use ::http::{Request, Response};
@@ -39,8 +40,8 @@ use std::time::Duration;
 pub struct Config {
     /// Where it listens.
     pub listen: Vec<SocketAddr>,
-    /// The database.
-    pub database: PathBuf,
+    /// Where the state is kept.
+    pub storage: Storage,
     /// How often what is older is forgotten.
     pub compaction_interval: Duration,
     /// How many bytes of changes are kept for watches.
@@ -63,6 +64,15 @@ pub struct Config {
     pub node_ports: std::ops::RangeInclusive<u16>,
     /// `gitVersion` of `/version`.
     pub version: String,
+}
+
+/// Where the state is kept.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// In a database of this server's own.
+    File(PathBuf),
+    /// In an etcd that servers share.
+    Etcd(Remote),
 }
 
 /// Why the API server does not start. To be told to the person who started it.
@@ -149,12 +159,17 @@ impl Server {
         let tls = http::tls::server_config(&config.certificate).map_err(Error::Tls)?;
         let certificates =
             auth::CertificateAuthenticator::new(&config.client_authorities).map_err(Error::Tls)?;
-        let database = store::Config {
+        let usual = |path: PathBuf| store::Config {
             history_bytes: config.watch_history_bytes,
             upkeep_interval: config.compaction_interval,
-            ..store::Config::new(config.database)
+            ..store::Config::new(path)
         };
-        let records = registry::Records::open(database, supervisor).await?;
+        let records = match config.storage {
+            Storage::File(path) => registry::Records::open(usual(path), supervisor).await?,
+            Storage::Etcd(remote) => {
+                registry::Records::share(&remote, &usual(PathBuf::new()), supervisor).await?
+            }
+        };
         let keys = Arc::new(config.service_account_keys);
         let strategies = strategies::Strategies::new(&records, config.service_addresses, config.node_ports);
         strategies.repair().await;

@@ -42,8 +42,8 @@ pub struct Record<I> {
     pub revision: u64,
     /// When the key came into being.
     pub create_revision: u64,
-    /// Where its revision stands in the value, as far as etcd's followers need to know.
-    pub(crate) at: u32,
+    /// Where its revision stands in the value; 0 where that is not known.
+    pub at: u32,
     /// What the caller keeps beside the value.
     pub index: I,
 }

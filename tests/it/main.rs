@@ -31,6 +31,7 @@ mod proxying;
 mod resources;
 mod services;
 mod serving;
+mod sharing;
 mod soak;
 mod storage;
 mod support;

@@ -1,5 +1,6 @@
-//! Many writers, readers and watchers at once while the server is killed, stopped, and forgets its past; what
-//! all of them were told is put together and has to be one history.
+//! Many writers, readers and watchers at once while the server is killed, stopped, and forgets its past, or while
+//! servers that share an etcd and its members are; what all of them were told is put together and has to be one
+//! history.
 //!
 //! `KNARR_TEST_SOAK_WRITES` makes it longer.
 
@@ -8,6 +9,7 @@ mod checker;
 use crate::support::cluster::Cluster;
 use crate::support::https::{Answer, Ask, Events, Https, JSON, JSON_PATCH, MERGE};
 use crate::support::process::wait_for;
+use crate::support::servers::Servers;
 use checker::{Event, History, Moment, Operation, State, Told, Watched};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -32,7 +34,9 @@ const QUIET: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(120);
 
 struct Soak {
-    https: Https,
+    /// The servers, which are asked in turn.
+    servers: Vec<Https>,
+    turn: AtomicUsize,
     moments: AtomicU64,
     /// Writes that were begun.
     begun: AtomicUsize,
@@ -44,9 +48,12 @@ struct Soak {
     alive: RwLock<()>,
 }
 
+fn writes(usually: usize) -> usize {
+    std::env::var("KNARR_TEST_SOAK_WRITES").map_or(usually, |text| text.parse().unwrap())
+}
+
 #[test]
 fn what_all_clients_see_is_one_history() {
-    let writes = std::env::var("KNARR_TEST_SOAK_WRITES").map_or(1500, |text| text.parse().unwrap());
     let history = format!("--watch-history-bytes={HISTORY_BYTES}");
     let compactions = "--compaction-interval=1";
     let mut cluster = Cluster::prepared(&[
@@ -57,32 +64,24 @@ fn what_all_clients_see_is_one_history() {
         compactions,
     ]);
     cluster.start();
-    let soak = Soak::new(Https::new(&cluster), writes);
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "soak"}});
-    assert_eq!(soak.https.ask("POST", "/api/v1/namespaces").object(JSON, &namespace).send().code, 201);
-    soak.run(&mut cluster);
-    let end = soak.list(0).expect("the server runs");
-    let history = History {
-        operations: soak.operations.into_inner().unwrap(),
-        watches: soak.watches.into_inner().unwrap(),
-        end,
-    };
-    let faults = history.faults();
-    let counts = (history.operations.len(), history.watches.len());
-    assert!(
-        faults.is_empty(),
-        "{} faults in {counts:?}: {:#?}",
-        faults.len(),
-        &faults[..faults.len().min(20)]
-    );
-    assert!(history.watches.len() > WATCHERS, "no watch was ever interrupted: {counts:?}");
-    eprintln!("{} operations, {} stretches of watches", counts.0, counts.1);
+    let soak = Soak::new(vec![Https::new(&cluster)], writes(1500));
+    soak.run(|| soak.end(&mut cluster));
+    soak.check();
+}
+
+#[test]
+fn what_clients_of_several_servers_see_is_one_history() {
+    let mut servers = Servers::new(3, &["--disable-controller-manager", "--disable-scheduler"]);
+    let soak = Soak::new((0..3).map(|at| servers.https(at)).collect(), writes(1500));
+    soak.run(|| soak.end_some(&mut servers));
+    soak.check();
 }
 
 impl Soak {
-    fn new(https: Https, writes: usize) -> Self {
-        Self {
-            https,
+    fn new(servers: Vec<Https>, writes: usize) -> Self {
+        let soak = Self {
+            servers,
+            turn: AtomicUsize::new(0),
             moments: AtomicU64::new(1),
             begun: AtomicUsize::new(0),
             writes,
@@ -90,15 +89,45 @@ impl Soak {
             operations: Mutex::default(),
             watches: Mutex::default(),
             alive: RwLock::default(),
-        }
+        };
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "soak"}});
+        assert_eq!(soak.ask("POST", "/api/v1/namespaces").object(JSON, &namespace).send().code, 201);
+        soak
     }
 
-    fn run(&self, cluster: &mut Cluster) {
+    /// Begins a request to the server whose turn it is.
+    fn ask(&self, method: &str, path: &str) -> Ask<'_> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.servers[turn % self.servers.len()].ask(method, path)
+    }
+
+    /// What was recorded has to be one history.
+    fn check(self) {
+        let end = self.list(0).expect("the server runs");
+        let history = History {
+            operations: self.operations.into_inner().unwrap(),
+            watches: self.watches.into_inner().unwrap(),
+            end,
+        };
+        let faults = history.faults();
+        let counts = (history.operations.len(), history.watches.len());
+        assert!(
+            faults.is_empty(),
+            "{} faults in {counts:?}: {:#?}",
+            faults.len(),
+            &faults[..faults.len().min(20)]
+        );
+        assert!(history.watches.len() > WATCHERS, "no watch was ever interrupted: {counts:?}");
+        let lost = history.operations.iter().filter(|one| matches!(one.told, Told::Lost { .. })).count();
+        eprintln!("{} operations, {lost} of them without an answer, {} stretches of watches", counts.0, counts.1);
+    }
+
+    fn run(&self, end: impl FnOnce()) {
         std::thread::scope(|scope| {
             let watchers: Vec<_> = (0..WATCHERS).map(|_| scope.spawn(|| self.watch())).collect();
             let readers = [scope.spawn(|| self.read()), scope.spawn(|| self.page())];
             let writers: Vec<_> = (0..WRITERS).map(|seed| scope.spawn(move || self.write(seed))).collect();
-            self.end(cluster);
+            end();
             writers.into_iter().for_each(|writer| writer.join().unwrap());
             self.done.store(true, Ordering::Release);
             watchers.into_iter().chain(readers).for_each(|other| other.join().unwrap());
@@ -127,9 +156,27 @@ impl Soak {
         }
     }
 
-    /// The answer to a request, unless the server goes away.
-    fn answer(ask: Ask) -> Option<Answer> {
-        ask.try_send().ok().filter(|answer| answer.code != STOPPING)
+    /// Kills one of the servers or one of the members of their etcd after the other, and starts it again.
+    fn end_some(&self, servers: &mut Servers) {
+        for round in 1..=self.writes / BETWEEN_ENDS {
+            wait_for("writes", LONG, || {
+                (self.begun.load(Ordering::Acquire) >= round * BETWEEN_ENDS).then_some(())
+            });
+            let (at, signal) = (round % 3, if round % 4 == 0 { "TERM" } else { "KILL" });
+            if round % 2 == 0 {
+                servers.stop_member(at, signal);
+                servers.start_member(at);
+            } else {
+                servers.stop(at, signal);
+                servers.start(at);
+            }
+        }
+    }
+
+    /// The answer to a request, unless the server goes away; one of several may have lost sight of its etcd.
+    fn answer(&self, ask: Ask) -> Option<Answer> {
+        let away = |answer: &Answer| self.servers.len() > 1 && answer.code >= 500;
+        ask.try_send().ok().filter(|answer| answer.code != STOPPING && !away(answer))
     }
 
     /// Waits until there is a server.
@@ -172,7 +219,7 @@ impl Soak {
             number += 1;
             let key = format!("k{}", number % KEYS);
             let began = self.moment();
-            match Self::answer(self.https.ask("GET", &format!("{MAPS}/{key}"))) {
+            match self.answer(self.ask("GET", &format!("{MAPS}/{key}"))) {
                 Some(answer) if answer.code == 200 => {
                     let (_, version, token) = parts(&answer.value());
                     self.record(began, Told::Read { key, token, version });
@@ -203,7 +250,7 @@ impl Soak {
         let (mut state, mut version, mut token) = (State::new(), 0, String::new());
         loop {
             let path = format!("{MAPS}?limit={size}&continue={token}");
-            let answer = Self::answer(self.https.ask("GET", &path)).filter(|answer| answer.code != 410)?;
+            let answer = self.answer(self.ask("GET", &path)).filter(|answer| answer.code != 410)?;
             assert_eq!(answer.code, 200, "{answer:?}");
             let page = answer.value();
             let own = parts(&page).1;
@@ -244,7 +291,7 @@ impl Soak {
     fn follow(&self, after: u64) -> Option<u64> {
         let path =
             format!("{MAPS}?watch=true&resourceVersion={after}&allowWatchBookmarks=true&timeoutSeconds=5");
-        let events = match self.https.ask("GET", &path).try_watch() {
+        let events = match self.ask("GET", &path).try_watch() {
             Ok(Ok(events)) => events,
             Ok(Err(answer)) if answer.code == 410 => return None,
             Ok(Err(answer)) if answer.code == STOPPING => return Some(after),
@@ -307,29 +354,29 @@ impl Write<'_> {
     }
 
     fn create(self) {
-        let answer = Soak::answer(self.soak.https.ask("POST", MAPS).object(JSON, &self.object()));
+        let answer = self.soak.answer(self.soak.ask("POST", MAPS).object(JSON, &self.object()));
         self.written(answer, Some(0));
     }
 
     /// Changes what it has just read, unless somebody else was faster.
     fn update(self) {
-        let read = Soak::answer(self.soak.https.ask("GET", &self.path()));
+        let read = self.soak.answer(self.soak.ask("GET", &self.path()));
         let Some(mut object) = read.filter(|answer| answer.code == 200).map(|answer| answer.value()) else {
             return self.soak.wait();
         };
         let over = parts(&object).1;
         object["data"]["token"] = json!(self.token);
-        let answer = Soak::answer(self.soak.https.ask("PUT", &self.path()).object(JSON, &object));
+        let answer = self.soak.answer(self.soak.ask("PUT", &self.path()).object(JSON, &object));
         self.written(answer, Some(over));
     }
 
     fn patch(self, kind: &str, patch: &Value) {
-        let answer = Soak::answer(self.soak.https.ask("PATCH", &self.path()).body(kind, patch.to_string()));
+        let answer = self.soak.answer(self.soak.ask("PATCH", &self.path()).body(kind, patch.to_string()));
         self.written(answer, None);
     }
 
     fn delete(self) {
-        let answer = Soak::answer(self.soak.https.ask("DELETE", &self.path()));
+        let answer = self.soak.answer(self.soak.ask("DELETE", &self.path()));
         let key = self.key.clone();
         match answer {
             Some(answer) if answer.code == 200 => self.soak.record(self.began, Told::Deleted { key }),

@@ -115,6 +115,9 @@ impl Server {
         query: Query,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
+        if asks_newest(&target, &query) {
+            self.0.registry.records().catch_up().await?;
+        }
         self.authorize(&admitted.user, &target, &request)?;
         if let Some(remote) = self.0.aggregation.find(request.uri().path()) {
             return Box::pin(self.elsewhere(admitted, &remote, &target, request)).await;
@@ -172,6 +175,13 @@ impl Server {
             _ => nothing,
         }
     }
+}
+
+/// Whether a request is about the newest state: reads that name no version, and writes.
+fn asks_newest(target: &Target, query: &Query) -> bool {
+    let Target::Resource(path) = target else { return false };
+    let reads = matches!(path.verb, "get" | "list" | "watch");
+    !reads || query.get("resourceVersion").is_empty() && query.get("continue").is_empty()
 }
 
 /// Whether a watch begins with all that is there.

@@ -209,7 +209,8 @@ impl Books {
         let mut there = Vec::new();
         for record in snapshot.range(&prefix, None) {
             let name = record.key.strip_prefix(&prefix).unwrap_or_default().to_owned();
-            if !accounts.get(&name).is_some_and(|account| account.is_of(record, &snapshot)) {
+            let kept = accounts.get(&name).filter(|_| !records.is_shared());
+            if !kept.is_some_and(|account| account.is_of(record, &snapshot)) {
                 let reserved = accounts.remove(&name).map(|account| account.reserved).unwrap_or_default();
                 let kinds = counted_kinds(records);
                 let account = Account::count((record, &kinds), &snapshot, namespace, reserved);

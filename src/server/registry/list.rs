@@ -334,7 +334,11 @@ impl Registry {
         let store = self.records.store();
         let current = store.snapshot();
         let exact = match (&options.continuation, options.at) {
-            (Some(Continuation { revision: Some(revision), .. }), _) => *revision,
+            (Some(Continuation { revision: Some(revision), .. }), _) => {
+                // Another server may have begun the list.
+                self.records.reach(*revision).await;
+                *revision
+            }
             (Some(_), _) | (None, At::Newest) => return Ok(current),
             (None, At::NotOlder(revision)) => return self.fresh(revision).await,
             (None, At::Exact(revision)) => {

@@ -112,6 +112,7 @@ fn rewritten(record: &Record, object: &Value) -> Arc<Record> {
         value: object.to_string().into(),
         revision: record.revision,
         create_revision: record.create_revision,
+        at: 0,
         index: Index::of(None, object),
     })
 }

@@ -5,6 +5,8 @@ use super::on_nodes::OnNodes;
 use super::render::in_protobuf;
 use super::usage::Usages;
 use crate::catalogue::{Catalogue, Compiled};
+use api::status::Refusal;
+use base::{Phase, Restart, Shutdown, Supervisor};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,25 +50,66 @@ pub(crate) struct Records {
     usages: Arc<Usages>,
     on_nodes: Arc<OnNodes>,
     compiled: Arc<Compiled>,
+    /// Whether other servers write, too.
+    shared: bool,
 }
 
 impl Records {
     /// Opens the database.
-    pub(crate) async fn open(
-        config: store::Config,
-        supervisor: &base::Supervisor,
+    pub(crate) async fn open(config: store::Config, supervisor: &Supervisor) -> Result<Self, store::Error> {
+        let counts = Counts::default();
+        let store = Store::open(config, index, counts.observer(), supervisor).await?;
+        Ok(Self::of(store, counts, false))
+    }
+
+    /// Joins the servers that share an etcd.
+    pub(crate) async fn share(
+        remote: &store::Remote,
+        config: &store::Config,
+        supervisor: &Supervisor,
     ) -> Result<Self, store::Error> {
-        let changed = Arc::new(FOLLOWED.map(|_| AtomicU64::new(0)));
-        let usages = Arc::new(Usages::default());
-        let on_nodes = Arc::new(OnNodes::default());
-        let observer = observer(changed.clone(), usages.clone(), on_nodes.clone());
-        let store = Store::open(config, index, observer, supervisor).await?;
+        let counts = Counts::default();
+        let store = Store::share(remote, config, (index, counts.observer()), supervisor).await?;
+        let records = Self::of(store, counts, true);
+        let following = records.clone();
+        supervisor.run("definitions of custom kinds", Phase::Work, Restart::OnFailure, move |shutdown| {
+            following.clone().follow_definitions(shutdown)
+        });
+        Ok(records)
+    }
+
+    fn of(store: Store<Index>, counts: Counts, shared: bool) -> Self {
+        let Counts { changed, usages, on_nodes } = counts;
         changed.iter().for_each(|revision| revision.store(store.revision(), Ordering::Release));
         for record in store.snapshot().range("", None) {
             usages.wrote(None, Some(record));
             on_nodes.wrote(None, Some(record));
         }
-        Ok(Self { store, changed, usages, on_nodes, compiled: Arc::default() })
+        Self { store, changed, usages, on_nodes, compiled: Arc::default(), shared }
+    }
+
+    /// Ends the watches of custom kinds whose definitions other servers removed.
+    async fn follow_definitions(self, shutdown: Shutdown) -> Result<(), store::WatchError> {
+        let mut watch = self.store.watch(DEFINITIONS, self.store.revision())?;
+        loop {
+            let events = tokio::select! {
+                events = watch.next() => events?,
+                () = shutdown.requested() => return Ok(()),
+            };
+            if events.iter().any(|event| event.deleted) {
+                self.catalogue().added();
+            }
+        }
+    }
+
+    /// Whether other servers write, too: what this one counts of its own writes is not all there is.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Waits until the state here has all that any server acknowledged before.
+    pub(crate) async fn catch_up(&self) -> Result<(), Refusal> {
+        self.store.catch_up().await.map_err(Refusal::internal)
     }
 
     pub(crate) fn store(&self) -> &Store<Index> {
@@ -103,11 +146,8 @@ impl Records {
         if snapshot.revision() >= revision {
             return snapshot;
         }
-        if let Ok(mut watch) = self.store.watch("", snapshot.revision()) {
-            let reached = async { while self.store.revision() < revision && watch.next().await.is_ok() {} };
-            if tokio::time::timeout(FRESH_LIMIT, reached).await.is_err() {
-                tracing::debug!(revision, "a revision that was asked for has not come about");
-            }
+        if tokio::time::timeout(FRESH_LIMIT, self.store.reach(revision)).await.is_err() {
+            tracing::debug!(revision, "a revision that was asked for has not come about");
         }
         self.snapshot()
     }
@@ -132,16 +172,27 @@ impl Records {
     }
 }
 
-/// Counts what is written, and notes where.
-fn observer(changed: Arc<Changed>, usages: Arc<Usages>, on_nodes: Arc<OnNodes>) -> Observer<Index> {
-    Box::new(move |event: &Event<Index>| {
-        let now = (!event.deleted).then_some(&*event.record);
-        usages.wrote(event.previous.as_deref(), now);
-        on_nodes.wrote(event.previous.as_deref(), now);
-        if let Some((group, _)) = FOLLOWED.iter().find(|(_, part)| event.record.key.contains(part)) {
-            changed[*group as usize].store(event.revision(), Ordering::Release);
-        }
-    })
+/// What is counted as it is written.
+#[derive(Default)]
+struct Counts {
+    changed: Arc<Changed>,
+    usages: Arc<Usages>,
+    on_nodes: Arc<OnNodes>,
+}
+
+impl Counts {
+    /// Counts what is written, and notes where.
+    fn observer(&self) -> Observer<Index> {
+        let (changed, usages, on_nodes) = (self.changed.clone(), self.usages.clone(), self.on_nodes.clone());
+        Box::new(move |event: &Event<Index>| {
+            let now = (!event.deleted).then_some(&*event.record);
+            usages.wrote(event.previous.as_deref(), now);
+            on_nodes.wrote(event.previous.as_deref(), now);
+            if let Some((group, _)) = FOLLOWED.iter().find(|(_, part)| event.record.key.contains(part)) {
+                changed[*group as usize].store(event.revision(), Ordering::Release);
+            }
+        })
+    }
 }
 
 /// Whether an object is larger than what Kubernetes' store takes. That keeps protobuf, which is smaller.
@@ -158,7 +209,6 @@ fn too_large(change: &Change<Index>) -> bool {
 mod tests {
     use super::*;
     use crate::registry::encode;
-    use base::Supervisor;
     use futures_util::FutureExt;
     use serde_json::json;
     use store::{Durability, Expect};

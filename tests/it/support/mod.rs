@@ -12,6 +12,7 @@ pub(crate) mod pod_resources;
 pub(crate) mod process;
 pub(crate) mod registry;
 pub(crate) mod sandbox;
+pub(crate) mod servers;
 pub(crate) mod spots;
 pub(crate) mod webhook;
 pub(crate) mod websocket;

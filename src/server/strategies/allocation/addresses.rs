@@ -5,14 +5,18 @@ use super::addresses_of;
 use super::families::Family;
 use crate::registry::{Index, Records, encode, note_maker, read, timestamp};
 use api::kinds::{Kind, by_kind};
-use base::random;
+use base::{clock, random};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 use store::{Change, Durability, Expect, Write, WriteError};
 
 /// `ipaddress.kubernetes.io/managed-by` of what services have.
 const MANAGER: &str = "ipallocator.k8s.io";
+
+/// How long the service of an address may take to be made.
+const YOUTH: Duration = Duration::from_secs(60);
 
 fn kind() -> &'static Kind {
     by_kind("networking.k8s.io/v1", "IPAddress").expect("the table has every built-in kind")
@@ -75,6 +79,12 @@ async fn release(records: &Records, address: IpAddr) -> Result<(), WriteError<In
     }
 }
 
+/// Whether another server may just be making the service that an address is for.
+fn is_young(object: &Value) -> bool {
+    let made = text(&object["metadata"], "creationTimestamp").parse::<jiff::Timestamp>();
+    made.is_ok_and(|made| clock::between(made, clock::now()) < YOUTH)
+}
+
 /// Makes what is missing, and removes what no service has.
 pub(super) async fn repair(records: &Records) {
     let snapshot = records.snapshot();
@@ -93,7 +103,7 @@ pub(super) async fn repair(records: &Records) {
         let of = (text(parent, "namespace").to_owned(), text(parent, "name").to_owned());
         if wanted.get(&address) == Some(&of) {
             wanted.remove(&address);
-        } else {
+        } else if !(records.is_shared() && is_young(&object)) {
             release_all(records, &[address]).await;
         }
     }

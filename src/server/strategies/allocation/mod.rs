@@ -57,7 +57,7 @@ impl Taken {
     /// Reads again who has which port, unless that was done lately.
     fn recount(&mut self, records: &Records) {
         let now = clock::instant();
-        if self.recounted.is_none_or(|last| now - last >= RECOUNT_INTERVAL) {
+        if records.is_shared() || self.recounted.is_none_or(|last| now - last >= RECOUNT_INTERVAL) {
             self.recounted = Some(now);
             // Of writes that are not on their way any more, the store knows.
             self.ports = ports_of_services(records);
@@ -370,6 +370,9 @@ impl Draft<'_> {
 
     fn take_port(&mut self, stated: u16) -> Result<u16, String> {
         let range = self.range;
+        if self.records.is_shared() {
+            self.taken.recount(self.records);
+        }
         let number = match stated {
             0 => self.free_port().ok_or("failed to allocate a nodePort: range is full")?,
             stated if !range.contains(&stated) => {

@@ -1,0 +1,137 @@
+//! What servers of a cluster have in common beside its state: authorities, the key of service accounts' tokens and
+//! the server token. It lies in the datastore, sealed with a key that is made of the token.
+
+use crate::{Error, files};
+use base::seal::{KEY_BYTES, Key};
+use ring::pbkdf2;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::Path;
+
+/// The files of `<data>/server/tls` that are the cluster's and not a server's own.
+const FILES: [&str; 7] = [
+    "server-ca.crt",
+    "server-ca.key",
+    "client-ca.crt",
+    "client-ca.key",
+    "request-header-ca.crt",
+    "request-header-ca.key",
+    "service.key",
+];
+/// Under which the token's credentials are among them.
+const CREDENTIALS: &str = "token";
+/// What it is sealed as.
+const ABOUT: &str = "knarr bootstrap 1";
+/// OWASP's number for PBKDF2 with HMAC-SHA-256: a token may be a person's invention.
+const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("it is more than nothing");
+const SALT_BYTES: usize = 16;
+
+/// What servers have in common.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Common(BTreeMap<String, String>);
+
+/// There are keys in it.
+impl std::fmt::Debug for Common {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+fn key(secret: &str, salt: &[u8]) -> Key {
+    let mut bytes = [0; KEY_BYTES];
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, salt, secret.as_bytes(), &mut bytes);
+    Key::new(&bytes)
+}
+
+impl Common {
+    /// Of this server's files; none where it has not been started before.
+    pub fn of(data_dir: &Path) -> Result<Option<Self>, Error> {
+        let folder = data_dir.join("server/tls");
+        let mut all = BTreeMap::new();
+        for name in FILES {
+            let Some(text) = files::read(&folder.join(name))? else { return Ok(None) };
+            all.insert(name.to_owned(), text);
+        }
+        let Some(credentials) = crate::server_credentials(data_dir) else { return Ok(None) };
+        all.insert(CREDENTIALS.to_owned(), credentials);
+        Ok(Some(Self(all)))
+    }
+
+    /// The secret that it is sealed with: that of the server token.
+    fn secret(credentials: &str) -> &str {
+        credentials.split_once(':').map_or(credentials, |(_, secret)| secret)
+    }
+
+    /// Sealed for the datastore.
+    pub fn seal(&self) -> Vec<u8> {
+        let salt: [u8; SALT_BYTES] = base::random::bytes();
+        let secret = Self::secret(self.0.get(CREDENTIALS).map_or("", String::as_str));
+        let plain = serde_json::to_vec(&self.0).expect("texts can always be written as JSON");
+        [&salt[..], &key(secret, &salt).seal(ABOUT, &plain)].concat()
+    }
+
+    /// What a server with this token, a secret or a whole token, finds in the datastore; none where the token is not
+    /// the cluster's.
+    pub fn open(sealed: &[u8], token: &str) -> Option<Self> {
+        let (salt, sealed) = sealed.split_first_chunk::<SALT_BYTES>()?;
+        let credentials = token.split_once("::").map_or(token, |(_, credentials)| credentials);
+        let secret = credentials.strip_prefix("server:").unwrap_or(credentials);
+        let plain = key(secret, salt).open(ABOUT, sealed)?;
+        serde_json::from_slice(&plain).ok().map(Self)
+    }
+
+    /// Lays the files where a server looks for them. Those of another cluster are left alone, and are an error.
+    pub fn lay(&self, data_dir: &Path) -> Result<(), Error> {
+        let folder = data_dir.join("server/tls");
+        files::private_folder(&data_dir.join("server"))?;
+        files::private_folder(&folder)?;
+        let own = |name: &str| self.0.get(name).map(String::as_str);
+        for name in FILES {
+            let (path, text) = (folder.join(name), own(name).unwrap_or_default());
+            match files::read(&path)? {
+                Some(there) if there == text => {}
+                Some(_) => {
+                    return Err(Error::Setting(format!(
+                        "{} is of another cluster than the datastore: move {} away, or name that cluster's datastore",
+                        path.display(),
+                        folder.display()
+                    )));
+                }
+                None => files::write(&path, text, files::PRIVATE)?,
+            }
+        }
+        let authority = own("server-ca.crt").unwrap_or_default();
+        let secret = Self::secret(own(CREDENTIALS).unwrap_or_default());
+        crate::server_token(data_dir, authority, Some(secret)).map(drop)
+    }
+
+    /// Takes back what a server made for itself before it heard that another one was first.
+    pub fn remove(data_dir: &Path) -> Result<(), Error> {
+        for name in FILES {
+            files::remove(&data_dir.join("server/tls").join(name))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_the_token_opens_it_and_nobody_else() {
+        let common = Common(
+            [("server-ca.key", "KEY"), (CREDENTIALS, "server:a-secret-of-some-length")]
+                .map(|(name, text)| (name.to_owned(), text.to_owned()))
+                .into(),
+        );
+        let sealed = common.seal();
+        assert!(!sealed.windows(3).any(|part| part == b"KEY"));
+        for token in ["a-secret-of-some-length", "K10abc::server:a-secret-of-some-length"] {
+            assert_eq!(Common::open(&sealed, token), Some(common.clone()));
+        }
+        assert_eq!(Common::open(&sealed, "another-secret-of-some-length"), None);
+        assert_eq!(Common::open(&sealed[..20], "a-secret-of-some-length"), None);
+        assert_eq!(format!("{common:?}"), "[\"server-ca.key\", \"token\"]");
+    }
+}
