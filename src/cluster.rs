@@ -1,5 +1,6 @@
 //! `knarr server`: builds the rooms, starts them in order, waits, drains.
 
+use crate::leading::Leading;
 use crate::life::{self, Failure, runtime};
 use crate::machine::{self, Place, hostname};
 use crate::network::Network;
@@ -92,13 +93,18 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     greet(options, &network, &node_name);
     let admin = client_of(&server, "system:admin", &["system:masters"]);
     make_objects(options, &network, (&admin, config, &pki), supervisor).await?;
-    let caches = start_control(options, &network, (&server, &pki, scheduling), supervisor);
-    bootstrap::flow::keep(&admin, &caches, supervisor);
+    let controllers = client_of(&server, "system:kube-controller-manager", &[]);
+    let caches = Caches::new(controllers, supervisor.clone());
+    let leading = leading(options, &hostname, (&server, &caches), supervisor);
+    start_control(options, &network, (&server, &pki, scheduling), (&caches, &leading));
+    bootstrap::flow::keep(&admin, &caches, &leading.controllers);
+    bootstrap::join::forget_deleted(&admin, &caches, &leading.controllers);
     let own = vec![node_name.clone(), hostname.clone()];
-    admit_machines(options, &network, (&server, &pki, own), (&admin, &caches), supervisor);
+    admit_machines(options, &network, (&server, &pki, own), &admin);
     serve_metrics(&server, &caches);
     if !options.disable_controller_manager {
-        register(&server, &hostname, (admin.clone(), caches.clone()), supervisor);
+        register(&server, (admin.clone(), caches.clone()), &leading.controllers);
+        controllers::start_identity(&hostname, admin.clone(), caches.clone(), supervisor);
     }
     if !options.disable_agent {
         let kubelet = client_of(&server, &format!("system:node:{node_name}"), &["system:nodes"]);
@@ -136,8 +142,7 @@ fn admit_machines(
     options: &Options,
     network: &Network,
     (server, pki, own): (&Server, &bootstrap::Pki, Vec<String>),
-    (admin, caches): (&Client, &Caches),
-    supervisor: &Supervisor,
+    admin: &Client,
 ) {
     let texts = |blocks: &[Cidr]| json!(blocks.iter().map(Cidr::to_string).collect::<Vec<_>>());
     let values = [
@@ -167,7 +172,6 @@ fn admit_machines(
     let authorities: Extension =
         Arc::new(move |_| Box::pin(std::future::ready(Response::new(base::full_body(authority.clone())))));
     server.answer_at(bootstrap::join::AUTHORITIES_PATH, Access::Anybody, authorities);
-    bootstrap::join::forget_deleted(admin, caches, supervisor);
 }
 
 /// Makes the objects that every cluster has.
@@ -235,15 +239,31 @@ fn own_ports(options: &Options) -> Vec<u16> {
     [options.https_listen_port, KUBELET_PORT].into_iter().chain(ingress).collect()
 }
 
-/// Starts controllers and scheduler; returns the caches that they share with the node.
+/// Decides who runs controllers and scheduler.
+fn leading(
+    options: &Options,
+    hostname: &str,
+    (server, caches): (&Server, &Caches),
+    supervisor: &Supervisor,
+) -> Leading {
+    if !options.leader_elect {
+        return Leading::alone(supervisor);
+    }
+    let of = |name, disabled: bool| (!disabled).then(|| client_of(server, name, &[]));
+    let controllers = of("system:kube-controller-manager", options.disable_controller_manager);
+    let scheduler = of("system:kube-scheduler", options.disable_scheduler);
+    Leading::elected(hostname, (controllers, scheduler), caches, supervisor)
+}
+
+/// Starts controllers and scheduler, with the caches that they share with the node.
 fn start_control(
     options: &Options,
     network: &Network,
     (server, pki, scheduling): (&Server, &Arc<bootstrap::Pki>, scheduler::Config),
-    supervisor: &Supervisor,
-) -> Caches {
+    (caches, leading): (&Caches, &Leading),
+) {
     let controllers = client_of(server, "system:kube-controller-manager", &[]);
-    let caches = Caches::new(controllers.clone(), supervisor.clone());
+    let supervisor = &leading.controllers;
     if !options.disable_controller_manager {
         let control = controllers::Config {
             cluster_cidrs: network.cluster.iter().map(Cidr::to_string).collect(),
@@ -269,9 +289,8 @@ fn start_control(
     }
     if !options.disable_scheduler {
         let scheduler = client_of(server, "system:kube-scheduler", &[]);
-        scheduler::start(scheduling, scheduler, &caches, supervisor);
+        scheduler::start(scheduling, scheduler, caches, &leading.scheduler);
     }
-    caches
 }
 
 /// Serves `metrics.k8s.io` from what the nodes tell.
@@ -299,13 +318,13 @@ fn start_account_tokens(
 }
 
 /// Starts to keep the APIServices of the groups that are served.
-fn register(server: &Server, hostname: &str, (admin, caches): (Client, Caches), supervisor: &Supervisor) {
+fn register(server: &Server, (admin, caches): (Client, Caches), supervisor: &Supervisor) {
     let own = server.clone();
     let reach: controllers::Reach = Arc::new(move |name| {
         let server = own.clone();
         Box::pin(async move { server.check_extension(&name).await })
     });
-    controllers::start_registration(reach, hostname, (admin, caches), supervisor);
+    controllers::start_registration(reach, admin, caches, supervisor);
 }
 
 fn greet(options: &Options, network: &Network, node_name: &str) {

@@ -5,6 +5,7 @@ mod agent;
 mod cluster;
 mod datastore;
 mod hollow;
+mod leading;
 mod life;
 mod machine;
 mod network;

@@ -119,6 +119,7 @@ static SETTINGS: &[Setting] = &[
     server("kube-scheduler-arg", List, "KEY=VALUE", "Settings of the scheduler: config=FILE names a KubeSchedulerConfiguration"),
     setting("kube-proxy-arg", Texts, "NAME=VALUE", "Flags of the service proxy: nodeport-addresses=BLOCK,… or primary; healthz-bind-address, metrics-bind-address, masquerade-all"),
     server("disable-scheduler", Flag, "", "Run no scheduler: another one puts pods on nodes"),
+    server("leader-elect", Flag, "", "Elect by Leases who runs controllers and scheduler, as servers do that share a store"),
 ];
 
 /// What `--disable` leaves out.
@@ -204,6 +205,7 @@ pub(crate) struct Options {
     pub(crate) kube_scheduler_arg: Vec<String>,
     pub(crate) kube_proxy_arg: Vec<String>,
     pub(crate) disable_scheduler: bool,
+    pub(crate) leader_elect: bool,
 }
 
 impl Default for Options {
@@ -263,6 +265,7 @@ impl Default for Options {
             kube_scheduler_arg: Vec::new(),
             kube_proxy_arg: Vec::new(),
             disable_scheduler: false,
+            leader_elect: false,
         }
     }
 }

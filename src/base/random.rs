@@ -1,12 +1,18 @@
 //! Randomness, of the system's source.
 
 use ring::rand::{SecureRandom, SystemRandom};
+use std::time::Duration;
 
 /// Random bytes.
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).expect("the system's random source works");
     bytes
+}
+
+/// A random time, shorter than this.
+pub fn within(longest: Duration) -> Duration {
+    longest.mul_f64(f64::from(u32::from_ne_bytes(bytes())) / (f64::from(u32::MAX) + 1.0))
 }
 
 /// A random UUID (RFC 9562, version 4).

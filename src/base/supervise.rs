@@ -1,6 +1,7 @@
 //! Supervised tasks: each has a name, is restarted with backoff or ends the process by name, and is
 //! stopped in the order of its [`Phase`].
 
+use crate::term::{Over, Term};
 use crate::{Backoff, Seldom, clock};
 use futures_util::FutureExt;
 use std::future::Future;
@@ -46,12 +47,26 @@ pub enum Exit {
 
 /// Tells a task that it should stop.
 #[derive(Clone, Debug)]
-pub struct Shutdown(watch::Receiver<bool>);
+pub struct Shutdown {
+    phase: watch::Receiver<bool>,
+    /// The term it was started in, if it was started in one.
+    term: Option<Over>,
+}
 
 impl Shutdown {
     /// Completes when the task should stop.
     pub async fn requested(&self) {
-        let mut receiver = self.0.clone();
+        match &self.term {
+            None => self.drained().await,
+            Some(term) => tokio::select! {
+                () = self.drained() => {}
+                () = term.requested() => {}
+            },
+        }
+    }
+
+    async fn drained(&self) {
+        let mut receiver = self.phase.clone();
         if receiver.wait_for(|stop| *stop).await.is_err() {
             tracing::debug!("the supervisor is gone: stopping");
         }
@@ -59,7 +74,11 @@ impl Shutdown {
 
     /// Whether the task should stop, without waiting.
     pub fn is_requested(&self) -> bool {
-        *self.0.borrow()
+        *self.phase.borrow() || self.term.as_ref().is_some_and(Over::is_requested)
+    }
+
+    fn within(&self, term: Over) -> Self {
+        Self { phase: self.phase.clone(), term: Some(term) }
     }
 
     /// A shutdown that is never requested, for tests and one-shot commands.
@@ -67,7 +86,7 @@ impl Shutdown {
         let (sender, receiver) = watch::channel(false);
         // Kept alive for the process: dropping the sender would read as a request to stop.
         std::mem::forget(sender);
-        Self(receiver)
+        Self { phase: receiver, term: None }
     }
 }
 
@@ -94,7 +113,11 @@ struct Inner {
 
 /// Owns the process' tasks. Cheap to clone; every clone is the same supervisor.
 #[derive(Clone)]
-pub struct Supervisor(Arc<Inner>);
+pub struct Supervisor {
+    inner: Arc<Inner>,
+    /// When its tasks run, where that is not always.
+    term: Option<Term>,
+}
 
 impl Default for Supervisor {
     fn default() -> Self {
@@ -106,12 +129,18 @@ impl Supervisor {
     /// A supervisor with no tasks.
     pub fn new() -> Self {
         let phases = PHASES.iter().map(|_| watch::channel(false).0).collect();
-        Self(Arc::new(Inner { phases, tasks: Mutex::default(), exit: watch::channel(None).0 }))
+        let inner = Inner { phases, tasks: Mutex::default(), exit: watch::channel(None).0 };
+        Self { inner: Arc::new(inner), term: None }
+    }
+
+    /// The same supervisor, whose tasks started by this one run during terms alone, in each of them anew.
+    pub fn during(&self, term: &Term) -> Self {
+        Self { inner: self.inner.clone(), term: Some(term.clone()) }
     }
 
     /// The signal that tasks of this phase watch.
     pub fn shutdown(&self, phase: Phase) -> Shutdown {
-        Shutdown(self.0.phases[phase as usize].subscribe())
+        Shutdown { phase: self.inner.phases[phase as usize].subscribe(), term: None }
     }
 
     /// Runs `task` under `name` until it returns `Ok` or its phase is drained. `task` is called anew
@@ -122,24 +151,39 @@ impl Supervisor {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: std::fmt::Display + 'static,
     {
-        let handle =
-            spawn(supervise(name.to_owned(), self.shutdown(phase), restart, self.0.exit.clone(), task));
-        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let shutdown = self.shutdown(phase);
+        let mut supervised =
+            Supervised { name: name.to_owned(), restart, exit: self.inner.exit.clone(), task };
+        let handle = match self.term.clone() {
+            None => spawn(async move { supervised.run(shutdown).await }),
+            Some(term) => spawn(async move { supervised.run_in_terms(&term, shutdown).await }),
+        };
+        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.retain(|task| !task.handle.is_finished());
         tasks.push(Task { name: name.to_owned(), phase, handle });
     }
 
     /// Runs a short-lived piece of work, such as one connection; a panic in it is logged by name.
-    /// It is dropped when its phase is drained.
+    /// It is dropped when its phase is drained, or the term is over that it was started in.
     pub fn detached<Fut>(&self, name: &'static str, phase: Phase, work: Fut) -> tokio::task::AbortHandle
     where
         Fut: Future<Output = ()> + Send + 'static,
     {
         let shutdown = self.shutdown(phase);
+        let part = match self.term.as_ref().map(Term::enter) {
+            // Between terms nothing is begun.
+            Some(None) => return spawn(async {}).abort_handle(),
+            other => other.flatten(),
+        };
+        let shutdown = match &part {
+            Some(part) => shutdown.within(part.over()),
+            None => shutdown,
+        };
         // Boxed, since a task would hold room for it twice: as it is given, and as it is polled.
         let work = AssertUnwindSafe(work.boxed()).catch_unwind();
         let stop = Seldom::new(async move { shutdown.requested().await });
         let handle = spawn(async move {
+            let _part = part;
             tokio::select! {
                 biased;
                 result = work => {
@@ -155,7 +199,7 @@ impl Supervisor {
 
     /// Asks the process to stop.
     pub fn stop(&self) {
-        self.0.exit.send_if_modified(|exit| {
+        self.inner.exit.send_if_modified(|exit| {
             let first = exit.is_none();
             exit.get_or_insert(Exit::Requested);
             first
@@ -164,7 +208,7 @@ impl Supervisor {
 
     /// Completes when the process has to stop, and says why.
     pub async fn ended(&self) -> Exit {
-        let mut receiver = self.0.exit.subscribe();
+        let mut receiver = self.inner.exit.subscribe();
         match receiver.wait_for(Option::is_some).await {
             Ok(exit) => exit.clone().unwrap_or(Exit::Requested),
             Err(_) => Exit::Requested,
@@ -175,7 +219,7 @@ impl Supervisor {
     pub async fn drain(&self) -> Drained {
         let mut aborted = 0;
         for phase in PHASES {
-            self.0.phases[phase as usize].send_replace(true);
+            self.inner.phases[phase as usize].send_replace(true);
             aborted += self.drain_phase(phase).await;
         }
         if aborted == 0 { Drained::Cleanly } else { Drained::Aborted(aborted) }
@@ -184,7 +228,7 @@ impl Supervisor {
     async fn drain_phase(&self, phase: Phase) -> usize {
         let deadline = clock::instant() + PHASE_DEADLINE;
         let tasks: Vec<Task> = {
-            let mut all = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             all.extract_if(.., |task| task.phase == phase).collect()
         };
         let mut aborted = 0;
@@ -222,52 +266,81 @@ impl Said {
     }
 }
 
-async fn supervise<F, Fut, E>(
+struct Supervised<F> {
     name: String,
-    shutdown: Shutdown,
     restart: Restart,
     exit: watch::Sender<Option<Exit>>,
-    mut task: F,
-) where
+    task: F,
+}
+
+impl<F, Fut, E> Supervised<F>
+where
     F: FnMut(Shutdown) -> Fut + Send + 'static,
     Fut: Future<Output = Result<(), E>> + Send,
     E: std::fmt::Display,
 {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
-    let mut said = Said::default();
-    loop {
-        let started = clock::instant();
-        let why = match AssertUnwindSafe(task(shutdown.clone())).catch_unwind().await {
-            Ok(Ok(())) if restart == Restart::OnFailure || shutdown.is_requested() => return,
-            Ok(Ok(())) => "it returned".to_owned(),
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => panic_text(&*panic),
-        };
-        if shutdown.is_requested() {
-            return;
+    /// Runs in each term, until its phase is drained.
+    async fn run_in_terms(&mut self, term: &Term, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = term.begun() => {}
+                () = shutdown.requested() => return,
+            }
+            let Some(part) = term.enter() else { continue };
+            let over = part.over();
+            tokio::select! {
+                biased;
+                () = part.cut() => {}
+                () = self.run(shutdown.within(over.clone())) => {}
+            }
+            drop(part);
+            tokio::select! {
+                () = over.requested() => {}
+                () = shutdown.requested() => return,
+            }
         }
-        if restart == Restart::Fatal {
-            tracing::error!(task = name, error = why, "ended; the process cannot go on without it");
-            exit.send_if_modified(|exit| {
-                let first = exit.is_none();
-                exit.get_or_insert(Exit::Task(name, why));
-                first
-            });
-            return;
+    }
+
+    async fn run(&mut self, shutdown: Shutdown) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+        let mut said = Said::default();
+        loop {
+            let started = clock::instant();
+            let why = match AssertUnwindSafe((self.task)(shutdown.clone())).catch_unwind().await {
+                Ok(Ok(())) if self.restart == Restart::OnFailure || shutdown.is_requested() => return,
+                Ok(Ok(())) => "it returned".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => panic_text(&*panic),
+            };
+            if shutdown.is_requested() {
+                return;
+            }
+            if self.restart == Restart::Fatal {
+                return self.end_process(why);
+            }
+            if started.elapsed() > Duration::from_secs(60) {
+                backoff.reset();
+            }
+            let delay = backoff.next_delay();
+            if said.is_news(&why, clock::instant()) {
+                tracing::warn!(task = self.name, error = why, ?delay, "task failed; starting it again");
+            } else {
+                tracing::debug!(task = self.name, error = why, ?delay, "task failed; starting it again");
+            }
+            tokio::select! {
+                () = clock::sleep(delay) => {}
+                () = shutdown.requested() => return,
+            }
         }
-        if started.elapsed() > Duration::from_secs(60) {
-            backoff.reset();
-        }
-        let delay = backoff.next_delay();
-        if said.is_news(&why, clock::instant()) {
-            tracing::warn!(task = name, error = why, ?delay, "task failed; starting it again");
-        } else {
-            tracing::debug!(task = name, error = why, ?delay, "task failed; starting it again");
-        }
-        tokio::select! {
-            () = clock::sleep(delay) => {}
-            () = shutdown.requested() => return,
-        }
+    }
+
+    fn end_process(&self, why: String) {
+        tracing::error!(task = self.name, error = why, "ended; the process cannot go on without it");
+        self.exit.send_if_modified(|exit| {
+            let first = exit.is_none();
+            exit.get_or_insert(Exit::Task(self.name.clone(), why));
+            first
+        });
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod cache;
 mod caches;
+pub mod election;
 mod events;
 pub mod https;
 mod queue;

@@ -87,9 +87,11 @@ impl<K: Hash + Eq + Clone + Send + std::fmt::Debug> Queue<K> {
         Fut: Future<Output = Result<Next, E>>,
         E: std::fmt::Display,
     {
+        let _back = Back(self);
         let mut running = FuturesUnordered::new();
         loop {
-            while running.len() < workers {
+            // Whoever was held up may find that it must not begin anything any more.
+            while running.len() < workers && !shutdown.is_requested() {
                 let Some(key) = self.state().take(clock::instant()) else { break };
                 let outcome = work(key.clone());
                 running.push(async move { (key, outcome.await) });
@@ -128,6 +130,18 @@ impl<K: Hash + Eq + Clone + Send + std::fmt::Debug> Queue<K> {
 
     fn state(&self) -> MutexGuard<'_, State<K>> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts back what was worked on when work ends in the middle: the next time it is begun again.
+struct Back<'a, K: Hash + Eq + Clone + Send + std::fmt::Debug>(&'a Queue<K>);
+
+impl<K: Hash + Eq + Clone + Send + std::fmt::Debug> Drop for Back<'_, K> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.dirty.clear();
+        let working: Vec<K> = state.working.drain().collect();
+        working.into_iter().for_each(|key| state.add(key));
     }
 }
 
@@ -200,6 +214,39 @@ mod tests {
         });
         assert!(tokio::time::timeout(Duration::from_secs(1), work).await.is_err());
         assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_ended_is_begun_again() {
+        let (queue, supervisor) = (Queue::new("test"), base::Supervisor::new());
+        queue.add("a");
+        let hangs = |_| std::future::pending::<Result<Next, String>>();
+        let work = queue.work(Shutdown::never(), 1, hangs);
+        assert!(tokio::time::timeout(Duration::from_secs(1), work).await.is_err());
+        let term = base::Term::new();
+        let (worked, during) = (queue.clone(), supervisor.during(&term));
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = runs.clone();
+        during.run("work", base::Phase::Work, base::Restart::OnFailure, move |shutdown| {
+            let (queue, counted) = (worked.clone(), counted.clone());
+            async move {
+                let work = |_| {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    async { Ok::<_, String>(Next::Done) }
+                };
+                queue.work(shutdown, 1, work).await;
+                Ok::<(), String>(())
+            }
+        });
+        for runs_by_then in 1..3 {
+            term.begin(clock::instant() + Duration::from_secs(60));
+            clock::sleep(Duration::from_secs(1)).await;
+            assert_eq!(runs.load(Ordering::SeqCst), runs_by_then);
+            assert!(term.end(Duration::ZERO, Duration::from_secs(1)).await);
+            queue.add("a");
+            clock::sleep(Duration::from_secs(1)).await;
+            assert_eq!(runs.load(Ordering::SeqCst), runs_by_then, "between terms");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -173,19 +173,18 @@ pub fn start_account_tokens(
     account_tokens::start(&Room { client, caches, supervisor: supervisor.clone() }, root_ca_pem, issue, used);
 }
 
-/// Starts what an API server keeps itself in Kubernetes: the APIServices of its own groups, whether others are
-/// available, its own lease and those of its peers, and since when uses of tokens are noted.
-pub fn start_registration(
-    reach: Reach,
-    hostname: &str,
-    (client, caches): (Client, Caches),
-    supervisor: &Supervisor,
-) {
+/// Starts what an API server keeps itself in Kubernetes, and of several servers one is enough for: the APIServices of
+/// its own groups, whether others are available, and since when uses of tokens are noted.
+pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervisor: &Supervisor) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     registration::start(&room);
     availability::start(&room, reach);
-    leases::start(&room, hostname);
     token_cleaner::start_tracking(&room);
+}
+
+/// Starts to keep the lease by which this API server is known, and to remove those of servers that are no more.
+pub fn start_identity(hostname: &str, client: Client, caches: Caches, supervisor: &Supervisor) {
+    leases::start(&Room { client, caches, supervisor: supervisor.clone() }, hostname);
 }
 
 /// Starts to check policies, which is for those who run the other controllers as well.

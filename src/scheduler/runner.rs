@@ -17,7 +17,7 @@ use crate::world::World;
 use api::Object;
 use api::core::{Namespace, Node};
 use api::meta::Time;
-use api::resource::DeviceClass;
+use api::resource::{DeviceClass, ResourceClaim};
 use api::slim::{ContainerStatus, Pod, PodResourceClaimStatus};
 use base::clock::{self, Instant};
 use base::{Phase, Restart, Shutdown, Supervisor};
@@ -124,14 +124,16 @@ async fn run(scheduler: Arc<Scheduler>, binder: Arc<Binder>, supervisor: Supervi
     let bindings = Arc::new(Semaphore::new(BINDINGS));
     loop {
         let Ok(permit) = bindings.clone().acquire_owned().await else { return };
+        if shutdown.is_requested() {
+            return;
+        }
         if let Some((wanted, decision)) = scheduler.decide() {
             let binder = binder.clone();
+            let attempt = Attempt::of(&scheduler, &wanted, &decision);
             supervisor.detached("binding a pod", Phase::Work, async move {
                 binder.carry_out(wanted, decision, permit).await;
+                attempt.over();
             });
-            if shutdown.is_requested() {
-                return;
-            }
             continue;
         }
         drop(permit);
@@ -147,6 +149,42 @@ async fn run(scheduler: Arc<Scheduler>, binder: Arc<Binder>, supervisor: Supervi
             () = timer => {}
             () = shutdown.requested() => return,
         }
+    }
+}
+
+/// A decision that is being carried out. When it is broken off, because another scheduler leads, what was taken for
+/// the pod is free again, and it is tried again should this one ever lead again.
+struct Attempt {
+    scheduler: Arc<Scheduler>,
+    wanted: Wanted,
+    claims: Vec<Arc<ResourceClaim>>,
+    is_over: bool,
+}
+
+impl Attempt {
+    fn of(scheduler: &Arc<Scheduler>, wanted: &Wanted, decision: &Decision) -> Self {
+        let claims = match decision {
+            Decision::Bind { devices, .. } => devices.iter().map(|one| one.claim.clone()).collect(),
+            Decision::Refuse(_) | Decision::Fail(_) => Vec::new(),
+        };
+        Self { scheduler: scheduler.clone(), wanted: wanted.clone(), claims, is_over: false }
+    }
+
+    fn over(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let lookup = &self.scheduler.lookup;
+        lookup.storage.release(&self.wanted.key);
+        self.claims.iter().for_each(|claim| lookup.devices.settle(claim.uid()));
+        self.scheduler.state().queue.preempted(&self.wanted.key, clock::instant());
+        self.scheduler.binding_failed(&self.wanted);
     }
 }
 

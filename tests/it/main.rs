@@ -18,6 +18,7 @@ mod hollow;
 mod ingress;
 mod joining;
 mod kubelet;
+mod leading;
 mod main_job;
 mod naming;
 mod network_policies;

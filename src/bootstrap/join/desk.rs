@@ -3,11 +3,13 @@
 use super::{Admission, Application, Cluster, skew};
 use api::Object;
 use api::core::{Node, Secret};
+use api::meta::{DeleteOptions, Preconditions};
 use api::nodes::is_server;
 use api::secrets::text;
-use base::{Body, Phase, Restart, Supervisor, full_body, hex};
+use base::{Body, Phase, Restart, Supervisor, clock, full_body, hex};
 use client::{Caches, Client, Next, Queue};
 use http::{Method, Request, Response, StatusCode, header};
+use jiff::Timestamp;
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -124,29 +126,45 @@ impl Desk {
 
 /// Forgets machines whose Node was deleted: their name is free.
 pub fn forget_deleted(client: &Client, caches: &Caches, supervisor: &Supervisor) {
-    let queue = Queue::new("passwords of nodes");
+    let (queue, nodes) = (Queue::new("passwords of nodes"), caches.of::<Node>());
     let gone = queue.clone();
-    caches.of::<Node>().on_change(move |change| {
+    nodes.on_change(move |change| {
         if change.new.is_none() {
-            gone.add(change.object().name().to_owned());
+            gone.add((change.object().name().to_owned(), clock::now()));
         }
     });
     let client = client.clone();
     supervisor.run("passwords of nodes", Phase::Work, Restart::OnFailure, move |shutdown| {
-        let (client, queue) = (client.clone(), queue.clone());
+        let (client, queue, nodes) = (client.clone(), queue.clone(), nodes.clone());
         async move {
-            let forget = |node: String| {
-                let client = client.clone();
+            let forget = |(node, at): (String, Timestamp)| {
+                let (client, is_back) = (client.clone(), nodes.get("", &node).is_some());
                 async move {
-                    let name = format!("{node}{SUFFIX}");
-                    match client.delete::<Secret>(NAMESPACE, &name, &Default::default()).await {
-                        Err(error) if !error.is_not_found() => Err(error),
-                        _ => Ok(Next::Done),
+                    if !is_back {
+                        forget(&client, &node, at).await?;
                     }
+                    Ok::<_, client::Error>(Next::Done)
                 }
             };
             queue.work(shutdown, 1, forget).await;
             Ok::<(), Infallible>(())
         }
     });
+}
+
+/// Forgets the machine that was a node until then. A server that leads only now may be late with it: the name may be
+/// another machine's by then, whose Node is not there yet.
+async fn forget(client: &Client, node: &str, at: Timestamp) -> Result<(), client::Error> {
+    let name = format!("{node}{SUFFIX}");
+    let unless_gone = |error: client::Error| if error.is_not_found() { Ok(()) } else { Err(error) };
+    let known: Secret = match client.get(NAMESPACE, &name).await {
+        Err(error) => return unless_gone(error),
+        Ok(known) => known,
+    };
+    if known.metadata.creation_timestamp.as_ref().is_some_and(|made| made.0 > at) {
+        return Ok(());
+    }
+    let preconditions = Some(Preconditions { uid: known.metadata.uid, resource_version: None });
+    let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
+    client.delete::<Secret>(NAMESPACE, &name, &options).await.or_else(unless_gone)
 }
