@@ -5,6 +5,7 @@ use crate::life::{self, Failure, runtime};
 use crate::machine::{self, Place, hostname};
 use crate::network::Network;
 use crate::options::{Options, Part, Role, SHARED};
+use crate::snapshots::Taker;
 use crate::{datastore, ready, screen};
 use base::{Body, Phase, Restart, Supervisor, clock};
 use client::{Caches, Client, Transport};
@@ -81,13 +82,13 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
         cluster_domain: options.cluster_domain.clone(),
         api_port: options.https_listen_port,
     };
-    let remote = options.datastore()?;
-    let pki = Arc::new(match &remote {
-        Some(remote) => datastore::prepare(options, &config, remote).await?,
-        None => prepare(options, &config)?,
+    let storage = datastore::storage_of(options)?;
+    let pki = Arc::new(match &storage {
+        server::Storage::Etcd(remote) => datastore::prepare(options, &config, remote).await?,
+        server::Storage::File(_) => prepare(options, &config)?,
     });
     let certificates = Certificates::new(&pki)?;
-    let server = start_server(options, &network, (&pki, &certificates, remote), supervisor).await?;
+    let server = start_server(options, &network, (&pki, &certificates, storage), supervisor).await?;
     let kubeconfig_mode = bootstrap::parse_mode(&options.write_kubeconfig_mode)?;
     write_kubeconfig(options, &pki, &pki.admin()?, kubeconfig_mode)?;
     greet(options, &network, &node_name);
@@ -102,6 +103,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     let own = vec![node_name.clone(), hostname.clone()];
     admit_machines(options, &network, (&server, &pki, own), &admin);
     serve_metrics(&server, &caches);
+    Taker::start(&server, &node_name, options).schedule(options, &leading.controllers)?;
     if !options.disable_controller_manager {
         register(&server, (admin.clone(), caches.clone()), &leading.controllers);
         controllers::start_identity(&hostname, admin.clone(), caches.clone(), supervisor);
@@ -246,7 +248,7 @@ fn leading(
     (server, caches): (&Server, &Caches),
     supervisor: &Supervisor,
 ) -> Leading {
-    if !options.leader_elect {
+    if !options.leader_elect && options.datastore_endpoint.is_empty() {
         return Leading::alone(supervisor);
     }
     let of = |name, disabled: bool| (!disabled).then(|| client_of(server, name, &[]));
@@ -368,16 +370,13 @@ fn pool(block: &Cidr) -> server::AddressPool {
 async fn start_server(
     options: &Options,
     network: &Network,
-    (pki, certificates, remote): (&bootstrap::Pki, &Certificates, Option<server::Remote>),
+    (pki, certificates, storage): (&bootstrap::Pki, &Certificates, server::Storage),
     supervisor: &Supervisor,
 ) -> Result<Server, Failure> {
     let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
     let config = server::Config {
         listen: vec![SocketAddr::new(network.listening(options.bind_address), options.https_listen_port)],
-        storage: remote.map_or_else(
-            || server::Storage::File(options.data_dir.join("server/db/state.db")),
-            server::Storage::Etcd,
-        ),
+        storage,
         compaction_interval: Duration::from_secs(options.compaction_interval.get()),
         watch_history_bytes: options.watch_history_bytes,
         certificate: certificates.api.clone(),

@@ -1,14 +1,45 @@
-//! What servers that share an etcd have in common beside the state: the first one brings it there, the others take it
-//! from there.
+//! Where the state of the cluster is, and `knarr datastore`, which brings it elsewhere. Servers that share an etcd have
+//! more in common than the state: the first one brings it there, the others take it from there.
 
 use crate::cluster;
-use crate::life::Failure;
-use crate::options::Options;
+use crate::life::{Failure, runtime};
+use crate::options::{self, Options, Role};
+use crate::screen;
+use base::Supervisor;
 use bootstrap::{Common, Config, Pki};
-use server::{Remote, Vault};
+use clap::{ArgMatches, Command};
+use server::{Brought, Remote, Storage, Vault};
+use std::process::ExitCode;
 
-/// Where it lies.
+/// Where what servers have in common lies.
 const NAME: &str = ".bootstrap";
+/// The settings that say where the state is.
+const SETTINGS: [&str; 8] = [
+    "data-dir",
+    "token",
+    "token-file",
+    "datastore-endpoint",
+    "datastore-cafile",
+    "datastore-certfile",
+    "datastore-keyfile",
+    "datastore-prefix",
+];
+
+/// Where the state is.
+pub(crate) fn storage_of(options: &Options) -> Result<Storage, Failure> {
+    let remote = options.datastore()?;
+    Ok(remote.map_or_else(|| own_database(options), Storage::Etcd))
+}
+
+fn own_database(options: &Options) -> Storage {
+    Storage::File(options.data_dir.join("server/db/state.db"))
+}
+
+/// The server token as it was given, or as this machine knows it.
+pub(crate) fn token_of(options: &Options) -> Result<Option<String>, Failure> {
+    let given = options.given_token()?;
+    Ok(given.or_else(|| bootstrap::server_credentials(&options.data_dir)))
+}
 
 /// The authorities, certificates and the token of the datastore's cluster, which this server makes if it is the
 /// first.
@@ -20,7 +51,7 @@ pub(crate) async fn prepare(options: &Options, config: &Config, remote: &Remote)
     }
     let had = Common::of(&options.data_dir)?;
     let made = cluster::prepare(options, config)?;
-    let own = Common::of(&options.data_dir)?.ok_or("the authorities were made, and cannot be read")?;
+    let own = own(options)?;
     if vault.add(NAME, own.seal()).await? {
         return Ok(made);
     }
@@ -34,15 +65,103 @@ pub(crate) async fn prepare(options: &Options, config: &Config, remote: &Remote)
     cluster::prepare(options, config)
 }
 
+/// What this server has in common with others.
+fn own(options: &Options) -> Result<Common, Failure> {
+    let own = Common::of(&options.data_dir)?;
+    let folder = options.data_dir.join("server");
+    Ok(own.ok_or_else(|| {
+        format!("{} has not all that a server has: none was ever started there", folder.display())
+    })?)
+}
+
 /// Lays down what the datastore has.
 fn take(options: &Options, sealed: &[u8]) -> Result<(), Failure> {
-    let own = bootstrap::server_credentials(&options.data_dir);
-    let given = options.given_token()?;
-    let token = given.or(own).ok_or(
+    let token = token_of(options)?.ok_or(
         "there is a cluster in the datastore already: give its token with --token-file, which its servers have in server/token of their data folders",
     )?;
     let common = Common::open(sealed, &token).ok_or(
         "the token is not that of the cluster in the datastore: its servers have it in server/token of their data folders",
     )?;
     Ok(common.lay(&options.data_dir)?)
+}
+
+/// Brings what servers have in common to where the state is, if it is where they share it.
+pub(crate) async fn publish(options: &Options, common: &Common) -> Result<(), Failure> {
+    let Some(remote) = options.datastore()? else { return Ok(()) };
+    if Vault::new(&remote)?.add(NAME, common.seal()).await? {
+        return Ok(());
+    }
+    Err("another server has begun a cluster in the datastore just now".into())
+}
+
+pub(crate) fn command() -> Command {
+    let to = |name, about| options::subset(Command::new(name).about(about), &SETTINGS);
+    Command::new("datastore")
+        .about("Where the state of the cluster is kept")
+        .subcommand_required(true)
+        .subcommand(
+            Command::new("migrate")
+                .about("Bring the state elsewhere, while no server runs; where it was it stays")
+                .subcommand_required(true)
+                .subcommand(to(
+                    "to-etcd",
+                    "From this server's own database to the etcd of --datastore-endpoint",
+                ))
+                .subcommand(to(
+                    "to-sqlite",
+                    "From the etcd of --datastore-endpoint to a database of this server's own",
+                )),
+        )
+}
+
+pub(crate) fn main(matches: &ArgMatches) -> ExitCode {
+    let done = match runtime() {
+        Ok(runtime) => runtime.block_on(migrate(matches)),
+        Err(error) => Err(format!("cannot start threads: {error}").into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => screen::failed(&error),
+    }
+}
+
+async fn migrate(matches: &ArgMatches) -> Result<(), Failure> {
+    let Some((direction, matches)) = matches.subcommand().and_then(|(_, matches)| matches.subcommand())
+    else {
+        return Ok(());
+    };
+    let options = options::read(Role::Server, matches)?.options()?;
+    let remote = options.datastore()?.ok_or("name the etcd with --datastore-endpoint")?;
+    let vault = Vault::new(&remote)?;
+    let supervisor = Supervisor::new();
+    let brought = match direction {
+        "to-etcd" => {
+            let common = own(&options)?;
+            let brought = bring(&own_database(&options), &Storage::Etcd(remote), &supervisor).await?;
+            publish(&options, &common).await?;
+            brought
+        }
+        _ => {
+            let sealed = vault.get(NAME).await?.ok_or("there is no cluster in the datastore")?;
+            take(&options, &sealed)?;
+            bring(&Storage::Etcd(remote), &own_database(&options), &supervisor).await?
+        }
+    };
+    supervisor.drain().await;
+    screen::say(&format!(
+        "{} objects were brought; revisions go on from {}",
+        brought.objects, brought.revision
+    ));
+    Ok(())
+}
+
+async fn bring(from: &Storage, to: &Storage, supervisor: &Supervisor) -> Result<Brought, Failure> {
+    if let Storage::File(path) = from
+        && !path.exists()
+    {
+        return Err(format!("there is no {}", path.display()).into());
+    }
+    let state = server::state_of(from, supervisor).await?;
+    let objects = state.objects().map(|(key, value)| Ok((key.to_owned(), value.to_vec())));
+    Ok(server::bring(to, state.revision(), objects, supervisor).await?)
 }

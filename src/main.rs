@@ -12,6 +12,7 @@ mod network;
 mod options;
 mod ready;
 mod screen;
+mod snapshots;
 mod tokens;
 
 use clap::{Args, Command, FromArgMatches};
@@ -46,6 +47,8 @@ fn command_line() -> Command {
         .subcommand(options::command(Role::Server))
         .subcommand(options::command(Role::Agent))
         .subcommand(tokens::command())
+        .subcommand(snapshots::command())
+        .subcommand(datastore::command())
         .subcommand(Command::new("kubectl").about("Talk to a cluster").disable_help_flag(true))
         .subcommand(
             Command::new("bench").about("Put load on a cluster").subcommand_required(true).subcommand(
@@ -74,6 +77,8 @@ fn run(called: OsString, rest: Vec<OsString>) -> ExitCode {
             Err(error) => screen::failed(&error),
         },
         Some(("token", matches)) => tokens::main(matches),
+        Some(("snapshot", matches)) => snapshots::main(matches),
+        Some(("datastore", matches)) => datastore::main(matches),
         Some(("bench", matches)) => match matches.subcommand() {
             Some(("hollow", matches)) => match hollow::Arguments::from_arg_matches(matches) {
                 Ok(arguments) => hollow::main(arguments),

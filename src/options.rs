@@ -77,6 +77,9 @@ static SETTINGS: &[Setting] = &[
     server("datastore-certfile", Text, "FILE", "The certificate to show to etcd, in PEM"),
     server("datastore-keyfile", Text, "FILE", "Its key, in PEM"),
     server("datastore-prefix", Text, "PREFIX", "What the cluster's keys in etcd start with [default: /knarr]"),
+    server("snapshot-dir", Text, "FOLDER", "Where snapshots are kept [default: server/db/snapshots in the data folder]"),
+    server("snapshot-schedule-cron", Text, "SCHEDULE", "When snapshots are taken, as cron says it; empty for never [default: 0 */12 * * *]"),
+    server("snapshot-retention", Number, "NUMBER", "How many of those are kept [default: 5]"),
     server("advertise-address", Text, "ADDRESS", "Address under which others reach the API [default: the node's]"),
     server("tls-san", List, "NAME", "Additional names and addresses in the API's certificate"),
     setting("cluster-cidr", List, "BLOCK", "Addresses of pods; two blocks for IPv4 and IPv6 [default: 10.42.0.0/16]"),
@@ -119,7 +122,7 @@ static SETTINGS: &[Setting] = &[
     server("kube-scheduler-arg", List, "KEY=VALUE", "Settings of the scheduler: config=FILE names a KubeSchedulerConfiguration"),
     setting("kube-proxy-arg", Texts, "NAME=VALUE", "Flags of the service proxy: nodeport-addresses=BLOCK,… or primary; healthz-bind-address, metrics-bind-address, masquerade-all"),
     server("disable-scheduler", Flag, "", "Run no scheduler: another one puts pods on nodes"),
-    server("leader-elect", Flag, "", "Elect by Leases who runs controllers and scheduler, as servers do that share a store"),
+    server("leader-elect", Flag, "", "Elect by Leases who runs controllers and scheduler [default: where servers share an etcd]"),
 ];
 
 /// What `--disable` leaves out.
@@ -157,6 +160,9 @@ pub(crate) struct Options {
     pub(crate) datastore_certfile: Option<PathBuf>,
     pub(crate) datastore_keyfile: Option<PathBuf>,
     pub(crate) datastore_prefix: String,
+    pub(crate) snapshot_dir: Option<PathBuf>,
+    pub(crate) snapshot_schedule_cron: String,
+    pub(crate) snapshot_retention: usize,
     pub(crate) advertise_address: Option<IpAddr>,
     pub(crate) tls_san: Vec<String>,
     pub(crate) cluster_cidr: Vec<String>,
@@ -222,6 +228,9 @@ impl Default for Options {
             datastore_certfile: None,
             datastore_keyfile: None,
             datastore_prefix: "/knarr".to_owned(),
+            snapshot_dir: None,
+            snapshot_schedule_cron: "0 */12 * * *".to_owned(),
+            snapshot_retention: 5,
             advertise_address: None,
             tls_san: Vec::new(),
             cluster_cidr: vec!["10.42.0.0/16".to_owned()],
@@ -335,6 +344,15 @@ pub(crate) fn command(role: Role) -> Command {
     own.fold(command, |command, setting| command.arg(argument(setting)))
 }
 
+/// A command that takes some of the server's settings, from all layers.
+pub(crate) fn subset(command: Command, names: &[&str]) -> Command {
+    let config = Arg::new("config").short('c').long("config").value_name("FILE").default_value(CONFIG);
+    let own = SETTINGS.iter().filter(|setting| names.contains(&setting.name));
+    own.fold(command.arg(config.help("The configuration file")), |command, setting| {
+        command.arg(argument(setting))
+    })
+}
+
 fn argument(setting: &'static Setting) -> Arg {
     let argument = Arg::new(setting.name).long(setting.name).help(setting.help);
     match setting.shape {
@@ -362,7 +380,8 @@ pub(crate) fn read(role: Role, matches: &ArgMatches) -> Result<Given, Error> {
         layers.set("environment variable KNARR_URL", &known, "join", Value::String(url))?;
     }
     layers.read_environment(&known, "KNARR_", std::env::vars())?;
-    for setting in own() {
+    let is_taken = |setting: &&Setting| matches.try_contains_id(setting.name).is_ok();
+    for setting in own().filter(is_taken) {
         if let Some(value) = flag_value(matches, setting) {
             layers.set_flag(&known, setting.name, value)?;
         }

@@ -101,7 +101,8 @@ async fn api_server(supervisor: &Supervisor) -> Server {
     };
     let pki = bootstrap::Pki::prepare(&config).unwrap();
     let certificates = Certificates::new(&pki).unwrap();
-    let server = start_server(&options, &network, (&pki, &certificates, None), supervisor).await.unwrap();
+    let storage = crate::datastore::storage_of(&options).unwrap();
+    let server = start_server(&options, &network, (&pki, &certificates, storage), supervisor).await.unwrap();
     let admin = client_of(&server, "system:admin", &["system:masters"]);
     bootstrap::objects::apply(&admin, &config, &pki).await.unwrap();
     server

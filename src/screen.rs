@@ -13,6 +13,17 @@ pub(crate) fn failed(error: &dyn Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Rows of a table, the first one its head, in columns.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        say(&cells.join("   ").trim_end());
+    }
+}
+
 /// One line of the first screen, for people; logs go on below it.
 #[expect(clippy::print_stdout, reason = "the first screen is for the terminal")]
 pub(crate) fn say(line: &dyn Display) {

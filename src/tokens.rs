@@ -118,12 +118,7 @@ async fn list(client: &Client) -> Result<(), Failure> {
     let secrets: Vec<Secret> = client.list(NAMESPACE, &selector).await?;
     let rows = secrets.iter().map(|secret| row(secret, clock::now()));
     let head = ["TOKEN ID", "EXPIRES", "DESCRIPTION"].map(str::to_owned);
-    let rows: Vec<[String; 3]> = std::iter::once(head).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let (first, second) = (width(0), width(1));
-    for [id, expires, description] in &rows {
-        screen::say(&format!("{id:first$}   {expires:second$}   {description}").trim_end());
-    }
+    screen::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
     Ok(())
 }
 

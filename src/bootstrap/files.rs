@@ -9,7 +9,7 @@ use std::path::Path;
 /// The mode of everything that holds a secret.
 pub(crate) const PRIVATE: u32 = 0o600;
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::File { action, path, source }
 }
@@ -48,6 +48,20 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
         fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
     write().map_err(failed("write", path))
+}
+
+/// A new file that only its owner may read, in a folder that is made if it is missing; one that is there is replaced.
+pub(crate) fn create_private(path: &Path) -> std::io::Result<fs::File> {
+    if let Some(folder) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(path)
+}
+
+/// Makes what was done in a file's folder outlast a crash.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("write", path))
 }
 
 /// Gives an existing file this mode.

@@ -16,6 +16,7 @@ mod pki;
 mod rbac;
 mod shared;
 mod signing;
+pub mod snapshot;
 mod token;
 
 pub use identity::Identity;
@@ -89,6 +90,14 @@ pub enum Error {
     /// This machine may not join, or cannot. Do what the sentence says.
     #[error("{0}")]
     Join(String),
+    /// A snapshot cannot be used: it is damaged, cut off, or of another cluster.
+    #[error("the snapshot {} cannot be used: {reason}", path.display())]
+    Snapshot {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A server does not answer. Try again.
     #[error("{server} does not answer: {why}")]
     Unreached {

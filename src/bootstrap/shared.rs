@@ -22,9 +22,11 @@ const FILES: [&str; 7] = [
 const CREDENTIALS: &str = "token";
 /// What it is sealed as.
 const ABOUT: &str = "knarr bootstrap 1";
-/// OWASP's number for PBKDF2 with HMAC-SHA-256: a token may be a person's invention.
-const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("it is more than nothing");
-const SALT_BYTES: usize = 16;
+/// OWASP's number for PBKDF2 with HMAC-SHA-256: a token may be a person's invention. Without optimization they take
+/// many seconds.
+const ROUNDS: NonZeroU32 =
+    NonZeroU32::new(if cfg!(test) { 1_000 } else { 600_000 }).expect("it is more than nothing");
+pub(crate) const SALT_BYTES: usize = 16;
 
 /// What servers have in common.
 #[derive(Clone, PartialEq, Eq)]
@@ -37,13 +39,28 @@ impl std::fmt::Debug for Common {
     }
 }
 
-fn key(secret: &str, salt: &[u8]) -> Key {
+/// The key that a secret makes.
+pub(crate) fn key_of(secret: &str, salt: &[u8]) -> Key {
     let mut bytes = [0; KEY_BYTES];
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, salt, secret.as_bytes(), &mut bytes);
     Key::new(&bytes)
 }
 
+/// The secret of what is given as a token: itself, or that of a whole token.
+pub(crate) fn secret_of(token: &str) -> &str {
+    let credentials = token.split_once("::").map_or(token, |(_, credentials)| credentials);
+    credentials.strip_prefix("server:").unwrap_or(credentials)
+}
+
 impl Common {
+    pub(crate) fn from_files(files: BTreeMap<String, String>) -> Self {
+        Self(files)
+    }
+
+    pub(crate) fn files(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
     /// Of this server's files; none where it has not been started before.
     pub fn of(data_dir: &Path) -> Result<Option<Self>, Error> {
         let folder = data_dir.join("server/tls");
@@ -58,25 +75,22 @@ impl Common {
     }
 
     /// The secret that it is sealed with: that of the server token.
-    fn secret(credentials: &str) -> &str {
-        credentials.split_once(':').map_or(credentials, |(_, secret)| secret)
+    pub(crate) fn secret(&self) -> &str {
+        self.0.get(CREDENTIALS).map_or("", |credentials| secret_of(credentials))
     }
 
     /// Sealed for the datastore.
     pub fn seal(&self) -> Vec<u8> {
         let salt: [u8; SALT_BYTES] = base::random::bytes();
-        let secret = Self::secret(self.0.get(CREDENTIALS).map_or("", String::as_str));
         let plain = serde_json::to_vec(&self.0).expect("texts can always be written as JSON");
-        [&salt[..], &key(secret, &salt).seal(ABOUT, &plain)].concat()
+        [&salt[..], &key_of(self.secret(), &salt).seal(ABOUT, &plain)].concat()
     }
 
     /// What a server with this token, a secret or a whole token, finds in the datastore; none where the token is not
     /// the cluster's.
     pub fn open(sealed: &[u8], token: &str) -> Option<Self> {
         let (salt, sealed) = sealed.split_first_chunk::<SALT_BYTES>()?;
-        let credentials = token.split_once("::").map_or(token, |(_, credentials)| credentials);
-        let secret = credentials.strip_prefix("server:").unwrap_or(credentials);
-        let plain = key(secret, salt).open(ABOUT, sealed)?;
+        let plain = key_of(secret_of(token), salt).open(ABOUT, sealed)?;
         serde_json::from_slice(&plain).ok().map(Self)
     }
 
@@ -101,8 +115,7 @@ impl Common {
             }
         }
         let authority = own("server-ca.crt").unwrap_or_default();
-        let secret = Self::secret(own(CREDENTIALS).unwrap_or_default());
-        crate::server_token(data_dir, authority, Some(secret)).map(drop)
+        crate::server_token(data_dir, authority, Some(self.secret())).map(drop)
     }
 
     /// Takes back what a server made for itself before it heard that another one was first.

@@ -14,6 +14,7 @@ mod documents;
 mod flow;
 mod http;
 mod metrics;
+mod migration;
 mod registry;
 mod rules;
 mod services;
@@ -24,10 +25,12 @@ mod trust;
 pub use aggregation::Extension;
 pub use auth::{ServerToken, ServiceAccountKeys, User};
 pub use http::tls::ServingCertificate;
-pub use store::{Remote, Vault};
+pub use migration::{Brought, State, bring, state_of};
+pub use store::{Aside, Remote, Vault};
 pub use strategies::AddressPool;
 
 use ::http::{Request, Response};
+use api::status::Refusal;
 use auth::Identity;
 use base::{Body, Phase, Restart, Shutdown, Supervisor};
 use std::collections::HashMap;
@@ -81,6 +84,9 @@ pub enum Error {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// A state cannot be brought from one place to another.
+    #[error("{0}")]
+    Migration(String),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}{}", hint(source))]
     Listen {
@@ -101,6 +107,23 @@ fn hint(error: &std::io::Error) -> &'static str {
         }
         std::io::ErrorKind::AddrNotAvailable => "; the machine has no such address: see --bind-address",
         _ => "",
+    }
+}
+
+/// Moves the database of a server that is stopped aside, to its name with this behind it; none where there is none, or
+/// where the state is not in a database of its own.
+pub fn set_aside(storage: &Storage, suffix: &str) -> Result<Option<Aside>, Error> {
+    match storage {
+        Storage::File(path) => Ok(store::set_aside(&store::Config::new(path), suffix)?),
+        Storage::Etcd(_) => Ok(None),
+    }
+}
+
+/// The answer of another room to a request: an object, or why there is none.
+pub fn answer(result: Result<serde_json::Value, Refusal>) -> Response<Body> {
+    match result {
+        Ok(value) => http::answer::json(::http::StatusCode::OK, &value),
+        Err(refusal) => http::answer::refused(&refusal),
     }
 }
 
@@ -209,6 +232,13 @@ impl Server {
             http::listen::serve(server.clone(), listener, tls.clone(), supervisor);
         }
         Ok(server)
+    }
+
+    /// The whole state, with all that any server acknowledged before.
+    pub async fn state(&self) -> Result<State, String> {
+        let records = self.0.registry.records();
+        records.catch_up().await.map_err(|refusal| refusal.message)?;
+        Ok(State::of(records.snapshot()))
     }
 
     /// Answers one request from within the process, as this user.

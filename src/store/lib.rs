@@ -22,6 +22,7 @@ mod writer;
 pub use error::{Error, ReadError, WatchError, WriteError};
 pub use etcd::{Remote, Vault};
 pub use history::{Event, Watch};
+pub use log::Aside;
 pub use record::{Record, Snapshot, Template};
 
 use arc_swap::ArcSwap;
@@ -64,6 +65,19 @@ impl Config {
             max_bytes: 0,
         }
     }
+}
+
+/// Has a database's revisions begin behind this one; it is made if it is missing.
+pub fn begin_behind(config: &Config, revision: u64) -> Result<(), Error> {
+    log::Log::open(config)?.begin_behind(revision)
+}
+
+/// Moves a database aside that nobody has open, to its name with this behind it; none where there is none.
+pub fn set_aside(config: &Config, suffix: &str) -> Result<Option<Aside>, Error> {
+    if !config.path.exists() {
+        return Ok(None);
+    }
+    log::Log::open(config)?.set_aside(suffix).map(Some)
 }
 
 /// Computes what is kept beside a value, when the database is read at start.

@@ -77,6 +77,32 @@ impl Log {
         Ok(log)
     }
 
+    /// Has revisions begin behind this one, where none was handed out before.
+    pub(crate) fn begin_behind(&mut self, revision: u64) -> Result<(), Error> {
+        let reserved = self.reserved.max(revision);
+        let done = self.transact(|transaction| set_meta(transaction, "reserved", reserved));
+        done.map_err(|error| from_sqlite(&self.path, &error))?;
+        self.reserved = reserved;
+        Ok(())
+    }
+
+    /// Moves the database aside, of which no revision is behind this one; nobody else has it open. The names of its
+    /// files get this behind them.
+    pub(crate) fn set_aside(self, suffix: &str) -> Result<Aside, Error> {
+        let newest = "SELECT coalesce(max(revision), 0) FROM log";
+        let newest = self.connection.query_one(newest, [], |row| row.get(0));
+        let newest: u64 = newest.map_err(|error| from_sqlite(&self.path, &error))?;
+        let Self { connection, path, reserved, _lock, .. } = self;
+        connection.close().map_err(|(_, error)| from_sqlite(&path, &error))?;
+        let aside = Aside {
+            path: with_ending(&path, &format!(".{suffix}")),
+            from: path,
+            revision: newest.max(reserved),
+        };
+        aside.rename(&aside.from, &aside.path)?;
+        Ok(aside)
+    }
+
     /// Lets what makes room go beyond the limit: a deletion is a row, too.
     pub(crate) fn lift_limit(&mut self, lifted: bool) -> rusqlite::Result<()> {
         if self.max_pages > 0 && self.lifted != lifted {
@@ -121,6 +147,48 @@ impl Log {
     }
 }
 
+/// A database that was moved aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// No revision of it is behind this one.
+    pub revision: u64,
+    from: PathBuf,
+}
+
+impl Aside {
+    /// Puts it back where it was, in the place of what is there.
+    pub fn put_back(&self) -> Result<(), Error> {
+        self.rename(&self.path, &self.from)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        for ending in ["", "-wal", "-shm"] {
+            let (from, to) = (with_ending(from, ending), with_ending(to, ending));
+            let renamed = match std::fs::rename(&from, &to) {
+                // What is in its place has none of these either.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !ending.is_empty() => {
+                    std::fs::remove_file(&to).or_else(|error| match error.kind() {
+                        std::io::ErrorKind::NotFound => Ok(()),
+                        _ => Err(error),
+                    })
+                }
+                renamed => renamed,
+            };
+            renamed.map_err(|error| from_io(&from, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// SQLite's other files have its database's name with an ending.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
 /// The lock is the process's: a second knarr must not have the database open at the same time.
 fn lock(path: &Path) -> Result<File, Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -129,8 +197,7 @@ fn lock(path: &Path) -> Result<File, Error> {
         .mode(0o700)
         .create(folder)
         .map_err(|error| from_io(path, error))?;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+    let name = with_ending(path, ".lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name);
     let file = file.map_err(|error| from_io(path, error))?;
     match file.try_lock() {
@@ -194,9 +261,7 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 /// Gives the write-ahead log its blocks before the first commit. SQLite ends its recovery at the first
 /// frame whose checksum is wrong, and zeros are.
 fn preallocate(path: &Path) -> std::io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    let mut file = OpenOptions::new().write(true).open(name)?;
+    let mut file = OpenOptions::new().write(true).open(with_ending(path, "-wal"))?;
     let mut at = file.seek(SeekFrom::End(0))?;
     let zeros = vec![0; 1 << 20];
     while at < WAL_BYTES {

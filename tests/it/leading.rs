@@ -12,6 +12,7 @@ const MANIFEST: &str = "
 apiVersion: v1
 kind: Node
 metadata: {name: nobody}
+status: {allocatable: {pods: 9}, capacity: {pods: 9}}
 ---
 apiVersion: apps/v1
 kind: Deployment

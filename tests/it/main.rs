@@ -33,6 +33,7 @@ mod resources;
 mod services;
 mod serving;
 mod sharing;
+mod snapshots;
 mod soak;
 mod storage;
 mod support;

@@ -119,7 +119,10 @@ impl Soak {
         );
         assert!(history.watches.len() > WATCHERS, "no watch was ever interrupted: {counts:?}");
         let lost = history.operations.iter().filter(|one| matches!(one.told, Told::Lost { .. })).count();
-        eprintln!("{} operations, {lost} of them without an answer, {} stretches of watches", counts.0, counts.1);
+        eprintln!(
+            "{} operations, {lost} of them without an answer, {} stretches of watches",
+            counts.0, counts.1
+        );
     }
 
     fn run(&self, end: impl FnOnce()) {

@@ -39,7 +39,7 @@ pub(crate) use body::{
 pub(crate) use create::shape;
 pub(crate) use delete::DeleteOptions;
 pub(crate) use form::Form;
-pub(crate) use index::{Index, Record, Selection, place_of};
+pub(crate) use index::{Index, Record, Selection, index, place_of};
 pub(crate) use list::{ListOptions, Page, asked_revision};
 pub(crate) use meta::{place as place_object, set_condition, timestamp};
 pub(crate) use records::{Followed, Records};

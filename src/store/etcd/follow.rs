@@ -4,7 +4,7 @@ use super::api::watch_client::WatchClient;
 use super::api::watch_request::RequestUnion;
 use super::api::{Event as Change, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse};
 use super::members::{MESSAGE_BYTES, Members, led};
-use super::{Link, end_of, load, number, own_key, record, revision_of, said, signed, tick};
+use super::{Link, end_of, load, own_key, record, said, tick};
 use crate::history::Event;
 use crate::record::{Map, State, Template};
 use crate::{Beside, Indexer, Record, Shared};
@@ -112,7 +112,7 @@ impl<I: Beside> Follower<I> {
         let create = WatchCreateRequest {
             key: self.members.prefix.clone().into_bytes(),
             range_end: end_of(&self.members.prefix),
-            start_revision: signed(self.shared.state.load().revision + 1),
+            start_revision: self.members.scale().etcds(self.shared.state.load().revision + 1),
             progress_notify: true,
             fragment: true,
             prev_kv: false,
@@ -153,7 +153,7 @@ impl<I: Beside> Follower<I> {
         if response.canceled {
             return Err(Ended::Lost(response.cancel_reason));
         }
-        let revision = revision_of(response.header);
+        let revision = self.members.scale().of(response.header);
         // An answer to a question for progress, as a message with no watch's number, cannot be trusted everywhere.
         let progress =
             response.events.is_empty() && !response.created && (truthful || response.watch_id >= 0);
@@ -176,7 +176,7 @@ impl<I: Beside> Follower<I> {
         let mut events = Vec::with_capacity(changes.len());
         for change in changes {
             let Some(found) = &change.kv else { continue };
-            let at = number(found.mod_revision);
+            let at = self.members.scale().ours(found.mod_revision);
             if at <= state.revision {
                 continue;
             }
@@ -185,7 +185,7 @@ impl<I: Beside> Follower<I> {
                 let new = if change.r#type == DELETED {
                     self.gone(&map, key, at)
                 } else {
-                    record(&self.members.prefix, found, self.indexer)
+                    record(&self.members, found, self.indexer)
                 };
                 events.extend(new.map(|new| applied(&mut map, new, change.r#type == DELETED)));
             }

@@ -1,5 +1,6 @@
 //! The members of an etcd cluster: one is spoken to at a time, the next one when it does not answer.
 
+use super::Scale;
 use super::api::kv_client::KvClient;
 use super::api::maintenance_client::MaintenanceClient;
 use super::api::{CompactionRequest, RangeRequest, RangeResponse, StatusRequest, TxnRequest, TxnResponse};
@@ -9,8 +10,8 @@ use base::{Backoff, clock};
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -50,6 +51,7 @@ pub(super) struct Members {
     /// The one that is spoken to.
     current: AtomicUsize,
     pub(super) prefix: String,
+    scale: OnceLock<Scale>,
 }
 
 /// An answer, and whether the question may have been carried out before without an answer.
@@ -70,7 +72,22 @@ impl Members {
             return Err(Error::Remote("--datastore-endpoint names none".to_owned()));
         }
         let all = remote.endpoints.iter().map(|url| member(remote, url)).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { all, current: AtomicUsize::new(0), prefix: remote.prefix.clone() }))
+        Ok(Arc::new(Self {
+            all,
+            current: AtomicUsize::new(0),
+            prefix: remote.prefix.clone(),
+            scale: OnceLock::new(),
+        }))
+    }
+
+    /// How revisions are counted, once that is known.
+    pub(super) fn scale(&self) -> Scale {
+        self.scale.get().copied().unwrap_or_default()
+    }
+
+    /// Says how revisions are counted, once.
+    pub(super) fn set_scale(&self, scale: Scale) {
+        self.scale.get_or_init(|| scale);
     }
 
     /// The number of the member that is spoken to, and its connection.

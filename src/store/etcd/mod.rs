@@ -51,6 +51,8 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Written so that an etcd whose word on its watch's progress cannot be trusted sends something.
 const TICK: &str = ".tick";
+/// How many revisions there were before etcd's first.
+const BEFORE: &str = ".revisions-before";
 
 /// Asks etcd, and tells what came of it.
 pub(crate) struct Handle<I> {
@@ -97,6 +99,10 @@ pub(crate) async fn open<I: Beside>(
     if !follow::is_spoken(&version) {
         return Err(Error::Remote(format!("etcd {version} is too old: 3.4 and later are spoken")));
     }
+    let before = Vault::of(members.clone()).read(BEFORE).await.map_err(unusable)?;
+    let before = before.map(|kept| String::from_utf8_lossy(&kept.value).parse());
+    let before = before.transpose().map_err(|_| Error::Remote(format!("{BEFORE} is no number")))?;
+    members.set_scale(Scale { before: before.unwrap_or_default() });
     let state = load(&members, None, indexer).await.map_err(unusable)?;
     let compacted = state.revision;
     let shared = Shared::new(config.history_bytes, observer, state, compacted);
@@ -129,16 +135,30 @@ fn said(status: &Status) -> String {
     text
 }
 
-fn number(revision: i64) -> u64 {
-    revision.try_into().unwrap_or_default()
+/// How the revisions of the state and etcd's own belong together: a state that was brought from elsewhere goes on from
+/// where it was there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Scale {
+    /// Revisions before etcd's first.
+    before: u64,
 }
 
-fn signed(revision: u64) -> i64 {
-    revision.try_into().unwrap_or(i64::MAX)
-}
+impl Scale {
+    /// Of an etcd's revision; 0 stays 0, which is none.
+    fn ours(self, revision: i64) -> u64 {
+        u64::try_from(revision)
+            .ok()
+            .filter(|revision| *revision > 0)
+            .map_or(0, |revision| self.before + revision)
+    }
 
-fn revision_of(header: Option<api::ResponseHeader>) -> u64 {
-    header.map_or(0, |header| number(header.revision))
+    fn etcds(self, revision: u64) -> i64 {
+        revision.saturating_sub(self.before).try_into().unwrap_or(i64::MAX)
+    }
+
+    fn of(self, header: Option<api::ResponseHeader>) -> u64 {
+        header.map_or(0, |header| self.ours(header.revision))
+    }
 }
 
 /// The end of the keys that start with `prefix`, which does not end with the greatest byte.
@@ -168,39 +188,40 @@ fn own_key<'a>(prefix: &str, key: &'a [u8]) -> Option<&'a str> {
 }
 
 /// What etcd has at a key, if it is of the state. What cannot be read is logged and passed over.
-fn record<I>(prefix: &str, found: &KeyValue, indexer: Indexer<I>) -> Option<Record<I>> {
-    let key = own_key(prefix, &found.key)?;
+fn record<I>(members: &Members, found: &KeyValue, indexer: Indexer<I>) -> Option<Record<I>> {
+    let key = own_key(&members.prefix, &found.key)?;
     let Some(template) = unpacked(&found.value) else {
         tracing::error!(key, "what etcd has here was written by another program; it is passed over");
         return None;
     };
     let at = u32::try_from(template.at).unwrap_or_default();
-    let revision = number(found.mod_revision);
+    let revision = members.scale().ours(found.mod_revision);
     let value = template.fill(revision);
     let index = indexer(key, &value);
-    let create_revision = number(found.create_revision);
+    let create_revision = members.scale().ours(found.create_revision);
     Some(Record { key: key.into(), value, revision, create_revision, at, index })
 }
 
 /// The state at a revision, or the newest.
 async fn load<I>(members: &Members, at: Option<u64>, indexer: Indexer<I>) -> Result<State<I>, Status> {
     let mut map = Map::new();
+    let scale = members.scale();
     let mut revision = at.unwrap_or_default();
     let mut range = RangeRequest {
         key: members.prefix.clone().into_bytes(),
         range_end: end_of(&members.prefix),
         limit: PAGE,
-        revision: signed(revision),
+        revision: if at.is_some() { scale.etcds(revision) } else { 0 },
         ..RangeRequest::default()
     };
     loop {
         let page = members.range(range.clone()).await?;
         if revision == 0 {
-            revision = revision_of(page.header);
-            range.revision = signed(revision);
+            revision = scale.of(page.header);
+            range.revision = scale.etcds(revision);
         }
         for found in &page.kvs {
-            if let Some(record) = record(&members.prefix, found, indexer) {
+            if let Some(record) = record(members, found, indexer) {
                 map.insert(record.key.clone(), Arc::new(record));
             }
         }
@@ -228,7 +249,7 @@ async fn answer(
         }
         let key = format!("{}{TICK}", members.prefix).into_bytes();
         let newest = members.range(RangeRequest { key, keys_only: true, ..RangeRequest::default() }).await;
-        let newest = newest.map(|page| revision_of(page.header)).map_err(|status| said(&status));
+        let newest = newest.map(|page| members.scale().of(page.header)).map_err(|status| said(&status));
         for reply in waiting.drain(..) {
             // Who asked may have gone.
             drop(reply.send(newest.clone()));
@@ -256,7 +277,7 @@ async fn compact<I: Beside>(handle: Handle<I>, interval: Duration, shutdown: Shu
         };
         let done: u64 = String::from_utf8_lossy(&last.value).parse().unwrap_or_default();
         if done < target && vault.write(KEY, target.to_string().into_bytes(), last.revision).await? {
-            handle.members.compact(signed(target)).await?;
+            handle.members.compact(handle.members.scale().etcds(target)).await?;
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::api::{Compare, RangeRequest, TxnRequest, request_op::Request};
 use super::members::{Members, Remote};
-use super::{number, put, said};
+use super::{BEFORE, end_of, put, said};
 use crate::Error;
 use std::sync::Arc;
 use tonic::Status;
@@ -15,16 +15,16 @@ pub(super) const MOD: i32 = 2;
 #[derive(Clone, Debug)]
 pub struct Vault(Arc<Members>);
 
-/// A value, and when it was written.
+/// A value, and etcd's revision of its last write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) value: Vec<u8>,
-    pub(super) revision: u64,
+    pub(super) revision: i64,
 }
 
-/// What a key must be for a transaction to take place: last written at a revision, or 0 for not there.
-pub(super) fn unchanged(key: Vec<u8>, revision: u64) -> Compare {
-    Compare { result: 0, target: MOD, key, mod_revision: super::signed(revision) }
+/// What a key must be for a transaction to take place: last written at a revision of etcd, or 0 for not there.
+pub(super) fn unchanged(key: Vec<u8>, mod_revision: i64) -> Compare {
+    Compare { result: 0, target: MOD, key, mod_revision }
 }
 
 pub(super) fn range_of(key: Vec<u8>) -> super::api::RequestOp {
@@ -66,15 +66,32 @@ impl Vault {
         }
     }
 
+    /// Whether there is nothing at all of this prefix.
+    pub async fn is_empty(&self) -> Result<bool, Error> {
+        let range = RangeRequest {
+            key: self.0.prefix.clone().into_bytes(),
+            range_end: end_of(&self.0.prefix),
+            limit: 1,
+            keys_only: true,
+            ..RangeRequest::default()
+        };
+        let found = self.0.range(range).await.map_err(|status| Error::Remote(said(&status)))?;
+        Ok(found.kvs.is_empty())
+    }
+
+    /// Has the state's revisions begin behind this one, before there is any state.
+    pub async fn begin_behind(&self, revision: u64) -> Result<bool, Error> {
+        self.add(BEFORE, revision.to_string().into_bytes()).await
+    }
+
     pub(super) async fn read(&self, name: &str) -> Result<Option<Kept>, Status> {
         let found = self.0.range(RangeRequest { key: self.key(name), ..RangeRequest::default() }).await?;
-        let kept =
-            |found: super::api::KeyValue| Kept { value: found.value, revision: number(found.mod_revision) };
+        let kept = |found: super::api::KeyValue| Kept { value: found.value, revision: found.mod_revision };
         Ok(found.kvs.into_iter().next().map(kept))
     }
 
     /// Writes a value that was last written at a revision, 0 for never.
-    pub(super) async fn write(&self, name: &str, value: Vec<u8>, revision: u64) -> Result<bool, Status> {
+    pub(super) async fn write(&self, name: &str, value: Vec<u8>, revision: i64) -> Result<bool, Status> {
         let key = self.key(name);
         let transaction = TxnRequest {
             compare: vec![unchanged(key.clone(), revision)],
@@ -91,6 +108,6 @@ impl Vault {
 
     #[cfg(test)]
     pub(super) async fn forget(&self, revision: u64) {
-        self.0.compact(super::signed(revision)).await.unwrap();
+        self.0.compact(self.0.scale().etcds(revision)).await.unwrap();
     }
 }

@@ -4,7 +4,7 @@ use super::api::{
     DeleteRangeRequest, KeyValue, RequestOp, TxnRequest, request_op::Request, response_op::Response,
 };
 use super::vault::{range_of, unchanged};
-use super::{Handle, packed, put, revision_of, said, unpacked};
+use super::{Handle, packed, put, said, unpacked};
 use crate::{Beside, Change, Event, Expect, Record, Template, Write, WriteError, Written};
 use std::sync::Arc;
 use tonic::Status;
@@ -72,12 +72,15 @@ impl<I: Beside> Handle<I> {
             put(key.clone(), packed(template))
         };
         let transaction = TxnRequest {
-            compare: vec![unchanged(key.clone(), before)],
+            compare: vec![unchanged(
+                key.clone(),
+                if before == 0 { 0 } else { self.members.scale().etcds(before) },
+            )],
             success: vec![change],
             failure: vec![range_of(key)],
         };
         let answer = self.members.transact(transaction).await?;
-        let revision = revision_of(answer.of.header);
+        let revision = self.members.scale().of(answer.of.header);
         if answer.of.succeeded {
             return Ok(Outcome::Done(revision));
         }

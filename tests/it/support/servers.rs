@@ -39,7 +39,11 @@ impl Servers {
         (0..count).for_each(|at| all.start_member(at));
         for at in 0..count {
             let words = all.server_words(at, count, flags);
-            all.servers.push(Part { words, log: all.sandbox.folder.join(format!("server{at}.log")), process: None });
+            all.servers.push(Part {
+                words,
+                log: all.sandbox.folder.join(format!("server{at}.log")),
+                process: None,
+            });
             all.start(at);
         }
         all
