@@ -2,6 +2,7 @@
 
 use crate::life::Failure;
 use crate::options::Options;
+use controllers::AddressRange;
 use net::Cidr;
 use overlay::Backend;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -33,7 +34,8 @@ impl Network {
             cluster,
             services,
         };
-        network.check_own()?;
+        network.check_own(options.network_backend != Backend::None)?;
+        options.lb_range.iter().try_for_each(|range| network.check_range(range))?;
         Ok(network)
     }
 
@@ -84,9 +86,9 @@ impl Network {
         if v6 && asked == Ipv4Addr::UNSPECIFIED { Ipv6Addr::UNSPECIFIED.into() } else { asked }
     }
 
-    /// The machine's own addresses are not pods' or services'.
-    fn check_own(&self) -> Result<(), Failure> {
-        let all = self.cluster.iter().map(|block| ("cluster-cidr", block));
+    /// The machine's own addresses are not services', nor pods' where those are knarr's to give.
+    fn check_own(&self, gives_pods: bool) -> Result<(), Failure> {
+        let all = self.cluster.iter().filter(|_| gives_pods).map(|block| ("cluster-cidr", block));
         let mut all = all.chain(self.services.iter().map(|block| ("service-cidr", block)));
         let found = all.find_map(|(flag, block)| {
             Some((flag, block, self.node_ips.iter().find(|ip| block.contains(**ip))?))
@@ -94,6 +96,22 @@ impl Network {
         found.map_or(Ok(()), |(flag, block, ip)| {
             Err(format!("--{flag} {block} contains the node's own address {ip}: name another block").into())
         })
+    }
+
+    /// Load balancers' addresses are nobody else's. Those of nodes are never given.
+    fn check_range(&self, range: &AddressRange) -> Result<(), Failure> {
+        let overlaps = |block: &&Cidr| {
+            range.ends().iter().any(|end| block.contains(*end)) || range.contains(block.address())
+        };
+        for (flag, blocks) in [("cluster-cidr", &self.cluster), ("service-cidr", &self.services)] {
+            if let Some(block) = blocks.iter().find(overlaps) {
+                return Err(format!(
+                    "--lb-range {range} and --{flag} {block} overlap: load balancers need addresses of their own"
+                )
+                .into());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -236,6 +254,30 @@ mod tests {
             refused(&["192.0.0.0/16"], &["10.43.0.0/16"], &[]),
             "--cluster-cidr 192.0.0.0/16 contains the node's own address 192.0.2.7: name another block"
         );
+    }
+
+    #[test]
+    fn load_balancers_have_addresses_of_their_own() {
+        let with = |range: &str| {
+            let options = Options {
+                cluster_cidr: vec!["10.42.0.0/16".to_owned(), "fd00:42::/56".to_owned()],
+                service_cidr: vec!["10.43.0.0/16".to_owned()],
+                node_ip: vec!["192.0.2.7".parse().unwrap()],
+                lb_range: vec![range.parse().unwrap()],
+                ..Options::default()
+            };
+            Network::of(&options).map(drop).map_err(|failure| failure.to_string())
+        };
+        for (range, why) in [
+            ("10.42.7.0/28", "--lb-range 10.42.7.1-10.42.7.14 and --cluster-cidr 10.42.0.0/16 overlap"),
+            ("10.0.0.0/8", "and --cluster-cidr 10.42.0.0/16 overlap"),
+            ("fd00:42::7", "and --cluster-cidr fd00:42::/56 overlap"),
+            ("10.43.255.250-10.44.0.7", "and --service-cidr 10.43.0.0/16 overlap"),
+        ] {
+            assert!(with(range).unwrap_err().contains(why), "{range}: {:?}", with(range));
+        }
+        assert_eq!(with("192.0.2.0/24"), Ok(()), "addresses of nodes are not given");
+        assert_eq!(with("fd00:44::/64"), Ok(()));
     }
 
     #[test]

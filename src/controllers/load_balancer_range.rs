@@ -7,6 +7,7 @@ use api::balancing::{announced, told};
 use api::core::Service;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -81,8 +82,21 @@ impl TryFrom<String> for AddressRange {
     }
 }
 
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, last } = self;
+        if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
+    }
+}
+
 impl AddressRange {
-    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+    /// Its first and its last address.
+    pub fn ends(&self) -> [IpAddr; 2] {
+        [self.first, self.last]
+    }
+
+    /// Whether an address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
         self.first.is_ipv4() == address.is_ipv4()
             && (number(self.first)..=number(self.last)).contains(&number(address))
     }

@@ -94,6 +94,10 @@ fn what_stands_in_the_way_of_the_network_is_named_at_start() {
         let said = cluster.fails(&["--network-backend", "wireguard"]);
         complains(said, &["no wireguard", "modprobe wireguard", "another --network-backend"]);
     }
+    complains(
+        cluster.fails(&["--lb-range", "10.42.9.0/28"]),
+        &["--lb-range 10.42.9.1-10.42.9.14", "--cluster-cidr 10.42.0.0/16 overlap"],
+    );
     complains(cluster.fails(&["--network-backend", "ipip"]), &["--network-backend", "ipip", "vxlan"]);
     let hide = "mkdir upper work && mknod upper/nft c 0 0 && \
                 mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=upper,workdir=work /usr/sbin";
