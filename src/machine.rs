@@ -6,6 +6,7 @@ use crate::options::{Options, Part, Role};
 use crate::screen;
 use base::{Exit, Supervisor};
 use client::{Caches, Client};
+use overlay::Backend;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,13 +34,16 @@ pub(crate) async fn start(
 ) -> Result<(), Failure> {
     let overlay = network.overlay(options, &node_name);
     network.check(options, overlay.tunnel()).await?;
-    net::contain(&network.cluster, &network.services).await?;
+    let attaches_pods = options.network_backend != Backend::None;
+    let contained = if attaches_pods { network.cluster.as_slice() } else { &[] };
+    net::contain(contained, &network.services).await?;
     for address in &network.dns {
         net::add_local_address(*address).await?;
     }
     let mut config = kubelet_config(options, network, (&node_name, role))?;
     config.tls = Some(tls);
     config.encapsulation_bytes = overlay.overhead_bytes();
+    config.attaches_pods = attaches_pods;
     let events = kubelet.clone();
     let policies = proxy::start_policies(&node_name, &network.dns, &caches, supervisor);
     config.isolate = Some(Arc::new(move |pod, addresses| Box::pin(policies.admit(pod, addresses))));
@@ -63,8 +67,14 @@ pub(crate) async fn start(
         blocks: network.blocks().map(|block| (block.address(), block.prefix())).collect(),
     };
     let dns = dns::start(dns, events, &caches, supervisor)?;
+    // Who attaches pods instead may be one of the cluster's own pods.
+    let attached = async {
+        if attaches_pods {
+            node.ready().await;
+        }
+    };
     tokio::select! {
-        _ = async { tokio::join!(node.ready(), proxy.ready(), dns.ready()) } => Ok(()),
+        _ = async { tokio::join!(attached, proxy.ready(), dns.ready()) } => Ok(()),
         exit = supervisor.ended() => match exit {
             Exit::Requested => Ok(()),
             Exit::Task(name, why) => Err(format!("{name} ended: {why}").into()),

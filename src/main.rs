@@ -18,6 +18,7 @@ mod tokens;
 use clap::{Args, Command, FromArgMatches};
 use options::Role;
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     let called = arguments.next().unwrap_or_default();
     let name = called.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
     if net::cni::NAMES.contains(&name.as_str()) {
-        return net::cni::main(&name);
+        return net::cni::main(Path::new(&called));
     }
     let rest: Vec<OsString> = arguments.collect();
     match (name.as_str(), rest.first().and_then(|first| first.to_str())) {

@@ -162,6 +162,7 @@ async fn with(services: u32, front: SocketAddr, table: &mut Table) -> Result<(Co
         cluster_cidrs: block("10.42.0.0/16")?,
         service_cidrs: block("10.43.0.0/16")?,
         mtu: 1_500,
+        outer: None,
     };
     net::setup(&node).await?;
     let before = resident()?;

@@ -37,7 +37,7 @@ pub use cidr::Cidr;
 pub use family::Family;
 pub use netlink::ROUTE_PROTOCOL;
 pub use node::{
-    DEVICE, MASQUERADE_MARK, Node, add_local_address, contain, link_mtu, local_addresses, setup, tables_of,
+    DEVICE, MASQUERADE_MARK, Node, add_local_address, contain, link_mtu, local_addresses, outer_links, setup,
     teardown,
 };
 pub use pool::PoolError;

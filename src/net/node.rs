@@ -1,10 +1,10 @@
 //! The machine's part: the device that holds its own addresses, routes that keep pod and service
 //! addresses inside, masquerading of what leaves, and the removal of all of it.
 
-use crate::netlink::{self, Netlink};
+use crate::netlink::{self, Netlink, address_of};
 use crate::nft::{self, Chain, Set, Table, TableName, Transaction};
 use crate::{Cidr, Error, Family, ROUTE_PROTOCOL, firewalls, mesh, sysctl};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use std::net::IpAddr;
 
 /// The portless device that holds the node's own addresses in the cluster.
@@ -21,9 +21,9 @@ pub const MASQUERADE_MARK: u32 = 0x4000;
 const USUAL_MTU: u32 = 1_500;
 
 /// What a node's network is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// The blocks that this node's pods get their addresses from.
+    /// The blocks that this node's pods get their addresses from; none where they get them from somebody else.
     pub pod_cidrs: Vec<Cidr>,
     /// The blocks of all nodes' pods.
     pub cluster_cidrs: Vec<Cidr>,
@@ -31,12 +31,21 @@ pub struct Node {
     pub service_cidrs: Vec<Cidr>,
     /// What fits into one packet; see [`link_mtu`].
     pub mtu: u32,
+    /// Where somebody else attaches pods, by links of whatever names: those links that lead out of the machine.
+    pub outer: Option<Vec<String>>,
 }
 
 impl Node {
     /// Whether its pods have addresses of a family.
     fn has(&self, family: Family) -> bool {
-        !family.among(&self.pod_cidrs).is_empty()
+        let blocks = if self.pod_cidrs.is_empty() { &self.service_cidrs } else { &self.pod_cidrs };
+        !family.among(blocks).is_empty()
+    }
+
+    /// Its tables.
+    pub fn tables(&self) -> Vec<TableName> {
+        let has = |family: &Family| self.has(*family);
+        Family::ALL.into_iter().filter(has).map(|family| (family.name(), TABLE)).collect()
     }
 }
 
@@ -60,10 +69,33 @@ pub async fn contain(cluster_cidrs: &[Cidr], service_cidrs: &[Cidr]) -> Result<(
     .await
 }
 
+/// Lets pods' addresses leave as they would: others attach pods, and know where theirs are.
+async fn release(cluster_cidrs: &[Cidr]) -> Result<(), Error> {
+    netlink::with(None, async |netlink| {
+        for ipv4 in [true, false] {
+            for route in netlink.routes(ipv4).await? {
+                let own = route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL);
+                let contains = route.header.kind == RouteType::Unreachable;
+                let to = destination(&route).filter(|to| cluster_cidrs.contains(to));
+                if own && contains && to.is_some() {
+                    netlink.remove_route(route).await?;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// Makes the machine a node: contains the blocks, takes the gateway addresses, forwards, masquerades.
 /// Done again it changes nothing.
 pub async fn setup(node: &Node) -> Result<(), Error> {
-    contain(&node.cluster_cidrs, &node.service_cidrs).await?;
+    if node.pod_cidrs.is_empty() {
+        contain(&[], &node.service_cidrs).await?;
+        release(&node.cluster_cidrs).await?;
+    } else {
+        contain(&node.cluster_cidrs, &node.service_cidrs).await?;
+    }
     netlink::with(None, async |netlink| {
         let device = netlink.ensure_bridge(DEVICE, node.mtu).await?;
         for block in &node.pod_cidrs {
@@ -122,13 +154,48 @@ pub async fn link_mtu(addresses: &[IpAddr]) -> Result<u32, Error> {
 /// What fits into one packet on the link of the default route.
 async fn default_mtu() -> Result<u32, Error> {
     netlink::with(None, async |netlink| {
-        let routes = netlink.routes(true).await?;
-        let default = routes.iter().filter(|route| route.header.destination_prefix_length == 0);
-        let Some(index) = default.filter_map(out_link).next() else { return Ok(USUAL_MTU) };
+        let indexes = default_links(&netlink, true).await?;
         let links = netlink.links().await?;
-        Ok(links.iter().find(|link| link.index == index).map_or(USUAL_MTU, |link| link.mtu))
+        let first = indexes.first().and_then(|index| links.iter().find(|link| link.index == *index));
+        Ok(first.map_or(USUAL_MTU, |link| link.mtu))
     })
     .await
+}
+
+/// The links of default routes.
+async fn default_links(netlink: &Netlink, ipv4: bool) -> Result<Vec<u32>, Error> {
+    let routes = netlink.routes(ipv4).await?;
+    let default = routes.iter().filter(|route| route.header.destination_prefix_length == 0);
+    Ok(default.filter_map(out_link).collect())
+}
+
+/// The names of the links that lead out of the machine: those that have one of its addresses, and those of default
+/// routes.
+pub async fn outer_links(addresses: &[IpAddr]) -> Result<Vec<String>, Error> {
+    netlink::with(None, async |netlink| {
+        let mut outer = Vec::new();
+        let defaults = [default_links(&netlink, true).await?, default_links(&netlink, false).await?].concat();
+        for link in netlink.links().await? {
+            let own = netlink.addresses(Some(&link)).await?;
+            let leads = defaults.contains(&link.index) || addresses.iter().any(|ip| own.contains(ip));
+            // The loopback link may have the node's address, where a protocol of routes makes that known.
+            if leads && link.name != "lo" && !link.name.starts_with(LINK_PREFIX) {
+                outer.push(link.name);
+            }
+        }
+        outer.sort();
+        Ok(outer)
+    })
+    .await
+}
+
+/// The block that a route leads to; none of a default route.
+pub(crate) fn destination(route: &RouteMessage) -> Option<Cidr> {
+    let to = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => address_of(address),
+        _ => None,
+    });
+    Cidr::new(to?, route.header.destination_prefix_length)
 }
 
 pub(crate) fn out_link(route: &RouteMessage) -> Option<u32> {
@@ -186,12 +253,6 @@ async fn remove_tables() -> Result<(), Error> {
     nft::apply(&transaction).await
 }
 
-/// The tables of a node whose pods have addresses of these blocks.
-pub fn tables_of(pod_cidrs: &[Cidr]) -> Vec<TableName> {
-    let has = |family: &Family| !family.among(pod_cidrs).is_empty();
-    Family::ALL.into_iter().filter(has).map(|family| (family.name(), TABLE)).collect()
-}
-
 /// The tables of the families that the node has; one that it no longer has goes.
 fn tables(node: &Node) -> Transaction {
     let mut transaction = Transaction::default();
@@ -212,7 +273,6 @@ const TABLE: &str = "knarr-net";
 fn table(node: &Node, family: Family) -> Table {
     let (pods, services) = (family.among(&node.cluster_cidrs), family.among(&node.service_cidrs));
     let inside = [pods.clone(), services.clone()].concat();
-    let foreign = format!("iifname != \"lo\" iifname != \"{LINK_PREFIX}*\"");
     let ip = family.name();
     let blocks = |name, elements: &[Cidr]| Set {
         kind: "set",
@@ -226,7 +286,7 @@ fn table(node: &Node, family: Family) -> Table {
     };
     // A service address that still is one here is a server of this process, such as DNS: for the
     // cluster alone, or it would be an open resolver.
-    let own = [format!("{foreign} {ip} daddr @services drop")];
+    let own = foreign(node, family).map(|foreign| format!("{foreign} {ip} daddr @services drop"));
     let mut chains = vec![Chain::base("input", "type filter hook input priority 0", own)];
     if family == Family::V4 {
         // Pods' links accept 127.0.0.0/8 so that node ports work on localhost; strangers may not use that.
@@ -239,6 +299,19 @@ fn table(node: &Node, family: Family) -> Table {
     Table { family: ip, name: TABLE, sets, chains }
 }
 
+/// What is not the cluster's own; nothing where all may be. Links of pods that others attach have any names, and so
+/// only what comes from outside is known by its link.
+fn foreign(node: &Node, family: Family) -> Option<String> {
+    match node.outer.as_deref() {
+        None => Some(format!("iifname != \"lo\" iifname != \"{LINK_PREFIX}*\"")),
+        Some([]) => None,
+        Some(outer) => {
+            let names: Vec<String> = outer.iter().map(|name| format!("\"{name}\"")).collect();
+            Some(format!("iifname {{ {} }} {} saddr != @pods", names.join(", "), family.name()))
+        }
+    }
+}
+
 fn masquerading(node: &Node, family: Family) -> Vec<String> {
     let (ip, multicast, keep) = (family.name(), family.multicast(), !MASQUERADE_MARK);
     let marked = format!("meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark & {keep:#x}");
@@ -247,7 +320,8 @@ fn masquerading(node: &Node, family: Family) -> Vec<String> {
         gateway.map(|gateway| format!("oifname \"{LINK_PREFIX}*\" {marked} snat to {gateway} fully-random"));
     // Who gives pods addresses of IPv6 that are routed everywhere wants them seen; of IPv4 hardly anybody does.
     let hidden = family == Family::V4 || family.among(&node.cluster_cidrs).iter().any(Cidr::is_unique_local);
-    let leaving = hidden.then(|| {
+    // What others attach they hide, or not.
+    let leaving = (hidden && gateway.is_some()).then(|| {
         format!(
             "oifname != \"{LINK_PREFIX}*\" {ip} saddr @pods {ip} daddr != @cluster {ip} daddr != {multicast} \
              masquerade fully-random"
@@ -267,7 +341,16 @@ mod tests {
             cluster_cidrs: blocks(cluster),
             service_cidrs: blocks(services),
             mtu: 1_500,
+            outer: None,
         }
+    }
+
+    #[test]
+    fn where_others_attach_pods_only_services_are_masqueraded() {
+        let mut node = node(&[], &["10.42.0.0/16"], &["10.43.0.0/16"]);
+        node.outer = Some(vec!["eth0".to_owned(), "eth1".to_owned()]);
+        assert_eq!(tables(&node).text(), include_str!("testdata/node-others.nft"));
+        assert_eq!(node.tables(), [("ip", TABLE)]);
     }
 
     #[test]

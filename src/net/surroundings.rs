@@ -2,12 +2,12 @@
 //! first packet that gets lost.
 
 use crate::mesh::{self, TUNNELS, WIREGUARD};
-use crate::netlink::{self, Netlink, address_of, errno};
-use crate::node::{LINK_PREFIX, out_link};
+use crate::netlink::{self, Netlink, errno};
+use crate::node::{LINK_PREFIX, destination, out_link};
 use crate::{Cidr, DEVICE, Error, Family, ROUTE_PROTOCOL, wireguard};
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::InfoKind;
-use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -132,11 +132,7 @@ fn in_the_way(route: &RouteMessage, link: Option<&str>, claims: &[Claim]) -> Opt
     if own || route.header.table != RouteHeader::RT_TABLE_MAIN {
         return None;
     }
-    let to = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(address) => address_of(address),
-        _ => None,
-    });
-    let to = Cidr::new(to?, route.header.destination_prefix_length)?;
+    let to = destination(route)?;
     let takes = |claim: &&Claim| claim.block.prefix() <= to.prefix() && claim.block.contains(to.address());
     let Claim { name, block } = claims.iter().find(takes)?;
     let by = link.map(|link| format!(" by the link {link}")).unwrap_or_default();

@@ -83,6 +83,8 @@ pub struct Config {
     pub node_ips: Vec<IpAddr>,
     /// Addresses of the node from outside.
     pub external_ips: Vec<IpAddr>,
+    /// knarr's own plugin attaches pods where no configuration of others comes first; otherwise they wait for one.
+    pub attaches_pods: bool,
     /// What is put around packets on their way to other nodes: pods' are smaller by it.
     pub encapsulation_bytes: u32,
     /// Finds the node's addresses anew when links or routes have changed; none where they were given and stay.
@@ -135,6 +137,7 @@ impl Config {
             node_ips: Vec::new(),
             find_addresses: None,
             external_ips: Vec::new(),
+            attaches_pods: true,
             encapsulation_bytes: 0,
             labels: BTreeMap::new(),
             taints: Vec::new(),

@@ -31,6 +31,7 @@ mod hollow;
 mod images;
 mod logs;
 mod machine;
+mod network;
 mod plugins;
 mod pod_resources;
 mod pods;
@@ -96,12 +97,12 @@ pub async fn start(
     let handle = start_registration(&context);
     let (of, own) = (context.clone(), context.node.clone());
     supervisor.run("node network", Phase::Work, Restart::OnFailure, move |shutdown| {
-        registration::run_network(of.clone(), own.clone(), shutdown)
+        network::run(of.clone(), own.clone(), shutdown)
     });
     if let Some(find) = context.config.find_addresses.clone() {
         let of = context.clone();
         supervisor.run("addresses of the machine", Phase::Work, Restart::OnFailure, move |shutdown| {
-            registration::run_addresses(of.clone(), find.clone(), shutdown)
+            network::run_addresses(of.clone(), find.clone(), shutdown)
         });
     }
     let of = context.clone();

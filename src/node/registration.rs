@@ -1,12 +1,12 @@
 //! The Node object: made once, its status kept true, its Lease renewed.
 
-use crate::containerd::{self, config::Generation};
+use crate::containerd;
 use crate::eviction::Pressure;
 use crate::machine;
 use crate::pods::status_seconds;
 use crate::protocols::runtime::v1 as cri;
 use crate::settings::KubeletConfiguration;
-use crate::{Config, Context, Error, FindAddresses, shutdown};
+use crate::{Config, Context, Error, shutdown};
 use api::Quantity;
 use api::coordination::{Lease, LeaseSpec};
 use api::core::{
@@ -15,7 +15,7 @@ use api::core::{
 };
 use api::meta::{MicroTime, ObjectMeta, OwnerReference};
 use base::{Backoff, Shutdown, clock};
-use client::{Cache, Patch};
+use client::Patch;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -459,91 +459,4 @@ async fn renew_lease(context: &Context, node: &Node, lease_s: i32) -> Result<(),
         Err(error) if error.is_not_found() || error.is_already_exists() => Ok(()),
         other => Ok(other.map(drop)?),
     }
-}
-
-/// The blocks of a node once they are others than `known`.
-pub(crate) async fn next_blocks(
-    name: &str,
-    nodes: &Cache<Node>,
-    known: &[net::Cidr],
-) -> Result<Vec<net::Cidr>, Error> {
-    let unusable = |block: &str| Error::Setup(format!("the node's podCIDRs {block} cannot be used"));
-    loop {
-        let changed = nodes.changed();
-        let blocks = nodes.get("", name).and_then(|node| node.spec.as_ref()?.pod_cidrs.clone());
-        let blocks = blocks.unwrap_or_default();
-        let blocks = blocks.iter().map(|block| block.parse().map_err(|_| unusable(block)));
-        let blocks: Vec<net::Cidr> = blocks.collect::<Result<_, _>>()?;
-        if !blocks.is_empty() && blocks != known {
-            return Ok(blocks);
-        }
-        changed.await;
-    }
-}
-
-/// Sets up the pods' network once the node has its blocks, and again when they change.
-pub(crate) async fn run_network(
-    context: Arc<Context>,
-    nodes: Cache<Node>,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
-    let mut installed: Vec<net::Cidr> = Vec::new();
-    loop {
-        tokio::select! {
-            blocks = next_blocks(&context.config.node_name, &nodes, &installed) => installed = blocks?,
-            removed = removed(&installed) => removed?,
-            () = shutdown.requested() => return Ok(()),
-        }
-        install_network(&context, &installed).await?;
-    }
-}
-
-/// Follows the machine's addresses: it may get others from a router, or go on by another link.
-pub(crate) async fn run_addresses(
-    context: Arc<Context>,
-    find: FindAddresses,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
-    let fault = |error: net::Error| Error::Setup(format!("following the machine's addresses: {error}"));
-    let links = net::mesh::Watch::open().map_err(fault)?;
-    loop {
-        context.set_addresses(find());
-        tokio::select! {
-            changed = links.changed(&[]) => changed.map_err(fault)?,
-            () = shutdown.requested() => return Ok(()),
-        }
-    }
-}
-
-/// Waits until somebody removes the tables of the pods' network.
-async fn removed(pod_cidrs: &[net::Cidr]) -> Result<(), Error> {
-    let tables = net::tables_of(pod_cidrs);
-    if tables.is_empty() {
-        std::future::pending::<()>().await;
-    }
-    let failed = |error: net::Error| Error::Setup(format!("watching the pods' network: {error}"));
-    net::removed(&tables).await.map_err(failed)?;
-    tracing::warn!("somebody removed the tables of the pods' network; they are made anew");
-    Ok(())
-}
-
-async fn install_network(context: &Context, pod_cidrs: &[net::Cidr]) -> Result<(), Error> {
-    let fault = |error: net::Error| Error::Setup(format!("setting up the pods' network: {error}"));
-    let mtu = net::link_mtu(&context.addresses()).await.map_err(fault)?;
-    let mtu = mtu.saturating_sub(context.config.encapsulation_bytes);
-    let node = net::Node {
-        pod_cidrs: pod_cidrs.to_vec(),
-        cluster_cidrs: context.config.cluster_cidrs.clone(),
-        service_cidrs: context.config.service_cidrs.clone(),
-        mtu,
-    };
-    net::setup(&node).await.map_err(fault)?;
-    let agent = context.config.data_dir.join("agent");
-    let state_dir = context.config.run_dir.join("cni");
-    let runtime = context.runtime.version(cri::VersionRequest::default()).await?;
-    let newest = Generation::of(&runtime.runtime_version) == Generation::V3;
-    let network = net::cni::Network { pod_cidrs: pod_cidrs.to_vec(), mtu, state_dir };
-    let params = net::cni::Params { network, newest };
-    let executable = std::env::current_exe().map_err(crate::files::at("/proc/self/exe".as_ref()))?;
-    net::cni::install(&agent.join("bin"), &agent.join("etc/cni/net.d"), &params, &executable).map_err(fault)
 }

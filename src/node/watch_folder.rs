@@ -60,6 +60,16 @@ impl Changes {
         Ok(changes)
     }
 
+    /// Whatever changes in folders: entries that come and go, what is written, what may be run, the folders themselves.
+    pub(crate) fn of_all(folders: &[&Path]) -> Result<Self, Error> {
+        let changes = Self::of_nothing(folders.first().copied().unwrap_or(Path::new("/")))?;
+        let entries = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
+        let content = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ATTRIB;
+        let folder = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+        folders.iter().try_for_each(|path| changes.add(path, entries | content | folder))?;
+        Ok(changes)
+    }
+
     fn of_nothing(path: &Path) -> Result<Self, Error> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
         let inotify = inotify.map_err(|errno| files::at(path)(errno.into()))?;

@@ -48,6 +48,7 @@ impl Node {
             cluster_cidrs: blocks(spots::CLUSTER),
             service_cidrs: blocks(spots::SERVICES),
             mtu: 1_500,
+            outer: None,
         };
         let config = proxy::Config {
             node_name: self.name.to_owned(),

@@ -24,6 +24,7 @@ mod naming;
 mod network_policies;
 mod networking;
 mod node;
+mod others;
 mod outages;
 mod overlay;
 mod plugin;

@@ -30,6 +30,7 @@ fn pods_are_held_to_their_bandwidth_and_get_what_they_ask_for() {
     cluster.pod_ready("slow");
     holds_back(&cluster);
     gives_addresses(&cluster);
+    collects_of_one_network_alone(&cluster);
 }
 
 /// No machine is fast enough to beat the limit: 2 MB at 8 Mbit/s are two seconds, less what may be sent at once.
@@ -67,10 +68,11 @@ fn call(cluster: &Cluster, verb: &str, id: &str, more: &Value) -> Result<Value, 
     for (field, value) in more.as_object().into_iter().flatten() {
         configuration[field] = value.clone();
     }
+    let ifname = if configuration["name"] == list["name"] { "eth0" } else { "net1" };
     let environment = [
         format!("CNI_COMMAND={verb}"),
         format!("CNI_CONTAINERID={id}"),
-        "CNI_IFNAME=eth0".to_owned(),
+        format!("CNI_IFNAME={ifname}"),
         format!("CNI_NETNS=/run/netns/{id}"),
     ];
     let plugin = data.join("bin/knarr-cni").display().to_string();
@@ -113,4 +115,42 @@ fn gives_addresses(cluster: &Cluster) {
     assert_eq!(call(cluster, "DEL", "one", &json!({})), Ok(Value::Null));
     assert!(call(cluster, "ADD", "two", &asked).is_ok(), "it is free again");
     assert_eq!(call(cluster, "DEL", "two", &json!({})), Ok(Value::Null));
+}
+
+/// A pod is attached to two networks of this plugin; who collects garbage knows the attachments to one.
+fn collects_of_one_network_alone(cluster: &Cluster) {
+    cluster.sandbox.run(&["ip", "netns", "add", "both"]).ok();
+    let second = |more: Value| {
+        let mut all = json!({"name": "second"});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    let first = call(cluster, "ADD", "both", &json!({})).unwrap();
+    let further = call(cluster, "ADD", "both", &second(json!({}))).unwrap();
+    assert_eq!((&first["routes"][0]["dst"], &further["routes"]), (&json!("0.0.0.0/0"), &json!([])));
+    let within = |words: &str| cluster.sandbox.sh(&format!("ip -n both {words}")).ok();
+    assert_eq!(within("rule").matches("lookup 107").count(), 1, "{}", within("rule"));
+    for network in [json!({}), second(json!({}))] {
+        assert_eq!(call(cluster, "CHECK", "both", &network), Ok(Value::Null));
+        assert_eq!(call(cluster, "STATUS", "both", &network), Ok(Value::Null));
+    }
+    let valid = json!([{"containerID": "both", "ifname": "eth0"}]);
+    let known = json!({"cni.dev/valid-attachments": valid});
+    assert_eq!(call(cluster, "GC", "both", &known), Ok(Value::Null));
+    assert_eq!(
+        call(cluster, "CHECK", "both", &second(json!({}))),
+        Ok(Value::Null),
+        "it is another network's"
+    );
+    let none = second(json!({"cni.dev/valid-attachments": []}));
+    assert_eq!(call(cluster, "GC", "both", &none), Ok(Value::Null));
+    assert!(call(cluster, "CHECK", "both", &second(json!({}))).is_err());
+    assert_eq!(call(cluster, "CHECK", "both", &json!({})), Ok(Value::Null));
+    // Of what nobody knows any more the rules go with the namespace.
+    let before = within("rule");
+    assert!(call(cluster, "ADD", "both", &second(json!({}))).is_ok());
+    assert_ne!(within("rule"), before);
+    assert_eq!(call(cluster, "DEL", "both", &second(json!({}))), Ok(Value::Null));
+    assert_eq!(within("rule"), before);
+    assert_eq!(call(cluster, "DEL", "both", &json!({})), Ok(Value::Null));
 }

@@ -1,6 +1,9 @@
 //! The verbs: a pod gets a veth pair whose node end is a routed link of its own.
 
-use super::message::{Attachment, Bandwidth, Call, Ends, Failure, Network, Requests, code, link_of, result};
+use super::further;
+use super::message::{
+    Attachment, Bandwidth, Call, Ends, Failure, Network, Requests, code, is_of, link_of, result,
+};
 use crate::netlink::{Link, Netlink};
 use crate::node::LINK_PREFIX;
 use crate::shaping::Rate;
@@ -34,7 +37,7 @@ pub(super) async fn add(call: &Call) -> Result<Value, Failure> {
     let network = call.usable_network()?;
     let added = attach(call, network).await;
     if added.is_err()
-        && let Err(error) = detach(&call.attachment, network).await
+        && let Err(error) = detach(call, network).await
     {
         tracing::warn!(error = %error.to_json(""), "undoing a failed attachment");
     }
@@ -64,9 +67,9 @@ async fn attach(call: &Call, network: &Network) -> Result<Ends, Failure> {
         namespace::within(&pod, || speak_v6(ifname))?;
     }
     let host = netlink::with(None, |netlink| node_end(netlink, &name, &addresses, network)).await?;
-    netlink::with(Some(&pod), |netlink| pod_end(netlink, &inside, &addresses)).await?;
+    let is_additional = netlink::with(Some(&pod), |netlink| pod_end(netlink, &inside, &addresses)).await?;
     shape(&host, &requests.bandwidth).await?;
-    Ok(Ends { host: (name, host.mac), pod: (ifname.to_owned(), inside.mac), addresses })
+    Ok(Ends { host: (name, host.mac), pod: (ifname.to_owned(), inside.mac), addresses, is_additional })
 }
 
 /// The pod's addresses: those that it asks for, or the next ones.
@@ -147,27 +150,38 @@ async fn node_end(
     Ok(link)
 }
 
-async fn pod_end(netlink: Netlink, link: &Link, addresses: &[Addressed]) -> Result<(), Error> {
+/// The pod's end; whether the pod has another link that leads to everybody.
+async fn pod_end(netlink: Netlink, link: &Link, addresses: &[Addressed]) -> Result<bool, Error> {
+    let mut is_additional = false;
     for (address, _) in addresses {
         netlink.add_address(link, *address).await?;
     }
     netlink.set_up(&link.name).await?;
-    for (_, gateway) in addresses {
+    for (address, gateway) in addresses {
+        if netlink.leaves_elsewhere(link, gateway.is_ipv4()).await? {
+            is_additional = true;
+            netlink.leave_by(link, *address, *gateway).await?;
+            continue;
+        }
         if gateway.is_ipv4() {
             netlink.route_to_link(Cidr::single(*gateway), link, None).await?;
         }
         netlink.default_route(*gateway, link).await?;
     }
-    Ok(())
+    Ok(is_additional)
 }
 
 /// DEL: the same whether the pod, its namespace or its link are still there or not.
 pub(super) async fn del(call: &Call) -> Result<(), Failure> {
-    detach(&call.attachment, call.network()).await
+    detach(call, call.network()).await
 }
 
-async fn detach(attachment: &Attachment, network: &Network) -> Result<(), Failure> {
-    let name = attachment.link();
+async fn detach(call: &Call, network: &Network) -> Result<(), Failure> {
+    let (name, owner) = (call.attachment.link(), call.attachment.owner());
+    if let Err(error) = forget_rules(call, network).await {
+        // The pod's namespace is going, in which nobody sends any more.
+        tracing::debug!(%error, "rules of a pod's further link stay");
+    }
     // The link goes first: its address is not given to another pod while a route still leads here.
     netlink::with(None, async |netlink| {
         netlink.remove_link(&name).await?;
@@ -175,9 +189,22 @@ async fn detach(attachment: &Attachment, network: &Network) -> Result<(), Failur
     })
     .await?;
     for (_, pool) in pools(network) {
-        pool.give_back(&attachment.owner())?;
+        pool.give_back(&owner)?;
     }
     Ok(())
+}
+
+async fn forget_rules(call: &Call, network: &Network) -> Result<(), Error> {
+    let owner = call.attachment.owner();
+    let mut addresses = Vec::new();
+    for (_, pool) in pools(network) {
+        addresses.extend(pool.held_by(&owner)?);
+    }
+    let here = !call.namespace.as_os_str().is_empty() && !addresses.is_empty();
+    match here.then(|| namespace::open(&call.namespace)).transpose()?.flatten() {
+        Some(pod) => further::forget(&pod, &call.attachment.ifname, &addresses).await,
+        None => Ok(()),
+    }
 }
 
 /// CHECK: the addresses are the pod's, and its two ends are as ADD made them.
@@ -210,9 +237,9 @@ pub(super) async fn check(call: &Call) -> Result<(), Failure> {
 /// GC: frees what belongs to no attachment that the runtime still knows.
 pub(super) async fn collect(call: &Call) -> Result<(), Failure> {
     let valid: HashSet<String> = call.valid_attachments().iter().map(Attachment::owner).collect();
-    let mut gone = Vec::new();
+    let (mut gone, of) = (Vec::new(), &call.attachment.network);
     for (_, pool) in pools(call.usable_network()?) {
-        gone.extend(pool.retain(|owner| valid.contains(owner))?);
+        gone.extend(pool.retain(|owner| !is_of(owner, of) || valid.contains(owner))?);
     }
     netlink::with(None, async |netlink| {
         for owner in &gone {

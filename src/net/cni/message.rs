@@ -76,10 +76,25 @@ pub struct Network {
     pub state_dir: PathBuf,
 }
 
+impl Network {
+    /// The name of knarr's own network; others may use its plugin for theirs as well.
+    pub(super) const OWN: &str = "knarr";
+
+    /// What is not said, as another says it.
+    fn or(self, other: Self) -> Self {
+        Self {
+            pod_cidrs: if self.pod_cidrs.is_empty() { other.pod_cidrs } else { self.pod_cidrs },
+            mtu: if self.mtu == 0 { other.mtu } else { self.mtu },
+            state_dir: if self.state_dir.as_os_str().is_empty() { other.state_dir } else { self.state_dir },
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Input {
     cni_version: String,
+    name: String,
     prev_result: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments", alias = "cni.dev/attachments")]
     valid_attachments: Vec<Attachment>,
@@ -160,18 +175,51 @@ pub(super) struct Attachment {
     #[serde(rename = "containerID")]
     pub(super) container_id: String,
     pub(super) ifname: String,
+    /// The name of the network that it is attached to.
+    #[serde(skip)]
+    pub(super) network: String,
 }
 
 impl Attachment {
     /// Its name in the address pool.
     pub(super) fn owner(&self) -> String {
-        format!("{}/{}", self.container_id, self.ifname)
+        let Self { container_id, ifname, network } = self;
+        if is_own(network) {
+            format!("{container_id}/{ifname}")
+        } else {
+            format!("{network}/{container_id}/{ifname}")
+        }
     }
 
     /// The name of the node's end of its veth pair: fixed, and at most 15 bytes.
     pub(super) fn link(&self) -> String {
         link_of(&self.owner())
     }
+}
+
+fn is_own(network: &str) -> bool {
+    network.is_empty() || network == Network::OWN
+}
+
+/// Whether an owner of an address is an attachment to a network of this name: a runtime that collects garbage knows
+/// those of one network alone.
+pub(super) fn is_of(owner: &str, network: &str) -> bool {
+    match owner.split('/').collect::<Vec<_>>()[..] {
+        [other, _, _] => other == network,
+        _ => is_own(network),
+    }
+}
+
+/// As the protocol has ids and names of networks.
+fn is_id(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.chars().all(|one| one.is_ascii_alphanumeric() || "_.-".contains(one))
+}
+
+/// As Linux has names of links.
+fn is_link(text: &str) -> bool {
+    let barred = |one: char| one == '/' || one == ':' || one.is_whitespace();
+    !text.is_empty() && text.len() < 16 && text != "." && text != ".." && !text.contains(barred)
 }
 
 /// FNV-1a: the name must be the same in every version of knarr, which the standard library's hash
@@ -221,7 +269,16 @@ impl Call {
         read.map_err(|error| Failure::new(code::IO, format!("reading the configuration: {error}")))?;
         call.input = serde_json::from_str(&text)
             .map_err(|error| Failure::new(code::DECODING, format!("the configuration: {error}")))?;
+        let Input { name, valid_attachments, .. } = &mut call.input;
+        let all = valid_attachments.iter_mut().chain([&mut call.attachment]);
+        all.for_each(|attachment| attachment.network.clone_from(name));
         call.checked()
+    }
+
+    /// Has the call be about knarr's network as far as it does not say: other networks are the same on all nodes,
+    /// which have blocks of their own.
+    pub(super) fn complete(&mut self, own: Network) {
+        self.input.network = std::mem::take(&mut self.input.network).or(own);
     }
 
     fn checked(self) -> Result<Self, Failure> {
@@ -232,8 +289,16 @@ impl Call {
             ));
         }
         let per_pod = matches!(self.command.as_str(), "ADD" | "DEL" | "CHECK");
-        if per_pod && (self.attachment.container_id.is_empty() || self.attachment.ifname.is_empty()) {
+        let Attachment { container_id, ifname, network } = &self.attachment;
+        if per_pod && (container_id.is_empty() || ifname.is_empty()) {
             return Err(Failure::new(code::ENVIRONMENT, "CNI_CONTAINERID and CNI_IFNAME must be set"));
+        }
+        if per_pod && !(is_id(container_id) && is_link(ifname)) {
+            let why = format!("CNI_CONTAINERID {container_id:?} or CNI_IFNAME {ifname:?} is none");
+            return Err(Failure::new(code::ENVIRONMENT, why));
+        }
+        if !network.is_empty() && !is_id(network) {
+            return Err(Failure::new(code::NETWORK, format!("{network:?} is no name of a network")));
         }
         if matches!(self.command.as_str(), "ADD" | "CHECK") && self.namespace.as_os_str().is_empty() {
             return Err(Failure::new(code::ENVIRONMENT, "CNI_NETNS must be set"));
@@ -298,6 +363,8 @@ pub(super) struct Ends {
     pub(super) host: (String, String),
     pub(super) pod: (String, String),
     pub(super) addresses: Vec<(IpAddr, IpAddr)>,
+    /// The pod's other links lead to everybody else.
+    pub(super) is_additional: bool,
 }
 
 /// The answer to ADD.
@@ -311,6 +378,7 @@ pub(super) fn result(call: &Call, ends: &Ends) -> Value {
         ip
     };
     let route = |(_, gateway): &(IpAddr, IpAddr)| json!({"dst": if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "gw": gateway});
+    let routes = ends.addresses.iter().filter(|_| !ends.is_additional).map(route);
     json!({
         "cniVersion": call.version(),
         "interfaces": [
@@ -318,7 +386,7 @@ pub(super) fn result(call: &Call, ends: &Ends) -> Value {
             {"name": ends.pod.0, "mac": ends.pod.1, "sandbox": call.namespace},
         ],
         "ips": ends.addresses.iter().map(address).collect::<Vec<_>>(),
-        "routes": ends.addresses.iter().map(route).collect::<Vec<_>>(),
+        "routes": routes.collect::<Vec<_>>(),
         "dns": {},
     })
 }
@@ -344,6 +412,7 @@ mod tests {
             host: ("knarr0011223344".into(), "aa:aa:aa:aa:aa:aa".into()),
             pod: ("eth0".into(), "bb:bb:bb:bb:bb:bb".into()),
             addresses: vec![("10.42.0.2".parse().unwrap(), "10.42.0.1".parse().unwrap())],
+            is_additional: false,
         };
         let new = result(&call("ADD", r#"{"cniVersion":"1.1.0"}"#).unwrap(), &ends);
         assert_eq!(new["ips"], json!([{"interface": 1, "address": "10.42.0.2/32", "gateway": "10.42.0.1"}]));
@@ -360,6 +429,33 @@ mod tests {
         let nameless =
             Call::read([("CNI_COMMAND".to_owned(), "ADD".to_owned())].into_iter(), "{}".as_bytes());
         assert!(nameless.is_err());
+        assert_eq!(refused("ADD", r#"{"cniVersion":"1.0.0", "name": "../x"}"#), 7);
+        assert!(is_id("kube-flannel_1.x") && !is_id("-x") && !is_id("a/b") && !is_id(""));
+        assert!(is_link("net1") && !is_link("a:1") && !is_link("..") && !is_link("sixteen-is-a-lot"));
+    }
+
+    #[test]
+    fn other_networks_say_no_more_than_they_want_to() {
+        let own = Network {
+            pod_cidrs: vec!["10.42.7.0/24".parse().unwrap()],
+            mtu: 1_450,
+            state_dir: "/run/knarr/cni".into(),
+        };
+        let mut second = call("ADD", r#"{"cniVersion": "1.0.0", "name": "second", "mtu": 1300}"#).unwrap();
+        second.complete(own.clone());
+        assert_eq!(second.usable_network().unwrap(), &Network { mtu: 1_300, ..own });
+        assert_eq!(second.attachment.owner(), "second/c1/eth0");
+        let first = call("ADD", r#"{"cniVersion": "1.0.0", "name": "knarr"}"#).unwrap();
+        assert_eq!(first.attachment.owner(), "c1/eth0");
+        for (owner, network, is) in [
+            ("c1/eth0", "knarr", true),
+            ("c1/eth0", "", true),
+            ("c1/eth0", "second", false),
+            ("second/c1/eth0", "second", true),
+            ("second/c1/eth0", "knarr", false),
+        ] {
+            assert_eq!(is_of(owner, network), is, "{owner} of {network}");
+        }
     }
 
     #[test]

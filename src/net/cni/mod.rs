@@ -4,24 +4,35 @@
 //! document on standard output, errors as JSON with a non-zero exit.
 
 mod attach;
+mod further;
 mod install;
 mod message;
+mod others;
 
-pub use install::{Params, install};
+pub use install::{FILE, Params, install, installed};
 pub use message::Network;
+pub use others::{Adopted, Others, Sources};
 
 use message::{Call, Failure, code};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The names under which the executable is a plugin.
 pub const NAMES: [&str; 2] = ["knarr-cni", "loopback"];
 
-/// The plugin's whole life. `name` is the last part of `argv[0]`.
+/// The plugin's whole life. `called` is `argv[0]`.
 #[expect(clippy::print_stdout, reason = "CNI's answers go to standard output")]
-pub fn main(name: &str) -> ExitCode {
+pub fn main(called: &Path) -> ExitCode {
+    let name = called.file_name().unwrap_or_default().to_string_lossy();
     let call = Call::read(std::env::vars(), std::io::stdin());
     let version = call.as_ref().map_or_else(|_| message::NEWEST.to_owned(), |call| call.version().to_owned());
-    match call.and_then(|call| run(name, &call)) {
+    let answer = call.and_then(|mut call| {
+        if let Some(own) = install::own_network(called) {
+            call.complete(own);
+        }
+        run(&name, &call)
+    });
+    match answer {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(answer)) => {
             println!("{answer}");

@@ -8,10 +8,10 @@ mod grpc;
 mod tests;
 
 use crate::Error;
+use crate::network::next_blocks;
 use crate::pods::observe::names;
 use crate::protocols::containerd::types::{Any, Envelope, TaskExit};
 use crate::protocols::runtime::v1 as cri;
-use crate::registration::next_blocks;
 use api::core::Node;
 use base::clock::{self, Instant};
 use base::{Phase, Shutdown, Supervisor};

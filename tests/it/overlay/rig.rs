@@ -133,6 +133,7 @@ impl Rig {
                 cluster_cidrs: blocks(&CLUSTER),
                 service_cidrs: blocks(&SERVICES),
                 mtu,
+                outer: None,
             };
             net::setup(&node).await.unwrap();
             let proxy = proxy::Config {

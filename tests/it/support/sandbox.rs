@@ -24,12 +24,12 @@ const INIT: &str = r#"
 set -e
 mount -t tmpfs -o mode=755 sandbox /run
 mkdir /run/netns /run/lock
-for at in /etc /usr/local /var/lib /var/log; do
+for at in /etc /opt /usr/local /var/lib /var/log; do
     own=$1/over/$at
     mkdir -p "$own/upper" "$own/work"
     mount -t overlay overlay -o "lowerdir=$at,upperdir=$own/upper,workdir=$own/work" "$at"
 done
-rm -rf /etc/knarr /usr/local/bin/knarr* /var/lib/cni /var/lib/knarr /var/lib/kubelet
+rm -rf /etc/knarr /usr/local/bin/knarr* /etc/cni /opt/cni /var/lib/cni /var/lib/knarr /var/lib/kubelet
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     umount /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup

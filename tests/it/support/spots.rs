@@ -56,6 +56,7 @@ pub(crate) fn start<T: Send + 'static>(
         cluster_cidrs: blocks(CLUSTER),
         service_cidrs: blocks(SERVICES),
         mtu: 1_500,
+        outer: None,
     };
     let config = proxy::Config {
         node_name: "here".to_owned(),
