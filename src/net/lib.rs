@@ -26,6 +26,7 @@ pub mod nft;
 mod node;
 mod pool;
 mod removals;
+mod resize;
 mod shaping;
 mod surroundings;
 mod sysctl;
@@ -42,6 +43,7 @@ pub use node::{
 };
 pub use pool::PoolError;
 pub use removals::removed;
+pub use resize::resize;
 pub use surroundings::{Claim, check};
 
 /// Why the network could not be changed.

@@ -194,14 +194,24 @@ fn tell(before: Option<&Adopted>, now: &Adopted, others: &Others) {
     }
 }
 
-/// Has the runtime find knarr's plugin.
+/// Has the runtime find knarr's plugin, and pods that are there have links of the size that new ones get.
 async fn install_plugin(context: &Context, node: &net::Node) -> Result<(), Error> {
+    let what = || fault("setting up the pods' network");
     let agent = context.config.data_dir.join("agent");
     let (bin, conf) = (agent.join("bin"), agent.join("etc/cni/net.d"));
     let runtime = context.runtime.version(cri::VersionRequest::default()).await?;
     let newest = Generation::of(&runtime.runtime_version) == Generation::V3;
     let state_dir = context.config.run_dir.join("cni");
     let network = net::cni::Network { pod_cidrs: node.pod_cidrs.clone(), mtu: node.mtu, state_dir };
+    if let Some(before) = net::cni::installed(&bin).filter(|before| before.mtu != node.mtu) {
+        let changed = net::resize(before.mtu, node.mtu).await.map_err(what())?;
+        tracing::info!(
+            from = before.mtu,
+            to = node.mtu,
+            links = changed,
+            "packets of pods have another size"
+        );
+    }
     let params = net::cni::Params { network, newest };
-    net::cni::install(&bin, &conf, &params, &executable()?).map_err(fault("setting up the pods' network"))
+    net::cni::install(&bin, &conf, &params, &executable()?).map_err(what())
 }

@@ -23,6 +23,48 @@ spec:
     )
 }
 
+/// What fits into a packet of knarr's links, which is the same for all, and of a pod's.
+fn sizes(cluster: &Cluster, pod: &str) -> String {
+    let links = "ip -o link | sed -n 's/^[0-9]*: knarr.* mtu \\([0-9]*\\) .*/\\1/p' | sort -u";
+    let node = cluster.sandbox.sh(links).ok();
+    let pod = cluster.exec(pod, "cat /sys/class/net/eth0/mtu").stdout;
+    format!("{node}{pod}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn packets_are_as_large_as_the_machines_link_takes() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&manifest());
+    cluster.pod_ready("slow");
+    let follows = |cluster: &Cluster, link: u32, pod: u32| {
+        let wanted = vec![pod.to_string(); 2].join(" ");
+        wait_for(&format!("packets of {pod} bytes"), SOON, || {
+            (sizes(cluster, "slow") == wanted).then_some(())
+        });
+        let said = cluster.sandbox.run(&["ip", "-o", "link", "show", "eth0"]).ok();
+        assert!(said.contains(&format!("mtu {link} ")), "{said}");
+    };
+    follows(&cluster, 1_500, 1_450);
+    for link in [1_400, 9_000] {
+        let began = base::clock::instant();
+        cluster.sandbox.sh(&format!("ip link set eth0 mtu {link}")).ok();
+        follows(&cluster, link, link - 50);
+        eprintln!("an mtu of {link} was followed after {:?}", began.elapsed());
+    }
+    cluster.apply(&manifest().replace("name: slow", "name: later"));
+    cluster.pod_ready("later");
+    assert_eq!(sizes(&cluster, "later"), "8950 8950");
+    assert_eq!(cluster.stop("TERM"), 0);
+    cluster.sandbox.sh("ip link set eth0 mtu 1300").ok();
+    cluster.start();
+    follows(&cluster, 1_300, 1_250);
+    let address = cluster.json("pod slow")["status"]["podIP"].as_str().unwrap().to_owned();
+    cluster
+        .sandbox
+        .run(&["curl", "-sf", "--max-time", "60", "-o", "/dev/null", &format!("http://{address}/large")])
+        .ok();
+}
+
 #[test]
 fn pods_are_held_to_their_bandwidth_and_get_what_they_ask_for() {
     let cluster = Cluster::new();
