@@ -46,6 +46,8 @@ pub(crate) async fn start(
     config.attaches_pods = attaches_pods;
     let events = kubelet.clone();
     let policies = proxy::start_policies(&node_name, &network.dns, &caches, supervisor);
+    let recalling = policies.clone();
+    config.recall = Some(Arc::new(move |pods| recalling.recall(pods)));
     config.isolate = Some(Arc::new(move |pod, addresses| Box::pin(policies.admit(pod, addresses))));
     let mut config = config.told(settings)?;
     config.bind.set_ip(network.listening(config.bind.ip()));

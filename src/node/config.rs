@@ -55,6 +55,9 @@ pub struct Manifests {
 /// Completes when a pod may send and receive: the rules of its network hold for the addresses it was given.
 pub type Isolate = Arc<dyn Fn(&Pod, &[IpAddr]) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
+/// Is told once which pods the runtime has at the start, as far as it knows them, and their addresses.
+pub type Recall = Arc<dyn Fn(Vec<(Pod, Vec<IpAddr>)>) + Send + Sync>;
+
 /// Finds the machine's addresses as they are now.
 pub type FindAddresses = Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>;
 
@@ -65,6 +68,8 @@ pub struct Config {
     pub node_name: String,
     /// Awaited before any container of a pod runs.
     pub isolate: Option<Isolate>,
+    /// Called before anything is done to pods.
+    pub recall: Option<Recall>,
     /// knarr's data, `/var/lib/knarr`.
     pub data_dir: PathBuf,
     /// What is lost when the machine restarts, `/run/knarr`.
@@ -127,6 +132,7 @@ impl Config {
         Self {
             node_name: node_name.into(),
             isolate: None,
+            recall: None,
             data_dir: data_dir.into(),
             run_dir: "/run/knarr".into(),
             kubelet_dir: "/var/lib/kubelet".into(),

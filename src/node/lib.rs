@@ -62,7 +62,7 @@ mod turnstile;
 mod volumes;
 mod watch_folder;
 
-pub use config::{Complete, Config, FindAddresses, Isolate, Manifests, Size, Tls};
+pub use config::{Complete, Config, FindAddresses, Isolate, Manifests, Recall, Size, Tls};
 pub use error::Error;
 pub use settings::Settings;
 
@@ -87,6 +87,9 @@ pub async fn start(
 ) -> Result<Ready, Error> {
     let machine = Machine::detect(&config)?;
     let runtime = start_runtime(&config, supervisor).await?;
+    if let Some(recall) = &config.recall {
+        recall(pods::observe::there(&runtime).await?);
+    }
     let images = config.data_dir.join("agent/images");
     volumes::share(&config.kubelet_dir)?;
     let context = Arc::new(Context::new(config, (client, caches), supervisor.clone(), runtime, machine));

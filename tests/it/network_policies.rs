@@ -160,6 +160,16 @@ fn connections_and_beginnings() {
     for address in ["10.42.0.40:80", "[fd42::28]:80"] {
         assert_eq!(rig.outside.ask(address), Heard::Nothing);
     }
+    // It stays so over a start, also when the API does not learn its address for long.
+    let quiet = rig.never_heard(&rig.outside, "10.42.0.40:80");
+    rig.stop();
+    rig.start_with(&[("x", "late", &late)]);
+    rig.table("default deny all the while", |from, to, _| from == to || !in_x(from) && !in_x(to));
+    quiet();
+    // The table comes anew, as when somebody took it.
+    rig.nft(&["delete", "table", "inet", "knarr-policy"]);
+    rig.table("default deny once more", |from, to, _| from == to || !in_x(from) && !in_x(to));
+    assert_eq!(rig.outside.ask("10.42.0.40:80"), Heard::Nothing);
     // A stop leaves what there is, and a start puts it right.
     rig.stop();
     assert_eq!(a.ask("10.42.0.3:80"), Heard::Nothing);

@@ -7,6 +7,7 @@ use crate::Error;
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;
 use api::core::Pod;
+use api::meta::ObjectMeta;
 use base::clock;
 use futures_util::future::{join_all, try_join_all};
 use jiff::SignedDuration;
@@ -115,6 +116,38 @@ impl Observed {
                 .iter()
                 .all(|container| container.life == Life::Exited || container.life == Life::Created)
     }
+}
+
+/// The pods with a network of their own that the runtime has, by what their sandboxes say: of each the name, uid and
+/// labels, and the addresses.
+pub(crate) async fn there(runtime: &Runtime) -> Result<Vec<(Pod, Vec<IpAddr>)>, Error> {
+    let listed = runtime.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await?.items;
+    let ready = listed.iter().filter(|listed| listed.state() == cri::PodSandboxState::SandboxReady);
+    let observer = Observer::default();
+    let looks = ready.map(async |listed| match observer.sandbox(runtime, listed, true).await {
+        Err(error) if error.is_gone() => Ok(None),
+        other => other.map(|sandbox| Some((listed, sandbox))),
+    });
+    let found = try_join_all(looks).await?.into_iter().flatten();
+    let own = found.filter(|(_, sandbox)| !sandbox.host_network && !sandbox.ips.is_empty());
+    let addressed = own.map(|(listed, sandbox)| {
+        (bare(listed), sandbox.ips.iter().filter_map(|ip| ip.parse().ok()).collect())
+    });
+    Ok(addressed.collect())
+}
+
+/// A pod as far as its sandbox knows it.
+fn bare(listed: &cri::PodSandbox) -> Pod {
+    let own = listed.metadata.clone().unwrap_or_default();
+    let labels = listed.labels.clone().into_iter().filter(|(key, _)| !key.starts_with("io.kubernetes.pod."));
+    let metadata = ObjectMeta {
+        namespace: Some(own.namespace),
+        name: Some(own.name),
+        uid: Some(own.uid),
+        labels: Some(labels.collect()),
+        ..ObjectMeta::default()
+    };
+    Pod { metadata, ..Pod::default() }
 }
 
 /// Reads a pod's state, asking in detail only about what may have changed.

@@ -18,7 +18,9 @@
 //!
 //! A pod is isolated before its first packet: its kubelet tells [`Policies::admit`] its addresses when
 //! its sandbox has them and before any container runs, and waits until the table has them. That costs
-//! one netlink message, and nothing while there are no policies. Dropping what comes from addresses that
+//! one netlink message, and nothing while there are no policies. What was told is remembered until the API has it, and at
+//! a start the kubelet tells of the pods that are there before the table of an earlier run is replaced
+//! ([`Policies::recall`]): a pod that started just before a crash is isolated all along. Dropping what comes from addresses that
 //! the table does not know would do without the kubelet, but hold up every pod of every namespace until
 //! its status has made its way through the API.
 //!
@@ -28,6 +30,7 @@ mod admin;
 mod inbox;
 mod installed;
 mod kinds;
+mod remembered;
 mod render;
 mod rules;
 mod run;

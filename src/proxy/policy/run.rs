@@ -2,6 +2,7 @@
 
 use super::inbox::{Announced, Inbox, Work};
 use super::installed::Installed;
+use super::remembered::Remembered;
 use super::render::{self, Parts};
 use super::rules::Rules;
 use super::state::{Difference, Known, Name, State};
@@ -30,7 +31,14 @@ const UNUSED: usize = 32;
 
 /// Isolates pods.
 #[derive(Clone)]
-pub struct Policies(Arc<Inbox>);
+pub struct Policies {
+    inbox: Arc<Inbox>,
+    remembered: Arc<Remembered>,
+}
+
+fn name_of(pod: &Pod) -> Name {
+    (pod.namespace().to_owned(), pod.name().to_owned())
+}
 
 impl Policies {
     /// Completes when all policies hold for a pod of this node that has just got these addresses. To be
@@ -43,9 +51,9 @@ impl Policies {
         let (done, told) = oneshot::channel();
         let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
         if !on_host {
-            let name = (pod.namespace().to_owned(), pod.name().to_owned());
-            let pod = Known::announced(pod, addresses.iter().copied().collect());
-            self.0.note(|work| work.announced.push(Announced { name, pod, done }));
+            let name = name_of(pod);
+            let pod = self.remembered.add(&name, Known::announced(pod, addresses.iter().copied().collect()));
+            self.inbox.note(|work| work.announced.push(Announced { name, pod, done }));
         }
         async move {
             if on_host {
@@ -57,6 +65,17 @@ impl Policies {
                 Err(_) => Err(format!("network policies were not applied to the pod within {ADMIT_LIMIT:?}")),
             }
         }
+    }
+}
+
+impl Policies {
+    /// Tells once which pods of this node are there already, with what is known of them without the API. Until then
+    /// holds what an earlier run left in the kernel.
+    pub fn recall(&self, pods: Vec<(Pod, Vec<IpAddr>)>) {
+        for (pod, addresses) in pods {
+            self.remembered.add(&name_of(&pod), Known::announced(&pod, addresses.into_iter().collect()));
+        }
+        self.remembered.end_recall();
     }
 }
 
@@ -73,9 +92,10 @@ struct Engine {
     /// The kernel has the table; without policies there is none.
     is_there: Arc<AtomicBool>,
     inbox: Arc<Inbox>,
+    remembered: Arc<Remembered>,
 }
 
-/// Keeps the kernel's network policies as the API has them. At `answered_here` this process answers the cluster's DNS.
+/// Keeps the kernel's network policies as the API has them, once [`Policies::recall`] was called. At `answered_here` this process answers the cluster's DNS.
 pub fn start_policies(
     node_name: &str,
     answered_here: &[IpAddr],
@@ -92,9 +112,10 @@ pub fn start_policies(
         others: Arc::default(),
         is_there: Arc::default(),
         inbox: inbox.clone(),
+        remembered: Arc::default(),
     };
     engine.policies.on_change(move |_| inbox.note(|work| work.policies = true));
-    let policies = Policies(engine.inbox.clone());
+    let policies = Policies { inbox: engine.inbox.clone(), remembered: engine.remembered.clone() };
     supervisor.run("network policies", Phase::Work, Restart::OnFailure, move |shutdown| {
         engine.clone().run(shutdown)
     });
@@ -124,6 +145,7 @@ impl Engine {
     async fn follow(&self) -> Result<(), Error> {
         self.policies.synced().await;
         self.installed.synced().await;
+        self.remembered.recalled().await;
         let mut held = Held { node_name: self.node_name.clone(), ..Held::default() };
         self.inbox.note(|work| work.policies = true);
         loop {
@@ -152,9 +174,12 @@ impl Engine {
             }
             for (name, gone) in &work.pods {
                 if let Some(uid) = gone {
+                    self.remembered.forget(name, uid);
                     held.state.remove_pod(name, uid, &mut difference);
                 }
-                held.set_pod(name, pods.get(&name.0, &name.1), &mut difference);
+                let Some(pod) = pods.get(&name.0, &name.1) else { continue };
+                self.remembered.settle(name, pod.uid(), &Known::addresses_of(&pod));
+                held.set_pod(name, &pod, &mut difference);
             }
         }
         for announced in &work.announced {
@@ -211,6 +236,33 @@ impl Engine {
                 state.set_pod(&(pod.namespace().to_owned(), pod.name().to_owned()), known, difference);
             }
         }
+        for (name, told) in self.remembered.all() {
+            match self.recollect(&name, told, pods, state) {
+                Ok(known) => state.set_pod(&name, known, difference),
+                Err(uid) => self.remembered.forget(&name, &uid),
+            }
+        }
+    }
+
+    /// What is known of a pod of which the API has not all; its uid where there is no such pod any more, or the API
+    /// has all by now.
+    fn recollect(
+        &self,
+        name: &Name,
+        told: Known,
+        pods: &Cache<slim::Pod>,
+        state: &State,
+    ) -> Result<Known, String> {
+        let Some(pod) = pods.get(&name.0, &name.1) else {
+            let is_free = told.addresses.iter().all(|address| !state.has_owner(*address));
+            return if is_free { Ok(told) } else { Err(told.uid) };
+        };
+        match Known::of(&pod, &self.node_name) {
+            Some(known) if known.uid == told.uid && !told.addresses.is_subset(&known.addresses) => {
+                Ok(Known { addresses: told.addresses, told: told.told, ..known })
+            }
+            _ => Err(told.uid),
+        }
     }
 }
 
@@ -225,8 +277,6 @@ pub(super) struct Held {
     pub(super) is_loaded: bool,
     parts: Parts,
     channel: nft::Channel,
-    /// Counts pods that kubelets told of.
-    told: u64,
     changed_rules: bool,
 }
 
@@ -245,9 +295,8 @@ impl Held {
         }
     }
 
-    fn set_pod(&mut self, name: &Name, pod: Option<Arc<slim::Pod>>, difference: &mut Difference) {
-        let Some(pod) = pod else { return };
-        match Known::of(&pod, &self.node_name) {
+    fn set_pod(&mut self, name: &Name, pod: &slim::Pod, difference: &mut Difference) {
+        match Known::of(pod, &self.node_name) {
             Some(known) => self.state.set_pod(name, known, difference),
             None => self.state.remove_pod(name, pod.uid(), difference),
         }
@@ -256,8 +305,7 @@ impl Held {
     fn announce(&mut self, announced: &Announced, difference: &mut Difference) {
         let Announced { name, pod, .. } = announced;
         if self.is_active && !self.state.has_pod(name, &pod.uid, &pod.addresses) {
-            self.told += 1;
-            self.state.set_pod(name, Known { told: self.told, ..pod.clone() }, difference);
+            self.state.set_pod(name, pod.clone(), difference);
         }
     }
 

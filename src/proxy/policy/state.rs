@@ -37,7 +37,6 @@ impl Known {
         {
             return None;
         }
-        let all = status.pod_ips.iter().flatten().map(|ip| &*ip.ip).chain(status.pod_ip.as_deref());
         let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
         let ports = containers.flat_map(|container| container.ports.iter().flatten());
         Some(Self {
@@ -49,13 +48,21 @@ impl Known {
                 .iter()
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
-            addresses: all.filter_map(|text| text.parse().ok()).collect(),
+            addresses: Self::addresses_of(pod),
             ports: ports
                 .filter_map(|it| port(it.protocol.as_deref(), it.name.as_deref(), it.container_port))
                 .collect(),
             local: spec.node_name.as_deref() == Some(node),
             told: 0,
         })
+    }
+
+    /// The addresses that the API has of a pod.
+    pub(crate) fn addresses_of(pod: &slim::Pod) -> BTreeSet<IpAddr> {
+        let all = pod.status.iter().flat_map(|status| {
+            status.pod_ips.iter().flatten().map(|ip| &*ip.ip).chain(status.pod_ip.as_deref())
+        });
+        all.filter_map(|text| text.parse().ok()).collect()
     }
 
     /// Cluster DNS, which every node answers itself. To policies it is a pod, as it is in other clusters.
@@ -358,6 +365,10 @@ impl State {
         self.pods
             .get(name)
             .is_some_and(|pod| pod.uid == uid && pod.local && pod.addresses.is_superset(addresses))
+    }
+
+    pub(crate) fn has_owner(&self, address: IpAddr) -> bool {
+        self.owners.contains_key(&address)
     }
 
     fn disown(&mut self, address: IpAddr, owner: &(u64, Name)) {

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -46,7 +48,7 @@ impl Rig {
         feed.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "here"}}));
         let outside = spots::outside(&sandbox);
         outside.serve(&[80], &[]);
-        let running = RefCell::new(start(&sandbox, &feed));
+        let running = RefCell::new(start(&sandbox, &feed, Vec::new()));
         let mut pods = Vec::new();
         for (at, namespace) in ["x", "y", "z"].into_iter().enumerate() {
             for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
@@ -237,7 +239,34 @@ impl Rig {
     }
 
     pub(super) fn start(&self) {
-        self.running.replace(start(&self.sandbox, &self.feed));
+        self.start_with(&[]);
+    }
+
+    /// Starts with pods that a kubelet finds in its runtime.
+    pub(super) fn start_with(&self, there: &[(&str, &str, &Spot)]) {
+        let found = |(namespace, name, spot): &(&str, &str, &Spot)| {
+            (serde_json::from_value(object(namespace, name, &[], &[])).unwrap(), spot.addresses.clone())
+        };
+        let there = there.iter().map(found).collect();
+        self.running.replace(start(&self.sandbox, &self.feed, there));
+    }
+
+    /// Whether two pods reach one another, all the while until it is told to end.
+    pub(super) fn never_heard(&self, from: &Spot, at: &str) -> impl FnOnce() + use<> {
+        let (from, at, end) = (from.clone(), at.to_owned(), Arc::<AtomicBool>::default());
+        let told = end.clone();
+        let asking = std::thread::spawn(move || {
+            let mut asked = 0;
+            while !told.load(Ordering::Relaxed) {
+                assert_eq!(from.ask(&at), Heard::Nothing, "after {asked} times of nothing");
+                asked += 1;
+            }
+            asked
+        });
+        move || {
+            end.store(true, Ordering::Relaxed);
+            assert!(asking.join().unwrap() > 0);
+        }
     }
 
     pub(super) fn nft(&self, words: &[&str]) -> String {
@@ -274,8 +303,14 @@ pub(super) fn echoed(stream: &mut TcpStream) {
     stream.read_exact(&mut [0; 1]).unwrap();
 }
 
-fn start(sandbox: &Sandbox, feed: &Feed) -> (Runtime, Supervisor, Policies) {
+fn start(
+    sandbox: &Sandbox,
+    feed: &Feed,
+    there: Vec<(api::core::Pod, Vec<IpAddr>)>,
+) -> (Runtime, Supervisor, Policies) {
     spots::start(sandbox, feed, proxy::Settings::default(), |caches, supervisor| {
-        proxy::start_policies("here", &["10.43.0.10".parse().unwrap()], caches, supervisor)
+        let policies = proxy::start_policies("here", &["10.43.0.10".parse().unwrap()], caches, supervisor);
+        policies.recall(there);
+        policies
     })
 }
