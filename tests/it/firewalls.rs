@@ -1,5 +1,7 @@
 //! knarr beside others who use nftables: it leaves what is theirs alone, and puts back what they take from it.
 
+mod real;
+
 use crate::support::cluster::{Cluster, IMAGE, SOON};
 use crate::support::process::wait_for;
 
