@@ -11,6 +11,7 @@ mod bad_input;
 mod balancing;
 mod batch;
 mod before_after;
+mod behind_router;
 mod dual_stack;
 mod extending;
 mod firewalls;
