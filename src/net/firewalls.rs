@@ -4,10 +4,10 @@
 //! Docker leaves a chain of its filter to others (`DOCKER-USER`): there pods' packets are let through, by rules with
 //! knarr's name. Into other firewalls nothing is put; what drops there is told.
 
+use crate::hearing::Ears;
 use crate::netfilter::{self, Answer, DUMP, Message, NFTABLES, REQUEST, attribute, messages};
 use crate::nft::own_chain_rules;
-use crate::{Cidr, Error, Family, elements, hearing};
-use rtnetlink::sys::TokioSocket;
+use crate::{Cidr, Error, Family, elements};
 use std::time::Duration;
 
 /// Docker's chain for rules of others, in the table `filter` of both families.
@@ -146,18 +146,18 @@ fn obstacle(chain: &Chain, all: &[Chain], blocks: &[Cidr]) -> Option<Obstacle> {
 }
 
 /// Hears of what others change.
-pub struct News(TokioSocket);
+pub struct News(Ears);
 
 impl News {
     /// From now on.
     pub fn listen() -> Result<Self, Error> {
-        hearing::of_nftables().map(Self)
+        Ears::open().map(Self)
     }
 
     /// Completes when others may have changed what [`pass`] finds.
-    pub async fn changed(&self) -> Result<(), Error> {
-        while hearing::next(&self.0).await?.is_some_and(|bytes| !is_news(&bytes)) {}
-        hearing::quiet(&self.0, SETTLED).await
+    pub async fn changed(&mut self) -> Result<(), Error> {
+        while self.0.next().await?.is_some_and(|bytes| !is_news(&bytes)) {}
+        self.0.quiet(SETTLED).await
     }
 }
 

@@ -4,12 +4,15 @@ pub use crate::elements::{Element, Field, Value, remember_v6};
 pub use crate::netfilter::Channel;
 
 use crate::netfilter::{self, DUMP, Message, NFTABLES, REQUEST};
-use crate::{Error, elements};
+use crate::{Error, elements, hearing};
 use std::borrow::Cow;
 use std::time::Duration;
 
 /// How long one transaction may take: ten thousand services load in half a second.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// From so many bytes on a transaction is a large one (see `hearing`).
+const LARGE_BYTES: usize = 256 << 10;
 
 /// So many elements go into one command, to keep its line within the program's buffers.
 const ELEMENTS_A_COMMAND: usize = 1_000;
@@ -263,6 +266,10 @@ pub async fn apply(transaction: &Transaction) -> Result<(), Error> {
     if transaction.is_empty() {
         return Ok(());
     }
+    let _silence = match transaction.text().len() {
+        LARGE_BYTES.. => Some(hearing::silence().await),
+        _ => None,
+    };
     let mut command = base::process::command("nft");
     command.args(["-f", "-"]);
     base::process::check(command, transaction.text().as_bytes(), LIMIT).await?;

@@ -2,11 +2,10 @@
 //! whose ever it is.
 
 use crate::Error;
-use crate::hearing::{next, of_nftables};
+use crate::hearing::Ears;
 use crate::netfilter::{NFTABLES, attribute, messages};
 use crate::nft::{TableName, own_tables};
 use base::clock;
-use rtnetlink::sys::TokioSocket;
 use std::time::Duration;
 
 /// `NFT_MSG_DELTABLE`, and the attribute of its name.
@@ -21,25 +20,32 @@ const SETTLED: Duration = Duration::from_millis(200);
 
 /// Completes when one of these tables has been removed and nobody has put another in its place.
 pub async fn removed(tables: &[TableName]) -> Result<(), Error> {
-    let changes = of_nftables()?;
+    let mut changes = Ears::open()?;
+    let mut were_there = are_there(tables).await?;
     loop {
-        hear(&changes, tables).await?;
+        let is_named = hear(&mut changes, tables).await?;
         clock::sleep(SETTLED).await;
-        let there = own_tables().await?;
-        let is_there =
-            |(family, name): &TableName| there.iter().any(|own| (own.0, &*own.1) == (*family, *name));
-        if !tables.iter().all(is_there) {
+        let are_there = are_there(tables).await?;
+        // Those that nobody has made yet are not missing.
+        if !are_there && (is_named || were_there) {
             return Ok(());
         }
+        were_there = are_there;
     }
 }
 
-/// Waits until one of the tables is said to be removed, or may have been.
-async fn hear(changes: &TokioSocket, tables: &[TableName]) -> Result<(), Error> {
+async fn are_there(tables: &[TableName]) -> Result<bool, Error> {
+    let there = own_tables().await?;
+    let is_there = |(family, name): &TableName| there.iter().any(|own| (own.0, &*own.1) == (*family, *name));
+    Ok(tables.iter().all(is_there))
+}
+
+/// Waits until one of the tables is said to be removed, or may have been; gives whether it was named.
+async fn hear(changes: &mut Ears, tables: &[TableName]) -> Result<bool, Error> {
     loop {
-        let Some(bytes) = next(changes).await? else { return Ok(()) };
+        let Some(bytes) = changes.next().await? else { return Ok(false) };
         if names(&bytes).any(|name| tables.iter().any(|own| own.1 == name)) {
-            return Ok(());
+            return Ok(true);
         }
     }
 }

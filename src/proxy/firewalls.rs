@@ -21,7 +21,7 @@ async fn run(pods: Arc<[Cidr]>, shutdown: Shutdown) -> Result<(), Error> {
 }
 
 async fn follow(pods: &[Cidr]) -> Result<(), Error> {
-    let news = News::listen()?;
+    let mut news = News::listen()?;
     let mut told: BTreeSet<Obstacle> = BTreeSet::new();
     loop {
         let found: BTreeSet<Obstacle> = pass(pods).await?.into_iter().collect();
