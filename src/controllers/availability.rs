@@ -4,8 +4,8 @@ use crate::Reach;
 use crate::common::{Key, Room, now};
 use api::Object;
 use api::core::{Service, ServiceSpec};
-use api::discovery::EndpointSlice;
 use api::registration::{APIService, APIServiceCondition, APIServiceStatus, ServiceReference};
+use api::slim::EndpointSlice;
 use client::{Cache, Client, Error, Next, Queue};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub(crate) fn start(room: &Room, reach: Reach) {
     let (changed, registered) = (queue.clone(), controller.registered.clone());
     controller.slices.on_change(move |change| {
         let slice = change.object();
-        let service = slice.labels().get(SERVICE_LABEL).map_or("", String::as_str);
+        let service = slice.labels().get(SERVICE_LABEL).unwrap_or_default();
         behind(&registered, slice.namespace(), service).for_each(|key| changed.add(key));
     });
     let again = queue.clone();
@@ -120,10 +120,10 @@ fn look(
 }
 
 fn has_ready(slice: &EndpointSlice, port_name: &str) -> bool {
-    let ready = |conditions: &api::discovery::EndpointConditions| conditions.ready != Some(false);
+    let ready = |conditions: api::slim::EndpointConditions| conditions.ready != Some(false);
     let mut endpoints = slice.endpoints.iter().flatten();
     let mut ports = slice.ports.iter().flatten();
-    endpoints.any(|endpoint| endpoint.conditions.as_ref().is_none_or(ready))
+    endpoints.any(|endpoint| endpoint.conditions.is_none_or(ready))
         && ports.any(|port| port.name.as_deref() == Some(port_name) && port.port.is_some())
 }
 

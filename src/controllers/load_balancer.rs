@@ -4,7 +4,7 @@
 
 use crate::load_balancer_range::{AddressRange, Pool, asked};
 use api::core::{Node, Service};
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use api::{Meta, Object, slim};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -336,15 +336,14 @@ fn nodes_with_endpoints<'a>(service: &Service, slices: &[&'a EndpointSlice]) -> 
         slice.namespace() == service.namespace() && service_of(slice) == Some(service.name())
     });
     let endpoints = own.flat_map(|slice| slice.endpoints.iter().flatten());
-    let ready = endpoints.filter(|endpoint| {
-        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-    });
+    let ready = endpoints
+        .filter(|endpoint| endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or(true));
     ready.filter_map(|endpoint| endpoint.node_name.as_deref()).collect()
 }
 
 /// The name of the Service that a slice is of.
 pub(crate) fn service_of(slice: &EndpointSlice) -> Option<&str> {
-    slice.labels().get(SERVICE_NAME).map(String::as_str)
+    slice.labels().get(SERVICE_NAME)
 }
 
 /// What of a node decides: it changes far less often than the node.

@@ -5,7 +5,7 @@ use crate::load_balancer::{self, Decision, World};
 use crate::load_balancer_range::{self, AddressRange};
 use api::balancing::{ANNOUNCED_BY, announced, told};
 use api::core::{Node, Service};
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use api::{Object, slim};
 use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
 use serde_json::json;

@@ -3,7 +3,7 @@
 use crate::load_balancer::{World, plan};
 use crate::load_balancer_range::{AddressRange, annotation};
 use api::core::{Node, Service};
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use api::slim::Pod;
 use serde_json::{Value, json};
 use std::sync::Arc;

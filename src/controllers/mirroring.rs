@@ -157,7 +157,7 @@ impl Mirror {
     async fn sync(self, key: Key) -> Result<Next, Error> {
         self.services.synced().await;
         self.endpoints.synced().await;
-        let found = self.writer.found(&key, MANAGER).await;
+        let found = self.writer.found(&key, MANAGER).await?;
         let service = self.services.get(&key.namespace, &key.name);
         let endpoints =
             self.endpoints.get(&key.namespace, &key.name).filter(|endpoints| is_mirrored(endpoints));

@@ -1,7 +1,7 @@
 //! Keeps the EndpointSlices of each Service that selects pods as they are planned.
 
 use crate::backends;
-use crate::common::{self, Key, Room};
+use crate::common::{self, Key, Room, unless_gone};
 use crate::node_taints::is_ready;
 use crate::pods;
 use crate::slices::{self, Changes, MANAGED_BY, MANAGER, Plan, SERVICE_NAME, ZONE};
@@ -10,7 +10,7 @@ use crate::trigger_times::{self, TriggerTimes};
 use api::Object;
 use api::core::{Node, Service};
 use api::discovery::EndpointSlice;
-use api::slim::Pod;
+use api::slim::{self, Pod};
 use client::{Cache, Change, Client, Error, Next, Queue, Recorder};
 use jiff::Timestamp;
 use std::collections::HashSet;
@@ -79,7 +79,7 @@ impl Keeper {
             self.divided().retain(|(divided, _)| *divided != key);
             return Ok(Next::Done);
         };
-        let found = self.writer.found(&key, MANAGER).await;
+        let found = self.writer.found(&key, MANAGER).await?;
         let pods = backends::of(&service, self.pods.snapshot().in_namespace(service.namespace()));
         let nodes = self.nodes.snapshot();
         let shares = topology_hints::wanted(&service).then(|| topology_hints::shares(nodes.iter())).flatten();
@@ -132,7 +132,8 @@ impl Keeper {
 #[derive(Clone)]
 pub(crate) struct Writer {
     pub(crate) client: Client,
-    pub(crate) slices: Cache<EndpointSlice>,
+    /// Which slices there are; what only their keepers decide by is asked for when they are looked at.
+    pub(crate) slices: Cache<slim::EndpointSlice>,
 }
 
 impl Writer {
@@ -151,14 +152,22 @@ impl Writer {
     }
 
     /// The slices that `manager` keeps for a Service.
-    pub(crate) async fn found(&self, key: &Key, manager: &str) -> Vec<Arc<EndpointSlice>> {
+    pub(crate) async fn found(&self, key: &Key, manager: &str) -> Result<Vec<Arc<EndpointSlice>>, Error> {
         self.slices.synced().await;
-        let of_service = |slice: &&Arc<EndpointSlice>| {
+        let of_service = |slice: &&Arc<slim::EndpointSlice>| {
             is_kept_by(slice, manager)
-                && slice.labels().get(SERVICE_NAME) == Some(&key.name)
+                && slice.labels().get(SERVICE_NAME) == Some(&*key.name)
                 && !slice.is_deleting()
         };
-        self.slices.snapshot().in_namespace(&key.namespace).filter(of_service).cloned().collect()
+        let snapshot = self.slices.snapshot();
+        let mut found = Vec::new();
+        for slice in snapshot.in_namespace(&key.namespace).filter(of_service) {
+            match self.client.get::<EndpointSlice>(&key.namespace, slice.name()).await {
+                Ok(slice) if !slice.is_deleting() => found.push(Arc::new(slice)),
+                gone => unless_gone(gone.map(drop))?,
+            }
+        }
+        Ok(found)
     }
 
     pub(crate) async fn carry_out(&self, changes: Changes, trigger: Option<Timestamp>) -> Result<(), Error> {
@@ -177,13 +186,15 @@ impl Writer {
             seen = self.client.update(&note(slice)).await?.revision();
         }
         for slice in changes.delete {
-            common::delete_seen(&self.client, &self.slices, &*slice).await?;
+            let (namespace, name) = (slice.namespace(), slice.name());
+            unless_gone(self.client.delete::<EndpointSlice>(namespace, name, &Default::default()).await)?;
+            self.slices.deletion_seen(namespace, name, slice.uid()).await;
         }
         self.slices.reached(seen).await;
         Ok(())
     }
 }
 
-fn is_kept_by(slice: &EndpointSlice, manager: &str) -> bool {
-    slice.labels().get(MANAGED_BY).is_some_and(|by| by == manager)
+fn is_kept_by(slice: &slim::EndpointSlice, manager: &str) -> bool {
+    slice.labels().get(MANAGED_BY) == Some(manager)
 }

@@ -2,7 +2,7 @@
 
 use crate::name::Name;
 use api::core::Service;
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -119,15 +119,17 @@ fn hosts(slice: &EndpointSlice) -> Vec<Host> {
     let ports: Arc<[Port]> = ports
         .filter_map(|port| named_port(port.name.as_deref(), port.protocol.as_deref(), port.port))
         .collect();
-    let ready = slice.endpoints.iter().flatten().filter(|endpoint| {
-        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-    });
+    let ready = slice
+        .endpoints
+        .iter()
+        .flatten()
+        .filter(|endpoint| endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or(true));
     let hosts = ready.flat_map(|endpoint| {
         endpoint.addresses.iter().filter_map(|text| {
             let address: IpAddr = text.parse().ok()?;
             let dashed = || address.to_string().replace(['.', ':'], "-");
-            let named = endpoint.hostname.clone().filter(|name| !name.is_empty() && name.len() < 64);
-            let label = named.unwrap_or_else(dashed).to_ascii_lowercase();
+            let named = endpoint.hostname.as_deref().filter(|name| !name.is_empty() && name.len() < 64);
+            let label = named.map_or_else(dashed, str::to_ascii_lowercase);
             Some(Host { label: label.into_bytes().into(), address, ports: ports.clone() })
         })
     });

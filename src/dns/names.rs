@@ -9,7 +9,7 @@ use crate::zone::Zone;
 use crate::{Config, Error};
 use api::Object;
 use api::core::{ConfigMap, Namespace, Node, Service};
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use base::{Shutdown, clock};
 use client::{Cache, Caches, Change, Recorder};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

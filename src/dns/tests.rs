@@ -6,7 +6,7 @@ use crate::wire::{Delivery, Query, Writer, kind};
 use crate::zone::{Asked, Found, Zone};
 use api::Object;
 use api::core::Service;
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use hickory_proto::op::Message;
 use serde_json::{Value as Json, json};
 
@@ -53,7 +53,7 @@ fn zone() -> Zone {
     for service in &services {
         let own: Vec<&EndpointSlice> = slices
             .iter()
-            .filter(|slice| slice.metadata.labels.iter().flatten().any(|(_, name)| name == service.name()))
+            .filter(|slice| slice.metadata.labels.iter().any(|(_, name)| name == service.name()))
             .collect();
         zone.set_service("default", service.name(), Entry::of(service, &own));
     }

@@ -14,8 +14,8 @@ use crate::upstream::Backend;
 use crate::{Config, Error};
 use api::Object;
 use api::core::{Secret, Service};
-use api::discovery::EndpointSlice;
 use api::networking::{Ingress, IngressClass};
+use api::slim::EndpointSlice;
 use arc_swap::ArcSwap;
 use base::{Phase, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches, Client, Recorder};
@@ -96,7 +96,7 @@ impl Inputs {
         inputs.slices.on_change(move |change| {
             let slice = change.object();
             if let Some(service) = slice.labels().get(SERVICE_NAME) {
-                let named = Named { namespace: slice.namespace().to_owned(), name: service.clone() };
+                let named = Named { namespace: slice.namespace().to_owned(), name: service.to_owned() };
                 changes.note(|changed| changed.services.extend([named]));
             }
         });
@@ -292,8 +292,9 @@ impl Runner {
                 let own = sorted.get(&(key.namespace.as_str(), key.service.as_str()));
                 endpoints(own.into_iter().flatten().copied(), &key.port)
             } else {
-                let own =
-                    |slice: &&Arc<EndpointSlice>| slice.labels().get(SERVICE_NAME) == Some(&key.service);
+                let own = |slice: &&Arc<EndpointSlice>| {
+                    slice.labels().get(SERVICE_NAME) == Some(key.service.as_str())
+                };
                 let all: Vec<&EndpointSlice> =
                     slices.in_namespace(&key.namespace).filter(own).map(Arc::as_ref).collect();
                 endpoints(all.into_iter(), &key.port)

@@ -4,7 +4,7 @@ use crate::Topology;
 use crate::family::{Family, kubernetes};
 use crate::model::{Endpoint, Endpoints, Protocol};
 use api::core::ServicePort;
-use api::discovery::{self, EndpointConditions, EndpointSlice};
+use api::slim::{self, EndpointConditions, EndpointSlice};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ struct Candidate<'a> {
     to: Endpoint,
     local: bool,
     state: State,
-    of: &'a discovery::Endpoint,
+    of: &'a slim::Endpoint,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ enum State {
 }
 
 /// Conditions that are not set count as good, as EndpointSlice's documentation says.
-fn state(conditions: Option<&EndpointConditions>) -> State {
+fn state(conditions: Option<EndpointConditions>) -> State {
     let Some(conditions) = conditions else { return State::Ready };
     let ready = conditions.ready.unwrap_or(true);
     let serving = conditions.serving.unwrap_or(ready);
@@ -116,13 +116,15 @@ fn candidates<'a>(
             && Protocol::parse(port.protocol.as_deref()) == protocol
     });
     let number = ports.find_map(|port| u16::try_from(port.port?).ok()).filter(|number| *number > 0);
-    let (Some(number), true) = (number, slice.address_type == kubernetes(family)) else { return Vec::new() };
+    let (Some(number), true) = (number, &*slice.address_type == kubernetes(family)) else {
+        return Vec::new();
+    };
     let endpoints = slice.endpoints.iter().flatten().filter_map(|endpoint| {
         let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
         (Family::of(address) == family).then(|| Candidate {
             to: Endpoint { address, port: number },
             local: endpoint.node_name.as_deref() == Some(&*topology.node_name),
-            state: state(endpoint.conditions.as_ref()),
+            state: state(endpoint.conditions),
             of: endpoint,
         })
     });
@@ -138,22 +140,22 @@ enum Preference {
     None,
 }
 
-fn is_for_node(endpoint: &discovery::Endpoint, topology: &Topology) -> bool {
+fn is_for_node(endpoint: &slim::Endpoint, topology: &Topology) -> bool {
     nodes(endpoint).any(|node| node == &*topology.node_name)
 }
 
-fn is_for_zone(endpoint: &discovery::Endpoint, topology: &Topology) -> bool {
+fn is_for_zone(endpoint: &slim::Endpoint, topology: &Topology) -> bool {
     topology.zone.as_deref().is_some_and(|zone| zones(endpoint).any(|name| name == zone))
 }
 
-fn nodes(endpoint: &discovery::Endpoint) -> impl Iterator<Item = &str> {
+fn nodes(endpoint: &slim::Endpoint) -> impl Iterator<Item = &str> {
     let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_nodes.as_ref());
-    hints.into_iter().flatten().map(|node| node.name.as_str())
+    hints.into_iter().flatten().map(|node| &*node.name)
 }
 
-fn zones(endpoint: &discovery::Endpoint) -> impl Iterator<Item = &str> {
+fn zones(endpoint: &slim::Endpoint) -> impl Iterator<Item = &str> {
     let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_ref());
-    hints.into_iter().flatten().map(|zone| zone.name.as_str())
+    hints.into_iter().flatten().map(|zone| &*zone.name)
 }
 
 impl Preference {

@@ -3,15 +3,12 @@
 use crate::plan::SERVICE_NAME;
 use crate::state::Owner;
 use api::Object;
-use api::discovery::EndpointSlice;
+use api::slim::{EndpointSlice, LAST_CHANGE_TRIGGER};
 use base::clock::{self, Instant};
 use client::Change;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
-
-/// When a slice's controller saw what made it change its slice.
-const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// So many times are kept for the metric of how long a change takes.
 const TIMES: usize = 10_000;
@@ -82,7 +79,7 @@ impl Inbox {
 
     pub(crate) fn slice(&self, change: &Change<EndpointSlice>) {
         let service = |slice: &EndpointSlice| {
-            slice.labels().get(SERVICE_NAME).map(|name| (slice.namespace().to_owned(), name.clone()))
+            slice.labels().get(SERVICE_NAME).map(|name| (slice.namespace().to_owned(), name.to_owned()))
         };
         self.note(|state| {
             if let Some((namespace, name)) = change.old.as_deref().and_then(service) {
@@ -93,7 +90,7 @@ impl Inbox {
             {
                 state.of_service(&namespace, &name, |slices| slices.push(slice.clone()));
                 let time: Option<jiff::Timestamp> =
-                    slice.annotations().get(TRIGGERED).and_then(|time| time.parse().ok());
+                    slice.annotations().get(LAST_CHANGE_TRIGGER).and_then(|time| time.parse().ok());
                 if state.triggered.len() < TIMES {
                     state.triggered.extend(time);
                 }

@@ -7,7 +7,7 @@ use crate::model::{Chain, Endpoint, Front, Key, MOST_ENDPOINTS, Protocol, Value}
 use crate::plan::Planned;
 use crate::state::{Difference, State};
 use api::core::Service;
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -7,7 +7,7 @@ use crate::model::{Endpoint, Endpoints, Fate, Front, Protocol, Served};
 use crate::{Config, Topology};
 use api::Object;
 use api::core::{Pod, Service, ServicePort, ServiceSpec};
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use net::Cidr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

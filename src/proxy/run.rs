@@ -10,7 +10,7 @@ use crate::state::{Difference, Owner, State};
 use crate::{Config, Error, Topology, announce, clients, firewalls, flows, render};
 use api::Object;
 use api::core::{Node, Pod, Service};
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use base::pages::{self, Answer};
 use base::{Phase, Ready, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches};

@@ -10,7 +10,7 @@ use crate::plan::{self, Planned};
 use crate::state::{Difference, Owner, State};
 use crate::{Config, Settings, Topology, render};
 use api::core::{Pod, Service};
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use net::nft::Transaction;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
@@ -266,8 +266,7 @@ fn slices_of_other_ports_protocols_and_those_marked_headless_are_not_served() {
         ["rejected"]
     );
     let mut headless = slice("web", json!({"name": "http", "port": 8080}), &endpoints);
-    let label = ("service.kubernetes.io/headless".to_owned(), String::new());
-    headless.metadata.labels.get_or_insert_default().extend([label]);
+    headless.metadata.labels = BTreeMap::from([("service.kubernetes.io/headless".into(), "".into())]).into();
     assert_eq!(of(headless), ["rejected"]);
 }
 

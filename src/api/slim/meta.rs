@@ -19,9 +19,18 @@ pub const IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failur
 pub const API_APPROVED: &str = "api-approved.kubernetes.io";
 /// The key, in base64, by which a node's packets are known to other nodes.
 pub const WIREGUARD_KEY: &str = "knarr.io/wireguard-public-key";
+/// When a slice's controller saw what made it change its slice.
+pub const LAST_CHANGE_TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// The annotations that somebody decides by.
-const ANNOTATIONS: [&str; 6] =
-    [DELETION_COST, JOB_INDEX, INDEX_FAILURES, IGNORED_FAILURES, API_APPROVED, WIREGUARD_KEY];
+const ANNOTATIONS: [&str; 7] = [
+    DELETION_COST,
+    JOB_INDEX,
+    INDEX_FAILURES,
+    IGNORED_FAILURES,
+    API_APPROVED,
+    WIREGUARD_KEY,
+    LAST_CHANGE_TRIGGER,
+];
 
 /// The metadata of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

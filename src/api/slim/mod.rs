@@ -9,6 +9,7 @@ mod meta;
 mod node;
 mod pod;
 mod revision;
+mod slice;
 
 pub use definition::{
     CustomResourceDefinition, DefinitionCondition, DefinitionNames, DefinitionSpec, DefinitionStatus,
@@ -16,8 +17,8 @@ pub use definition::{
 };
 pub use map::Map;
 pub use meta::{
-    API_APPROVED, DELETION_COST, IGNORED_FAILURES, INDEX_FAILURES, JOB_INDEX, Meta, OwnerReference,
-    WIREGUARD_KEY,
+    API_APPROVED, DELETION_COST, IGNORED_FAILURES, INDEX_FAILURES, JOB_INDEX, LAST_CHANGE_TRIGGER, Meta,
+    OwnerReference, WIREGUARD_KEY,
 };
 pub use node::{Node, NodeAddress, NodeSpec, NodeStatus};
 pub use pod::{
@@ -27,3 +28,4 @@ pub use pod::{
     Volume,
 };
 pub use revision::ControllerRevision;
+pub use slice::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, Place};

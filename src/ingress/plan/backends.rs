@@ -3,7 +3,7 @@
 use super::Services;
 use crate::rules::{BackendKey, Balance, Protocol};
 use api::core::{Service, ServicePort};
-use api::discovery::{EndpointConditions, EndpointSlice};
+use api::slim::{EndpointConditions, EndpointSlice};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -55,7 +55,7 @@ pub(crate) fn endpoints<'a>(
     port: &str,
 ) -> Vec<SocketAddr> {
     let of = |family: &str, state: State| -> Vec<SocketAddr> {
-        let own = slices.clone().filter(|slice| slice.address_type == family);
+        let own = slices.clone().filter(|slice| &*slice.address_type == family);
         let all: BTreeSet<SocketAddr> = own.flat_map(|slice| addresses(slice, port, state)).collect();
         all.into_iter().collect()
     };
@@ -76,9 +76,8 @@ fn addresses<'a>(
 ) -> impl Iterator<Item = SocketAddr> + use<'a> {
     let mut same = slice.ports.iter().flatten().filter(|one| one.name.as_deref().unwrap_or_default() == port);
     let number = same.find_map(|port| u16::try_from(port.port?).ok());
-    let fits = move |conditions: Option<&EndpointConditions>| state(conditions) == Some(wanted);
-    let endpoints =
-        slice.endpoints.iter().flatten().filter(move |endpoint| fits(endpoint.conditions.as_ref()));
+    let fits = move |conditions: Option<EndpointConditions>| state(conditions) == Some(wanted);
+    let endpoints = slice.endpoints.iter().flatten().filter(move |endpoint| fits(endpoint.conditions));
     endpoints.filter_map(move |endpoint| {
         let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
         Some(SocketAddr::new(address, number?))
@@ -92,7 +91,7 @@ enum State {
 }
 
 /// Conditions that are not set count as good, as EndpointSlice's documentation says.
-fn state(conditions: Option<&EndpointConditions>) -> Option<State> {
+fn state(conditions: Option<EndpointConditions>) -> Option<State> {
     let Some(conditions) = conditions else { return Some(State::Ready) };
     let ready = conditions.ready.unwrap_or(true);
     let draining = conditions.serving.unwrap_or(ready) && conditions.terminating.unwrap_or(false);

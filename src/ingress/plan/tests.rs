@@ -4,7 +4,7 @@ use super::backends::endpoints;
 use super::*;
 use crate::rules::{Action, Path, Redirect, Share};
 use api::Object;
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
