@@ -2,21 +2,24 @@
 
 use crate::certificates::Tls;
 use crate::forward::Connection;
-use crate::heads::{HeadTimer, Heads};
+use crate::plain::{Line, Next};
 use crate::table::Spoken;
-use crate::trust;
 use crate::upstream::{Begun, Stream};
+use crate::{trust, whole};
 use base::{BodyError, Seldom};
-use http::HeaderValue;
-use hyper::server::conn::{http1, http2};
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::server::Acceptor;
-use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::Context;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,9 +30,8 @@ use tokio_rustls::server::TlsStream;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to send a head, and may be silent between two requests.
 const HEAD_LIMIT: Duration = Duration::from_secs(60);
-/// The largest head of a request. It may have 100 headers, which is hyper's own limit: to set it costs an allocation
-/// for each request.
-const HEAD_BYTES: usize = 64 << 10;
+/// The largest head of a request of HTTP/2.
+const HEAD_BYTES: u32 = 64 << 10;
 /// No request of HTTP/1 begins so.
 const HTTP2_START: &[u8; 3] = b"PRI";
 /// Requests at a time on one connection of HTTP/2.
@@ -167,37 +169,34 @@ async fn http1(
     connection: Arc<Connection>,
     stream: Stream,
     closed: watch::Receiver<bool>,
-) -> hyper::Result<()> {
-    let heads = Heads::new(HEAD_LIMIT);
-    // Boxed, since hyper keeps room for it as long as the connection lasts.
-    let service = service_fn(move |request| Box::pin(connection.clone().serve(request)));
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(HeadTimer(heads.clone()))
-        .header_read_timeout(HEAD_LIMIT)
-        .max_buf_size(HEAD_BYTES)
-        .max_header_size(HEAD_BYTES);
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
-    let mut closing = Seldom::new(is_closed(closed));
-    let mut is_closing = false;
-    loop {
-        let mut overdue = Seldom::new(heads.overdue());
-        let ended = poll_fn(|cx| {
-            if let Poll::Ready(ended) = serving.as_mut().poll(cx) {
-                return Poll::Ready(Some(ended));
-            }
-            if !is_closing && Pin::new(&mut closing).poll(cx).is_ready() {
-                is_closing = true;
-                return Poll::Ready(None);
-            }
-            Pin::new(&mut overdue).poll(cx).map(|()| None)
-        });
-        match ended.await {
-            Some(ended) => return ended,
-            None if is_closing => serving.as_mut().graceful_shutdown(),
-            // It is polled again, and sees that no head came.
-            None => {}
+) -> Result<(), BodyError> {
+    let (mut closing, mut line) = (Closing::new(closed), Line::new(BytesMut::new(), stream));
+    while let Next::Whole = line.serve(&connection, &mut closing, HEAD_LIMIT).await? {
+        let begun = line.into_begun();
+        let served = whole::serve(connection.clone(), begun, &mut closing, HEAD_LIMIT);
+        match Box::pin(served).await? {
+            Some((came, stream)) => line = Line::new(came, stream),
+            None => break,
         }
+    }
+    Ok(())
+}
+
+/// Whether a connection's port is closed: there is to be no further request then.
+pub(crate) struct Closing {
+    closed: Seldom<BoxFuture<'static, ()>>,
+    is_closed: bool,
+}
+
+impl Closing {
+    fn new(closed: watch::Receiver<bool>) -> Self {
+        Self { closed: Seldom::new(is_closed(closed).boxed()), is_closed: false }
+    }
+
+    /// Gives it, and wakes the task when it changes.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        self.is_closed = self.is_closed || Pin::new(&mut self.closed).poll(cx).is_ready();
+        self.is_closed
     }
 }
 
@@ -206,7 +205,7 @@ async fn http2(
     stream: Stream,
     closed: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
-    let service = service_fn(move |request| connection.clone().serve(request));
+    let service = service_fn(move |request: Request<Incoming>| connection.clone().serve(request.map(Some)));
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -214,7 +213,7 @@ async fn http2(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
-        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
+        .max_header_list_size(HEAD_BYTES)
         .keep_alive_interval(Some(PING_INTERVAL));
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
@@ -225,8 +224,13 @@ async fn http2(
 }
 
 /// Completes when a port is closed; a sender that is gone means the same.
+
 async fn is_closed(mut closed: watch::Receiver<bool>) {
     if closed.wait_for(|closed| *closed).await.is_err() {
         tracing::trace!("a port is gone");
     }
 }
+
+#[cfg(test)]
+#[path = "converse_tests.rs"]
+mod tests;

@@ -23,6 +23,11 @@ impl Heads {
         Arc::new(Self { began: clock::instant(), due_ms: AtomicU64::new(0), limit })
     }
 
+    /// Whether a head is waited for.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.due_ms.load(Ordering::Relaxed) != 0
+    }
+
     /// Completes when a head did not come in time. hyper notices when the connection is polled next, which has to be in
     /// the task that waits for this.
     pub(crate) async fn overdue(&self) {

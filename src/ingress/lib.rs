@@ -18,6 +18,7 @@ mod heads;
 mod listen;
 mod live;
 mod numbers;
+mod plain;
 mod plan;
 mod rules;
 mod run;
@@ -25,6 +26,7 @@ mod status;
 mod table;
 mod trust;
 mod upstream;
+mod whole;
 
 use base::Supervisor;
 use client::{Caches, Client};

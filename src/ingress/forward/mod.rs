@@ -65,14 +65,14 @@ struct Going<'a> {
     client: IpAddr,
 }
 
+/// A client's request, which has no body where it is a head alone.
+pub(crate) type Asking = Request<Option<Incoming>>;
+
 type Answered = Result<Response<Answer>, StatusCode>;
 
 impl Connection {
     /// Answers a request.
-    pub(crate) async fn serve(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<Answer>, Infallible> {
+    pub(crate) async fn serve(self: Arc<Self>, request: Asking) -> Result<Response<Answer>, Infallible> {
         let began = clock::instant();
         let client = if self.from.is_trusted {
             self.proxy.trust.client(request.headers(), self.peer)
@@ -94,7 +94,7 @@ impl Connection {
         Ok(response)
     }
 
-    async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> (Option<Arc<Live>>, Answered) {
+    async fn answer(&self, request: Asking, client: IpAddr) -> (Option<Arc<Live>>, Answered) {
         let Some(host) = authority(&request) else { return (None, Err(StatusCode::BAD_REQUEST)) };
         let Some(name) = host.to_str().ok().and_then(host_name) else {
             return (None, Err(StatusCode::BAD_REQUEST));
@@ -118,7 +118,7 @@ impl Connection {
         (Some(live), answered)
     }
 
-    fn find(&self, request: &Request<Incoming>, host: &str) -> Option<Arc<Live>> {
+    fn find(&self, request: &Asking, host: &str) -> Option<Arc<Live>> {
         let asked = Asked {
             host,
             path: request.uri().path(),
@@ -130,7 +130,7 @@ impl Connection {
     }
 
     /// The port whose rules count: TLS may have ended at a proxy that is trusted.
-    fn port_of(&self, request: &Request<Incoming>) -> u16 {
+    fn port_of(&self, request: &Asking) -> u16 {
         let Ports { http, https } = self.proxy.ports;
         let secure = || request.headers().get(headers::FORWARDED_PROTO).is_some_and(|value| value == "https");
         if self.from.is_trusted && self.port == http && secure() { https } else { self.port }
@@ -139,7 +139,7 @@ impl Connection {
     async fn follow(
         &self,
         live: &Arc<Live>,
-        request: Request<Incoming>,
+        request: Asking,
         (host, name, client): (&HeaderValue, &Cow<'_, str>, IpAddr),
     ) -> Answered {
         let changed = live.route.filters.path.as_ref().map(|change| changed_path(request.uri(), change));
@@ -164,7 +164,7 @@ impl Connection {
         Ok(response)
     }
 
-    fn redirect(&self, redirect: &Redirect, request: &Request<Incoming>, host: &str) -> Answered {
+    fn redirect(&self, redirect: &Redirect, request: &Asking, host: &str) -> Answered {
         let came = (host, self.port, self.from.secure);
         let to = location(redirect, request.uri(), came).ok_or(StatusCode::BAD_REQUEST)?;
         let mut response = Response::new(Answer::empty());
@@ -175,12 +175,13 @@ impl Connection {
 }
 
 impl Going<'_> {
-    async fn forward(&self, shares: &[Weighted], request: Request<Incoming>) -> Answered {
+    async fn forward(&self, shares: &[Weighted], request: Asking) -> Answered {
         let Some((at, share)) = self.live.choose() else { return Err(StatusCode::INTERNAL_SERVER_ERROR) };
         let backend = share.as_ref().map_err(|code| *code)?;
         let share = &shares[at];
         let limit = self.live.route.limits.body_bytes;
-        if limit.is_some_and(|limit| request.body().size_hint().lower() > limit) {
+        let least = request.body().as_ref().map_or(0, |body| body.size_hint().lower());
+        if limit.is_some_and(|limit| least > limit) {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
         let mut response = if tunnel::is_asked_for(&request) {
@@ -361,7 +362,7 @@ fn code_of(error: &hyper::Error) -> StatusCode {
 
 /// Whom a request asks: HTTP/2 and absolute targets have it in the target, others in `Host`, of which there has to
 /// be one.
-fn authority(request: &Request<Incoming>) -> Option<HeaderValue> {
+fn authority(request: &Asking) -> Option<HeaderValue> {
     if let Some(authority) = request.uri().authority() {
         // Names of users and passwords are for nobody here.
         let text = authority.as_str().rsplit('@').next()?;
@@ -402,7 +403,7 @@ struct Logged {
 }
 
 impl Logged {
-    fn new(request: &Request<Incoming>, client: IpAddr) -> Self {
+    fn new(request: &Asking, client: IpAddr) -> Self {
         let host = authority(request).and_then(|host| host.to_str().ok().map(str::to_owned));
         Self {
             client,

@@ -1,13 +1,12 @@
 //! WebSockets and other protocols that a connection changes to.
 
-use super::{Answered, Going};
+use super::{Answered, Asking, Going};
 use crate::numbers::NUMBERS;
 use crate::rules::{Protocol, Weighted};
 use crate::upstream::{Backend, Failed, Sent, upgrade};
 use base::{Phase, clock};
 use http::header::{self, HeaderValue};
 use http::{Request, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use std::pin::Pin;
@@ -21,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const SILENCE: Duration = Duration::from_secs(3600);
 
 /// Whether a request asks for another protocol; HTTP/2 in the clear by upgrade is none that is offered.
-pub(super) fn is_asked_for(request: &Request<Incoming>) -> bool {
+pub(super) fn is_asked_for(request: &Asking) -> bool {
     let Some(protocol) = request.headers().get(header::UPGRADE) else { return false };
     let connection = request.headers().get(header::CONNECTION).and_then(|value| value.to_str().ok());
     let mut named = connection.unwrap_or_default().split(',').map(str::trim);
@@ -35,7 +34,7 @@ pub(super) async fn open(
     going: &Going<'_>,
     backend: &Backend,
     share: &Weighted,
-    mut request: Request<Incoming>,
+    mut request: Asking,
 ) -> Answered {
     if backend.key.protocol == Protocol::H2c {
         return Err(StatusCode::BAD_GATEWAY);

@@ -33,14 +33,14 @@ pub(crate) enum Refused {
 /// How long is waited for something that is polled for. To set the timer later again takes no lock, which to make
 /// one does.
 #[derive(Default)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether it runs; who does not ask does not wait.
     runs: bool,
 }
 
 impl Patience {
-    pub(super) fn ends(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn ends(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         if !std::mem::replace(&mut self.runs, true) {
             timer.as_mut().reset(clock::instant() + limit);
@@ -49,7 +49,7 @@ impl Patience {
     }
 
     /// What was waited for came.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.runs = false;
     }
 }
@@ -109,11 +109,11 @@ impl Sent {
     }
 
     /// A client's, of at most so many bytes.
-    pub(crate) fn of_client(body: Incoming, limit: Option<u64>) -> Self {
-        if body.is_end_stream() {
-            return Self::empty();
+    pub(crate) fn of_client(body: Option<Incoming>, limit: Option<u64>) -> Self {
+        match body.filter(|body| !body.is_end_stream()) {
+            None => Self::empty(),
+            Some(body) => Self { from: Source::Client(body), left: limit, ..Self::empty() },
         }
-        Self { from: Source::Client(body), left: limit, ..Self::empty() }
     }
 
     /// A copy of what this body is from now on.

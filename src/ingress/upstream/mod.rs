@@ -12,7 +12,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use body::{Answer, Progress, Refused, Sent};
+pub(crate) use body::{Answer, Patience, Progress, Refused, Sent};
 pub(crate) use conn::{Failed, Terms, ask, dial, exchange, upgrade};
 pub(crate) use stream::{Begun, Stream};
 pub(crate) use wire::{Unanswered, head_of};

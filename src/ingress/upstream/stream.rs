@@ -13,20 +13,25 @@ pub(crate) enum Stream {
 }
 
 /// A connection whose first bytes were read already.
-pub(crate) struct Begun {
+pub(crate) struct Begun<S = TcpStream> {
     first: Vec<u8>,
     /// How many of them were given on.
     given: usize,
-    stream: TcpStream,
+    stream: S,
 }
 
-impl Begun {
-    pub(crate) fn new(first: Vec<u8>, stream: TcpStream) -> Self {
+impl<S> Begun<S> {
+    pub(crate) fn new(first: Vec<u8>, stream: S) -> Self {
         Self { first, given: 0, stream }
+    }
+
+    /// The connection itself, with what was not given on of its first bytes.
+    pub(crate) fn end(self) -> (Vec<u8>, S) {
+        (self.first[self.given..].to_vec(), self.stream)
     }
 }
 
-impl AsyncRead for Begun {
+impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -46,7 +51,7 @@ impl AsyncRead for Begun {
     }
 }
 
-impl AsyncWrite for Begun {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
