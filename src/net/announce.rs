@@ -2,11 +2,13 @@
 //! ARP or NDP, as long as there is an entry for the address on the link, and it is routed elsewhere. What arrives
 //! for them is translated before it is routed; what is not goes to the portless device, where it ends.
 //!
-//! Both outlive this process: a restart is not noticed. Entries and routes carry knarr's number.
+//! Both outlive this process: a restart is not noticed. Entries and routes carry knarr's number. So does the table
+//! `knarr-announce`, by which the kernel itself hears that another machine has taken an address over.
 
 use crate::netlink::{
     self, Link, Netlink, ROUTE_PROTOCOL, neighbour_address, refused, route_address, unless,
 };
+use crate::nft::{self, Table, Transaction};
 use crate::node::{DEVICE, LINK_PREFIX};
 use crate::{Cidr, Error, hearing, sysctl};
 use futures_util::TryStreamExt;
@@ -22,6 +24,7 @@ use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, Nei
 use rtnetlink::packet_route::route::{RouteAttribute, RouteProtocol};
 use rtnetlink::sys::TokioSocket;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -68,6 +71,65 @@ fn settle(link: &Link, address: IpAddr) -> Result<(), Error> {
 pub async fn remind(address: IpAddr) -> Result<(), Error> {
     let links = netlink::with(None, async |netlink| netlink.links_around(address).await).await?;
     tell(address, links).await
+}
+
+/// Has the kernel fall silent about those of these addresses that another machine tells everybody are its own, as one
+/// does that takes over: also when nobody looks after this machine any more. Whatever was heard before is forgotten.
+pub async fn yield_to_others(addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+    let links = netlink::with(None, async |netlink| netlink.links().await).await?;
+    let own: BTreeSet<String> =
+        links.into_iter().map(|link| link.mac).filter(|mac| mac.len() == 17).collect();
+    for table in [arp_table(addresses, &own), ndp_table(addresses)] {
+        let mut transaction = Transaction::default();
+        if table.sets.iter().all(|set| set.elements.is_empty()) {
+            transaction.remove_table(table.family, table.name);
+        } else {
+            transaction.replace_table(&table);
+        }
+        nft::apply(&transaction).await?;
+    }
+    Ok(())
+}
+
+const TABLE: &str = "knarr-announce";
+
+/// More addresses than a node answers for.
+const MOST: usize = 4_096;
+
+fn sets(kind: &str, elements: Vec<String>) -> Vec<nft::Set> {
+    let taken = vec![kind.to_owned(), format!("size {MOST}"), "flags dynamic".to_owned()];
+    vec![
+        nft::Set { kind: "set", name: "announced", declaration: vec![kind.to_owned()], elements },
+        nft::Set { kind: "set", name: "taken", declaration: taken, elements: Vec::new() },
+    ]
+}
+
+/// What this machine says itself may come back to it on some links.
+fn arp_table(addresses: &BTreeSet<IpAddr>, own: &BTreeSet<String>) -> Table {
+    let elements: Vec<String> = addresses.iter().filter(|ip| ip.is_ipv4()).map(IpAddr::to_string).collect();
+    let own = own.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let others = if own.is_empty() { String::new() } else { format!("arp saddr ether != {{ {own} }} ") };
+    let rules = [
+        format!("arp saddr ip @announced {others}add @taken {{ arp saddr ip }}"),
+        "arp operation request arp daddr ip @taken drop".to_owned(),
+    ];
+    let chain = nft::Chain::base("input", "type filter hook input priority 0", rules);
+    Table { family: "arp", name: TABLE, sets: sets("type ipv4_addr", elements), chains: vec![chain] }
+}
+
+/// The address that a neighbour's message is about stands behind eight bytes.
+fn ndp_table(addresses: &BTreeSet<IpAddr>) -> Table {
+    let number = |address: &IpAddr| match address {
+        IpAddr::V6(address) => Some(format!("{:#x}", address.to_bits())),
+        IpAddr::V4(_) => None,
+    };
+    let elements: Vec<String> = addresses.iter().filter_map(number).collect();
+    let rules = [
+        "icmpv6 type nd-neighbor-advert fib saddr type != local @th,64,128 @announced add @taken { @th,64,128 }",
+        "icmpv6 type nd-neighbor-solicit @th,64,128 @taken drop",
+    ];
+    let chain = nft::Chain::base("input", "type filter hook input priority -5", rules);
+    Table { family: "ip6", name: TABLE, sets: sets("typeof @th,64,128", elements), chains: vec![chain] }
 }
 
 /// Hears of links and of their addresses: with a link that goes down goes what is answered for on it, and a network
@@ -254,6 +316,16 @@ fn unsolicited_advertisement(link: &Link, address: Ipv6Addr) -> Result<(), Errno
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_takes_an_address_over_is_heard_by_the_kernel() {
+        let addresses = ["192.0.2.7", "2001:db8::7"].map(|text| text.parse().unwrap()).into();
+        let own = ["02:00:00:00:00:01".to_owned()].into();
+        let mut transaction = Transaction::default();
+        transaction.replace_table(&arp_table(&addresses, &own));
+        transaction.replace_table(&ndp_table(&addresses));
+        assert_eq!(transaction.text(), include_str!("testdata/announce.nft"));
+    }
 
     #[test]
     fn announcements_are_as_the_standards_have_them() {

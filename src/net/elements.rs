@@ -122,7 +122,7 @@ const ELEMENTS_A_MESSAGE: usize = 256;
 const MOST_BYTES: usize = 8 << 20;
 
 /// The kernel's numbers of the families that tables of knarr's have.
-const FAMILIES: [(&str, u8); 3] = [("inet", 1), ("ip", 2), ("ip6", 10)];
+const FAMILIES: [(&str, u8); 4] = [("inet", 1), ("ip", 2), ("arp", 3), ("ip6", 10)];
 
 fn family(name: &str) -> u8 {
     FAMILIES.iter().find(|(own, _)| *own == name).map_or(1, |(_, number)| *number)

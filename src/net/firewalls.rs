@@ -60,7 +60,9 @@ fn word(bytes: &[u8]) -> Option<u32> {
 }
 
 fn chain(body: &[u8]) -> Option<Chain> {
-    let (family, attributes) = (elements::family_name(*body.first()?)?, body.get(HEADER..)?);
+    // Hooks of ARP have other numbers.
+    let family = elements::family_name(*body.first()?).filter(|family| *family != "arp")?;
+    let attributes = body.get(HEADER..)?;
     let base = attribute(attributes, HOOK).and_then(|hook| word(attribute(hook, NUMBER)?));
     let drops = attribute(attributes, POLICY).and_then(word) == Some(0);
     Some(Chain {

@@ -63,6 +63,8 @@ struct Held {
     announced: BTreeSet<IpAddr>,
     /// No link of this node's has their network.
     astray: BTreeSet<IpAddr>,
+    /// Those that the kernel is to hear of that others took over, once it was told.
+    heeded: Option<BTreeSet<IpAddr>>,
 }
 
 impl Announcer {
@@ -81,9 +83,10 @@ impl Announcer {
         self.services.synced().await;
         let links = Links::listen()?;
         let there = announced().await?.into_iter().collect();
-        let mut held = Held { there, announced: BTreeSet::new(), astray: BTreeSet::new() };
+        let mut held = Held { there, announced: BTreeSet::new(), astray: BTreeSet::new(), heeded: None };
         loop {
             let fresh = held.sync(&self.wanted()).await?;
+            held.heed().await;
             if !fresh.is_empty() {
                 clock::sleep(REMIND).await;
                 for address in fresh.intersection(&self.wanted()) {
@@ -109,6 +112,17 @@ impl Held {
             self.announced.retain(|address| there.contains(address));
         }
         Ok(())
+    }
+
+    /// Has the kernel yield to whoever takes over. Without that, which needs nftables of ARP, all else goes on.
+    async fn heed(&mut self) {
+        if self.heeded.as_ref() == Some(&self.announced) {
+            return;
+        }
+        if let Err(error) = net::announce::yield_to_others(&self.announced).await {
+            tracing::warn!(%error, "if this node's knarr stops, another node that takes its addresses over is not heard");
+        }
+        self.heeded = Some(self.announced.clone());
     }
 
     /// Gives what is newly answered for.

@@ -173,7 +173,15 @@ fn one_node_answers_for_an_address() {
     one.stop();
     one.sandbox.sh("ip -n lan neigh flush all").ok();
     answered([&one, &two], &client, "pod-one", SOON);
+    // What nobody looks after falls silent when another node takes over, however often it is asked.
     put(&feed, Some("two"));
+    answered([&one, &two], &client, "pod-two", TAKEN_OVER);
+    for _ in 0..20 {
+        one.sandbox.sh("ip -n lan neigh flush all").ok();
+        for front in FRONTS {
+            assert_eq!(client.ask(front).by(), "pod-two", "{}", one.sandbox.sh("nft list ruleset").stdout);
+        }
+    }
     one.start(&feed);
     answered([&one, &two], &client, "pod-two", SOON);
     put(&feed, None);
@@ -191,6 +199,8 @@ fn one_node_answers_for_an_address() {
     let removed = runtime.block_on(runtime.spawn(net::teardown())).unwrap();
     assert!(removed.is_ok(), "{removed:?}");
     assert!(one.is_silent(), "{}", one.answers_for());
+    let tables = one.sandbox.sh("nft list tables").ok();
+    assert!(!tables.contains("knarr"), "{tables}");
     two.stop();
 }
 
