@@ -5,6 +5,7 @@ use crate::life::{self, Failure, runtime};
 use crate::machine::{self, Place, hostname};
 use crate::network::Network;
 use crate::options::{Options, Part, Role, SHARED};
+use crate::secrets::Keeper;
 use crate::snapshots::Taker;
 use crate::{datastore, ready, screen};
 use base::{Body, Phase, Restart, Supervisor, clock};
@@ -69,25 +70,15 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     let kubelet_settings = node::Settings::read(&options.kubelet_arg)?;
     let hostname = hostname();
     let node_name = options.node_name.clone().unwrap_or_else(|| hostname.clone());
-    let config = bootstrap::Config {
-        data_dir: options.data_dir.clone(),
-        node_name: node_name.clone(),
-        hostname: hostname.clone(),
-        node_ips: network.node_ips.clone(),
-        tls_sans: options.tls_san.clone(),
-        service_ip: network.service_ip(),
-        dns_ips: network.dns.clone(),
-        service_cidrs: network.services.iter().map(Cidr::to_string).collect(),
-        corefile: dns::default_corefile(&options.cluster_domain),
-        cluster_domain: options.cluster_domain.clone(),
-        api_port: options.https_listen_port,
-    };
+    let config = names(options, &network, (&node_name, &hostname));
     let storage = datastore::storage_of(options)?;
     let pki = Arc::new(match &storage {
         server::Storage::Etcd(remote) => datastore::prepare(options, &config, remote).await?,
         server::Storage::File(_) => prepare(options, &config)?,
     });
     let certificates = Certificates::new(&pki)?;
+    let keeper = Keeper::open(options, &storage).await?;
+    let storage = (storage, keeper.sealing());
     let server = start_server(options, &network, (&pki, &certificates, storage), supervisor).await?;
     let kubeconfig_mode = bootstrap::parse_mode(&options.write_kubeconfig_mode)?;
     write_kubeconfig(options, &pki, &pki.admin()?, kubeconfig_mode)?;
@@ -103,6 +94,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     let own = vec![node_name.clone(), hostname.clone()];
     admit_machines(options, &network, (&server, &pki, own), &admin);
     serve_metrics(&server, &caches);
+    keeper.serve(&server, supervisor);
     Taker::start(&server, &node_name, options).schedule(options, &leading.controllers)?;
     if !options.disable_controller_manager {
         register(&server, (admin.clone(), caches.clone()), &leading.controllers);
@@ -130,6 +122,23 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     screen::say(&format!("Ready in {:.1} s. Try: knarr kubectl get nodes", began.elapsed().as_secs_f64()));
     ready::notify("READY=1");
     Ok(())
+}
+
+/// What the cluster and this machine are called.
+fn names(options: &Options, network: &Network, (node_name, hostname): (&str, &str)) -> bootstrap::Config {
+    bootstrap::Config {
+        data_dir: options.data_dir.clone(),
+        node_name: node_name.to_owned(),
+        hostname: hostname.to_owned(),
+        node_ips: network.node_ips.clone(),
+        tls_sans: options.tls_san.clone(),
+        service_ip: network.service_ip(),
+        dns_ips: network.dns.clone(),
+        service_cidrs: network.services.iter().map(Cidr::to_string).collect(),
+        corefile: dns::default_corefile(&options.cluster_domain),
+        cluster_domain: options.cluster_domain.clone(),
+        api_port: options.https_listen_port,
+    }
 }
 
 /// The authorities, certificates and the token, made where they are missing.
@@ -370,13 +379,18 @@ fn pool(block: &Cidr) -> server::AddressPool {
 async fn start_server(
     options: &Options,
     network: &Network,
-    (pki, certificates, storage): (&bootstrap::Pki, &Certificates, server::Storage),
+    (pki, certificates, (storage, sealing)): (
+        &bootstrap::Pki,
+        &Certificates,
+        (server::Storage, Arc<server::Sealing>),
+    ),
     supervisor: &Supervisor,
 ) -> Result<Server, Failure> {
     let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
     let config = server::Config {
         listen: vec![SocketAddr::new(network.listening(options.bind_address), options.https_listen_port)],
         storage,
+        sealing,
         compaction_interval: Duration::from_secs(options.compaction_interval.get()),
         watch_history_bytes: options.watch_history_bytes,
         certificate: certificates.api.clone(),

@@ -5,6 +5,7 @@ use crate::cluster;
 use crate::life::{Failure, runtime};
 use crate::options::{self, Options, Role};
 use crate::screen;
+use crate::secrets::Keeper;
 use base::Supervisor;
 use bootstrap::{Common, Config, Pki};
 use clap::{ArgMatches, Command};
@@ -14,8 +15,9 @@ use std::process::ExitCode;
 /// Where what servers have in common lies.
 const NAME: &str = ".bootstrap";
 /// The settings that say where the state is.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 9] = [
     "data-dir",
+    "encryption-provider-config",
     "token",
     "token-file",
     "datastore-endpoint",
@@ -130,21 +132,22 @@ async fn migrate(matches: &ArgMatches) -> Result<(), Failure> {
     else {
         return Ok(());
     };
-    let options = options::read(Role::Server, matches)?.options()?;
+    let options = Options { secrets_encryption: false, ..options::read(Role::Server, matches)?.options()? };
     let remote = options.datastore()?.ok_or("name the etcd with --datastore-endpoint")?;
     let vault = Vault::new(&remote)?;
     let supervisor = Supervisor::new();
     let brought = match direction {
         "to-etcd" => {
             let common = own(&options)?;
-            let brought = bring(&own_database(&options), &Storage::Etcd(remote), &supervisor).await?;
+            let brought =
+                bring(&options, &own_database(&options), &Storage::Etcd(remote), &supervisor).await?;
             publish(&options, &common).await?;
             brought
         }
         _ => {
             let sealed = vault.get(NAME).await?.ok_or("there is no cluster in the datastore")?;
             take(&options, &sealed)?;
-            bring(&Storage::Etcd(remote), &own_database(&options), &supervisor).await?
+            bring(&options, &Storage::Etcd(remote), &own_database(&options), &supervisor).await?
         }
     };
     supervisor.drain().await;
@@ -155,13 +158,22 @@ async fn migrate(matches: &ArgMatches) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn bring(from: &Storage, to: &Storage, supervisor: &Supervisor) -> Result<Brought, Failure> {
+async fn bring(
+    options: &Options,
+    from: &Storage,
+    to: &Storage,
+    supervisor: &Supervisor,
+) -> Result<Brought, Failure> {
     if let Storage::File(path) = from
         && !path.exists()
     {
         return Err(format!("there is no {}", path.display()).into());
     }
-    let state = server::state_of(from, supervisor).await?;
+    // What is sealed there is sealed here by the same keys.
+    let keeper = Keeper::open(options, from).await?;
+    let state = server::state_of(from, &keeper.sealing(), supervisor).await?;
     let objects = state.objects().map(|(key, value)| Ok((key.to_owned(), value.to_vec())));
-    Ok(server::bring(to, state.revision(), objects, supervisor).await?)
+    let brought = server::bring((to, &keeper.sealing()), state.revision(), objects, supervisor).await?;
+    keeper.copy(options, to).await?;
+    Ok(brought)
 }

@@ -12,6 +12,7 @@ mod network;
 mod options;
 mod ready;
 mod screen;
+mod secrets;
 mod snapshots;
 mod tokens;
 
@@ -50,6 +51,7 @@ fn command_line() -> Command {
         .subcommand(tokens::command())
         .subcommand(snapshots::command())
         .subcommand(datastore::command())
+        .subcommand(secrets::command())
         .subcommand(Command::new("kubectl").about("Talk to a cluster").disable_help_flag(true))
         .subcommand(
             Command::new("bench").about("Put load on a cluster").subcommand_required(true).subcommand(
@@ -80,6 +82,7 @@ fn run(called: OsString, rest: Vec<OsString>) -> ExitCode {
         Some(("token", matches)) => tokens::main(matches),
         Some(("snapshot", matches)) => snapshots::main(matches),
         Some(("datastore", matches)) => datastore::main(matches),
+        Some(("secrets-encrypt", matches)) => secrets::main(matches),
         Some(("bench", matches)) => match matches.subcommand() {
             Some(("hollow", matches)) => match hollow::Arguments::from_arg_matches(matches) {
                 Ok(arguments) => hollow::main(arguments),

@@ -101,7 +101,8 @@ async fn api_server(supervisor: &Supervisor) -> Server {
     };
     let pki = bootstrap::Pki::prepare(&config).unwrap();
     let certificates = Certificates::new(&pki).unwrap();
-    let storage = crate::datastore::storage_of(&options).unwrap();
+    let sealing = Arc::new(server::Sealing::new(None).unwrap());
+    let storage = (crate::datastore::storage_of(&options).unwrap(), sealing);
     let server = start_server(&options, &network, (&pki, &certificates, storage), supervisor).await.unwrap();
     let admin = client_of(&server, "system:admin", &["system:masters"]);
     bootstrap::objects::apply(&admin, &config, &pki).await.unwrap();

@@ -3,6 +3,7 @@
 
 use crate::life::{Failure, runtime};
 use crate::options::{self, Options, Role};
+use crate::secrets::Keeper;
 use crate::{datastore, screen};
 use api::cron::Schedule;
 use api::status::Refusal;
@@ -35,8 +36,9 @@ const JUMP: u64 = 1_000_000_000;
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Settings of the server that the commands need, too.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
     "data-dir",
+    "encryption-provider-config",
     "token",
     "token-file",
     "snapshot-dir",
@@ -93,7 +95,8 @@ async fn run(matches: &ArgMatches) -> Result<(), Failure> {
     if action == "save" {
         return save(matches).await;
     }
-    let options = options::read(Role::Server, matches)?.options()?;
+    // A key for what is not there yet is the first start's to make.
+    let options = Options { secrets_encryption: false, ..options::read(Role::Server, matches)?.options()? };
     let names = || matches.get_many::<String>("snapshot").into_iter().flatten();
     match action {
         "list" => list(&options),
@@ -271,7 +274,8 @@ async fn restore(options: &Options, name: &str) -> Result<(), Failure> {
     let behind = aside.as_ref().map_or(0, |aside| aside.revision).max(head.revision) + JUMP;
     let objects = reader.map(|object| object.map_err(|error| error.to_string()));
     let supervisor = Supervisor::new();
-    let brought = server::bring(&storage, behind, objects, &supervisor).await;
+    let keeper = Keeper::open(options, &storage).await?;
+    let brought = server::bring((&storage, &keeper.sealing()), behind, objects, &supervisor).await;
     supervisor.drain().await;
     let brought = match (brought, &aside) {
         (Ok(brought), _) => brought,

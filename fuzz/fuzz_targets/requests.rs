@@ -63,6 +63,7 @@ async fn start(supervisor: &Supervisor) -> Server {
     let config = Config {
         listen: Vec::new(),
         storage: server::Storage::File(folder.join("state.db")),
+        sealing: std::sync::Arc::new(server::Sealing::new(None).unwrap()),
         compaction_interval: std::time::Duration::from_secs(300),
         watch_history_bytes: 1 << 20,
         certificate: ServingCertificate::new(shown.chain(), shown.key()).expect("a certificate"),

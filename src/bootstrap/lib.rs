@@ -22,7 +22,7 @@ mod token;
 pub use identity::Identity;
 pub use kubeconfig::{Kubeconfig, parse_mode};
 pub use pki::{Pki, Renewed};
-pub use shared::Common;
+pub use shared::{Common, seal, unseal};
 pub use token::{Bootstrap, Token, generate_secret, rotate_server_token, server_credentials, server_token};
 
 use std::net::{IpAddr, UdpSocket};
@@ -125,6 +125,14 @@ fn hint(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::ReadOnlyFilesystem => "; choose a writable folder with --data-dir",
         _ => "",
     }
+}
+
+/// Writes a file that only its owner may read, whole or not at all; its folder is made if it is missing.
+pub fn write_private(path: &std::path::Path, text: &str) -> Result<(), Error> {
+    if let Some(folder) = path.parent() {
+        files::private_folder(folder)?;
+    }
+    files::write(path, text, files::PRIVATE)
 }
 
 /// The address that this machine would use towards others, if it has a route to anywhere. No packet is

@@ -52,6 +52,18 @@ pub(crate) fn secret_of(token: &str) -> &str {
     credentials.strip_prefix("server:").unwrap_or(credentials)
 }
 
+/// Seals bytes with a key that is made of the server token.
+pub fn seal(token: &str, about: &str, plain: &[u8]) -> Vec<u8> {
+    let salt: [u8; SALT_BYTES] = base::random::bytes();
+    [&salt[..], &key_of(secret_of(token), &salt).seal(about, plain)].concat()
+}
+
+/// What was sealed so about this; none with another token.
+pub fn unseal(token: &str, about: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+    let (salt, sealed) = sealed.split_first_chunk::<SALT_BYTES>()?;
+    key_of(secret_of(token), salt).open(about, sealed)
+}
+
 impl Common {
     pub(crate) fn from_files(files: BTreeMap<String, String>) -> Self {
         Self(files)
@@ -81,16 +93,14 @@ impl Common {
 
     /// Sealed for the datastore.
     pub fn seal(&self) -> Vec<u8> {
-        let salt: [u8; SALT_BYTES] = base::random::bytes();
         let plain = serde_json::to_vec(&self.0).expect("texts can always be written as JSON");
-        [&salt[..], &key_of(self.secret(), &salt).seal(ABOUT, &plain)].concat()
+        seal(self.secret(), ABOUT, &plain)
     }
 
     /// What a server with this token, a secret or a whole token, finds in the datastore; none where the token is not
     /// the cluster's.
     pub fn open(sealed: &[u8], token: &str) -> Option<Self> {
-        let (salt, sealed) = sealed.split_first_chunk::<SALT_BYTES>()?;
-        let plain = key_of(secret_of(token), salt).open(ABOUT, sealed)?;
+        let plain = unseal(token, ABOUT, sealed)?;
         serde_json::from_slice(&plain).ok().map(Self)
     }
 

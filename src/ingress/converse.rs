@@ -224,7 +224,6 @@ async fn http2(
 }
 
 /// Completes when a port is closed; a sender that is gone means the same.
-
 async fn is_closed(mut closed: watch::Receiver<bool>) {
     if closed.wait_for(|closed| *closed).await.is_err() {
         tracing::trace!("a port is gone");

@@ -17,6 +17,7 @@ mod metrics;
 mod migration;
 mod registry;
 mod rules;
+mod sealing;
 mod services;
 mod strategies;
 mod streams;
@@ -26,7 +27,8 @@ pub use aggregation::Extension;
 pub use auth::{ServerToken, ServiceAccountKeys, User};
 pub use http::tls::ServingCertificate;
 pub use migration::{Brought, State, bring, state_of};
-pub use store::{Aside, Remote, Vault};
+pub use sealing::{Learn, Sealing};
+pub use store::{Aside, Remote, SEALING, Vault};
 pub use strategies::AddressPool;
 
 use ::http::{Request, Response};
@@ -45,6 +47,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where the state is kept.
     pub storage: Storage,
+    /// What of it lies sealed.
+    pub sealing: Arc<Sealing>,
     /// How often what is older is forgotten.
     pub compaction_interval: Duration,
     /// How many bytes of changes are kept for watches.
@@ -132,6 +136,7 @@ pub fn answer(result: Result<serde_json::Value, Refusal>) -> Response<Body> {
 pub struct Server(Arc<Inner>);
 
 struct Inner {
+    sealing: Arc<Sealing>,
     authenticator: auth::Authenticator,
     authorizer: Arc<auth::Authorizer>,
     registry: registry::Registry,
@@ -185,6 +190,7 @@ impl Server {
         let usual = |path: PathBuf| store::Config {
             history_bytes: config.watch_history_bytes,
             upkeep_interval: config.compaction_interval,
+            sealer: config.sealing.clone(),
             ..store::Config::new(path)
         };
         let records = match config.storage {
@@ -216,6 +222,7 @@ impl Server {
         let (access, running) = (authorizer.clone(), supervisor.clone());
         let registry = registry::Registry::new(records, strategies, keys, access, running);
         let server = Self(Arc::new(Inner {
+            sealing: config.sealing,
             aggregation: aggregation.clone(),
             authenticator,
             authorizer,
@@ -239,6 +246,12 @@ impl Server {
         let records = self.0.registry.records();
         records.catch_up().await.map_err(|refusal| refusal.message)?;
         Ok(State::of(records.snapshot()))
+    }
+
+    /// Writes everything again that the configuration of sealing is about, so that it lies as that says; gives how many
+    /// objects.
+    pub async fn write_sealed(&self) -> Result<usize, String> {
+        registry::write_again(self.0.registry.records(), |key| self.0.sealing.is_about(key)).await
     }
 
     /// Answers one request from within the process, as this user.

@@ -2,10 +2,11 @@
 //! snapshot. No server runs meanwhile.
 
 use crate::registry::{Index, Records, decoded, encode, index};
-use crate::{Error, Remote, Storage, Vault};
+use crate::{Error, Remote, Sealing, Storage, Vault};
 use base::{Supervisor, clock};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use store::{Change, Durability, Expect, Snapshot, Write};
 
@@ -51,8 +52,12 @@ pub struct Brought {
 }
 
 /// The state of a place whose servers are stopped.
-pub async fn state_of(from: &Storage, supervisor: &Supervisor) -> Result<State, Error> {
-    let source = open(from, supervisor).await?;
+pub async fn state_of(
+    from: &Storage,
+    sealing: &Arc<Sealing>,
+    supervisor: &Supervisor,
+) -> Result<State, Error> {
+    let source = open(from, sealing, supervisor).await?;
     if matches!(from, Storage::Etcd(_)) {
         refuse_running(&source)?;
     }
@@ -62,13 +67,13 @@ pub async fn state_of(from: &Storage, supervisor: &Supervisor) -> Result<State, 
 /// Writes objects, keys with JSON, to a place that has none yet. Its revisions go on behind one, so that clients who
 /// were there before understand what comes.
 pub async fn bring(
-    to: &Storage,
+    (to, sealing): (&Storage, &Arc<Sealing>),
     behind: u64,
     objects: impl Iterator<Item = Result<(String, Vec<u8>), String>>,
     supervisor: &Supervisor,
 ) -> Result<Brought, Error> {
     prepare(to, behind).await?;
-    let target = open(to, supervisor).await?;
+    let target = open(to, sealing, supervisor).await?;
     let writes = stream::iter(objects).map(|object| write(&target, object)).buffer_unordered(WRITES);
     let objects = writes.try_fold(0, |count, ()| std::future::ready(Ok(count + 1))).await?;
     target.catch_up().await.map_err(|refusal| Error::Migration(refusal.message))?;
@@ -82,12 +87,11 @@ pub async fn bring(
     Ok(Brought { objects, revision: arrived.revision() })
 }
 
-async fn open(storage: &Storage, supervisor: &Supervisor) -> Result<Records, Error> {
+async fn open(storage: &Storage, sealing: &Arc<Sealing>, supervisor: &Supervisor) -> Result<Records, Error> {
+    let config = |path| store::Config { sealer: sealing.clone(), ..store::Config::new(path) };
     Ok(match storage {
-        Storage::File(path) => Records::open(store::Config::new(path), supervisor).await?,
-        Storage::Etcd(remote) => {
-            Records::share(remote, &store::Config::new(PathBuf::new()), supervisor).await?
-        }
+        Storage::File(path) => Records::open(config(path.clone()), supervisor).await?,
+        Storage::Etcd(remote) => Records::share(remote, &config(PathBuf::new()), supervisor).await?,
     })
 }
 

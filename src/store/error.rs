@@ -57,6 +57,16 @@ pub enum Error {
         /// SQLite's reason.
         reason: String,
     },
+    /// A value was sealed in a way that is not known here.
+    #[error(
+        "what the datastore has at {key} cannot be opened: {reason}; give knarr the encryption configuration that it was written with"
+    )]
+    Sealed {
+        /// The value's key.
+        key: String,
+        /// What is missing.
+        reason: String,
+    },
     /// etcd cannot be used as it was named.
     #[error("the datastore cannot be used: {0}")]
     Remote(String),

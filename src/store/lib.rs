@@ -15,15 +15,17 @@ mod etcd;
 mod history;
 mod log;
 mod record;
+mod sealing;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use error::{Error, ReadError, WatchError, WriteError};
-pub use etcd::{Remote, Vault};
+pub use etcd::{Remote, SEALING, Vault};
 pub use history::{Event, Watch};
 pub use log::Aside;
 pub use record::{Record, Snapshot, Template};
+pub use sealing::{Sealer, Unsealed};
 
 use arc_swap::ArcSwap;
 use base::{Phase, Restart, Supervisor, clock};
@@ -42,7 +44,7 @@ const PINS: usize = 64;
 const WRITE_QUEUE: usize = 1024;
 
 /// Where the database is and what it may take.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// The database file; its folder is made if it is missing.
     pub path: PathBuf,
@@ -53,6 +55,8 @@ pub struct Config {
     pub upkeep_interval: Duration,
     /// The largest the database file may become; 0 for no limit.
     pub max_bytes: u64,
+    /// Seals what is written.
+    pub sealer: Arc<dyn Sealer>,
 }
 
 impl Config {
@@ -63,6 +67,7 @@ impl Config {
             history_bytes: 16 << 20,
             upkeep_interval: Duration::from_secs(300),
             max_bytes: 0,
+            sealer: Arc::new(Unsealed),
         }
     }
 }
@@ -192,14 +197,16 @@ pub struct Store<I> {
 
 /// Where the state is durable.
 enum Engine<I> {
-    Sqlite { writes: mpsc::Sender<writer::Message<I>>, path: Arc<PathBuf> },
+    Sqlite { writes: mpsc::Sender<writer::Message<I>>, config: Arc<Config> },
     Etcd(etcd::Handle<I>),
 }
 
 impl<I> Clone for Engine<I> {
     fn clone(&self) -> Self {
         match self {
-            Self::Sqlite { writes, path } => Self::Sqlite { writes: writes.clone(), path: path.clone() },
+            Self::Sqlite { writes, config } => {
+                Self::Sqlite { writes: writes.clone(), config: config.clone() }
+            }
             Self::Etcd(handle) => Self::Etcd(handle.clone()),
         }
     }
@@ -220,22 +227,22 @@ impl<I: Beside> Store<I> {
         observer: Observer<I>,
         supervisor: &Supervisor,
     ) -> Result<Self, Error> {
-        let path = Arc::new(config.path.clone());
-        let interval = config.upkeep_interval;
-        let history_bytes = config.history_bytes;
+        let config = Arc::new(config);
+        let (interval, history_bytes) = (config.upkeep_interval, config.history_bytes);
+        let own = config.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            let mut log = log::Log::open(&config)?;
+            let mut log = log::Log::open(&own)?;
             let state = log.load(indexer)?;
             Ok((log, state))
         });
         let (log, state) = opening
             .await
-            .map_err(|join| Error::Database { path: path.to_path_buf(), reason: join.to_string() })??;
+            .map_err(|join| Error::Database { path: config.path.clone(), reason: join.to_string() })??;
         let shared = Shared::new(history_bytes, observer, state, log.compacted);
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let stopped = writer::start(log, shared.clone(), queue);
         supervise(supervisor, writes.clone(), stopped, interval);
-        Ok(Self { shared, engine: Engine::Sqlite { writes, path }, indexer })
+        Ok(Self { shared, engine: Engine::Sqlite { writes, config }, indexer })
     }
 
     /// Joins those who share an etcd: reads the current state into memory and follows it under `supervisor`. Of
@@ -303,9 +310,9 @@ impl<I: Beside> Store<I> {
             return Ok(snapshot);
         }
         match &self.engine {
-            Engine::Sqlite { path, .. } => {
-                let (path, indexer) = (path.clone(), self.indexer);
-                let reading = tokio::task::spawn_blocking(move || log::read_at(&path, revision, indexer));
+            Engine::Sqlite { config, .. } => {
+                let (config, indexer) = (config.clone(), self.indexer);
+                let reading = tokio::task::spawn_blocking(move || log::read_at(&config, revision, indexer));
                 reading.await.map_err(|join| ReadError::Io(join.to_string()))?
             }
             Engine::Etcd(handle) => handle.read_at(revision, self.indexer).await,

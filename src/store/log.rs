@@ -1,9 +1,10 @@
 //! The database: opening, migrating, loading, appending, compacting, and exact reads of the past.
 
 use crate::record::{Map, Snapshot, State};
-use crate::{Config, Error, Indexer, ReadError, Record};
+use crate::{Config, Error, Indexer, ReadError, Record, Sealer};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -48,6 +49,7 @@ pub(crate) struct Log {
     max_pages: u64,
     /// Whether the limit is lifted by [`HEADROOM_PAGES`].
     lifted: bool,
+    sealer: Arc<dyn Sealer>,
     /// Held for as long as the database is open; last, so that it is released last.
     _lock: File,
 }
@@ -71,6 +73,7 @@ impl Log {
             reserved,
             max_pages,
             lifted: true,
+            sealer: config.sealer.clone(),
             connection,
             _lock: lock,
         };
@@ -130,9 +133,17 @@ impl Log {
 
     /// Reads the current state. Revisions start where none was ever handed out before.
     pub(crate) fn load<I>(&mut self, indexer: Indexer<I>) -> Result<State<I>, Error> {
-        let (map, newest) =
-            read_map(&self.connection, u64::MAX, indexer).map_err(|error| from_sqlite(&self.path, &error))?;
+        let read = read_map(&self.connection, u64::MAX, (indexer, &*self.sealer));
+        let (map, newest) = read.map_err(|error| match error {
+            Unread::Sealed { key, reason } => Error::Sealed { key, reason },
+            Unread::Sqlite(error) => from_sqlite(&self.path, &error),
+        })?;
         Ok(State { revision: newest.max(self.reserved), map })
+    }
+
+    /// Seals what is written.
+    pub(crate) fn sealer(&self) -> Arc<dyn Sealer> {
+        self.sealer.clone()
     }
 
     /// Runs `work` in one transaction and makes it durable.
@@ -253,6 +264,8 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_size_limit", -1)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.pragma_update(None, "temp_store", "memory")?;
+    // What is deleted is overwritten where that writes no more pages: it may have lain open before it was sealed.
+    connection.pragma_update(None, "secure_delete", "fast")?;
     // Plans do not depend on what is asked for; without this, statements are compiled again for each value.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
@@ -285,7 +298,11 @@ pub(crate) fn set_meta(transaction: &Transaction<'_>, name: &str, value: u64) ->
     set.execute(params![name, value]).map(drop)
 }
 
-pub(crate) fn append(transaction: &Transaction<'_>, row: &Row<'_>) -> rusqlite::Result<()> {
+pub(crate) fn append(
+    transaction: &Transaction<'_>,
+    row: &Row<'_>,
+    sealer: &dyn Sealer,
+) -> rusqlite::Result<()> {
     let prev_revision = match row.prev_revision {
         Some(revision) => revision,
         None => last_revision(transaction, row.key)?,
@@ -294,7 +311,8 @@ pub(crate) fn append(transaction: &Transaction<'_>, row: &Row<'_>) -> rusqlite::
         "INSERT INTO log (revision, key, prev_revision, create_revision, deleted, value)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
-    let value = row.value.unwrap_or_default();
+    let sealed = row.value.and_then(|value| sealer.seal(row.key, value));
+    let value = sealed.as_deref().or(row.value).unwrap_or_default();
     let deleted = row.value.is_none();
     insert.execute(params![row.revision, row.key, prev_revision, row.create_revision, deleted, value])?;
     Ok(())
@@ -333,10 +351,11 @@ pub(crate) fn compact(
 fn read_map<I>(
     connection: &Connection,
     revision: u64,
-    indexer: Indexer<I>,
-) -> rusqlite::Result<(Map<I>, u64)> {
+    (indexer, sealer): (Indexer<I>, &dyn Sealer),
+) -> Result<(Map<I>, u64), Unread> {
     let mut map = Map::new();
     let mut newest = 0;
+    let mut sealed = BTreeMap::new();
     let mut all = connection.prepare(
         "SELECT revision, key, create_revision, deleted, value FROM log
          WHERE revision <= ?1 ORDER BY revision",
@@ -344,37 +363,72 @@ fn read_map<I>(
     let mut rows = all.query([i64::try_from(revision).unwrap_or(i64::MAX)])?;
     while let Some(row) = rows.next()? {
         newest = row.get(0)?;
-        let key: &str = row.get_ref(1)?.as_str()?;
+        let key: &str = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
         if row.get(3)? {
             map.remove(key);
+            sealed.remove(key);
             continue;
         }
-        let value = row.get_ref(4)?.as_blob()?;
-        let index = indexer(key, value);
-        let (key, value) = (Arc::<str>::from(key), bytes::Bytes::copy_from_slice(value));
+        let value = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
+        let value = match sealer.open(key, value) {
+            Ok(value) => value,
+            // The newest of a key counts; whether this is it is not known yet.
+            Err(reason) => {
+                sealed.insert(key.to_owned(), reason);
+                map.remove(key);
+                continue;
+            }
+        };
+        sealed.remove(key);
+        let index = indexer(key, &value);
+        let (key, value) = (Arc::<str>::from(key), bytes::Bytes::copy_from_slice(&value));
         let record =
             Record { key: key.clone(), value, revision: newest, create_revision: row.get(2)?, at: 0, index };
         map.insert(key, Arc::new(record));
     }
-    Ok((map, newest))
+    match sealed.into_iter().next() {
+        Some((key, reason)) => Err(Unread::Sealed { key, reason }),
+        None => Ok((map, newest)),
+    }
+}
+
+/// Why the state cannot be read.
+enum Unread {
+    /// A value was sealed in a way that is not known.
+    Sealed {
+        key: String,
+        reason: String,
+    },
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Unread {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
 }
 
 /// The state at an earlier revision, as far as it was durable.
-pub(crate) fn read_at<I>(path: &Path, revision: u64, indexer: Indexer<I>) -> Result<Snapshot<I>, ReadError> {
-    let run = || -> rusqlite::Result<Result<Map<I>, u64>> {
-        let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+pub(crate) fn read_at<I>(
+    config: &Config,
+    revision: u64,
+    indexer: Indexer<I>,
+) -> Result<Snapshot<I>, ReadError> {
+    let run = || -> Result<Result<Map<I>, u64>, Unread> {
+        let mut connection = Connection::open_with_flags(&config.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         // One transaction: the writer must not compact between the question and the answer.
         let transaction = connection.transaction()?;
         let compacted = meta(&transaction, "compacted")?;
         if revision < compacted {
             return Ok(Err(compacted));
         }
-        Ok(Ok(read_map(&transaction, revision, indexer)?.0))
+        Ok(Ok(read_map(&transaction, revision, (indexer, &*config.sealer))?.0))
     };
     match run() {
         Ok(Ok(map)) => Ok(Snapshot(Arc::new(State { revision, map }))),
         Ok(Err(oldest)) => Err(ReadError::Compacted { oldest }),
-        Err(error) => Err(ReadError::Io(error.to_string())),
+        Err(Unread::Sealed { key, reason }) => Err(ReadError::Io(format!("{key}: {reason}"))),
+        Err(Unread::Sqlite(error)) => Err(ReadError::Io(error.to_string())),
     }
 }
 

@@ -353,7 +353,8 @@ async fn the_database_refuses_a_lost_update_by_itself() {
         create_revision: revision,
         value: Some(b"lost"),
     };
-    let refused = log.transact(|transaction| crate::log::append(transaction, &row(1 << 40)));
+    let refused =
+        log.transact(|transaction| crate::log::append(transaction, &row(1 << 40), &crate::Unsealed));
     assert!(refused.unwrap_err().to_string().contains("UNIQUE"));
 }
 

@@ -4,7 +4,7 @@
 use crate::history::Event;
 use crate::log::{self, Log, Row};
 use crate::record::{Map, State};
-use crate::{Beside, Change, Durability, Expect, Record, Shared, Write, WriteError, Written};
+use crate::{Beside, Change, Durability, Expect, Record, Sealer, Shared, Write, WriteError, Written};
 use imbl::OrdMap;
 use rusqlite::{ErrorCode, Transaction};
 use std::sync::Arc;
@@ -177,8 +177,9 @@ impl<I: Beside> Writer<I> {
         if unflushed.is_empty() && self.log.reserved <= revision {
             return true;
         }
+        let sealer = self.log.sealer();
         let flushed = self.log.transact(|transaction| {
-            flush(transaction, &unflushed)?;
+            flush(transaction, &unflushed, &*sealer)?;
             log::set_meta(transaction, "reserved", revision)
         });
         if let Err(error) = &flushed {
@@ -241,12 +242,13 @@ impl<I: Beside> Writer<I> {
         let makes_room = results.iter().flatten().all(|event| event.deleted);
         let (from, target) = (self.log.compacted, self.compact_target);
         let compact_rows = COMPACT_ROWS.min(16 + 2 * results.len());
+        let sealer = self.log.sealer();
         let limited = self.log.lift_limit(makes_room);
         let committed = limited.and_then(|()| {
             self.log.transact(|transaction| {
-                flush(transaction, &unflushed)?;
+                flush(transaction, &unflushed, &*sealer)?;
                 for event in results.iter().flatten() {
-                    append_event(transaction, event)?;
+                    append_event(transaction, event, &*sealer)?;
                 }
                 if let Some(reserved) = reserve {
                     log::set_meta(transaction, "reserved", reserved)?;
@@ -336,7 +338,11 @@ impl<I> Working<I> {
     }
 }
 
-fn append_event<I>(transaction: &Transaction<'_>, event: &Event<I>) -> rusqlite::Result<()> {
+fn append_event<I>(
+    transaction: &Transaction<'_>,
+    event: &Event<I>,
+    sealer: &dyn Sealer,
+) -> rusqlite::Result<()> {
     let record = &event.record;
     log::append(
         transaction,
@@ -347,17 +353,23 @@ fn append_event<I>(transaction: &Transaction<'_>, event: &Event<I>) -> rusqlite:
             create_revision: record.create_revision,
             value: (!event.deleted).then_some(&record.value),
         },
+        sealer,
     )
 }
 
 /// Writes the last state of what is volatile; the revisions in between are never in the log.
-fn flush<I>(transaction: &Transaction<'_>, unflushed: &Unflushed<I>) -> rusqlite::Result<()> {
+fn flush<I>(
+    transaction: &Transaction<'_>,
+    unflushed: &Unflushed<I>,
+    sealer: &dyn Sealer,
+) -> rusqlite::Result<()> {
     for (key, (revision, record)) in unflushed {
         let create_revision = record.as_ref().map_or(*revision, |record| record.create_revision);
         let value = record.as_ref().map(|record| &*record.value);
         log::append(
             transaction,
             &Row { revision: *revision, key, prev_revision: None, create_revision, value },
+            sealer,
         )?;
     }
     Ok(())

@@ -32,6 +32,7 @@ mod plugin;
 mod pods;
 mod proxying;
 mod resources;
+mod sealing;
 mod services;
 mod serving;
 mod sharing;

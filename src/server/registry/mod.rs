@@ -21,6 +21,7 @@ mod on_nodes;
 mod reading;
 mod records;
 pub(crate) mod render;
+mod rewriting;
 mod subresources;
 mod update;
 mod usage;
@@ -44,6 +45,7 @@ pub(crate) use list::{ListOptions, Page, asked_revision};
 pub(crate) use meta::{place as place_object, set_condition, timestamp};
 pub(crate) use records::{Followed, Records};
 pub(crate) use render::Rendering;
+pub(crate) use rewriting::write_again;
 pub(crate) use subresources::Reply;
 #[cfg(test)]
 pub(crate) use update::reshape;

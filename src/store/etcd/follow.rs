@@ -4,7 +4,7 @@ use super::api::watch_client::WatchClient;
 use super::api::watch_request::RequestUnion;
 use super::api::{Event as Change, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse};
 use super::members::{MESSAGE_BYTES, Members, led};
-use super::{Link, end_of, load, own_key, record, said, tick};
+use super::{Link, SEALING, Unread, end_of, load, own_key, record, said, tick};
 use crate::history::Event;
 use crate::record::{Map, State, Template};
 use crate::{Beside, Indexer, Record, Shared};
@@ -44,10 +44,21 @@ impl<I> Clone for Follower<I> {
 
 /// Why a watch ended.
 enum Ended {
+    /// Something was sealed in a way that others know.
+    Sealed(String),
     /// Its start is forgotten: the state has to be read anew.
     Compacted,
     /// Another member may have it.
     Lost(String),
+}
+
+impl From<Unread> for Ended {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Sealed { key, reason } => Self::Sealed(format!("{key}: {reason}")),
+            Unread::Etcd(status) => status.into(),
+        }
+    }
 }
 
 impl From<Status> for Ended {
@@ -88,6 +99,12 @@ impl<I: Beside> Follower<I> {
             self.link.connected.store(false, Ordering::Release);
             match ended {
                 Err(Ended::Compacted) => self.renew().await?,
+                Err(Ended::Sealed(why)) => {
+                    tracing::info!(why, "learning anew how others seal");
+                    if let Err(error) = self.members.sealer.renew().await {
+                        tracing::error!(error, why, "what another server sealed cannot be opened");
+                    }
+                }
                 Err(Ended::Lost(why)) => {
                     tracing::debug!(member = self.members.url(at), why, "etcd's watch ended");
                     self.members.leave(at);
@@ -141,7 +158,13 @@ impl<I: Beside> Follower<I> {
                 // Who waits may have asked a watch that is gone.
                 self.link.nudge.notify_one();
             }
+            let key = format!("{}{SEALING}", self.members.prefix).into_bytes();
+            let is_told =
+                response.events.iter().any(|event| event.kv.as_ref().is_some_and(|kv| kv.key == key));
             self.take(response, &mut pending, truthful)?;
+            if is_told && let Err(error) = self.members.sealer.renew().await {
+                tracing::warn!(error, "cannot learn anew how others seal");
+            }
         }
     }
 
@@ -162,7 +185,7 @@ impl<I: Beside> Follower<I> {
             return Ok(());
         }
         if !pending.is_empty() {
-            self.publish(std::mem::take(pending));
+            self.publish(std::mem::take(pending))?;
         } else if progress && revision > self.shared.state.load().revision {
             let map = self.shared.state.load().map.clone();
             self.shared.publish(State { revision, map }, Vec::new());
@@ -170,7 +193,7 @@ impl<I: Beside> Follower<I> {
         Ok(())
     }
 
-    fn publish(&self, changes: Vec<Change>) {
+    fn publish(&self, changes: Vec<Change>) -> Result<(), Ended> {
         let state = self.shared.state.load_full();
         let (mut map, mut revision) = (state.map.clone(), state.revision);
         let mut events = Vec::with_capacity(changes.len());
@@ -185,12 +208,13 @@ impl<I: Beside> Follower<I> {
                 let new = if change.r#type == DELETED {
                     self.gone(&map, key, at)
                 } else {
-                    record(&self.members, found, self.indexer)
+                    record(&self.members, found, self.indexer)?
                 };
                 events.extend(new.map(|new| applied(&mut map, new, change.r#type == DELETED)));
             }
         }
         self.shared.publish(State { revision, map }, events);
+        Ok(())
     }
 
     /// The last state of a key that is gone, with the revision of its end.
@@ -205,7 +229,10 @@ impl<I: Beside> Follower<I> {
 
     /// Reads the state anew where the way to it is forgotten.
     async fn renew(&self) -> Result<(), Status> {
-        let new = load(&self.members, None, self.indexer).await?;
+        let new = load(&self.members, None, self.indexer).await.map_err(|unread| match unread {
+            Unread::Etcd(status) => status,
+            Unread::Sealed { key, reason } => Status::internal(format!("{key}: {reason}")),
+        })?;
         tracing::warn!(
             revision = new.revision,
             "etcd has forgotten what happened meanwhile; reading all of it"

@@ -4,7 +4,7 @@ use super::Scale;
 use super::api::kv_client::KvClient;
 use super::api::maintenance_client::MaintenanceClient;
 use super::api::{CompactionRequest, RangeRequest, RangeResponse, StatusRequest, TxnRequest, TxnResponse};
-use crate::Error;
+use crate::{Error, Sealer};
 use base::https::Connector;
 use base::{Backoff, clock};
 use std::fmt;
@@ -52,6 +52,8 @@ pub(super) struct Members {
     current: AtomicUsize,
     pub(super) prefix: String,
     scale: OnceLock<Scale>,
+    /// Seals what is written.
+    pub(super) sealer: Arc<dyn Sealer>,
 }
 
 /// An answer, and whether the question may have been carried out before without an answer.
@@ -67,7 +69,7 @@ impl fmt::Debug for Members {
 }
 
 impl Members {
-    pub(super) fn new(remote: &Remote) -> Result<Arc<Self>, Error> {
+    pub(super) fn new(remote: &Remote, sealer: Arc<dyn Sealer>) -> Result<Arc<Self>, Error> {
         if remote.endpoints.is_empty() {
             return Err(Error::Remote("--datastore-endpoint names none".to_owned()));
         }
@@ -77,6 +79,7 @@ impl Members {
             current: AtomicUsize::new(0),
             prefix: remote.prefix.clone(),
             scale: OnceLock::new(),
+            sealer,
         }))
     }
 

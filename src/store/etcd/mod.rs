@@ -51,6 +51,8 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Written so that an etcd whose word on its watch's progress cannot be trusted sends something.
 const TICK: &str = ".tick";
+/// What servers seal by, in the vault: when it changes, a [`crate::Sealer`] is renewed.
+pub const SEALING: &str = ".sealing";
 /// How many revisions there were before etcd's first.
 const BEFORE: &str = ".revisions-before";
 
@@ -92,7 +94,7 @@ pub(crate) async fn open<I: Beside>(
     (indexer, observer): (Indexer<I>, Observer<I>),
     supervisor: &Supervisor,
 ) -> Result<(Arc<Shared<I>>, Handle<I>), Error> {
-    let members = Members::new(remote)?;
+    let members = Members::new(remote, config.sealer.clone())?;
     let unusable =
         |status: Status| Error::Remote(format!("{}: {}", remote.endpoints.join(", "), said(&status)));
     let version = members.version().await.map_err(unusable)?;
@@ -103,7 +105,11 @@ pub(crate) async fn open<I: Beside>(
     let before = before.map(|kept| String::from_utf8_lossy(&kept.value).parse());
     let before = before.transpose().map_err(|_| Error::Remote(format!("{BEFORE} is no number")))?;
     members.set_scale(Scale { before: before.unwrap_or_default() });
-    let state = load(&members, None, indexer).await.map_err(unusable)?;
+    config.sealer.renew().await.map_err(Error::Remote)?;
+    let state = load(&members, None, indexer).await.map_err(|unread| match unread {
+        Unread::Etcd(status) => unusable(status),
+        Unread::Sealed { key, reason } => Error::Sealed { key, reason },
+    })?;
     let compacted = state.revision;
     let shared = Shared::new(config.history_bytes, observer, state, compacted);
     let (questions, asked) = mpsc::channel(QUESTIONS);
@@ -171,8 +177,9 @@ fn end_of(prefix: &str) -> Vec<u8> {
 }
 
 /// A value as etcd keeps it.
-fn packed(template: &Template) -> Vec<u8> {
-    [&template.bytes[..], format!("\n{}", template.at).as_bytes()].concat()
+fn packed(members: &Members, key: &str, template: &Template) -> Vec<u8> {
+    let open = [&template.bytes[..], format!("\n{}", template.at).as_bytes()].concat();
+    members.sealer.seal(key, &open).unwrap_or(open)
 }
 
 fn unpacked(value: &[u8]) -> Option<Template> {
@@ -187,23 +194,41 @@ fn own_key<'a>(prefix: &str, key: &'a [u8]) -> Option<&'a str> {
     (!key.starts_with('.')).then_some(key)
 }
 
-/// What etcd has at a key, if it is of the state. What cannot be read is logged and passed over.
-fn record<I>(members: &Members, found: &KeyValue, indexer: Indexer<I>) -> Option<Record<I>> {
-    let key = own_key(&members.prefix, &found.key)?;
-    let Some(template) = unpacked(&found.value) else {
+/// Why what etcd has cannot be read.
+enum Unread {
+    /// It was sealed in a way that is not known here.
+    Sealed {
+        key: String,
+        reason: String,
+    },
+    Etcd(Status),
+}
+
+impl From<Status> for Unread {
+    fn from(status: Status) -> Self {
+        Self::Etcd(status)
+    }
+}
+
+/// What etcd has at a key, if it is of the state. What is no value is logged and passed over.
+fn record<I>(members: &Members, found: &KeyValue, indexer: Indexer<I>) -> Result<Option<Record<I>>, Unread> {
+    let Some(key) = own_key(&members.prefix, &found.key) else { return Ok(None) };
+    let open = members.sealer.open(key, &found.value);
+    let open = open.map_err(|reason| Unread::Sealed { key: key.to_owned(), reason })?;
+    let Some(template) = unpacked(&open) else {
         tracing::error!(key, "what etcd has here was written by another program; it is passed over");
-        return None;
+        return Ok(None);
     };
     let at = u32::try_from(template.at).unwrap_or_default();
     let revision = members.scale().ours(found.mod_revision);
     let value = template.fill(revision);
     let index = indexer(key, &value);
     let create_revision = members.scale().ours(found.create_revision);
-    Some(Record { key: key.into(), value, revision, create_revision, at, index })
+    Ok(Some(Record { key: key.into(), value, revision, create_revision, at, index }))
 }
 
 /// The state at a revision, or the newest.
-async fn load<I>(members: &Members, at: Option<u64>, indexer: Indexer<I>) -> Result<State<I>, Status> {
+async fn load<I>(members: &Members, at: Option<u64>, indexer: Indexer<I>) -> Result<State<I>, Unread> {
     let mut map = Map::new();
     let scale = members.scale();
     let mut revision = at.unwrap_or_default();
@@ -221,7 +246,7 @@ async fn load<I>(members: &Members, at: Option<u64>, indexer: Indexer<I>) -> Res
             range.revision = scale.etcds(revision);
         }
         for found in &page.kvs {
-            if let Some(record) = record(members, found, indexer) {
+            if let Some(record) = record(members, found, indexer)? {
                 map.insert(record.key.clone(), Arc::new(record));
             }
         }
@@ -310,10 +335,11 @@ impl<I: Beside> Handle<I> {
     pub(crate) async fn read_at(&self, revision: u64, indexer: Indexer<I>) -> Result<Snapshot<I>, ReadError> {
         match load(&self.members, Some(revision), indexer).await {
             Ok(state) => Ok(Snapshot(Arc::new(state))),
-            Err(status) if status.message().contains("compacted") => {
+            Err(Unread::Etcd(status)) if status.message().contains("compacted") => {
                 Err(ReadError::Compacted { oldest: self.shared.compacted.load(Ordering::Acquire) })
             }
-            Err(status) => Err(ReadError::Io(said(&status))),
+            Err(Unread::Etcd(status)) => Err(ReadError::Io(said(&status))),
+            Err(Unread::Sealed { key, reason }) => Err(ReadError::Io(format!("{key}: {reason}"))),
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::api::{Compare, RangeRequest, TxnRequest, request_op::Request};
 use super::members::{Members, Remote};
 use super::{BEFORE, end_of, put, said};
-use crate::Error;
+use crate::{Error, Unsealed};
 use std::sync::Arc;
 use tonic::Status;
 
@@ -35,7 +35,7 @@ pub(super) fn range_of(key: Vec<u8>) -> super::api::RequestOp {
 impl Vault {
     /// Of the etcd that is there.
     pub fn new(remote: &Remote) -> Result<Self, Error> {
-        Members::new(remote).map(Self)
+        Members::new(remote, Arc::new(Unsealed)).map(Self)
     }
 
     pub(super) fn of(members: Arc<Members>) -> Self {

@@ -43,7 +43,7 @@ impl<I: Beside> Handle<I> {
             }
             Outcome::Otherwise { revision, found, again } => {
                 self.arrived(revision).await?;
-                let earlier = again && is_carried_out(found.as_ref(), &template, deletes);
+                let earlier = again && self.is_carried_out((&key, found.as_ref()), &template, deletes);
                 match self
                     .shared
                     .history
@@ -65,19 +65,22 @@ impl<I: Beside> Handle<I> {
         before: u64,
         (template, deletes): (&Template, bool),
     ) -> Result<Outcome, Status> {
-        let key = format!("{}{key}", self.members.prefix).into_bytes();
+        let value = || packed(&self.members, key, template);
+        let full_key = format!("{}{key}", self.members.prefix).into_bytes();
         let change = if deletes {
-            RequestOp { request: Some(Request::RequestDeleteRange(DeleteRangeRequest { key: key.clone() })) }
+            RequestOp {
+                request: Some(Request::RequestDeleteRange(DeleteRangeRequest { key: full_key.clone() })),
+            }
         } else {
-            put(key.clone(), packed(template))
+            put(full_key.clone(), value())
         };
         let transaction = TxnRequest {
             compare: vec![unchanged(
-                key.clone(),
+                full_key.clone(),
                 if before == 0 { 0 } else { self.members.scale().etcds(before) },
             )],
             success: vec![change],
-            failure: vec![range_of(key)],
+            failure: vec![range_of(full_key)],
         };
         let answer = self.members.transact(transaction).await?;
         let revision = self.members.scale().of(answer.of.header);
@@ -110,20 +113,24 @@ impl<I: Beside> Handle<I> {
         Ok(Written { record: Arc::new(record), previous })
     }
 
+    /// Whether what etcd has at a key is what an attempt without an answer meant to do.
+    fn is_carried_out(
+        &self,
+        (key, found): (&str, Option<&KeyValue>),
+        template: &Template,
+        deletes: bool,
+    ) -> bool {
+        let Some(found) = found else { return deletes };
+        let open = self.members.sealer.open(key, &found.value).ok();
+        !deletes && open.and_then(|open| unpacked(&open)).as_ref() == Some(template)
+    }
+
     async fn arrived(&self, revision: u64) -> Result<(), WriteError<I>> {
         if self.arrival(revision).await {
             Ok(())
         } else {
             Err(WriteError::Io("etcd does not say what has become of it".to_owned()))
         }
-    }
-}
-
-/// Whether what etcd has is what an attempt without an answer meant to do.
-fn is_carried_out(found: Option<&KeyValue>, template: &Template, deletes: bool) -> bool {
-    match found {
-        None => deletes,
-        Some(found) => !deletes && unpacked(&found.value).as_ref() == Some(template),
     }
 }
 

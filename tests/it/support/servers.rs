@@ -2,7 +2,7 @@
 
 use super::cluster::SOON;
 use super::https::{Account, Https};
-use super::process::{Output, wait_for};
+use super::process::{Output, run, wait_for};
 use super::sandbox::{Background, Sandbox};
 use super::{binary, require};
 use std::fs;
@@ -32,7 +32,7 @@ fn client_url(at: usize) -> String {
 impl Servers {
     /// So many running members, and as many running servers without nodes, with more flags.
     pub(crate) fn new(count: usize, flags: &[&str]) -> Self {
-        require(&[("etcd", "etcd-server")]);
+        require(&[("etcd", "etcd-server"), ("etcdctl", "etcd-client")]);
         let mut all = Self { members: Vec::new(), servers: Vec::new(), sandbox: Sandbox::new() };
         fs::write(all.sandbox.folder.join("token"), TOKEN).unwrap();
         all.members = (0..count).map(|at| all.member(at, count)).collect();
@@ -129,6 +129,13 @@ impl Servers {
     /// What a server has printed.
     pub(crate) fn screen(&self, at: usize) -> String {
         fs::read_to_string(&self.servers[at].log).unwrap_or_default()
+    }
+
+    /// What etcd has at a key.
+    pub(crate) fn stored(&self, key: &str) -> String {
+        let mut command = self.sandbox.command(SOON, &["etcdctl", "get", "--print-value-only", key]);
+        command.env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", client_url(0));
+        run(command, "").ok()
     }
 
     fn kubeconfig(&self, at: usize) -> String {
