@@ -78,6 +78,10 @@ pub(crate) fn start(room: &Room) {
         let there = attachments.snapshot();
         there.iter().filter(|own| own.spec.node_name == node).for_each(|own| add(&wake, volume_of(own)));
     });
+    let unwanted = attacher.unwanted.clone();
+    room.forget_afterwards("volumes that no pod wants", move || {
+        unwanted.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    });
     // One at a time: a node is told of all its volumes together.
     room.work("attach detach controller", &queue, 1, move |key| attacher.clone().sync(key));
 }

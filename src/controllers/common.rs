@@ -43,6 +43,20 @@ impl Room {
     }
 }
 
+impl Room {
+    /// Forgets when this process leads no longer: since when something is so is not known of what others saw.
+    pub(crate) fn forget_afterwards(&self, name: &str, forget: impl Fn() + Clone + Send + 'static) {
+        self.supervisor.run(name, Phase::Work, Restart::OnFailure, move |shutdown| {
+            let forget = forget.clone();
+            async move {
+                shutdown.requested().await;
+                forget();
+                Ok::<(), Error>(())
+            }
+        });
+    }
+}
+
 /// The namespace and name of an object to look at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {

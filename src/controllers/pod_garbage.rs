@@ -99,6 +99,10 @@ pub(crate) fn start(room: &Room) {
             there.for_each(|pod| left.add(Work::Pod(Key::of(&**pod))));
         }
     });
+    let missing = collector.missing.clone();
+    room.forget_afterwards("pods without a node", move || {
+        missing.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    });
     room.work("pod garbage collector", &queue, 2, move |work| collector.clone().sync(work));
 }
 

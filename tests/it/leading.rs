@@ -59,6 +59,10 @@ fn controllers_and_scheduler_run_where_their_leases_are_held() {
     assert_ne!(holders[0], holders[1]);
     assert_eq!(lease(&cluster, LEASES[0])["leaseDurationSeconds"], json!(4));
     cluster.apply(MANIFEST);
+    let room = r#"{"status":{"capacity":{"pods":"9"},"allocatable":{"pods":"9"}}}"#;
+    cluster
+        .try_kubectl(&["patch", "node", "nobody", "--subresource=status", "--type=merge", "-p", room])
+        .ok();
     has_pods(&cluster, 1);
     somebody_else(&cluster);
     // Given back at an orderly stop, and good for four seconds after any other.
