@@ -5,7 +5,7 @@ use crate::machine::{self, Place, hostname};
 use crate::network::Network;
 use crate::options::{Given, Options, Role};
 use crate::{ready, screen};
-use base::{Supervisor, clock};
+use base::{Phase, Restart, Supervisor, clock};
 use bootstrap::join::{Joined, Seeking};
 use client::Caches;
 use server::ServingCertificate;
@@ -44,7 +44,9 @@ async fn start(given: Given, own: &Options, supervisor: &Supervisor) -> Result<(
     bootstrap::join::keep(joined.clone(), caches.of(), supervisor, move |serving| {
         shown.renew(serving.chain(), serving.key())
     });
-    bootstrap::join::keep_tunnel(&joined, settings.port(), supervisor);
+    bootstrap::join::keep_tunnels(&joined, settings.port(), supervisor);
+    bootstrap::join::follow_servers(&joined, caches.of(), supervisor);
+    follow_addresses(&joined, supervisor);
     let place = Place { node_name, tls, settings, role: Role::Agent };
     machine::start(&options, &network, place, (joined.client.clone(), caches), supervisor).await?;
     screen::say(&format!("Ready in {:.1} s.", began.elapsed().as_secs_f64()));
@@ -78,6 +80,27 @@ async fn join(own: &Options, node_name: &str) -> Result<Joined, Failure> {
             joined => return Ok(joined?),
         }
     }
+}
+
+/// Makes connections anew that begin at addresses which this machine has no longer.
+fn follow_addresses(joined: &Arc<Joined>, supervisor: &Supervisor) {
+    let servers = joined.servers.clone();
+    supervisor.run("ways to the servers", Phase::Work, Restart::OnFailure, move |shutdown| {
+        let servers = servers.clone();
+        async move {
+            let links = net::mesh::Watch::open()?;
+            loop {
+                let cut = servers.moved();
+                if cut > 0 {
+                    tracing::info!(connections = cut, "this machine's addresses changed: connects anew");
+                }
+                tokio::select! {
+                    changed = links.changed(&[]) => changed?,
+                    () = shutdown.requested() => return Ok::<(), net::Error>(()),
+                }
+            }
+        }
+    });
 }
 
 fn greet(own: &Options, network: &Network, joined: &Joined) {

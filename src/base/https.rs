@@ -1,5 +1,6 @@
 //! HTTP clients whose connections are kept alive: over TLS, HTTP/2 where the server has it, or in the clear.
 
+use crate::lines::{Ends, Line, Lines};
 use crate::{Body, BodyError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -40,6 +41,12 @@ pub type Pool = Client<Connector, Body>;
 /// Says to which host and port the next connection is made, where the URL's host is but a name.
 pub type Resolve = dyn Fn() -> Result<(String, u16), String> + Send + Sync;
 
+/// Makes a connection to one of several servers that are as good as each other.
+pub trait Dial: Send + Sync {
+    /// The next connection.
+    fn dial(&self) -> BoxFuture<'static, Result<Stream, BodyError>>;
+}
+
 /// How connections are made.
 #[derive(Clone, Default)]
 pub struct Connector {
@@ -49,18 +56,27 @@ pub struct Connector {
     pub server_name: Option<String>,
     /// Where the server is, where it is not at the URL's host and port.
     pub resolve: Option<Arc<Resolve>>,
+    /// Makes connections instead, whatever the URL's host.
+    pub dial: Option<Arc<dyn Dial>>,
+    /// Where connections are found that are open.
+    pub lines: Option<Lines>,
 }
 
 impl Connector {
     /// A client that connects so, when it is first used.
     pub fn pool(self) -> Pool {
+        self.pinging(PING_INTERVAL, PING_LIMIT)
+    }
+
+    /// The same, where a server that says nothing is asked so often whether it is there, and has so long to answer.
+    pub fn pinging(self, interval: Duration, limit: Duration) -> Pool {
         Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_LIMIT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_LIMIT)
+            .http2_keep_alive_interval(interval)
+            .http2_keep_alive_timeout(limit)
             .build(self)
     }
 
@@ -70,6 +86,9 @@ impl Connector {
     }
 
     async fn connect(&self, uri: Uri) -> Result<Stream, BodyError> {
+        if let Some(dial) = &self.dial {
+            return dial.dial().await;
+        }
         let named = uri.host().ok_or("the server's URL has no host")?.trim_matches(['[', ']']);
         let default_port = if self.tls.is_some() { 443 } else { 80 };
         let (host, port) = match &self.resolve {
@@ -86,10 +105,13 @@ impl Connector {
         let connected = tokio::time::timeout(CONNECT_LIMIT, connecting).await;
         let tcp = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)?;
         tcp.set_nodelay(true)?;
-        let Some(tls) = &self.tls else {
-            return Ok(Stream { io: Box::pin(TokioIo::new(tcp)), h2: false });
+        let ends = Ends { local: tcp.local_addr()?, remote: tcp.peer_addr()? };
+        let line = self.lines.as_ref().map(|lines| lines.add(ends));
+        let stream = match &self.tls {
+            None => Stream { io: Box::pin(TokioIo::new(tcp)), h2: false, line: None },
+            Some(tls) => shaken(tls, self.server_name.as_deref().unwrap_or(named), tcp).await?,
         };
-        shaken(tls, self.server_name.as_deref().unwrap_or(named), tcp).await
+        Ok(Stream { line, ..stream })
     }
 
     /// The same over a connection that was made already, to a host that is named so.
@@ -99,7 +121,7 @@ impl Connector {
     {
         match &self.tls {
             Some(tls) => shaken(tls, self.server_name.as_deref().unwrap_or(named), wire).await,
-            None => Ok(Stream { io: Box::pin(TokioIo::new(wire)), h2: false }),
+            None => Ok(Stream { io: Box::pin(TokioIo::new(wire)), h2: false, line: None }),
         }
     }
 }
@@ -114,7 +136,7 @@ where
     let shaken = tokio::time::timeout(CONNECT_LIMIT, shaken).await;
     let stream = shaken.map_err(|_| "net/http: TLS handshake timeout")??;
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok(Stream { io: Box::pin(TokioIo::new(stream)), h2 })
+    Ok(Stream { io: Box::pin(TokioIo::new(stream)), h2, line: None })
 }
 
 /// The addresses of a host, which may be one itself.
@@ -187,6 +209,7 @@ impl<T: Read + Write + Send> Io for T {}
 pub struct Stream {
     io: Pin<Box<dyn Io>>,
     h2: bool,
+    line: Option<Line>,
 }
 
 impl Connection for Stream {
@@ -202,6 +225,9 @@ impl Read for Stream {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if let Some(Poll::Ready(error)) = self.line.as_ref().map(|line| line.poll(cx)) {
+            return Poll::Ready(Err(error));
+        }
         self.io.as_mut().poll_read(cx, buf)
     }
 }
@@ -221,5 +247,31 @@ impl Write for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         self.io.as_mut().poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn who_waits_on_a_line_that_is_cut_hears_of_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (lines, port) = (Lines::default(), listener.local_addr().unwrap().port());
+        let connector = Connector { lines: Some(lines.clone()), ..Connector::default() };
+        let (made, accepted) = tokio::join!(connector.dial("127.0.0.1", port), listener.accept());
+        let (mut made, mut accepted) = (TokioIo::new(made.unwrap()), accepted.unwrap().0);
+        accepted.write_all(b"a").await.unwrap();
+        assert_eq!((made.read_u8().await.unwrap(), lines.cut_stale()), (b'a', 0));
+        let cut = async {
+            tokio::task::yield_now().await;
+            lines.cut(|ends| ends.remote.port() == port)
+        };
+        let (read, cut) = tokio::join!(made.read_u8(), cut);
+        assert_eq!((read.unwrap_err().kind(), cut), (io::ErrorKind::ConnectionAborted, 1));
+        drop(made);
+        assert_eq!(lines.cut(|_| true), 0);
     }
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod exposition;
 pub mod hex;
 pub mod https;
+pub mod lines;
 pub mod log;
 pub mod pages;
 pub mod process;

@@ -20,10 +20,12 @@ use tokio::net::TcpStream;
 pub const PATH: &str = "/v1-knarr/tunnel";
 /// What `Upgrade` names.
 pub const PROTOCOL: &str = "knarr-tunnel";
+/// The header by which a server says which one it is, as it may be known by several addresses.
+pub const SERVER: &str = "knarr-server";
 
 /// How often the other end is asked whether it is there, and how long it may take.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_LIMIT: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_LIMIT: Duration = Duration::from_secs(5);
 /// Connections at a time through one tunnel.
 const CONNECTIONS: u32 = 500;
 const WINDOW_BYTES: u32 = 1 << 20;
@@ -44,12 +46,13 @@ pub fn is_asked(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes()))
 }
 
-/// Answers a request that wants to become a tunnel.
-pub fn accepted() -> Response<Body> {
+/// Answers a request that wants to become a tunnel, as a server that is known so.
+pub fn accepted(server: &HeaderValue) -> Response<Body> {
     let mut response = Response::new(full_body(""));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
+    response.headers_mut().insert(SERVER, server.clone());
     response
 }
 
@@ -96,14 +99,19 @@ impl Far {
 /// Which names the near end of a tunnel lets the far one connect to, and where those are.
 pub type Allowed = Arc<dyn Fn(&str) -> Option<SocketAddr> + Send + Sync>;
 
-/// Makes a tunnel to a server, and serves connections that come back through it until it
-/// ends.
-pub async fn serve(
+/// The near end of a tunnel, from which connections are made that are asked for at the far one.
+pub struct Near {
+    upgraded: Upgraded,
+    /// What the server calls itself, if it says so.
+    pub server: Option<String>,
+}
+
+/// Makes a tunnel to a server.
+pub async fn open(
     connector: &Connector,
     (host, port): (&str, u16),
-    allowed: Allowed,
     supervisor: &Supervisor,
-) -> Result<(), BodyError> {
+) -> Result<Near, BodyError> {
     let stream = connector.dial(host, port).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
     supervisor.detached("tunnel", Phase::Work, async move {
@@ -121,22 +129,29 @@ pub async fn serve(
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(format!("the server answers {} instead of a tunnel", answer.status()).into());
     }
-    let upgraded = hyper::upgrade::on(answer).await?;
-    let own = supervisor.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (allowed, supervisor) = (allowed.clone(), own.clone());
-        async move { Ok::<_, Infallible>(answered(request, &allowed, &supervisor).await) }
-    });
-    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_LIMIT)
-        .max_concurrent_streams(CONNECTIONS)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES * 4)
-        .serve_connection(upgraded, service)
-        .await?;
-    Ok(())
+    let server = answer.headers().get(SERVER).and_then(|name| name.to_str().ok()).map(str::to_owned);
+    Ok(Near { upgraded: hyper::upgrade::on(answer).await?, server })
+}
+
+impl Near {
+    /// Serves connections that come back through it until it ends.
+    pub async fn serve(self, allowed: Allowed, supervisor: &Supervisor) -> Result<(), BodyError> {
+        let own = supervisor.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (allowed, supervisor) = (allowed.clone(), own.clone());
+            async move { Ok::<_, Infallible>(answered(request, &allowed, &supervisor).await) }
+        });
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_LIMIT)
+            .max_concurrent_streams(CONNECTIONS)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES * 4)
+            .serve_connection(self.upgraded, service)
+            .await?;
+        Ok(())
+    }
 }
 
 /// Connects to what is asked for, if that is allowed.
@@ -178,8 +193,9 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let own = supervisor.clone();
         supervisor.detached("near end", Phase::Work, async move {
-            let connector = Connector::default();
-            let ended = serve(&connector, ("127.0.0.1", port), allowed, &own).await;
+            let near = open(&Connector::default(), ("127.0.0.1", port), &own).await.unwrap();
+            assert_eq!(near.server.as_deref(), Some("one"));
+            let ended = near.serve(allowed, &own).await;
             tracing::debug!(?ended, "the tunnel ended");
         });
         let (stream, _) = listener.accept().await.unwrap();
@@ -189,7 +205,7 @@ mod tests {
             async move {
                 assert!(is_asked(request.headers()) && request.uri().path() == PATH);
                 tell.send(request.extensions_mut().remove::<OnUpgrade>().unwrap()).await.unwrap();
-                Ok::<_, Infallible>(accepted())
+                Ok::<_, Infallible>(accepted(&HeaderValue::from_static("one")))
             }
         });
         supervisor.detached("server", Phase::Work, async move {

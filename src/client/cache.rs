@@ -107,6 +107,13 @@ impl<T: Object> Cache<T> {
         }))
     }
 
+    /// A cache of these objects, which nothing keeps current.
+    pub fn of(objects: impl IntoIterator<Item = T>) -> Self {
+        let cache = Self::empty();
+        cache.replace(objects, 1);
+        cache
+    }
+
     /// One object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
         self.0.snapshot.load().get(namespace, name).cloned()

@@ -2,6 +2,7 @@
 //! server has it, or HTTP/1.1 for connections that are to be upgraded.
 
 use crate::request::{Error, Transport};
+use crate::servers::Servers;
 use base::https::{Connector, Pool, chain};
 use base::{Body, BodyError};
 use futures_util::FutureExt;
@@ -29,19 +30,32 @@ pub struct Target {
     pub token: Option<String>,
 }
 
-/// HTTPS to one server, connections kept alive.
+/// How often one of several servers that says nothing is asked whether it is there, and how long it may take: there is
+/// another one to go to.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_LIMIT: Duration = Duration::from_secs(5);
+
+/// HTTPS to one server, or to whichever of several answers; connections are kept alive.
 #[derive(Clone)]
 pub struct Https {
     target: Arc<Target>,
     client: Pool,
+    servers: Option<Servers>,
 }
 
 impl Https {
     /// A transport to this server; connects when first used.
     pub fn new(target: Target) -> Self {
         let (tls, server_name) = (target.tls.clone(), target.server_name.clone());
-        let client = Connector { tls, server_name, resolve: None }.pool();
-        Self { target: Arc::new(target), client }
+        let client = Connector { tls, server_name, ..Connector::default() }.pool();
+        Self { target: Arc::new(target), client, servers: None }
+    }
+
+    /// A transport to whichever of these servers answers; `target` names none of them.
+    pub fn to_any(servers: &Servers, target: Target) -> Self {
+        let connector = Connector { dial: Some(Arc::new(servers.clone())), ..Connector::default() };
+        let client = connector.pinging(PING_INTERVAL, PING_LIMIT);
+        Self { target: Arc::new(target), client, servers: Some(servers.clone()) }
     }
 
     fn prepare(&self, mut request: Request<Body>) -> Result<Request<Body>, Error> {
@@ -65,12 +79,14 @@ impl Https {
 
 impl Transport for Https {
     fn call(&self, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, Error>> {
-        let client = self.client.clone();
+        let (client, servers) = (self.client.clone(), self.servers.clone());
         let prepared = self.prepare(request);
         async move {
             let answer = tokio::time::timeout(ANSWER_LIMIT, client.request(prepared?)).await;
-            let answer =
-                answer.map_err(|_| Error::Transport(format!("no answer within {ANSWER_LIMIT:?}")))?;
+            let answer = answer.map_err(|_| {
+                servers.iter().for_each(Servers::give_up);
+                Error::Transport(format!("no answer within {ANSWER_LIMIT:?}"))
+            })?;
             let answer = answer.map_err(|error| Error::Transport(chain(&error)))?;
             Ok(answer.map(|body| body.map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync()))
         }

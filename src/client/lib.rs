@@ -12,6 +12,7 @@ pub mod https;
 mod queue;
 mod reflector;
 mod request;
+pub mod servers;
 mod watch;
 
 pub use cache::{Cache, Change, Snapshot};

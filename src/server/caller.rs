@@ -44,7 +44,7 @@ impl Caller {
         let url = format!("https://{}:{}/{path}", at.server_name(), at.port);
         let records = records.clone();
         let resolve = move || at.resolve(&records);
-        let pool = Connector { tls, server_name: None, resolve: Some(Arc::new(resolve)) }.pool();
+        let pool = Connector { tls, resolve: Some(Arc::new(resolve)), ..Connector::default() }.pool();
         Ok(Self { url, pool })
     }
 

@@ -33,6 +33,7 @@ mod pods;
 mod proxying;
 mod resources;
 mod sealing;
+mod servers;
 mod services;
 mod serving;
 mod sharing;

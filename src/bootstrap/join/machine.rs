@@ -1,12 +1,13 @@
 //! The machine's side: verifies the cluster, applies, keeps what it was told for starts without a server.
 
 use super::certificates::{CLIENT, first_serving, obtain, subject};
-use super::{AUTHORITIES_PATH, Admission, Application, Cluster, PATH, SETTINGS_PATH, skew};
+use super::{AUTHORITIES_PATH, Admission, Application, Cluster, PATH, SETTINGS_PATH, servers, skew};
 use crate::certificates::{self, Issued};
 use crate::identity::{Identity, Shown, content, load_pair, save_pair};
 use crate::{Error, Token, files, pki};
 use client::Client;
 use client::https::{Https, Target};
+use client::servers::Servers;
 use http::{Method, Uri};
 use rustls::ClientConfig;
 use rustls::server::danger::ClientCertVerifier;
@@ -43,7 +44,10 @@ pub struct Joined {
     pub(super) folder: PathBuf,
     pub(super) shown: Arc<Shown>,
     pub(super) tls: Arc<ClientConfig>,
-    pub(super) server: Uri,
+    /// The server's URL, as it was named.
+    pub(super) named: String,
+    /// The cluster's servers, as far as they are known.
+    pub servers: Servers,
     /// The server did not answer: this is what it told the last time.
     pub is_remembered: bool,
 }
@@ -80,6 +84,25 @@ impl Joined {
     }
 }
 
+impl Joined {
+    /// Asks the servers that it was told of while it was a node, as the one that is named does not answer.
+    async fn asks_others(&mut self) -> bool {
+        if self.servers.told().is_empty() {
+            return false;
+        }
+        match self.client.read::<Cluster>(SETTINGS_PATH).await {
+            Ok(cluster) => {
+                self.cluster = cluster;
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no other server answers either");
+                false
+            }
+        }
+    }
+}
+
 /// Joins, or goes on as the node that the machine is already.
 pub async fn join(seeking: &Seeking<'_>) -> Result<Joined, Error> {
     let server = address(seeking.server)?;
@@ -89,7 +112,9 @@ pub async fn join(seeking: &Seeking<'_>) -> Result<Joined, Error> {
     let Some(mut known) = remembered(seeking, &server, &folder)? else {
         return apply(seeking, &server, folder).await;
     };
-    let why = match known.client.read::<Cluster>(SETTINGS_PATH).await {
+    // The one that is named: whoever names another cluster's means that one.
+    let named = client_of(&server, known.tls.clone(), None);
+    let why = match named.read::<Cluster>(SETTINGS_PATH).await {
         Ok(cluster) => {
             skew::check(seeking.version, &cluster.version).map_err(Error::Join)?;
             known.cluster = cluster;
@@ -99,6 +124,10 @@ pub async fn join(seeking: &Seeking<'_>) -> Result<Joined, Error> {
         Err(error) => error,
     };
     let away = matches!(why, client::Error::Transport(_));
+    if away && known.asks_others().await {
+        skew::check(seeking.version, &known.cluster.version).map_err(Error::Join)?;
+        return Ok(known);
+    }
     match seeking.token {
         // The cluster may be another one now.
         Some(_) => match apply(seeking, &server, folder).await {
@@ -148,8 +177,10 @@ fn joined(
     let mut tls = trusting(&authority, &folder)?;
     tls.client_auth_cert_resolver = shown.clone();
     let tls = Arc::new(tls);
-    let client = client_of(server, tls.clone(), None);
     let node_name = seeking.node_name.to_owned();
+    let servers = servers::known(server, &node_name, &tls, &folder)?;
+    let target = Target { server: server.clone(), tls: None, server_name: None, token: None };
+    let client = Client::new(Arc::new(Https::to_any(&servers, target)));
     Ok(Joined {
         cluster,
         client,
@@ -158,7 +189,8 @@ fn joined(
         folder,
         shown,
         tls,
-        server: server.clone(),
+        named: server.to_string(),
+        servers,
         is_remembered: false,
     })
 }

@@ -7,13 +7,15 @@
 mod certificates;
 mod desk;
 mod machine;
+mod servers;
 mod skew;
 mod tunnel;
 
 pub use certificates::keep;
 pub use desk::{Desk, Ticket, forget_deleted};
 pub use machine::{Joined, Seeking, join};
-pub use tunnel::keep_tunnel;
+pub use servers::follow_servers;
+pub use tunnel::keep_tunnels;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

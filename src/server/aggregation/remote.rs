@@ -86,7 +86,7 @@ impl Way {
         let connector = |config| Connector {
             tls: Some(Arc::new(config)),
             server_name: Some(service.server_name()),
-            resolve: None,
+            ..Connector::default()
         };
         Ok(Self { upgradable: connector(plain), pool: connector(config).pool() })
     }

@@ -4,28 +4,38 @@
 use crate::auth::{User, node_of};
 use api::status::Refusal;
 use base::tunnel::{Far, Through};
-use base::{Body, Phase, Supervisor};
-use http::{Request, Response};
+use base::{Body, Phase, Supervisor, random};
+use http::{HeaderValue, Request, Response};
 use hyper::upgrade::OnUpgrade;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// How many tunnels of one node are kept: it has a second one for a moment, where it knows this server by several
+/// addresses or has moved.
+const TUNNELS: usize = 4;
+
+/// A node's tunnels by number, the newest last.
+type ByNode = HashMap<String, Vec<(u64, Far)>>;
+
 #[derive(Clone)]
 pub(crate) struct Tunnels {
-    by_node: Arc<Mutex<HashMap<String, (u64, Far)>>>,
+    by_node: Arc<Mutex<ByNode>>,
+    /// What nodes know this server by, to see that one that they have several addresses of is one.
+    own: HeaderValue,
     supervisor: Supervisor,
 }
 
 impl Tunnels {
     pub(crate) fn new(supervisor: Supervisor) -> Self {
-        Self { by_node: Arc::default(), supervisor }
+        let own = HeaderValue::try_from(random::uuid()).expect("a UUID is text");
+        Self { by_node: Arc::default(), own, supervisor }
     }
 
-    fn by_node(&self) -> MutexGuard<'_, HashMap<String, (u64, Far)>> {
+    fn by_node(&self) -> MutexGuard<'_, ByNode> {
         self.by_node.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a node's tunnel, in place of the one it made before.
+    /// Takes a node's tunnel, which is used rather than those it made before.
     pub(crate) fn take(&self, user: &User, mut request: Request<Body>) -> Result<Response<Body>, Refusal> {
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
         let asked = base::tunnel::is_asked(request.headers());
@@ -46,27 +56,37 @@ impl Tunnels {
             }
             tunnels.remove(&node, number);
         });
-        Ok(base::tunnel::accepted())
+        Ok(base::tunnel::accepted(&self.own))
     }
 
     fn add(&self, node: &str, far: Far) -> u64 {
         let mut by_node = self.by_node();
-        let number = by_node.get(node).map_or(0, |(number, _)| number + 1);
-        by_node.insert(node.to_owned(), (number, far));
+        let tunnels = by_node.entry(node.to_owned()).or_default();
+        let number = tunnels.last().map_or(0, |(number, _)| number + 1);
+        if tunnels.len() >= TUNNELS {
+            tunnels.remove(0);
+        }
+        tunnels.push((number, far));
         number
     }
 
-    /// A tunnel that has ended; another one may be there already.
+    /// A tunnel that has ended; others may be there still.
     fn remove(&self, node: &str, number: u64) {
         let mut by_node = self.by_node();
-        if by_node.get(node).is_some_and(|(own, _)| *own == number) {
+        let Some(tunnels) = by_node.get_mut(node) else { return };
+        tunnels.retain(|(own, _)| *own != number);
+        if tunnels.is_empty() {
             by_node.remove(node);
         }
     }
 
     /// A connection to a node's kubelet, if the node has a tunnel.
     pub(crate) async fn connect(&self, node: &str, port: u16) -> Option<Result<Through, String>> {
-        let far = self.by_node().get(node).map(|(_, far)| far.clone()).filter(|far| !far.is_closed())?;
+        let far = {
+            let by_node = self.by_node();
+            let mut newest = by_node.get(node)?.iter().rev();
+            newest.find(|(_, far)| !far.is_closed())?.1.clone()
+        };
         Some(far.connect(&format!("kubelet:{port}")).await.map_err(|error| error.to_string()))
     }
 }
