@@ -1,5 +1,6 @@
 //! `knarr server`: builds the rooms, starts them in order, waits, drains.
 
+use crate::addresses;
 use crate::leading::Leading;
 use crate::life::{self, Failure, runtime};
 use crate::machine::{self, Place, hostname};
@@ -9,17 +10,20 @@ use crate::secrets::Keeper;
 use crate::snapshots::Taker;
 use crate::{datastore, ready, screen};
 use base::{Body, Phase, Restart, Supervisor, clock};
+use bootstrap::endpoint::{self, Api};
+use client::election::NAMESPACE;
 use client::{Caches, Client, Transport};
 use http::{Request, Response};
 use net::Cidr;
 use serde_json::json;
 use server::{Access, Extension, Server, ServingCertificate, User};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Where the kubelet listens.
 const KUBELET_PORT: u16 = 10_250;
@@ -84,6 +88,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     write_kubeconfig(options, &pki, &pki.admin()?, kubeconfig_mode)?;
     greet(options, &network, &node_name);
     let admin = client_of(&server, "system:admin", &["system:masters"]);
+    let addresses = addresses::follow(options, &network, supervisor);
     make_objects(options, &network, (&admin, config, &pki), supervisor).await?;
     let controllers = client_of(&server, "system:kube-controller-manager", &[]);
     let caches = Caches::new(controllers, supervisor.clone());
@@ -98,8 +103,10 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     Taker::start(&server, &node_name, options).schedule(options, &leading.controllers)?;
     if !options.disable_controller_manager {
         register(&server, (admin.clone(), caches.clone()), &leading.controllers);
-        controllers::start_identity(&hostname, admin.clone(), caches.clone(), supervisor);
     }
+    // Machines may be called the same, nodes of one cluster are not.
+    let known_as = if options.is_shared() { &node_name } else { &hostname };
+    be_known(options, (known_as, addresses.clone()), (&admin, &caches, &leading), supervisor);
     if !options.disable_agent {
         let kubelet = client_of(&server, &format!("system:node:{node_name}"), &["system:nodes"]);
         let tls = node::Tls {
@@ -118,7 +125,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
         })
         .await?;
     }
-    keep_certificates(options, &pki, certificates, kubeconfig_mode, supervisor);
+    keep_certificates(options, &pki, (certificates, addresses), kubeconfig_mode, supervisor);
     screen::say(&format!("Ready in {:.1} s. Try: knarr kubectl get nodes", began.elapsed().as_secs_f64()));
     ready::notify("READY=1");
     Ok(())
@@ -192,20 +199,20 @@ async fn make_objects(
     (admin, config, pki): (&Client, bootstrap::Config, &Arc<bootstrap::Pki>),
     supervisor: &Supervisor,
 ) -> Result<(), bootstrap::Error> {
-    let port = options.https_listen_port;
     let addresses =
         options.advertise_address.map_or_else(|| network.node_ips.clone(), |address| vec![address]);
+    let own = (!options.is_shared()).then_some(Api { addresses, port: options.https_listen_port });
     let ingress = !options.is_disabled(Part::Ingress);
-    let making = Arc::new((admin.clone(), config, pki.clone(), addresses));
+    let making = Arc::new((admin.clone(), config, pki.clone(), own));
     insist("the cluster's own objects", supervisor, move || {
         let making = making.clone();
         async move {
-            let (admin, config, pki, addresses) = &*making;
+            let (admin, config, pki, own) = &*making;
             bootstrap::objects::apply(admin, config, pki).await?;
             if ingress {
                 bootstrap::objects::ingress_class(admin, ingress::CLASS, ingress::CONTROLLER).await?;
             }
-            bootstrap::objects::publish_endpoint(admin, addresses, port).await
+            endpoint::publish(admin, own.as_slice()).await
         }
     })
     .await
@@ -228,6 +235,29 @@ where
             Ok(())
         }
         other => other,
+    }
+}
+
+/// Keeps what others find this server by.
+fn be_known(
+    options: &Options,
+    (name, addresses): (&str, watch::Receiver<Vec<IpAddr>>),
+    (admin, caches, leading): (&Client, &Caches, &Leading),
+    supervisor: &Supervisor,
+) {
+    let (addresses, port) = match options.advertise_address {
+        Some(address) => (watch::channel(vec![address]).1, options.https_listen_port),
+        None => (addresses, options.https_listen_port),
+    };
+    let known = (admin.clone(), caches.clone());
+    if options.is_shared() {
+        endpoint::keep_all(admin, caches.selected(NAMESPACE, ""), &leading.controllers);
+        let serving = controllers::Serving { addresses, port };
+        return controllers::start_identity(name, Some(serving), known, supervisor);
+    }
+    endpoint::keep_own(admin, (addresses, port), supervisor);
+    if !options.disable_controller_manager {
+        controllers::start_identity(name, None, known, supervisor);
     }
 }
 
@@ -257,7 +287,7 @@ fn leading(
     (server, caches): (&Server, &Caches),
     supervisor: &Supervisor,
 ) -> Leading {
-    if !options.leader_elect && options.datastore_endpoint.is_empty() {
+    if !options.is_shared() {
         return Leading::alone(supervisor);
     }
     let of = |name, disabled: bool| (!disabled).then(|| client_of(server, name, &[]));
@@ -423,12 +453,12 @@ fn write_kubeconfig(
 fn keep_certificates(
     options: &Options,
     pki: &Arc<bootstrap::Pki>,
-    certificates: Certificates,
+    (certificates, addresses): (Certificates, watch::Receiver<Vec<IpAddr>>),
     mode: u32,
     supervisor: &Supervisor,
 ) {
     let (options, own) = (options.clone(), pki.clone());
-    pki.clone().keep_renewed(supervisor, move |renewed| {
+    pki.clone().keep_renewed(addresses, supervisor, move |renewed| {
         certificates.api.renew(renewed.serving.chain(), renewed.serving.key())?;
         certificates.kubelet.renew(renewed.kubelet_serving.chain(), renewed.kubelet_serving.key())?;
         write_kubeconfig(&options, &own, &renewed.admin, mode).map_err(|error| error.to_string())

@@ -98,8 +98,7 @@ fn kubelet_config(
     config.container_log_dir = options.log_dir.join("containers");
     config.container_runtime_endpoint.clone_from(&options.container_runtime_endpoint);
     config.node_ips.clone_from(&network.node_ips);
-    // A server's address is in certificates and objects of the cluster: it does not change while it runs.
-    if role == Role::Agent && options.node_ip.is_empty() {
+    if options.node_ip.is_empty() {
         let cluster = network.cluster.clone();
         config.find_addresses = Some(Arc::new(move || own_addresses(&cluster)));
     }

@@ -1,6 +1,7 @@
 //! knarr: Kubernetes as one executable. The name it is called by and its first argument decide what
 //! runs; the rooms do the work.
 
+mod addresses;
 mod agent;
 mod cluster;
 mod datastore;

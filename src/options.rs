@@ -286,6 +286,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether other servers may share this one's store.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.leader_elect || !self.datastore_endpoint.is_empty()
+    }
+
     /// Whether a part was left out.
     pub(crate) fn is_disabled(&self, part: Part) -> bool {
         self.disable.contains(&part)

@@ -20,6 +20,7 @@ pub mod quota;
 pub mod schema;
 pub mod secrets;
 pub mod selector;
+pub mod servers;
 pub mod slim;
 pub mod status;
 pub mod taints;

@@ -6,6 +6,7 @@
 //! needs a running API server.
 
 mod certificates;
+pub mod endpoint;
 mod files;
 pub mod flow;
 mod identity;

@@ -7,7 +7,6 @@ use client::{Client, Patch};
 use futures_util::stream::{self, TryStreamExt};
 use http::Method;
 use serde_json::{Value, json};
-use std::net::IpAddr;
 
 /// How many objects are on their way at once, so that they share the store's fsyncs.
 const AT_ONCE: usize = 32;
@@ -90,53 +89,15 @@ pub async fn mark_server(client: &Client, node: &str) -> Result<(), Error> {
     client.patch::<Node>("", node, &patch).await.map(drop).map_err(failed)
 }
 
-/// Keeps the Service `kubernetes` pointing at these addresses of the API server.
-pub async fn publish_endpoint(client: &Client, addresses: &[IpAddr], port: u16) -> Result<(), Error> {
-    let metadata = json!({"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
-    // What is older than EndpointSlices knows the service's own family alone, that of the first address.
-    let first =
-        |address: &&IpAddr| addresses.first().is_some_and(|first| first.is_ipv4() == address.is_ipv4());
-    let texts: Vec<String> = addresses.iter().filter(first).map(IpAddr::to_string).collect();
-    let entries: Vec<Value> = texts.iter().map(|address| json!({"ip": address})).collect();
-    let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
-    let endpoints = json!({
-        "apiVersion": "v1", "kind": "Endpoints", "metadata": metadata,
-        "subsets": [{"addresses": entries, "ports": ports}],
-    });
-    let replaced = |fields: &'static [&'static str], existing: &Value, wanted: &Value| {
-        let mut merged = existing.clone();
-        fields.iter().for_each(|field| merged[*field] = wanted[*field].clone());
-        (merged != *existing).then_some(merged)
-    };
-    let of_endpoints = |existing: &Value, wanted: &Value| replaced(&["subsets"], existing, wanted);
-    ensure(client, "/api/v1/namespaces/default/endpoints", vec![endpoints], of_endpoints).await?;
-    let slices: Vec<Value> = [("IPv4", "kubernetes"), ("IPv6", "kubernetes-ipv6")]
-        .into_iter()
-        .filter_map(|(family, name)| {
-            let of_family = |address: &&IpAddr| address.is_ipv4() == (family == "IPv4");
-            let texts: Vec<String> = addresses.iter().filter(of_family).map(IpAddr::to_string).collect();
-            (!texts.is_empty()).then(|| {
-                json!({
-                    "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
-                    "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-                    "endpoints": [{"addresses": texts, "conditions": {"ready": true}}], "ports": ports,
-                })
-            })
-        })
-        .collect();
-    let of_slices = |existing: &Value, wanted: &Value| replaced(&["endpoints", "ports"], existing, wanted);
-    ensure(client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slices, of_slices).await
-}
-
 /// Creates those of `wanted` that are missing below `path`, and updates the others as `reconcile` says.
-async fn ensure(
+pub(crate) async fn ensure(
     client: &Client,
     path: &str,
     wanted: Vec<Value>,
     reconcile: impl Fn(&Value, &Value) -> Option<Value>,
 ) -> Result<(), Error> {
     let listed = client.send(Method::GET, path, None).await;
-    let listed = listed.map_err(|source| Error::Object { what: path.to_owned(), source })?;
+    let listed = listed.map_err(|source| failed(path, source))?;
     let list: Value = serde_json::from_slice(&listed).unwrap_or_default();
     let find = |name: &Value| {
         list["items"].as_array()?.iter().find(|existing| existing["metadata"]["name"] == *name)
@@ -155,6 +116,10 @@ async fn ensure(
     stream::iter(writes.into_iter().map(Ok))
         .try_for_each_concurrent(AT_ONCE, |(method, path, object)| write(client, method, path, object))
         .await
+}
+
+pub(crate) fn failed(what: &str, source: client::Error) -> Error {
+    Error::Object { what: what.to_owned(), source }
 }
 
 async fn write(client: &Client, method: Method, path: String, object: Value) -> Result<(), Error> {

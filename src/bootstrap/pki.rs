@@ -3,6 +3,7 @@
 use crate::certificates::{self, Issued, RENEWAL, Subject};
 use crate::identity::{Identity, Shown, content, load, paths, save};
 use crate::{Config, Error, files, signing};
+use arc_swap::ArcSwap;
 use base::{Phase, Restart, Supervisor, clock};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -17,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How often certificates are looked at again: a sleeping machine's monotonic clock stands still.
 pub(crate) const LOOK: Duration = Duration::from_secs(12 * 3600);
@@ -37,7 +39,8 @@ pub struct Renewed {
 /// Every authority, certificate and key of the cluster, ready to be used.
 pub struct Pki {
     folder: PathBuf,
-    names: Names,
+    config: Config,
+    names: ArcSwap<Names>,
     server_authority: Issued,
     client_authority: Issued,
     request_header_authority: Issued,
@@ -74,7 +77,8 @@ impl Pki {
             service_account_key: service_account_key(&folder)?,
             to_kubelets: Arc::new(shown),
             to_extensions: Arc::new(Shown::new(&folder, &to_extensions)?),
-            names,
+            config: config.clone(),
+            names: ArcSwap::from_pointee(names),
             server_authority,
             client_authority,
             request_header_authority,
@@ -111,17 +115,18 @@ impl Pki {
 
     /// What the API server shows.
     pub fn serving(&self) -> Result<Identity, Error> {
-        let subject =
-            Subject { name: "kube-apiserver".to_owned(), group: None, alternatives: self.names.api.clone() };
+        let alternatives = self.names.load().api.clone();
+        let subject = Subject { name: "kube-apiserver".to_owned(), group: None, alternatives };
         leaf(&self.folder, "serving-kube-apiserver", &subject, &self.server_authority)
     }
 
     /// What the kubelet shows.
     pub fn kubelet_serving(&self) -> Result<Identity, Error> {
+        let names = self.names.load();
         let subject = Subject {
-            name: format!("system:node:{}", self.names.node),
+            name: format!("system:node:{}", names.node),
             group: Some("system:nodes".to_owned()),
-            alternatives: self.names.kubelet.clone(),
+            alternatives: names.kubelet.clone(),
         };
         leaf(&self.folder, "serving-kubelet", &subject, &self.server_authority)
     }
@@ -143,7 +148,7 @@ impl Pki {
 
     /// This machine's kubelet: `system:node:<name>` in `system:nodes`.
     pub fn kubelet(&self) -> Result<Identity, Error> {
-        let user = format!("system:node:{}", self.names.node);
+        let user = format!("system:node:{}", self.names.load().node);
         self.client("client-kubelet", &user, Some("system:nodes"))
     }
 
@@ -222,23 +227,34 @@ impl Pki {
         })
     }
 
-    /// Renews certificates while knarr runs, long before they expire, and hands them to `renewed`, which
-    /// is also called when nothing changed.
+    /// The machine is reached by other addresses from now on.
+    fn rename(&self, node_ips: &[IpAddr]) -> Result<(), Error> {
+        let names = Names::of(&Config { node_ips: node_ips.to_vec(), ..self.config.clone() })?;
+        self.names.store(Arc::new(names));
+        Ok(())
+    }
+
+    /// Renews certificates while knarr runs, long before they expire and when the machine's addresses change, and
+    /// hands them to `renewed`, which is also called when nothing changed.
     pub fn keep_renewed(
         self: Arc<Self>,
+        addresses: watch::Receiver<Vec<IpAddr>>,
         supervisor: &Supervisor,
         renewed: impl Fn(Renewed) -> Result<(), String> + Send + Sync + 'static,
     ) {
         let renewed = Arc::new(renewed);
         supervisor.run("certificate renewal", Phase::Work, Restart::OnFailure, move |shutdown| {
-            let (pki, renewed) = (self.clone(), renewed.clone());
+            let (pki, renewed, mut addresses) = (self.clone(), renewed.clone(), addresses.clone());
             async move {
+                let (text, mut are_followed) = (|error: Error| error.to_string(), true);
                 loop {
                     tokio::select! {
                         () = shutdown.requested() => return Ok::<(), String>(()),
                         () = clock::sleep(LOOK) => {}
+                        changed = addresses.changed(), if are_followed => are_followed = changed.is_ok(),
                     }
-                    renewed(pki.renew().map_err(|error| error.to_string())?)?;
+                    pki.rename(&addresses.borrow_and_update().clone()).map_err(text)?;
+                    renewed(pki.renew().map_err(text)?)?;
                 }
             }
         });

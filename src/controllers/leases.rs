@@ -5,20 +5,33 @@ use crate::common::{Room, unless_gone};
 use api::Object;
 use api::coordination::{Lease, LeaseSpec};
 use api::meta::{MicroTime, ObjectMeta};
-use base::{clock, random};
+use api::servers::{self, IDENTITY, is_identity};
+use base::{Phase, Restart, clock, random};
 use client::{Cache, Client, Error, Next, Queue};
 use jiff::{SignedDuration, Timestamp};
 use ring::digest;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 const NAMESPACE: &str = "kube-system";
 /// How long a lease lasts.
 const LIFE_S: i32 = 3_600;
 /// How often this server's is renewed. Kubernetes does it every 10 s; that often an idle server would not be idle.
 const RENEWAL: Duration = Duration::from_secs(600);
-const IDENTITY: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
+/// The same where there may be others, who see by it whether this one is there still.
+const RENEWAL_AMONG_OTHERS: Duration = Duration::from_secs(10);
+
+/// Where an API server is, for others of the same cluster.
+#[derive(Clone)]
+pub struct Serving {
+    /// The addresses by which it is reached, and as they change.
+    pub addresses: watch::Receiver<Vec<IpAddr>>,
+    /// The port there.
+    pub port: u16,
+}
 
 #[derive(Clone)]
 struct Collector {
@@ -36,11 +49,7 @@ fn left(lease: &Lease, now: Timestamp) -> Duration {
     until.and_then(|until| Duration::try_from(until.duration_since(now)).ok()).unwrap_or_default()
 }
 
-fn is_identity(lease: &Lease) -> bool {
-    lease.labels().get(IDENTITY.0).is_some_and(|value| value == IDENTITY.1)
-}
-
-pub(crate) fn start(room: &Room, hostname: &str) {
+pub(crate) fn start(room: &Room, hostname: &str, serving: Option<Serving>) {
     let collector = Collector { client: room.client.clone(), leases: room.caches.selected(NAMESPACE, "") };
     let queue = Queue::new("identity leases");
     let changed = queue.clone();
@@ -51,7 +60,7 @@ pub(crate) fn start(room: &Room, hostname: &str) {
     });
     let leases = collector.leases.clone();
     room.work("identity lease collector", &queue, 1, move |name| collector.clone().sync(name));
-    Identity::new(room.client.clone(), hostname).start(room, &leases);
+    Identity::new(room.client.clone(), hostname, serving).start(room, &leases);
 }
 
 /// This server's own lease.
@@ -62,6 +71,8 @@ struct Identity {
     /// Of this process.
     holder: Arc<str>,
     hostname: Arc<str>,
+    /// `None` of the only one.
+    serving: Option<Serving>,
 }
 
 /// Base 32 without padding (RFC 4648), in small letters.
@@ -73,11 +84,11 @@ fn base32(bytes: &[u8]) -> String {
 }
 
 impl Identity {
-    fn new(client: Client, hostname: &str) -> Self {
+    fn new(client: Client, hostname: &str, serving: Option<Serving>) -> Self {
         let hash = digest::digest(&digest::SHA256, hostname.as_bytes());
         let name = format!("apiserver-{}", base32(&hash.as_ref()[..16]));
         let holder = format!("{name}_{:016x}", u64::from_ne_bytes(random::bytes()));
-        Self { client, name: name.into(), holder: holder.into(), hostname: hostname.into() }
+        Self { client, name: name.into(), holder: holder.into(), hostname: hostname.into(), serving }
     }
 
     fn start(self, room: &Room, leases: &Cache<Lease>) {
@@ -89,7 +100,25 @@ impl Identity {
                 lost.add(());
             }
         });
-        room.work("identity lease", &queue, 1, move |()| self.clone().renew());
+        let Some(serving) = self.serving.clone() else {
+            return room.work("identity lease", &queue, 1, move |()| self.clone().renew());
+        };
+        room.supervisor.run("identity lease", Phase::Work, Restart::OnFailure, move |shutdown| {
+            let (own, queue, serving) = (self.clone(), queue.clone(), serving.clone());
+            async move {
+                let told = shutdown.clone();
+                let work = queue.work(shutdown, 1, |()| own.clone().renew());
+                tokio::select! {
+                    () = work => {}
+                    () = moved(&serving, &queue) => {}
+                }
+                if told.is_requested() {
+                    // The others need not wait until they miss it.
+                    unless_gone(own.client.delete::<Lease>(NAMESPACE, &own.name, &Default::default()).await)?;
+                }
+                Ok::<(), Error>(())
+            }
+        });
     }
 
     async fn renew(self) -> Result<Next, Error> {
@@ -102,7 +131,7 @@ impl Identity {
             Some(_) => self.client.update(&lease).await?,
             None => self.client.create(&lease).await?,
         };
-        Ok(Next::After(RENEWAL))
+        Ok(Next::After(if self.serving.is_some() { RENEWAL_AMONG_OTHERS } else { RENEWAL }))
     }
 
     fn lease(&self, known: Lease, now: Timestamp) -> Lease {
@@ -110,6 +139,11 @@ impl Identity {
         let mut labels: BTreeMap<_, _> =
             labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         labels.extend(known.metadata.labels.unwrap_or_default());
+        let mut annotations = known.metadata.annotations.unwrap_or_default();
+        if let Some(serving) = &self.serving {
+            let said = servers::annotations(&serving.addresses.borrow(), serving.port);
+            annotations.extend(said.map(|(name, value)| (name.to_owned(), value)));
+        }
         let (name, namespace) = (Some(self.name.to_string()), Some(NAMESPACE.to_owned()));
         let spec = LeaseSpec {
             holder_identity: Some(self.holder.to_string()),
@@ -117,9 +151,20 @@ impl Identity {
             renew_time: Some(MicroTime(now)),
             ..known.spec.unwrap_or_default()
         };
-        let metadata = ObjectMeta { name, namespace, labels: Some(labels), ..known.metadata };
+        let annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
+        let metadata = ObjectMeta { name, namespace, labels: Some(labels), annotations, ..known.metadata };
         Lease { metadata, spec: Some(spec) }
     }
+}
+
+/// Renews whenever this server is reached by other addresses.
+async fn moved(serving: &Serving, queue: &Queue<()>) {
+    let mut addresses = serving.addresses.clone();
+    while addresses.changed().await.is_ok() {
+        queue.add(());
+    }
+    // Nobody says any more that they change.
+    std::future::pending().await
 }
 
 impl Collector {

@@ -115,6 +115,7 @@ mod trust_bundle;
 #[cfg(test)]
 mod worlds;
 
+pub use leases::Serving;
 pub use load_balancer_range::AddressRange;
 pub use load_balancer_runner::LoadBalancers;
 
@@ -183,8 +184,14 @@ pub fn start_registration(reach: Reach, client: Client, caches: Caches, supervis
 }
 
 /// Starts to keep the lease by which this API server is known, and to remove those of servers that are no more.
-pub fn start_identity(hostname: &str, client: Client, caches: Caches, supervisor: &Supervisor) {
-    leases::start(&Room { client, caches, supervisor: supervisor.clone() }, hostname);
+/// `serving` says where it is, if there may be others that want to know.
+pub fn start_identity(
+    hostname: &str,
+    serving: Option<Serving>,
+    (client, caches): (Client, Caches),
+    supervisor: &Supervisor,
+) {
+    leases::start(&Room { client, caches, supervisor: supervisor.clone() }, hostname, serving);
 }
 
 /// Starts to check policies, which is for those who run the other controllers as well.
