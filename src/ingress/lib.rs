@@ -9,6 +9,7 @@
 
 mod certificates;
 mod converse;
+mod cors;
 mod duration;
 mod forward;
 mod gate;

@@ -1,5 +1,6 @@
 //! What a plan says: which requests go where. Plain data, made by `plan`, compiled into a [`crate::table`].
 
+use crate::cors::Cors;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use regex::{Regex, RegexBuilder};
 use std::sync::Arc;
@@ -233,6 +234,8 @@ pub(crate) struct Filters {
     pub(crate) path: Option<PathChange>,
     /// Who gets a copy of each request; what it answers is dropped.
     pub(crate) mirrors: Vec<Mirror>,
+    /// Who else's pages may read answers.
+    pub(crate) cors: Option<Box<Cors>>,
 }
 
 /// A copy of requests.

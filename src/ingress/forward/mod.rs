@@ -22,7 +22,7 @@ use base::{Phase, Supervisor, clock};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -142,6 +142,11 @@ impl Connection {
         request: Asking,
         (host, name, client): (&HeaderValue, &Cow<'_, str>, IpAddr),
     ) -> Answered {
+        let cors = live.route.filters.cors.as_ref();
+        if let Some(said) = cors.and_then(|cors| cors.preflight(request.method(), request.headers())) {
+            return Ok(said_only(said));
+        }
+        let told = cors.and_then(|cors| cors.told(request.headers()));
         let changed = live.route.filters.path.as_ref().map(|change| changed_path(request.uri(), change));
         let path = match changed {
             Some(path) => Some(path.ok_or(StatusCode::BAD_REQUEST)?),
@@ -160,6 +165,9 @@ impl Connection {
                 }
             }
         };
+        if let Some(told) = told {
+            told.put(response.headers_mut());
+        }
         headers::change(response.headers_mut(), &live.route.filters.response);
         Ok(response)
     }
@@ -172,6 +180,14 @@ impl Connection {
         response.headers_mut().insert(header::LOCATION, to);
         Ok(response)
     }
+}
+
+/// An answer that is these headers.
+fn said_only(headers: HeaderMap) -> Response<Answer> {
+    let mut response = Response::new(Answer::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = headers;
+    response
 }
 
 impl Going<'_> {

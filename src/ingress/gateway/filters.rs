@@ -1,7 +1,8 @@
 //! Filters of routes.
 
 use super::rules::Resolving;
-use super::types::{Filter, MirrorFilter, Modifier, Named, PathModifier, RedirectFilter};
+use super::types::{CorsFilter, Filter, MirrorFilter, Modifier, Named, PathModifier, RedirectFilter};
+use crate::cors::{Cors, Names, Origin};
 use crate::rules::{Filters, HeaderChanges, Mirror, Path, PathChange, Redirect};
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -44,6 +45,10 @@ pub(super) fn read(
                 let asked = filter.request_mirror.as_ref().ok_or_else(missing)?;
                 changes.filters.mirrors.extend(mirror(asked, resolving));
             }
+            "CORS" => {
+                let asked = filter.cors.as_ref().ok_or_else(missing)?;
+                changes.filters.cors = Some(Box::new(cors(asked)?));
+            }
             other => return Err(format!("filters of type {other} are not served")),
         }
     }
@@ -66,6 +71,20 @@ fn modify(changes: &mut HeaderChanges, modifier: &Modifier) -> Result<(), String
         changes.remove.push(name(text)?);
     }
     Ok(())
+}
+
+/// How long an answer to a question before a request holds where that is not said.
+const MAX_AGE_S: u32 = 5;
+
+fn cors(asked: &CorsFilter) -> Result<Cors, String> {
+    Ok(Cors {
+        origins: asked.allow_origins.iter().map(|text| Origin::read(text)).collect::<Result<_, _>>()?,
+        credentials: asked.allow_credentials == Some(true),
+        methods: Names::read(&asked.allow_methods)?,
+        headers: Names::read(&asked.allow_headers)?,
+        exposed: Names::read(&asked.expose_headers)?,
+        max_age_s: asked.max_age.unwrap_or(MAX_AGE_S),
+    })
 }
 
 fn redirect(asked: &RedirectFilter, path: &Path) -> Result<Redirect, String> {

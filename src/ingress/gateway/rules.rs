@@ -100,7 +100,8 @@ fn forward(refs: &[BackendRef], path: &Path, resolving: &mut Resolving<'_, '_>) 
         let only_headers = changes.redirect.is_none()
             && changes.filters.path.is_none()
             && changes.filters.hostname.is_none()
-            && changes.filters.mirrors.is_empty();
+            && changes.filters.mirrors.is_empty()
+            && changes.filters.cors.is_none();
         if !only_headers {
             return Err("filters of backends other than of headers are not served".to_owned());
         }

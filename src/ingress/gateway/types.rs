@@ -260,6 +260,18 @@ pub(crate) struct Filter {
     pub(crate) request_redirect: Option<RedirectFilter>,
     pub(crate) url_rewrite: Option<Rewrite>,
     pub(crate) request_mirror: Option<MirrorFilter>,
+    pub(crate) cors: Option<CorsFilter>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct CorsFilter {
+    pub(crate) allow_origins: Vec<String>,
+    pub(crate) allow_credentials: Option<bool>,
+    pub(crate) allow_methods: Vec<String>,
+    pub(crate) allow_headers: Vec<String>,
+    pub(crate) expose_headers: Vec<String>,
+    pub(crate) max_age: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

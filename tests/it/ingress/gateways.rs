@@ -69,6 +69,7 @@ fn gateways_lead_in() {
     statuses(&edge);
     matches(&edge);
     filters(&edge);
+    pages_of_others(&edge);
     shares(&edge);
     grpc(&edge);
     edge.cluster.kubectl("delete gateway gw");
@@ -194,6 +195,40 @@ fn filters(edge: &Edge) {
     )]);
     wait_who(edge, "late.g.example", "/", "one");
     assert_eq!(who(edge, "late.g.example", "/slow", &[]), "504");
+}
+
+/// Browsers ask before they let pages from elsewhere ask; the backend hears nothing of that.
+fn pages_of_others(edge: &Edge) {
+    let cors = json!({"type": "CORS", "cors": {"allowOrigins": ["https://*.page.example"], "allowCredentials": true,
+        "allowMethods": ["GET", "PUT"], "allowHeaders": ["x-one"], "exposeHeaders": ["x-out"], "maxAge": 60}});
+    edge.apply(&[route("cors", &json!([{"filters": [cors], "backendRefs": [{"name": "one", "port": 80}]}]))]);
+    wait_who(edge, "cors.g.example", "/", "one");
+    let asked = |origin: &str, more: &[&str]| {
+        let origin = format!("origin: {origin}");
+        let url = format!("http://{ADDRESS}:8000/");
+        edge.curl(&[&["-H", "host: cors.g.example", "-H", &origin, "-D", "-", &url], more].concat())
+    };
+    let question = ["-X", "OPTIONS", "-H", "access-control-request-method: PUT"];
+    let before = edge.one.requests.load(Ordering::Acquire);
+    let (code, answer) = asked("https://a.page.example", &question);
+    assert_eq!(code, 204);
+    for line in [
+        "access-control-allow-origin: https://a.page.example",
+        "access-control-allow-credentials: true",
+        "access-control-allow-methods: GET, PUT",
+        "access-control-allow-headers: x-one",
+        "access-control-max-age: 60",
+    ] {
+        assert!(answer.contains(line), "{line} in {answer}");
+    }
+    let (code, answer) = asked("https://else.example", &question);
+    assert!(code == 204 && !answer.contains("access-control"), "{answer}");
+    assert_eq!(edge.one.requests.load(Ordering::Acquire), before);
+    let (code, answer) = asked("https://a.page.example", &[]);
+    let told = answer.contains("access-control-allow-origin: https://a.page.example");
+    assert!(code == 200 && told && answer.contains("access-control-expose-headers: x-out"), "{answer}");
+    let (code, answer) = asked("https://else.example", &[]);
+    assert!(code == 200 && !answer.contains("access-control"), "{answer}");
 }
 
 fn shares(edge: &Edge) {
