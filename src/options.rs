@@ -89,7 +89,7 @@ static SETTINGS: &[Setting] = &[
     server("service-node-port-range", Text, "RANGE", "Ports of the node for services [default: 30000-32767]"),
     setting("cluster-dns", List, "ADDRESS", "Address of cluster DNS [default: the tenth of the services']"),
     setting("cluster-domain", Text, "DOMAIN", "Domain of the cluster's names [default: cluster.local]"),
-    setting("network-backend", Text, "BACKEND", "How pods reach those of other nodes: vxlan, host-gw (all nodes share a link), wireguard (encrypted), none [default: vxlan]"),
+    setting("network-backend", Text, "BACKEND", "How pods reach those of other nodes: vxlan, host-gw (all nodes share a link), wireguard (encrypted), none (another network plugin's work, as attaching pods) [default: vxlan]"),
     setting("direct-routing", Flag, "", "With vxlan: send packets as they are to nodes on a link of this one"),
     setting("network-external-ip", Flag, "", "With vxlan or wireguard: reach nodes that share no link by their external addresses"),
     setting("vxlan-port", Number, "PORT", "Port of vxlan [default: 8472]"),

@@ -110,6 +110,11 @@ pub async fn setup(node: &Node) -> Result<(), Error> {
     })
     .await?;
     sysctl::set("ipv4/ip_forward", "1")?;
+    if node.outer.is_some() {
+        // Pods that others put onto one bridge pass the hooks by otherwise, where the kernel can do without.
+        sysctl::try_set("bridge/bridge-nf-call-iptables", "1");
+        sysctl::try_set("bridge/bridge-nf-call-ip6tables", "1");
+    }
     if node.has(Family::V6) {
         forward_v6().await?;
     }
