@@ -27,6 +27,9 @@ const CLIENTS: usize = 64;
 const WARM: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(10);
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// So many connections are kept without a word from their clients, when memory is looked at.
+const KEPT: [usize; 3] = [64, 1_000, 10_000];
+const SETTLE: Duration = Duration::from_secs(2);
 /// The length of an answer's body.
 const BODY_BYTES: usize = 1_024;
 const REQUEST: &[u8] =
@@ -38,7 +41,9 @@ struct Measured {
     per_s: f64,
     p99_ms: f64,
     cpu_us: f64,
+    /// After that, and with so many kept connections.
     pss_bytes: u64,
+    kept_bytes: Vec<u64>,
 }
 
 /// Requests in a second, and memory, of both.
@@ -52,7 +57,6 @@ pub(crate) async fn ingress(executable: &Path, folder: &Path, table: &mut Table)
     let process = server.subject()?.processes;
     let before = Usage::of(process[0])?.pss_bytes;
     let own = measure(80, &process).await?;
-    let more = own.pss_bytes.saturating_sub(before);
     server.stop().await?;
     let nginx = nginx(folder).await?;
     let peer = match &nginx {
@@ -72,8 +76,13 @@ pub(crate) async fn ingress(executable: &Path, folder: &Path, table: &mut Table)
     table.add(p99.peer(of_peer(&|peer| format!("{:.2} ms", peer.p99_ms))));
     let cpu = Row::new("… processor time a request", format!("{:.1} µs", own.cpu_us));
     table.add(cpu.peer(of_peer(&|peer| format!("{:.1} µs", peer.cpu_us))));
-    let memory = Row::new("… memory more than before (PSS)", mib(more));
+    let more = |bytes: u64| mib(bytes.saturating_sub(before));
+    let memory = Row::new("… memory more than before (PSS)", more(own.pss_bytes));
     table.add(memory.budget("less than nginx").peer(of_peer(&|peer| mib(peer.pss_bytes))));
+    for (at, (count, bytes)) in KEPT.iter().zip(&own.kept_bytes).enumerate() {
+        let memory = Row::new(&format!("… the same with {count} kept connections"), more(*bytes));
+        table.add(memory.budget("less than nginx").peer(of_peer(&|peer| mib(peer.kept_bytes[at]))));
+    }
     Ok(())
 }
 
@@ -114,26 +123,43 @@ async fn reachable(port: u16) -> Result<(), Failure> {
     Err(format!("nothing is served on port {port}").into())
 }
 
-async fn measure(port: u16, processes: &[u32]) -> Result<Measured, Failure> {
-    let used = || -> Result<(u64, u64), Failure> {
-        let mut sum = (0, 0);
-        for process in processes {
-            let usage = Usage::of(*process)?;
-            sum = (sum.0 + usage.cpu_ns, sum.1 + usage.pss_bytes);
+/// Processor time and memory of processes.
+fn used(processes: &[u32]) -> Result<(u64, u64), Failure> {
+    let mut sum = (0, 0);
+    for process in processes {
+        let usage = Usage::of(*process)?;
+        sum = (sum.0 + usage.cpu_ns, sum.1 + usage.pss_bytes);
+    }
+    Ok(sum)
+}
+
+/// Memory with so many connections whose clients say nothing after their first request.
+async fn kept(port: u16, processes: &[u32]) -> Result<Vec<u64>, Failure> {
+    let (mut clients, mut sizes, mut bytes) = (Vec::new(), Vec::new(), vec![0; 16 << 10]);
+    for count in KEPT {
+        while clients.len() < count {
+            let mut client = TcpStream::connect((ADDRESS, port)).await?;
+            ask(&mut client, &mut bytes).await?;
+            clients.push(client);
         }
-        Ok(sum)
-    };
+        clock::sleep(SETTLE).await;
+        sizes.push(used(processes)?.1);
+    }
+    Ok(sizes)
+}
+
+async fn measure(port: u16, processes: &[u32]) -> Result<Measured, Failure> {
     let (counts, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         clients.spawn(client(port, counts.clone(), stop.clone()));
     }
     clock::sleep(WARM).await;
-    let (cpu, _) = used()?;
+    let (cpu, _) = used(processes)?;
     counts.store(true, Ordering::Release);
     clock::sleep(MEASURED).await;
     stop.store(true, Ordering::Release);
-    let (cpu_after, pss_bytes) = used()?;
+    let (cpu_after, pss_bytes) = used(processes)?;
     let mut times = Vec::new();
     while let Some(one) = clients.join_next().await {
         times.extend(one??);
@@ -144,7 +170,29 @@ async fn measure(port: u16, processes: &[u32]) -> Result<Measured, Failure> {
         p99_ms: percentile(&times, 0.99),
         cpu_us: (cpu_after - cpu) as f64 / 1e3 / times.len() as f64,
         pss_bytes,
+        kept_bytes: kept(port, processes).await?,
     })
+}
+
+/// One request and its answer.
+async fn ask(stream: &mut TcpStream, bytes: &mut [u8]) -> std::io::Result<()> {
+    stream.write_all(REQUEST).await?;
+    let mut have = 0;
+    loop {
+        let length = stream.read(&mut bytes[have..]).await?;
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        have += length;
+        let head = bytes[..have].windows(4).position(|four| four == b"\r\n\r\n");
+        if head.is_some_and(|head| have >= head + 4 + BODY_BYTES) {
+            break;
+        }
+    }
+    match bytes.starts_with(b"HTTP/1.1 200") {
+        true => Ok(()),
+        false => Err(std::io::Error::other(String::from_utf8_lossy(&bytes[..have]).into_owned())),
+    }
 }
 
 /// One request after the other; gives how long each took, in milliseconds.
@@ -158,22 +206,7 @@ async fn client(
     let (mut times, mut bytes) = (Vec::new(), vec![0; 16 << 10]);
     while !stop.load(Ordering::Acquire) {
         let began = clock::instant();
-        stream.write_all(REQUEST).await?;
-        let mut have = 0;
-        loop {
-            let length = stream.read(&mut bytes[have..]).await?;
-            if length == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            have += length;
-            let head = bytes[..have].windows(4).position(|four| four == b"\r\n\r\n");
-            if head.is_some_and(|head| have >= head + 4 + BODY_BYTES) {
-                break;
-            }
-        }
-        if !bytes.starts_with(b"HTTP/1.1 200") {
-            return Err(std::io::Error::other(String::from_utf8_lossy(&bytes[..have]).into_owned()));
-        }
+        ask(&mut stream, &mut bytes).await?;
         if counts.load(Ordering::Acquire) {
             times.push(began.elapsed().as_secs_f64() * 1e3);
         }
@@ -209,8 +242,8 @@ async fn serve(listener: TcpListener) -> Result<(), std::io::Error> {
 async fn nginx(folder: &Path) -> Result<Option<Child>, Failure> {
     let at = folder.display();
     let config = format!(
-        "daemon off; pid {at}/nginx.pid; error_log {at}/nginx.log; worker_processes auto;\n\
-         events {{ worker_connections 4096; }}\n\
+        "daemon off; pid {at}/nginx.pid; error_log {at}/nginx.log; worker_processes auto; worker_rlimit_nofile 20000;\n\
+         events {{ worker_connections 12000; }}\n\
          http {{ access_log off; client_body_temp_path {at}/nb; proxy_temp_path {at}/np; fastcgi_temp_path {at}/nf;\n\
          uwsgi_temp_path {at}/nu; scgi_temp_path {at}/ns; keepalive_requests 1000000;\n\
          upstream behind {{ server {ADDRESS}:{BEHIND}; keepalive 128; keepalive_requests 1000000; }}\n\
