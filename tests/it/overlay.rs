@@ -1,5 +1,6 @@
 //! Pods of one node reach those of another: real tunnels and routes between namespaces, without an API server.
 
+mod nat;
 mod rig;
 
 use crate::support::process::wait_for;
