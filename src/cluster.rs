@@ -8,7 +8,7 @@ use crate::network::Network;
 use crate::options::{Options, Part, Role, SHARED};
 use crate::secrets::Keeper;
 use crate::snapshots::Taker;
-use crate::{datastore, ready, screen};
+use crate::{certificates, datastore, ready, screen};
 use base::{Body, Phase, Restart, Supervisor, clock};
 use bootstrap::endpoint::{self, Api};
 use client::election::NAMESPACE;
@@ -100,6 +100,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     admit_machines(options, &network, (&server, &pki, own), &admin);
     serve_metrics(&server, &caches);
     keeper.serve(&server, supervisor);
+    certificates::serve(&server, &pki);
     Taker::start(&server, &node_name, options).schedule(options, &leading.controllers)?;
     if !options.disable_controller_manager {
         register(&server, (admin.clone(), caches.clone()), &leading.controllers);

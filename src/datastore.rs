@@ -15,7 +15,7 @@ use std::process::ExitCode;
 /// Where what servers have in common lies.
 const NAME: &str = ".bootstrap";
 /// The settings that say where the state is.
-const SETTINGS: [&str; 9] = [
+pub(crate) const SETTINGS: [&str; 9] = [
     "data-dir",
     "encryption-provider-config",
     "token",
@@ -68,7 +68,7 @@ pub(crate) async fn prepare(options: &Options, config: &Config, remote: &Remote)
 }
 
 /// What this server has in common with others.
-fn own(options: &Options) -> Result<Common, Failure> {
+pub(crate) fn own(options: &Options) -> Result<Common, Failure> {
     let own = Common::of(&options.data_dir)?;
     let folder = options.data_dir.join("server");
     Ok(own.ok_or_else(|| {
@@ -94,6 +94,19 @@ pub(crate) async fn publish(options: &Options, common: &Common) -> Result<(), Fa
         return Ok(());
     }
     Err("another server has begun a cluster in the datastore just now".into())
+}
+
+/// Seals what servers share with this server's new token.
+pub(crate) async fn seal_again(options: &Options, old: &str) -> Result<(), Failure> {
+    let Some(remote) = options.datastore()? else { return Ok(()) };
+    let vault = Vault::new(&remote)?;
+    let sealed = vault.get(NAME).await?.ok_or("there is no cluster in the datastore")?;
+    let unknown = "the token before was not that of the cluster in the datastore";
+    Common::open(&sealed, old).ok_or(unknown)?;
+    if vault.replace(NAME, &sealed, own(options)?.seal()).await? {
+        return Ok(());
+    }
+    Err("another server changed what servers share just now: try it again".into())
 }
 
 pub(crate) fn command() -> Command {

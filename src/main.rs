@@ -3,6 +3,7 @@
 
 mod addresses;
 mod agent;
+mod certificates;
 mod cluster;
 mod datastore;
 mod hollow;
@@ -51,6 +52,7 @@ fn command_line() -> Command {
         .subcommand(options::command(Role::Agent))
         .subcommand(tokens::command())
         .subcommand(snapshots::command())
+        .subcommand(certificates::command())
         .subcommand(datastore::command())
         .subcommand(secrets::command())
         .subcommand(Command::new("kubectl").about("Talk to a cluster").disable_help_flag(true))
@@ -82,6 +84,7 @@ fn run(called: OsString, rest: Vec<OsString>) -> ExitCode {
         },
         Some(("token", matches)) => tokens::main(matches),
         Some(("snapshot", matches)) => snapshots::main(matches),
+        Some(("certificate", matches)) => certificates::main(matches),
         Some(("datastore", matches)) => datastore::main(matches),
         Some(("secrets-encrypt", matches)) => secrets::main(matches),
         Some(("bench", matches)) => match matches.subcommand() {

@@ -8,6 +8,7 @@ use api::status::Refusal;
 use base::{Body, Phase, Restart, Shutdown, Supervisor, clock};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bootstrap::Common;
 use clap::{Arg, ArgMatches, Command};
 use client::Client;
 use client::https::Https;
@@ -50,7 +51,7 @@ struct Status {
 /// Where the cluster's own configuration is.
 enum Place {
     File(PathBuf),
-    Shared(Vault, String),
+    Shared(Vault, Common),
 }
 
 impl Place {
@@ -61,13 +62,13 @@ impl Place {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(format!("{}: {error}", path.display())),
             },
-            Self::Shared(vault, token) => {
+            Self::Shared(vault, common) => {
                 let Some(sealed) = vault.get(server::SEALING).await.map_err(|error| error.to_string())?
                 else {
                     return Ok(None);
                 };
-                let open = bootstrap::unseal(token, ABOUT, &sealed);
-                let open = open.ok_or("what servers seal by cannot be opened with this server's token")?;
+                let open = common.open_own(ABOUT, &sealed);
+                let open = open.ok_or("what servers seal by is another cluster's")?;
                 String::from_utf8(open).map(Some).map_err(|error| error.to_string())
             }
         }
@@ -76,8 +77,8 @@ impl Place {
     async fn write(&self, text: &str) -> Result<(), Failure> {
         match self {
             Self::File(path) => Ok(bootstrap::write_private(path, text)?),
-            Self::Shared(vault, token) => {
-                let sealed = bootstrap::seal(token, ABOUT, text.as_bytes());
+            Self::Shared(vault, common) => {
+                let sealed = common.seal_own(ABOUT, text.as_bytes());
                 let done = match vault.get(server::SEALING).await? {
                     None => vault.add(server::SEALING, sealed).await?,
                     Some(old) => vault.replace(server::SEALING, &old, sealed).await?,
@@ -107,8 +108,7 @@ impl Place {
         Ok(match storage {
             Storage::File(_) => Self::File(options.data_dir.join("server/cred/encryption-config.json")),
             Storage::Etcd(remote) => {
-                let token = datastore::token_of(options)?.unwrap_or_default();
-                Self::Shared(Vault::new(remote)?, token)
+                Self::Shared(Vault::new(remote)?, datastore::own(options)?)
             }
         })
     }

@@ -1,7 +1,8 @@
 //! `knarr token`: the tokens by which machines join.
 
 use crate::life::{Failure, runtime};
-use crate::screen;
+use crate::options::{self, Role};
+use crate::{datastore, screen};
 use api::core::Secret;
 use api::secrets::{BOOTSTRAP_PREFIX, BOOTSTRAP_TOKEN, text};
 use base::clock;
@@ -49,11 +50,7 @@ enum Action {
     /// Print a secret that can be given to `knarr server --token-file`
     Generate,
     /// Replace the secret in the server's file `server/token`, on the server's machine
-    Rotate {
-        /// Where the server keeps its state
-        #[arg(long, value_name = "FOLDER", default_value = "/var/lib/knarr")]
-        data_dir: PathBuf,
-    },
+    Rotate,
 }
 
 fn duration(text: &str) -> Result<SignedDuration, String> {
@@ -65,7 +62,9 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
 }
 
 pub(crate) fn command() -> Command {
+    // What is sealed with it may lie in a datastore.
     Arguments::augment_args(Command::new("token").about("The tokens by which machines join"))
+        .mut_subcommand("rotate", |rotate| options::subset(rotate, &datastore::SETTINGS))
 }
 
 pub(crate) fn main(matches: &ArgMatches) -> ExitCode {
@@ -74,7 +73,7 @@ pub(crate) fn main(matches: &ArgMatches) -> ExitCode {
         Err(error) => return screen::failed(&error),
     };
     let done = match runtime() {
-        Ok(runtime) => runtime.block_on(run(&arguments)),
+        Ok(runtime) => runtime.block_on(run(&arguments, matches)),
         Err(error) => Err(format!("cannot start threads: {error}").into()),
     };
     match done {
@@ -83,13 +82,23 @@ pub(crate) fn main(matches: &ArgMatches) -> ExitCode {
     }
 }
 
-async fn run(arguments: &Arguments) -> Result<(), Failure> {
+async fn run(arguments: &Arguments, matches: &ArgMatches) -> Result<(), Failure> {
     let client = || -> Result<Client, Failure> {
         Ok(Client::new(Arc::new(Https::new(kubectl::target(arguments.kubeconfig.clone())?))))
     };
     match &arguments.action {
         Action::Generate => screen::say(&bootstrap::generate_secret()),
-        Action::Rotate { data_dir } => screen::say(&bootstrap::rotate_server_token(data_dir)?),
+        Action::Rotate => {
+            let Some((_, matches)) = matches.subcommand() else { return Ok(()) };
+            let options = options::read(Role::Server, matches)?.options()?;
+            let old = bootstrap::server_credentials(&options.data_dir).unwrap_or_default();
+            let new = bootstrap::rotate_server_token(&options.data_dir)?;
+            if let Err(error) = datastore::seal_again(&options, &old).await {
+                bootstrap::set_server_credentials(&options.data_dir, &old)?;
+                return Err(error);
+            }
+            screen::say(&new);
+        }
         Action::Create { ttl, description } => create(&client()?, *ttl, description).await?,
         Action::List => list(&client()?).await?,
         Action::Delete { tokens } => {

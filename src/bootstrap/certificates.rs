@@ -144,6 +144,11 @@ pub(crate) fn expires(pem: &str) -> Result<SystemTime, String> {
     Ok(Facts::of(pem)?.expires)
 }
 
+/// Whom a certificate names, and when it ends.
+pub(crate) fn named(pem: &str) -> Result<(String, SystemTime), String> {
+    Facts::of(pem).map(|facts| (facts.subject, facts.expires))
+}
+
 /// What is compared.
 struct Facts {
     subject: String,

@@ -22,9 +22,9 @@ mod token;
 
 pub use identity::Identity;
 pub use kubeconfig::{Kubeconfig, parse_mode};
-pub use pki::{Pki, Renewed};
-pub use shared::{Common, seal, unseal};
-pub use token::{Bootstrap, Token, generate_secret, rotate_server_token, server_credentials, server_token};
+pub use pki::{Kept, Pki, Renewed, certificates, forget_certificates};
+pub use shared::Common;
+pub use token::{Bootstrap, Token, generate_secret, rotate_server_token, server_credentials, server_token, set_server_credentials};
 
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;

@@ -17,11 +17,13 @@ use rustls::server::danger::ClientCertVerifier;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 /// How often certificates are looked at again: a sleeping machine's monotonic clock stands still.
 pub(crate) const LOOK: Duration = Duration::from_secs(12 * 3600);
+/// How long it may take to issue all of them.
+const ROTATION_LIMIT: Duration = Duration::from_secs(20);
 
 /// Who passes on what others ask for.
 pub(crate) const AUTH_PROXY: &str = "system:auth-proxy";
@@ -36,8 +38,73 @@ pub struct Renewed {
     pub admin: Identity,
 }
 
+/// The certificates that are issued again, by their files.
+const LEAVES: [&str; 8] = [
+    "client-kube-apiserver",
+    "client-auth-proxy",
+    "client-scheduler",
+    "client-controller",
+    "client-kubelet",
+    "client-admin",
+    "serving-kube-apiserver",
+    "serving-kubelet",
+];
+
+/// A certificate of a server or an agent, as its file has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its file.
+    pub path: PathBuf,
+    /// Whom it names.
+    pub subject: String,
+    /// When it ends; or why it cannot be read.
+    pub ends: Result<SystemTime, String>,
+}
+
+/// The certificates below a data folder, authorities too.
+pub fn certificates(data_dir: &Path) -> Result<Vec<Kept>, Error> {
+    let mut all = Vec::new();
+    for folder in ["server/tls", "agent/tls"].map(|name| data_dir.join(name)) {
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(files::failed("read", &folder))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(files::failed("read", &folder))?.path();
+            let is_one = path.extension().is_some_and(|ending| ending == "crt" || ending == "pem");
+            let text = files::read(&path)?.filter(|text| is_one && text.contains("BEGIN CERTIFICATE"));
+            let Some(text) = text else { continue };
+            let (subject, ends) = match certificates::named(&text) {
+                Ok((subject, ends)) => (subject, Ok(ends)),
+                Err(why) => (String::new(), Err(why)),
+            };
+            all.push(Kept { path, subject, ends });
+        }
+    }
+    all.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(all)
+}
+
+/// Has all certificates of a server that is stopped be issued again at its next start; gives how many. The authorities
+/// stay.
+pub fn forget_certificates(data_dir: &Path) -> Result<usize, Error> {
+    let folder = data_dir.join("server/tls");
+    let mut count = 0;
+    for name in LEAVES {
+        let (certificate, key) = paths(&folder, name);
+        count += usize::from(certificate.exists());
+        files::remove(&certificate)?;
+        files::remove(&key)?;
+    }
+    Ok(count)
+}
+
 /// Every authority, certificate and key of the cluster, ready to be used.
 pub struct Pki {
+    /// Has all certificates issued again: how often that was asked for.
+    rotations: watch::Sender<u64>,
+    /// How often it was done.
+    rotated: watch::Sender<u64>,
     folder: PathBuf,
     config: Config,
     names: ArcSwap<Names>,
@@ -72,6 +139,8 @@ impl Pki {
         let shown = Shown::new(&folder, &to_kubelets)?;
         let to_extensions = leaf(&folder, "client-auth-proxy", &auth_proxy(), &request_header_authority)?;
         let pki = Self {
+            rotations: watch::Sender::new(0),
+            rotated: watch::Sender::new(0),
             server_authority_der: certificates_of(&folder, "server-ca", &server_authority)?,
             client_authority_der: certificates_of(&folder, "client-ca", &client_authority)?,
             service_account_key: service_account_key(&folder)?,
@@ -227,6 +296,21 @@ impl Pki {
         })
     }
 
+    /// Issues all certificates again, whenever they expire, and returns when the new ones are shown.
+    pub async fn rotate(&self) -> Result<(), Error> {
+        let mut turn = 0;
+        self.rotations.send_modify(|asked| {
+            *asked += 1;
+            turn = *asked;
+        });
+        let mut rotated = self.rotated.subscribe();
+        let done = tokio::time::timeout(ROTATION_LIMIT, rotated.wait_for(|done| *done >= turn)).await;
+        match done {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::Setting("the certificates were not issued again in time: see the log".to_owned())),
+        }
+    }
+
     /// The machine is reached by other addresses from now on.
     fn rename(&self, node_ips: &[IpAddr]) -> Result<(), Error> {
         let names = Names::of(&Config { node_ips: node_ips.to_vec(), ..self.config.clone() })?;
@@ -245,6 +329,7 @@ impl Pki {
         let renewed = Arc::new(renewed);
         supervisor.run("certificate renewal", Phase::Work, Restart::OnFailure, move |shutdown| {
             let (pki, renewed, mut addresses) = (self.clone(), renewed.clone(), addresses.clone());
+            let mut rotations = self.rotations.subscribe();
             async move {
                 let (text, mut are_followed) = (|error: Error| error.to_string(), true);
                 loop {
@@ -252,9 +337,15 @@ impl Pki {
                         () = shutdown.requested() => return Ok::<(), String>(()),
                         () = clock::sleep(LOOK) => {}
                         changed = addresses.changed(), if are_followed => are_followed = changed.is_ok(),
+                        _ = rotations.changed() => {}
+                    }
+                    let asked = *rotations.borrow_and_update();
+                    if *pki.rotated.borrow() < asked {
+                        forget_certificates(&pki.config.data_dir).map_err(text)?;
                     }
                     pki.rename(&addresses.borrow_and_update().clone()).map_err(text)?;
                     renewed(pki.renew().map_err(text)?)?;
+                    pki.rotated.send_replace(asked);
                 }
             }
         });

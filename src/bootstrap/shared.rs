@@ -3,7 +3,7 @@
 
 use crate::{Error, files};
 use base::seal::{KEY_BYTES, Key};
-use ring::pbkdf2;
+use ring::{digest, pbkdf2};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -53,13 +53,13 @@ pub(crate) fn secret_of(token: &str) -> &str {
 }
 
 /// Seals bytes with a key that is made of the server token.
-pub fn seal(token: &str, about: &str, plain: &[u8]) -> Vec<u8> {
+fn seal(token: &str, about: &str, plain: &[u8]) -> Vec<u8> {
     let salt: [u8; SALT_BYTES] = base::random::bytes();
     [&salt[..], &key_of(secret_of(token), &salt).seal(about, plain)].concat()
 }
 
 /// What was sealed so about this; none with another token.
-pub fn unseal(token: &str, about: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+fn unseal(token: &str, about: &str, sealed: &[u8]) -> Option<Vec<u8>> {
     let (salt, sealed) = sealed.split_first_chunk::<SALT_BYTES>()?;
     key_of(secret_of(token), salt).open(about, sealed)
 }
@@ -84,6 +84,23 @@ impl Common {
         let Some(credentials) = crate::server_credentials(data_dir) else { return Ok(None) };
         all.insert(CREDENTIALS.to_owned(), credentials);
         Ok(Some(Self(all)))
+    }
+
+    /// A key that all servers have, whatever their token is.
+    fn own_key(&self) -> Key {
+        let secret = self.0.get("server-ca.key").map_or("", String::as_str);
+        let bytes = digest::digest(&digest::SHA256, format!("knarr servers 1\n{secret}").as_bytes());
+        Key::new(bytes.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    }
+
+    /// Seals bytes for all servers.
+    pub fn seal_own(&self, about: &str, plain: &[u8]) -> Vec<u8> {
+        self.own_key().seal(about, plain)
+    }
+
+    /// What was sealed so about this; none where it is another cluster's.
+    pub fn open_own(&self, about: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.own_key().open(about, sealed)
     }
 
     /// The secret that it is sealed with: that of the server token.

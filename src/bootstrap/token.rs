@@ -112,6 +112,11 @@ fn secret_of(given: &str) -> Result<&str, Error> {
 /// Replaces the server token: who has the old one can no longer join, who has joined stays. A running server knows
 /// the new one at once.
 pub fn rotate_server_token(data_dir: &Path) -> Result<String, Error> {
+    set_server_credentials(data_dir, &format!("server:{}", generate_secret()))
+}
+
+/// Replaces the credentials of the server token, `server:SECRET`; gives the whole token.
+pub fn set_server_credentials(data_dir: &Path, credentials: &str) -> Result<String, Error> {
     let path = data_dir.join("server/token");
     let known = files::read(&path)?.unwrap_or_default();
     let Some((prefix, _)) = known.trim().split_once("::") else {
@@ -120,7 +125,7 @@ pub fn rotate_server_token(data_dir: &Path) -> Result<String, Error> {
             path.display()
         )));
     };
-    let token = format!("{prefix}::server:{}", generate_secret());
+    let token = format!("{prefix}::{credentials}");
     files::write(&path, &format!("{token}\n"), files::PRIVATE)?;
     Ok(token)
 }

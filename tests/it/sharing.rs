@@ -153,4 +153,8 @@ fn who_has_not_the_token_is_refused(servers: &Servers) {
     let unreachable = ["--datastore-endpoint", "http://127.0.0.1:9"];
     let output = servers.fails(0, &unreachable);
     assert!(output.code == 1 && output.stderr.contains("datastore cannot be used"), "{output:?}");
+    // An etcd that another authority vouches for gets to know nothing.
+    let stranger = servers.sandbox.folder.join("s0/data/server/tls/server-ca.crt").display().to_string();
+    let output = servers.fails(0, &["--datastore-cafile", &stranger]);
+    assert!(output.code == 1 && output.stderr.contains("UnknownIssuer"), "{output:?}");
 }

@@ -165,6 +165,107 @@ async fn a_start_reads_pages_and_a_lost_way_is_read_anew() {
     });
 }
 
+/// One of those who share it has etcd forget what is old, for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_is_forgotten_by_turns() {
+    let etcd = Etcd::new("etcd-compact", 1);
+    let often = || Config { upkeep_interval: Duration::from_millis(300), ..config() };
+    let (one, _of_one) = etcd.store(&often()).await;
+    let (two, _of_two) = etcd.store(&often()).await;
+    let first = one.write(put("p/a", Expect::Absent, "1", Durability::Durable)).await.unwrap().record;
+    let members = super::members::Members::new(&etcd.remote(), Arc::new(crate::Unsealed)).unwrap();
+    let past = || async {
+        let range = super::api::RangeRequest {
+            key: b"/knarr/p/a".to_vec(),
+            revision: i64::try_from(first.revision).unwrap(),
+            ..Default::default()
+        };
+        members.range(range).await
+    };
+    assert_eq!(past().await.unwrap().kvs.len(), 1);
+    let mut last = first.revision;
+    let forgotten = async {
+        while past().await.is_ok() {
+            let write = put("p/a", Expect::Revision(last), "2", Durability::Durable);
+            last = two.write(write).await.unwrap().record.revision;
+            clock::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), forgotten).await.expect("etcd forgets it");
+    for store in [&one, &two] {
+        let refused = store.snapshot_at(first.revision).await;
+        assert!(matches!(refused, Err(crate::ReadError::Compacted { .. })));
+        caught_up(store).await;
+        assert_eq!(store.snapshot().get("p/a").unwrap().revision, last);
+    }
+}
+
+/// Revisions of a state that was brought from elsewhere go on from where they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn revisions_go_on_behind_those_of_before() {
+    const BEFORE: u64 = 1_000_000_000;
+    let etcd = Etcd::new("etcd-behind", 1);
+    assert!(Vault::new(&etcd.remote()).unwrap().is_empty().await.unwrap());
+    assert!(Vault::new(&etcd.remote()).unwrap().begin_behind(BEFORE).await.unwrap());
+    let (one, of_one) = etcd.store(&config()).await;
+    assert!(one.revision() > BEFORE && one.revision() < BEFORE + 100);
+    let made = one.write(put("p/a", Expect::Absent, "1", Durability::Durable)).await.unwrap().record;
+    let changed = put("p/a", Expect::Revision(made.revision), "2", Durability::Durable);
+    let changed = one.write(changed).await.unwrap().record;
+    assert!(made.revision > BEFORE && changed.revision > made.revision);
+    assert_eq!(changed.create_revision, made.revision);
+    of_one.drain().await;
+    let (two, _of_two) = etcd.store(&config()).await;
+    let found = two.snapshot().get("p/a").unwrap().clone();
+    assert_eq!((found.revision, &found.value), (changed.revision, &changed.value));
+    assert_eq!(two.snapshot_at(made.revision).await.unwrap().get("p/a").unwrap().value, made.value);
+    let gone = two.write(delete("p/a", found.revision, Durability::Durable)).await.unwrap().record;
+    assert_eq!(gone.value, format!("{{\"v\":\"2\",\"r\":\"{}\"}}", gone.revision));
+}
+
+/// Seals by a word that is known, or by one that has to be learned.
+struct Words {
+    own: &'static str,
+    known: std::sync::Mutex<Vec<&'static str>>,
+}
+
+impl crate::Sealer for Words {
+    fn seal(&self, key: &str, value: &[u8]) -> Option<Vec<u8>> {
+        key.starts_with("secret/").then(|| [self.own.as_bytes(), b"#", value].concat())
+    }
+
+    fn open<'a>(&self, _: &str, written: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>, String> {
+        let Some(at) = written.iter().position(|byte| *byte == b'#') else { return Ok(written.into()) };
+        let word = String::from_utf8_lossy(&written[..at]).into_owned();
+        let known = self.known.lock().unwrap().iter().any(|known| *known == word);
+        if known { Ok(written[at + 1..].into()) } else { Err(format!("{word} is not known")) }
+    }
+
+    fn renew(&self) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async {
+            *self.known.lock().unwrap() = vec!["one", "two"];
+            Ok(())
+        })
+    }
+}
+
+/// What another one seals in a way that is not known yet is not lost: how is learned, and it is read then.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sealed_in_a_new_way_is_learned_of() {
+    let etcd = Etcd::new("etcd-sealed", 1);
+    let sealed = |own| Config { sealer: Arc::new(Words { own, known: vec![own].into() }), ..config() };
+    let (one, _of_one) = etcd.store(&sealed("one")).await;
+    let (two, _of_two) = etcd.store(&sealed("two")).await;
+    for (writer, reader, key) in [(&one, &two, "secret/a"), (&two, &one, "secret/b"), (&one, &two, "open/c")] {
+        let written = writer.write(put(key, Expect::Absent, "x", Durability::Durable)).await.unwrap().record;
+        caught_up(reader).await;
+        assert_eq!(reader.snapshot().get(key).unwrap().value, written.value);
+    }
+    let members = super::members::Members::new(&etcd.remote(), Arc::new(crate::Unsealed)).unwrap();
+    let range = super::api::RangeRequest { key: b"/knarr/secret/b".to_vec(), ..Default::default() };
+    assert!(members.range(range).await.unwrap().kvs[0].value.starts_with(b"two#"));
+}
+
 /// What writers know of their writes.
 #[derive(Default)]
 struct Told {

@@ -11,6 +11,16 @@ use std::path::PathBuf;
 /// What all of them are told.
 const TOKEN: &str = "a-secret-for-tests-alone";
 
+/// Makes an authority, and certificates of it for etcd and for those who speak with it.
+const CERTIFICATES: &str = "set -e
+curve='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+openssl req -x509 $curve -keyout etcd-ca.key -out etcd-ca.crt -subj /CN=etcd-ca -days 2
+for name in etcd client; do
+    openssl req $curve -keyout $name.key -out $name.csr -subj /CN=$name -addext subjectAltName=IP:127.0.0.1
+    openssl x509 -req -in $name.csr -CA etcd-ca.crt -CAkey etcd-ca.key -CAcreateserial -out $name.crt -days 2 -copy_extensions copy
+done
+";
+
 /// A member of etcd, or a server.
 struct Part {
     words: Vec<String>,
@@ -26,7 +36,7 @@ pub(crate) struct Servers {
 }
 
 fn client_url(at: usize) -> String {
-    format!("http://127.0.0.1:{}", 2_379 + 10 * at)
+    format!("https://127.0.0.1:{}", 2_379 + 10 * at)
 }
 
 impl Servers {
@@ -35,6 +45,7 @@ impl Servers {
         require(&[("etcd", "etcd-server"), ("etcdctl", "etcd-client")]);
         let mut all = Self { members: Vec::new(), servers: Vec::new(), sandbox: Sandbox::new() };
         fs::write(all.sandbox.folder.join("token"), TOKEN).unwrap();
+        all.sandbox.sh(&format!("({CERTIFICATES}) 2>&1")).ok();
         all.members = (0..count).map(|at| all.member(at, count)).collect();
         (0..count).for_each(|at| all.start_member(at));
         for at in 0..count {
@@ -64,10 +75,18 @@ impl Servers {
             ("--listen-peer-urls", peer(at)),
             ("--initial-advertise-peer-urls", peer(at)),
             ("--data-dir", folder.display().to_string()),
+            ("--cert-file", self.file("etcd.crt")),
+            ("--key-file", self.file("etcd.key")),
+            ("--trusted-ca-file", self.file("etcd-ca.crt")),
         ];
         let pairs = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
-        let words = ["etcd".to_owned()].into_iter().chain(pairs).collect();
+        let own = ["etcd", "--client-cert-auth"].map(str::to_owned);
+        let words = own.into_iter().chain(pairs).collect();
         Part { words, log: folder.with_extension("log"), process: None }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.sandbox.folder.join(name).display().to_string()
     }
 
     fn server_words(&self, at: usize, count: usize, flags: &[&str]) -> Vec<String> {
@@ -83,7 +102,10 @@ impl Servers {
             ("--write-kubeconfig", of("kubeconfig")),
             ("--https-listen-port", (6_443 + at).to_string()),
             ("--node-name", format!("server-{at}")),
-            ("--token-file", self.sandbox.folder.join("token").display().to_string()),
+            ("--token-file", self.file("token")),
+            ("--datastore-cafile", self.file("etcd-ca.crt")),
+            ("--datastore-certfile", self.file("client.crt")),
+            ("--datastore-keyfile", self.file("client.key")),
             ("--datastore-endpoint", endpoints.join(",")),
         ];
         let pairs = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
@@ -114,8 +136,17 @@ impl Servers {
 
     /// Runs a server with other words to its end, where it is expected to fail.
     pub(crate) fn fails(&self, at: usize, more: &[&str]) -> Output {
-        let words = self.servers[at].words.iter().map(String::as_str).chain(more.iter().copied());
-        self.sandbox.run(&words.collect::<Vec<_>>())
+        // What is said again is said anew.
+        let mut words = Vec::new();
+        let mut own = self.servers[at].words.iter().map(String::as_str);
+        while let Some(word) = own.next() {
+            if word.starts_with("--") && more.contains(&word) {
+                own.next();
+            } else {
+                words.push(word);
+            }
+        }
+        self.sandbox.run(&[&words, more].concat())
     }
 
     pub(crate) fn stop(&mut self, at: usize, signal: &str) -> i32 {
@@ -134,6 +165,8 @@ impl Servers {
     /// What etcd has at a key.
     pub(crate) fn stored(&self, key: &str) -> String {
         let mut command = self.sandbox.command(SOON, &["etcdctl", "get", "--print-value-only", key]);
+        let files = [("CACERT", "etcd-ca.crt"), ("CERT", "client.crt"), ("KEY", "client.key")];
+        command.envs(files.map(|(name, file)| (format!("ETCDCTL_{name}"), self.file(file))));
         command.env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", client_url(0));
         run(command, "").ok()
     }
