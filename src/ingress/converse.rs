@@ -50,7 +50,7 @@ const UNRECOGNIZED_NAME: u8 = 112;
 const INTERNAL_ERROR: u8 = 80;
 
 pub(crate) async fn converse(
-    mut connection: Connection,
+    mut connection: Box<Connection>,
     (mut stream, tls): (TcpStream, Option<Arc<Tls>>),
     closed: watch::Receiver<bool>,
 ) -> Result<(), BodyError> {
@@ -73,11 +73,11 @@ pub(crate) async fn converse(
 }
 
 async fn http(
-    connection: Connection,
+    connection: Box<Connection>,
     (stream, is_http2): (Stream, bool),
     closed: watch::Receiver<bool>,
 ) -> Result<(), BodyError> {
-    let connection = Arc::new(connection);
+    let connection = Arc::from(connection);
     match is_http2 {
         true => Box::pin(http2(connection, stream, closed)).await?,
         false => Box::pin(http1(connection, stream, closed)).await?,
@@ -87,7 +87,7 @@ async fn http(
 
 /// A connection over TLS, by the name that its client asks for.
 async fn secure(
-    mut connection: Connection,
+    mut connection: Box<Connection>,
     (mut stream, tls): (TcpStream, &Tls),
     closed: watch::Receiver<bool>,
 ) -> Result<(), BodyError> {

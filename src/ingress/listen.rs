@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 
 /// Connections of a port at a time; more wait to be accepted.
-const CONNECTIONS: u32 = 8_192;
+const CONNECTIONS: u32 = 16_384;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4_096;
 /// How long running requests have to end when a port is closed; less than the drain waits.
@@ -207,8 +207,8 @@ impl Front {
             let Ok(address) = HeaderValue::try_from(peer.to_string()) else { continue };
             let is_trusted = self.proxy.trust.contains(peer);
             let from = From { address, secure: self.tls.is_some(), port: port.clone(), is_trusted };
-            let connection =
-                Connection { proxy: self.proxy.clone(), peer, port: self.port, name: None, from };
+            let (proxy, port) = (self.proxy.clone(), self.port);
+            let connection = Box::new(Connection { proxy, peer, port, name: None, from });
             let (tls, closed) = (self.tls.clone(), closed.clone());
             // It ends with the front, but not before its requests do.
             self.proxy.supervisor.detached("ingress connection", Phase::Work, async move {

@@ -17,7 +17,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -78,17 +78,32 @@ impl Line {
             }
             self.patience.stop();
             let Ok(Some(request)) = came else { return Ok(Next::Whole) };
-            let is_head = request.method() == Method::HEAD;
-            let mut serving = Box::pin(connection.clone().serve(request));
-            let Ok(response) = self.unless_gone(|cx| serving.as_mut().poll(cx)).await?;
-            drop(serving);
-            let is_last = poll_fn(|cx| Poll::Ready(closing.poll(cx))).await;
-            self.answer(response, is_head, is_last).await?;
-            if is_last {
-                self.stream.shutdown().await?;
+            // Boxed, since there is room for it as long as the connection lasts.
+            if Box::pin(self.exchange(connection, request, closing)).await? {
                 return Ok(Next::End);
             }
         }
+    }
+
+    /// Answers a request; gives whether it was the last one.
+    async fn exchange(
+        &mut self,
+        connection: &Arc<Connection>,
+        request: Asking,
+        closing: &mut Closing,
+    ) -> Result<bool, BodyError> {
+        let is_head = request.method() == Method::HEAD;
+        let response = {
+            let mut serving = pin!(connection.clone().serve(request));
+            let Ok(response) = self.unless_gone(|cx| serving.as_mut().poll(cx)).await?;
+            response
+        };
+        let is_last = poll_fn(|cx| Poll::Ready(closing.poll(cx))).await;
+        self.answer(response, is_head, is_last).await?;
+        if is_last {
+            self.stream.shutdown().await?;
+        }
+        Ok(is_last)
     }
 
     /// Reads what has come to a buffer that does not outlive this call; 0 at the end.

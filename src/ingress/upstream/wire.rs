@@ -15,9 +15,9 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// The largest head of an answer, and the number of its headers.
 const HEAD_BYTES: usize = 256 << 10;
@@ -108,9 +108,18 @@ impl Wire {
         pin!(self.stream.read_buf(&mut self.buffer)).poll(cx)
     }
 
+    /// The same with what a head may bring; there is no room for it before it comes.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut piece = [const { MaybeUninit::uninit() }; PIECE_BYTES];
+        let mut piece = ReadBuf::uninit(&mut piece);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
+        self.buffer.extend_from_slice(piece.filled());
+        Poll::Ready(Ok(piece.filled().len()))
+    }
+
     /// Whether nothing has come since it was put aside, not even its end: what did would be taken for an answer.
     fn is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
-        self.buffer.is_empty() && self.poll_fill(PIECE_BYTES, cx).is_pending()
+        self.buffer.is_empty() && self.poll_head(cx).is_pending()
     }
 
     fn poll_send(&mut self, left: &mut &[u8], cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -141,7 +150,7 @@ impl Wire {
                 sent.map_err(|_| Unanswered::Gone)?;
                 is_sent = true;
             }
-            while let Poll::Ready(read) = self.poll_fill(PIECE_BYTES, cx) {
+            while let Poll::Ready(read) = self.poll_head(cx) {
                 // Who hangs up without a word has not seen the request, or may be asked again.
                 let length = match read {
                     Ok(length) => length,
@@ -204,7 +213,7 @@ impl Wire {
                 Ok(None) if is_done(framing) => return Poll::Ready(None),
                 Ok(None) => {}
             }
-            match std::task::ready!(self.poll_fill(BODY_PIECE_BYTES, cx)) {
+            match ready!(self.poll_fill(BODY_PIECE_BYTES, cx)) {
                 Ok(0) if *framing == Framing::UntilClosed => {
                     *framing = Framing::Length(0);
                     return Poll::Ready(None);
