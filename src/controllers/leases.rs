@@ -6,13 +6,14 @@ use api::Object;
 use api::coordination::{Lease, LeaseSpec};
 use api::meta::{MicroTime, ObjectMeta};
 use api::servers::{self, IDENTITY, is_identity};
-use base::{Phase, Restart, clock, random};
+use base::clock::{self, Instant};
+use base::{Phase, Restart, random};
 use client::{Cache, Client, Error, Next, Queue};
 use jiff::{SignedDuration, Timestamp};
 use ring::digest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -33,10 +34,15 @@ pub struct Serving {
     pub port: u16,
 }
 
+/// For how long a Lease that says it has expired must not have changed: its server's clock may be the wrong one.
+const UNCHANGED: Duration = Duration::from_secs(25);
+
 #[derive(Clone)]
 struct Collector {
     client: Client,
     leases: Cache<Lease>,
+    /// When a Lease changed the last time.
+    changed: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 /// How long an API server's lease is still good; one that does not say is none.
@@ -50,12 +56,17 @@ fn left(lease: &Lease, now: Timestamp) -> Duration {
 }
 
 pub(crate) fn start(room: &Room, hostname: &str, serving: Option<Serving>) {
-    let collector = Collector { client: room.client.clone(), leases: room.caches.selected(NAMESPACE, "") };
+    let leases = room.caches.selected(NAMESPACE, "");
+    let collector = Collector { client: room.client.clone(), leases, changed: Arc::default() };
     let queue = Queue::new("identity leases");
-    let changed = queue.clone();
+    let (changed, own) = (queue.clone(), collector.clone());
     collector.leases.on_change(move |change| {
+        let name = change.object().name();
         if change.new.as_ref().is_some_and(|lease| is_identity(lease)) {
-            changed.add(change.object().name().to_owned());
+            own.changed().insert(name.to_owned(), clock::instant());
+            changed.add(name.to_owned());
+        } else {
+            own.changed().remove(name);
         }
     });
     let leases = collector.leases.clone();
@@ -168,11 +179,22 @@ async fn moved(serving: &Serving, queue: &Queue<()>) {
 }
 
 impl Collector {
+    fn changed(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a Lease has to be left alone still.
+    fn left(&self, lease: &Lease) -> Duration {
+        let until = self.changed().get(lease.name()).map(|at| *at + UNCHANGED);
+        let unchanged = until.map_or(UNCHANGED, |until| until.saturating_duration_since(clock::instant()));
+        left(lease, clock::now()).max(unchanged)
+    }
+
     async fn sync(self, name: String) -> Result<Next, Error> {
         let Some(lease) = self.leases.get(NAMESPACE, &name).filter(|lease| is_identity(lease)) else {
             return Ok(Next::Done);
         };
-        let left = left(&lease, clock::now());
+        let left = self.left(&lease);
         if !left.is_zero() {
             return Ok(Next::After(left));
         }

@@ -83,6 +83,71 @@ fn controllers_and_scheduler_run_where_their_leases_are_held() {
     assert!(events["items"].as_array().unwrap().len() >= LEASES.len());
 }
 
+/// Another server, which says where it is, as knarr's do.
+const OTHER: &str = "
+apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata:
+  name: apiserver-other
+  namespace: kube-system
+  labels: {apiserver.kubernetes.io/identity: kube-apiserver}
+  annotations: {knarr.io/api-addresses: '10.99.0.77,2001:db8:99::77', knarr.io/api-port: '6443'}
+spec: {holderIdentity: other, leaseDurationSeconds: 3600, renewTime: '2099-01-01T00:00:00.000000Z'}
+";
+
+/// Where the API is served, by what the cluster says.
+fn endpoints(cluster: &Cluster) -> Vec<String> {
+    let slice = cluster.json("endpointslice kubernetes");
+    let all = slice["endpoints"].as_array().into_iter().flatten();
+    all.filter_map(|one| Some(one["addresses"][0].as_str()?.to_owned())).collect()
+}
+
+#[test]
+fn every_server_that_lives_is_an_endpoint() {
+    let mut cluster = Cluster::prepared(&["--disable-agent"]);
+    cluster.tell(&["--leader-elect"]);
+    cluster.start();
+    let are = |cluster: &Cluster, addresses: &[&str]| {
+        let began = base::clock::instant();
+        wait_for("endpoints", SOON, || (endpoints(cluster) == addresses).then_some(()));
+        began.elapsed()
+    };
+    let (own, both) = (["10.99.0.2"], ["10.99.0.2", "10.99.0.77"]);
+    are(&cluster, &own);
+    for _ in 0..2 {
+        cluster.apply(OTHER);
+        let mut sorted = Vec::new();
+        wait_for("both", SOON, || {
+            sorted = endpoints(&cluster);
+            sorted.sort();
+            (sorted == both).then_some(())
+        });
+        let v6 = cluster.json("endpointslice kubernetes-ipv6");
+        assert_eq!(v6["endpoints"][0]["addresses"][0], "2001:db8:99::77");
+        cluster.kubectl("delete lease -n kube-system apiserver-other");
+        assert!(are(&cluster, &own) < Duration::from_secs(5), "it took its Lease back");
+        assert!(cluster.json("endpointslice kubernetes-ipv6").is_null());
+    }
+    cluster.apply(OTHER);
+    wait_for("both", SOON, || (endpoints(&cluster).len() == 2).then_some(()));
+    let lost = are(&cluster, &own);
+    eprintln!("a dead server was an endpoint for {lost:?} more");
+    assert!(lost > Duration::from_secs(25), "{lost:?}");
+    let uid = |cluster: &Cluster| {
+        let leases = cluster.json("lease -n kube-system -l kubernetes.io/hostname");
+        assert_eq!(leases["items"].as_array().unwrap().len(), 1);
+        leases["items"][0]["metadata"]["uid"].as_str().unwrap().to_owned()
+    };
+    let before = uid(&cluster);
+    assert_eq!(cluster.stop("TERM"), 0);
+    cluster.start();
+    wait_for("a Lease of its own", SOON, || {
+        let there = cluster.json("lease -n kube-system -l kubernetes.io/hostname");
+        (there["items"].as_array()?.len() == 1).then_some(())
+    });
+    assert_ne!(uid(&cluster), before, "it took its Lease back as it stopped");
+}
+
 /// While another holds the Leases nothing is done here; afterwards what was left is.
 fn somebody_else(cluster: &Cluster) {
     let spec = r#"{"spec":{"holderIdentity":"else","leaseDurationSeconds":9}}"#;
