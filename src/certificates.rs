@@ -101,7 +101,8 @@ fn check(data_dir: &Path) -> Result<bool, Failure> {
 
 fn row(data_dir: &Path, kept: &Kept, now: Timestamp) -> [String; 4] {
     let name = kept.path.strip_prefix(data_dir).unwrap_or(&kept.path).display().to_string();
-    let ends = kept.ends.clone().and_then(|ends| Timestamp::try_from(ends).map_err(|error| error.to_string()));
+    let ends =
+        kept.ends.clone().and_then(|ends| Timestamp::try_from(ends).map_err(|error| error.to_string()));
     let (ends, status) = match ends {
         Err(why) => (String::new(), format!("unreadable: {why}")),
         Ok(ends) => {

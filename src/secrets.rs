@@ -107,9 +107,7 @@ impl Place {
     fn of(options: &Options, storage: &Storage) -> Result<Self, Failure> {
         Ok(match storage {
             Storage::File(_) => Self::File(options.data_dir.join("server/cred/encryption-config.json")),
-            Storage::Etcd(remote) => {
-                Self::Shared(Vault::new(remote)?, datastore::own(options)?)
-            }
+            Storage::Etcd(remote) => Self::Shared(Vault::new(remote)?, datastore::own(options)?),
         })
     }
 }

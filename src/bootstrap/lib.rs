@@ -24,7 +24,10 @@ pub use identity::Identity;
 pub use kubeconfig::{Kubeconfig, parse_mode};
 pub use pki::{Kept, Pki, Renewed, certificates, forget_certificates};
 pub use shared::Common;
-pub use token::{Bootstrap, Token, generate_secret, rotate_server_token, server_credentials, server_token, set_server_credentials};
+pub use token::{
+    Bootstrap, Token, generate_secret, rotate_server_token, server_credentials, server_token,
+    set_server_credentials,
+};
 
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;

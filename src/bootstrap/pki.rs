@@ -307,7 +307,9 @@ impl Pki {
         let done = tokio::time::timeout(ROTATION_LIMIT, rotated.wait_for(|done| *done >= turn)).await;
         match done {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Error::Setting("the certificates were not issued again in time: see the log".to_owned())),
+            _ => {
+                Err(Error::Setting("the certificates were not issued again in time: see the log".to_owned()))
+            }
         }
     }
 

