@@ -129,8 +129,7 @@ impl Server {
         let accept = header_text(request.headers(), &header::ACCEPT);
         let streams = path.verb == "watch";
         let parse = if streams { Rendering::parse_stream } else { Rendering::parse };
-        let rendering = parse(accept, query.get("includeObject"))
-            .filter(|form| !kind.custom || *form != Rendering::Protobuf)
+        let rendering = parse(accept, query.get("includeObject"), kind.custom)
             .ok_or_else(|| not_acceptable(accept, path.name.is_empty(), streams))?;
         let content_type = header_text(request.headers(), &header::CONTENT_TYPE).to_owned();
         let agent = super::options::agent(request.headers(), &user);

@@ -68,8 +68,14 @@ pub(crate) enum Include {
 impl Rendering {
     /// Reads an Accept header; unknown forms are passed over, and none at all is the object itself.
     /// `None` if the client takes no form that the server has.
-    pub(crate) fn parse(accept: &str, include: &str) -> Option<Self> {
-        clauses(accept).iter().find_map(|clause| Self::of(clause, include))
+    pub(crate) fn parse(accept: &str, include: &str, custom: bool) -> Option<Self> {
+        clauses(accept).iter().find_map(|clause| Self::of_kind(clause, include, custom))
+    }
+
+    /// The same of objects of a kind: what is custom has no form in protobuf, which clients that would take one
+    /// name before JSON all the same.
+    fn of_kind(clause: &Clause<'_>, include: &str, custom: bool) -> Option<Self> {
+        Self::of(clause, include).filter(|form| !custom || *form != Self::Protobuf)
     }
 
     /// The form that one clause of the header asks for. YAML is made of JSON when the answer leaves.
@@ -104,9 +110,10 @@ impl Rendering {
     }
 
     /// The form of a watch; there are none in YAML.
-    pub(crate) fn parse_stream(accept: &str, include: &str) -> Option<Self> {
+    pub(crate) fn parse_stream(accept: &str, include: &str, custom: bool) -> Option<Self> {
         let own = clauses(accept);
-        let (clause, form) = own.iter().find_map(|clause| Some((clause, Self::of(clause, include)?)))?;
+        let of = |clause| Some((clause, Self::of_kind(clause, include, custom)?));
+        let (clause, form) = own.iter().find_map(of)?;
         (clause.takes("application/json") || clause.takes(PROTOBUF)).then_some(form)
     }
 
@@ -289,20 +296,26 @@ mod tests {
     #[test]
     fn the_first_form_the_server_has_is_taken() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(Rendering::parse(kubectl, ""), Some(Rendering::Table(Meta::V1, Include::Metadata)));
+        assert_eq!(Rendering::parse(kubectl, "", false), Some(Rendering::Table(Meta::V1, Include::Metadata)));
         let old = "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(Rendering::parse(old, "None"), Some(Rendering::Table(Meta::V1Beta1, Include::None)));
+        assert_eq!(
+            Rendering::parse(old, "None", false),
+            Some(Rendering::Table(Meta::V1Beta1, Include::None))
+        );
         let go = "application/vnd.kubernetes.protobuf,application/json";
-        assert_eq!(Rendering::parse(go, ""), Some(Rendering::Protobuf));
+        assert_eq!(Rendering::parse(go, "", false), Some(Rendering::Protobuf));
+        assert_eq!(Rendering::parse(go, "", true), Some(Rendering::Object), "it is custom");
+        assert_eq!(Rendering::parse(PROTOBUF, "", true), None);
+        assert_eq!(Rendering::parse_stream(go, "", true), Some(Rendering::Object));
         let metadata_first = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
-        assert_eq!(Rendering::parse(metadata_first, ""), Some(Rendering::MetadataProtobuf(Meta::V1)));
+        assert_eq!(Rendering::parse(metadata_first, "", false), Some(Rendering::MetadataProtobuf(Meta::V1)));
         let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-        assert_eq!(Rendering::parse(metadata, ""), Some(Rendering::Metadata(Meta::V1)));
-        assert_eq!(Rendering::parse("text/html", ""), None);
+        assert_eq!(Rendering::parse(metadata, "", false), Some(Rendering::Metadata(Meta::V1)));
+        assert_eq!(Rendering::parse("text/html", "", false), None);
         let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1";
-        assert_eq!(Rendering::parse(table, ""), None);
-        assert_eq!(Rendering::parse("application/yaml", ""), Some(Rendering::Object));
-        assert_eq!(Rendering::parse_stream("application/yaml", ""), None);
-        assert_eq!(Rendering::parse_stream("", ""), Some(Rendering::Object));
+        assert_eq!(Rendering::parse(table, "", false), None);
+        assert_eq!(Rendering::parse("application/yaml", "", false), Some(Rendering::Object));
+        assert_eq!(Rendering::parse_stream("application/yaml", "", false), None);
+        assert_eq!(Rendering::parse_stream("", "", false), Some(Rendering::Object));
     }
 }
