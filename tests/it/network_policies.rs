@@ -4,7 +4,9 @@
 mod administrators;
 mod rig;
 
-use crate::support::cluster::{Cluster, IMAGE};
+use crate::support::cluster::{ADMINISTRATOR, API, Cluster, IMAGE, SOON};
+use crate::support::fleet::Fleet;
+use crate::support::process::wait_for;
 use crate::support::spots::Heard;
 use rig::{Pod, Port, Rig};
 use serde_json::json;
@@ -245,4 +247,49 @@ fn pods_are_isolated_before_they_run() {
     cluster.apply(&pod("again", &script));
     cluster.pod_ended("again");
     assert_eq!(cluster.kubectl("logs again"), "reached\nreached\nreached\ndone\n");
+}
+
+/// An agent dies before the API knows the address of a pod that it has started. Nobody reaches the pod, neither while
+/// the agent is gone nor when it is back.
+#[test]
+fn pods_are_isolated_over_a_crash() {
+    let mut fleet = Fleet::new(&[]);
+    fleet.join("node-2", 3);
+    let pod = |name: &str, node: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  nodeName: {node}\n  \
+             terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: {IMAGE}\n    command: [httpd, -f, -p, '8080', -h, /www]\n---\n"
+        )
+    };
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut}\nspec: {podSelector: {matchLabels: {app: shut}}, policyTypes: [Ingress]}\n";
+    fleet.cluster.apply(&[pod("asks", "node-1"), pod("shut", "node-2"), policy.to_owned()].concat());
+    fleet.cluster.pod_ready("asks");
+    fleet.cluster.pod_ready("shut");
+    let address = fleet.cluster.json("pod shut")["status"]["podIP"].as_str().unwrap().to_owned();
+    let ask = format!("nc -w 1 {address} 8080 < /dev/null");
+    wait_for("a pod that nobody reaches", SOON, || {
+        (fleet.cluster.exec("asks", &ask).code != 0).then_some(())
+    });
+    fleet.stop("node-2", "KILL");
+    // As if the status had never been written.
+    let patch = r#"{"status": {"podIP": null, "podIPs": null}}"#;
+    let url = format!("{API}/api/v1/namespaces/default/pods/shut/status");
+    let kind = "content-type: application/merge-patch+json";
+    fleet
+        .cluster
+        .curl(&[&ADMINISTRATOR[..], &["-f", "-X", "PATCH", "-H", kind, "-d", patch, &url]].concat())
+        .ok();
+    assert!(fleet.cluster.json("pod shut")["status"]["podIP"].is_null());
+    let asking =
+        format!("(while :; do {ask} && echo reached >> /tmp/reached; done) > /dev/null 2>&1 & echo begun");
+    assert_eq!(fleet.cluster.exec("asks", &asking).ok(), "begun\n");
+    let token = fleet.token_file();
+    fleet.start("node-2", &["--token-file", &token]);
+    fleet.cluster.wait("pod shut", |pod| (pod["status"]["podIP"] == address.as_str()).then_some(()));
+    assert_ne!(fleet.cluster.exec("asks", &ask).code, 0);
+    assert_ne!(fleet.cluster.exec("asks", "cat /tmp/reached").code, 0, "it was reached");
+    fleet.cluster.kubectl("delete networkpolicy shut");
+    wait_for("a pod that is open", SOON, || {
+        (fleet.cluster.exec("asks", "cat /tmp/reached").code == 0).then_some(())
+    });
 }
