@@ -250,13 +250,14 @@ fn be_known(
         Some(address) => (watch::channel(vec![address]).1, options.https_listen_port),
         None => (addresses, options.https_listen_port),
     };
-    let known = (admin.clone(), caches.clone());
+    let (known, slices) = ((admin.clone(), caches.clone()), caches.of());
     if options.is_shared() {
-        endpoint::keep_all(admin, caches.selected(NAMESPACE, ""), &leading.controllers);
+        let known_here = (caches.selected(NAMESPACE, ""), &slices);
+        endpoint::keep_all(admin, known_here, &leading.controllers);
         let serving = controllers::Serving { addresses, port };
         return controllers::start_identity(name, Some(serving), known, supervisor);
     }
-    endpoint::keep_own(admin, (addresses, port), supervisor);
+    endpoint::keep_own(admin, (addresses, port), &slices, supervisor);
     if !options.disable_controller_manager {
         controllers::start_identity(name, None, known, supervisor);
     }

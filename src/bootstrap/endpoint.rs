@@ -8,11 +8,13 @@ use crate::objects::{ensure, failed};
 use api::Object;
 use api::coordination::Lease;
 use api::servers::{is_identity, place};
+use api::slim::EndpointSlice;
 use base::clock::{self, Instant};
 use base::{Phase, Restart, Shutdown, Supervisor};
 use client::{Cache, Client};
 use http::Method;
 use serde_json::{Value, json};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +24,8 @@ use tokio::sync::{Notify, watch};
 const NAMESPACE: &str = "kube-system";
 /// After so long without a renewal a server is taken for dead: three were missed.
 const LOST: Duration = Duration::from_secs(35);
+/// How long changes are waited for that come together: of a slice that is written here as well.
+const SETTLED: Duration = Duration::from_millis(200);
 /// After a write that failed.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -34,48 +38,25 @@ pub struct Api {
     pub port: u16,
 }
 
+const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+
 /// Has the Service `kubernetes` lead to these servers.
 pub async fn publish(client: &Client, servers: &[Api]) -> Result<(), Error> {
-    let Some(port) = common_port(servers) else { return Ok(()) };
-    let reached: Vec<&Api> = servers.iter().filter(|server| server.port == port).collect();
-    let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    if servers.is_empty() {
+        return Ok(());
+    }
     let replaced = |fields: &'static [&'static str], existing: &Value, wanted: &Value| {
         let mut merged = existing.clone();
         fields.iter().for_each(|field| merged[*field] = wanted[*field].clone());
         (merged != *existing).then_some(merged)
     };
-    // What is older than EndpointSlices knows the service's own family alone, that of the first address.
-    let is_v4 = reached.iter().find_map(|server| server.addresses.first()).is_none_or(IpAddr::is_ipv4);
-    let metadata = json!({"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
-    let entries: Vec<Value> =
-        of_family(&reached, is_v4).iter().map(|address| json!({"ip": address})).collect();
-    let endpoints = json!({
-        "apiVersion": "v1", "kind": "Endpoints", "metadata": metadata,
-        "subsets": [{"addresses": entries, "ports": ports}],
-    });
     let of_endpoints = |existing: &Value, wanted: &Value| replaced(&["subsets"], existing, wanted);
-    ensure(client, "/api/v1/namespaces/default/endpoints", vec![endpoints], of_endpoints).await?;
-    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-    for (family, name, is_v4) in [("IPv4", "kubernetes", true), ("IPv6", "kubernetes-ipv6", false)] {
-        let addresses = of_family(&reached, is_v4);
-        if addresses.is_empty() {
-            remove(client, &format!("{path}/{name}")).await?;
-            continue;
-        }
-        let endpoints: Vec<Value> = addresses
-            .iter()
-            .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
-            .collect();
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
-            "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-            "endpoints": endpoints, "ports": ports,
-        });
-        let of_slices =
-            |existing: &Value, wanted: &Value| replaced(&["endpoints", "ports"], existing, wanted);
-        ensure(client, path, vec![slice], of_slices).await?;
-    }
-    Ok(())
+    let path = "/api/v1/namespaces/default/endpoints";
+    ensure(client, path, vec![endpoints(servers)], of_endpoints).await?;
+    let wanted = slices(servers);
+    let of_slices = |existing: &Value, wanted: &Value| replaced(&["endpoints", "ports"], existing, wanted);
+    ensure(client, SLICES, wanted.clone(), of_slices).await?;
+    remove_others(client, &wanted).await
 }
 
 fn of_family(servers: &[&Api], is_v4: bool) -> Vec<IpAddr> {
@@ -83,38 +64,114 @@ fn of_family(servers: &[&Api], is_v4: bool) -> Vec<IpAddr> {
     all.filter(|address| address.is_ipv4() == is_v4).copied().collect()
 }
 
-/// The endpoints have one port for all: that of most servers.
-fn common_port(servers: &[Api]) -> Option<u16> {
-    let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
-    servers.iter().for_each(|server| *counts.entry(server.port).or_default() += 1);
-    if counts.len() > 1 {
-        tracing::warn!(ports = ?counts.keys(), "servers of one cluster have to serve at the same port: some are left out");
-    }
-    let most = counts.values().max().copied()?;
-    counts.into_iter().find(|(_, count)| *count == most).map(|(port, _)| port)
+/// The servers by their ports, which are the same nearly always: that of most of them first.
+fn by_port(servers: &[Api]) -> Vec<(u16, Vec<&Api>)> {
+    let mut all: BTreeMap<u16, Vec<&Api>> = BTreeMap::new();
+    servers.iter().for_each(|server| all.entry(server.port).or_default().push(server));
+    let mut all: Vec<(u16, Vec<&Api>)> = all.into_iter().collect();
+    all.sort_by_key(|(_, servers)| Reverse(servers.len()));
+    all
 }
 
-async fn remove(client: &Client, path: &str) -> Result<(), Error> {
-    match client.send(Method::DELETE, path, None).await {
-        Err(error) if !error.is_not_found() => Err(failed(path, error)),
-        _ => Ok(()),
-    }
+fn ports(port: u16) -> Value {
+    json!([{"name": "https", "port": port, "protocol": "TCP"}])
 }
 
-/// Keeps the endpoints of the only server, as its addresses change.
-pub fn keep_own(client: &Client, (own, port): (watch::Receiver<Vec<IpAddr>>, u16), supervisor: &Supervisor) {
-    let client = client.clone();
+/// What is older than EndpointSlices, and knows the service's own family alone, that of the first address.
+fn endpoints(servers: &[Api]) -> Value {
+    let is_v4 = servers.iter().find_map(|server| server.addresses.first()).is_none_or(IpAddr::is_ipv4);
+    let metadata = json!({"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
+    let subsets: Vec<Value> = by_port(servers)
+        .into_iter()
+        .filter_map(|(port, servers)| {
+            let addresses = of_family(&servers, is_v4);
+            let entries: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
+            (!entries.is_empty()).then(|| json!({"addresses": entries, "ports": ports(port)}))
+        })
+        .collect();
+    json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": subsets})
+}
+
+/// One for each family and port.
+fn slices(servers: &[Api]) -> Vec<Value> {
+    let mut all = Vec::new();
+    for (index, (port, servers)) in by_port(servers).into_iter().enumerate() {
+        for (family, name, is_v4) in [("IPv4", "kubernetes", true), ("IPv6", "kubernetes-ipv6", false)] {
+            let addresses = of_family(&servers, is_v4);
+            if addresses.is_empty() {
+                continue;
+            }
+            let name = if index == 0 { name.to_owned() } else { format!("{name}-{port}") };
+            let endpoints: Vec<Value> = addresses
+                .iter()
+                .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
+                .collect();
+            all.push(json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+                "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+                "endpoints": endpoints, "ports": ports(port),
+            }));
+        }
+    }
+    all
+}
+
+/// Removes slices that were written for servers that are no more.
+async fn remove_others(client: &Client, wanted: &[Value]) -> Result<(), Error> {
+    let list = format!("{SLICES}?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes");
+    let list: Value = client.read(&list).await.map_err(|source| failed(SLICES, source))?;
+    for slice in list["items"].as_array().into_iter().flatten() {
+        let name = slice["metadata"]["name"].as_str().unwrap_or_default();
+        if !is_own(name) || wanted.iter().any(|wanted| wanted["metadata"]["name"] == name) {
+            continue;
+        }
+        let path = format!("{SLICES}/{name}");
+        match client.send(Method::DELETE, &path, None).await {
+            Err(error) if !error.is_not_found() => return Err(failed(&path, error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a slice is called as they are called here.
+fn is_own(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("kubernetes") else { return false };
+    let rest = rest.strip_prefix("-ipv6").unwrap_or(rest);
+    rest.is_empty() || rest.strip_prefix('-').is_some_and(|port| port.parse::<u16>().is_ok())
+}
+
+/// Wakes when somebody, who may be this very process, has changed what is published.
+fn heed(slices: &Cache<EndpointSlice>, wake: &Arc<Notify>) {
+    let wake = wake.clone();
+    slices.on_change(move |change| {
+        let slice = change.object();
+        if slice.namespace() == "default" && is_own(slice.name()) {
+            wake.notify_one();
+        }
+    });
+}
+
+/// Keeps the endpoints of the only server, as its addresses change and whatever others make of them.
+pub fn keep_own(
+    client: &Client,
+    (own, port): (watch::Receiver<Vec<IpAddr>>, u16),
+    slices: &Cache<EndpointSlice>,
+    supervisor: &Supervisor,
+) {
+    let (client, wake) = (client.clone(), Arc::new(Notify::new()));
+    heed(slices, &wake);
     supervisor.run("endpoints of the API", Phase::Work, Restart::OnFailure, move |shutdown| {
-        let (client, mut own) = (client.clone(), own.clone());
+        let (client, mut own, wake) = (client.clone(), own.clone(), wake.clone());
         async move {
+            let mut are_followed = true;
             loop {
                 let addresses = own.borrow_and_update().clone();
                 insist(&client, &[Api { addresses, port }], &shutdown).await;
                 tokio::select! {
-                    changed = own.changed() => if changed.is_err() {
-                        return Ok::<(), Error>(());
-                    },
-                    () = shutdown.requested() => return Ok(()),
+                    changed = own.changed(), if are_followed => are_followed = changed.is_ok(),
+                    () = wake.notified() => clock::sleep(SETTLED).await,
+                    () = shutdown.requested() => return Ok::<(), Error>(()),
                 }
             }
         }
@@ -159,9 +216,14 @@ impl Living {
 
 /// Keeps the endpoints of all servers, by the Leases of `kube-system`, in terms of the one that leads: `during` runs
 /// tasks then alone.
-pub fn keep_all(client: &Client, leases: Cache<Lease>, during: &Supervisor) {
+pub fn keep_all(
+    client: &Client,
+    (leases, slices): (Cache<Lease>, &Cache<EndpointSlice>),
+    during: &Supervisor,
+) {
     let (client, living, wake) = (client.clone(), Living::default(), Arc::new(Notify::new()));
     let (known, changed) = (living.clone(), wake.clone());
+    heed(slices, &wake);
     // Also while another leads, who may be the next to die.
     leases.on_change(move |change| {
         let lease = change.object();
@@ -185,13 +247,13 @@ pub fn keep_all(client: &Client, leases: Cache<Lease>, during: &Supervisor) {
             let mut published = Vec::new();
             loop {
                 let (servers, due) = living.look(leases.snapshot().in_namespace(NAMESPACE), clock::instant());
-                if servers != published && !servers.is_empty() {
+                if servers != published {
                     tracing::info!(?servers, "the cluster's servers");
-                    insist(&client, &servers, &shutdown).await;
-                    published = servers;
                 }
+                insist(&client, &servers, &shutdown).await;
+                published = servers;
                 tokio::select! {
-                    () = wake.notified() => {}
+                    () = wake.notified() => clock::sleep(SETTLED).await,
                     () = clock::until(due) => {}
                     () = shutdown.requested() => return Ok::<(), Error>(()),
                 }
@@ -227,15 +289,39 @@ mod tests {
     }
 
     #[test]
-    fn most_servers_decide_the_port() {
-        let at = |ports: &[u16]| {
-            let servers = ports.iter().map(|port| Api { addresses: Vec::new(), port: *port });
-            common_port(&servers.collect::<Vec<_>>())
+    fn there_is_a_slice_for_each_family_and_port() {
+        let at = |addresses: &[&str], port: u16| Api {
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            port,
         };
-        assert_eq!(at(&[]), None);
+        let servers = [
+            at(&["192.0.2.3"], 6444),
+            at(&["192.0.2.1", "2001:db8::1"], 6443),
+            at(&["192.0.2.2", "2001:db8::2"], 6443),
+        ];
+        let slices = slices(&servers);
+        let told = |slice: &Value| {
+            let endpoints = slice["endpoints"].as_array().unwrap().len();
+            (
+                slice["metadata"]["name"].as_str().unwrap().to_owned(),
+                endpoints,
+                slice["ports"][0]["port"].clone(),
+            )
+        };
+        let all: Vec<_> = slices.iter().map(told).collect();
+        let named = |name: &str, count: usize, port: u16| (name.to_owned(), count, json!(port));
+        let wanted = [
+            named("kubernetes", 2, 6443),
+            named("kubernetes-ipv6", 2, 6443),
+            named("kubernetes-6444", 1, 6444),
+        ];
+        assert_eq!(all, wanted);
+        let subsets = endpoints(&servers)["subsets"].clone();
         assert_eq!(
-            [at(&[6443]), at(&[7000, 6443, 7000]), at(&[7000, 6443])],
-            [Some(6443), Some(7000), Some(6443)]
+            (subsets[0]["addresses"].as_array().unwrap().len(), &subsets[1]["ports"][0]["port"]),
+            (2, &json!(6444))
         );
+        assert!(all.iter().all(|(name, ..)| is_own(name)));
+        assert!(!is_own("kubernetes-mine") && !is_own("web") && is_own("kubernetes-ipv6-6444"));
     }
 }

@@ -11,7 +11,7 @@ use api::core::{Node, Service};
 use api::discovery::EndpointSlice;
 use api::{ByteString, Object, Whole};
 use base::clock;
-use client::{Cache, Client, Error, Next, Queue, path_of};
+use client::{Cache, Client, Error, ListSelector, Next, Queue, path_of};
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -190,14 +190,10 @@ impl Clerk {
     async fn api(&self) -> Result<Vec<IpAddr>, Error> {
         let service = self.client.get::<Service>("default", "kubernetes").await?;
         let mut texts = service.spec.and_then(|spec| spec.cluster_ips).unwrap_or_default();
-        for endpoints in ["kubernetes", "kubernetes-ipv6"] {
-            match self.client.get::<EndpointSlice>("default", endpoints).await {
-                Ok(slice) => {
-                    texts.extend(slice.endpoints.into_iter().flatten().flat_map(|one| one.addresses))
-                }
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
+        let of_api =
+            ListSelector { labels: "kubernetes.io/service-name=kubernetes".to_owned(), ..Default::default() };
+        for slice in self.client.list::<EndpointSlice>("default", &of_api).await? {
+            texts.extend(slice.endpoints.into_iter().flatten().flat_map(|one| one.addresses));
         }
         Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
     }

@@ -1,8 +1,11 @@
 //! Agents and their servers: which ones they go to, and what becomes of it when either gets another address.
 
-use crate::support::cluster::{IMAGE, SOON};
+use crate::support::cluster::{DISK, IMAGE, SOON, is_ready};
 use crate::support::fleet::{Fleet, WIRE};
+use crate::support::https::JSON;
 use crate::support::process::wait_for;
+use crate::support::servers::Servers;
+use crate::support::{binary, image};
 use base::clock;
 use serde_json::Value;
 use std::fs;
@@ -161,4 +164,77 @@ fn endpoints(fleet: &Fleet) {
         let endpoints = slice["endpoints"].as_array()?;
         (endpoints.len() == 1 && endpoints[0]["addresses"][0] == "10.99.0.22").then_some(())
     });
+}
+
+/// What an agent of this name in a sandbox is told.
+fn agent_words(servers: &Servers, name: &str) -> Vec<String> {
+    let folder = servers.sandbox.folder.join(name);
+    let images = folder.join("data/agent/images");
+    fs::create_dir_all(&images).unwrap();
+    image::write(&images.join("busybox-1.tar"), IMAGE, "version 1\n");
+    let at = |file: &str| folder.join(file).display().to_string();
+    let pairs = [
+        ("--config", at("config.yaml")),
+        ("--data-dir", at("data")),
+        ("--run-dir", at("run")),
+        ("--kubelet-dir", at("kubelet")),
+        ("--log-dir", at("log")),
+        ("--node-name", name.to_owned()),
+        ("--kubelet-arg", DISK.to_owned()),
+        // Not the servers' own, for which a node gets no certificate.
+        ("--node-ip", "10.99.0.50".to_owned()),
+        ("--join", "https://10.99.0.2:6443".to_owned()),
+        ("--token-file", servers.sandbox.folder.join("s0/data/server/token").display().to_string()),
+    ];
+    let pairs = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+    [binary().display().to_string(), "agent".to_owned()].into_iter().chain(pairs).collect()
+}
+
+/// Has the agent run a pod by way of one server, and reads its log by way of each of these; tells how long that took.
+#[track_caller]
+fn runs_by(servers: &Servers, name: &str, alive: &[usize]) -> [Duration; 2] {
+    let pods = "/api/v1/namespaces/default/pods";
+    let began = clock::instant();
+    let pod: Value = serde_yaml::from_str(&pod(name, "b")).unwrap();
+    wait_for("a pod that is taken", SOON, || {
+        (servers.https(alive[0]).send("POST", pods, JSON, &pod).0 == 201).then_some(())
+    });
+    wait_for("a ready pod", SOON, || {
+        is_ready(&servers.https(alive[0]).call("GET", &format!("{pods}/{name}")).1).then_some(())
+    });
+    let ran = began.elapsed();
+    for at in alive {
+        let mut last = Value::Null;
+        let deadline = clock::instant() + SOON / 2;
+        wait_for(&format!("logs by server {at}"), SOON, || {
+            last = servers.https(*at).call("GET", &format!("{pods}/{name}/log")).1;
+            assert!(clock::instant() < deadline, "server {at} answers {last}");
+            (last == format!("I am {name}\n").as_str()).then_some(())
+        });
+    }
+    [ran, began.elapsed()]
+}
+
+/// Three servers on three members of etcd, of which two die and one comes back.
+#[test]
+fn an_agent_has_a_tunnel_to_every_server_and_outlives_them() {
+    let mut servers = Servers::new(3, &[]);
+    servers.sandbox.sh("ip addr add 10.99.0.50/24 dev eth0").ok();
+    let words = agent_words(&servers, "b");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let log = servers.sandbox.folder.join("b.log");
+    let _agent = servers.sandbox.background(&log, |_| {}, &words);
+    let said = || fs::read_to_string(&log).unwrap_or_default();
+    wait_for("an agent that says Ready", SOON, || said().contains("Ready in").then_some(()));
+    runs_by(&servers, "first", &[0, 1, 2]);
+    for (dead, alive) in [(0, &[1, 2][..]), (1, &[2][..])] {
+        servers.stop(dead, "KILL");
+        let took = runs_by(&servers, &format!("without-{dead}"), alive);
+        eprintln!(
+            "after server {dead} died an agent ran a pod, and was reached by all others, after {took:?}"
+        );
+        assert!(took[1] < Duration::from_secs(30), "{took:?}: {}", said());
+    }
+    servers.start(0);
+    runs_by(&servers, "last", &[0, 2]);
 }

@@ -4,7 +4,7 @@
 use super::machine::Joined;
 use crate::{Error, files};
 use api::Object;
-use api::discovery::EndpointSlice;
+use api::slim::EndpointSlice;
 use base::{Phase, Restart, Supervisor};
 use client::servers::{Place, SERVERS, Servers};
 use client::{Cache, Snapshot};
@@ -56,12 +56,12 @@ fn told(slices: &Snapshot<EndpointSlice>) -> Vec<SocketAddr> {
     let of_api = slices.in_namespace(NAMESPACE);
     let of_api = of_api.filter(|slice| slice.labels().get(SERVICE_NAME).is_some_and(|name| name == SERVICE));
     let addresses = of_api.flat_map(|slice| {
-        let ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some("https"));
-        let port = ports.filter_map(|port| u16::try_from(port.port?).ok()).next();
+        let mut ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some("https"));
+        let port = ports.find_map(|port| u16::try_from(port.port?).ok());
         let ready = slice.endpoints.iter().flatten().filter(|endpoint| {
             endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false))
         });
-        let texts = ready.flat_map(|endpoint| &endpoint.addresses);
+        let texts = ready.flat_map(|endpoint| endpoint.addresses.iter());
         texts.filter_map(move |text| Some(SocketAddr::new(text.parse().ok()?, port?)))
     });
     addresses.collect::<BTreeSet<_>>().into_iter().take(SERVERS).collect()

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 use futures_util::stream::FuturesUnordered;
 use rustls::ClientConfig;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -169,7 +169,9 @@ impl Tunnels {
     async fn go_home(&self, place: &Place) -> Infallible {
         loop {
             clock::sleep(HOMESICK + random::within(HOMESICK)).await;
-            let is_home = self.servers.follow().borrow().first() == Some(place);
+            let reached: HashSet<Place> = self.by_server().values().cloned().collect();
+            let order = self.servers.follow();
+            let is_home = order.borrow().iter().find(|place| reached.contains(place)) == Some(place);
             if is_home && !self.servers.is_current(place) {
                 tracing::info!(server = place.host, "goes back to a server");
                 self.servers.prefer(place);
