@@ -53,6 +53,8 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const TICK: &str = ".tick";
 /// What servers seal by, in the vault: when it changes, a [`crate::Sealer`] is renewed.
 pub const SEALING: &str = ".sealing";
+/// Up to which revision etcd has forgotten what was superseded.
+const COMPACTION: &str = ".compaction";
 /// How many revisions there were before etcd's first.
 const BEFORE: &str = ".revisions-before";
 
@@ -110,7 +112,8 @@ pub(crate) async fn open<I: Beside>(
         Unread::Etcd(status) => unusable(status),
         Unread::Sealed { key, reason } => Error::Sealed { key, reason },
     })?;
-    let compacted = state.revision;
+    let forgotten = Vault::of(members.clone()).read(COMPACTION).await.map_err(unusable)?;
+    let compacted = forgotten.map_or(0, |kept| String::from_utf8_lossy(&kept.value).parse().unwrap_or_default());
     let shared = Shared::new(config.history_bytes, observer, state, compacted);
     let (questions, asked) = mpsc::channel(QUESTIONS);
     let link = Arc::new(Link::default());
@@ -285,7 +288,6 @@ async fn answer(
 /// Forgets what was superseded before the last interval. Servers take turns by etcd's own rules: who finds that
 /// another one did it lets it be.
 async fn compact<I: Beside>(handle: Handle<I>, interval: Duration, shutdown: Shutdown) -> Result<(), Status> {
-    const KEY: &str = ".compaction";
     let vault = Vault::of(handle.members.clone());
     let mut before = handle.shared.state.load().revision;
     loop {
@@ -296,12 +298,12 @@ async fn compact<I: Beside>(handle: Handle<I>, interval: Duration, shutdown: Shu
         let (target, now) = (before, handle.shared.state.load().revision);
         before = now;
         handle.shared.compacted.store(target, Ordering::Release);
-        let Some(last) = vault.read(KEY).await? else {
-            vault.write(KEY, target.to_string().into_bytes(), 0).await?;
+        let Some(last) = vault.read(COMPACTION).await? else {
+            vault.write(COMPACTION, target.to_string().into_bytes(), 0).await?;
             continue;
         };
         let done: u64 = String::from_utf8_lossy(&last.value).parse().unwrap_or_default();
-        if done < target && vault.write(KEY, target.to_string().into_bytes(), last.revision).await? {
+        if done < target && vault.write(COMPACTION, target.to_string().into_bytes(), last.revision).await? {
             handle.members.compact(handle.members.scale().etcds(target)).await?;
         }
     }
