@@ -12,6 +12,7 @@ mod balancing;
 mod batch;
 mod before_after;
 mod behind_router;
+mod certificates;
 mod dual_stack;
 mod extending;
 mod firewalls;

@@ -113,7 +113,8 @@ pub(crate) async fn open<I: Beside>(
         Unread::Sealed { key, reason } => Error::Sealed { key, reason },
     })?;
     let forgotten = Vault::of(members.clone()).read(COMPACTION).await.map_err(unusable)?;
-    let compacted = forgotten.map_or(0, |kept| String::from_utf8_lossy(&kept.value).parse().unwrap_or_default());
+    let compacted =
+        forgotten.map_or(0, |kept| String::from_utf8_lossy(&kept.value).parse().unwrap_or_default());
     let shared = Shared::new(config.history_bytes, observer, state, compacted);
     let (questions, asked) = mpsc::channel(QUESTIONS);
     let link = Arc::new(Link::default());
