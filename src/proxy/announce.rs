@@ -10,7 +10,7 @@ use client::{Cache, Snapshot};
 use net::announce::{Links, announced};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -23,6 +23,9 @@ struct Announcer {
     node_name: Arc<str>,
     services: Cache<Service>,
     wake: Arc<Notify>,
+    /// What this node was to answer for no longer since that was last looked at, also if it is to again: another one
+    /// may have said meanwhile that it is its own.
+    lost: Arc<Mutex<BTreeSet<IpAddr>>>,
 }
 
 /// Keeps to what the controller says. Needs `net::setup`.
@@ -32,8 +35,16 @@ pub(crate) fn start(config: &Config, services: &Cache<Service>, supervisor: &Sup
         node_name: config.node_name.as_str().into(),
         services: services.clone(),
         wake: wake.clone(),
+        lost: Arc::default(),
     };
+    let (node, lost) = (announcer.node_name.clone(), announcer.lost.clone());
     services.on_change(move |change| {
+        let own = |service: &Option<Arc<Service>>| {
+            service.as_ref().map(|service| of_node(service, &node)).unwrap_or_default()
+        };
+        let (before, after) = (own(&change.old), own(&change.new));
+        let gone = before.into_iter().filter(|address| !after.contains(address));
+        lost.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
         let mut both = [&change.old, &change.new].into_iter().flatten();
         if both.any(|service| service.annotations().contains_key(ANNOUNCED_BY)) {
             wake.notify_one();
@@ -84,17 +95,26 @@ impl Announcer {
         let links = Links::listen()?;
         let there = announced().await?.into_iter().collect();
         let mut held = Held { there, announced: BTreeSet::new(), astray: BTreeSet::new(), heeded: None };
+        let (mut new, mut due) = (BTreeSet::new(), None);
         loop {
+            let lost = std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));
+            held.announced.retain(|address| !lost.contains(address));
             let fresh = held.sync(&self.wanted()).await?;
-            held.heed().await;
             if !fresh.is_empty() {
-                clock::sleep(REMIND).await;
-                for address in fresh.intersection(&self.wanted()) {
-                    net::announce::remind(*address).await?;
-                }
+                // What was heard before is over.
+                held.heeded = None;
+                new.extend(fresh);
+                due = Some(clock::instant() + REMIND);
             }
+            held.heed().await;
             tokio::select! {
                 () = self.wake.notified() => {}
+                () = clock::until(due) => {
+                    due = None;
+                    for address in std::mem::take(&mut new).intersection(&self.wanted()) {
+                        net::announce::remind(*address).await?;
+                    }
+                }
                 changed = links.changed() => {
                     changed?;
                     held.look().await?;
