@@ -139,6 +139,7 @@ impl<I: Beside> Follower<I> {
             tokio::time::timeout(START_LIMIT, client.watch(led(ReceiverStream::new(receiver)))).await;
         let mut responses = started.map_err(|_| Ended::Lost("no answer in time".to_owned()))??.into_inner();
         let mut pending = Vec::new();
+        let sealing = format!("{}{SEALING}", self.members.prefix).into_bytes();
         loop {
             let response = tokio::select! {
                 response = responses.message() => response?,
@@ -158,9 +159,8 @@ impl<I: Beside> Follower<I> {
                 // Who waits may have asked a watch that is gone.
                 self.link.nudge.notify_one();
             }
-            let key = format!("{}{SEALING}", self.members.prefix).into_bytes();
             let is_told =
-                response.events.iter().any(|event| event.kv.as_ref().is_some_and(|kv| kv.key == key));
+                response.events.iter().any(|event| event.kv.as_ref().is_some_and(|kv| kv.key == sealing));
             self.take(response, &mut pending, truthful)?;
             if is_told && let Err(error) = self.members.sealer.renew().await {
                 tracing::warn!(error, "cannot learn anew how others seal");
