@@ -1,14 +1,12 @@
 //! `knarr certificate`: when the certificates of this machine end, and new ones before that.
 
-use crate::life::{Failure, runtime};
+use crate::life::{Failure, administrator, runtime};
 use crate::options::{self, Role};
 use crate::screen;
 use api::status::Refusal;
 use base::{Body, clock};
 use bootstrap::{Kept, Pki};
 use clap::{Arg, ArgMatches, Command};
-use client::Client;
-use client::https::Https;
 use http::{Method, Request};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -80,7 +78,7 @@ async fn run(matches: &ArgMatches) -> Result<bool, Failure> {
         return Ok(true);
     }
     let kubeconfig = matches.get_one::<String>("kubeconfig").map(PathBuf::from);
-    let client = Client::new(Arc::new(Https::new(kubectl::target(kubeconfig)?)));
+    let client = administrator(kubeconfig)?;
     client.send(Method::POST, URL, None).await?;
     screen::say(&"the server has new certificates, and so has the kubeconfig");
     Ok(true)

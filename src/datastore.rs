@@ -2,7 +2,7 @@
 //! more in common than the state: the first one brings it there, the others take it from there.
 
 use crate::cluster;
-use crate::life::{Failure, runtime};
+use crate::life::{self, Failure};
 use crate::options::{self, Options, Role};
 use crate::screen;
 use crate::secrets::Keeper;
@@ -130,14 +130,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn main(matches: &ArgMatches) -> ExitCode {
-    let done = match runtime() {
-        Ok(runtime) => runtime.block_on(migrate(matches)),
-        Err(error) => Err(format!("cannot start threads: {error}").into()),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => screen::failed(&error),
-    }
+    life::once(migrate(matches))
 }
 
 async fn migrate(matches: &ArgMatches) -> Result<(), Failure> {

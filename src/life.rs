@@ -3,8 +3,12 @@
 use crate::{ready, screen};
 use base::log::Format;
 use base::{Drained, Exit, Supervisor};
+use client::Client;
+use client::https::Https;
 use std::error::Error as StdError;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
@@ -16,6 +20,23 @@ const WORKERS: usize = 2;
 
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
+}
+
+/// Runs a command to its end.
+pub(crate) fn once(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    let done = match runtime() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => Err(format!("cannot start threads: {error}").into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => screen::failed(&error),
+    }
+}
+
+/// Speaks with a server as the administrator of a kubeconfig, or of those that kubectl finds.
+pub(crate) fn administrator(kubeconfig: Option<PathBuf>) -> Result<Client, Failure> {
+    Ok(Client::new(Arc::new(Https::new(kubectl::target(kubeconfig)?))))
 }
 
 /// Starts rooms, and runs them until they are stopped.

@@ -1,7 +1,7 @@
 //! `knarr secrets-encrypt`: whether Secrets lie sealed in the datastore. The configuration is the cluster's own, or a
 //! file that the server was told of.
 
-use crate::life::{Failure, runtime};
+use crate::life::{self, Failure, administrator};
 use crate::options::Options;
 use crate::{datastore, screen};
 use api::status::Refusal;
@@ -10,8 +10,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bootstrap::Common;
 use clap::{Arg, ArgMatches, Command};
-use client::Client;
-use client::https::Https;
 use http::{Method, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -330,20 +328,13 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn main(matches: &ArgMatches) -> ExitCode {
-    let done = match runtime() {
-        Ok(runtime) => runtime.block_on(run(matches)),
-        Err(error) => Err(format!("cannot start threads: {error}").into()),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => screen::failed(&error),
-    }
+    life::once(run(matches))
 }
 
 async fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let Some((action, matches)) = matches.subcommand() else { return Ok(()) };
     let kubeconfig = matches.get_one::<String>("kubeconfig").map(PathBuf::from);
-    let client = Client::new(Arc::new(Https::new(kubectl::target(kubeconfig)?)));
+    let client = administrator(kubeconfig)?;
     let answer = match action {
         "status" => client.send(Method::GET, URL, None).await?,
         action => client.send(Method::POST, &format!("{URL}?action={action}"), None).await?,

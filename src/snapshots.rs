@@ -1,7 +1,7 @@
 //! `knarr snapshot`: the state of a cluster saved to a file and brought back; and the snapshots that a server takes
 //! by itself.
 
-use crate::life::{Failure, runtime};
+use crate::life::{self, Failure, administrator};
 use crate::options::{self, Options, Role};
 use crate::secrets::Keeper;
 use crate::{datastore, screen};
@@ -11,8 +11,6 @@ use base::{Body, Phase, Restart, Shutdown, Supervisor, clock};
 use bootstrap::Common;
 use bootstrap::snapshot::{self, Head, SUFFIX};
 use clap::{Arg, ArgMatches, Command};
-use client::Client;
-use client::https::Https;
 use http::{Method, Request, Response};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -80,14 +78,7 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn main(matches: &ArgMatches) -> ExitCode {
-    let done = match runtime() {
-        Ok(runtime) => runtime.block_on(run(matches)),
-        Err(error) => Err(format!("cannot start threads: {error}").into()),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => screen::failed(&error),
-    }
+    life::once(run(matches))
 }
 
 async fn run(matches: &ArgMatches) -> Result<(), Failure> {
@@ -129,7 +120,7 @@ async fn save(matches: &ArgMatches) -> Result<(), Failure> {
     let kubeconfig = matches.get_one::<String>("kubeconfig").map(PathBuf::from);
     let name = matches.get_one::<String>("name").map_or("", String::as_str);
     check_name(name)?;
-    let client = Client::new(Arc::new(Https::new(kubectl::target(kubeconfig)?)));
+    let client = administrator(kubeconfig)?;
     let answer = client.send(Method::POST, &format!("{URL}?name={name}"), None).await?;
     let saved: Saved = serde_json::from_slice(&answer)?;
     screen::say(&format!(

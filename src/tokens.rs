@@ -1,6 +1,6 @@
 //! `knarr token`: the tokens by which machines join.
 
-use crate::life::{Failure, runtime};
+use crate::life::{self, Failure, administrator};
 use crate::options::{self, Role};
 use crate::{datastore, screen};
 use api::core::Secret;
@@ -8,13 +8,11 @@ use api::secrets::{BOOTSTRAP_PREFIX, BOOTSTRAP_TOKEN, text};
 use base::clock;
 use bootstrap::{Bootstrap, Token};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
-use client::https::Https;
 use client::{Client, ListSelector};
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 const NAMESPACE: &str = "kube-system";
 
@@ -72,20 +70,11 @@ pub(crate) fn main(matches: &ArgMatches) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return screen::failed(&error),
     };
-    let done = match runtime() {
-        Ok(runtime) => runtime.block_on(run(&arguments, matches)),
-        Err(error) => Err(format!("cannot start threads: {error}").into()),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => screen::failed(&error),
-    }
+    life::once(run(&arguments, matches))
 }
 
 async fn run(arguments: &Arguments, matches: &ArgMatches) -> Result<(), Failure> {
-    let client = || -> Result<Client, Failure> {
-        Ok(Client::new(Arc::new(Https::new(kubectl::target(arguments.kubeconfig.clone())?))))
-    };
+    let client = || administrator(arguments.kubeconfig.clone());
     match &arguments.action {
         Action::Generate => screen::say(&bootstrap::generate_secret()),
         Action::Rotate => {
