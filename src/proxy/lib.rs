@@ -23,6 +23,7 @@ mod policy;
 mod render;
 mod run;
 mod settings;
+mod stale;
 mod state;
 
 pub use policy::{Policies, start_policies};

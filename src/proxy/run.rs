@@ -6,8 +6,9 @@ use crate::inbox::{Inbox, Work};
 use crate::metrics::Metrics;
 use crate::model::Chain;
 use crate::plan::{self, Planned, has_host_ports};
+use crate::stale::Again;
 use crate::state::{Difference, Owner, State};
-use crate::{Config, Error, Topology, announce, clients, firewalls, flows, render};
+use crate::{Config, Error, Topology, announce, firewalls, render};
 use api::Object;
 use api::core::{Node, Pod, Service};
 use api::slim::EndpointSlice;
@@ -145,7 +146,13 @@ impl Proxy {
         tracing::info!(objects = held.state.owners().count(), "services are in the kernel");
         self.ready.send_replace(true);
         loop {
-            self.inbox.woken().await;
+            tokio::select! {
+                () = self.inbox.woken() => {}
+                () = held.again.due() => {
+                    held.again.take().forget(&held.state, &held.channel, &self.metrics).await;
+                    continue;
+                }
+            }
             let begin = clock::instant();
             let waited = self.inbox.since().map_or(Duration::ZERO, |since| since.elapsed());
             let work = self.inbox.take();
@@ -167,7 +174,9 @@ impl Proxy {
         self.inbox.done();
         self.health.updated();
         ports.sync(&self.config, &held.state).await;
-        self.forget(held, &difference).await;
+        let mut stale = difference.stale;
+        stale.forget(&held.state, &held.channel, &self.metrics).await;
+        held.again.add(stale);
         Ok(())
     }
 
@@ -209,25 +218,6 @@ impl Proxy {
         }
         .unwrap_or_default()
     }
-
-    /// Makes clients of endpoints that are gone choose anew. Failing to is not worth a full resync: the
-    /// entries expire.
-    async fn forget(&self, held: &Held, difference: &Difference) {
-        if !difference.flows.is_empty() {
-            let begin = clock::instant();
-            match flows::forget_stale(&held.state, &difference.flows).await {
-                Ok(deleted) => self.metrics.flows(begin.elapsed(), deleted),
-                Err(error) => {
-                    tracing::warn!(%error, "UDP flows may lead to endpoints that are gone until they expire");
-                }
-            }
-        }
-        if !difference.gone.is_empty()
-            && let Err(error) = clients::forget(&difference.gone, &held.channel).await
-        {
-            tracing::warn!(%error, "clients stay with an endpoint that is gone until their affinity expires");
-        }
-    }
 }
 
 /// Its label `topology.kubernetes.io/zone`.
@@ -241,6 +231,7 @@ struct Held {
     state: State,
     chains: Option<BTreeSet<(Family, Chain)>>,
     channel: nft::Channel,
+    again: Again,
 }
 
 impl Held {

@@ -2,6 +2,7 @@
 
 use crate::model::{Chain, Endpoint, Endpoints, Front, Key, Served, Value, elements};
 use crate::plan::Planned;
+use crate::stale::Stale;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,10 +33,7 @@ pub(crate) struct Difference {
     elements: BTreeMap<Key, (Option<Value>, Option<Value>)>,
     /// Everything is loaded anew: what changes is not asked for.
     is_all: bool,
-    /// Endpoints that a front which remembers its clients no longer has.
-    pub(crate) gone: BTreeSet<(Front, Endpoint)>,
-    /// Fronts of UDP whose flows may lead elsewhere now.
-    pub(crate) flows: BTreeSet<Front>,
+    pub(crate) stale: Stale,
 }
 
 impl Difference {
@@ -106,6 +104,11 @@ impl State {
     fn served(&self, front: Front) -> Option<(&Owner, &Served)> {
         let owner = self.claims.get(&front)?.first()?;
         Some((owner, self.plans.get(owner)?.fronts.get(&front)?))
+    }
+
+    /// Whether somebody is sent from a front to an endpoint.
+    pub(crate) fn has(&self, front: Front, endpoint: Endpoint) -> bool {
+        self.served(front).is_some_and(|(_, served)| served.endpoints().any(|one| one == endpoint))
     }
 
     /// To which endpoints flows of a front may go on; none if it has no endpoint, whose end ends no flow.
@@ -189,10 +192,10 @@ impl State {
         if let Some(before) = before.filter(|before| before.sticky_s.is_some()) {
             let still: BTreeSet<Endpoint> = after.into_iter().flat_map(Served::endpoints).collect();
             let gone = before.endpoints().filter(|endpoint| !still.contains(endpoint));
-            difference.gone.extend(gone.map(|endpoint| (front, endpoint)));
+            difference.stale.gone.extend(gone.map(|endpoint| (front, endpoint)));
         }
         if front.protocol() == crate::model::Protocol::Udp && self.serving(front).is_some() {
-            difference.flows.insert(front);
+            difference.stale.flows.insert(front);
         }
     }
 

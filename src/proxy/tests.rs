@@ -170,7 +170,8 @@ fn a_change_is_only_what_changed() {
     render::changes(&difference).write(&mut transaction);
     golden("change.nft", transaction.text());
     assert!(
-        difference.flows.iter().all(|front| front.protocol() == Protocol::Udp) && difference.flows.len() == 3
+        difference.stale.flows.iter().all(|front| front.protocol() == Protocol::Udp)
+            && difference.stale.flows.len() == 3
     );
 }
 

@@ -26,6 +26,7 @@ fn changes_reach_packets() {
     time::endpoints_change(&rig);
     time::addresses_change(&rig);
     time::affinity(&rig);
+    time::affinity_ends(&rig);
     time::flows(&rig);
     time::health(&rig);
     time::restart(&rig);

@@ -71,6 +71,17 @@ pub(super) fn affinity(rig: &Rig) {
     }
 }
 
+/// A connection may be on its way through the kernel at the moment in which its client is forgotten, which was
+/// remembered anew for the endpoint that is gone: once in thirty changes, where a client goes on all the time.
+pub(super) fn affinity_ends(rig: &Rig) {
+    let timeout = json!({"clientIP": {"timeoutSeconds": 60}});
+    rig.service("ended", 24, json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": timeout}));
+    for other in ["one", "two"].into_iter().cycle().take(40) {
+        rig.endpoints("ended", &[other]);
+        hears("the endpoint that is left", &[other], || rig.two.ask("10.43.0.24:80"));
+    }
+}
+
 pub(super) fn flows(rig: &Rig) {
     let ports = json!([{"name": "dns", "port": 53, "nodePort": 30091, "protocol": "UDP"}]);
     rig.service(
