@@ -99,6 +99,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     let own = vec![node_name.clone(), hostname.clone()];
     admit_machines(options, &network, (&server, &pki, own), &admin);
     serve_metrics(&server, &caches);
+    apply_manifests(options, &node_name, &admin, supervisor);
     keeper.serve(&server, supervisor);
     certificates::serve(&server, &pki);
     Taker::start(&server, &node_name, options).schedule(options, &leading.controllers)?;
@@ -334,6 +335,16 @@ fn start_control(
         let scheduler = client_of(server, "system:kube-scheduler", &[]);
         scheduler::start(scheduling, scheduler, caches, &leading.scheduler);
     }
+}
+
+/// Applies what lies in this server's folder of manifests.
+fn apply_manifests(options: &Options, node_name: &str, admin: &Client, supervisor: &Supervisor) {
+    let manifests = controllers::Manifests {
+        folder: options.data_dir.join("server/manifests"),
+        server: node_name.to_owned(),
+        prune: options.prune_manifests,
+    };
+    controllers::start_manifests(manifests, admin.clone(), supervisor);
 }
 
 /// Serves `metrics.k8s.io` from what the nodes tell.

@@ -24,6 +24,7 @@ mod term;
 pub mod tls;
 mod together;
 pub mod tunnel;
+pub mod watch_folder;
 pub mod websocket;
 
 pub use backoff::Backoff;

@@ -67,6 +67,7 @@ mod load_balancer_runner;
 #[cfg(test)]
 mod load_balancer_tests;
 mod local_path;
+mod manifests;
 mod mirroring;
 mod namespace;
 mod node;
@@ -118,6 +119,7 @@ mod worlds;
 pub use leases::Serving;
 pub use load_balancer_range::AddressRange;
 pub use load_balancer_runner::LoadBalancers;
+pub use manifests::{Manifests, start_manifests};
 
 use base::Supervisor;
 use client::{Caches, Client};

@@ -31,6 +31,9 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A folder or file cannot be waited for. Retry.
+    #[error(transparent)]
+    Watch(#[from] base::watch_folder::Error),
     /// An image archive is not one. Report it.
     #[error("not an image archive: {0}")]
     Archive(String),

@@ -60,7 +60,6 @@ mod streaming;
 mod turns;
 mod turnstile;
 mod volumes;
-mod watch_folder;
 
 pub use config::{Complete, Config, FindAddresses, Isolate, Manifests, Recall, Size, Tls};
 pub use error::Error;

@@ -2,9 +2,9 @@
 
 use crate::containerd::config::Generation;
 use crate::protocols::runtime::v1 as cri;
-use crate::watch_folder::Changes;
 use crate::{Context, Error, FindAddresses, files};
 use api::core::Node;
+use base::watch_folder::Changes;
 use base::{Shutdown, clock};
 use client::Cache;
 use net::cni::{Adopted, Others, Sources};
@@ -108,7 +108,7 @@ fn others(context: &Context, own: bool) -> Others {
 fn watch(sources: &Sources) -> Result<Changes, Error> {
     let folders = sources.plugins.iter().chain([&sources.configurations]);
     let there = folders.filter_map(|folder| folder.ancestors().find(|above| above.is_dir()));
-    Changes::of_all(there.collect::<Vec<&Path>>().as_slice())
+    Ok(Changes::of_all(there.collect::<Vec<&Path>>().as_slice())?)
 }
 
 /// Waits until somebody removes the tables of the pods' network.

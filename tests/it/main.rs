@@ -22,6 +22,7 @@ mod joining;
 mod kubelet;
 mod leading;
 mod main_job;
+mod manifests;
 mod naming;
 mod network_policies;
 mod networking;

@@ -6,8 +6,8 @@ pub(crate) use rotation::run as run_rotation;
 
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;
-use crate::watch_folder::Changes;
 use crate::{Error, files};
+use base::watch_folder::Changes;
 use base::{Backoff, clock};
 use jiff::Timestamp;
 use std::fs::File;

@@ -5,7 +5,8 @@
 mod sockets;
 
 use crate::protocols::pluginregistration as registration;
-use crate::{Context, Error, csi, dra, watch_folder};
+use crate::{Context, Error, csi, dra};
+use base::watch_folder;
 use base::{Backoff, Shutdown, clock};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;

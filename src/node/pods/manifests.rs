@@ -4,10 +4,10 @@
 use super::Pods;
 use super::admission::SOURCE;
 use crate::config::Manifests;
-use crate::watch_folder::Changes;
 use crate::{Context, Error, files};
 use api::Object;
 use api::core::Pod;
+use base::watch_folder::Changes;
 use base::{Shutdown, clock, hex};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
