@@ -105,6 +105,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     Taker::start(&server, &node_name, options).schedule(options, &leading.controllers)?;
     if !options.disable_controller_manager {
         register(&server, (admin.clone(), caches.clone()), &leading.controllers);
+        controllers::start_upgrades(admin.clone(), caches.clone(), &leading.controllers);
     }
     // Machines may be called the same, nodes of one cluster are not.
     let known_as = if options.is_shared() { &node_name } else { &hostname };

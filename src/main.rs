@@ -17,6 +17,7 @@ mod screen;
 mod secrets;
 mod snapshots;
 mod tokens;
+mod upgrade_node;
 
 use clap::{Args, Command, FromArgMatches};
 use options::Role;
@@ -55,6 +56,7 @@ fn command_line() -> Command {
         .subcommand(certificates::command())
         .subcommand(datastore::command())
         .subcommand(secrets::command())
+        .subcommand(upgrade_node::command())
         .subcommand(Command::new("kubectl").about("Talk to a cluster").disable_help_flag(true))
         .subcommand(
             Command::new("bench").about("Put load on a cluster").subcommand_required(true).subcommand(
@@ -87,6 +89,7 @@ fn run(called: OsString, rest: Vec<OsString>) -> ExitCode {
         Some(("certificate", matches)) => certificates::main(matches),
         Some(("datastore", matches)) => datastore::main(matches),
         Some(("secrets-encrypt", matches)) => secrets::main(matches),
+        Some(("upgrade-node", matches)) => upgrade_node::main(matches),
         Some(("bench", matches)) => match matches.subcommand() {
             Some(("hollow", matches)) => match hollow::Arguments::from_arg_matches(matches) {
                 Ok(arguments) => hollow::main(arguments),

@@ -113,6 +113,7 @@ mod token_cleaner;
 mod topology_hints;
 mod trigger_times;
 mod trust_bundle;
+mod upgrade;
 #[cfg(test)]
 mod worlds;
 
@@ -199,6 +200,11 @@ pub fn start_identity(
 /// Starts to check policies, which is for those who run the other controllers as well.
 pub fn start_policy_status(check: CheckPolicy, client: Client, caches: Caches, supervisor: &Supervisor) {
     policy_status::start(&Room { client, caches, supervisor: supervisor.clone() }, check);
+}
+
+/// Starts to carry out Plans of upgrades, as a client that may do everything: what they bring runs as the machine's root.
+pub fn start_upgrades(client: Client, caches: Caches, supervisor: &Supervisor) {
+    upgrade::start(&Room { client, caches, supervisor: supervisor.clone() });
 }
 
 /// Starts all controllers under `supervisor` and returns.

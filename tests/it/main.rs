@@ -44,4 +44,5 @@ mod soak;
 mod storage;
 mod support;
 mod tidy;
+mod upgrading;
 mod workloads;
