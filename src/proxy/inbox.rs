@@ -7,6 +7,7 @@ use api::slim::{EndpointSlice, LAST_CHANGE_TRIGGER};
 use base::clock::{self, Instant};
 use client::Change;
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -17,6 +18,9 @@ const TIMES: usize = 10_000;
 struct State {
     changed: BTreeSet<Owner>,
     everything: bool,
+    moved: bool,
+    /// Where the node is since it moved.
+    place: Option<Vec<IpAddr>>,
     /// By the service that they are of, as `NAMESPACE/NAME`.
     slices: HashMap<Box<str>, Box<[Arc<EndpointSlice>]>>,
     triggered: Vec<jiff::Timestamp>,
@@ -37,6 +41,8 @@ pub(crate) struct Work {
     pub(crate) changed: BTreeSet<Owner>,
     /// All are to be looked at.
     pub(crate) everything: bool,
+    /// The node is somewhere else.
+    pub(crate) moved: bool,
     pub(crate) triggered: Vec<jiff::Timestamp>,
     pub(crate) pending: Pending,
 }
@@ -77,6 +83,15 @@ impl Inbox {
         self.note(|state| state.everything = true);
     }
 
+    pub(crate) fn moved(&self, addresses: Vec<IpAddr>) {
+        self.note(|state| (state.moved, state.place) = (true, Some(addresses)));
+    }
+
+    /// Where the node is, if it moved since the start.
+    pub(crate) fn place(&self) -> Option<Vec<IpAddr>> {
+        self.state().place.clone()
+    }
+
     pub(crate) fn slice(&self, change: &Change<EndpointSlice>) {
         let service = |slice: &EndpointSlice| {
             slice.labels().get(SERVICE_NAME).map(|name| (slice.namespace().to_owned(), name.to_owned()))
@@ -108,6 +123,7 @@ impl Inbox {
         Work {
             changed: std::mem::take(&mut state.changed),
             everything: std::mem::take(&mut state.everything),
+            moved: std::mem::take(&mut state.moved),
             triggered: std::mem::take(&mut state.triggered),
             pending: std::mem::take(&mut state.pending),
         }
@@ -116,7 +132,7 @@ impl Inbox {
     /// What was taken is in the kernel; what has come meanwhile waits from now on.
     pub(crate) fn done(&self) {
         let mut state = self.state();
-        let waits = !state.changed.is_empty() || state.everything;
+        let waits = !state.changed.is_empty() || state.everything || state.moved;
         state.since = waits.then(clock::instant);
     }
 

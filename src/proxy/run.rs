@@ -17,7 +17,7 @@ use base::{Phase, Ready, Restart, Shutdown, Supervisor, clock};
 use client::{Cache, Caches};
 use net::nft::{self, TableName, Transaction};
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -119,12 +119,19 @@ impl Proxy {
             if zone(&change.old) != zone(&change.new) {
                 inbox.everything();
             }
+            if let (Some(old), Some(new)) =
+                (change.old.as_deref().map(addresses), change.new.as_deref().map(addresses))
+                && old != new
+                && !new.is_empty()
+            {
+                inbox.moved(new);
+            }
         });
     }
 
     async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         tokio::select! {
-            result = self.follow() => result.inspect_err(|_| self.metrics.failed()),
+            result = self.clone().follow_all() => result.inspect_err(|_| self.metrics.failed()),
             result = self.removed() => result,
             () = shutdown.requested() => Ok(()),
         }
@@ -137,9 +144,21 @@ impl Proxy {
         Err(Error::Removed("services"))
     }
 
-    /// Begins with the whole table: what an earlier run left in the kernel is not known.
-    async fn follow(&self) -> Result<(), Error> {
+    /// Follows what changes, from wherever the node is.
+    async fn follow_all(mut self) -> Result<(), Error> {
         tokio::join!(self.services.synced(), self.slices.synced(), self.pods.synced(), self.node.synced());
+        loop {
+            if let Some(node_ips) = self.inbox.place() {
+                tracing::info!(?node_ips, "the node moved");
+                self.config = Arc::new(Config { node_ips, ..(*self.config).clone() });
+            }
+            self.follow().await?;
+        }
+    }
+
+    /// Begins with the whole table: what an earlier run left in the kernel is not known. Returns when the node
+    /// moved.
+    async fn follow(&self) -> Result<(), Error> {
         let mut ports = Ports::new(self.health.clone(), self.supervisor.clone());
         let mut held = Held::default();
         self.sync(&mut held, Work { everything: true, ..self.inbox.take() }, &mut ports).await?;
@@ -156,6 +175,9 @@ impl Proxy {
             let begin = clock::instant();
             let waited = self.inbox.since().map_or(Duration::ZERO, |since| since.elapsed());
             let work = self.inbox.take();
+            if work.moved {
+                return Ok(());
+            }
             self.metrics.taken(work.pending, waited);
             self.sync(&mut held, work, &mut ports).await?;
             clock::sleep(begin.elapsed().min(LONGEST_PAUSE)).await;
@@ -218,6 +240,12 @@ impl Proxy {
         }
         .unwrap_or_default()
     }
+}
+
+/// The addresses by which a node is reached from within its network.
+fn addresses(node: &Node) -> Vec<IpAddr> {
+    let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    all.filter(|one| one.type_ == "InternalIP").filter_map(|one| one.address.parse().ok()).collect()
 }
 
 /// Its label `topology.kubernetes.io/zone`.

@@ -72,6 +72,22 @@ pub(super) fn node_ports(rig: &Rig) {
         assert_eq!(rig.node.ask(other), Heard::Refused, "{other}");
     }
     rig.stop();
+    // The node's own addresses, wherever it goes.
+    rig.start(&["nodeport-addresses=primary"]);
+    let second = "10.99.0.77";
+    rig.sandbox.run(&["ip", "address", "add", &format!("{second}/32"), "dev", "eth0"]).ok();
+    hears("the node's address", &["far", "one"], || rig.outside.ask(&at(NODE, 0, 30080)));
+    assert_eq!(rig.node.ask(&format!("{second}:30080")), Heard::Refused, "none of the node's");
+    let node = |address: &str| {
+        let addresses =
+            json!([{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": "here"}]);
+        rig.feed.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "here"}, "status": {"addresses": addresses}}));
+    };
+    node(NODE[0]);
+    node(second);
+    hears("the new address", &["far", "one"], || rig.node.ask(&format!("{second}:30080")));
+    hears("the old one", &["refused"], || rig.node.ask(&at(NODE, 0, 30080)));
+    rig.stop();
     rig.start(&[]);
 }
 
