@@ -37,7 +37,7 @@ async fn start(given: Given, own: &Options, supervisor: &Supervisor) -> Result<(
     let shown = ServingCertificate::new(serving.chain(), serving.key())?;
     let tls = node::Tls {
         certificate: Arc::new(shown.clone()),
-        clients: joined.client_verifier()?,
+        clients: joined.client_authorities(),
         api_server: "system:kube-apiserver".to_owned(),
     };
     let caches = Caches::new(joined.client.clone(), supervisor.clone());
@@ -46,6 +46,8 @@ async fn start(given: Given, own: &Options, supervisor: &Supervisor) -> Result<(
     });
     bootstrap::join::keep_tunnels(&joined, settings.port(), supervisor);
     bootstrap::join::follow_servers(&joined, caches.of(), supervisor);
+    let bundles = caches.selected("", bootstrap::join::TRUST_BUNDLES);
+    bootstrap::join::follow_authorities(&joined, bundles, supervisor);
     follow_addresses(&joined, supervisor);
     let place = Place { node_name, tls, settings, role: Role::Agent };
     machine::start(&options, &network, place, (joined.client.clone(), caches), supervisor).await?;

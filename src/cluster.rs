@@ -101,7 +101,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     serve_metrics(&server, &caches);
     apply_manifests(options, &node_name, &admin, supervisor);
     keeper.serve(&server, supervisor);
-    certificates::serve(&server, &pki);
+    certificates::serve((&server, &pki), (options, &admin), supervisor)?;
     Taker::start(&server, &node_name, options).schedule(options, &leading.controllers)?;
     if !options.disable_controller_manager {
         register(&server, (admin.clone(), caches.clone()), &leading.controllers);
@@ -114,7 +114,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
         let kubelet = client_of(&server, &format!("system:node:{node_name}"), &["system:nodes"]);
         let tls = node::Tls {
             certificate: Arc::new(certificates.kubelet.clone()),
-            clients: pki.client_verifier()?,
+            clients: pki.client_authorities(),
             api_server: "system:kube-apiserver".to_owned(),
         };
         let place =
@@ -128,7 +128,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
         })
         .await?;
     }
-    keep_certificates(options, &pki, (certificates, addresses), kubeconfig_mode, supervisor);
+    keep_certificates(options, &pki, (certificates, addresses, server), kubeconfig_mode, supervisor);
     screen::say(&format!("Ready in {:.1} s. Try: knarr kubectl get nodes", began.elapsed().as_secs_f64()));
     ready::notify("READY=1");
     Ok(())
@@ -154,7 +154,7 @@ fn names(options: &Options, network: &Network, (node_name, hostname): (&str, &st
 /// The authorities, certificates and the token, made where they are missing.
 pub(crate) fn prepare(options: &Options, config: &bootstrap::Config) -> Result<bootstrap::Pki, Failure> {
     let pki = bootstrap::Pki::prepare(config)?;
-    bootstrap::server_token(&options.data_dir, pki.server_ca_pem(), options.given_token()?.as_deref())?;
+    bootstrap::server_token(&options.data_dir, &pki.server_ca_pem(), options.given_token()?.as_deref())?;
     Ok(pki)
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn prepare(options: &Options, config: &bootstrap::Config) -> Result<b
 fn admit_machines(
     options: &Options,
     network: &Network,
-    (server, pki, own): (&Server, &bootstrap::Pki, Vec<String>),
+    (server, pki, own): (&Server, &Arc<bootstrap::Pki>, Vec<String>),
     admin: &Client,
 ) {
     let texts = |blocks: &[Cidr]| json!(blocks.iter().map(Cidr::to_string).collect::<Vec<_>>());
@@ -177,21 +177,27 @@ fn admit_machines(
         json!(options.vxlan_port),
         json!(options.wireguard_port),
     ];
-    let cluster = bootstrap::join::Cluster {
-        settings: SHARED.map(str::to_owned).into_iter().zip(values).collect(),
-        client_authority: pki.client_ca_pem().to_owned(),
+    let settings: serde_json::Map<_, _> = SHARED.map(str::to_owned).into_iter().zip(values).collect();
+    let told = pki.clone();
+    let cluster: bootstrap::join::Tell = Arc::new(move || bootstrap::join::Cluster {
+        settings: settings.clone(),
+        client_authority: told.client_ca_pem(),
+        server_authority: told.server_ca_pem(),
         version: screen::VERSION.to_owned(),
-    };
+    });
     let tickets = server.clone();
     let ticket: bootstrap::join::Ticket = Arc::new(move |node| tickets.node_ticket(node));
     let desk = Arc::new(bootstrap::join::Desk { client: admin.clone(), cluster, ticket, own });
-    let (admitting, authority) = (desk.clone(), pki.server_ca_pem().to_owned());
+    let (admitting, knowing, authority) = (desk.clone(), desk.clone(), pki.clone());
     let admit: Extension = Arc::new(move |request| Box::pin(admitting.clone().admit(request)));
     server.answer_at(bootstrap::join::PATH, Access::Authorized, admit);
+    let know: Extension = Arc::new(move |request| Box::pin(knowing.clone().admit_again(request)));
+    server.answer_at(bootstrap::join::AGAIN_PATH, Access::Anybody, know);
     let settings: Extension = Arc::new(move |_| Box::pin(std::future::ready(desk.settings())));
     server.answer_at(bootstrap::join::SETTINGS_PATH, Access::Authorized, settings);
-    let authorities: Extension =
-        Arc::new(move |_| Box::pin(std::future::ready(Response::new(base::full_body(authority.clone())))));
+    let authorities: Extension = Arc::new(move |_| {
+        Box::pin(std::future::ready(Response::new(base::full_body(authority.server_ca_pem()))))
+    });
     server.answer_at(bootstrap::join::AUTHORITIES_PATH, Access::Anybody, authorities);
 }
 
@@ -317,7 +323,7 @@ fn start_control(
                 reserved: own_ports(options),
                 ranges: options.lb_range.clone(),
             }),
-            root_ca_pem: pki.server_ca_pem().to_owned(),
+            root_ca_pem: pki.follow_server_ca(),
         };
         let own = server.clone();
         let check: controllers::CheckPolicy = Arc::new(move |policy| {
@@ -369,7 +375,7 @@ fn start_account_tokens(
         let server = used.clone();
         Box::pin(async move { server.used_tokens().await })
     });
-    controllers::start_account_tokens(pki.server_ca_pem(), (issue, used), client, caches, supervisor);
+    controllers::start_account_tokens(pki.follow_server_ca(), (issue, used), client, caches, supervisor);
 }
 
 /// Starts to keep the APIServices of the groups that are served.
@@ -439,7 +445,7 @@ async fn start_server(
         watch_history_bytes: options.watch_history_bytes,
         certificate: certificates.api.clone(),
         client_authorities: pki.client_authorities(),
-        service_account_keys: server::ServiceAccountKeys::new(pki.service_account_key(), &issuer)?,
+        service_account_keys: server::ServiceAccountKeys::new(&pki.service_account_keys(), &issuer)?,
         server_token: {
             let data_dir = options.data_dir.clone();
             Arc::new(move || bootstrap::server_credentials(&data_dir))
@@ -460,19 +466,20 @@ fn write_kubeconfig(
     mode: u32,
 ) -> Result<(), bootstrap::Error> {
     let server = format!("https://127.0.0.1:{}", options.https_listen_port);
-    let kubeconfig = bootstrap::Kubeconfig { server, authority_pem: pki.server_ca_pem(), user };
+    let kubeconfig = bootstrap::Kubeconfig { server, authority_pem: &pki.server_ca_pem(), user };
     kubeconfig.write(&options.write_kubeconfig, mode)
 }
 
 fn keep_certificates(
     options: &Options,
     pki: &Arc<bootstrap::Pki>,
-    (certificates, addresses): (Certificates, watch::Receiver<Vec<IpAddr>>),
+    (certificates, addresses, server): (Certificates, watch::Receiver<Vec<IpAddr>>, Server),
     mode: u32,
     supervisor: &Supervisor,
 ) {
     let (options, own) = (options.clone(), pki.clone());
     pki.clone().keep_renewed(addresses, supervisor, move |renewed| {
+        server.renew_service_account_keys(&renewed.service_account_keys)?;
         certificates.api.renew(renewed.serving.chain(), renewed.serving.key())?;
         certificates.kubelet.renew(renewed.kubelet_serving.chain(), renewed.kubelet_serving.key())?;
         write_kubeconfig(&options, &own, &renewed.admin, mode).map_err(|error| error.to_string())

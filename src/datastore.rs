@@ -6,14 +6,20 @@ use crate::life::{self, Failure};
 use crate::options::{self, Options, Role};
 use crate::screen;
 use crate::secrets::Keeper;
-use base::Supervisor;
+use base::{Phase, Restart, Supervisor, clock};
 use bootstrap::{Common, Config, Pki};
 use clap::{ArgMatches, Command};
 use server::{Brought, Remote, Storage, Vault};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Where what servers have in common lies.
 const NAME: &str = ".bootstrap";
+/// How often it is looked whether another server has brought other authorities, and how long these are trusted before
+/// they are used: until all have heard of them.
+const LOOK: Duration = Duration::from_secs(5);
+pub(crate) const SPREAD: Duration = Duration::from_secs(15);
 /// The settings that say where the state is.
 pub(crate) const SETTINGS: [&str; 9] = [
     "data-dir",
@@ -94,6 +100,65 @@ pub(crate) async fn publish(options: &Options, common: &Common) -> Result<(), Fa
         return Ok(());
     }
     Err("another server has begun a cluster in the datastore just now".into())
+}
+
+/// Has all servers of the cluster go on with other authorities, where they share them.
+pub(crate) async fn share_authorities(options: &Options, files: &bootstrap::Files) -> Result<(), Failure> {
+    let Some(remote) = options.datastore()? else { return Ok(()) };
+    let vault = Vault::new(&remote)?;
+    let sealed = vault.get(NAME).await?.ok_or("there is no cluster in the datastore")?;
+    let common = own(options)?.with(files);
+    let sealing = tokio::task::spawn_blocking(move || common.seal()).await?;
+    if vault.replace(NAME, &sealed, sealing).await? {
+        return Ok(());
+    }
+    Err("another server changed what servers share just now: try it again".into())
+}
+
+/// Follows the authorities that another server of the cluster has brought.
+pub(crate) fn follow_authorities(
+    options: &Options,
+    pki: &Arc<Pki>,
+    supervisor: &Supervisor,
+) -> Result<(), Failure> {
+    let Some(remote) = options.datastore()? else { return Ok(()) };
+    let (vault, options, pki) = (Vault::new(&remote)?, options.clone(), pki.clone());
+    supervisor.run("authorities of the cluster", Phase::Work, Restart::OnFailure, move |shutdown| {
+        let (vault, options, pki) = (vault.clone(), options.clone(), pki.clone());
+        async move {
+            let mut seen = Vec::new();
+            loop {
+                let sealed = vault.get(NAME).await.map_err(|error| error.to_string())?.unwrap_or_default();
+                if sealed != seen {
+                    seen.clone_from(&sealed);
+                    follow(&options, &pki, sealed).await.map_err(|error| error.to_string())?;
+                }
+                tokio::select! {
+                    () = clock::sleep(LOOK) => {}
+                    () = shutdown.requested() => return Ok::<(), String>(()),
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn follow(options: &Options, pki: &Pki, sealed: Vec<u8>) -> Result<(), Failure> {
+    // The token as it is now: it may have been given anew.
+    let token = bootstrap::server_credentials(&options.data_dir).unwrap_or_default();
+    let common = tokio::task::spawn_blocking(move || Common::open(&sealed, &token)).await?;
+    let Some(common) = common else {
+        tracing::warn!(
+            "what servers share is sealed with another token: restart this server with the new one"
+        );
+        return Ok(());
+    };
+    let files = common.authorities();
+    if pki.is_news(&files) {
+        tracing::info!("another server has brought new authorities");
+        pki.adopt(&files, SPREAD).await?;
+    }
+    Ok(())
 }
 
 /// Seals what servers share with this server's new token.

@@ -114,7 +114,7 @@ fn start_controllers(client: Client, supervisor: &Supervisor) {
         cluster_cidrs: vec!["10.42.0.0/16".to_owned()],
         service_lb: None,
         node_ports: 30000..=32767,
-        root_ca_pem: "authority".to_owned(),
+        root_ca_pem: tokio::sync::watch::channel("authority".to_owned()).1,
     };
     let caches = Caches::new(client.clone(), supervisor.clone());
     controllers::start(config, client, caches, supervisor);

@@ -45,6 +45,23 @@ pub async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
+/// How far the clocks may be apart until it counts as set, and how often that is looked at.
+const SET: jiff::SignedDuration = jiff::SignedDuration::from_mins(2);
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Waits so long, or until the wall clock was set by minutes meanwhile, which a machine that slept does as well.
+pub async fn sleep_unless_set(duration: Duration) {
+    let (wall, began) = (now(), instant());
+    let ends = began + duration;
+    while instant() < ends {
+        sleep(LOOK.min(ends - instant())).await;
+        let passed = jiff::SignedDuration::try_from(began.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
+        if (now().duration_since(wall) - passed).abs() > SET {
+            return;
+        }
+    }
+}
+
 /// Completes at that time, or never.
 pub async fn until(at: Option<Instant>) {
     match at {

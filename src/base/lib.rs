@@ -23,6 +23,7 @@ mod supervise;
 mod term;
 pub mod tls;
 mod together;
+pub mod trust;
 pub mod tunnel;
 pub mod watch_folder;
 pub mod websocket;

@@ -1,5 +1,7 @@
 //! TLS towards servers: whom to trust, and what to show.
 
+use crate::trust::Trust;
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -54,6 +56,19 @@ pub fn client(trusted: Option<&[u8]>, shown: Option<Identity>) -> Result<ClientC
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(text),
         None => Ok(builder.with_no_client_auth()),
     }
+}
+
+/// A configuration that trusts authorities which may be replaced while it is in use, and shows nothing.
+pub fn client_trusting(trust: Arc<Trust>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?.dangerous();
+    Ok(builder.with_custom_certificate_verifier(trust).with_no_client_auth())
+}
+
+/// Who has no certificate to show.
+pub fn shows_nothing() -> Arc<dyn ResolvesClientCert> {
+    unverified().client_auth_cert_resolver.clone()
 }
 
 /// A configuration that accepts any certificate: for programs in pods, whose certificates are of their own

@@ -1,9 +1,9 @@
 //! Issues certificates, and judges whether one that is there will still do.
 
-use crate::Error;
+use crate::{Error, signing};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, SanType,
 };
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -14,7 +14,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long authorities live.
 const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3650);
 /// How long other certificates live.
-const LEAF_LIFE: Duration = DAY.saturating_mul(365);
+pub(crate) const LEAF_LIFE: Duration = DAY.saturating_mul(365);
 /// A certificate with less left is renewed: time enough to notice where renewing fails.
 pub(crate) const RENEWAL: Duration = DAY.saturating_mul(120);
 /// Authorities are valid from before they were made, because small machines' clocks go back.
@@ -32,6 +32,7 @@ pub(crate) struct Subject {
 }
 
 /// A certificate and its key, as PEM.
+#[derive(Clone)]
 pub(crate) struct Issued {
     pub(crate) certificate: String,
     pub(crate) key: String,
@@ -60,14 +61,16 @@ pub(crate) fn issue_authority(name: &str) -> Result<Issued, rcgen::Error> {
     Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// A new certificate by this authority, whose PEM follows in the chain.
-pub(crate) fn issue(subject: &Subject, authority: &Issued) -> Result<Issued, rcgen::Error> {
-    let issuer_key = KeyPair::from_pem(&authority.key)?;
-    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, issuer_key)?;
-    let key = key()?;
-    let certificate: Certificate = params(subject)?.signed_by(&key, &issuer)?;
-    let chain = format!("{}{}", certificate.pem(), authority.certificate);
-    Ok(Issued { certificate: chain, key: key.serialize_pem() })
+/// A new certificate by this authority. What else others need to trust it is not part of it.
+pub(crate) fn issue(subject: &Subject, authority: &Issued) -> Result<Issued, String> {
+    let (request, key) = request(subject).map_err(|error| error.to_string())?;
+    let (_, request) =
+        x509_parser::pem::parse_x509_pem(request.as_bytes()).map_err(|error| error.to_string())?;
+    let purpose = if subject.alternatives.is_empty() { "client auth" } else { "server auth" };
+    let usages = ["digital signature", purpose].map(str::to_owned);
+    let validity = (wall_clock() - CLOCK_SLACK, wall_clock() + LEAF_LIFE);
+    let certificate = signing::sign_own(authority, &request.contents, &usages, validity)?;
+    Ok(Issued { certificate, key })
 }
 
 fn params(subject: &Subject) -> Result<CertificateParams, rcgen::Error> {
@@ -112,8 +115,8 @@ pub(crate) fn issue_to_itself(subject: &Subject) -> Result<Issued, rcgen::Error>
 }
 
 /// Why a certificate that is there has to be issued again, or none if it will do.
-pub(crate) fn stale(present: &Issued, subject: &Subject, authority: &Issued) -> Option<&'static str> {
-    let Ok(issuer) = Facts::of(&authority.certificate) else { return Some("its authority cannot be read") };
+pub(crate) fn stale(present: &Issued, subject: &Subject, authority: &str) -> Option<&'static str> {
+    let Ok(issuer) = Facts::of(authority) else { return Some("its authority cannot be read") };
     let facts = match Facts::of_pair(present) {
         Ok(facts) => facts,
         Err(why) => return Some(why),
@@ -121,27 +124,43 @@ pub(crate) fn stale(present: &Issued, subject: &Subject, authority: &Issued) -> 
     let mut wanted: Vec<String> = subject.alternatives.iter().map(|name| name.to_lowercase()).collect();
     wanted.sort();
     wanted.dedup();
-    if facts.authority_key != issuer.own_key {
+    if !is_signed_by(&present.certificate, authority) {
         return Some("the authority changed");
     }
     if facts.names != wanted || facts.subject != subject.name {
         return Some("its names changed");
     }
-    (facts.expires < wall_clock() + RENEWAL).then_some("it expires soon")
+    if facts.begins > wall_clock() {
+        return Some("it is not valid yet: the clock went back");
+    }
+    // A new one would not live longer than the authority.
+    let could_live = issuer.expires > facts.expires;
+    (facts.expires < wall_clock() + RENEWAL && could_live).then_some("it expires soon")
 }
 
-/// Why a certificate that is there proves nothing of a subject any more.
+/// Whether the first certificate of a PEM text is signed by the first of another.
+fn is_signed_by(pem: &str, authority: &str) -> bool {
+    let first = |pem: &str| Some(x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?.1);
+    let (Some(own), Some(signer)) = (first(pem), first(authority)) else { return false };
+    let (Ok(own), Ok(signer)) = (own.parse_x509(), signer.parse_x509()) else { return false };
+    own.verify_signature(Some(signer.public_key())).is_ok()
+}
+
+/// Why a certificate that is there proves nothing of a subject, at any time.
 pub(crate) fn unusable(present: &Issued, subject: &Subject) -> Option<&'static str> {
     match Facts::of_pair(present) {
         Err(why) => Some(why),
-        Ok(facts) if facts.subject != subject.name => Some("it is another node's"),
-        Ok(facts) => (facts.expires <= wall_clock()).then_some("it has expired"),
+        Ok(facts) => (facts.subject != subject.name).then_some("it is another node's"),
     }
 }
 
-/// When the certificate ends.
-pub(crate) fn expires(pem: &str) -> Result<SystemTime, String> {
-    Ok(Facts::of(pem)?.expires)
+/// Why a certificate proves nothing at this time.
+pub(crate) fn lapsed(present: &Issued) -> Option<&'static str> {
+    let facts = Facts::of(&present.certificate).ok()?;
+    if facts.begins > wall_clock() {
+        return Some("it is not valid yet: the clock went back");
+    }
+    (facts.expires <= wall_clock()).then_some("it has expired")
 }
 
 /// Whom a certificate names, and when it ends.
@@ -153,10 +172,9 @@ pub(crate) fn named(pem: &str) -> Result<(String, SystemTime), String> {
 struct Facts {
     subject: String,
     names: Vec<String>,
+    begins: SystemTime,
     expires: SystemTime,
     public_key: Vec<u8>,
-    own_key: Option<Vec<u8>>,
-    authority_key: Option<Vec<u8>>,
 }
 
 impl Facts {
@@ -173,7 +191,9 @@ impl Facts {
             x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| error.to_string())?;
         let (_, certificate) =
             X509Certificate::from_der(&block.contents).map_err(|error| error.to_string())?;
-        let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+        let at = |time: x509_parser::time::ASN1Time| {
+            SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
+        };
         let mut facts = Self {
             subject: certificate
                 .subject()
@@ -183,30 +203,18 @@ impl Facts {
                 .unwrap_or_default()
                 .to_owned(),
             names: Vec::new(),
-            expires: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+            begins: at(certificate.validity().not_before),
+            expires: at(certificate.validity().not_after),
             public_key: certificate.public_key().subject_public_key.data.to_vec(),
-            own_key: None,
-            authority_key: None,
         };
         for extension in certificate.extensions() {
-            facts.take(extension.parsed_extension());
+            if let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() {
+                facts.names.extend(names.general_names.iter().filter_map(name_of));
+            }
         }
         facts.names.sort();
         facts.names.dedup();
         Ok(facts)
-    }
-
-    fn take(&mut self, extension: &ParsedExtension<'_>) {
-        match extension {
-            ParsedExtension::SubjectKeyIdentifier(key) => self.own_key = Some(key.0.to_vec()),
-            ParsedExtension::AuthorityKeyIdentifier(key) => {
-                self.authority_key = key.key_identifier.as_ref().map(|key| key.0.to_vec());
-            }
-            ParsedExtension::SubjectAlternativeName(names) => {
-                self.names.extend(names.general_names.iter().filter_map(name_of));
-            }
-            _ => {}
-        }
     }
 }
 

@@ -64,6 +64,19 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("write", path))
 }
 
+/// Refuses a key that others than its owner can read.
+pub(crate) fn check_private(path: &Path) -> Result<(), Error> {
+    let mode = fs::metadata(path).map_err(failed("read", path))?.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(Error::Setting(format!(
+        "{} can be read by others than its owner (its mode is {mode:o}): chmod 600 {}",
+        path.display(),
+        path.display()
+    )))
+}
+
 /// Gives an existing file this mode.
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode of", path))

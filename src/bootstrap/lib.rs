@@ -5,16 +5,19 @@
 //! everybody's. Start reading at [`Pki::prepare`], which needs nothing, then [`objects::apply`], which
 //! needs a running API server.
 
+mod authority;
 mod certificates;
 pub mod endpoint;
 mod files;
 pub mod flow;
 mod identity;
 pub mod join;
+mod keys;
 mod kubeconfig;
 pub mod objects;
 mod pki;
 mod rbac;
+mod rotation;
 mod shared;
 mod signing;
 pub mod snapshot;
@@ -22,7 +25,11 @@ mod token;
 
 pub use identity::Identity;
 pub use kubeconfig::{Kubeconfig, parse_mode};
-pub use pki::{Kept, Pki, Renewed, certificates, forget_certificates};
+pub use pki::{
+    Kept, Pki, Renewed, authorities_in, certificates, change_authorities, forget_certificates,
+    lay_authorities,
+};
+pub use rotation::{Change, Files};
 pub use shared::Common;
 pub use token::{
     Bootstrap, Token, generate_secret, rotate_server_token, server_credentials, server_token,

@@ -177,6 +177,12 @@ fn service_cidr(config: &Config) -> Value {
     })
 }
 
+/// Tells extension API servers of the authorities that there are now.
+pub async fn tell_authorities(client: &Client, pki: &Pki) -> Result<(), Error> {
+    let path = "/api/v1/namespaces/kube-system/configmaps";
+    ensure(client, path, vec![authentication(pki)], with_data).await
+}
+
 /// How extension API servers verify who is passed on to them.
 fn authentication(pki: &Pki) -> Value {
     let metadata = json!({"name": "extension-apiserver-authentication", "namespace": "kube-system"});

@@ -1,19 +1,15 @@
 //! The cluster's authorities and certificates under `<data>/server/tls`.
 
-use crate::certificates::{self, Issued, RENEWAL, Subject};
+use crate::authority::Authority;
+use crate::certificates::{self, Issued, Subject};
 use crate::identity::{Identity, Shown, content, load, paths, save};
+use crate::rotation::{self, Authorities, Change, Files};
 use crate::{Config, Error, files, signing};
 use arc_swap::ArcSwap;
+use base::trust::Trust;
 use base::{Phase, Restart, Supervisor, clock};
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use rustls::RootCertStore;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring as provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +32,8 @@ pub struct Renewed {
     pub kubelet_serving: Identity,
     /// The administrator's, for the kubeconfig.
     pub admin: Identity,
+    /// The keys of service accounts' tokens: P-256 or RSA, PKCS#8. The first signs.
+    pub service_account_keys: Vec<Vec<u8>>,
 }
 
 /// The certificates that are issued again, by their files.
@@ -99,6 +97,42 @@ pub fn forget_certificates(data_dir: &Path) -> Result<usize, Error> {
     Ok(count)
 }
 
+/// Changes the authorities of a server that is stopped; gives their files. Its certificates are issued again when it
+/// starts.
+pub fn change_authorities(data_dir: &Path, change: &Change) -> Result<Files, Error> {
+    let folder = data_dir.join("server/tls");
+    let all = Authorities::prepare(&folder)?;
+    all.changed(change).map_err(Error::Setting)
+}
+
+/// Lays what [`change_authorities`] gave.
+pub fn lay_authorities(data_dir: &Path, files: &Files) -> Result<(), Error> {
+    rotation::lay(&data_dir.join("server/tls"), files)?;
+    forget_certificates(data_dir).map(drop)
+}
+
+/// The files of authorities in a folder, or in `tls` below it, of which there have to be some.
+pub fn authorities_in(folder: &Path) -> Result<Files, Error> {
+    let below = folder.join("tls");
+    let folder = if below.is_dir() { below.as_path() } else { folder };
+    let mut all = Files::new();
+    for name in rotation::names().into_iter().filter(|name| name != rotation::PAST) {
+        let path = folder.join(&name);
+        let Some(text) = files::read(&path)? else { continue };
+        if name.ends_with(".key") {
+            files::check_private(&path)?;
+        }
+        all.insert(name, text);
+    }
+    if all.is_empty() {
+        return Err(Error::Setting(format!(
+            "{} has none of the files server-ca.crt, client-ca.crt, request-header-ca.crt with their keys, and service.key",
+            folder.display()
+        )));
+    }
+    Ok(all)
+}
+
 /// Every authority, certificate and key of the cluster, ready to be used.
 pub struct Pki {
     /// Has all certificates issued again: how often that was asked for.
@@ -108,12 +142,12 @@ pub struct Pki {
     folder: PathBuf,
     config: Config,
     names: ArcSwap<Names>,
-    server_authority: Issued,
-    client_authority: Issued,
-    request_header_authority: Issued,
-    server_authority_der: Vec<CertificateDer<'static>>,
-    client_authority_der: Vec<CertificateDer<'static>>,
-    service_account_key: Vec<u8>,
+    authorities: ArcSwap<Authorities>,
+    /// By whom servers and kubelets are verified, and clients.
+    servers: Arc<Trust>,
+    clients: Arc<Trust>,
+    /// What clients and pods verify the API by.
+    server_bundle: watch::Sender<String>,
     to_kubelets: Arc<Shown>,
     to_extensions: Arc<Shown>,
 }
@@ -132,25 +166,24 @@ impl Pki {
         let folder = config.data_dir.join("server/tls");
         files::private_folder(&config.data_dir.join("server"))?;
         files::private_folder(&folder)?;
-        let server_authority = authority(&folder, "server-ca", "knarr-server-ca")?;
-        let client_authority = authority(&folder, "client-ca", "knarr-client-ca")?;
-        let request_header_authority = authority(&folder, "request-header-ca", "knarr-request-header-ca")?;
-        let to_kubelets = leaf(&folder, "client-kube-apiserver", &api_server(), &client_authority)?;
+        let all = Authorities::prepare(&folder)?;
+        rotation::warn(&all, certificates::wall_clock());
+        let to_kubelets = leaf(&folder, "client-kube-apiserver", &api_server(), &all.client)?;
         let shown = Shown::new(&folder, &to_kubelets)?;
-        let to_extensions = leaf(&folder, "client-auth-proxy", &auth_proxy(), &request_header_authority)?;
+        let to_extensions = leaf(&folder, "client-auth-proxy", &auth_proxy(), &all.request_header)?;
+        let trust =
+            |authority: &Authority| Trust::new(&authority.anchors()).map_err(|why| content(&folder, why));
         let pki = Self {
             rotations: watch::Sender::new(0),
             rotated: watch::Sender::new(0),
-            server_authority_der: certificates_of(&folder, "server-ca", &server_authority)?,
-            client_authority_der: certificates_of(&folder, "client-ca", &client_authority)?,
-            service_account_key: service_account_key(&folder)?,
+            servers: Arc::new(trust(&all.server)?),
+            clients: Arc::new(trust(&all.client)?),
+            server_bundle: watch::Sender::new(all.server.bundle()),
             to_kubelets: Arc::new(shown),
             to_extensions: Arc::new(Shown::new(&folder, &to_extensions)?),
             config: config.clone(),
             names: ArcSwap::from_pointee(names),
-            server_authority,
-            client_authority,
-            request_header_authority,
+            authorities: ArcSwap::from_pointee(all),
             folder,
         };
         pki.renew()?;
@@ -158,35 +191,82 @@ impl Pki {
     }
 
     /// The authority of servers, as PEM: what clients and pods verify the API by.
-    pub fn server_ca_pem(&self) -> &str {
-        &self.server_authority.certificate
+    pub fn server_ca_pem(&self) -> String {
+        self.server_bundle.borrow().clone()
     }
 
-    /// The authority of clients, as PEM.
-    pub fn client_ca_pem(&self) -> &str {
-        &self.client_authority.certificate
+    /// The same, as it changes.
+    pub fn follow_server_ca(&self) -> watch::Receiver<String> {
+        self.server_bundle.subscribe()
+    }
+
+    /// The authority of clients, as PEM: what it signed, and what those before it did.
+    pub fn client_ca_pem(&self) -> String {
+        self.authorities.load().client.anchors_pem()
     }
 
     /// The authority of proxies that vouch for their users (API aggregation), as PEM.
-    pub fn request_header_ca_pem(&self) -> &str {
-        &self.request_header_authority.certificate
+    pub fn request_header_ca_pem(&self) -> String {
+        self.authorities.load().request_header.anchors_pem()
     }
 
-    /// The authorities that client certificates are verified against.
-    pub fn client_authorities(&self) -> Vec<CertificateDer<'static>> {
-        self.client_authority_der.clone()
+    /// By whom client certificates are verified; follows what comes in the authorities' place.
+    pub fn client_authorities(&self) -> Arc<Trust> {
+        self.clients.clone()
     }
 
-    /// The key that signs service account tokens: P-256, PKCS#8.
-    pub fn service_account_key(&self) -> &[u8] {
-        &self.service_account_key
+    /// The keys of service account tokens: P-256 or RSA, PKCS#8. The first signs, all verify.
+    pub fn service_account_keys(&self) -> Vec<Vec<u8>> {
+        self.authorities.load().service_keys.clone()
+    }
+
+    /// The files that there are to be after a change of authorities; an error says what is wrong with it.
+    pub fn changed(&self, change: &Change) -> Result<Files, String> {
+        self.authorities.load().changed(change)
+    }
+
+    /// Whether these are other files than this server has, of the same cluster and a later time.
+    pub fn is_news(&self, files: &Files) -> bool {
+        Authorities::of(files.clone()).is_ok_and(|other| other.comes_after(&self.authorities.load()))
+    }
+
+    /// Goes on with other authorities, and returns when all certificates are theirs. Where other servers have to hear of
+    /// them as well, they are trusted for so long before they sign anything.
+    pub async fn adopt(&self, files: &Files, spread: Duration) -> Result<(), Error> {
+        let next = Authorities::of(files.clone());
+        let next = next.map_err(|(name, why)| content(&self.folder.join(name), why))?;
+        if !spread.is_zero() {
+            let both = self.authorities.load().trusting(&next);
+            self.trust(&[&both, &next])?;
+            self.authorities.store(Arc::new(both));
+            self.rotate().await?;
+            clock::sleep(spread).await;
+        }
+        rotation::lay(&self.folder, files)?;
+        self.trust(&[&next])?;
+        let bundle = next.server.bundle();
+        self.authorities.store(Arc::new(next));
+        // Who is told of the new ones has to be able to verify what is shown then.
+        self.rotate().await?;
+        crate::server_token(&self.config.data_dir, &bundle, None)?;
+        self.server_bundle.send_replace(bundle);
+        Ok(())
+    }
+
+    fn trust(&self, all: &[&Authorities]) -> Result<(), Error> {
+        let unread = |why| content(&self.folder, why);
+        let of = |authority: fn(&Authorities) -> &Authority| -> Vec<_> {
+            all.iter().flat_map(|one| authority(one).anchors()).collect()
+        };
+        self.servers.replace(&of(|one| &one.server)).map_err(unread)?;
+        self.clients.replace(&of(|one| &one.client)).map_err(unread)
     }
 
     /// What the API server shows.
     pub fn serving(&self) -> Result<Identity, Error> {
         let alternatives = self.names.load().api.clone();
         let subject = Subject { name: "kube-apiserver".to_owned(), group: None, alternatives };
-        leaf(&self.folder, "serving-kube-apiserver", &subject, &self.server_authority)
+        leaf(&self.folder, "serving-kube-apiserver", &subject, &self.authorities.load().server)
     }
 
     /// What the kubelet shows.
@@ -197,7 +277,7 @@ impl Pki {
             group: Some("system:nodes".to_owned()),
             alternatives: names.kubelet.clone(),
         };
-        leaf(&self.folder, "serving-kubelet", &subject, &self.server_authority)
+        leaf(&self.folder, "serving-kubelet", &subject, &self.authorities.load().server)
     }
 
     /// The administrator: `system:admin` in `system:masters`.
@@ -224,7 +304,7 @@ impl Pki {
     fn client(&self, file: &str, user: &str, group: Option<&str>) -> Result<Identity, Error> {
         let subject =
             Subject { name: user.to_owned(), group: group.map(str::to_owned), ..Subject::default() };
-        leaf(&self.folder, file, &subject, &self.client_authority)
+        leaf(&self.folder, file, &subject, &self.authorities.load().client)
     }
 
     /// Speaks to this cluster's API server as this identity.
@@ -253,38 +333,31 @@ impl Pki {
         usages: &[String],
         life_s: Option<i32>,
     ) -> Result<String, String> {
+        let all = self.authorities.load();
         let authority = match signer {
-            "kubernetes.io/kubelet-serving" => &self.server_authority,
-            _ => &self.client_authority,
+            "kubernetes.io/kubelet-serving" => &all.server,
+            _ => &all.client,
         };
-        signing::sign(authority, request, usages, life_s, certificates::wall_clock())
+        let signed = signing::sign(&authority.issuer, request, usages, life_s, certificates::wall_clock())?;
+        Ok(signed + &authority.links())
     }
 
     fn config_showing(&self, shown: Arc<Shown>) -> Result<Arc<rustls::ClientConfig>, Error> {
-        let bad = |error: rustls::Error| content(&self.folder, error.to_string());
-        let mut roots = RootCertStore::empty();
-        for authority in &self.server_authority_der {
-            roots.add(authority.clone()).map_err(bad)?;
-        }
         let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(bad)?
-            .with_root_certificates(roots)
+            .map_err(|error| content(&self.folder, error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(self.servers.clone())
             .with_client_cert_resolver(shown);
         Ok(Arc::new(config))
     }
 
-    /// How the kubelet verifies who speaks to it.
-    pub fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-        verifier_of(self.client_authority.certificate.as_bytes(), &self.folder)
-    }
-
     /// Issues again whatever expires soon, and shows the API server's own new certificates from then on.
     fn renew(&self) -> Result<Renewed, Error> {
-        let to_kubelets = leaf(&self.folder, "client-kube-apiserver", &api_server(), &self.client_authority)?;
+        let all = self.authorities.load_full();
+        let to_kubelets = leaf(&self.folder, "client-kube-apiserver", &api_server(), &all.client)?;
         self.to_kubelets.show(&self.folder, &to_kubelets)?;
-        let to_extensions =
-            leaf(&self.folder, "client-auth-proxy", &auth_proxy(), &self.request_header_authority)?;
+        let to_extensions = leaf(&self.folder, "client-auth-proxy", &auth_proxy(), &all.request_header)?;
         self.to_extensions.show(&self.folder, &to_extensions)?;
         self.scheduler()?;
         self.controller_manager()?;
@@ -293,6 +366,7 @@ impl Pki {
             serving: self.serving()?,
             kubelet_serving: self.kubelet_serving()?,
             admin: self.admin()?,
+            service_account_keys: all.service_keys.clone(),
         })
     }
 
@@ -337,7 +411,7 @@ impl Pki {
                 loop {
                     tokio::select! {
                         () = shutdown.requested() => return Ok::<(), String>(()),
-                        () = clock::sleep(LOOK) => {}
+                        () = clock::sleep_unless_set(LOOK) => {}
                         changed = addresses.changed(), if are_followed => are_followed = changed.is_ok(),
                         _ = rotations.changed() => {}
                     }
@@ -352,19 +426,6 @@ impl Pki {
             }
         });
     }
-}
-
-/// Verifies clients by the authorities of a bundle in PEM, of which `from` tells where it came from.
-pub(crate) fn verifier_of(bundle: &[u8], from: &Path) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-    let mut roots = RootCertStore::empty();
-    for authority in CertificateDer::pem_slice_iter(bundle) {
-        let authority = authority.map_err(|error| content(from, error.to_string()))?;
-        roots.add(authority).map_err(|error| content(from, error.to_string()))?;
-    }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider::default_provider()))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| content(from, error.to_string()))
 }
 
 fn auth_proxy() -> Subject {
@@ -404,64 +465,20 @@ impl Names {
     }
 }
 
-/// An authority, made once. Half of one is never replaced: everything it signed would be worthless.
-fn authority(folder: &Path, file: &str, name: &str) -> Result<Issued, Error> {
-    let (certificate, _) = paths(folder, file);
-    if let Some(issued) = load(folder, file)? {
-        let ends =
-            certificates::expires(&issued.certificate).map_err(|error| content(&certificate, error))?;
-        if ends < certificates::wall_clock() + RENEWAL {
-            tracing::warn!(file, "this authority expires soon");
-        }
-        return Ok(issued);
-    }
-    if certificate.exists() {
-        return Err(content(&certificate, "its key is missing".to_owned()));
-    }
-    let issued = certificates::issue_authority(name).map_err(|error| unissued(file, &error))?;
-    save(folder, file, &issued)?;
-    Ok(issued)
-}
-
 /// A certificate that will do: the one that is there, or a new one.
-fn leaf(folder: &Path, file: &str, subject: &Subject, authority: &Issued) -> Result<Identity, Error> {
+fn leaf(folder: &Path, file: &str, subject: &Subject, authority: &Authority) -> Result<Identity, Error> {
     let (path, _) = paths(folder, file);
     if let Some(present) = load(folder, file)? {
-        match certificates::stale(&present, subject, authority) {
+        match certificates::stale(&present, subject, &authority.issuer.certificate) {
             None => return Identity::read(&path, &present),
             Some(reason) => tracing::info!(file, reason, "issuing a certificate again"),
         }
     }
-    let issued = certificates::issue(subject, authority).map_err(|error| unissued(file, &error))?;
+    let issued = certificates::issue(subject, &authority.issuer)
+        .map_err(|reason| Error::Issue { name: file.to_owned(), reason })?;
+    let issued = Issued { certificate: issued.certificate + &authority.chain(), key: issued.key };
     save(folder, file, &issued)?;
     Identity::read(&path, &issued)
-}
-
-fn unissued(file: &str, error: &rcgen::Error) -> Error {
-    Error::Issue { name: file.to_owned(), reason: error.to_string() }
-}
-
-fn certificates_of(
-    folder: &Path,
-    file: &str,
-    issued: &Issued,
-) -> Result<Vec<CertificateDer<'static>>, Error> {
-    Ok(Identity::read(&paths(folder, file).0, issued)?.chain())
-}
-
-fn service_account_key(folder: &Path) -> Result<Vec<u8>, Error> {
-    let path = folder.join("service.key");
-    if let Some(pem) = files::read(&path)? {
-        let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes());
-        let key = key.map_err(|error| content(&path, error.to_string()))?;
-        return Ok(key.secret_pkcs8_der().to_vec());
-    }
-    let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
-    let pair =
-        pair.map_err(|_| Error::Issue { name: "service.key".to_owned(), reason: "no entropy".to_owned() })?;
-    let label = "PRIVATE KEY";
-    files::write(&path, &pem_of(label, pair.as_ref()), files::PRIVATE)?;
-    Ok(pair.as_ref().to_vec())
 }
 
 pub(crate) fn pem_of(label: &str, der: &[u8]) -> String {

@@ -1,6 +1,8 @@
 //! What servers of a cluster have in common beside its state: authorities, the key of service accounts' tokens and
 //! the server token. It lies in the datastore, sealed with a key that is made of the token.
 
+use crate::identity::content;
+use crate::rotation::{self, Authorities, Files, PAST};
 use crate::{Error, files};
 use base::seal::{KEY_BYTES, Key};
 use ring::{digest, pbkdf2};
@@ -8,16 +10,6 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::Path;
 
-/// The files of `<data>/server/tls` that are the cluster's and not a server's own.
-const FILES: [&str; 7] = [
-    "server-ca.crt",
-    "server-ca.key",
-    "client-ca.crt",
-    "client-ca.key",
-    "request-header-ca.crt",
-    "request-header-ca.key",
-    "service.key",
-];
 /// Under which the token's credentials are among them.
 const CREDENTIALS: &str = "token";
 /// What it is sealed as.
@@ -77,9 +69,12 @@ impl Common {
     pub fn of(data_dir: &Path) -> Result<Option<Self>, Error> {
         let folder = data_dir.join("server/tls");
         let mut all = BTreeMap::new();
-        for name in FILES {
-            let Some(text) = files::read(&folder.join(name))? else { return Ok(None) };
-            all.insert(name.to_owned(), text);
+        for name in rotation::names() {
+            match files::read(&folder.join(&name))? {
+                Some(text) => drop(all.insert(name, text)),
+                None if name == PAST => {}
+                None => return Ok(None),
+            }
         }
         let Some(credentials) = crate::server_credentials(data_dir) else { return Ok(None) };
         all.insert(CREDENTIALS.to_owned(), credentials);
@@ -88,7 +83,7 @@ impl Common {
 
     /// A key that all servers have, whatever their token is.
     fn own_key(&self) -> Key {
-        let secret = self.0.get("server-ca.key").map_or("", String::as_str);
+        let secret = rotation::sealing(&self.0);
         let bytes = digest::digest(&digest::SHA256, format!("knarr servers 1\n{secret}").as_bytes());
         Key::new(bytes.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
@@ -121,33 +116,53 @@ impl Common {
         serde_json::from_slice(&plain).ok().map(Self)
     }
 
-    /// Lays the files where a server looks for them. Those of another cluster are left alone, and are an error.
+    /// The same with other authorities.
+    pub fn with(&self, files: &Files) -> Self {
+        let credentials = self.0.get_key_value(CREDENTIALS);
+        let credentials = credentials.map(|(name, text)| (name.clone(), text.clone()));
+        Self(files.clone().into_iter().chain(credentials).collect())
+    }
+
+    /// The authorities' files.
+    pub fn authorities(&self) -> Files {
+        let all = self.0.iter().filter(|(name, _)| *name != CREDENTIALS);
+        all.map(|(name, text)| (name.clone(), text.clone())).collect()
+    }
+
+    /// Lays the files where a server looks for them. Those of another cluster are left alone, and are an error; those
+    /// of this one that are later stay.
     pub fn lay(&self, data_dir: &Path) -> Result<(), Error> {
         let folder = data_dir.join("server/tls");
         files::private_folder(&data_dir.join("server"))?;
         files::private_folder(&folder)?;
-        let own = |name: &str| self.0.get(name).map(String::as_str);
-        for name in FILES {
-            let (path, text) = (folder.join(name), own(name).unwrap_or_default());
-            match files::read(&path)? {
-                Some(there) if there == text => {}
-                Some(_) => {
-                    return Err(Error::Setting(format!(
-                        "{} is of another cluster than the datastore: move {} away, or name that cluster's datastore",
-                        path.display(),
-                        folder.display()
-                    )));
-                }
-                None => files::write(&path, text, files::PRIVATE)?,
+        let mut there = Files::new();
+        for name in rotation::names() {
+            there.extend(files::read(&folder.join(&name))?.map(|text| (name, text)));
+        }
+        let own = self.authorities();
+        if there.iter().any(|(name, text)| own.get(name) != Some(text)) {
+            let read =
+                |files: Files| Authorities::of(files).map_err(|(name, why)| content(&folder.join(name), why));
+            let (local, given) = (read(there)?, read(own.clone())?);
+            if local.comes_after(&given) {
+                return Ok(());
+            }
+            if !given.comes_after(&local) {
+                return Err(Error::Setting(format!(
+                    "{} is of another cluster than the datastore: move {} away, or name that cluster's datastore",
+                    folder.join("server-ca.crt").display(),
+                    folder.display()
+                )));
             }
         }
-        let authority = own("server-ca.crt").unwrap_or_default();
+        rotation::lay(&folder, &own)?;
+        let authority = own.get("server-ca.crt").map_or("", String::as_str);
         crate::server_token(data_dir, authority, Some(self.secret())).map(drop)
     }
 
     /// Takes back what a server made for itself before it heard that another one was first.
     pub fn remove(data_dir: &Path) -> Result<(), Error> {
-        for name in FILES {
+        for name in rotation::names() {
             files::remove(&data_dir.join("server/tls").join(name))?;
         }
         Ok(())

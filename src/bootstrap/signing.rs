@@ -22,10 +22,10 @@ const LEAST_LIFE: Duration = Duration::from_secs(600);
 const BACKDATE: Duration = Duration::from_secs(300);
 const SHORT: Duration = Duration::from_secs(8 * 3600);
 
-const SEQUENCE: u8 = 0x30;
-const OID: u8 = 0x06;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const OID: u8 = 0x06;
 const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
+pub(crate) const OCTET_STRING: u8 = 0x04;
 
 /// The bits of KeyUsage (RFC 5280, 4.2.1.3).
 const KEY_USAGES: [(&str, u16); 10] = [
@@ -58,7 +58,7 @@ const EXTENDED_USAGES: [(&str, &[u8]); 13] = [
 ];
 
 /// A value with its tag and length (X.690).
-fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let length = content.len().to_be_bytes();
     let significant = &length[length.iter().take_while(|byte| **byte == 0).count()..];
@@ -74,6 +74,16 @@ fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// What a certificate says beside who signed it.
+struct Content {
+    /// Whom it names (a `Name`).
+    subject: Vec<u8>,
+    /// Their public key (a `SubjectPublicKeyInfo`).
+    public_key: Vec<u8>,
+    validity: Vec<u8>,
+    extensions: Vec<u8>,
+}
+
 /// Makes a certificate of a request (PKCS#10 in DER) for these usages, as PEM without a chain.
 pub(crate) fn sign(
     authority: &Issued,
@@ -82,16 +92,83 @@ pub(crate) fn sign(
     life_s: Option<i32>,
     now: SystemTime,
 ) -> Result<String, String> {
+    of_request(authority, request, usages, |signer| validity(life_s, signer, now))
+}
+
+/// The same for the cluster's own certificates, which are valid from one moment to another.
+pub(crate) fn sign_own(
+    authority: &Issued,
+    request: &[u8],
+    usages: &[String],
+    (from, until): (SystemTime, SystemTime),
+) -> Result<String, String> {
+    of_request(authority, request, usages, |signer| {
+        let ends = ends_of(signer);
+        if from >= ends {
+            return Err("the authority has expired".to_owned());
+        }
+        Ok(tlv(SEQUENCE, &[&time(from)?, &time(until.min(ends))?]))
+    })
+}
+
+fn of_request(
+    authority: &Issued,
+    request: &[u8],
+    usages: &[String],
+    validity: impl FnOnce(&X509Certificate<'_>) -> Result<Vec<u8>, String>,
+) -> Result<String, String> {
     let (_, request) = X509CertificationRequest::from_der(request)
         .map_err(|error| format!("unable to parse certificate request: {error}"))?;
     request
         .verify_signature()
         .map_err(|error| format!("unable to verify certificate request signature: {error}"))?;
+    let info = &request.certification_request_info;
+    made(authority, |signer| {
+        Ok(Content {
+            subject: info.subject.as_raw().to_vec(),
+            public_key: info.subject_pki.raw.to_vec(),
+            validity: validity(signer)?,
+            extensions: extensions(&request, usages, signer)?,
+        })
+    })
+}
+
+/// Vouches for another authority (PEM): who trusts this one trusts that one by the certificate that is made, too.
+pub(crate) fn vouch(authority: &Issued, other: &str, now: SystemTime) -> Result<String, String> {
+    const BACK: Duration = Duration::from_secs(24 * 3600);
+    /// Key identifier, key usage, basic constraints: the last numbers of their object identifiers below 2.5.29.
+    const KEPT: [u8; 3] = [14, 15, 19];
+    let (_, pem) = x509_parser::pem::parse_x509_pem(other.as_bytes()).map_err(text)?;
+    let (_, other) = X509Certificate::from_der(&pem.contents).map_err(text)?;
+    made(authority, |signer| {
+        let ends = ends_of(signer).min(ends_of(&other));
+        let mut all = Vec::new();
+        for one in other.extensions() {
+            if let Some(number) = KEPT.into_iter().find(|number| one.oid.as_bytes() == [0x55, 0x1d, *number])
+            {
+                all.extend(extension(number, one.critical, one.value));
+            }
+        }
+        all.extend(key_of_signer(signer));
+        Ok(Content {
+            subject: other.subject().as_raw().to_vec(),
+            public_key: other.public_key().raw.to_vec(),
+            validity: tlv(SEQUENCE, &[&time((now - BACK).min(ends))?, &time(ends)?]),
+            extensions: tlv(0xa3, &[&tlv(SEQUENCE, &[&all])]),
+        })
+    })
+}
+
+/// Signs what an authority says of somebody.
+fn made(
+    authority: &Issued,
+    content: impl FnOnce(&X509Certificate<'_>) -> Result<Content, String>,
+) -> Result<String, String> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(authority.certificate.as_bytes()).map_err(text)?;
     let (_, signer) = X509Certificate::from_der(&pem.contents).map_err(text)?;
     let key = KeyPair::from_pem(&authority.key).map_err(text)?;
-    let info = &request.certification_request_info;
     let algorithm = algorithm(&key)?;
+    let content = content(&signer)?;
     let body = tlv(
         SEQUENCE,
         &[
@@ -100,10 +177,10 @@ pub(crate) fn sign(
             &serial()?,
             &algorithm,
             signer.subject().as_raw(),
-            &validity(life_s, &signer, now)?,
-            info.subject.as_raw(),
-            info.subject_pki.raw,
-            &extensions(&request, usages, &signer)?,
+            &content.validity,
+            &content.subject,
+            &content.public_key,
+            &content.extensions,
         ],
     );
     let signature = key.sign(&body).map_err(text)?;
@@ -139,13 +216,17 @@ fn serial() -> Result<Vec<u8>, String> {
 fn validity(life_s: Option<i32>, signer: &X509Certificate<'_>, now: SystemTime) -> Result<Vec<u8>, String> {
     let asked = life_s.map(|life_s| Duration::from_secs(u64::try_from(life_s).unwrap_or(0)));
     let life = asked.map_or(LIFE, |asked| asked.clamp(LEAST_LIFE, LIFE));
-    let ends = u64::try_from(signer.validity().not_after.timestamp()).unwrap_or(0);
-    let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(ends);
+    let ends = ends_of(signer);
     if now >= ends {
         return Err("the signer has expired".to_owned());
     }
     let until = if life < SHORT { now + life } else { now + life - BACKDATE };
     Ok(tlv(SEQUENCE, &[&time(now - BACKDATE)?, &time(until.min(ends))?]))
+}
+
+fn ends_of(certificate: &X509Certificate<'_>) -> SystemTime {
+    let ends = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(ends)
 }
 
 /// `UTCTime` until 2049 and `GeneralizedTime` from then on (RFC 5280, 4.1.2.5).
@@ -156,16 +237,23 @@ fn time(at: SystemTime) -> Result<Vec<u8>, String> {
     Ok(tlv(tag, &[at.strftime(format).to_string().as_bytes()]))
 }
 
+/// An extension whose object identifier is 2.5.29 and this number.
+fn extension(number: u8, critical: bool, value: &[u8]) -> Vec<u8> {
+    let critical: &[u8] = if critical { &[1, 1, 0xff] } else { &[] };
+    tlv(SEQUENCE, &[&tlv(OID, &[&[0x55, 0x1d, number]]), critical, &tlv(OCTET_STRING, &[value])])
+}
+
+/// By which key it is signed.
+fn key_of_signer(signer: &X509Certificate<'_>) -> Vec<u8> {
+    own_key(signer).map(|key| extension(35, false, &tlv(SEQUENCE, &[&tlv(0x80, &[key])]))).unwrap_or_default()
+}
+
 fn extensions(
     request: &X509CertificationRequest<'_>,
     usages: &[String],
     signer: &X509Certificate<'_>,
 ) -> Result<Vec<u8>, String> {
     let (key_usage, extended_usage) = usages_of(usages)?;
-    let extension = |number: u8, critical: bool, value: &[u8]| {
-        let critical: &[u8] = if critical { &[1, 1, 0xff] } else { &[] };
-        tlv(SEQUENCE, &[&tlv(OID, &[&[0x55, 0x1d, number]]), critical, &tlv(OCTET_STRING, &[value])])
-    };
     let mut all = Vec::new();
     if let Some(key_usage) = key_usage {
         all.extend(extension(15, true, &key_usage));
@@ -174,9 +262,7 @@ fn extensions(
         all.extend(extension(37, false, &extended_usage));
     }
     all.extend(extension(19, true, &[SEQUENCE, 0]));
-    if let Some(key) = own_key(signer) {
-        all.extend(extension(35, false, &tlv(SEQUENCE, &[&tlv(0x80, &[key])])));
-    }
+    all.extend(key_of_signer(signer));
     let names = names(request);
     if !names.is_empty() {
         let nameless = request.certification_request_info.subject.iter().next().is_none();

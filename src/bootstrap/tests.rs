@@ -4,6 +4,7 @@ use crate::{Config, Error, Kubeconfig, Pki, parse_mode, server_token};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -69,14 +70,14 @@ fn a_second_start_changes_nothing_and_secrets_are_private() {
     }
     let again = Pki::prepare(&config(&folder)).unwrap();
     assert_eq!(texts(&folder.0), first);
-    assert_eq!(again.service_account_key(), pki.service_account_key());
+    assert_eq!(again.service_account_keys(), pki.service_account_keys());
 }
 
 #[test]
 fn certificates_prove_who_they_name() {
     let folder = Folder::new("verify");
     let pki = Pki::prepare(&config(&folder)).unwrap();
-    let verifier = pki.client_verifier().unwrap();
+    let verifier = pki.client_authorities();
     for client in [pki.admin(), pki.scheduler(), pki.controller_manager(), pki.kubelet()] {
         let chain = client.unwrap().chain();
         verifier.verify_client_cert(&chain[0], &[], now()).unwrap();
@@ -124,10 +125,10 @@ fn an_authority_without_its_key_is_not_replaced() {
 fn the_token_names_the_authority_and_stays() {
     let folder = Folder::new("token");
     let pki = Pki::prepare(&config(&folder)).unwrap();
-    let token = server_token(&folder.0, pki.server_ca_pem(), None).unwrap();
+    let token = server_token(&folder.0, &pki.server_ca_pem(), None).unwrap();
     let (authority, secret) = token.split_once("::server:").unwrap();
     assert_eq!((authority.len(), secret.len()), (3 + 64, 32));
-    assert_eq!(server_token(&folder.0, pki.server_ca_pem(), None).unwrap(), token);
+    assert_eq!(server_token(&folder.0, &pki.server_ca_pem(), None).unwrap(), token);
     let other = server_token(&folder.0, "another authority", None).unwrap();
     assert_eq!(other.split_once("::").unwrap().1, token.split_once("::").unwrap().1);
     assert_ne!(other, token);
@@ -146,7 +147,7 @@ fn the_kubeconfig_is_rewritten_only_when_it_has_to_be() {
     let admin = pki.admin().unwrap();
     let write = |server: &str| {
         let config =
-            Kubeconfig { server: server.to_owned(), authority_pem: pki.server_ca_pem(), user: &admin };
+            Kubeconfig { server: server.to_owned(), authority_pem: &pki.server_ca_pem(), user: &admin };
         config.write(&path, parse_mode("644").unwrap()).unwrap();
         std::fs::read_to_string(&path).unwrap()
     };
@@ -164,7 +165,7 @@ fn a_kubeconfig_may_be_named_without_a_folder() {
     let pki = Pki::prepare(&config(&folder)).unwrap();
     std::env::set_current_dir(&folder.0).unwrap();
     let (server, admin) = ("https://127.0.0.1:6443".to_owned(), pki.admin().unwrap());
-    let config = Kubeconfig { server, authority_pem: pki.server_ca_pem(), user: &admin };
+    let config = Kubeconfig { server, authority_pem: &pki.server_ca_pem(), user: &admin };
     config.write("kubeconfig".as_ref(), 0o600).unwrap();
     assert!(folder.0.join("kubeconfig").is_file());
 }

@@ -1,6 +1,6 @@
 //! The tokens by which machines join.
 
-use crate::{Error, files};
+use crate::{Error, authority, files};
 use api::secrets::{BOOTSTRAP_PREFIX, BOOTSTRAP_TOKEN, JOINERS};
 use base::hex;
 use jiff::{SignedDuration, Timestamp};
@@ -58,12 +58,12 @@ impl Token {
 
     /// A token of these credentials for the cluster of an authority (PEM).
     pub fn new(authority_pem: &str, credentials: &str) -> Self {
-        Self { authority_sha256: hex::sha256(authority_pem.as_bytes()), credentials: credentials.to_owned() }
+        Self { authority_sha256: authority::digest(authority_pem), credentials: credentials.to_owned() }
     }
 
-    /// Whether an authority (PEM) is the one that the token names.
-    pub fn trusts(&self, authority_pem: &str) -> bool {
-        hex::sha256(authority_pem.as_bytes()) == self.authority_sha256
+    /// What of a bundle of authorities (PEM) the token vouches for; none where it names another cluster's.
+    pub fn vouched(&self, bundle: &str) -> Option<String> {
+        authority::vouched(bundle, &self.authority_sha256)
     }
 
     /// What is shown to the server once it was verified.
@@ -199,7 +199,7 @@ mod tests {
         let token = Token::new("PEM", "abcdef.0123456789abcdef");
         let read = Token::parse(&format!(" {}\n", token.reveal())).unwrap();
         assert_eq!(read, token);
-        assert!(read.trusts("PEM") && !read.trusts("another PEM"));
+        assert!(read.vouched("PEM").is_some() && read.vouched("another PEM").is_none());
         assert_eq!(read.credentials(), "abcdef.0123456789abcdef");
         assert!(!format!("{read:?}").contains("0123456789abcdef"));
     }

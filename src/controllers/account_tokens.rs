@@ -10,6 +10,7 @@ use client::{Cache, Client, Error, Next, Patch, Queue};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What is to become of a Secret.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,16 +62,16 @@ struct Keeper {
     secrets: Cache<Secret>,
     accounts: Cache<ServiceAccount>,
     issue: IssueToken,
-    root_ca_pem: Arc<str>,
+    root_ca_pem: watch::Receiver<String>,
 }
 
-pub(crate) fn start(room: &Room, root_ca_pem: &str, issue: IssueToken, used: UsedTokens) {
+pub(crate) fn start(room: &Room, root_ca_pem: watch::Receiver<String>, issue: IssueToken, used: UsedTokens) {
     let keeper = Keeper {
         client: room.client.clone(),
         secrets: room.caches.selected("", &format!("type={TOKEN}")),
         accounts: room.caches.of(),
         issue,
-        root_ca_pem: root_ca_pem.into(),
+        root_ca_pem: root_ca_pem.clone(),
     };
     let queue = Queue::new("account tokens");
     let changed = queue.clone();
@@ -94,6 +95,10 @@ pub(crate) fn start(room: &Room, root_ca_pem: &str, issue: IssueToken, used: Use
         let of_account = snapshot.in_namespace(account.namespace());
         let of_account = of_account.filter(|secret| annotation(secret, ACCOUNT) == account.name());
         of_account.for_each(|secret| gone.add(Work::Secret(Key::of(&**secret))));
+    });
+    let (all, every) = (keeper.secrets.clone(), queue.clone());
+    room.follow("authorities of account tokens", root_ca_pem, move || {
+        all.snapshot().iter().for_each(|secret| every.add(Work::Secret(Key::of(&**secret))));
     });
     let noting = keeper.clone();
     room.work("account tokens", &queue, 2, move |work| keeper.clone().sync(work));
@@ -132,7 +137,8 @@ impl Keeper {
                 found => Some(Arc::new(found?)),
             };
         }
-        match (plan(&secret, account.as_deref(), &self.root_ca_pem), account) {
+        let authority = self.root_ca_pem.borrow().clone();
+        match (plan(&secret, account.as_deref(), &authority), account) {
             (Step::Fill(texts, tokenless), Some(account)) => {
                 self.fill(&secret, &account, texts, tokenless).await
             }

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use std::hash::Hash;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What every controller is given.
 #[derive(Clone)]
@@ -44,6 +45,29 @@ impl Room {
 }
 
 impl Room {
+    /// Does something whenever a value changes, until shutdown.
+    pub(crate) fn follow<T: Send + Sync + 'static>(
+        &self,
+        name: &str,
+        value: watch::Receiver<T>,
+        then: impl Fn() + Clone + Send + 'static,
+    ) {
+        self.supervisor.run(name, Phase::Work, Restart::OnFailure, move |shutdown| {
+            let (mut value, then) = (value.clone(), then.clone());
+            async move {
+                loop {
+                    tokio::select! {
+                        changed = value.changed() => match changed {
+                            Ok(()) => then(),
+                            Err(_) => return Ok::<(), Error>(()),
+                        },
+                        () = shutdown.requested() => return Ok(()),
+                    }
+                }
+            }
+        });
+    }
+
     /// Forgets when this process leads no longer: since when something is so is not known of what others saw.
     pub(crate) fn forget_afterwards(&self, name: &str, forget: impl Fn() + Clone + Send + 'static) {
         self.supervisor.run(name, Phase::Work, Restart::OnFailure, move |shutdown| {

@@ -128,6 +128,7 @@ use common::Room;
 use futures_util::future::BoxFuture;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What the controllers need to know of the cluster.
 #[derive(Clone, Debug)]
@@ -139,8 +140,8 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// What Services of type LoadBalancer get; nothing where another load balancer sees to them.
     pub service_lb: Option<LoadBalancers>,
-    /// The authority that signed the API server's certificate, for `kube-root-ca.crt`.
-    pub root_ca_pem: String,
+    /// The authorities that the API server's certificate is verified by, for `kube-root-ca.crt`, as they change.
+    pub root_ca_pem: watch::Receiver<String>,
 }
 
 /// Asks whether the service behind an APIService answers, which only the API server can know; an error says
@@ -168,7 +169,7 @@ pub type UsedTokens = Arc<dyn Fn() -> BoxFuture<'static, Vec<(String, String)>> 
 
 /// Starts to keep the Secrets that hold service accounts' tokens.
 pub fn start_account_tokens(
-    root_ca_pem: &str,
+    root_ca_pem: watch::Receiver<String>,
     (issue, used): (IssueToken, UsedTokens),
     client: Client,
     caches: Caches,
@@ -211,7 +212,7 @@ pub fn start_upgrades(client: Client, caches: Caches, supervisor: &Supervisor) {
 pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Supervisor) {
     let room = Room { client, caches, supervisor: supervisor.clone() };
     namespace::start(&room);
-    trust_bundle::start(&room, &config.root_ca_pem);
+    trust_bundle::start(&room, config.root_ca_pem.clone());
     service_account::start(&room, config.root_ca_pem);
     replicaset::start(&room);
     deployment::start(&room);

@@ -6,7 +6,7 @@ use api::core::{ConfigMap, Namespace, ServiceAccount};
 use api::meta::ObjectMeta;
 use client::{Cache, Client, Error, Next, Queue};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use tokio::sync::watch;
 
 const ACCOUNT: &str = "default";
 const ROOT_CA: &str = "kube-root-ca.crt";
@@ -22,16 +22,16 @@ struct Publisher {
     namespaces: Cache<Namespace>,
     accounts: Cache<ServiceAccount>,
     certificates: Cache<ConfigMap>,
-    root_ca_pem: Arc<str>,
+    root_ca_pem: watch::Receiver<String>,
 }
 
-pub(crate) fn start(room: &Room, root_ca_pem: String) {
+pub(crate) fn start(room: &Room, root_ca_pem: watch::Receiver<String>) {
     let publisher = Publisher {
         client: room.client.clone(),
         namespaces: room.caches.of(),
         accounts: room.caches.of(),
         certificates: room.caches.selected("", &format!("metadata.name={ROOT_CA}")),
-        root_ca_pem: root_ca_pem.into(),
+        root_ca_pem: root_ca_pem.clone(),
     };
     let queue = Queue::new("service account");
     let new = queue.clone();
@@ -50,6 +50,10 @@ pub(crate) fn start(room: &Room, root_ca_pem: String) {
             changed.add(change.object().namespace().to_owned());
         }
     });
+    let (all, every) = (publisher.namespaces.clone(), queue.clone());
+    room.follow("authorities of namespaces", root_ca_pem, move || {
+        all.snapshot().iter().for_each(|namespace| every.add(namespace.name().to_owned()));
+    });
     room.work("service account controller", &queue, 4, move |name| publisher.clone().sync(name));
 }
 
@@ -65,7 +69,7 @@ impl Publisher {
             settled(self.client.create(&account).await)?;
         }
         let mut wanted = ConfigMap { metadata: meta(&name, ROOT_CA), ..ConfigMap::default() };
-        wanted.data = Some(BTreeMap::from([(CA_KEY.to_owned(), self.root_ca_pem.to_string())]));
+        wanted.data = Some(BTreeMap::from([(CA_KEY.to_owned(), self.root_ca_pem.borrow().clone())]));
         wanted.metadata.annotations =
             Some(BTreeMap::from([("kubernetes.io/description".to_owned(), DESCRIPTION.to_owned())]));
         match self.certificates.get(&name, ROOT_CA) {

@@ -5,7 +5,7 @@ use api::Object;
 use api::k8s::api::certificates::v1beta1::{ClusterTrustBundle, ClusterTrustBundleSpec};
 use api::meta::ObjectMeta;
 use client::{Cache, Client, Error, Next, Queue};
-use std::sync::Arc;
+use tokio::sync::watch;
 
 const SIGNER: &str = "kubernetes.io/kube-apiserver-serving";
 /// How much of the digest names a bundle.
@@ -31,26 +31,28 @@ fn bundle(authority_pem: &str) -> ClusterTrustBundle {
 struct Publisher {
     client: Client,
     bundles: Cache<ClusterTrustBundle>,
-    wanted: Arc<ClusterTrustBundle>,
+    authority_pem: watch::Receiver<String>,
 }
 
-pub(crate) fn start(room: &Room, authority_pem: &str) {
+pub(crate) fn start(room: &Room, authority_pem: watch::Receiver<String>) {
     let publisher = Publisher {
         client: room.client.clone(),
         bundles: room.caches.selected("", &format!("spec.signerName={SIGNER}")),
-        wanted: Arc::new(bundle(authority_pem)),
+        authority_pem: authority_pem.clone(),
     };
     let queue = Queue::new("trust bundle");
     queue.add(());
     let changed = queue.clone();
     publisher.bundles.on_change(move |_| changed.add(()));
+    let other = queue.clone();
+    room.follow("authorities of the trust bundle", authority_pem, move || other.add(()));
     room.work("trust bundle publisher", &queue, 1, move |()| publisher.clone().sync());
 }
 
 impl Publisher {
     async fn sync(self) -> Result<Next, Error> {
         self.bundles.synced().await;
-        let wanted = &*self.wanted;
+        let wanted = &bundle(&self.authority_pem.borrow().clone());
         let written = match self.bundles.get("", wanted.name()) {
             None => Some(self.client.create(wanted).await?),
             Some(found) if found.spec.trust_bundle != wanted.spec.trust_bundle => {

@@ -56,7 +56,7 @@ pub struct Config {
     /// The certificate it shows, which may be renewed while it runs.
     pub certificate: ServingCertificate,
     /// The authorities that client certificates are verified against.
-    pub client_authorities: Vec<rustls::pki_types::CertificateDer<'static>>,
+    pub client_authorities: Arc<base::trust::Trust>,
     /// Signs and verifies service account tokens.
     pub service_account_keys: ServiceAccountKeys,
     /// The token by which machines join.
@@ -185,8 +185,7 @@ impl Server {
             listeners.push(listener.map_err(|source| Error::Listen { address: *address, source })?);
         }
         let tls = http::tls::server_config(&config.certificate).map_err(Error::Tls)?;
-        let certificates =
-            auth::CertificateAuthenticator::new(&config.client_authorities).map_err(Error::Tls)?;
+        let certificates = auth::CertificateAuthenticator::new(config.client_authorities);
         let usual = |path: PathBuf| store::Config {
             history_bytes: config.watch_history_bytes,
             upkeep_interval: config.compaction_interval,
@@ -268,6 +267,12 @@ impl Server {
     /// Has requests for a path that is no resource's answered by another room of this process.
     pub fn answer_at(&self, path: &'static str, access: Access, answer: Extension) {
         self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(path, (access, answer));
+    }
+
+    /// Signs service account tokens by the first of these keys (P-256 or RSA, PKCS#8) from now on, and believes those
+    /// that any of them signed.
+    pub fn renew_service_account_keys(&self, keys: &[Vec<u8>]) -> Result<(), String> {
+        self.0.registry.keys().renew(keys)
     }
 
     /// A ticket by which a node that was let in asks for its first certificate: it is that node's for a few minutes.

@@ -7,6 +7,7 @@ mod affinity;
 mod aggregation;
 mod announcing;
 mod api;
+mod authorities;
 mod bad_input;
 mod balancing;
 mod batch;

@@ -1,6 +1,8 @@
 //! Servers that share an etcd: one cluster, whichever of them is asked.
 
+use crate::support::cluster::SOON;
 use crate::support::https::{Https, JSON, MERGE};
+use crate::support::process::wait_for;
 use crate::support::servers::Servers;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -57,12 +59,29 @@ fn servers_that_share_an_etcd_are_one_cluster() {
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token["status"]["token"]}});
     let (_, reviewed) = two.send("POST", "/apis/authentication.k8s.io/v1/tokenreviews", JSON, &review);
     assert_eq!(reviewed["status"]["user"]["username"], "system:serviceaccount:default:robot", "{reviewed}");
-    // Both are stopped: the state is etcd's.
+    authorities_are_everybodys(&servers, [&one, &two]);
+    // Both are stopped: the state is etcd's. Who comes back takes the authorities that there are by then.
     assert_eq!(servers.stop(0, "TERM"), 0);
     servers.stop(1, "KILL");
+    let before = servers.authority(1);
+    servers.knarr(0, &["certificate", "rotate-ca", "--stopped"]).ok();
     servers.start(1);
+    assert_ne!(servers.authority(1), before);
     assert_eq!(two.call("GET", &format!("{account}/robot")).0, 200);
     who_has_not_the_token_is_refused(&servers);
+}
+
+/// What one server is told, the others do too, and nobody is refused meanwhile.
+#[track_caller]
+fn authorities_are_everybodys(servers: &Servers, all: [&Https; 2]) {
+    let before = servers.authority(1);
+    let kubeconfig = servers.sandbox.folder.join("s0/kubeconfig").display().to_string();
+    let binary = crate::support::binary().display().to_string();
+    servers.sandbox.run(&[&binary, "certificate", "rotate-ca", "--kubeconfig", &kubeconfig]).ok();
+    wait_for("the other server's new authorities", SOON, || {
+        assert!(all.iter().all(|https| https.call("GET", MAPS).0 == 200));
+        (servers.authority(1) != before && servers.authority(0) == servers.authority(1)).then_some(())
+    });
 }
 
 /// A definition by one server is served by the other, and its watches there end when it goes.

@@ -100,9 +100,7 @@ fn alternatives(node: &Node) -> Vec<String> {
 
 /// What the node shows until a certificate is signed: the last one, or one that nobody vouches for.
 pub(super) fn first_serving(path: &Path, node: &str) -> Result<Identity, Error> {
-    let kept = load_pair(path)?.filter(|kept| {
-        certificates::expires(&kept.certificate).is_ok_and(|ends| ends > certificates::wall_clock())
-    });
+    let kept = load_pair(path)?.filter(|kept| certificates::lapsed(kept).is_none());
     let issued = match kept {
         Some(kept) => kept,
         None => certificates::issue_to_itself(&subject(node, vec![node.to_owned()]))
@@ -119,7 +117,7 @@ pub fn keep(
     supervisor: &Supervisor,
     shown: impl Fn(&Identity) -> Result<(), String> + Send + Sync + 'static,
 ) {
-    let (shown, changed) = (Arc::new(shown), Arc::new(Notify::new()));
+    let (shown, changed) = (Arc::new(shown), joined.renewal.clone());
     let (wake, own) = (changed.clone(), joined.node_name.clone());
     nodes.on_change(move |change| {
         let addresses = |node: &Option<Arc<Node>>| node.as_ref().map(|node| alternatives(node));
@@ -151,7 +149,7 @@ impl Joined {
             tokio::select! {
                 () = shutdown.requested() => return Ok(()),
                 () = changed.notified() => {}
-                () = clock::sleep(pause) => {}
+                () = clock::sleep_unless_set(pause) => {}
             }
         }
     }
@@ -162,14 +160,19 @@ impl Joined {
         shown: &(impl Fn(&Identity) -> Result<(), String> + Send + Sync),
     ) -> Result<(), Error> {
         let client = subject(&self.node_name, Vec::new());
-        if self.is_stale(&self.client_file(), &client, &self.cluster.client_authority)? {
-            let issued = obtain(&self.client, &CLIENT, &client).await?;
-            save_pair(&self.client_file(), &issued)?;
-            self.shown.show(&self.folder, &Identity::read(&self.client_file(), &issued)?)?;
+        let known = self.authorities.load_full();
+        if self.is_stale(&self.client_file(), &client, &known.client)? {
+            let is_useless = load_pair(&self.client_file())?
+                .is_none_or(|present| certificates::lapsed(&present).is_some());
+            if is_useless {
+                self.renew_lapsed().await?;
+            } else {
+                self.keep_client(&obtain(&self.client, &CLIENT, &client).await?)?;
+            }
         }
         let Some(node) = nodes.get("", &self.node_name) else { return Ok(()) };
         let serving = subject(&self.node_name, alternatives(&node));
-        if self.is_stale(&self.serving_file(), &serving, &self.authority)? {
+        if self.is_stale(&self.serving_file(), &serving, &known.server)? {
             let issued = obtain(&self.client, &SERVING, &serving).await?;
             save_pair(&self.serving_file(), &issued)?;
             shown(&Identity::read(&self.serving_file(), &issued)?).map_err(unsigned)?;
@@ -177,10 +180,23 @@ impl Joined {
         Ok(())
     }
 
+    /// Gets another certificate in the place of one that proves nothing any more.
+    pub(super) async fn renew_lapsed(&self) -> Result<(), Error> {
+        let client = self.ticketed().await?;
+        self.keep_client(&obtain(&client, &CLIENT, &subject(&self.node_name, Vec::new())).await?)?;
+        // Connections that were made by the last one are nobody's.
+        self.servers.give_up();
+        Ok(())
+    }
+
+    fn keep_client(&self, issued: &Issued) -> Result<(), Error> {
+        save_pair(&self.client_file(), issued)?;
+        self.shown.show(&self.folder, &Identity::read(&self.client_file(), issued)?)
+    }
+
     fn is_stale(&self, file: &Path, subject: &Subject, authority: &str) -> Result<bool, Error> {
-        let authority = Issued { certificate: authority.to_owned(), key: String::new() };
         let Some(present) = load_pair(file)? else { return Ok(true) };
-        let reason = certificates::stale(&present, subject, &authority);
+        let reason = certificates::stale(&present, subject, authority);
         if let Some(reason) = reason {
             tracing::info!(file = %file.display(), reason, "asking for a certificate again");
         }

@@ -25,12 +25,15 @@ const RESERVED: [&str; 2] = ["localhost", "kubernetes"];
 /// Makes a ticket for a node.
 pub type Ticket = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
 
+/// Tells of the cluster.
+pub type Tell = Arc<dyn Fn() -> Cluster + Send + Sync>;
+
 /// Answers machines that want to join.
 pub struct Desk {
     /// An administrator's.
     pub client: Client,
     /// What is told of the cluster.
-    pub cluster: Cluster,
+    pub cluster: Tell,
     /// Makes tickets.
     pub ticket: Ticket,
     /// The names of this server's own machine.
@@ -54,7 +57,17 @@ fn answer(code: u16, body: &serde_json::Value) -> Response<Body> {
 impl Desk {
     /// Answers an application. Whoever asks has shown a token already.
     pub async fn admit(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
-        match self.decide(request).await {
+        self.said(self.decide(request).await)
+    }
+
+    /// Answers the application of a node whose certificate has expired. It shows no token: by its password it is known
+    /// to have joined, for as long as its Node is there.
+    pub async fn admit_again(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        self.said(self.decide_again(request).await)
+    }
+
+    fn said(&self, decided: Result<Admission, Refusal>) -> Response<Body> {
+        match decided {
             Ok(admission) => answer(200, &json!(admission)),
             Err((code, reason, message)) => answer(
                 code,
@@ -66,10 +79,43 @@ impl Desk {
 
     /// The cluster's settings, for who is a node already.
     pub fn settings(&self) -> Response<Body> {
-        answer(200, &json!(self.cluster))
+        answer(200, &json!((self.cluster)()))
     }
 
     async fn decide(&self, request: Request<Body>) -> Result<Admission, Refusal> {
+        let application = self.read(request).await?;
+        self.know(&application).await?;
+        self.admission(&application)
+    }
+
+    async fn decide_again(&self, request: Request<Body>) -> Result<Admission, Refusal> {
+        let application = self.read(request).await?;
+        let node = application.node.as_str();
+        let unknown = || {
+            (
+                401,
+                "Unauthorized",
+                format!("node {node:?} is not known by this machine's password: it joins by a token"),
+            )
+        };
+        let failed = |error: client::Error| (500, "InternalError", error.to_string());
+        let absent = |error: client::Error| if error.is_not_found() { unknown() } else { failed(error) };
+        let known: Secret = self.client.get(NAMESPACE, &format!("{node}{SUFFIX}")).await.map_err(absent)?;
+        if text(&known, "sha256") != hex::sha256(application.password.as_bytes()) {
+            return Err(unknown());
+        }
+        self.client.get::<Node>("", node).await.map_err(absent)?;
+        self.admission(&application)
+    }
+
+    fn admission(&self, application: &Application) -> Result<Admission, Refusal> {
+        let node = application.node.as_str();
+        let ticket = (self.ticket)(node).map_err(|why| (500, "InternalError", why))?;
+        tracing::info!(node, "a machine joins");
+        Ok(Admission { ticket, cluster: (self.cluster)() })
+    }
+
+    async fn read(&self, request: Request<Body>) -> Result<Application, Refusal> {
         if request.method() != Method::POST {
             return Err((405, "MethodNotAllowed", "machines apply by POST".to_owned()));
         }
@@ -85,11 +131,8 @@ impl Desk {
         if application.password.len() < 32 {
             return Err((400, "BadRequest", "the machine's password is too short".to_owned()));
         }
-        skew::check(&application.version, &self.cluster.version).map_err(forbidden)?;
-        self.know(&application).await?;
-        let ticket = (self.ticket)(node).map_err(|why| (500, "InternalError", why))?;
-        tracing::info!(node, "a machine joins");
-        Ok(Admission { ticket, cluster: self.cluster.clone() })
+        skew::check(&application.version, &(self.cluster)().version).map_err(forbidden)?;
+        Ok(application)
     }
 
     /// Refuses a name that is another machine's.

@@ -1,19 +1,25 @@
 //! The machine's side: verifies the cluster, applies, keeps what it was told for starts without a server.
 
 use super::certificates::{CLIENT, first_serving, obtain, subject};
-use super::{AUTHORITIES_PATH, Admission, Application, Cluster, PATH, SETTINGS_PATH, servers, skew};
+use super::{
+    AGAIN_PATH, AUTHORITIES_PATH, Admission, Application, Cluster, PATH, SETTINGS_PATH, servers, skew,
+};
 use crate::certificates::{self, Issued};
 use crate::identity::{Identity, Shown, content, load_pair, save_pair};
-use crate::{Error, Token, files, pki};
+use crate::{Error, Token, files};
+use arc_swap::ArcSwap;
+use base::trust::Trust;
 use client::Client;
 use client::https::{Https, Target};
 use client::servers::Servers;
 use http::{Method, Uri};
 use rustls::ClientConfig;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// The largest bundle of authorities.
 const AUTHORITY_BYTES: usize = 256 << 10;
@@ -32,6 +38,13 @@ pub struct Seeking<'a> {
     pub version: &'a str,
 }
 
+/// The authorities that are known, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) server: String,
+    pub(super) client: String,
+}
+
 /// A machine that is a node.
 pub struct Joined {
     /// What all nodes have in common.
@@ -40,10 +53,16 @@ pub struct Joined {
     pub client: Client,
     /// The Node's name.
     pub node_name: String,
-    pub(super) authority: String,
+    pub(super) authorities: ArcSwap<Known>,
+    /// By whom servers are verified, and who speaks to the kubelet.
+    pub(super) trusted: Arc<Trust>,
+    pub(super) clients: Arc<Trust>,
+    /// Has the node's certificates looked at.
+    pub(super) renewal: Arc<Notify>,
     pub(super) folder: PathBuf,
     pub(super) shown: Arc<Shown>,
     pub(super) tls: Arc<ClientConfig>,
+    pub(super) version: String,
     /// The server's URL, as it was named.
     pub(super) named: String,
     /// The cluster's servers, as far as they are known.
@@ -56,7 +75,7 @@ fn client_file(folder: &Path) -> PathBuf {
     folder.join("client-kubelet.pem")
 }
 
-fn authority_file(folder: &Path) -> PathBuf {
+pub(super) fn authority_file(folder: &Path) -> PathBuf {
     folder.join("server-ca.crt")
 }
 
@@ -78,9 +97,49 @@ impl Joined {
         first_serving(&self.serving_file(), &self.node_name)
     }
 
-    /// How the kubelet verifies who speaks to it.
-    pub fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-        pki::verifier_of(self.cluster.client_authority.as_bytes(), &self.folder)
+    /// By whom those are verified who speak to the kubelet; follows what comes in the authorities' place.
+    pub fn client_authorities(&self) -> Arc<Trust> {
+        self.clients.clone()
+    }
+
+    /// A client that asks for the node's certificate anew where the last one proves nothing any more: the machine is
+    /// known by its password.
+    pub(super) async fn ticketed(&self) -> Result<Client, Error> {
+        let server: Uri =
+            self.named.parse().map_err(|_| Error::Join(format!("{:?} is no URL", self.named)))?;
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.client_auth_cert_resolver = base::tls::shows_nothing();
+        let servers = servers::known(&server, &self.node_name, &Arc::new(tls), &self.folder)?;
+        let client = |token| {
+            let target = Target { server: server.clone(), tls: None, server_name: None, token };
+            Client::new(Arc::new(Https::to_any(&servers, target)))
+        };
+        let application = Application {
+            node: self.node_name.clone(),
+            password: password(&self.folder.with_file_name("password"))?,
+            version: self.version.clone(),
+        };
+        let failed = |source| Error::Object { what: "a new certificate of this node".to_owned(), source };
+        let admitted = client(None).send(Method::POST, AGAIN_PATH, Some(&json!(application))).await;
+        let admission: Admission = serde_json::from_slice(&admitted.map_err(failed)?).map_err(|error| {
+            Error::Join(format!("the server gave an answer that cannot be read: {error}"))
+        })?;
+        Ok(client(Some(admission.ticket)))
+    }
+
+    /// Renews a certificate that proves nothing any more, if it is such. True where that was so and no server could be
+    /// asked.
+    async fn heal(&self) -> Result<bool, Error> {
+        let lapsed = load_pair(&self.client_file())?.and_then(|present| certificates::lapsed(&present));
+        let Some(reason) = lapsed else { return Ok(false) };
+        tracing::info!(reason, "this node's certificate is asked for anew");
+        match self.renew_lapsed().await {
+            Err(Error::Object { source: client::Error::Transport(why), .. }) => {
+                tracing::debug!(why, "no server can be asked for a certificate");
+                Ok(true)
+            }
+            other => other.map(|()| false),
+        }
     }
 }
 
@@ -112,11 +171,17 @@ pub async fn join(seeking: &Seeking<'_>) -> Result<Joined, Error> {
     let Some(mut known) = remembered(seeking, &server, &folder)? else {
         return apply(seeking, &server, folder).await;
     };
+    if let Err(error) = known.heal().await {
+        // It may be another cluster's, or its Node is gone.
+        tracing::info!(%error, "the machine is not known by its password");
+        return apply(seeking, &server, folder).await;
+    }
     // The one that is named: whoever names another cluster's means that one.
     let named = client_of(&server, known.tls.clone(), None);
     let why = match named.read::<Cluster>(SETTINGS_PATH).await {
         Ok(cluster) => {
             skew::check(seeking.version, &cluster.version).map_err(Error::Join)?;
+            known.follow(&cluster)?;
             known.cluster = cluster;
             keep_cluster(&folder, &known.cluster)?;
             return Ok(known);
@@ -174,31 +239,48 @@ fn joined(
 ) -> Result<Joined, Error> {
     let identity = Identity::read(&client_file(&folder), identity)?;
     let shown = Arc::new(Shown::new(&folder, &identity)?);
-    let mut tls = trusting(&authority, &folder)?;
+    let (trusted, clients) = (trust(&authority, &folder)?, trust(&cluster.client_authority, &folder)?);
+    let mut tls = trusting(trusted.clone(), &folder)?;
     tls.client_auth_cert_resolver = shown.clone();
     let tls = Arc::new(tls);
     let node_name = seeking.node_name.to_owned();
     let servers = servers::known(server, &node_name, &tls, &folder)?;
     let target = Target { server: server.clone(), tls: None, server_name: None, token: None };
     let client = Client::new(Arc::new(Https::to_any(&servers, target)));
+    let known = Known { server: authority, client: cluster.client_authority.clone() };
     Ok(Joined {
         cluster,
         client,
         node_name,
-        authority,
+        authorities: ArcSwap::from_pointee(known),
+        trusted,
+        clients,
+        renewal: Arc::new(Notify::new()),
         folder,
         shown,
         tls,
         named: server.to_string(),
+        version: seeking.version.to_owned(),
         servers,
         is_remembered: false,
     })
 }
 
-/// Trusts this authority alone.
-fn trusting(authority: &str, folder: &Path) -> Result<ClientConfig, Error> {
-    let config = base::tls::client(Some(authority.as_bytes()), None);
-    let mut config = config.map_err(|why| content(&authority_file(folder), why))?;
+/// Trusts the authorities of a bundle in PEM.
+pub(super) fn anchors(bundle: &str, folder: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bundle.as_bytes()).collect();
+    all.map_err(|error| content(&authority_file(folder), error.to_string()))
+}
+
+fn trust(bundle: &str, folder: &Path) -> Result<Arc<Trust>, Error> {
+    let trust = Trust::new(&anchors(bundle, folder)?);
+    trust.map(Arc::new).map_err(|why| content(&authority_file(folder), why))
+}
+
+/// Trusts these authorities alone, also as they change.
+fn trusting(trust: Arc<Trust>, folder: &Path) -> Result<ClientConfig, Error> {
+    let config = base::tls::client_trusting(trust).map_err(|why| content(&authority_file(folder), why));
+    let mut config = config?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -223,7 +305,7 @@ async fn apply(seeking: &Seeking<'_>, server: &Uri, folder: PathBuf) -> Result<J
         Ok(error) => unreached(error),
         Err(why) => Error::Join(why),
     })?;
-    let tls = Arc::new(trusting(&authority, &folder)?);
+    let tls = Arc::new(trusting(trust(&authority, &folder)?, &folder)?);
     let application = Application {
         node: seeking.node_name.to_owned(),
         password: password(&seeking.data_dir.join("agent/password"))?,
@@ -246,6 +328,9 @@ async fn apply(seeking: &Seeking<'_>, server: &Uri, folder: PathBuf) -> Result<J
     })?;
     let ticketed = client_of(server, tls, Some(admission.ticket));
     let issued = obtain(&ticketed, &CLIENT, &subject(seeking.node_name, Vec::new())).await?;
+    // What the token vouches for is enough to verify by; all that is to be trusted the server says now that it is known.
+    let told = &admission.cluster.server_authority;
+    let authority = if told.is_empty() { authority } else { told.clone() };
     files::write(&authority_file(&folder), &authority, files::PRIVATE)?;
     save_pair(&client_file(&folder), &issued)?;
     keep_cluster(&folder, &admission.cluster)?;
@@ -267,12 +352,12 @@ async fn authority_of(server: &Uri, token: &Token) -> Result<String, Result<clie
     let asked = client_of(server, base::tls::unverified(), None);
     let told = asked.send(Method::GET, AUTHORITIES_PATH, None).await.map_err(Ok)?;
     let authority = String::from_utf8(told.to_vec()).unwrap_or_default();
-    if told.len() > AUTHORITY_BYTES || !token.trusts(&authority) {
-        return Err(Err(format!(
-            "{server} is not the cluster of this token: its authority is another one. Either the token is of another cluster, or somebody stands in between"
-        )));
-    }
-    Ok(authority)
+    let vouched = token.vouched(&authority).filter(|_| told.len() <= AUTHORITY_BYTES);
+    vouched.ok_or_else(|| {
+        Err(format!(
+            "{server} is not the cluster of this token: its authority is another one. Either the token is of another cluster or of a time before its authorities were replaced, or somebody stands in between"
+        ))
+    })
 }
 
 /// By what the machine is known again, made at its first application.
@@ -285,7 +370,7 @@ fn password(path: &Path) -> Result<String, Error> {
     Ok(fresh)
 }
 
-fn keep_cluster(folder: &Path, cluster: &Cluster) -> Result<(), Error> {
+pub(super) fn keep_cluster(folder: &Path, cluster: &Cluster) -> Result<(), Error> {
     let path = cluster_file(folder);
     let text = json!(cluster).to_string();
     // A disk wears by what is written to it.

@@ -4,6 +4,7 @@
 //!
 //! [`Desk`] is the server's side, [`join`] the machine's.
 
+mod authorities;
 mod certificates;
 mod desk;
 mod machine;
@@ -11,8 +12,9 @@ mod servers;
 mod skew;
 mod tunnel;
 
+pub use authorities::{TRUST_BUNDLES, follow_authorities};
 pub use certificates::keep;
-pub use desk::{Desk, Ticket, forget_deleted};
+pub use desk::{Desk, Tell, Ticket, forget_deleted};
 pub use machine::{Joined, Seeking, join};
 pub use servers::follow_servers;
 pub use tunnel::keep_tunnels;
@@ -22,6 +24,8 @@ use serde_json::{Map, Value};
 
 /// Where machines apply.
 pub const PATH: &str = "/v1-knarr/join";
+/// Where machines apply that are nodes, and can prove it by their password alone: their certificate has expired.
+pub const AGAIN_PATH: &str = "/v1-knarr/join-again";
 /// Where nodes read the cluster's settings again.
 pub const SETTINGS_PATH: &str = "/v1-knarr/settings";
 /// Where machines read the authority, before they can verify anybody: what they read they compare with their token.
@@ -45,6 +49,8 @@ pub struct Cluster {
     pub settings: Map<String, Value>,
     /// The authority of those who speak to kubelets, as PEM.
     pub client_authority: String,
+    /// The authorities of servers, as PEM; nothing by servers of before 0.2.
+    pub server_authority: String,
     /// The server's version.
     pub version: String,
 }

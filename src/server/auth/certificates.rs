@@ -2,12 +2,10 @@
 //! as Kubernetes reads them).
 
 use super::User;
-use rustls::RootCertStore;
-use rustls::crypto::ring;
+use base::trust::Trust;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -19,19 +17,21 @@ pub(super) const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id"
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     chain: Vec<CertificateDer<'static>>,
-    known: OnceLock<Known>,
+    known: Mutex<Option<Known>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     user: User,
     /// When the first certificate of the chain ends, in seconds since the epoch.
     until_s: i64,
+    /// By which authorities it was verified.
+    by: u64,
 }
 
 impl Shown {
     pub(crate) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
-        Self { chain, known: OnceLock::new() }
+        Self { chain, known: Mutex::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -39,35 +39,27 @@ impl Shown {
     }
 }
 
-/// Verifies client certificates against the cluster's authorities.
-pub(crate) struct CertificateAuthenticator(Arc<dyn ClientCertVerifier>);
+/// Verifies client certificates against the cluster's authorities, whichever those are.
+pub(crate) struct CertificateAuthenticator(Arc<Trust>);
 
 impl CertificateAuthenticator {
-    pub(crate) fn new(authorities: &[CertificateDer<'static>]) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        for authority in authorities {
-            roots.add(authority.clone()).map_err(|error| error.to_string())?;
-        }
-        let provider = Arc::new(ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        Ok(Self(verifier.map_err(|error| error.to_string())?))
+    pub(crate) fn new(authorities: Arc<Trust>) -> Self {
+        Self(authorities)
     }
 
     /// The user whom the client's first certificate names, if its chain is good now.
     pub(crate) fn authenticate(&self, shown: &Shown) -> Option<User> {
         let now = base::clock::now().as_second();
-        let known = match shown.known.get() {
-            Some(known) => known,
-            None => {
-                let known = self.verify(&shown.chain, now)?;
-                shown.known.get_or_init(|| known)
-            }
-        };
-        (now <= known.until_s).then(|| known.user.clone())
+        let mut known = shown.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_none_or(|known| known.by != self.0.changes()) {
+            *known = self.verify(&shown.chain, now);
+        }
+        known.as_ref().filter(|known| now <= known.until_s).map(|known| known.user.clone())
     }
 
     fn verify(&self, chain: &[CertificateDer<'static>], now_s: i64) -> Option<Known> {
         let (own, intermediates) = chain.split_first()?;
+        let by = self.0.changes();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now_s).ok()?));
         if let Err(error) = self.0.verify_client_cert(own, intermediates, now) {
             tracing::debug!(%error, "a client certificate is not trusted");
@@ -83,7 +75,7 @@ impl CertificateAuthenticator {
         let name = subject.iter_common_name().next()?.as_str().ok()?;
         let groups: Vec<&str> = subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
         let extra = vec![(CREDENTIAL.to_owned(), vec![format!("X509SHA256={}", base::hex::sha256(own))])];
-        Some(Known { user: User { extra, ..User::new(name, &groups) }, until_s })
+        Some(Known { user: User { extra, ..User::new(name, &groups) }, until_s, by })
     }
 }
 
@@ -109,15 +101,18 @@ mod tests {
     #[test]
     fn a_certificate_is_verified_once_and_ends_all_the_same() {
         let (own, foreign) = (authority(), authority());
-        let authenticator = CertificateAuthenticator::new(&[own.der().clone()]).unwrap();
+        let trust = Arc::new(Trust::new(std::slice::from_ref(own.der())).unwrap());
+        let authenticator = CertificateAuthenticator::new(trust.clone());
         assert_eq!(authenticator.authenticate(&shown(&foreign)), None);
         let client = shown(&own);
         let user = authenticator.authenticate(&client).unwrap();
         assert_eq!((user.name.as_str(), user.is_in("dev")), ("jane", true));
-        let Shown { chain, known } = client;
-        let mut known = known.into_inner().unwrap();
-        known.until_s = base::clock::now().as_second() - 1;
-        let ended = Shown { chain, known: OnceLock::from(known) };
-        assert_eq!(authenticator.authenticate(&ended), None);
+        // Other authorities are asked at once, and so are those of before when they are back.
+        trust.replace(std::slice::from_ref(foreign.der())).unwrap();
+        assert_eq!(authenticator.authenticate(&client), None);
+        trust.replace(&[own.der().clone(), foreign.der().clone()]).unwrap();
+        assert!(authenticator.authenticate(&client).is_some());
+        client.known.lock().unwrap().as_mut().unwrap().until_s = base::clock::now().as_second() - 1;
+        assert_eq!(authenticator.authenticate(&client), None);
     }
 }

@@ -2,6 +2,7 @@
 //! were made for, and good only while those exist.
 
 mod joining;
+mod keys;
 pub(super) mod legacy;
 
 pub use joining::ServerToken;
@@ -9,13 +10,12 @@ pub use joining::ServerToken;
 use super::User;
 use super::certificates::CREDENTIAL;
 use crate::registry::Records;
+use arc_swap::ArcSwap;
 use base::clock;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use keys::{Key, read};
 use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
-};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -24,23 +24,24 @@ const EXTENDED_S: i64 = 365 * 24 * 3600;
 /// Tokens longer than this are no tokens of ours.
 const TOKEN_BYTES: usize = 16 << 10;
 
-/// The key that signs and verifies service account tokens, and what tokens say about their issuer.
+/// The keys that sign and verify service account tokens, and what tokens say about their issuer.
 pub struct ServiceAccountKeys {
-    pair: EcdsaKeyPair,
+    ring: ArcSwap<Vec<Key>>,
     random: SystemRandom,
     issuer: String,
-    key_id: String,
 }
 
 impl ServiceAccountKeys {
-    /// Takes a P-256 key in PKCS#8 form.
-    pub fn new(pkcs8: &[u8], issuer: &str) -> Result<Self, String> {
+    /// Takes P-256 or RSA keys in PKCS#8 form. The first one signs, all verify.
+    pub fn new(keys: &[Vec<u8>], issuer: &str) -> Result<Self, String> {
         let random = SystemRandom::new();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random);
-        let pair = pair.map_err(|error| format!("the service account key cannot be used: {error}"))?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, pair.public_key().as_ref());
-        let key_id = URL_SAFE_NO_PAD.encode(digest);
-        Ok(Self { pair, random, issuer: issuer.to_owned(), key_id })
+        Ok(Self { ring: ArcSwap::from_pointee(read(keys)?), random, issuer: issuer.to_owned() })
+    }
+
+    /// Goes on with other keys.
+    pub(crate) fn renew(&self, keys: &[Vec<u8>]) -> Result<(), String> {
+        self.ring.store(Arc::new(read(keys)?));
+        Ok(())
     }
 
     /// Who signs, and the default audience.
@@ -48,27 +49,23 @@ impl ServiceAccountKeys {
         &self.issuer
     }
 
-    /// The public key as a JWK set (RFC 7517).
+    /// The public keys as a JWK set (RFC 7517).
     pub(crate) fn key_set(&self) -> Value {
-        let point = self.pair.public_key().as_ref();
-        // An uncompressed point: 0x04, then x and y of 32 bytes each.
-        let (x, y) = point[1..].split_at(32);
-        json!({"keys": [{
-            "use": "sig", "kty": "EC", "crv": "P-256", "alg": "ES256", "kid": self.key_id,
-            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
-        }]})
+        json!({"keys": self.ring.load().iter().map(Key::public).collect::<Vec<_>>()})
     }
 
     fn sign(&self, claims: &Value) -> Result<String, String> {
-        let header = json!({"alg": "ES256", "kid": self.key_id});
+        let ring = self.ring.load();
+        let key = ring.first().ok_or("there is no key of service accounts")?;
+        let header = json!({"alg": key.algorithm(), "kid": key.id});
         let head = URL_SAFE_NO_PAD.encode(header.to_string());
         let body = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
         let signature =
-            self.pair.sign(&self.random, body.as_bytes()).map_err(|_| "cannot sign a token".to_owned())?;
+            key.sign(body.as_bytes(), &self.random).ok_or_else(|| "cannot sign a token".to_owned())?;
         Ok(format!("{body}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
-    /// The claims of a token that this key signed.
+    /// The claims of a token that one of the keys signed.
     fn verify(&self, token: &str) -> Option<Value> {
         if token.len() > TOKEN_BYTES {
             return None;
@@ -76,11 +73,11 @@ impl ServiceAccountKeys {
         let (body, signature) = token.rsplit_once('.')?;
         let (head, claims) = body.split_once('.')?;
         let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).ok()?).ok()?;
-        if header["alg"] != "ES256" {
-            return None;
-        }
-        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref());
-        key.verify(body.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        let ring = self.ring.load();
+        // Others name the same keys otherwise: there are few enough to try them.
+        let mut fitting = ring.iter().filter(|key| header["alg"] == key.algorithm());
+        fitting.find(|key| key.verifies(body.as_bytes(), &signature))?;
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
     }
 
@@ -243,11 +240,32 @@ fn user(namespace: &str, account: &Value, claims: &Value) -> User {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+
+    fn key() -> Vec<u8> {
+        let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        pair.unwrap().as_ref().to_vec()
+    }
+
+    #[test]
+    fn former_keys_verify_until_they_are_gone() {
+        let (old, new) = (key(), key());
+        let keys = ServiceAccountKeys::new(std::slice::from_ref(&old), "https://issuer").unwrap();
+        let token = keys.sign(&json!({"sub": "me"})).unwrap();
+        keys.renew(&[new.clone(), old]).unwrap();
+        assert_eq!(keys.verify(&token).unwrap()["sub"], "me");
+        let other = keys.sign(&json!({"sub": "me"})).unwrap();
+        assert_eq!(keys.key_set()["keys"].as_array().unwrap().len(), 2);
+        keys.renew(&[new]).unwrap();
+        assert!(keys.verify(&token).is_none() && keys.verify(&other).is_some());
+        assert!(keys.renew(&[]).is_err() && keys.renew(&[vec![1, 2]]).unwrap_err().contains("P-256 or RSA"));
+    }
 
     fn keys() -> ServiceAccountKeys {
         let pkcs8 =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
-        ServiceAccountKeys::new(pkcs8.as_ref(), "https://kubernetes.default.svc.cluster.local").unwrap()
+        ServiceAccountKeys::new(&[pkcs8.as_ref().to_vec()], "https://kubernetes.default.svc.cluster.local")
+            .unwrap()
     }
 
     fn request<'a>(audiences: &'a [String]) -> TokenRequest<'a> {

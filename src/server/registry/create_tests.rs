@@ -18,7 +18,7 @@ async fn registry(folder: &Path, supervisor: &Supervisor) -> Registry {
     let addresses = vec![AddressPool { network: Ipv4Addr::new(10, 43, 0, 0).into(), bits: 16 }];
     let strategies = Strategies::new(&records, addresses, 30_000..=32_767);
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
-    let keys = Arc::new(ServiceAccountKeys::new(pkcs8.as_ref(), "https://issuer").unwrap());
+    let keys = Arc::new(ServiceAccountKeys::new(&[pkcs8.as_ref().to_vec()], "https://issuer").unwrap());
     let authorizer = Arc::new(Authorizer::new(records.clone()));
     Registry::new(records, strategies, keys, authorizer, supervisor.clone())
 }

@@ -38,6 +38,9 @@ pub(crate) struct Cluster {
     path: Option<String>,
 }
 
+/// Tells processes another time than the machine's.
+const FAKE_CLOCK: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
 impl Cluster {
     /// A running cluster whose node is Ready and has the images.
     pub(crate) fn new() -> Self {
@@ -136,6 +139,7 @@ impl Cluster {
             if let Some(path) = &self.path {
                 command.env("PATH", path);
             }
+            self.wind(command);
         };
         let mut server = self.sandbox.background(&self.log(), find, &words);
         wait_for("knarr that says Ready", SOON, || {
@@ -153,6 +157,25 @@ impl Cluster {
         let Account { authorities, certificate, key, .. } = Account::read(&self.kubeconfig());
         for (file, pem) in [("ca.pem", authorities), ("client.pem", certificate), ("client.key", key)] {
             fs::write(self.sandbox.folder.join(file), pem).unwrap();
+        }
+    }
+
+    /// Sets the clock of what is started from now on, and of what follows it already, such as `-2y` or `+0`.
+    pub(crate) fn set_clock(&self, offset: &str) {
+        assert!(Path::new(FAKE_CLOCK).is_file(), "apt-get install -y --no-install-recommends libfaketime");
+        fs::write(self.sandbox.folder.join("clock"), offset).unwrap();
+    }
+
+    /// Has a process follow that clock, if there is one. Monotonic time goes on as it does.
+    pub(crate) fn wind(&self, command: &mut std::process::Command) {
+        let clock = self.sandbox.folder.join("clock");
+        if clock.exists() {
+            command.env("LD_PRELOAD", FAKE_CLOCK).env("FAKETIME_TIMESTAMP_FILE", clock);
+            for name in
+                ["FAKETIME_NO_CACHE", "FAKETIME_DONT_FAKE_MONOTONIC", "FAKETIME_DISABLE_SHM", "NO_FAKE_STAT"]
+            {
+                command.env(name, "1");
+            }
         }
     }
 

@@ -59,10 +59,16 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// A server that runs, with more flags, on a wire that others can be joined to.
     pub(crate) fn new(flags: &[&str]) -> Self {
+        let mut fleet = Self::prepared(flags);
+        fleet.cluster.start();
+        fleet
+    }
+
+    /// The same before the server runs.
+    pub(crate) fn prepared(flags: &[&str]) -> Self {
         let mut cluster = Cluster::prepared(&[]);
         cluster.sandbox.sh(LAY).ok();
         cluster.tell(flags);
-        cluster.start();
         Self { agents: BTreeMap::new(), cluster }
     }
 
@@ -141,7 +147,8 @@ impl Fleet {
     pub(crate) fn start_only(&mut self, name: &str, more: &[&str]) {
         let words = self.words(name, more);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let process = self.cluster.sandbox.background(&self.log(name), |_| {}, &words);
+        let process =
+            self.cluster.sandbox.background(&self.log(name), |command| self.cluster.wind(command), &words);
         self.agents.get_mut(name).expect("the machine is there").process = Some(process);
     }
 

@@ -171,6 +171,16 @@ impl Servers {
         run(command, "").ok()
     }
 
+    /// Runs another command of knarr on a server's machine, with the server's settings of where its state is.
+    pub(crate) fn knarr(&self, at: usize, words: &[&str]) -> Output {
+        let named =
+            |flag: &str| flag.starts_with("--datastore") || ["--data-dir", "--token-file"].contains(&flag);
+        let own = self.servers[at].words.windows(2).filter(|pair| named(&pair[0])).flatten();
+        let own: Vec<&str> = own.map(String::as_str).collect();
+        let binary = binary().display().to_string();
+        self.sandbox.run(&[&[binary.as_str()], words, &own].concat())
+    }
+
     fn kubeconfig(&self, at: usize) -> String {
         fs::read_to_string(self.sandbox.folder.join(format!("s{at}/kubeconfig"))).unwrap()
     }
