@@ -102,7 +102,7 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
     apply_manifests(options, &node_name, &admin, supervisor);
     keeper.serve(&server, supervisor);
     certificates::serve((&server, &pki), (options, &admin), supervisor)?;
-    Taker::start(&server, &node_name, options).schedule(options, &leading.controllers)?;
+    Taker::start(&server, &node_name, options, &admin)?.schedule(options, &leading.controllers)?;
     if !options.disable_controller_manager {
         register(&server, (admin.clone(), caches.clone()), &leading.controllers);
         controllers::start_upgrades(admin.clone(), caches.clone(), &leading.controllers);

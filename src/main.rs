@@ -13,6 +13,7 @@ mod machine;
 mod network;
 mod options;
 mod ready;
+mod s3;
 mod screen;
 mod secrets;
 mod snapshots;

@@ -1,6 +1,7 @@
 //! The settings of `knarr server` and `knarr agent`: one table, from which flags, environment variables, the keys
 //! of configuration files and the help text are made. Names are k3s' where k3s has the setting.
 
+use crate::s3;
 use base::config::{Error, Known, Layers, Shape};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::de::Error as _;
@@ -83,6 +84,21 @@ static SETTINGS: &[Setting] = &[
     server("snapshot-dir", Text, "FOLDER", "Where snapshots are kept [default: server/db/snapshots in the data folder]"),
     server("snapshot-schedule-cron", Text, "SCHEDULE", "When snapshots are taken, as cron says it; empty for never [default: 0 */12 * * *]"),
     server("snapshot-retention", Number, "NUMBER", "How many of those are kept [default: 5]"),
+    server("s3", Flag, "", "Put snapshots into a bucket of S3-compatible storage as well"),
+    server("s3-endpoint", Text, "HOST", "Where the storage is [default: s3.amazonaws.com]"),
+    server("s3-endpoint-ca", Text, "FILE", "The authorities that vouch for it, in PEM [default: the machine's]"),
+    server("s3-skip-ssl-verify", Flag, "", "Take whoever answers for the storage"),
+    server("s3-access-key", Text, "KEY", "Who asks, or `AWS_ACCESS_KEY_ID` in the environment"),
+    server("s3-secret-key", Text, "KEY", "By which that is proved; others on this machine see it in the list of processes: prefer the configuration file, `AWS_SECRET_ACCESS_KEY` or a Secret"),
+    server("s3-session-token", Text, "TOKEN", "What goes with keys for a time, or `AWS_SESSION_TOKEN`"),
+    server("s3-bucket", Text, "NAME", "The bucket"),
+    server("s3-region", Text, "NAME", "Its region [default: us-east-1]"),
+    server("s3-folder", Text, "FOLDER", "The folder in it"),
+    server("s3-insecure", Flag, "", "Speak plain HTTP"),
+    server("s3-timeout", Text, "TIME", "How long one request may take [default: 5m]"),
+    server("s3-bucket-lookup-type", Text, "HOW", "Where the bucket's name stands: dns (in the host), path, auto [default: auto]"),
+    server("s3-config-secret", Text, "NAME", "A Secret in kube-system that says what is not said here, with k3s' keys (etcd-s3-bucket, …)"),
+    server("s3-retention", Number, "NUMBER", "How many snapshots taken by the clock are kept in the bucket [default: 5]"),
     server("advertise-address", Text, "ADDRESS", "Address under which others reach the API [default: the node's]"),
     server("tls-san", List, "NAME", "Additional names and addresses in the API's certificate"),
     setting("cluster-cidr", List, "BLOCK", "Addresses of pods; two blocks for IPv4 and IPv6 [default: 10.42.0.0/16]"),
@@ -169,6 +185,9 @@ pub(crate) struct Options {
     pub(crate) snapshot_dir: Option<PathBuf>,
     pub(crate) snapshot_schedule_cron: String,
     pub(crate) snapshot_retention: usize,
+    #[serde(flatten)]
+    pub(crate) s3: s3::Settings,
+    pub(crate) s3_retention: usize,
     pub(crate) advertise_address: Option<IpAddr>,
     pub(crate) tls_san: Vec<String>,
     pub(crate) cluster_cidr: Vec<String>,
@@ -240,6 +259,8 @@ impl Default for Options {
             snapshot_dir: None,
             snapshot_schedule_cron: "0 */12 * * *".to_owned(),
             snapshot_retention: 5,
+            s3: s3::Settings::default(),
+            s3_retention: 5,
             advertise_address: None,
             tls_san: Vec::new(),
             cluster_cidr: vec!["10.42.0.0/16".to_owned()],

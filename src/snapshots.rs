@@ -3,19 +3,23 @@
 
 use crate::life::{self, Failure, administrator};
 use crate::options::{self, Options, Role};
+use crate::s3::{self, Bucket, Object};
 use crate::secrets::Keeper;
 use crate::{datastore, screen};
+use api::core::Secret;
 use api::cron::Schedule;
 use api::status::Refusal;
 use base::{Body, Phase, Restart, Shutdown, Supervisor, clock};
 use bootstrap::Common;
 use bootstrap::snapshot::{self, Head, SUFFIX};
 use clap::{Arg, ArgMatches, Command};
+use client::Client;
 use http::{Method, Request, Response};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use server::{Access, Extension, Server};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,6 +28,8 @@ use tokio::sync::Mutex;
 
 /// Where a server is asked to take a snapshot.
 const URL: &str = "/knarr/v1/snapshots";
+/// The largest description of a bucket.
+const ASKED_BYTES: usize = 2 << 20;
 /// The longest name that is asked for, and the letters it may have.
 const NAME_BYTES: usize = 100;
 /// What the names of those begin with that are taken by the clock.
@@ -48,7 +54,8 @@ const SETTINGS: [&str; 10] = [
 ];
 
 pub(crate) fn command() -> Command {
-    let of = |name, about| options::subset(Command::new(name).about(about), &SETTINGS);
+    let all = [&SETTINGS[..], &s3::SETTINGS].concat();
+    let of = |name, about| options::subset(Command::new(name).about(about), &all);
     let kubeconfig = Arg::new("kubeconfig").long("kubeconfig").value_name("FILE");
     let kubeconfig = kubeconfig.help("The kubeconfig of an administrator [default: as kubectl finds it]");
     let name = Arg::new("name").long("name").value_name("NAME").default_value("on-demand");
@@ -60,7 +67,7 @@ pub(crate) fn command() -> Command {
         .about("Save the state of the cluster, and bring it back")
         .subcommand_required(true)
         .subcommand(
-            Command::new("save")
+            options::subset(Command::new("save"), &s3::SETTINGS)
                 .about("Have the running server take a snapshot")
                 .args([kubeconfig, name.clone()]),
         )
@@ -88,6 +95,9 @@ async fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
     // A key for what is not there yet is the first start's to make.
     let options = Options { secrets_encryption: false, ..options::read(Role::Server, matches)?.options()? };
+    if options.s3.s3 && action != "restore" {
+        return in_bucket(&options, action, matches).await;
+    }
     let names = || matches.get_many::<String>("snapshot").into_iter().flatten();
     match action {
         "list" => list(&options),
@@ -107,10 +117,85 @@ async fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
+/// The bucket that is named on the command line.
+fn bucket_of(options: &Options) -> Result<Bucket, Failure> {
+    if options.s3.s3_config_secret.is_some() {
+        return Err("--s3-config-secret is for servers, which can read it: say here what is in it".into());
+    }
+    Bucket::new(options.s3.clone().settled()?)
+}
+
+/// The same as below, of what is in a bucket.
+async fn in_bucket(options: &Options, action: &str, matches: &ArgMatches) -> Result<(), Failure> {
+    let bucket = bucket_of(options)?;
+    match action {
+        "list" => {
+            let mut rows = vec![["NAME", "CREATED", "SIZE", "LOCATION"].map(str::to_owned)];
+            let mut all = bucket.list(SUFFIX).await?;
+            all.sort_by(|one, other| other.written.cmp(&one.written));
+            rows.extend(all.into_iter().map(|Object { name, bytes, written }| {
+                let short = name.strip_suffix(SUFFIX).unwrap_or(&name).to_owned();
+                [short, written, size(bytes), bucket.url(&name)]
+            }));
+            screen::table(&rows);
+        }
+        "delete" => {
+            let there = bucket.list(SUFFIX).await?;
+            for name in matches.get_many::<String>("snapshot").into_iter().flatten() {
+                check_name(name)?;
+                let file = file_name(name);
+                if !there.iter().any(|one| one.name == file) {
+                    return Err(format!("there is no snapshot {}", bucket.url(&file)).into());
+                }
+                bucket.delete(&file).await?;
+                screen::say(&format!("snapshot {name:?} deleted"));
+            }
+        }
+        _ => {
+            let keep = matches.get_one::<usize>("keep").copied().unwrap_or_default();
+            let beginning = matches.get_one::<String>("name").map_or("", String::as_str);
+            for name in prune_bucket(&bucket, beginning, keep).await? {
+                screen::say(&format!("snapshot {name:?} deleted"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes all but the newest of each beginning and node from a bucket; gives their names.
+async fn prune_bucket(bucket: &Bucket, beginning: &str, keep: usize) -> Result<Vec<String>, Failure> {
+    let all: Vec<String> = bucket.list(SUFFIX).await?.into_iter().map(|one| one.name).collect();
+    let old = superfluous(&all, beginning, keep);
+    for name in &old {
+        bucket.delete(name).await?;
+    }
+    Ok(old)
+}
+
+/// Those that are not among the newest, by the seconds at the end of their names.
+fn superfluous(names: &[String], beginning: &str, keep: usize) -> Vec<String> {
+    let mut by_stem: BTreeMap<&str, Vec<(u64, &String)>> = BTreeMap::new();
+    for name in names {
+        let split = name.strip_suffix(SUFFIX).and_then(|short| short.rsplit_once('-'));
+        let Some((stem, Ok(seconds))) = split.map(|(stem, end)| (stem, end.parse::<u64>())) else { continue };
+        if stem.starts_with(beginning) {
+            by_stem.entry(stem).or_default().push((seconds, name));
+        }
+    }
+    let old = by_stem.into_values().flat_map(|mut all| {
+        all.sort_unstable_by(|one, other| other.cmp(one));
+        all.into_iter().skip(keep).map(|(_, name)| name.clone())
+    });
+    old.collect()
+}
+
 /// What was saved.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     file: PathBuf,
+    /// Where it is in a bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remote: Option<String>,
     bytes: u64,
     objects: usize,
     revision: u64,
@@ -120,8 +205,10 @@ async fn save(matches: &ArgMatches) -> Result<(), Failure> {
     let kubeconfig = matches.get_one::<String>("kubeconfig").map(PathBuf::from);
     let name = matches.get_one::<String>("name").map_or("", String::as_str);
     check_name(name)?;
+    let options = options::read(Role::Server, matches)?.options()?;
+    let bucket = if options.s3.s3 { Some(json!(options.s3.settled()?)) } else { None };
     let client = administrator(kubeconfig)?;
-    let answer = client.send(Method::POST, &format!("{URL}?name={name}"), None).await?;
+    let answer = client.send(Method::POST, &format!("{URL}?name={name}"), bucket.as_ref()).await?;
     let saved: Saved = serde_json::from_slice(&answer)?;
     screen::say(&format!(
         "{}: {} objects at revision {}, {}",
@@ -130,6 +217,9 @@ async fn save(matches: &ArgMatches) -> Result<(), Failure> {
         saved.revision,
         size(saved.bytes)
     ));
+    if let Some(remote) = saved.remote {
+        screen::say(&format!("  and {remote}"));
+    }
     Ok(())
 }
 
@@ -198,7 +288,11 @@ fn list(options: &Options) -> Result<(), Failure> {
 }
 
 fn file_of(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{}{SUFFIX}", name.strip_suffix(SUFFIX).unwrap_or(name)))
+    folder.join(file_name(name))
+}
+
+fn file_name(name: &str) -> String {
+    format!("{}{SUFFIX}", name.strip_suffix(SUFFIX).unwrap_or(name))
 }
 
 fn delete(options: &Options, name: &str) -> Result<(), Failure> {
@@ -250,6 +344,10 @@ async fn restore(options: &Options, name: &str) -> Result<(), Failure> {
         file if name.contains('/') || file.is_file() => file.to_owned(),
         _ => file_of(&folder_of(options), name),
     };
+    if options.s3.s3 {
+        check_name(name)?;
+        bucket_of(options)?.get(&file_name(name), &path).await?;
+    }
     let token = datastore::token_of(options)?.ok_or(
         "a snapshot is sealed with its cluster's server token: give it with --token-file; servers have it in server/token of their data folders",
     )?;
@@ -295,23 +393,32 @@ pub(crate) struct Taker {
     node: String,
     data_dir: PathBuf,
     folder: PathBuf,
+    admin: Client,
+    s3: s3::Settings,
     turn: Mutex<()>,
 }
 
 impl Taker {
     /// Answers who asks for a snapshot.
-    pub(crate) fn start(server: &Server, node: &str, options: &Options) -> Arc<Self> {
+    pub(crate) fn start(
+        server: &Server,
+        node: &str,
+        options: &Options,
+        admin: &Client,
+    ) -> Result<Arc<Self>, Failure> {
         let taker = Arc::new(Self {
             server: server.clone(),
             node: node.to_owned(),
             data_dir: options.data_dir.clone(),
             folder: folder_of(options),
+            admin: admin.clone(),
+            s3: options.s3.clone().settled()?,
             turn: Mutex::default(),
         });
         let asked = taker.clone();
         let answer: Extension = Arc::new(move |request| Box::pin(asked.clone().answer(request)));
         server.answer_at(URL, Access::Authorized, answer);
-        taker
+        Ok(taker)
     }
 
     /// Takes them as the clock says, and keeps so many.
@@ -326,7 +433,7 @@ impl Taker {
         }
         let schedule =
             Schedule::parse(plan).map_err(|error| format!("--snapshot-schedule-cron {plan:?}: {error}"))?;
-        let (schedule, keep) = (Arc::new(schedule), options.snapshot_retention);
+        let (schedule, keep) = (Arc::new(schedule), (options.snapshot_retention, options.s3_retention));
         supervisor.run("snapshots", Phase::Work, Restart::OnFailure, move |shutdown| {
             self.clone().follow(schedule.clone(), keep, shutdown)
         });
@@ -336,7 +443,7 @@ impl Taker {
     async fn follow(
         self: Arc<Self>,
         schedule: Arc<Schedule>,
-        keep: usize,
+        (keep, keep_remote): (usize, usize),
         shutdown: Shutdown,
     ) -> Result<(), Failure> {
         let mut since = clock::now();
@@ -351,7 +458,7 @@ impl Taker {
             }
             // What was missed while the machine slept is done once.
             since = clock::now();
-            match self.take(SCHEDULED).await {
+            match self.save(SCHEDULED, None).await {
                 Ok(saved) => {
                     tracing::info!(file = %saved.file.display(), objects = saved.objects, "saved a snapshot")
                 }
@@ -364,22 +471,67 @@ impl Taker {
             if let Err(error) = pruned.await? {
                 tracing::warn!(error, "cannot delete old snapshots");
             }
+            if let Err(error) = self.prune_remote(keep_remote).await {
+                tracing::warn!(%error, "cannot delete old snapshots in the bucket");
+            }
         }
     }
 
     async fn answer(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
-        server::answer(self.decide(request.map(drop)).await)
+        server::answer(self.decide(request).await)
     }
 
-    async fn decide(&self, request: Request<()>) -> Result<Value, Refusal> {
+    async fn decide(&self, request: Request<Body>) -> Result<Value, Refusal> {
         if request.method() != Method::POST {
             return Err(Refusal::method_not_allowed());
         }
         let query = base::query::pairs(request.uri().query().unwrap_or_default());
         let name = query.iter().find(|(key, _)| key == "name").map_or("", |(_, name)| name);
-        check_name(name).map_err(|error| Refusal::bad_request(error.to_string()))?;
-        let saved = self.take(name).await.map_err(Refusal::internal)?;
+        let bad = |error: String| Refusal::bad_request(error);
+        check_name(name).map_err(|error| bad(error.to_string()))?;
+        let body = base::collect(request.into_body(), ASKED_BYTES).await;
+        let body = body.map_err(|error| bad(error.to_string()))?;
+        let given = if body.is_empty() { None } else { Some(serde_json::from_slice(&body)) };
+        // What is wrong with it is not repeated: there are keys in it.
+        let given = given.transpose().map_err(|_| bad("it does not say which bucket is meant".to_owned()))?;
+        let saved = self.save(name, given).await.map_err(Refusal::internal)?;
         Ok(json!(saved))
+    }
+
+    /// The bucket that is asked for, or else this server's own, if it has one.
+    async fn bucket(&self, given: Option<s3::Settings>) -> Result<Option<Bucket>, Failure> {
+        let settings = given.unwrap_or_else(|| self.s3.clone());
+        if !settings.s3 {
+            return Ok(None);
+        }
+        let settings = match settings.s3_config_secret.clone() {
+            None => settings,
+            Some(name) => {
+                let secret = self.admin.get::<Secret>("kube-system", &name).await;
+                settings.with(&secret.map_err(|error| format!("--s3-config-secret {name}: {error}"))?)?
+            }
+        };
+        Bucket::new(settings).map(Some)
+    }
+
+    /// Takes one, and puts it into the bucket if there is one.
+    async fn save(&self, name: &str, given: Option<s3::Settings>) -> Result<Saved, Failure> {
+        // What is wrong with the settings is told before anything is done.
+        let bucket = self.bucket(given).await?;
+        let mut saved = self.take(name).await?;
+        if let Some(bucket) = bucket {
+            let file = saved.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            bucket.put(&saved.file, &file).await.map_err(|error| {
+                format!("the snapshot is in {}, and not in the bucket: {error}", saved.file.display())
+            })?;
+            saved.remote = Some(bucket.url(&file));
+        }
+        Ok(saved)
+    }
+
+    async fn prune_remote(&self, keep: usize) -> Result<(), Failure> {
+        let Some(bucket) = self.bucket(None).await? else { return Ok(()) };
+        prune_bucket(&bucket, &format!("{SCHEDULED}-{}", self.node), keep).await.map(drop)
     }
 
     /// One at a time: each has the whole state in its hands.
@@ -394,6 +546,20 @@ impl Taker {
         let writing =
             tokio::task::spawn_blocking(move || snapshot::write(&path, &head, &common, state.objects()));
         let bytes = writing.await??;
-        Ok(Saved { file, bytes, objects, revision })
+        Ok(Saved { file, remote: None, bytes, objects, revision })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_each_beginning_and_node_stay() {
+        let names =
+            ["scheduled-a-100", "scheduled-a-99", "scheduled-a-9", "scheduled-b-1", "mine-a-1", "mine-a-x"];
+        let names = names.map(|name| format!("{name}{SUFFIX}"));
+        assert_eq!(superfluous(&names, "scheduled-a", 1), [names[1].clone(), names[2].clone()]);
+        assert_eq!(superfluous(&names, "", 0).len(), 5);
     }
 }

@@ -13,6 +13,7 @@ mod balancing;
 mod batch;
 mod before_after;
 mod behind_router;
+mod buckets;
 mod certificates;
 mod dual_stack;
 mod extending;

@@ -11,6 +11,7 @@ pub(crate) mod image;
 pub(crate) mod pod_resources;
 pub(crate) mod process;
 pub(crate) mod registry;
+pub(crate) mod s3;
 pub(crate) mod sandbox;
 pub(crate) mod servers;
 pub(crate) mod spots;
