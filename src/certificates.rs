@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
 
 const URL: &str = "/knarr/v1/certificates";
 const AUTHORITIES_URL: &str = "/knarr/v1/certificates/authorities";
@@ -31,7 +30,6 @@ struct Keeper {
     pki: Arc<Pki>,
     options: Options,
     admin: Client,
-    turn: Mutex<()>,
 }
 
 /// Answers who wants new certificates or authorities, and follows other servers that have new ones.
@@ -40,12 +38,7 @@ pub(crate) fn serve(
     (options, admin): (&Options, &Client),
     supervisor: &Supervisor,
 ) -> Result<(), Failure> {
-    let keeper = Arc::new(Keeper {
-        pki: pki.clone(),
-        options: options.clone(),
-        admin: admin.clone(),
-        turn: Mutex::default(),
-    });
+    let keeper = Arc::new(Keeper { pki: pki.clone(), options: options.clone(), admin: admin.clone() });
     let own = keeper.clone();
     let certificates: Extension = Arc::new(move |request: Request<Body>| {
         let (keeper, request) = (own.clone(), request.map(drop));
@@ -65,7 +58,6 @@ impl Keeper {
         if request.method() != Method::POST {
             return Err(Refusal::method_not_allowed());
         }
-        let _turn = self.turn.lock().await;
         self.pki.rotate().await.map_err(Refusal::internal)?;
         Ok(json!({"rotated": true}))
     }
@@ -80,7 +72,7 @@ impl Keeper {
         // What is wrong with it is not repeated: there are keys in it.
         let change: Change =
             serde_json::from_slice(&body).map_err(|_| bad("it is no change of authorities".to_owned()))?;
-        let _turn = self.turn.lock().await;
+        let _turn = self.pki.turn().await;
         let files = self.pki.changed(&change).map_err(bad)?;
         let internal = |error: Failure| Refusal::internal(error.to_string());
         datastore::share_authorities(&self.options, &files).await.map_err(internal)?;

@@ -154,6 +154,8 @@ async fn follow(options: &Options, pki: &Pki, sealed: Vec<u8>) -> Result<(), Fai
         return Ok(());
     };
     let files = common.authorities();
+    // This server may be the one that brings them.
+    let _turn = pki.turn().await;
     if pki.is_news(&files) {
         tracing::info!("another server has brought new authorities");
         pki.adopt(&files, SPREAD).await?;

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 /// How often certificates are looked at again: a sleeping machine's monotonic clock stands still.
 pub(crate) const LOOK: Duration = Duration::from_secs(12 * 3600);
@@ -139,6 +139,7 @@ pub struct Pki {
     rotations: watch::Sender<u64>,
     /// How often it was done.
     rotated: watch::Sender<u64>,
+    turn: Mutex<()>,
     folder: PathBuf,
     config: Config,
     names: ArcSwap<Names>,
@@ -174,6 +175,7 @@ impl Pki {
         let trust =
             |authority: &Authority| Trust::new(&authority.anchors()).map_err(|why| content(&folder, why));
         let pki = Self {
+            turn: Mutex::new(()),
             rotations: watch::Sender::new(0),
             rotated: watch::Sender::new(0),
             servers: Arc::new(trust(&all.server)?),
@@ -225,6 +227,11 @@ impl Pki {
         self.authorities.load().changed(change)
     }
 
+    /// One change of authorities at a time: to be held from the look at what there is until it is something else.
+    pub async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Whether these are other files than this server has, of the same cluster and a later time.
     pub fn is_news(&self, files: &Files) -> bool {
         Authorities::of(files.clone()).is_ok_and(|other| other.comes_after(&self.authorities.load()))
@@ -246,11 +253,10 @@ impl Pki {
         self.trust(&[&next])?;
         let bundle = next.server.bundle();
         self.authorities.store(Arc::new(next));
-        // Who is told of the new ones has to be able to verify what is shown then.
-        self.rotate().await?;
         crate::server_token(&self.config.data_dir, &bundle, None)?;
+        // It is told with the certificates: former authorities are in it, by which what is shown until then is verified.
         self.server_bundle.send_replace(bundle);
-        Ok(())
+        self.rotate().await
     }
 
     fn trust(&self, all: &[&Authorities]) -> Result<(), Error> {

@@ -96,6 +96,8 @@ fn authorities_are_replaced_while_all_goes_on() {
     assert_eq!(old.call("GET", MAPS).0, 200, "the former administrator's certificate is good");
     // Pods learn it, and so does the agent, without a restart.
     let bundle = fleet.cluster.sandbox.sh("curl -sfk https://127.0.0.1:6443/cacerts").ok();
+    let written = crate::support::https::Account::read(&fleet.cluster.kubeconfig()).authorities;
+    assert_eq!(String::from_utf8(written).unwrap(), bundle);
     fleet.cluster.wait("cm kube-root-ca.crt", |map| (map["data"]["ca.crt"] == *bundle).then_some(()));
     wait_for("an agent's certificates of the new authorities", SOON, || {
         let other = of_agent(&fleet, "client-kubelet.pem") != signed;

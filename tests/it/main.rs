@@ -25,6 +25,7 @@ mod kubelet;
 mod leading;
 mod main_job;
 mod manifests;
+mod moving;
 mod naming;
 mod network_policies;
 mod networking;

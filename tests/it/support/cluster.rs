@@ -39,7 +39,7 @@ pub(crate) struct Cluster {
 }
 
 /// Tells processes another time than the machine's.
-const FAKE_CLOCK: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+pub(crate) const FAKE_CLOCK: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 impl Cluster {
     /// A running cluster whose node is Ready and has the images.

@@ -1,6 +1,6 @@
 //! Several servers on the members of one etcd, all in one sandbox, each on a port of its own.
 
-use super::cluster::SOON;
+use super::cluster::{FAKE_CLOCK, SOON};
 use super::https::{Account, Https};
 use super::process::{Output, run, wait_for};
 use super::sandbox::{Background, Sandbox};
@@ -171,14 +171,30 @@ impl Servers {
         run(command, "").ok()
     }
 
+    /// Adds flags of a server for its next start.
+    pub(crate) fn tell(&mut self, at: usize, flags: &[&str]) {
+        self.servers[at].words.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
     /// Runs another command of knarr on a server's machine, with the server's settings of where its state is.
     pub(crate) fn knarr(&self, at: usize, words: &[&str]) -> Output {
+        self.knarr_at(at, "+0", words)
+    }
+
+    /// The same two minutes later, by its clock.
+    pub(crate) fn knarr_later(&self, at: usize, words: &[&str]) -> Output {
+        self.knarr_at(at, "+2m", words)
+    }
+
+    fn knarr_at(&self, at: usize, clock: &str, words: &[&str]) -> Output {
         let named =
             |flag: &str| flag.starts_with("--datastore") || ["--data-dir", "--token-file"].contains(&flag);
         let own = self.servers[at].words.windows(2).filter(|pair| named(&pair[0])).flatten();
         let own: Vec<&str> = own.map(String::as_str).collect();
         let binary = binary().display().to_string();
-        self.sandbox.run(&[&[binary.as_str()], words, &own].concat())
+        let clock = [format!("LD_PRELOAD={FAKE_CLOCK}"), format!("FAKETIME={clock}")];
+        let own_clock = ["env", clock[0].as_str(), clock[1].as_str(), "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+        self.sandbox.run(&[&own_clock, &[binary.as_str()][..], words, &own].concat())
     }
 
     fn kubeconfig(&self, at: usize) -> String {
