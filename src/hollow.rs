@@ -4,20 +4,23 @@
 use crate::life::{Failure, runtime, stopped};
 use crate::machine::{labels, taint};
 use crate::screen;
-use api::core::{Node, Taint};
+use api::core::{Node, Service, Taint};
 use api::{Object, Quantity};
 use base::log::Format;
 use base::{Body, Ready, Supervisor, clock};
+use bootstrap::Token;
+use bootstrap::join::{Joined, Seeking};
 use clap::value_parser;
 use client::https::Https;
 use client::{Caches, Client, ListSelector, Transport};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::{HeaderValue, Request, Response};
 use net::Cidr;
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +34,10 @@ const NODES: i64 = 10_000;
 const ON_ONE_CONNECTION: u32 = 200;
 /// Between two nodes' starts: their leases are renewed every ten seconds, and not all at once.
 const BETWEEN: Duration = Duration::from_millis(10);
+/// How many agents join at once: all of a rack that is switched on.
+const JOINING: usize = 1_000;
+/// Between attempts to join a server that does not answer.
+const PAUSE: Duration = Duration::from_secs(1);
 /// The addresses of the nodes: the block that RFC 2544 sets apart for benchmarks.
 const ADDRESSES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// The addresses of the pods of nodes that get no block of the cluster's: 32,768 blocks of 128 in the block
@@ -66,6 +73,16 @@ pub(crate) struct Arguments {
     /// Taints the nodes register with
     #[arg(long, value_name = "KEY=VALUE:EFFECT", value_delimiter = ',')]
     node_taint: Vec<String>,
+    /// Join each node as an agent of its own, with connection, tunnel, certificates and watches of its own; their
+    /// identities are kept in this folder
+    #[arg(long, value_name = "DIR", requires_all = ["join", "token_file"])]
+    agents: Option<PathBuf>,
+    /// The server that agents join
+    #[arg(long, value_name = "URL", requires = "agents")]
+    join: Option<String>,
+    /// A file with the token that they show
+    #[arg(long, value_name = "FILE", requires = "agents")]
+    token_file: Option<PathBuf>,
     /// Leave the Node objects when it is stopped
     #[arg(long)]
     keep_nodes: bool,
@@ -220,7 +237,57 @@ impl<'a> Fleet<'a> {
         }
     }
 
+    /// Joins the cluster as each node, many at once, and starts what an agent has.
+    async fn join(&self, folder: &Path, supervisor: &Supervisor) -> Result<Vec<Ready>, Failure> {
+        let file = self.arguments.token_file.as_deref().unwrap_or(Path::new(""));
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let token = Token::parse(&text)?;
+        let began = clock::instant();
+        let joining = (0..self.arguments.nodes).map(|number| self.join_one(number, folder, &token));
+        let joined: Vec<Joined> = stream::iter(joining).buffered(JOINING).try_collect().await?;
+        screen::say(&format!(
+            "{} agents have joined after {:.1} s.",
+            joined.len(),
+            began.elapsed().as_secs_f64()
+        ));
+        let mut handles = Vec::new();
+        for (number, joined) in (0..).zip(joined) {
+            let joined = Arc::new(joined);
+            let caches = Caches::new(joined.client.clone(), supervisor.clone());
+            bootstrap::join::keep(joined.clone(), caches.of(), supervisor, |_| Ok(()));
+            bootstrap::join::keep_tunnels(&joined, PORT, supervisor);
+            bootstrap::join::follow_servers(&joined, caches.of(), supervisor);
+            let bundles = caches.selected("", bootstrap::join::TRUST_BUNDLES);
+            bootstrap::join::follow_authorities(&joined, bundles, supervisor);
+            // What the proxy of an agent looks at.
+            drop(caches.of::<Service>());
+            let (config, size) = self.config(number)?;
+            handles.push(node::start_hollow(config, &size, joined.client.clone(), caches, supervisor));
+        }
+        Ok(handles)
+    }
+
+    async fn join_one(&self, number: u32, folder: &Path, token: &Token) -> Result<Joined, Failure> {
+        let name = self.name(number);
+        let seeking = Seeking {
+            server: self.arguments.join.as_deref().unwrap_or_default(),
+            token: Some(token),
+            data_dir: &folder.join(&name),
+            node_name: &name,
+            version: screen::VERSION,
+        };
+        loop {
+            match bootstrap::join::join(&seeking).await {
+                Err(bootstrap::Error::Unreached { .. }) => clock::sleep(PAUSE).await,
+                joined => return Ok(joined?),
+            }
+        }
+    }
+
     async fn start(&self, supervisor: &Supervisor) -> Result<Vec<Ready>, Failure> {
+        if let Some(folder) = &self.arguments.agents {
+            return self.join(folder, supervisor).await;
+        }
         let mut handles = Vec::new();
         for number in 0..self.arguments.nodes {
             handles.push(self.start_one(number, supervisor)?);
@@ -230,6 +297,11 @@ impl<'a> Fleet<'a> {
     }
 
     fn start_one(&self, number: u32, supervisor: &Supervisor) -> Result<Ready, Failure> {
+        let (config, size) = self.config(number)?;
+        Ok(node::start_hollow(config, &size, self.client(number)?, self.caches.clone(), supervisor))
+    }
+
+    fn config(&self, number: u32) -> Result<(node::Config, node::Size), Failure> {
         let mut config = node::Config::new(self.name(number), "/nonexistent");
         config.kubelet_dir = "/nonexistent/kubelet".into();
         config.node_ips = vec![Ipv4Addr::from(u32::from(ADDRESSES) + 1 + number).into()];
@@ -242,8 +314,7 @@ impl<'a> Fleet<'a> {
         let spare = IpAddr::V4(Ipv4Addr::from(u32::from(first) + number * step));
         let spare = Cidr::new(spare, prefix).ok_or("no addresses are left for pods")?;
         let (cpu, memory) = (self.arguments.cpu.clone(), self.arguments.memory.clone());
-        let size = node::Size { cpu, memory, spare };
-        Ok(node::start_hollow(config, &size, self.client(number)?, self.caches.clone(), supervisor))
+        Ok((config, node::Size { cpu, memory, spare }))
     }
 
     /// Removes the nodes, also those that did not get as far as to be made.

@@ -356,8 +356,7 @@ async fn restore(options: &Options, name: &str) -> Result<(), Failure> {
     reader.by_ref().try_for_each(|object| object.map(drop))?;
     let head = reader.head.clone();
     let reader = snapshot::open(&path, &token)?;
-    let common = reader.common.clone();
-    common.lay(&options.data_dir)?;
+    reader.common.lay(&options.data_dir)?;
     let storage = datastore::storage_of(options)?;
     let aside = server::set_aside(&storage, &clock::now().as_second().to_string())?;
     let behind = aside.as_ref().map_or(0, |aside| aside.revision).max(head.revision) + JUMP;
@@ -374,7 +373,8 @@ async fn restore(options: &Options, name: &str) -> Result<(), Failure> {
         }
         (Err(error), None) => return Err(error.into()),
     };
-    datastore::publish(options, &common).await?;
+    // Authorities that came after the snapshot stayed.
+    datastore::publish(options, &datastore::own(options)?).await?;
     screen::say(&format!(
         "{} objects of {} are back, from {} on; the server can be started",
         brought.objects,

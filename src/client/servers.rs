@@ -4,7 +4,7 @@
 use base::clock::{self, Instant};
 use base::https::{Connector, Dial, Stream};
 use base::lines::Lines;
-use base::{BodyError, hex};
+use base::{BodyError, hex, random};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -243,7 +243,8 @@ impl Servers {
             if !self.state().is_patient || clock::instant() + pause >= ends {
                 return Err(error);
             }
-            wait(hope, clock::instant() + pause).await;
+            // All that lost a server lost it at once, and would come back to it at once.
+            wait(hope, clock::instant() + pause / 2 + random::within(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }

@@ -144,3 +144,45 @@ fn mistakes(cluster: &Cluster) {
     assert_eq!(nobody.code, 1);
     assert!(nobody.stderr.contains("cannot impersonate resource \"users\""), "{}", nobody.stderr);
 }
+
+/// Each joins by itself, with certificates and a tunnel of its own, and comes back when the server does.
+#[test]
+fn hollow_agents_join_and_come_back() {
+    const AGENTS: usize = 20;
+    let mut cluster = Cluster::control_plane();
+    let binary = binary().display().to_string();
+    let count = AGENTS.to_string();
+    let own = ["--nodes", &count, "--kubeconfig", "kubeconfig", "--agents", "agents", "--join", API];
+    let own = [&own[..], &["--token-file", "data/server/token"]].concat();
+    let log = cluster.sandbox.folder.join("agents.log");
+    let mut agents = cluster.sandbox.background(&log, |_| {}, &words(&binary, &own));
+    said(&cluster, "agents.log", &format!("{AGENTS} hollow nodes are Ready"));
+    let issued = |cluster: &Cluster| {
+        let requests = cluster.kubectl("get csr --no-headers");
+        requests.lines().filter(|line| line.ends_with("Approved,Issued")).count()
+    };
+    // What they show to the server and what they would show to who asks them.
+    wait_for("certificates of all", SOON, || (issued(&cluster) == 2 * AGENTS).then_some(()));
+    let established = |cluster: &Cluster| {
+        let lines = cluster.sandbox.sh("ss -Htn state established '( sport = :6443 )' | wc -l").ok();
+        lines.trim().parse::<usize>().unwrap()
+    };
+    wait_for("a connection and a tunnel of each", SOON, || {
+        (established(&cluster) >= 2 * AGENTS).then_some(())
+    });
+    let renewed = |cluster: &Cluster| {
+        let leases = cluster.json("leases -n kube-node-lease");
+        let times = leases["items"].as_array().unwrap().iter();
+        times.map(|lease| lease["spec"]["renewTime"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let before = renewed(&cluster);
+    assert_eq!(before.len(), AGENTS);
+    cluster.stop("KILL");
+    cluster.start();
+    wait_for("all of them back", SOON, || {
+        let after = renewed(&cluster);
+        before.iter().all(|time| !after.contains(time)).then_some(())
+    });
+    wait_for("their tunnels", SOON, || (established(&cluster) >= 2 * AGENTS).then_some(()));
+    assert_eq!(agents.stop("TERM"), 0);
+}

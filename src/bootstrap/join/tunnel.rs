@@ -129,7 +129,8 @@ impl Tunnels {
             if !is_told {
                 backoff.reset();
             }
-            clock::sleep(backoff.next_delay()).await;
+            let pause = backoff.next_delay();
+            clock::sleep(pause / 2 + random::within(pause)).await;
         }
     }
 
