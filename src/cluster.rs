@@ -337,6 +337,7 @@ fn start_control(
         controllers::start_certificates(sign, controllers.clone(), caches.clone(), supervisor);
         controllers::start_policy_status(check, controllers.clone(), caches.clone(), supervisor);
         controllers::start(control, controllers, caches.clone(), supervisor);
+        start_charts(options, server, caches, supervisor);
     }
     if !options.disable_scheduler {
         let scheduler = client_of(server, "system:kube-scheduler", &[]);
@@ -352,6 +353,16 @@ fn apply_manifests(options: &Options, node_name: &str, admin: &Client, superviso
         prune: options.prune_manifests,
     };
     controllers::start_manifests(manifests, admin.clone(), supervisor);
+}
+
+/// Starts to install HelmCharts, unless that is left out.
+fn start_charts(options: &Options, server: &Server, caches: &Caches, supervisor: &Supervisor) {
+    if options.is_disabled(Part::HelmController) {
+        return;
+    }
+    let config = helm::Config { files: options.data_dir.join("server/static") };
+    let client = client_of(server, "system:knarr:helm-controller", &["system:masters"]);
+    helm::start(config, client, caches.clone(), supervisor);
 }
 
 /// Serves `metrics.k8s.io` from what the nodes tell.

@@ -129,7 +129,7 @@ static SETTINGS: &[Setting] = &[
     server("compaction-interval", Number, "SECONDS", "How often older states are forgotten: a list can be read on in pages for one to two of these [default: 300]"),
     setting("log-format", Text, "FORMAT", "text or json [default: text]"),
     setting("debug", Flag, "", "Log what knarr decides, not only what an operator should know"),
-    server("disable", List, "PART", "Leave a part out: ingress, servicelb (Services of type LoadBalancer get no nodes' addresses)"),
+    server("disable", List, "PART", "Leave a part out: ingress, servicelb (Services of type LoadBalancer get no nodes' addresses), helm-controller (HelmCharts are not installed)"),
     server("lb-range", List, "RANGE", "Addresses for Services of type LoadBalancer, which nodes answer for by ARP and NDP: FIRST-LAST or a block"),
     server("ingress-http-port", Number, "PORT", "Port of the nodes for Ingresses [default: 80]"),
     server("ingress-https-port", Number, "PORT", "Port of the nodes for Ingresses over TLS [default: 443]"),
@@ -150,6 +150,8 @@ static SETTINGS: &[Setting] = &[
 pub(crate) enum Part {
     Ingress,
     ServiceLb,
+    #[serde(rename = "helm-controller")]
+    HelmController,
 }
 
 /// A secret, which no log shows.

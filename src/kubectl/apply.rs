@@ -7,7 +7,6 @@ use crate::error::Error;
 use crate::manifests::{self, Document};
 use crate::output::{self, Form, say};
 use crate::session::{Call, JSON, MERGE_PATCH, STRATEGIC_PATCH, Session, with_query};
-use crate::three_way;
 use api::kinds::by_kind;
 use api::schema::schema;
 use http::Method;
@@ -158,8 +157,8 @@ fn patch(resource: &Resource, live: &Value, wanted: &Value) -> (Value, &'static 
     let said = live["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap_or("{}");
     let original = serde_json::from_str(said).unwrap_or_else(|_| json!({}));
     match by_kind(&resource.api_version(), &resource.kind).and_then(|kind| schema().of(kind)) {
-        Some(ty) => (three_way::strategic(&original, wanted, live, ty), STRATEGIC_PATCH),
-        None => (three_way::merge(&original, wanted, live), MERGE_PATCH),
+        Some(ty) => (api::patch::three_way::strategic(&original, wanted, live, ty), STRATEGIC_PATCH),
+        None => (api::patch::three_way::merge(&original, wanted, live), MERGE_PATCH),
     }
 }
 

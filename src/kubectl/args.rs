@@ -113,7 +113,7 @@ pub(crate) struct Get {
     pub(crate) selection: Selection,
     #[command(flatten)]
     pub(crate) files: Files,
-    /// json, yaml, wide, name, jsonpath=…, custom-columns=…
+    /// json, yaml, wide, name, jsonpath=…, go-template=…, go-template-file=…, custom-columns=…
     #[arg(long, short)]
     pub(crate) output: Option<String>,
     /// Show labels as a column

@@ -25,7 +25,6 @@ mod scale;
 mod session;
 mod target;
 mod terminal;
-mod three_way;
 mod version;
 mod wait_gone;
 mod watch;

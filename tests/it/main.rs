@@ -15,6 +15,7 @@ mod before_after;
 mod behind_router;
 mod buckets;
 mod certificates;
+mod charts;
 mod dual_stack;
 mod extending;
 mod firewalls;

@@ -10,6 +10,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("api", &[]),
     ("cel", &["api"]),
+    ("template", &[]),
     ("store", &["base"]),
     ("net", &["base"]),
     ("client", &["base", "api"]),
@@ -22,7 +23,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("dns", &["base", "api", "client"]),
     ("ingress", &["base", "api", "client"]),
     ("metrics", &["base", "api", "client"]),
-    ("kubectl", &["base", "api", "client"]),
+    ("helm", &["base", "api", "client", "template"]),
+    ("kubectl", &["base", "api", "client", "template"]),
     ("bootstrap", &["base", "api", "client"]),
 ];
 

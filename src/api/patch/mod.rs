@@ -1,6 +1,7 @@
 //! The three patches of the API: JSON patch, JSON merge patch and strategic merge patch.
 
 mod strategic;
+pub mod three_way;
 
 pub use strategic::strategic;
 

@@ -1,12 +1,14 @@
 //! How objects are printed.
 
 pub(crate) mod columns;
+mod go_template;
 pub(crate) mod table;
 pub(crate) mod tabs;
 
 use crate::error::Error;
 use api::jsonpath::Template;
 pub(crate) use api::validate::go_escaped as escaped;
+use go_template::GoTemplate;
 use serde_json::Value;
 use std::io::Write;
 
@@ -16,6 +18,7 @@ pub(crate) enum Form {
     Yaml,
     Name,
     JsonPath(Template),
+    GoTemplate(GoTemplate),
     Columns(columns::Columns),
 }
 
@@ -33,10 +36,12 @@ impl Form {
                 return Err(Error::plain("template format specified but no template given"));
             }
             "jsonpath" => Self::JsonPath(Template::parse(argument)?),
+            "go-template" | "template" => Self::GoTemplate(GoTemplate::parse(argument)?),
+            "go-template-file" | "templatefile" => Self::GoTemplate(GoTemplate::read(argument)?),
             "custom-columns" => Self::Columns(columns::Columns::parse(argument)?),
             _ => {
                 return Err(Error::plain(format!(
-                    "unable to match a printer suitable for the output format {name:?}, allowed formats are: custom-columns,json,jsonpath,name,wide,yaml"
+                    "unable to match a printer suitable for the output format {name:?}, allowed formats are: custom-columns,go-template,go-template-file,json,jsonpath,name,template,templatefile,wide,yaml"
                 )));
             }
         }))
@@ -49,6 +54,7 @@ impl Form {
             Self::Yaml => say(&api::yaml::render(object)),
             Self::Name => items(object).iter().try_for_each(|item| say(&format!("{}\n", name(item)))),
             Self::JsonPath(template) => say(&template.render(object)),
+            Self::GoTemplate(template) => template.print(object),
             Self::Columns(columns) => say(&columns.render(&items(object), headers)?),
         }
     }

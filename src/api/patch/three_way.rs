@@ -1,9 +1,9 @@
-//! What `apply` sends: a patch that makes the live object as the file says, and removes what an earlier
+//! What `apply` and Helm send: a patch that makes the live object as the file says, and removes what an earlier
 //! file said and this one does not. Fields that others set stay.
 //!
 //! Built-in kinds get a strategic merge patch by the published merge keys, all others a JSON merge patch.
 
-use api::schema::{Field, Type, TypeDef, TypeId, schema};
+use crate::schema::{Field, Type, TypeDef, TypeId, schema};
 use serde_json::{Map, Value, json};
 
 const ORDER: &str = "$setElementOrder/";
@@ -22,7 +22,7 @@ enum Keep {
 
 /// A strategic merge patch from what was applied last (`original`), what is wanted (`modified`) and
 /// what is there (`current`).
-pub(crate) fn strategic(original: &Value, modified: &Value, current: &Value, ty: TypeId) -> Value {
+pub fn strategic(original: &Value, modified: &Value, current: &Value, ty: TypeId) -> Value {
     let def = Some(schema().get(ty));
     let (Some(original), Some(modified), Some(current)) =
         (original.as_object(), modified.as_object(), current.as_object())
@@ -36,7 +36,7 @@ pub(crate) fn strategic(original: &Value, modified: &Value, current: &Value, ty:
 }
 
 /// A JSON merge patch from the same three.
-pub(crate) fn merge(original: &Value, modified: &Value, current: &Value) -> Value {
+pub fn merge(original: &Value, modified: &Value, current: &Value) -> Value {
     let (Some(original), Some(modified), Some(current)) =
         (original.as_object(), modified.as_object(), current.as_object())
     else {
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn deployment() -> TypeId {
-        schema().of(api::kinds::by_kind("apps/v1", "Deployment").unwrap()).unwrap()
+        schema().of(crate::kinds::by_kind("apps/v1", "Deployment").unwrap()).unwrap()
     }
 
     fn pods(containers: &Value) -> Value {
@@ -241,7 +241,7 @@ mod tests {
     fn applied(original: &Value, modified: &Value, current: &Value) -> Value {
         let patch = strategic(original, modified, current, deployment());
         let mut after = current.clone();
-        api::patch::strategic(&mut after, &patch, deployment()).unwrap();
+        crate::patch::strategic(&mut after, &patch, deployment()).unwrap();
         after
     }
 
