@@ -62,6 +62,7 @@ mod turnstile;
 mod volumes;
 
 pub use config::{Complete, Config, FindAddresses, Isolate, Manifests, Recall, Size, Tls};
+pub use containerd::find_program;
 pub use error::Error;
 pub use settings::Settings;
 

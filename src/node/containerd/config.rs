@@ -75,13 +75,16 @@ pub(crate) struct Told {
     pub(crate) stream_idle: String,
 }
 
+/// Makes /opt/containerd, for programs that nobody installs there for knarr.
+const FOLDER_OF_ITS_OWN: &str = "io.containerd.internal.v1.opt";
+
 /// The configuration file.
 pub(crate) fn render(generation: Generation, folders: &Folders, machine: Machine, told: &Told) -> String {
     let quoted = |path: &Path| quoted(&path.to_string_lossy());
     let oom_score = if machine.may_lower_oom_score { -999 } else { 0 };
     let head = format!(
-        "# Written by knarr at every start; changes are lost.\nversion = {}\nroot = {}\nstate = {}\noom_score = {oom_score}\n\n\
-         [grpc]\n  address = {}\n",
+        "# Written by knarr at every start; changes are lost.\nversion = {}\nroot = {}\nstate = {}\noom_score = {oom_score}\n\
+         disabled_plugins = [\"{FOLDER_OF_ITS_OWN}\"]\n\n[grpc]\n  address = {}\n",
         if generation == Generation::V2 { 2 } else { 3 },
         quoted(&folders.root),
         quoted(&folders.state),

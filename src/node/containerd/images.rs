@@ -3,7 +3,7 @@
 
 use super::archive::{self, Index, digest_of, read_json};
 use super::content::{Import, Source};
-use super::pause;
+use super::{pause, unpack};
 use crate::cri::Runtime;
 use crate::images::full_reference;
 use crate::protocols::containerd::types::Descriptor;
@@ -58,7 +58,7 @@ pub(crate) async fn run(folder: &Path, context: &Context, shutdown: Shutdown) ->
             if done.insert(path.clone(), stamp) == Some(stamp) {
                 continue;
             }
-            match import(&path, &context.runtime).await {
+            match import(&path, context).await {
                 Ok(imported) => tell(context, &path, imported),
                 // Nothing is wrong with the archive: all is tried again when the runtime is back.
                 Err(error) if error.is_away() => return Err(error),
@@ -103,9 +103,14 @@ fn stamp(path: &Path) -> Option<(u64, std::time::SystemTime)> {
 fn archives(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = std::fs::read_dir(folder).map_err(files::at(folder))?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut found: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|e| e == "tar")).collect();
+    let mut found: Vec<PathBuf> = paths.filter(|path| is_archive(path)).collect();
     found.sort();
     Ok(found)
+}
+
+fn is_archive(path: &Path) -> bool {
+    let name = file_name(path);
+    !name.starts_with('.') && unpack::ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// The images of an archive that were imported, and those that cannot be.
@@ -116,8 +121,9 @@ struct Imported {
 }
 
 /// Imports every image of an archive.
-async fn import(path: &Path, runtime: &Runtime) -> Result<Imported, Error> {
-    let file = Arc::new(File::open(path).map_err(files::at(path))?);
+async fn import(path: &Path, context: &Context) -> Result<Imported, Error> {
+    let runtime = &context.runtime;
+    let file = Arc::new(plain(path, &context.config.data_dir.join("agent")).await?);
     let archive = Archive { index: Index::read(&mut file.as_ref()).map_err(files::at(path))?, file };
     let import = Import::begin(runtime).await?;
     let result = match archive.json("index.json") {
@@ -130,6 +136,13 @@ async fn import(path: &Path, runtime: &Runtime) -> Result<Imported, Error> {
         seen(runtime, name).await?;
     }
     Ok(imported)
+}
+
+/// An archive, unpacked in `folder` if it is compressed, which may take minutes.
+async fn plain(path: &Path, folder: &Path) -> Result<File, Error> {
+    let (archive, folder) = (path.to_owned(), folder.to_owned());
+    let unpacking = tokio::task::spawn_blocking(move || unpack::open(&archive, &folder));
+    unpacking.await.map_err(|panic| broken(format!("{}: {panic}", path.display())))?
 }
 
 /// The platforms whose images this machine runs.

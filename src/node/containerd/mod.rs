@@ -11,6 +11,7 @@ mod registries;
 mod rewrite;
 pub(crate) mod snapshots;
 pub(crate) mod tasks;
+mod unpack;
 
 use crate::cri::Runtime;
 use crate::protocols::runtime::v1 as cri;
@@ -41,6 +42,11 @@ pub(crate) struct Containerd {
     configuration: String,
     /// Between it and mirrors that have images under other names.
     pub(crate) rewriter: Option<Arc<Rewriter>>,
+}
+
+/// Where a program is that knarr runs: bundled in its data folder, or on the machine.
+pub fn find_program(program: &str, data_dir: &Path) -> Option<PathBuf> {
+    find(program, &data_dir.join("agent/bin"))
 }
 
 fn find(program: &str, first: &Path) -> Option<PathBuf> {
