@@ -2,94 +2,136 @@
 # Installs knarr, Kubernetes in one executable, and starts it.
 #
 #   sudo ./install.sh                       from a checkout: builds it first
-#   curl -sfL <url> | sudo sh -             a release
+#   sudo ./install.sh                       from an unpacked archive of scripts/package: needs no network
+#   curl -sfL <url> | sudo INSTALL_KNARR_DOWNLOAD_URL=<url> sh -
+#   KNARR_URL=https://192.0.2.1:6443 KNARR_TOKEN=K10... ./install.sh      a node of that cluster
 #
-# Run again it upgrades, or says that nothing changed. It leaves knarr-killall.sh and
-# knarr-uninstall.sh in /usr/local/bin.
+# Run again it upgrades, or says that nothing changed; run again without settings it keeps those that it
+# was given. `knarr killall` and `knarr uninstall` undo it. docs/install.md tells more of each setting.
 #
 # Settings, all optional, in the environment:
-#   INSTALL_KNARR_BIN           an executable to install, instead of building one
-#   INSTALL_KNARR_DOWNLOAD_URL  where to fetch one; its SHA-256 is expected at the same URL plus .sha256
-#   INSTALL_KNARR_EXEC          arguments, such as "server --tls-san example.org"
-#   INSTALL_KNARR_SKIP_START    true: install, but do not start
-#   INSTALL_KNARR_WAIT          seconds to wait for the node [300]
-#   KNARR_*                     knarr's own settings, kept for the service
+#   INSTALL_KNARR_EXEC              what to run, such as "server --tls-san example.org" or "agent"
+#   INSTALL_KNARR_BIN               an executable to install
+#   INSTALL_KNARR_DOWNLOAD_URL      where to fetch one; its SHA-256 is expected at the same URL plus .sha256
+#   INSTALL_KNARR_RELEASES_URL      where releases are: <url>/<version>/knarr-<architecture>, with .sha256 beside it
+#   INSTALL_KNARR_VERSION           which of them
+#   INSTALL_KNARR_CHANNEL           or the one that a channel names [stable]
+#   INSTALL_KNARR_CHANNEL_URL       where channels are: <url>/<channel> is a file with a version [<releases>/channels]
+#   INSTALL_KNARR_SKIP_DOWNLOAD     true: fetch and build nothing; the executable that is installed stays
+#   INSTALL_KNARR_FORCE_RESTART     true: restart also where nothing changed
+#   INSTALL_KNARR_SKIP_ENABLE       true: neither start it now nor with the machine
+#   INSTALL_KNARR_SKIP_START        true: do not start it now
+#   INSTALL_KNARR_SYMLINK           skip: no link kubectl; force: also where there is a kubectl [only where there is none]
+#   INSTALL_KNARR_BIN_DIR           where executables go [/usr/local/bin, or /opt/bin where that cannot be written]
+#   INSTALL_KNARR_BIN_DIR_READ_ONLY true: write nothing there; the executable is there already
+#   INSTALL_KNARR_SYSTEMD_DIR       where units go [/etc/systemd/system]
+#   INSTALL_KNARR_NAME              the service is knarr-<name> [knarr, or knarr-agent]
+#   INSTALL_KNARR_TYPE              the service's type for systemd [notify]
+#   INSTALL_KNARR_SELINUX_WARN      true: install where SELinux is enforced
+#   INSTALL_KNARR_WAIT              seconds to wait for the node [300]
+#   KNARR_*                         knarr's own settings, kept for the service, which root alone can read
 set -eu
 
-BIN_DIR=/usr/local/bin
-KNARR=$BIN_DIR/knarr
-UNIT=/etc/systemd/system/knarr.service
-RC_SCRIPT=/etc/init.d/knarr
-PID_FILE=/run/knarr.pid
-LOG_FILE=/var/log/knarr.log
+KNOWN=" EXEC BIN DOWNLOAD_URL RELEASES_URL VERSION CHANNEL CHANNEL_URL SKIP_DOWNLOAD FORCE_RESTART SKIP_ENABLE
+ SKIP_START SYMLINK BIN_DIR BIN_DIR_READ_ONLY SYSTEMD_DIR NAME TYPE SELINUX_WARN WAIT "
+ETC=/etc/knarr
 CHANGED=false
 
 say() { printf '%s\n' "$*"; }
 
+warn() { printf 'install.sh: %s\n' "$*" >&2; }
+
 fail() {
-    printf 'install.sh: %s\n' "$*" >&2
+    warn "$@"
     exit 1
 }
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
+is_true() { case "${1:-}" in true | 1 | yes) return 0 ;; *) return 1 ;; esac; }
+
 # --- what is asked for ------------------------------------------------------------------------------
+
+check_names() {
+    for name in $(env | sed -n 's/^INSTALL_KNARR_\([A-Z0-9_]*\)=.*/\1/p'); do
+        case "$name" in
+            COMMIT | PR) fail "INSTALL_KNARR_$name: nothing is published for single changes; check it out and run ./install.sh there" ;;
+            SKIP_SELINUX_RPM) warn "INSTALL_KNARR_$name: there is no such package to leave out" ;;
+            *) case "$(echo $KNOWN | sed 's/^/ /; s/$/ /')" in *" $name "*) ;; *) warn "INSTALL_KNARR_$name is no setting of this script" ;; esac ;;
+        esac
+    done
+}
+
+# Whether somebody says how the service is to run.
+is_told() { [ -n "${INSTALL_KNARR_EXEC:-}" ] || env | grep -q '^KNARR_[A-Z0-9_]*='; }
+
+# The record of what was installed before, if there is one and nobody says how it is to run now.
+find_record() {
+    RECORD=
+    if ! is_told; then
+        for file in "$ETC"/installed/*; do
+            [ -f "$file" ] || continue
+            [ -z "${INSTALL_KNARR_NAME:-}" ] || [ "${file##*/}" = "knarr-$INSTALL_KNARR_NAME" ] || continue
+            [ -z "$RECORD" ] || fail "several services are installed: name one with INSTALL_KNARR_NAME"
+            RECORD=$file
+        done
+    fi
+}
 
 # Arguments of the service, as one word each in "$@" of whoever calls `with_arguments command…`.
 with_arguments() {
     run=$1
-    shift
-    set -f
-    # Words are parted at spaces, as INSTALL_KNARR_EXEC says them.
-    # shellcheck disable=SC2086
-    set -- ${INSTALL_KNARR_EXEC:-} "$@"
-    set +f
-    case "${1:-}" in
-        '' | -*) set -- server "$@" ;;
-        server) ;;
-        *) fail "INSTALL_KNARR_EXEC begins with \"$1\": this version runs \"server\"" ;;
-    esac
-    "$run" "$@"
+    if [ -n "$RECORD" ]; then
+        set --
+        while IFS= read -r line; do
+            case "$line" in argument=*) set -- "$@" "${line#argument=}" ;; esac
+        done <"$RECORD"
+    else
+        set -f
+        # Words are parted at spaces, as INSTALL_KNARR_EXEC says them.
+        # shellcheck disable=SC2086
+        set -- ${INSTALL_KNARR_EXEC:-}
+        set +f
+        case "${1:-}" in
+            '' | -*) if [ -n "${KNARR_URL:-}" ]; then set -- agent "$@"; else set -- server "$@"; fi ;;
+            server | agent) ;;
+            *) fail "INSTALL_KNARR_EXEC begins with \"$1\": it is either \"server\" or \"agent\"" ;;
+        esac
+    fi
+    without_token "$run" "$@"
 }
 
-# The value of a flag among the arguments, of its variable, or of the configuration file; else a default.
-setting() {
-    name=$1 variable=$2 default=$3
-    shift 3
-    value=
-    while [ $# -gt 0 ]; do
+# Everybody on the machine sees the arguments of others: a token among them goes into the environment, which only
+# root can read.
+without_token() {
+    run=$1
+    shift
+    count=$#
+    while [ "$count" -gt 0 ]; do
         case "$1" in
-            "--$name") value=${2:-} ;;
-            "--$name="*) value=${1#*=} ;;
+            --token=*) export KNARR_TOKEN="${1#*=}" ;;
+            --token)
+                [ "$count" -gt 1 ] || fail "--token needs a value"
+                export KNARR_TOKEN="$2"
+                shift
+                count=$((count - 1))
+                ;;
+            *) set -- "$@" "$1" ;;
         esac
         shift
+        count=$((count - 1))
     done
-    [ -n "$value" ] || eval "value=\${$variable:-}"
-    if [ -z "$value" ] && [ -r /etc/knarr/config.yaml ]; then
-        value=$(sed -n "s/^$name:[[:space:]]*[\"']\{0,1\}\([^\"'#]*[^\"'# ]\).*/\1/p" /etc/knarr/config.yaml | head -n 1)
-    fi
-    printf '%s' "${value:-$default}"
-}
-
-read_settings() {
-    DATA_DIR=$(setting data-dir KNARR_DATA_DIR /var/lib/knarr "$@")
-    RUN_DIR=$(setting run-dir KNARR_RUN_DIR /run/knarr "$@")
-    KUBELET_DIR=$(setting kubelet-dir KNARR_KUBELET_DIR /var/lib/kubelet "$@")
-    LOG_DIR=$(setting log-dir KNARR_LOG_DIR /var/log "$@")
-    KUBECONFIG_FILE=$(setting write-kubeconfig KNARR_WRITE_KUBECONFIG /etc/knarr/knarr.yaml "$@")
-    for folder in "$DATA_DIR" "$RUN_DIR" "$KUBELET_DIR" "$LOG_DIR"; do
-        case "$folder" in
-            *[!A-Za-z0-9/._-]* | *..*) fail "the folder \"$folder\" has characters that this script does not handle" ;;
-            /?*) ;;
-            *) fail "the folder \"$folder\" has to be absolute" ;;
-        esac
-    done
+    "$run" "$@"
 }
 
 check_machine() {
     [ "$(id -u)" = 0 ] || fail "run it as root: sudo ./install.sh"
     [ "$(uname -s)" = Linux ] || fail "knarr runs on Linux"
-    [ -z "${KNARR_URL:-}" ] || fail "KNARR_URL is set, but this version does not join other servers yet: unset it"
+    case "$(uname -m)" in
+        x86_64 | amd64) ARCHITECTURE=amd64 ;;
+        aarch64 | arm64) ARCHITECTURE=arm64 ;;
+        *) ARCHITECTURE=$(uname -m) ;;
+    esac
     if [ -d /run/systemd/system ] && has systemctl; then
         INIT=systemd
     elif [ -d /run/openrc ] && has rc-service; then
@@ -97,37 +139,74 @@ check_machine() {
     else
         INIT=none
     fi
+    if has getenforce && [ "$(getenforce)" = Enforcing ] && ! is_true "${INSTALL_KNARR_SELINUX_WARN:-}"; then
+        fail "SELinux is enforced, and knarr brings no policy: containers would not be confined by it. Go on with INSTALL_KNARR_SELINUX_WARN=true"
+    fi
+}
+
+# What the service and its files are called.
+name_service() {
+    case "${INSTALL_KNARR_NAME:-}" in
+        '') if [ "$1" = agent ]; then SERVICE=knarr-agent; else SERVICE=knarr; fi ;;
+        *[!A-Za-z0-9_-]*) fail "INSTALL_KNARR_NAME has other characters than letters, digits, - and _" ;;
+        *) SERVICE=knarr-$INSTALL_KNARR_NAME ;;
+    esac
+    [ -z "$RECORD" ] || SERVICE=${RECORD##*/}
+    case "${INSTALL_KNARR_TYPE:=notify}" in
+        notify | exec | simple) ;;
+        *) fail "INSTALL_KNARR_TYPE is notify, exec or simple" ;;
+    esac
+    SYSTEMD_DIR=${INSTALL_KNARR_SYSTEMD_DIR:-/etc/systemd/system}
+    UNIT=$SYSTEMD_DIR/$SERVICE.service
+    RC_SCRIPT=/etc/init.d/$SERVICE
+    PID_FILE=/run/$SERVICE.pid
+    LOG_FILE=/var/log/$SERVICE.log
+    if [ "$INIT" = systemd ]; then ENVIRONMENT=$UNIT.env; else ENVIRONMENT=$ETC/$SERVICE.env; fi
+    for other in "$ETC"/installed/*; do
+        [ ! -f "$other" ] || [ "${other##*/}" = "$SERVICE" ] || [ -n "${INSTALL_KNARR_NAME:-}" ] ||
+            fail "this machine has the service ${other##*/}: run \`knarr uninstall\` first, or give another INSTALL_KNARR_NAME"
+    done
+}
+
+choose_bin_dir() {
+    BIN_DIR=${INSTALL_KNARR_BIN_DIR:-}
+    if [ -z "$BIN_DIR" ]; then
+        BIN_DIR=/usr/local/bin
+        { mkdir -p $BIN_DIR && [ -w $BIN_DIR ]; } 2>/dev/null || BIN_DIR=/opt/bin
+    fi
+    KNARR=$BIN_DIR/knarr
+    if is_true "${INSTALL_KNARR_BIN_DIR_READ_ONLY:-}"; then WRITABLE=false; else WRITABLE=true; fi
 }
 
 # --- packages ---------------------------------------------------------------------------------------
 
-# The packages whose programs are not there: $1 names iproute2's, $2 conntrack's, $3 the C compiler's.
+# The packages whose programs are not there: $1 names the C compiler's.
 missing_packages() {
-    has containerd || printf 'containerd '
-    has runc || printf 'runc '
+    for program in containerd runc; do
+        has $program || [ -x "$DATA_DIR/agent/bin/$program" ] || printf '%s ' $program
+    done
     has nft || printf 'nftables '
-    has ip || printf '%s ' "$1"
-    has conntrack || printf '%s ' "$2"
     if [ "$SOURCE" = checkout ]; then
-        has cc || has gcc || has clang || printf '%s ' "$3"
+        has cc || has gcc || has clang || printf '%s ' "$1"
     fi
 }
 
 install_packages() {
     if has apt-get; then
-        manager=apt-get packages=$(missing_packages iproute2 conntrack 'gcc libc6-dev')
+        manager=apt-get packages=$(missing_packages 'gcc libc6-dev')
     elif has dnf; then
-        manager=dnf packages=$(missing_packages iproute conntrack-tools gcc)
+        manager=dnf packages=$(missing_packages gcc)
     elif has apk; then
-        manager=apk packages=$(missing_packages iproute2 conntrack-tools 'gcc musl-dev')
+        manager=apk packages=$(missing_packages 'gcc musl-dev')
     elif has zypper; then
-        manager=zypper packages=$(missing_packages iproute2 conntrack-tools gcc)
+        manager=zypper packages=$(missing_packages gcc)
     elif has pacman; then
-        manager=pacman packages=$(missing_packages iproute2 conntrack-tools gcc)
+        manager=pacman packages=$(missing_packages gcc)
     else
-        manager='' packages=$(missing_packages iproute2 conntrack gcc)
+        manager='' packages=$(missing_packages gcc)
     fi
     [ -n "$packages" ] || return 0
+    ! is_true "${INSTALL_KNARR_SKIP_DOWNLOAD:-}" || fail "install these first, since nothing is to be fetched: $packages"
     [ -n "$manager" ] || fail "install these first, this machine has no package manager that is known: $packages"
     say "Installing packages: $packages"
     case "$packages" in *containerd*) new_containerd=true ;; *) new_containerd=false ;; esac
@@ -178,26 +257,25 @@ user_home() {
 # Builds as the person who called sudo, so that root owns nothing in the checkout.
 build() {
     say "Building knarr (a few minutes the first time)"
-    owner=$(stat -c %U "$CHECKOUT/Cargo.toml")
+    owner=$(stat -c %U "$HERE/Cargo.toml")
     if [ -n "${SUDO_USER:-}" ] && [ "$owner" = "$SUDO_USER" ] && has sudo; then
-        sudo -u "$SUDO_USER" env PATH="$PATH" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$CHECKOUT/target}" \
-            cargo build --release --locked --manifest-path "$CHECKOUT/Cargo.toml" || fail "the build failed (see above)"
+        sudo -u "$SUDO_USER" env PATH="$PATH" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HERE/target}" \
+            cargo build --release --locked --manifest-path "$HERE/Cargo.toml" || fail "the build failed (see above)"
     else
-        cargo build --release --locked --manifest-path "$CHECKOUT/Cargo.toml" || fail "the build failed (see above)"
+        cargo build --release --locked --manifest-path "$HERE/Cargo.toml" || fail "the build failed (see above)"
     fi
-    NEW=${CARGO_TARGET_DIR:-$CHECKOUT/target}/release/knarr
+    NEW=${CARGO_TARGET_DIR:-$HERE/target}/release/knarr
 }
 
+# Fetches an executable with its sum.
 download() {
-    FETCHED=$(mktemp)
-    NEW=$FETCHED
-    say "Fetching $INSTALL_KNARR_DOWNLOAD_URL"
-    fetch "$INSTALL_KNARR_DOWNLOAD_URL" "$NEW"
-    fetch "$INSTALL_KNARR_DOWNLOAD_URL.sha256" "$NEW.sha256"
-    wanted=$(cut -d' ' -f1 "$NEW.sha256")
-    found=$(sha256sum "$NEW" | cut -d' ' -f1)
-    rm -f "$NEW.sha256"
-    [ "$wanted" = "$found" ] || fail "what was fetched has another SHA-256 than $INSTALL_KNARR_DOWNLOAD_URL.sha256 says"
+    say "Fetching $1"
+    fetch "$1" "$SCRATCH/knarr"
+    fetch "$1.sha256" "$SCRATCH/knarr.sha256"
+    wanted=$(cut -d' ' -f1 "$SCRATCH/knarr.sha256")
+    found=$(sha256sum "$SCRATCH/knarr" | cut -d' ' -f1)
+    [ "$wanted" = "$found" ] || fail "what was fetched has another SHA-256 than $1.sha256 says"
+    NEW=$SCRATCH/knarr
     chmod 755 "$NEW"
 }
 
@@ -211,49 +289,137 @@ fetch() {
     fi
 }
 
+# The URL of the release that is asked for.
+release_url() {
+    version=${INSTALL_KNARR_VERSION:-}
+    if [ -z "$version" ]; then
+        channel=${INSTALL_KNARR_CHANNEL:-stable}
+        fetch "${INSTALL_KNARR_CHANNEL_URL:-$INSTALL_KNARR_RELEASES_URL/channels}/$channel" "$SCRATCH/channel"
+        read -r version _ <"$SCRATCH/channel" || [ -n "$version" ] || fail "the channel $channel names no version"
+    fi
+    case "$version" in *[!A-Za-z0-9.+_-]*) fail "\"$version\" is no version" ;; esac
+    printf '%s' "$INSTALL_KNARR_RELEASES_URL/$version/knarr-$ARCHITECTURE"
+}
+
 # Where the executable comes from.
 choose_source() {
     case "$0" in
-        */*) CHECKOUT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) ;;
-        *) CHECKOUT=$(pwd) ;;
+        */*) HERE=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) ;;
+        *) HERE=$(pwd) ;;
     esac
-    if [ -n "${INSTALL_KNARR_BIN:-}" ]; then
+    if is_true "${INSTALL_KNARR_SKIP_DOWNLOAD:-}" || ! $WRITABLE; then
+        SOURCE=installed
+    elif [ -n "${INSTALL_KNARR_BIN:-}" ]; then
         SOURCE=given
     elif [ -n "${INSTALL_KNARR_DOWNLOAD_URL:-}" ]; then
         SOURCE=download
-    elif grep -qs '^name = "knarr"' "$CHECKOUT/Cargo.toml"; then
+    elif [ -n "${INSTALL_KNARR_RELEASES_URL:-}" ]; then
+        SOURCE=release
+    elif [ -f "$HERE/SHA256SUMS" ] && [ -f "$HERE/knarr" ]; then
+        SOURCE=package
+    elif grep -qs '^name = "knarr"' "$HERE/Cargo.toml"; then
         SOURCE=checkout
         find_cargo
     else
-        fail "there is no checkout of knarr here: give an executable with INSTALL_KNARR_BIN or INSTALL_KNARR_DOWNLOAD_URL"
+        fail "there is no knarr here: give an executable with INSTALL_KNARR_BIN, or where to fetch it with INSTALL_KNARR_DOWNLOAD_URL or INSTALL_KNARR_RELEASES_URL"
     fi
 }
 
 find_binary() {
-    FETCHED=
     case "$SOURCE" in
+        installed) NEW=$KNARR ;;
         given) NEW=$INSTALL_KNARR_BIN ;;
-        download) download ;;
-        checkout) build ;;
+        download) download "$INSTALL_KNARR_DOWNLOAD_URL" ;;
+        release)
+            url=$(release_url)
+            download "$url"
+            ;;
+        package)
+            (cd "$HERE" && sha256sum --quiet -c SHA256SUMS) || fail "the unpacked archive is not whole (see above)"
+            NEW=$HERE/knarr
+            ;;
+        checkout)
+            packages_of_build
+            build
+            ;;
     esac
     [ -f "$NEW" ] || fail "there is no executable at $NEW"
     VERSION=$("$NEW" --version 2>/dev/null) || fail "$NEW does not run on this machine"
 }
 
+# A compiler is needed before there is an executable to ask.
+packages_of_build() {
+    DATA_DIR=${KNARR_DATA_DIR:-/var/lib/knarr}
+    install_packages
+}
+
 install_binary() {
-    mkdir -p "$BIN_DIR"
-    if ! cmp -s "$NEW" "$KNARR"; then
+    if [ "$SOURCE" != installed ] && ! cmp -s "$NEW" "$KNARR"; then
+        mkdir -p "$BIN_DIR"
         CHANGED=true
         # A running executable cannot be written to, but it can be replaced.
         cp "$NEW" "$KNARR.new"
         chmod 755 "$KNARR.new"
         mv -f "$KNARR.new" "$KNARR"
+        ! has restorecon || restorecon "$KNARR" || warn "SELinux' label of $KNARR cannot be set"
     fi
-    [ -z "$FETCHED" ] || rm -f "$FETCHED"
-    has kubectl || ln -sf knarr "$BIN_DIR/kubectl"
+    ! $WRITABLE || made "$KNARR"
+    link_kubectl
+}
+
+# A kubectl that is there already stays.
+link_kubectl() {
+    link=$BIN_DIR/kubectl
+    case "${INSTALL_KNARR_SYMLINK:-}" in
+        '' | skip | force) ;;
+        *) fail "INSTALL_KNARR_SYMLINK is skip or force" ;;
+    esac
+    if [ "$(readlink "$link" 2>/dev/null)" = knarr ]; then
+        made "$link"
+    elif $WRITABLE && [ "${INSTALL_KNARR_SYMLINK:-}" != skip ]; then
+        if ! has kubectl || { [ "${INSTALL_KNARR_SYMLINK:-}" = force ] && { [ -L "$link" ] || [ ! -e "$link" ]; }; }; then
+            ln -sf knarr "$link"
+            made "$link"
+        fi
+    fi
+}
+
+# What an archive of scripts/package brings beside the executable.
+install_package() {
+    [ "$SOURCE" = package ] || return 0
+    for file in "$HERE"/bin/* "$HERE"/lib/* "$HERE"/images/*; do
+        [ -f "$file" ] || continue
+        target=$DATA_DIR/agent${file#"$HERE"}
+        case "$file" in
+            */bin/nft)
+                if has nft && [ "$(command -v nft)" != "$BIN_DIR/nft" ]; then continue; fi
+                ;;
+        esac
+        if ! cmp -s "$file" "$target"; then
+            (umask 022 && mkdir -p "${target%/*}")
+            cp "$file" "$target.new"
+            mv -f "$target.new" "$target"
+            case "$file" in */images/*) ;; *) CHANGED=true ;; esac
+        fi
+        # It is looked for where programs are.
+        case "$file" in
+            */bin/nft)
+                mkdir -p "$BIN_DIR"
+                ln -sf "$target" "$BIN_DIR/nft"
+                made "$BIN_DIR/nft"
+                ;;
+        esac
+    done
+    for program in "$DATA_DIR"/agent/bin/containerd "$DATA_DIR"/agent/bin/runc "$DATA_DIR"/agent/bin/nft; do
+        [ ! -f "$program" ] || "$program" --version >/dev/null 2>&1 ||
+            fail "$program does not run on this machine, whose C library is older than that of the machine it was packed on: $("$program" --version 2>&1 | head -n 1)"
+    done
 }
 
 # --- files ------------------------------------------------------------------------------------------
+
+# Notes a file for the record, by which `knarr uninstall` knows what to remove.
+made() { printf 'made=%s\n' "$1" >>"$SCRATCH/made"; }
 
 # Writes standard input to a file with a mode, and notes whether that changed it.
 put() {
@@ -266,17 +432,23 @@ put() {
         mv -f "$draft" "$1"
         CHANGED=true
     fi
+    made "$1"
 }
 
 quote() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
 
-# knarr's settings and the proxies of the one who installs, for the service alone to read.
+# knarr's settings and the proxies of the one who installs, for the service alone to read. They stay where nobody gives
+# others.
 write_environment() {
+    if [ -n "$RECORD" ]; then
+        made "$ENVIRONMENT"
+        return
+    fi
     lines=$(env | LC_ALL=C sort | sed -n 's/^\(KNARR_[A-Z0-9_]*\|HTTPS\{0,1\}_PROXY\|NO_PROXY\)=.*/\1/p' | while read -r name; do
         eval "value=\$$name"
         printf '%s=%s\n' "$name" "$(quote "$value")"
     done)
-    put "$1" 600 <<ENV_END
+    put "$ENVIRONMENT" 600 <<ENV_END
 $lines
 ENV_END
 }
@@ -288,7 +460,6 @@ systemd_arguments() {
 }
 
 write_systemd_unit() {
-    write_environment "$UNIT.env"
     put "$UNIT" 644 <<UNIT_END
 [Unit]
 Description=knarr: Kubernetes in one executable
@@ -296,8 +467,8 @@ Wants=network-online.target
 After=network-online.target
 
 [Service]
-Type=notify
-EnvironmentFile=-$UNIT.env
+Type=$INSTALL_KNARR_TYPE
+EnvironmentFile=-$ENVIRONMENT
 ExecStartPre=-/bin/sh -c "grep -qw overlay /proc/filesystems || modprobe overlay"
 ExecStart=$KNARR$(systemd_arguments "$@")
 # Pods outlive knarr.
@@ -321,8 +492,6 @@ shell_arguments() {
 }
 
 write_openrc_script() {
-    mkdir -p /etc/knarr
-    write_environment /etc/knarr/knarr.env
     put "$RC_SCRIPT" 755 <<RC_END
 #!/sbin/openrc-run
 
@@ -334,11 +503,11 @@ depend() {
 }
 
 set -o allexport
-[ ! -f /etc/knarr/knarr.env ] || . /etc/knarr/knarr.env
+[ ! -f $ENVIRONMENT ] || . $ENVIRONMENT
 set +o allexport
 
 supervisor=supervise-daemon
-name=knarr
+name=$SERVICE
 command="$KNARR"
 command_args="$(shell_arguments "$@" | sed 's/["$`\\]/\\&/g')"
 output_log=$LOG_FILE
@@ -350,235 +519,43 @@ rc_ulimit="-n 1048576"
 RC_END
 }
 
-# Without an init system: what the running process was started with, to notice changes.
-write_plain_settings() {
-    mkdir -p /etc/knarr
-    write_environment /etc/knarr/knarr.env
-    put /etc/knarr/knarr.args 600 <<ARGS_END
-$(shell_arguments "$@")
-ARGS_END
-}
-
 write_service() {
+    write_environment
     case "$INIT" in
         systemd) write_systemd_unit "$@" ;;
         openrc) write_openrc_script "$@" ;;
-        none) write_plain_settings "$@" ;;
+        none) ;;
     esac
+    [ "$INIT" = systemd ] || { made "$LOG_FILE" && made "$PID_FILE"; }
 }
 
-write_killall() {
-    put "$BIN_DIR/knarr-killall.sh" 755 <<KILLALL_HEAD
+# The names that k3s' users know.
+write_scripts() {
+    $WRITABLE || return 0
+    put "$BIN_DIR/knarr-killall.sh" 755 <<SCRIPT_END
 #!/bin/sh
-# Stops knarr, its containerd and every pod, and undoes what they did to this machine's network, mounts
-# and cgroups. Data stays: started again, knarr runs the same pods. Written by install.sh.
-set -u
-DATA_DIR=$DATA_DIR
-RUN_DIR=$RUN_DIR
-KUBELET_DIR=$KUBELET_DIR
-PID_FILE=$PID_FILE
-KNARR=$KNARR
-$(killall_body)
-KILLALL_HEAD
-}
-
-killall_body() {
-    cat <<'BODY_END'
-
-[ "$(id -u)" = 0 ] || { echo "run it as root: sudo $0" >&2; exit 1; }
-
-# The processes whose command line has this text, but for this script.
-with_text() {
-    for file in /proc/[0-9]*/cmdline; do
-        pid=${file#/proc/}
-        pid=${pid%/cmdline}
-        [ "$pid" != $$ ] || continue
-        if { tr '\0' ' ' <"$file"; } 2>/dev/null | grep -qF -- "$1"; then echo "$pid"; fi
-    done
-}
-
-# Processes and all that descend from them.
-trees() {
-    cat /proc/[0-9]*/stat 2>/dev/null | awk -v roots="$*" '
-        # Behind the name in brackets, which may have spaces: the state, then the parent.
-        { pid = $1; sub(/^.*\) [A-Za-z] /, ""); parent[pid] = $1 }
-        END {
-            count = split(roots, root, " ")
-            for (i = 1; i <= count; i++) in_tree[root[i]] = 1
-            do {
-                grown = 0
-                for (pid in parent) if (!(pid in in_tree) && parent[pid] in in_tree) { in_tree[pid] = 1; grown = 1 }
-            } while (grown)
-            for (pid in in_tree) print pid
-        }'
-}
-
-alive() {
-    for pid in "$@"; do
-        case "$(sed -n 's/^[0-9]* (.*) \([A-Z]\) .*/\1/p' "/proc/$pid/stat" 2>/dev/null)" in
-            '' | Z | X) ;;
-            *) return 0 ;;
-        esac
-    done
-    return 1
-}
-
-# Ends processes: asks first, then insists.
-end() {
-    [ $# -gt 0 ] || return 0
-    kill -TERM "$@" 2>/dev/null
-    tries=0
-    while alive "$@"; do
-        tries=$((tries + 1))
-        [ $tries -ne 100 ] || kill -KILL "$@" 2>/dev/null
-        [ $tries -lt 200 ] || { echo "these processes do not end: $*" >&2; return 1; }
-        sleep 0.1
-    done
-}
-
-stop_knarr() {
-    if [ -d /run/systemd/system ] && [ -f /etc/systemd/system/knarr.service ]; then
-        systemctl stop knarr.service
-    elif [ -d /run/openrc ] && [ -f /etc/init.d/knarr ]; then
-        rc-service --ifstarted knarr stop
-    fi
-    # shellcheck disable=SC2046
-    end $(with_text "$KNARR server")
-    rm -f "$PID_FILE"
-}
-
-# Only the containerd with knarr's configuration, and the shims that serve it: each shim's pods are its
-# descendants.
-stop_pods() {
-    # shellcheck disable=SC2046
-    end $(with_text "$DATA_DIR/agent/containerd/config.toml")
-    # shellcheck disable=SC2046
-    pods=$(trees $(with_text "-address $RUN_DIR/containerd/containerd.sock"))
-    # shellcheck disable=SC2086
-    [ -z "$pods" ] || kill -KILL $pods 2>/dev/null
-    # shellcheck disable=SC2086
-    end $pods
-}
-
-# Everything mounted below a folder, the latest first; the folder itself may be a disk of its own.
-unmount_below() {
-    awk -v below="$1/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | sort -ru | while read -r place; do
-        place=$(printf '%b' "$(printf '%s' "$place" | sed 's/\\\([0-7]\{3\}\)/\\0\1/g')")
-        umount -l "$place" || echo "cannot unmount $place" >&2
-    done
-}
-
-# The network namespaces that containerd's records name: those of knarr's pods, and no others.
-remove_namespaces() {
-    records=$DATA_DIR/agent/containerd/io.containerd.metadata.v1.bolt/meta.db
-    [ -f "$records" ] || return 0
-    tr -c 'A-Za-z0-9/_.-' '\n' <"$records" | grep '^/.*/netns/cni-' | sort -u | while read -r place; do
-        [ -e "$place" ] || continue
-        umount -l "$place" 2>/dev/null
-        rm -f "$place"
-    done
-}
-
-# What libcni and the shims keep in folders that they share with other runtimes.
-remove_traces() {
-    for result in /var/lib/cni/results/knarr-*; do
-        id=${result#/var/lib/cni/results/knarr-}
-        rm -f "$result" "/var/lib/cni/results/cni-loopback-${id%-*}-lo"
-    done
-    rmdir /var/lib/cni/results /var/lib/cni 2>/dev/null
-    for state in /run/containerd/runc/k8s.io/*/state.json; do
-        if grep -qsF "bundle=$RUN_DIR/containerd/" "$state"; then rm -rf "${state%/state.json}"; fi
-    done
-    rmdir /run/containerd/runc/k8s.io /run/containerd/runc 2>/dev/null
-    if ! cat /proc/[0-9]*/comm 2>/dev/null | grep -qE '^(containerd|dockerd)'; then
-        rm -rf /run/containerd/s /run/containerd/fifo
-        rmdir /run/containerd 2>/dev/null
-    fi
-}
-
-# Pods' cgroups in every hierarchy; those that another kubelet still uses are not empty and stay.
-remove_cgroups() {
-    for folder in /sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods /sys/fs/cgroup/kubepods.slice /sys/fs/cgroup/*/kubepods.slice; do
-        [ ! -d "$folder" ] || find "$folder" -depth -type d -exec rmdir {} + 2>/dev/null
-    done
-}
-
-stop_knarr
-stop_pods
-unmount_below "$KUBELET_DIR/pods"
-unmount_below "$KUBELET_DIR/plugins"
-unmount_below "$RUN_DIR"
-unmount_below "$DATA_DIR"
-remove_namespaces
-remove_traces
-[ ! -x "$KNARR" ] || "$KNARR" teardown
-remove_cgroups
-rm -rf "$RUN_DIR"
-exit 0
-BODY_END
-}
-
-write_uninstall() {
-    put "$BIN_DIR/knarr-uninstall.sh" 755 <<UNINSTALL_HEAD
+exec $KNARR killall "\$@"
+SCRIPT_END
+    put "$BIN_DIR/$SERVICE-uninstall.sh" 755 <<SCRIPT_END
 #!/bin/sh
-# Removes knarr and everything it made, its data too. Packages that were installed stay. Written by
-# install.sh.
-set -u
-DATA_DIR=$DATA_DIR
-KUBELET_DIR=$KUBELET_DIR
-LOG_DIR=$LOG_DIR
-LOG_FILE=$LOG_FILE
-BIN_DIR=$BIN_DIR
-KUBECONFIG_FILE=$KUBECONFIG_FILE
-$(uninstall_body)
-UNINSTALL_HEAD
+exec $KNARR uninstall --yes "\$@"
+SCRIPT_END
 }
 
-uninstall_body() {
-    cat <<'BODY_END'
-
-[ "$(id -u)" = 0 ] || { echo "run it as root: sudo $0" >&2; exit 1; }
-
-# Another kubelet keeps its pods' volumes and logs in the same folders.
-shared() { cat /proc/[0-9]*/comm 2>/dev/null | grep -qxE 'kubelet|k3s-server|k3s-agent|k0s|rke2'; }
-
-remove_logs() {
-    if ! shared; then
-        # Where the machine's mounts are not shared, knarr has bound the folder to itself.
-        if awk -v at="$KUBELET_DIR" '$5 == at && $4 != "/" { found = 1 } END { exit !found }' /proc/self/mountinfo; then
-            umount -l "$KUBELET_DIR"
-        fi
-        rm -rf "$LOG_DIR/pods" "$LOG_DIR/containers" "$KUBELET_DIR"
-        return
-    fi
-    for pod in $uids; do
-        rm -rf "$LOG_DIR"/pods/*_"$pod" "$KUBELET_DIR/pods/$pod"
-    done
-    # Links to logs that are gone.
-    find "$LOG_DIR/containers" -type l ! -exec test -e {} \; -exec rm -f {} + 2>/dev/null
-}
-
-# knarr's pods, by what its containerd keeps of them.
-uids=$(tr -c 'A-Za-z0-9/_.-' '\n' <"$DATA_DIR/agent/containerd/io.containerd.metadata.v1.bolt/meta.db" 2>/dev/null |
-    sed -n 's/^.*\/pod\([0-9a-f-]\{36\}\).*$/\1/p' | sort -u)
-"$BIN_DIR/knarr-killall.sh"
-if [ -f /etc/systemd/system/knarr.service ]; then
-    systemctl disable knarr.service >/dev/null 2>&1
-    rm -f /etc/systemd/system/knarr.service /etc/systemd/system/knarr.service.env
-    [ ! -d /run/systemd/system ] || { systemctl daemon-reload; systemctl reset-failed knarr.service 2>/dev/null; }
-fi
-if [ -f /etc/init.d/knarr ]; then
-    rc-update delete knarr default >/dev/null 2>&1
-    rm -f /etc/init.d/knarr
-fi
-remove_logs
-# A folder that is a disk of its own is emptied.
-rm -rf "$DATA_DIR" 2>/dev/null
-rm -rf /etc/knarr "$KUBECONFIG_FILE" "$LOG_FILE"
-[ "$(readlink "$BIN_DIR/kubectl" 2>/dev/null)" != knarr ] || rm -f "$BIN_DIR/kubectl"
-rm -f "$BIN_DIR/knarr" "$BIN_DIR/knarr-killall.sh" "$BIN_DIR/knarr-uninstall.sh"
-echo "knarr is uninstalled."
-BODY_END
+write_record() {
+    {
+        say "# What install.sh installed; \`knarr uninstall\` removes it."
+        say "service=$SERVICE"
+        say "init=$INIT"
+        say "environment=$ENVIRONMENT"
+        for word in "$@"; do
+            case "$word" in *"
+"*) fail "an argument has a line break" ;; esac
+            say "argument=$word"
+        done
+        sort -u "$SCRATCH/made"
+    } >"$SCRATCH/record"
+    put "$ETC/installed/$SERVICE" 644 <"$SCRATCH/record"
 }
 
 # --- the service ------------------------------------------------------------------------------------
@@ -586,21 +563,24 @@ BODY_END
 running_pid() {
     [ -f "$PID_FILE" ] || return 1
     pid=$(cat "$PID_FILE")
-    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "$KNARR server" && printf '%s' "$pid"
+    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "$KNARR $ROLE" && printf '%s' "$pid"
 }
 
 is_running() {
     case "$INIT" in
-        systemd) systemctl is-active --quiet knarr.service ;;
-        openrc) rc-service knarr status >/dev/null 2>&1 ;;
+        systemd) systemctl is-active --quiet "$SERVICE.service" ;;
+        openrc) rc-service "$SERVICE" status >/dev/null 2>&1 ;;
         none) running_pid >/dev/null ;;
     esac
 }
 
-# Is it on its way up, or up; not so when it failed.
+# Is it on its way up, or up; not so when it failed, or failed again and again.
 is_trying() {
     case "$INIT" in
-        systemd) ! systemctl is-failed --quiet knarr.service ;;
+        systemd)
+            restarts=$(systemctl show -p NRestarts --value "$SERVICE.service")
+            ! systemctl is-failed --quiet "$SERVICE.service" && [ "${restarts:-0}" -lt 3 ]
+            ;;
         *) is_running ;;
     esac
 }
@@ -612,28 +592,44 @@ start_plain() {
     fi
     # A session of its own, so that closing this terminal does not end it.
     if has setsid; then detach=setsid; else detach='nohup'; fi
-    "$detach" "$KNARR" "$@" </dev/null >>"$LOG_FILE" 2>&1 &
+    set -- "$detach" "$KNARR" "$@"
+    (
+        set -o allexport
+        # shellcheck disable=SC1090
+        . "$ENVIRONMENT"
+        exec "$@" </dev/null >>"$LOG_FILE" 2>&1
+    ) &
     printf '%s\n' "$!" >"$PID_FILE"
 }
 
-start_service() {
+enable_service() {
     case "$INIT" in
         systemd)
             systemctl daemon-reload
-            systemctl enable --quiet knarr.service
-            systemctl restart --no-block knarr.service
+            systemctl enable --quiet "$SERVICE.service"
             ;;
-        openrc)
-            rc-update add knarr default >/dev/null
-            rc-service knarr restart >/dev/null 2>&1 || rc-service knarr start
+        openrc) rc-update add "$SERVICE" default >/dev/null ;;
+        none) ;;
+    esac
+}
+
+start_service() {
+    said_before=$(log_lines)
+    case "$INIT" in
+        systemd)
+            systemctl reset-failed "$SERVICE.service" 2>/dev/null || true
+            systemctl restart --no-block "$SERVICE.service"
             ;;
+        openrc) rc-service "$SERVICE" restart >/dev/null 2>&1 || rc-service "$SERVICE" start ;;
         none) start_plain "$@" ;;
     esac
 }
 
+log_lines() { if [ -f "$LOG_FILE" ]; then wc -l <"$LOG_FILE"; else echo 0; fi; }
+
 last_words() {
     if [ "$INIT" = systemd ] && has journalctl; then
-        journalctl -u knarr.service -n 20 --no-pager -o cat >&2
+        journalctl -u "$SERVICE.service" -n 20 --no-pager -o cat >&2
     else
         tail -n 20 "$LOG_FILE" >&2
     fi
@@ -648,25 +644,36 @@ progress() {
     fi
 }
 
+# An agent says itself when its node is there; of a server its API is asked.
+is_ready() {
+    if [ "$ROLE" = agent ]; then
+        nodes=
+        if [ "$INIT" = systemd ]; then
+            is_running
+        else
+            tail -n "+$((said_before + 1))" "$LOG_FILE" 2>/dev/null | grep -q '^Ready in '
+        fi
+        return
+    fi
+    nodes=$("$KNARR" kubectl --kubeconfig "$KUBECONFIG_FILE" get nodes --no-headers 2>/dev/null || true)
+    printf '%s\n' "$nodes" | awk '$2 == "Ready" || $2 ~ /^Ready,/ {found = 1} END {exit !found}'
+}
+
 wait_ready() {
     waited=0 said=
     limit=${INSTALL_KNARR_WAIT:-300}
-    while :; do
-        nodes=$("$KNARR" kubectl --kubeconfig "$KUBECONFIG_FILE" get nodes --no-headers 2>/dev/null || true)
-        if printf '%s\n' "$nodes" | awk '$2 == "Ready" || $2 ~ /^Ready,/ {found = 1} END {exit !found}'; then
-            break
-        fi
+    while ! is_ready; do
         if ! is_trying; then
             [ ! -t 1 ] || echo
             last_words
-            fail "knarr ended while starting (see above)"
+            fail "knarr ends while it starts (see above)"
         fi
         [ "$waited" -lt "$limit" ] || {
             [ ! -t 1 ] || echo
             last_words
             fail "the node is not Ready after $limit s (see above); knarr goes on trying"
         }
-        if [ -n "$nodes" ]; then
+        if [ -n "$nodes" ] || [ "$ROLE" = agent ]; then
             progress "Waiting for the node to be Ready" "$waited"
         else
             progress "Waiting for the API server" "$waited"
@@ -678,6 +685,10 @@ wait_ready() {
 }
 
 say_next() {
+    if [ "$ROLE" = agent ]; then
+        say "The node is Ready."
+        return
+    fi
     if [ "$(readlink "$(command -v kubectl)" 2>/dev/null)" = knarr ]; then
         command=kubectl
     else
@@ -689,19 +700,36 @@ say_next() {
     say "  sudo $command get all --all-namespaces"
 }
 
+# The service's folders, of the executable itself: whoever mistypes a setting is told before anything is changed.
+ask_settings() {
+    if [ -n "$RECORD" ]; then
+        settings=$("$NEW" where --environment "$ENVIRONMENT" -- "$@") || exit 1
+    else
+        settings=$("$NEW" where -- "$@") || exit 1
+    fi
+    eval "$settings"
+    if [ "$ROLE" = agent ] && [ -z "$RECORD" ] && [ "$TOKEN" = missing ] && [ ! -d "$DATA_DIR/agent/tls" ]; then
+        fail "an agent needs a token to join: KNARR_TOKEN or KNARR_TOKEN_FILE (see \`knarr token create\` on the server)"
+    fi
+}
+
 main() {
-    check_machine
-    read_settings "$@"
+    ROLE=$1
+    name_service "$ROLE"
+    choose_bin_dir
     choose_source
-    install_packages
     find_binary
+    ask_settings "$@"
     known=false
-    [ ! -x "$KNARR" ] || known=true
+    [ ! -f "$ETC/installed/$SERVICE" ] || known=true
+    install_package
+    install_packages
+    (umask 022 && mkdir -p "$ETC/installed")
     install_binary
     write_service "$@"
-    write_killall
-    write_uninstall
-    if ! $CHANGED && is_running; then
+    write_scripts
+    write_record "$@"
+    if ! $CHANGED && is_running && ! is_true "${INSTALL_KNARR_FORCE_RESTART:-}"; then
         say "Nothing changed: $VERSION is installed and running."
         return
     fi
@@ -712,11 +740,19 @@ main() {
     else
         say "Installed $VERSION"
     fi
-    case "${INSTALL_KNARR_SKIP_START:-}" in true | 1 | yes) return ;; esac
+    ! is_true "${INSTALL_KNARR_SKIP_ENABLE:-}" || return 0
+    enable_service
+    ! is_true "${INSTALL_KNARR_SKIP_START:-}" || return 0
     start_service "$@"
     case "$* " in *" --disable-agent "*) return ;; esac
     wait_ready
     say_next
 }
 
-with_arguments main "$@"
+check_names
+check_machine
+find_record
+SCRATCH=$(mktemp -d)
+trap 'rm -rf "$SCRATCH"' EXIT
+: >"$SCRATCH/made"
+with_arguments main

@@ -4,20 +4,31 @@
 mod addresses;
 mod agent;
 mod certificates;
+mod check_config;
+mod check_kernel;
+mod check_machine;
+mod check_network;
 mod cluster;
+mod completion;
 mod datastore;
 mod hollow;
+mod installed;
+mod killall;
 mod leading;
 mod life;
 mod machine;
 mod network;
 mod options;
+mod places;
+mod processes;
 mod ready;
 mod s3;
 mod screen;
 mod secrets;
 mod snapshots;
 mod tokens;
+mod traces;
+mod uninstall;
 mod upgrade_node;
 
 use clap::{Args, Command, FromArgMatches};
@@ -58,6 +69,11 @@ fn command_line() -> Command {
         .subcommand(datastore::command())
         .subcommand(secrets::command())
         .subcommand(upgrade_node::command())
+        .subcommand(killall::command())
+        .subcommand(uninstall::command())
+        .subcommand(check_config::command())
+        .subcommand(completion::command())
+        .subcommand(installed::where_command())
         .subcommand(Command::new("kubectl").about("Talk to a cluster").disable_help_flag(true))
         .subcommand(
             Command::new("bench").about("Put load on a cluster").subcommand_required(true).subcommand(
@@ -98,6 +114,11 @@ fn run(called: OsString, rest: Vec<OsString>) -> ExitCode {
             },
             _ => ExitCode::FAILURE,
         },
+        Some(("killall", matches)) => killall::main(matches),
+        Some(("uninstall", matches)) => uninstall::main(matches),
+        Some(("check-config", matches)) => check_config::main(matches),
+        Some(("completion", matches)) => completion::main(command_line(), matches),
+        Some(("where", matches)) => installed::tell_where(matches),
         Some(("teardown", _)) => cluster::teardown(),
         _ => ExitCode::FAILURE,
     }

@@ -408,15 +408,26 @@ pub(crate) struct Given {
 
 /// Reads all layers: files, environment, flags.
 pub(crate) fn read(role: Role, matches: &ArgMatches) -> Result<Given, Error> {
+    read_with(role, matches, std::env::vars())
+}
+
+/// Reads all layers with the environment of another process.
+pub(crate) fn read_with(
+    role: Role,
+    matches: &ArgMatches,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Given, Error> {
+    let variables: Vec<(String, String)> = variables.collect();
     let own = || SETTINGS.iter().filter(|setting| setting.is_for(role));
     let known: Known = own().map(|setting| (setting.name, setting.shape)).collect();
     let file = matches.get_one::<String>("config").map_or(CONFIG, String::as_str);
     let mut layers = Layers::default();
     layers.read_files(&known, Path::new(file))?;
-    if let Some(url) = std::env::var("KNARR_URL").ok().filter(|_| role == Role::Agent) {
-        layers.set("environment variable KNARR_URL", &known, "join", Value::String(url))?;
+    let url = variables.iter().find(|(name, _)| name == "KNARR_URL" && role == Role::Agent);
+    if let Some((_, url)) = url {
+        layers.set("environment variable KNARR_URL", &known, "join", Value::String(url.clone()))?;
     }
-    layers.read_environment(&known, "KNARR_", std::env::vars())?;
+    layers.read_environment(&known, "KNARR_", variables.into_iter())?;
     // Of a command that takes some of them, others are not known at all.
     let is_taken = |setting: &&Setting| matches.ids().any(|id| id.as_str() == setting.name);
     for setting in own().filter(is_taken) {

@@ -107,10 +107,19 @@ pub async fn pass(blocks: &[Cidr]) -> Result<Vec<Obstacle>, Error> {
     for docker in all.iter().filter(|chain| is_docker(chain)) {
         own_chain_rules((docker.family, DOCKER_TABLE), DOCKER, &rules(docker.family, blocks)).await?;
     }
-    let mut obstacles: Vec<Obstacle> = all.iter().filter_map(|chain| obstacle(chain, &all, blocks)).collect();
+    Ok(obstacles_in(&all, blocks))
+}
+
+/// What drops what is sent to and by these blocks now; nothing is changed.
+pub async fn obstacles(blocks: &[Cidr]) -> Result<Vec<Obstacle>, Error> {
+    Ok(obstacles_in(&chains().await?, blocks))
+}
+
+fn obstacles_in(all: &[Chain], blocks: &[Cidr]) -> Vec<Obstacle> {
+    let mut obstacles: Vec<Obstacle> = all.iter().filter_map(|chain| obstacle(chain, all, blocks)).collect();
     obstacles.sort();
     obstacles.dedup_by(|one, other| one.hint == other.hint);
-    Ok(obstacles)
+    obstacles
 }
 
 /// Takes away what was put into others' chains.

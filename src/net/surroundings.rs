@@ -84,7 +84,8 @@ async fn nftables(claims: &[Claim]) -> Result<(), Error> {
         Err(base::process::Error::Start { source, .. }) => {
             Err(Error::InTheWay(format!("the program nft cannot be started ({source}): install nftables")))
         }
-        Err(base::process::Error::Failed { stderr, .. }) => {
+        // One that crashes says nothing, and nothing about the kernel.
+        Err(base::process::Error::Failed { stderr, .. }) if !stderr.is_empty() => {
             let first = stderr.lines().next().unwrap_or_default();
             Err(Error::Module { what: format!("nftables ({first})"), module: "nf_tables" })
         }

@@ -21,6 +21,7 @@ mod extending;
 mod firewalls;
 mod hollow;
 mod ingress;
+mod installing;
 mod joining;
 mod kubelet;
 mod leading;

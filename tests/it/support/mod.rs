@@ -8,6 +8,7 @@ pub(crate) mod fleet;
 pub(crate) mod grpc;
 pub(crate) mod https;
 pub(crate) mod image;
+pub(crate) mod machine;
 pub(crate) mod pod_resources;
 pub(crate) mod process;
 pub(crate) mod registry;

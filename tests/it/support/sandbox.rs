@@ -91,10 +91,7 @@ impl Sandbox {
         ]);
         let user = fs::metadata("/proc/self").unwrap().uid();
         assert_eq!(user, 0, "integration tests start containers: run them as root");
-        sweep();
-        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = std::env::temp_dir().join(&name);
-        fs::create_dir_all(&folder).unwrap();
+        let (name, folder) = new_folder();
         let procs = make_cgroups(&name);
         let mut unshare = command("sh");
         unshare
@@ -211,17 +208,26 @@ impl Drop for Background {
     }
 }
 
-fn children(pid: u32) -> Vec<String> {
+/// The name of something new and its folder; what killed tests have left is removed.
+pub(super) fn new_folder() -> (String, PathBuf) {
+    sweep();
+    let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let folder = std::env::temp_dir().join(&name);
+    fs::create_dir_all(&folder).unwrap();
+    (name, folder)
+}
+
+pub(super) fn children(pid: u32) -> Vec<String> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().map(str::to_owned).collect()
 }
 
-fn is_unified() -> bool {
+pub(super) fn is_unified() -> bool {
     Path::new(CGROUPS).join("cgroup.controllers").exists()
 }
 
 /// The roots of the machine's hierarchies.
-fn hierarchies() -> Vec<PathBuf> {
+pub(super) fn hierarchies() -> Vec<PathBuf> {
     if is_unified() {
         return vec![CGROUPS.into()];
     }
@@ -240,7 +246,7 @@ fn procs_files(name: &str) -> String {
 }
 
 /// Makes a sandbox's cgroups; gives [`procs_files`].
-fn make_cgroups(name: &str) -> String {
+pub(super) fn make_cgroups(name: &str) -> String {
     for root in hierarchies() {
         let own = root.join(name);
         fs::create_dir(&own).unwrap();
@@ -261,7 +267,7 @@ fn make_cgroups(name: &str) -> String {
 }
 
 /// Removes the folder and cgroups of a sandbox whose processes are gone or going.
-fn remove(name: &str) {
+pub(super) fn remove(name: &str) {
     for root in hierarchies() {
         let own = root.join(name);
         wait_for("empty cgroup", Duration::from_secs(20), || {
