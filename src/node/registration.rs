@@ -295,6 +295,13 @@ fn essence(status: &NodeStatus) -> Value {
     serde_json::to_value(status).unwrap_or_default()
 }
 
+/// The conditions of a node that was not heard of for a while, as somebody else has said of it since; none where nobody
+/// did. The node itself always knows.
+fn doubted(node: &Node) -> Option<Vec<NodeCondition>> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().any(|condition| condition.status == "Unknown").then(|| conditions.clone())
+}
+
 /// Registers the node, then keeps its lease and status until asked to stop. `ready` follows the Ready
 /// condition as it is written.
 pub(crate) async fn run(
@@ -378,14 +385,18 @@ impl Reporter {
     async fn report(&mut self) -> Result<bool, Error> {
         self.runtime.list_images(&self.context).await;
         let trouble = self.runtime.trouble(&self.context).await;
-        let old = self.node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        let doubted =
+            self.context.node.get("", &self.context.config.node_name).and_then(|node| doubted(&node));
+        let is_doubted = doubted.is_some();
+        let written = || self.node.status.as_ref().and_then(|status| status.conditions.clone());
+        let old = doubted.or_else(written).unwrap_or_default();
         let status = status(&self.context, &old, &self.runtime, trouble.as_deref());
         let (essence, now) = (essence(&status), clock::now());
         let report = self.context.config.kubelet().node_status_report_frequency.get();
         let report = SignedDuration::try_from(report).unwrap_or(SignedDuration::MAX);
         let fresh =
             |(written, at): &(Value, Timestamp)| *written == essence && now.duration_since(*at) < report;
-        if !self.written.as_ref().is_some_and(fresh) {
+        if is_doubted || !self.written.as_ref().is_some_and(fresh) {
             let mut patch = json!({"status": status});
             self.let_go(&mut patch["status"]);
             // Their merge key is the type, of which there may be two: of each family one.
@@ -458,5 +469,21 @@ async fn renew_lease(context: &Context, node: &Node, lease_s: i32) -> Result<(),
         // The namespace may not be there yet, or somebody else was faster: the next renewal will tell.
         Err(error) if error.is_not_found() || error.is_already_exists() => Ok(()),
         other => Ok(other.map(drop)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_heard_of_says_how_it_is_at_once() {
+        let of = |status: &str| {
+            let conditions =
+                json!([{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": status}]);
+            let node = json!({"metadata": {"name": "a"}, "status": {"conditions": conditions}});
+            doubted(&serde_json::from_value(node).unwrap()).map(|conditions| conditions.len())
+        };
+        assert_eq!([of("Unknown"), of("False"), of("True")], [Some(2), None, None]);
     }
 }
