@@ -364,6 +364,16 @@ impl Wanted<'_> {
         Ok(())
     }
 
+    /// Removes what is left of hooks that did not succeed, whatever their policy: it would be in the way of the next try.
+    async fn remove_leftovers(&self, cluster: &Cluster, release: &Release) -> Result<(), Error> {
+        let failed = |hook: &&Hook| matches!(hook.last_run["phase"].as_str(), Some("Failed" | "Running"));
+        for hook in release.hooks.iter().filter(failed) {
+            let hook = Hook { delete_policies: vec!["hook-failed".to_owned()], ..hook.clone() };
+            self.remove_hook(cluster, &hook, "hook-failed").await?;
+        }
+        Ok(())
+    }
+
     /// Takes a release away, and its records. `waits` for all to be gone, for what is to be made anew.
     pub(crate) async fn uninstall(&self, waits: bool) -> Result<(), Error> {
         let mut history = self.records().history(self.name).await?;
@@ -394,6 +404,7 @@ impl Wanted<'_> {
         for place in gone.iter().filter(|_| waits) {
             cluster.until(place, self.timeout, |found| Ok(found.is_none())).await?;
         }
+        self.remove_leftovers(&cluster, &release).await?;
         self.hooks(&cluster, &mut release, "post-delete").await?;
         self.records().purge(self.name).await
     }

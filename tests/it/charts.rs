@@ -38,6 +38,7 @@ metadata: {name: {{ .Release.Name }}}
 const HELPERS: &str =
     "{{- define \"web.labels\" -}}\nchart: {{ .Chart.Name }}-{{ .Chart.Version }}\n{{- end -}}";
 const HOOK: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: hook\n  annotations: {helm.sh/hook: 'pre-install,pre-upgrade'}\ndata: {revision: {{ .Release.Revision | quote }}}\n";
+const JOB: &str = "apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: before\n  annotations: {helm.sh/hook: pre-install, helm.sh/hook-delete-policy: hook-succeeded, helm.sh/hook-weight: '5'}\nspec: {template: {spec: {restartPolicy: Never, containers: [{name: a, image: 'example/a:1'}]}}}\n";
 const DEFINITION: &str = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: things.knarr.test}\nspec:\n  group: knarr.test\n  names: {kind: Thing, plural: things}\n  scope: Namespaced\n  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]\n";
 
 /// Packs the chart in some version; gives where its archive is.
@@ -154,7 +155,30 @@ fn a_chart_is_installed_changed_healed_and_removed() {
     cluster.kubectl("patch helmchart other --type merge -p {\"spec\":{\"takeOwnership\":true}}");
     text(&cluster, "other-text", "other");
 
-    cluster.kubectl("delete helmchart web other");
+    // A hook that fails leaves nothing that is in the way of the next try.
+    let folder = archive.parent().unwrap().join("web");
+    std::fs::write(folder.join("templates/job.yaml"), JOB).unwrap();
+    let hooked = pack(&cluster, "1.0.1");
+    let content = cluster.sandbox.run(&["base64", "-w0", &hooked.display().to_string()]).stdout;
+    let spec =
+        |timeout: &str| json!({"targetNamespace": "shop", "chartContent": content, "timeout": timeout});
+    cluster.apply(&chart("hooked", &spec("1s")));
+    let why = condition(&cluster, "hooked", "Failed");
+    assert!(why.ends_with("timed out waiting for Job \"before\" in namespace \"shop\""), "{why}");
+    let first = cluster.json("job before -n shop")["metadata"]["uid"].clone();
+    cluster.apply(&chart("hooked", &spec("60s")));
+    cluster
+        .wait("job before -n shop", |job| (job["metadata"]["uid"] != first && !job.is_null()).then_some(()));
+    cluster.kubectl("delete job before -n shop");
+    let why = "was deleted before it was done";
+    cluster.wait("helmchart hooked", |chart| {
+        let conditions = chart["status"]["conditions"].as_array()?;
+        conditions
+            .iter()
+            .any(|one| one["message"].as_str().is_some_and(|told| told.ends_with(why)))
+            .then_some(())
+    });
+    cluster.kubectl("delete helmchart web other hooked");
     for gone in ["configmap web-text", "deployment web", "thing web", "configmap other-text"] {
         assert_eq!(cluster.json(&format!("{gone} -n shop")), Value::Null, "{gone}");
     }
