@@ -28,6 +28,7 @@ mod tar;
 mod types;
 mod values;
 mod web;
+mod yaml;
 
 pub use error::Error;
 

@@ -1,4 +1,4 @@
-//! Keys and certificates that charts make for their own webhooks. Keys are of elliptic curves: RSA's are not made.
+//! Keys and certificates that charts make for their own webhooks. Certificates are of elliptic curves.
 
 use super::{Answer, fixed, int, strings_of, text};
 use base64::Engine;
@@ -22,6 +22,9 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("buildCustomCert", fixed(2, |_, a| custom(&text(a, 0)?, &text(a, 1)?))),
 ];
 
+/// How long RSA keys are (Sprig's length).
+const RSA_BITS: usize = 4096;
+
 fn failed(error: rcgen::Error) -> Failure {
     Failure::Said(format!("error creating certificate: {error}"))
 }
@@ -38,11 +41,8 @@ fn gen_private_key(kind: &str) -> Answer {
     let key = match kind {
         "ecdsa" => new_key()?,
         "ed25519" => KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?,
-        "rsa" | "" | "dsa" => {
-            return Err(
-                format!("genPrivateKey makes no {kind:?} keys here: take \"ecdsa\" or \"ed25519\"").into()
-            );
-        }
+        "rsa" | "" => return Ok(Value::text(super::rsa::private_key(RSA_BITS))),
+        "dsa" => return Err("genPrivateKey makes no \"dsa\" keys: nobody takes them any more".into()),
         _ => return Err(format!("Unknown type {kind}").into()),
     };
     Ok(Value::text(key.serialize_pem()))

@@ -12,6 +12,7 @@ mod lists;
 mod numbers;
 mod patterns;
 mod rendering;
+mod rsa;
 mod strings;
 mod words;
 
