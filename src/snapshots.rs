@@ -458,7 +458,7 @@ impl Taker {
             }
             // What was missed while the machine slept is done once.
             since = clock::now();
-            match self.save(SCHEDULED, None).await {
+            match self.save_scheduled().await {
                 Ok(saved) => {
                     tracing::info!(file = %saved.file.display(), objects = saved.objects, "saved a snapshot")
                 }
@@ -494,7 +494,9 @@ impl Taker {
         let given = if body.is_empty() { None } else { Some(serde_json::from_slice(&body)) };
         // What is wrong with it is not repeated: there are keys in it.
         let given = given.transpose().map_err(|_| bad("it does not say which bucket is meant".to_owned()))?;
-        let saved = self.save(name, given).await.map_err(Refusal::internal)?;
+        // What is wrong with the settings is told before anything is done.
+        let bucket = self.bucket(given).await.map_err(|error| bad(error.to_string()))?;
+        let saved = self.save(name, bucket).await.map_err(Refusal::internal)?;
         Ok(json!(saved))
     }
 
@@ -514,10 +516,14 @@ impl Taker {
         Bucket::new(settings).map(Some)
     }
 
+    /// Into this server's own bucket, if it has one.
+    async fn save_scheduled(&self) -> Result<Saved, Failure> {
+        let bucket = self.bucket(None).await?;
+        self.save(SCHEDULED, bucket).await
+    }
+
     /// Takes one, and puts it into the bucket if there is one.
-    async fn save(&self, name: &str, given: Option<s3::Settings>) -> Result<Saved, Failure> {
-        // What is wrong with the settings is told before anything is done.
-        let bucket = self.bucket(given).await?;
+    async fn save(&self, name: &str, bucket: Option<Bucket>) -> Result<Saved, Failure> {
         let mut saved = self.take(name).await?;
         if let Some(bucket) = bucket {
             let file = saved.file.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -68,7 +68,7 @@ async fn start(supervisor: &Supervisor) -> Server {
         watch_history_bytes: 1 << 20,
         certificate: ServingCertificate::new(shown.chain(), shown.key()).expect("a certificate"),
         client_authorities: pki.client_authorities(),
-        service_account_keys: ServiceAccountKeys::new(pki.service_account_key(), "fuzz").expect("a key"),
+        service_account_keys: ServiceAccountKeys::new(&pki.service_account_keys(), "fuzz").expect("a key"),
         server_token: std::sync::Arc::new(|| None),
         kubelet_client: pki.kubelet_client().expect("a configuration"),
         front_proxy: pki.front_proxy(),

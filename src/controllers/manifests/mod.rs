@@ -59,6 +59,8 @@ struct Known {
     file: File,
     digest: String,
     backoff: Backoff,
+    /// What failed when it was last applied.
+    failed: String,
 }
 
 struct Work {
@@ -120,7 +122,7 @@ impl Work {
             let digest = file.digest();
             if files.get(&name).is_none_or(|known| (&known.file, &known.digest) != (&file, &digest)) {
                 let backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
-                files.insert(name.clone(), Known { file, digest, backoff });
+                files.insert(name.clone(), Known { file, digest, backoff, failed: String::new() });
                 changed.push(name);
             }
         }
@@ -140,18 +142,30 @@ impl Work {
             return Ok(Next::Done);
         }
         let objects = files::read(&path);
+        // What cannot be read stays so until the file changes.
+        let tries = objects.is_ok();
         let source = Source { path: &path, digest: &digest, server: &self.manifests.server };
         let (parent, failures) = set.bring(&source, objects).await?;
+        let shown = path.display().to_string();
         if failures.is_empty() {
-            let message = format!("Applied manifest at {:?}", path.display().to_string());
-            self.recorder.normal(&parent, "AppliedManifest", message);
+            self.recorder.normal(&parent, "AppliedManifest", format!("Applied manifest at {shown:?}"));
             return Ok(Next::Done);
         }
         let said = failures.join("; ");
-        tracing::warn!(file = %path.display(), failed = failures.len(), why = said, "a manifest is not applied whole");
-        let message = format!("Applying manifest at {:?} failed: {said}", path.display().to_string());
+        let mut files = self.files();
+        let Some(known) = files.get_mut(&name) else { return Ok(Next::Done) };
+        // Events count what is said again; the log has it once.
+        if known.failed != said {
+            tracing::warn!(
+                file = shown,
+                failed = failures.len(),
+                why = said,
+                "a manifest is not applied whole"
+            );
+        }
+        let message = format!("Applying manifest at {shown:?} failed: {said}");
         self.recorder.warning(&parent, "ApplyManifestFailed", message);
-        let delay = self.files().get_mut(&name).map(|known| known.backoff.next_delay());
-        Ok(delay.map_or(Next::Done, Next::After))
+        known.failed = said;
+        Ok(if tries { Next::After(known.backoff.next_delay()) } else { Next::Done })
     }
 }
