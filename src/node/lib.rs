@@ -185,6 +185,8 @@ async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::
     }
     let daemon = Arc::new(containerd::Containerd::prepare(config).await?);
     let runtime = cri::Runtime::new(&daemon.socket())?;
+    // An old one that is to end must not answer meanwhile as if it were the new one.
+    daemon.adopt(&runtime).await?;
     let (own, of) = (daemon.clone(), runtime.clone());
     supervisor.run("containerd", Phase::Ground, Restart::OnFailure, move |shutdown| {
         let (daemon, runtime) = (own.clone(), of.clone());

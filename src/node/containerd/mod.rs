@@ -120,8 +120,8 @@ impl Containerd {
         self.folders.state.join("containerd.pid")
     }
 
-    /// The process that an earlier knarr left running with this very configuration.
-    async fn adopt(&self, runtime: &Runtime) -> Result<bool, Error> {
+    /// Whether an earlier knarr left one running with this very configuration; ends one with another.
+    pub(crate) async fn adopt(&self, runtime: &Runtime) -> Result<bool, Error> {
         let file = self.folders.root.join("config.toml");
         let same = std::fs::read_to_string(&file).is_ok_and(|text| text == self.configuration);
         let Some(pid) = self.running() else { return Ok(false) };
