@@ -18,6 +18,8 @@ use std::time::Duration;
 const STARTS: Duration = Duration::from_secs(90);
 /// So long it has to live, before it is taken for one that works.
 const STAYS: Duration = Duration::from_secs(15);
+/// OpenRC's `supervise-daemon`, of which the kernel keeps 15 letters.
+const OPENRC: &str = "supervise-daemo";
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) fn command() -> Command {
@@ -84,8 +86,7 @@ fn is_supervised(proc: &Path, folder: &Path) -> bool {
         let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.to_owned();
         fs::read_to_string(proc.join(parent).join("comm")).ok()
     });
-    groups.lines().any(|line| line.contains(".service"))
-        || parent.is_some_and(|name| name.trim() == "supervise-daemon")
+    groups.lines().any(|line| line.contains(".service")) || parent.is_some_and(|name| name.trim() == OPENRC)
 }
 
 async fn upgrade(host: &Path, proc: &Path) -> Result<(), Failure> {
@@ -190,7 +191,8 @@ mod tests {
             fs::write(folder.join("cmdline"), words.replace(' ', "\0")).unwrap();
             fs::write(folder.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
             fs::write(folder.join("stat"), format!("{pid} (a) b) S {parent} 1")).unwrap();
-            fs::write(folder.join("comm"), words.split(' ').next().unwrap()).unwrap();
+            let name: String = words.split(' ').next().unwrap().chars().take(15).collect();
+            fs::write(folder.join("comm"), name + "\n").unwrap();
             symlink(executable, folder.join("exe")).unwrap();
         };
         process("7", "supervise-daemon knarr", "/sbin/supervise-daemon", "/", "1");
