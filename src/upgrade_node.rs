@@ -5,6 +5,7 @@ use crate::life::{Failure, once};
 use crate::screen;
 use base::clock;
 use clap::{Arg, ArgMatches, Command};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File, OpenOptions};
@@ -18,6 +19,8 @@ use std::time::Duration;
 const STARTS: Duration = Duration::from_secs(90);
 /// So long it has to live, before it is taken for one that works.
 const STAYS: Duration = Duration::from_secs(15);
+/// How long one may take to be seen that runs.
+const APPEARS: Duration = Duration::from_secs(5);
 /// OpenRC's `supervise-daemon`, of which the kernel keeps 15 letters.
 const OPENRC: &str = "supervise-daemo";
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -91,7 +94,7 @@ fn is_supervised(proc: &Path, folder: &Path) -> bool {
 
 async fn upgrade(host: &Path, proc: &Path) -> Result<(), Failure> {
     let own = fs::read("/proc/self/exe")?;
-    let found = find(proc)?.ok_or("no knarr runs on this machine (the pod needs hostPID)")?;
+    let found = look(proc).await?;
     let below = found.executable.strip_prefix("/").unwrap_or(&found.executable);
     let target = host.join(below);
     let there = fs::read(&target).map_err(|error| format!("{}: {error}", target.display()))?;
@@ -122,9 +125,25 @@ async fn upgrade(host: &Path, proc: &Path) -> Result<(), Failure> {
     }
 }
 
+/// One that ends as soon as it starts, again and again, is looked for a while.
+async fn look(proc: &Path) -> Result<Running, Failure> {
+    let deadline = clock::instant() + APPEARS;
+    loop {
+        match find(proc)? {
+            Some(found) if found.supervised => return Ok(found),
+            found if clock::instant() >= deadline => {
+                return found.ok_or("no knarr runs on this machine (the pod needs hostPID)".into());
+            }
+            _ => clock::sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
 fn stop(pid: i32) -> Result<(), Failure> {
-    kill(Pid::from_raw(pid), Signal::SIGTERM)
-        .map_err(|errno| format!("cannot end process {pid}: {errno}").into())
+    match kill(Pid::from_raw(pid), Signal::SIGTERM) {
+        Err(errno) if errno != Errno::ESRCH => Err(format!("cannot end process {pid}: {errno}").into()),
+        _ => Ok(()),
+    }
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
