@@ -1,19 +1,24 @@
 //! What a Plan is, for the API.
 
-use super::{MANAGER, pause};
+use super::MANAGER;
+use base::clock;
 use client::{Client, Error};
 use http::Method;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const PATH: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/plans.upgrade.knarr.io";
 const PLANS: &str = "/apis/upgrade.knarr.io/v1/plans?limit=1";
+
+/// Between two looks whether they are.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Makes the definition as it is to be, and waits until Plans are served.
 pub(super) async fn make(client: &Client) -> Result<(), Error> {
     client.apply_at(PATH, MANAGER, &definition()).await?;
     loop {
         match client.send(Method::GET, PLANS, None).await {
-            Err(error) if error.is_not_found() => pause().await,
+            Err(error) if error.is_not_found() => clock::sleep(LOOK_AGAIN).await,
             other => return other.map(drop),
         }
     }

@@ -14,7 +14,7 @@ use crate::common::{Key, Room, now, watch_self};
 use api::Object;
 use api::batch::Job;
 use api::core::Node;
-use base::{Phase, Restart, clock};
+use base::{Phase, Restart};
 use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
 use plan::{CORDONED, Decision, Plan, Stage};
 use serde_json::{Value, json};
@@ -124,7 +124,8 @@ impl Upgrader {
                 patch["metadata"]["annotations"][CORDONED] = plan.name().into();
                 patch["spec"] = json!({"unschedulable": true});
             }
-            self.client.patch::<Node>("", node.name(), &Patch::Merge(patch)).await?;
+            let patched: Node = self.client.patch("", node.name(), &Patch::Merge(patch)).await?;
+            self.nodes.reached(patched.revision()).await;
             let message = format!("Upgrading node {} to {}", node.name(), plan.spec.version);
             self.recorder.normal(plan, "UpgradeBegun", message);
         }
@@ -180,7 +181,7 @@ impl Upgrader {
 
     async fn tell(&self, plan: &Plan, decision: &Decision, held: Option<String>) -> Result<(), Error> {
         let status = decision.status(plan, held);
-        if !plan::differs(&plan.status, &status) {
+        if plan.status == status {
             return Ok(());
         }
         if !decision.failed.is_empty() {
@@ -195,9 +196,4 @@ impl Upgrader {
             _ => Ok(()),
         }
     }
-}
-
-/// Waits a little for the server to serve what was defined.
-async fn pause() {
-    clock::sleep(Duration::from_millis(200)).await;
 }

@@ -217,11 +217,6 @@ fn since(status: &Value, complete: &str) -> String {
     kept.map_or_else(|| now().0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), str::to_owned)
 }
 
-/// Whether one status says something else than the other.
-pub(super) fn differs(before: &Value, after: &Value) -> bool {
-    before != after
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
