@@ -301,3 +301,33 @@ pub fn owner_reference<T: Object>(owner: &T) -> OwnerReference {
         block_owner_deletion: Some(true),
     }
 }
+
+/// Makes a type with `metadata: ObjectMeta` an [`Object`] of a kind that definitions bring. Which manager wrote which
+/// field is forgotten.
+#[macro_export]
+macro_rules! object_of_definition {
+    ($type:ty, $group:literal, $version:literal, $kind:expr, $plural:literal, $scope:ty) => {
+        impl $crate::k8s::Resource for $type {
+            const API_VERSION: &'static str = concat!($group, "/", $version);
+            const GROUP: &'static str = $group;
+            const KIND: &'static str = $kind;
+            const VERSION: &'static str = $version;
+            const URL_PATH_SEGMENT: &'static str = $plural;
+            type Scope = $scope;
+        }
+
+        impl $crate::Object for $type {
+            type Meta = $crate::meta::ObjectMeta;
+
+            fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
+                let mut object: Self = serde_json::from_slice(bytes)?;
+                object.metadata.managed_fields = None;
+                Ok(object)
+            }
+
+            fn meta(&self) -> &$crate::meta::ObjectMeta {
+                &self.metadata
+            }
+        }
+    };
+}

@@ -5,10 +5,9 @@ use api::kinds::by_kind;
 use api::patch::three_way;
 use api::schema::schema;
 use base::clock;
-use client::{Client, escape};
+use client::{Client, Collection, Kinds, escape};
 use http::{Method, Request, header};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How often it is looked whether something is there, gone or finished.
@@ -20,11 +19,8 @@ const MANAGER: &str = "helm";
 /// Who asks: one for each installation, since kinds come and go.
 pub(crate) struct Cluster {
     client: Client,
-    known: tokio::sync::Mutex<Known>,
+    kinds: Kinds,
 }
-
-/// Resources by apiVersion: kind, plural, and whether they are in namespaces.
-type Known = BTreeMap<String, Vec<(String, String, bool)>>;
 
 /// An object's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +36,7 @@ fn text<'v>(value: &'v Value, at: &str) -> &'v str {
 
 impl Cluster {
     pub(crate) fn new(client: &Client) -> Self {
-        Self { client: client.clone(), known: tokio::sync::Mutex::default() }
+        Self { client: client.clone(), kinds: Kinds::new(client) }
     }
 
     /// Where an object of a manifest is, with `namespace` for those that name none.
@@ -53,61 +49,25 @@ impl Cluster {
                 "an object of the chart has no apiVersion, kind or name ({shown})"
             )));
         }
-        let (collection, own) =
-            self.collection(api_version, kind, text(object, "/metadata/namespace"), namespace).await?;
-        let place = if own.is_empty() { String::new() } else { format!(" in namespace {own:?}") };
-        Ok(Place { path: format!("{collection}/{}", escape(name)), shown: format!("{kind} {name:?}{place}") })
-    }
-
-    /// The path of a kind's objects, and their namespace if they have one.
-    async fn collection(
-        &self,
-        api_version: &str,
-        kind: &str,
-        own: &str,
-        namespace: &str,
-    ) -> Result<(String, String), Error> {
         let unknown = || {
             Error::Wrong(format!(
                 "no matches for kind {kind:?} in version {api_version:?}: its definition has to be installed first"
             ))
         };
-        let (plural, namespaced) = self.resource(api_version, kind).await?.ok_or_else(unknown)?;
-        let root = if api_version.contains('/') { "/apis" } else { "/api" };
-        if !namespaced {
-            return Ok((format!("{root}/{api_version}/{plural}"), String::new()));
-        }
-        let own = if own.is_empty() { namespace } else { own };
-        Ok((format!("{root}/{api_version}/namespaces/{}/{plural}", escape(own)), own.to_owned()))
+        let collection = self.collection(api_version, kind).await?.ok_or_else(unknown)?;
+        let own = match text(object, "/metadata/namespace") {
+            _ if !collection.namespaced => "",
+            "" => namespace,
+            own => own,
+        };
+        let path = format!("{}/{}", collection.path(own), escape(name));
+        let within = if own.is_empty() { String::new() } else { format!(" in namespace {own:?}") };
+        Ok(Place { path, shown: format!("{kind} {name:?}{within}") })
     }
 
-    async fn resource(&self, api_version: &str, kind: &str) -> Result<Option<(String, bool)>, Error> {
-        let find = |known: &Known| {
-            let resources = known.get(api_version)?;
-            resources
-                .iter()
-                .find(|(own, ..)| own == kind)
-                .map(|(_, plural, namespaced)| (plural.clone(), *namespaced))
-        };
-        let mut known = self.known.lock().await;
-        if let Some(found) = find(&known) {
-            return Ok(Some(found));
-        }
-        let root = if api_version.contains('/') { "/apis" } else { "/api" };
-        let list: Value = match self.client.read(&format!("{root}/{api_version}")).await {
-            Err(error) if error.is_not_found() => return Ok(None),
-            other => other.map_err(Error::api(format!("asking for the resources of {api_version}")))?,
-        };
-        let resources = list["resources"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|one| !text(one, "/name").contains('/'));
-        let resources = resources.map(|one| {
-            (text(one, "/kind").to_owned(), text(one, "/name").to_owned(), one["namespaced"] == true)
-        });
-        known.insert(api_version.to_owned(), resources.collect());
-        Ok(find(&known))
+    async fn collection(&self, api_version: &str, kind: &str) -> Result<Option<Collection>, Error> {
+        let found = self.kinds.of(api_version, kind).await;
+        found.map_err(Error::api(format!("asking for the resources of {api_version}")))
     }
 
     /// All that templates can ask for with `.Capabilities.APIVersions.Has`.
@@ -162,19 +122,12 @@ impl Cluster {
     /// What `lookup` gives: an object, a list of them, or nothing.
     pub(crate) async fn lookup(&self, query: &[String; 4]) -> Result<Value, String> {
         let [api_version, kind, namespace, name] = query;
-        let Some((plural, namespaced)) =
-            self.resource(api_version, kind).await.map_err(|error| error.to_string())?
-        else {
+        let collection = self.collection(api_version, kind).await.map_err(|error| error.to_string())?;
+        let Some(collection) = collection else {
             return Err(format!("unable to get apiresource from unstructured: {api_version}, Kind={kind}"));
         };
-        let root = if api_version.contains('/') { "/apis" } else { "/api" };
-        let within = if namespaced && !namespace.is_empty() {
-            format!("namespaces/{}/", escape(namespace))
-        } else {
-            String::new()
-        };
         let one = if name.is_empty() { String::new() } else { format!("/{}", escape(name)) };
-        match self.client.read(&format!("{root}/{api_version}/{within}{plural}{one}")).await {
+        match self.client.read(&format!("{}{one}", collection.path(namespace))).await {
             Err(error) if error.is_not_found() => Ok(json!({})),
             other => other.map_err(|error| error.to_string()),
         }

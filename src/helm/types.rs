@@ -1,12 +1,10 @@
 //! The objects of `helm.cattle.io`, as k3s has them.
 
-use api::Object;
-use api::k8s::{NamespaceResourceScope, Resource};
+use api::k8s::NamespaceResourceScope;
 use api::meta::ObjectMeta;
+use api::object_of_definition;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-
-pub(crate) const GROUP: &str = "helm.cattle.io";
 
 /// A chart that is to be installed.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -82,32 +80,12 @@ pub(crate) struct ValuesSecret {
     pub(crate) ignore_updates: bool,
 }
 
-macro_rules! kind {
-    ($name:ident, $plural:literal) => {
-        impl Resource for $name {
-            const API_VERSION: &'static str = "helm.cattle.io/v1";
-            const GROUP: &'static str = GROUP;
-            const KIND: &'static str = stringify!($name);
-            const VERSION: &'static str = "v1";
-            const URL_PATH_SEGMENT: &'static str = $plural;
-            type Scope = NamespaceResourceScope;
-        }
-
-        impl Object for $name {
-            type Meta = ObjectMeta;
-
-            fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
-                let mut object: Self = serde_json::from_slice(bytes)?;
-                object.metadata.managed_fields = None;
-                Ok(object)
-            }
-
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-        }
-    };
-}
-
-kind!(HelmChart, "helmcharts");
-kind!(HelmChartConfig, "helmchartconfigs");
+object_of_definition!(HelmChart, "helm.cattle.io", "v1", "HelmChart", "helmcharts", NamespaceResourceScope);
+object_of_definition!(
+    HelmChartConfig,
+    "helm.cattle.io",
+    "v1",
+    "HelmChartConfig",
+    "helmchartconfigs",
+    NamespaceResourceScope
+);

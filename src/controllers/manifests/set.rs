@@ -3,10 +3,10 @@
 use super::parent::{self, GroupKind, MANAGER, NAMESPACE, PART_OF, Parent, Source};
 use api::core::ConfigMap;
 use api::meta::{DeleteOptions, Preconditions};
-use client::{Client, Error, escape};
+use client::{Client, Error, Kinds, escape};
 use http::Method;
 use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// What an object is found by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,14 +42,14 @@ impl<'a> Set<'a> {
                 return self.keep(source, begun, failures).await;
             }
         };
-        let mut kinds = Kinds { client: self.client, known: HashMap::new() };
+        let kinds = Kinds::new(self.client);
         let mut after = Parent::default();
         let mut places = Vec::new();
         for object in objects {
             after.kinds.insert(group_kind(&object));
-            let place = kinds.place(&object).await;
-            after.namespaces.extend(place.as_ref().ok().map(|place| place.namespace.clone()));
-            places.push((object, place));
+            let found = place(&kinds, &object).await;
+            after.namespaces.extend(found.as_ref().ok().map(|place| place.namespace.clone()));
+            places.push((object, found));
         }
         after.namespaces.retain(|namespace| !namespace.is_empty() && namespace != NAMESPACE);
         // Before the first of them: an end in the middle must leave nothing that nobody finds.
@@ -66,7 +66,7 @@ impl<'a> Set<'a> {
             }
         }
         if before.is_some() && begun.applied != source.digest {
-            let (stayed, errors) = self.prune(&mut kinds, &both.kinds, &wanted).await;
+            let (stayed, errors) = self.prune(&kinds, &both.kinds, &wanted).await;
             after.kinds.extend(stayed);
             failures.extend(errors);
         }
@@ -108,7 +108,7 @@ impl<'a> Set<'a> {
     /// Deletes members that are not wanted. Gives the kinds of which some may be left, and why.
     async fn prune(
         &self,
-        kinds: &mut Kinds<'_>,
+        kinds: &Kinds,
         of: &BTreeSet<GroupKind>,
         wanted: &BTreeSet<Member>,
     ) -> (BTreeSet<GroupKind>, Vec<String>) {
@@ -124,12 +124,13 @@ impl<'a> Set<'a> {
 
     async fn prune_kind(
         &self,
-        kinds: &mut Kinds<'_>,
+        kinds: &Kinds,
         kind: &GroupKind,
         wanted: &BTreeSet<Member>,
     ) -> Result<(), Error> {
         // A kind that is gone took its objects along.
-        let Some(collection) = kinds.collection(kind).await? else { return Ok(()) };
+        let (name, group) = kind.split_once('.').unwrap_or((kind, ""));
+        let Some(collection) = kinds.of_group(group, name).await? else { return Ok(()) };
         let selector = escape(&format!("{PART_OF}={}", self.id));
         let list: Value =
             self.client.read(&format!("{}?labelSelector={selector}", collection.path(""))).await?;
@@ -162,9 +163,9 @@ impl<'a> Set<'a> {
         if parent.server != server {
             return Ok(());
         }
-        let mut kinds = Kinds { client: self.client, known: HashMap::new() };
+        let kinds = Kinds::new(self.client);
         for kind in &parent.kinds {
-            self.prune_kind(&mut kinds, kind, &BTreeSet::new()).await?;
+            self.prune_kind(&kinds, kind, &BTreeSet::new()).await?;
         }
         let options = DeleteOptions::default();
         match self.client.delete::<ConfigMap>(NAMESPACE, &parent::name(self.name), &options).await {
@@ -194,76 +195,17 @@ struct Place {
     path: String,
 }
 
-/// Where the objects of a kind are.
-#[derive(Clone)]
-struct Collection {
-    /// `/apis/apps/v1`.
-    root: String,
-    plural: String,
-    namespaced: bool,
-}
-
-impl Collection {
-    fn path(&self, namespace: &str) -> String {
-        let place = if namespace.is_empty() { String::new() } else { format!("namespaces/{namespace}/") };
-        format!("{}/{place}{}", self.root, self.plural)
-    }
-}
-
-/// The kinds that the server has, as it says itself.
-struct Kinds<'a> {
-    client: &'a Client,
-    known: HashMap<String, Value>,
-}
-
-impl Kinds<'_> {
-    /// The resources below a root; nothing if there is no such version.
-    async fn resources(&mut self, root: &str) -> Result<&Value, Error> {
-        if !self.known.contains_key(root) {
-            let list = match self.client.read(root).await {
-                Err(error) if error.is_not_found() => Value::Null,
-                list => list?,
-            };
-            self.known.insert(root.to_owned(), list);
-        }
-        Ok(&self.known[root])
-    }
-
-    async fn find(&mut self, root: &str, kind: &str) -> Result<Option<Collection>, Error> {
-        let list = self.resources(root).await?;
-        let of = |resource: &&Value| {
-            resource["kind"] == kind && resource["name"].as_str().is_some_and(|name| !name.contains('/'))
-        };
-        let found = list["resources"].as_array().into_iter().flatten().find(of);
-        Ok(found.map(|resource| Collection {
-            root: root.to_owned(),
-            plural: resource["name"].as_str().unwrap_or_default().to_owned(),
-            namespaced: resource["namespaced"] == true,
-        }))
-    }
-
-    /// Where an object goes; an error says what is missing for it.
-    async fn place(&mut self, object: &Value) -> Result<Place, String> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
-        let root = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
-        let found = self.find(&root, &kind).await.map_err(|error| format!("{version} {kind}: {error}"))?;
-        let collection = found.ok_or_else(|| format!("there is no kind {kind:?} in version {version:?}"))?;
-        let namespace = match text(&object["metadata"]["namespace"]) {
-            _ if !collection.namespaced => String::new(),
-            given if given.is_empty() => "default".to_owned(),
-            given => given,
-        };
-        let name = escape(&text(&object["metadata"]["name"]));
-        Ok(Place { path: format!("{}/{name}", collection.path(&namespace)), namespace })
-    }
-
-    /// Where a kind is in the version that its group prefers; `None` if it is gone.
-    async fn collection(&mut self, kind: &GroupKind) -> Result<Option<Collection>, Error> {
-        let Some((kind, group)) = kind.split_once('.') else { return self.find("/api/v1", kind).await };
-        let group = self.resources(&format!("/apis/{group}")).await?;
-        let Some(version) = group["preferredVersion"]["groupVersion"].as_str() else { return Ok(None) };
-        let root = format!("/apis/{version}");
-        self.find(&root, kind).await
-    }
+/// Where an object goes; an error says what is missing for it.
+async fn place(kinds: &Kinds, object: &Value) -> Result<Place, String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+    let found = kinds.of(&version, &kind).await.map_err(|error| format!("{version} {kind}: {error}"))?;
+    let collection = found.ok_or_else(|| format!("there is no kind {kind:?} in version {version:?}"))?;
+    let namespace = match text(&object["metadata"]["namespace"]) {
+        _ if !collection.namespaced => String::new(),
+        given if given.is_empty() => "default".to_owned(),
+        given => given,
+    };
+    let name = escape(&text(&object["metadata"]["name"]));
+    Ok(Place { path: format!("{}/{name}", collection.path(&namespace)), namespace })
 }

@@ -3,6 +3,7 @@
 use super::plan::Plan;
 use api::Object;
 use api::batch::Job;
+use api::k8s::Resource;
 use base::hex;
 use serde_json::{Value, json};
 
@@ -70,7 +71,7 @@ pub(super) fn of(plan: &Plan, node: &str) -> Job {
     }
     let labels = json!({PLAN: plan.name(), NODE: label(node), HASH: plan.hash()});
     let owner = json!({
-        "apiVersion": Plan::VERSIONED, "kind": "Plan", "name": plan.name(), "uid": plan.uid(),
+        "apiVersion": Plan::API_VERSION, "kind": "Plan", "name": plan.name(), "uid": plan.uid(),
         "controller": true, "blockOwnerDeletion": true,
     });
     let job: Value = json!({

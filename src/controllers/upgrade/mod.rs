@@ -14,6 +14,7 @@ use crate::common::{Key, Room, now, watch_self};
 use api::Object;
 use api::batch::Job;
 use api::core::Node;
+use api::k8s::Resource;
 use base::{Phase, Restart};
 use client::{Cache, Client, Error, Next, Patch, Queue, Recorder};
 use plan::{CORDONED, Decision, Plan, Stage};
@@ -189,7 +190,7 @@ impl Upgrader {
             self.recorder.warning(plan, "UpgradeFailed", message);
         }
         let value: Value = json!({
-            "apiVersion": Plan::VERSIONED, "kind": "Plan", "metadata": {"name": plan.name()}, "status": status,
+            "apiVersion": Plan::API_VERSION, "kind": "Plan", "metadata": {"name": plan.name()}, "status": status,
         });
         match self.client.apply_status::<Plan>("", plan.name(), MANAGER, &value).await {
             Err(error) if !error.is_not_found() => Err(error),

@@ -3,12 +3,12 @@
 use super::job;
 use super::window::Window;
 use crate::common::now;
-use api::Object;
 use api::batch::Job;
 use api::core::Node;
-use api::k8s::{ClusterResourceScope, Resource};
+use api::k8s::ClusterResourceScope;
 use api::meta::{LabelSelector, ObjectMeta};
 use api::selector::Labels;
+use api::{Object, object_of_definition};
 use base::hex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -54,26 +54,7 @@ pub(super) struct Drain {
     pub(super) pod_selector: Option<LabelSelector>,
 }
 
-impl Resource for Plan {
-    const API_VERSION: &'static str = Self::VERSIONED;
-    const GROUP: &'static str = "upgrade.knarr.io";
-    const KIND: &'static str = "Plan";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "plans";
-    type Scope = ClusterResourceScope;
-}
-
-impl Object for Plan {
-    type Meta = ObjectMeta;
-
-    fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(bytes)
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-}
+object_of_definition!(Plan, "upgrade.knarr.io", "v1", "Plan", "plans", ClusterResourceScope);
 
 /// Where a node is in a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +70,6 @@ pub(super) enum Stage {
 }
 
 impl Plan {
-    pub(super) const VERSIONED: &'static str = "upgrade.knarr.io/v1";
-
     /// What is run is known by this: a plan that says the same again does nothing again.
     pub(super) fn hash(&self) -> String {
         let Spec { version, image, command, args, .. } = &self.spec;

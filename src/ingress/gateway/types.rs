@@ -24,28 +24,7 @@ macro_rules! kind {
             pub(crate) status: Value,
         }
 
-        impl Resource for $name {
-            const API_VERSION: &'static str = concat!("gateway.networking.k8s.io/", $version);
-            const GROUP: &'static str = GROUP;
-            const KIND: &'static str = $kind;
-            const VERSION: &'static str = $version;
-            const URL_PATH_SEGMENT: &'static str = $plural;
-            type Scope = $scope;
-        }
-
-        impl Object for $name {
-            type Meta = ObjectMeta;
-
-            fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
-                let mut object: Self = serde_json::from_slice(bytes)?;
-                object.metadata.managed_fields = None;
-                Ok(object)
-            }
-
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-        }
+        api::object_of_definition!($name, "gateway.networking.k8s.io", $version, $kind, $plural, $scope);
     };
 }
 
