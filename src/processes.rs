@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+const PROC: &str = "/proc";
 /// How long a process is asked before it is killed, and how long it may then take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether processes are there.
@@ -19,10 +20,10 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// A process, as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Process {
-    pid: i32,
-    parent: i32,
-    arguments: Vec<String>,
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) parent: i32,
+    pub(crate) arguments: Vec<String>,
 }
 
 /// Whether a knarr of these folders runs.
@@ -57,27 +58,31 @@ fn runs_from(process: &Process, variables: Vec<(String, String)>, options: &Opti
 }
 
 fn variables(pid: i32) -> Vec<(String, String)> {
-    words(&format!("/proc/{pid}/environ"))
+    words(&Path::new(PROC).join(pid.to_string()).join("environ"))
         .iter()
         .filter_map(|word| word.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }
 
-fn words(path: &str) -> Vec<String> {
+fn words(path: &Path) -> Vec<String> {
     let bytes = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     text.split_terminator('\0').map(str::to_owned).collect()
 }
 
-/// All processes that are alive.
 fn everything() -> BTreeMap<i32, Process> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    alive(Path::new(PROC))
+}
+
+/// All processes that are alive, as a mounted proc tells.
+pub(crate) fn alive(proc: &Path) -> BTreeMap<i32, Process> {
+    let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let parent = parent(&stat)?;
-        Some((pid, Process { pid, parent, arguments: words(&format!("/proc/{pid}/cmdline")) }))
+        let folder = proc.join(pid.to_string());
+        let parent = parent(&std::fs::read_to_string(folder.join("stat")).ok()?)?;
+        Some((pid, Process { pid, parent, arguments: words(&folder.join("cmdline")) }))
     })
     .collect()
 }

@@ -2,6 +2,7 @@
 //! that runs there, and has the service manager start it. The way in which Plans of upgrades reach a node.
 
 use crate::life::{Failure, once};
+use crate::processes::{self, Process};
 use crate::screen;
 use base::clock;
 use clap::{Arg, ArgMatches, Command};
@@ -51,11 +52,9 @@ struct Running {
 /// The knarr that is this machine's node.
 fn find(proc: &Path) -> Result<Option<Running>, Failure> {
     let own = std::process::id();
-    let entries = fs::read_dir(proc)?.flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let mut all: Vec<Running> =
-        pids.filter(|pid| u32::try_from(*pid) != Ok(own)).filter_map(|pid| running(proc, pid)).collect();
-    all.sort_by_key(|one| one.pid);
+    let alive = processes::alive(proc);
+    let others = alive.values().filter(|process| u32::try_from(process.pid) != Ok(own));
+    let all: Vec<Running> = others.filter_map(|process| running(proc, process)).collect();
     match all.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some(one.clone())),
@@ -67,29 +66,25 @@ fn find(proc: &Path) -> Result<Option<Running>, Failure> {
     }
 }
 
-fn running(proc: &Path, pid: i32) -> Option<Running> {
-    let folder = proc.join(pid.to_string());
-    let words = fs::read(folder.join("cmdline")).ok()?;
-    let mut words = words.split(|byte| *byte == 0);
-    let name = Path::new(std::str::from_utf8(words.next()?).ok()?).file_name()?.to_owned();
-    if !name.to_string_lossy().starts_with("knarr") || !matches!(words.next()?, b"server" | b"agent") {
+fn running(proc: &Path, process: &Process) -> Option<Running> {
+    let [program, subcommand, ..] = process.arguments.as_slice() else { return None };
+    let name = Path::new(program).file_name()?.to_string_lossy();
+    if !name.starts_with("knarr") || !matches!(subcommand.as_str(), "server" | "agent") {
         return None;
     }
-    let link = fs::read_link(folder.join("exe")).ok()?;
+    let link = fs::read_link(proc.join(process.pid.to_string()).join("exe")).ok()?;
     let text = link.to_string_lossy().into_owned();
     let replaced = text.ends_with(" (deleted)");
     let executable = PathBuf::from(text.trim_end_matches(" (deleted)"));
-    Some(Running { pid, executable, replaced, supervised: is_supervised(proc, &folder) })
+    Some(Running { pid: process.pid, executable, replaced, supervised: is_supervised(proc, process) })
 }
 
 /// Whether somebody starts it again when it ends: systemd, by the cgroup of a service, or OpenRC's supervisor above it.
-fn is_supervised(proc: &Path, folder: &Path) -> bool {
-    let groups = fs::read_to_string(folder.join("cgroup")).unwrap_or_default();
-    let parent = fs::read_to_string(folder.join("stat")).ok().and_then(|stat| {
-        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.to_owned();
-        fs::read_to_string(proc.join(parent).join("comm")).ok()
-    });
-    groups.lines().any(|line| line.contains(".service")) || parent.is_some_and(|name| name.trim() == OPENRC)
+fn is_supervised(proc: &Path, process: &Process) -> bool {
+    let of =
+        |pid: i32, file: &str| fs::read_to_string(proc.join(pid.to_string()).join(file)).unwrap_or_default();
+    of(process.pid, "cgroup").lines().any(|line| line.contains(".service"))
+        || of(process.parent, "comm").trim() == OPENRC
 }
 
 async fn upgrade(host: &Path, proc: &Path) -> Result<(), Failure> {
