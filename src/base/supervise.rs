@@ -4,6 +4,7 @@
 use crate::term::{Over, Term};
 use crate::{Backoff, Seldom, clock};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -145,12 +146,20 @@ impl Supervisor {
 
     /// Runs `task` under `name` until it returns `Ok` or its phase is drained. `task` is called anew
     /// for each restart and should return soon after its [`Shutdown`] is requested.
-    pub fn run<F, Fut, E>(&self, name: &str, phase: Phase, restart: Restart, task: F)
+    pub fn run<F, Fut, E>(&self, name: &str, phase: Phase, restart: Restart, mut task: F)
     where
         F: FnMut(Shutdown) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: std::fmt::Display + 'static,
     {
+        // Boxed, so that a thousand tasks are one type to compile.
+        let task = Box::new(move |shutdown| {
+            task(shutdown).map(|ended| ended.map_err(|error| error.to_string())).boxed()
+        });
+        self.run_boxed(name, phase, restart, task);
+    }
+
+    fn run_boxed(&self, name: &str, phase: Phase, restart: Restart, task: Work) {
         let shutdown = self.shutdown(phase);
         let mut supervised =
             Supervised { name: name.to_owned(), restart, exit: self.inner.exit.clone(), task };
@@ -169,6 +178,16 @@ impl Supervisor {
     where
         Fut: Future<Output = ()> + Send + 'static,
     {
+        // Boxed, since a task would hold room for it twice: as it is given, and as it is polled.
+        self.detached_boxed(name, phase, work.boxed())
+    }
+
+    fn detached_boxed(
+        &self,
+        name: &'static str,
+        phase: Phase,
+        work: BoxFuture<'static, ()>,
+    ) -> tokio::task::AbortHandle {
         let shutdown = self.shutdown(phase);
         let part = match self.term.as_ref().map(Term::enter) {
             // Between terms nothing is begun.
@@ -179,8 +198,7 @@ impl Supervisor {
             Some(part) => shutdown.within(part.over()),
             None => shutdown,
         };
-        // Boxed, since a task would hold room for it twice: as it is given, and as it is polled.
-        let work = AssertUnwindSafe(work.boxed()).catch_unwind();
+        let work = AssertUnwindSafe(work).catch_unwind();
         let stop = Seldom::new(async move { shutdown.requested().await });
         let handle = spawn(async move {
             let _part = part;
@@ -266,19 +284,17 @@ impl Said {
     }
 }
 
-struct Supervised<F> {
+/// A task's work, begun anew for each restart; the error says why it failed.
+type Work = Box<dyn FnMut(Shutdown) -> BoxFuture<'static, Result<(), String>> + Send>;
+
+struct Supervised {
     name: String,
     restart: Restart,
     exit: watch::Sender<Option<Exit>>,
-    task: F,
+    task: Work,
 }
 
-impl<F, Fut, E> Supervised<F>
-where
-    F: FnMut(Shutdown) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<(), E>> + Send,
-    E: std::fmt::Display,
-{
+impl Supervised {
     /// Runs in each term, until its phase is drained.
     async fn run_in_terms(&mut self, term: &Term, shutdown: Shutdown) {
         loop {
@@ -309,7 +325,7 @@ where
             let why = match AssertUnwindSafe((self.task)(shutdown.clone())).catch_unwind().await {
                 Ok(Ok(())) if self.restart == Restart::OnFailure || shutdown.is_requested() => return,
                 Ok(Ok(())) => "it returned".to_owned(),
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(why)) => why,
                 Err(panic) => panic_text(&*panic),
             };
             if shutdown.is_requested() {

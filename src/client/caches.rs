@@ -47,7 +47,7 @@ impl Caches {
         let (client, into) = (self.client.clone(), cache.clone());
         let name = format!("cache of {}", T::URL_PATH_SEGMENT);
         self.supervisor.run(&name, Phase::Work, Restart::OnFailure, move |shutdown| {
-            reflector::run(client.clone(), into.clone(), selection.clone(), shutdown)
+            reflector::run(client.clone(), Box::new(into.clone()), selection.clone(), shutdown)
         });
         cache
     }

@@ -22,4 +22,3 @@ pub use events::{Pace, Recorder};
 pub use kinds::{Collection, Kinds};
 pub use queue::{Next, Queue};
 pub use request::{Client, Error, ListSelector, Patch, Transport, escape, path_of};
-pub use watch::{Event, Watch};

@@ -2,8 +2,9 @@
 //! same time, and after a failure with growing delays.
 
 use base::{Backoff, Shutdown, clock};
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,10 +84,21 @@ impl<K: Hash + Eq + Clone + Send + std::fmt::Debug> Queue<K> {
     /// tried again with a delay that doubles from 5 ms to 1,000 s.
     pub async fn work<F, Fut, E>(&self, shutdown: Shutdown, workers: usize, work: F)
     where
-        F: Fn(K) -> Fut,
-        Fut: Future<Output = Result<Next, E>>,
+        F: Fn(K) -> Fut + Sync,
+        Fut: Future<Output = Result<Next, E>> + Send,
         E: std::fmt::Display,
     {
+        // Boxed, so that this is compiled once a type of key rather than once a controller.
+        let work = |key| work(key).map(|outcome| outcome.map_err(|error| error.to_string())).boxed();
+        self.work_boxed(shutdown, workers, &work).await;
+    }
+
+    async fn work_boxed<'a>(
+        &self,
+        shutdown: Shutdown,
+        workers: usize,
+        work: &(dyn Fn(K) -> BoxFuture<'a, Result<Next, String>> + Sync),
+    ) {
         let _back = Back(self);
         let mut running = FuturesUnordered::new();
         loop {
@@ -106,7 +118,7 @@ impl<K: Hash + Eq + Clone + Send + std::fmt::Debug> Queue<K> {
         }
     }
 
-    fn finish<E: std::fmt::Display>(&self, key: K, outcome: Result<Next, E>) {
+    fn finish(&self, key: K, outcome: Result<Next, String>) {
         let mut state = self.state();
         state.working.remove(&key);
         match outcome {
@@ -116,10 +128,10 @@ impl<K: Hash + Eq + Clone + Send + std::fmt::Debug> Queue<K> {
                     state.add_at(key.clone(), clock::instant() + delay);
                 }
             }
-            Err(error) => {
+            Err(why) => {
                 let backoff = state.failures.entry(key.clone());
                 let delay = backoff.or_insert_with(|| Backoff::new(FIRST_DELAY, LONGEST_DELAY)).next_delay();
-                tracing::debug!(queue = self.0.name, ?key, %error, ?delay, "work failed; trying again");
+                tracing::debug!(queue = self.0.name, ?key, error = why, ?delay, "work failed; trying again");
                 state.add_at(key.clone(), clock::instant() + delay);
             }
         }

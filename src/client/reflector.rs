@@ -8,6 +8,7 @@ use api::Object;
 use base::{Shutdown, clock};
 use bytes::Bytes;
 use http::Method;
+use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// How often it is looked whether a kind is served again.
@@ -22,29 +23,98 @@ pub(crate) struct Selection {
     pub(crate) fields: String,
 }
 
-enum State<T> {
+/// A cache as its reflector sees it. There are more than a hundred kinds, and one reflector's code for all.
+pub(crate) trait Sink: Send + Sync {
+    /// The kind's name.
+    fn kind(&self) -> &'static str;
+    /// The path of its collection.
+    fn path(&self, namespace: &str) -> String;
+    /// Up to where everything is in; 0 before the first list.
+    fn revision(&self) -> u64;
+    /// Takes a whole list.
+    fn replace(&self, items: &[&RawValue], revision: u64);
+    /// Takes an object that was added or modified.
+    fn apply(&self, object: &RawValue) -> Result<(), Error>;
+    /// Takes a deletion.
+    fn remove(&self, gone: &Named);
+    /// Notes that everything up to `revision` was seen.
+    fn progress(&self, revision: u64);
+}
+
+impl<T: Object> Sink for Cache<T> {
+    fn kind(&self) -> &'static str {
+        T::KIND
+    }
+
+    fn path(&self, namespace: &str) -> String {
+        path_of::<T>(namespace)
+    }
+
+    fn revision(&self) -> u64 {
+        self.snapshot().revision()
+    }
+
+    fn replace(&self, items: &[&RawValue], revision: u64) {
+        let read = items.iter().filter_map(|item| match T::from_json(item.get().as_bytes()) {
+            Ok(object) => Some(object),
+            Err(why) => {
+                if let Err(error) = unreadable(T::KIND, item, &why.to_string()) {
+                    tracing::error!(kind = T::KIND, %error, "an object of a list has no name");
+                }
+                None
+            }
+        });
+        Self::replace(self, read, revision);
+    }
+
+    fn apply(&self, object: &RawValue) -> Result<(), Error> {
+        match T::from_json(object.get().as_bytes()) {
+            Ok(object) => Self::apply(self, object),
+            Err(why) => Self::progress(self, unreadable(T::KIND, object, &why.to_string())?),
+        }
+        Ok(())
+    }
+
+    fn remove(&self, gone: &Named) {
+        Self::remove(self, gone);
+    }
+
+    fn progress(&self, revision: u64) {
+        Self::progress(self, revision);
+    }
+}
+
+/// Tells of an object that nobody can read, and its revision. One object must not hide all others. Of one that
+/// changes what was known stays.
+fn unreadable(kind: &str, object: &RawValue, why: &str) -> Result<u64, Error> {
+    let Named { namespace, name, revision } = Named::of(object)?;
+    tracing::error!(kind, namespace, name, why, "cannot be read, and is passed over");
+    Ok(revision)
+}
+
+enum State {
     /// Nothing is known, or what was known is too old to go on from.
     Listing,
     /// Everything up to the revision is in the cache; the watch has to be opened from there.
     Listed(u64),
     /// The watch runs.
-    Watching(Watch<T>),
+    Watching(Watch),
 }
 
 /// Runs until shutdown; an error (a lost server) is for the supervisor's backoff, after which it goes
 /// on from where the cache is.
-pub(crate) async fn run<T: Object>(
+pub(crate) async fn run(
     client: Client,
-    cache: Cache<T>,
+    cache: Box<dyn Sink>,
     selection: Selection,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let mut state = match cache.snapshot().revision() {
+    let mut state = match cache.revision() {
         0 => State::Listing,
         revision => State::Listed(revision),
     };
     loop {
-        let next = step(&client, &cache, &selection, state);
+        let next = step(&client, &*cache, &selection, state);
         state = tokio::select! {
             next = next => next?,
             () = shutdown.requested() => return Ok(()),
@@ -52,21 +122,21 @@ pub(crate) async fn run<T: Object>(
     }
 }
 
-async fn step<T: Object>(
+async fn step(
     client: &Client,
-    cache: &Cache<T>,
+    cache: &dyn Sink,
     selection: &Selection,
-    state: State<T>,
-) -> Result<State<T>, Error> {
+    state: State,
+) -> Result<State, Error> {
     let next = match state {
         State::Listing => list(client, cache, selection).await.map(State::Listed),
         State::Listed(revision) => {
             let selector = ListSelector { fields: selection.fields.clone(), ..ListSelector::default() };
-            client.watch(&selection.namespace, &selector, &revision.to_string()).await.map(State::Watching)
+            client.watch(&cache.path(&selection.namespace), &selector, revision).await.map(State::Watching)
         }
         State::Watching(mut watch) => follow(cache, &mut watch).await.map(|more| match more {
             true => State::Watching(watch),
-            false => State::Listed(cache.snapshot().revision()),
+            false => State::Listed(cache.revision()),
         }),
     };
     match next {
@@ -80,49 +150,30 @@ async fn step<T: Object>(
 }
 
 /// A custom kind whose definition is gone has no objects; it may come back.
-async fn unserved<T: Object>(cache: &Cache<T>, error: &Error) {
-    tracing::debug!(kind = T::KIND, %error, "is not served now");
-    cache.replace(Vec::new(), cache.snapshot().revision());
+async fn unserved(cache: &dyn Sink, error: &Error) {
+    tracing::debug!(kind = cache.kind(), %error, "is not served now");
+    cache.replace(&[], cache.revision());
     clock::sleep(UNSERVED_PAUSE).await;
 }
 
-async fn list<T: Object>(client: &Client, cache: &Cache<T>, selection: &Selection) -> Result<u64, Error> {
+async fn list(client: &Client, cache: &dyn Sink, selection: &Selection) -> Result<u64, Error> {
     let fields = crate::request::escape(&selection.fields);
-    let path = format!("{}?fieldSelector={fields}", path_of::<T>(&selection.namespace));
+    let path = format!("{}?fieldSelector={fields}", cache.path(&selection.namespace));
     let request = request(Method::GET, &path, "application/json", Bytes::new())?;
     let body = client.whole_answer(request).await?;
     let (items, revision) = read_list(&body)?;
     let revision = revision.ok_or_else(|| Error::Decode("a list without a resourceVersion".to_owned()))?;
-    let read = items.into_iter().filter_map(|item| match T::from_json(item.get().as_bytes()) {
-        Ok(object) => Some(object),
-        Err(why) => {
-            match Named::of(item) {
-                Ok(named) => unreadable::<T>(&named, &why.to_string()),
-                Err(error) => tracing::error!(kind = T::KIND, %error, "an object of a list has no name"),
-            }
-            None
-        }
-    });
-    cache.replace(read, revision);
+    cache.replace(&items, revision);
     Ok(revision)
 }
 
-/// One object must not hide all others. Of one that changes what was known stays.
-fn unreadable<T: Object>(Named { namespace, name, .. }: &Named, why: &str) {
-    tracing::error!(kind = T::KIND, namespace, name, why, "cannot be read, and is passed over");
-}
-
 /// Takes one event; false when the server ended the watch.
-async fn follow<T: Object>(cache: &Cache<T>, watch: &mut Watch<T>) -> Result<bool, Error> {
-    match watch.next().await? {
-        Some(Event::Applied(object)) => cache.apply(object),
-        Some(Event::Deleted(gone)) => cache.remove(&gone),
-        Some(Event::Unreadable(named, why)) => {
-            unreadable::<T>(&named, &why);
-            cache.progress(named.revision);
-        }
-        Some(Event::Bookmark(revision)) => cache.progress(revision),
-        None => return Ok(false),
+async fn follow(cache: &dyn Sink, watch: &mut Watch) -> Result<bool, Error> {
+    let Some(line) = watch.next().await? else { return Ok(false) };
+    match Event::read(&line)? {
+        Event::Applied(object) => cache.apply(object)?,
+        Event::Deleted(gone) => cache.remove(&gone),
+        Event::Bookmark(revision) => cache.progress(revision),
     }
     Ok(true)
 }

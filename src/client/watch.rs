@@ -1,7 +1,6 @@
-//! A watch as a stream of typed events.
+//! A watch as a stream of events. What an object is of is not known here: it stays JSON.
 
-use crate::request::{Client, Error, ListSelector, accepted, path_of, request, unreadable};
-use api::Object;
+use crate::request::{Client, Error, ListSelector, accepted, request, unreadable};
 use api::meta::Status;
 use base::Body;
 use bytes::{Buf, Bytes, BytesMut};
@@ -14,33 +13,30 @@ const LINE_BYTES: usize = 8 << 20;
 
 /// What an object is called, and the revision of an event about it.
 #[derive(Debug)]
-pub struct Named {
+pub(crate) struct Named {
     /// `metadata.namespace`, or "".
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// `metadata.name`.
-    pub name: String,
+    pub(crate) name: String,
     /// `metadata.resourceVersion`.
-    pub revision: u64,
+    pub(crate) revision: u64,
 }
 
 /// One event of a watch.
 #[derive(Debug)]
-pub enum Event<T> {
+pub(crate) enum Event<'a> {
     /// The object is there in this form now: added or modified.
-    Applied(T),
+    Applied(&'a RawValue),
     /// The object is gone.
     Deleted(Named),
-    /// The object is there in a form that cannot be read, and why.
-    Unreadable(Named, String),
     /// Everything up to this revision was sent.
     Bookmark(u64),
 }
 
 /// A running watch.
-pub struct Watch<T> {
+pub(crate) struct Watch {
     body: Body,
     pending: BytesMut,
-    kind: std::marker::PhantomData<fn() -> T>,
 }
 
 #[derive(serde::Deserialize)]
@@ -79,35 +75,31 @@ impl Named {
 }
 
 impl Client {
-    /// Watches a kind from just after `revision`.
-    pub async fn watch<T: Object>(
+    /// Watches the collection at `path` from just after `revision`.
+    pub(crate) async fn watch(
         &self,
-        namespace: &str,
+        path: &str,
         selector: &ListSelector,
-        revision: &str,
-    ) -> Result<Watch<T>, Error> {
+        revision: u64,
+    ) -> Result<Watch, Error> {
         let path = format!(
-            "{}?watch=1&allowWatchBookmarks=true&resourceVersion={revision}&{}",
-            path_of::<T>(namespace),
+            "{path}?watch=1&allowWatchBookmarks=true&resourceVersion={revision}&{}",
             selector.query()
         );
         let answer = self.raw(request(Method::GET, &path, "application/json", Bytes::new())?).await?;
-        Ok(Watch::new(accepted(answer).await?.into_body()))
+        Ok(Watch { body: accepted(answer).await?.into_body(), pending: BytesMut::new() })
     }
 }
 
-impl<T: Object> Watch<T> {
-    fn new(body: Body) -> Self {
-        Self { body, pending: BytesMut::new(), kind: std::marker::PhantomData }
-    }
-
-    /// The next event; `None` when the server ended the watch, which it does from time to time.
-    pub async fn next(&mut self) -> Result<Option<Event<T>>, Error> {
+impl Watch {
+    /// The next event as a line, for [`Event::read`]; `None` when the server ended the watch, which it does from
+    /// time to time.
+    pub(crate) async fn next(&mut self) -> Result<Option<BytesMut>, Error> {
         loop {
             if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
                 let line = self.pending.split_to(end);
                 self.pending.advance(1);
-                return event(&line).map(Some);
+                return Ok(Some(line));
             }
             if self.pending.len() > LINE_BYTES {
                 return Err(Error::Decode("a watch event is larger than any object may be".to_owned()));
@@ -125,19 +117,18 @@ impl<T: Object> Watch<T> {
     }
 }
 
-fn event<T: Object>(line: &[u8]) -> Result<Event<T>, Error> {
-    let line: Line<'_> = serde_json::from_slice(line).map_err(unreadable)?;
-    match line.kind {
-        "ADDED" | "MODIFIED" => match T::from_json(line.object.get().as_bytes()) {
-            Ok(object) => Ok(Event::Applied(object)),
-            Err(why) => Ok(Event::Unreadable(Named::of(line.object)?, why.to_string())),
-        },
-        "DELETED" => Named::of(line.object).map(Event::Deleted),
-        "BOOKMARK" => Named::of(line.object).map(|named| Event::Bookmark(named.revision)),
-        "ERROR" => {
-            let status: Status = serde_json::from_str(line.object.get()).map_err(unreadable)?;
-            Err(Error::Api(Box::new(status)))
+impl<'a> Event<'a> {
+    pub(crate) fn read(line: &'a [u8]) -> Result<Self, Error> {
+        let line: Line<'_> = serde_json::from_slice(line).map_err(unreadable)?;
+        match line.kind {
+            "ADDED" | "MODIFIED" => Ok(Self::Applied(line.object)),
+            "DELETED" => Named::of(line.object).map(Self::Deleted),
+            "BOOKMARK" => Named::of(line.object).map(|named| Self::Bookmark(named.revision)),
+            "ERROR" => {
+                let status: Status = serde_json::from_str(line.object.get()).map_err(unreadable)?;
+                Err(Error::Api(Box::new(status)))
+            }
+            other => Err(Error::Decode(format!("unknown watch event {other:?}"))),
         }
-        other => Err(Error::Decode(format!("unknown watch event {other:?}"))),
     }
 }

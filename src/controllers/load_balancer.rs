@@ -112,17 +112,24 @@ enum Claim<'a> {
 }
 
 impl Claim<'_> {
-    /// The older one is before.
-    fn age(&self) -> (Option<jiff::Timestamp>, bool, String, String) {
-        fn of<T: Object>(object: &T, pod: bool) -> (Option<jiff::Timestamp>, bool, String, String) {
+    /// The older one is before. Times of creation are whole seconds: of the same one pods are before, since
+    /// they have their ports as soon as they run.
+    fn age(&self) -> (Option<jiff::Timestamp>, Rank, String, String) {
+        fn of<T: Object>(object: &T, rank: Rank) -> (Option<jiff::Timestamp>, Rank, String, String) {
             let created = object.meta().created().map(|time| time.0);
-            (created, pod, object.namespace().to_owned(), object.name().to_owned())
+            (created, rank, object.namespace().to_owned(), object.name().to_owned())
         }
         match self {
-            Self::Pod(pod) => of(*pod, true),
-            Self::Service(service) => of(&***service, false),
+            Self::Pod(pod) => of(*pod, Rank::Pod),
+            Self::Service(service) => of(&***service, Rank::Service),
         }
     }
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Pod,
+    Service,
 }
 
 /// What each Service gets. Of two that want a port of one address, the older one has it; pods have theirs of

@@ -175,6 +175,9 @@ fn ports_of_pods_are_taken_where_they_are_older() {
         [pod("old", 1, "a", port.clone()), pod("young", 9, "b", port), pod("other", 1, "b", elsewhere)];
     let services = [service("web", 5, json!({}))];
     assert_eq!(with_pods(&services, &nodes, &[], &pods), ["web 192.0.2.2 !80 the Pod default/old"]);
+    // Times of creation are told in seconds: of the same one the pod, which has the port whatever is decided here.
+    let services = [service("web", 1, json!({}))];
+    assert_eq!(with_pods(&services, &nodes, &[], &pods), ["web 192.0.2.2 !80 the Pod default/old"]);
 }
 
 #[test]
