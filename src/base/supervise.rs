@@ -5,12 +5,13 @@ use crate::term::{Over, Term};
 use crate::{Backoff, Seldom, clock};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// The order of a drain: what takes new work stops first, what others stand on stops last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +111,45 @@ struct Inner {
     phases: Vec<watch::Sender<bool>>,
     tasks: Mutex<Vec<Task>>,
     exit: watch::Sender<Option<Exit>>,
+    detached: Mutex<Detached>,
+}
+
+/// Tasks that nobody waits for, by number. They are kept here so that none of them has to listen for its phase's end: there
+/// may be ten thousand, and what listens takes room.
+#[derive(Default)]
+struct Detached {
+    number: u64,
+    running: HashMap<u64, (Phase, AbortHandle)>,
+}
+
+/// One of them, until it is dropped.
+struct Listed {
+    inner: Arc<Inner>,
+    number: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let gone = self.inner.detached().running.remove(&self.number);
+        // A task's last handle frees it: not with the lock held.
+        drop(gone);
+    }
+}
+
+impl Inner {
+    fn detached(&self) -> MutexGuard<'_, Detached> {
+        self.detached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drop_detached(&self, phase: Phase) {
+        let gone: Vec<_> = self
+            .detached()
+            .running
+            .extract_if(|_, (own, _)| *own == phase)
+            .map(|(_, (_, handle))| handle)
+            .collect();
+        gone.iter().for_each(AbortHandle::abort);
+    }
 }
 
 /// Owns the process' tasks. Cheap to clone; every clone is the same supervisor.
@@ -130,7 +170,12 @@ impl Supervisor {
     /// A supervisor with no tasks.
     pub fn new() -> Self {
         let phases = PHASES.iter().map(|_| watch::channel(false).0).collect();
-        let inner = Inner { phases, tasks: Mutex::default(), exit: watch::channel(None).0 };
+        let inner = Inner {
+            phases,
+            tasks: Mutex::default(),
+            exit: watch::channel(None).0,
+            detached: Mutex::default(),
+        };
         Self { inner: Arc::new(inner), term: None }
     }
 
@@ -174,7 +219,7 @@ impl Supervisor {
 
     /// Runs a short-lived piece of work, such as one connection; a panic in it is logged by name.
     /// It is dropped when its phase is drained, or the term is over that it was started in.
-    pub fn detached<Fut>(&self, name: &'static str, phase: Phase, work: Fut) -> tokio::task::AbortHandle
+    pub fn detached<Fut>(&self, name: &'static str, phase: Phase, work: Fut) -> AbortHandle
     where
         Fut: Future<Output = ()> + Send + 'static,
     {
@@ -182,36 +227,44 @@ impl Supervisor {
         self.detached_boxed(name, phase, work.boxed())
     }
 
-    fn detached_boxed(
-        &self,
-        name: &'static str,
-        phase: Phase,
-        work: BoxFuture<'static, ()>,
-    ) -> tokio::task::AbortHandle {
-        let shutdown = self.shutdown(phase);
-        let part = match self.term.as_ref().map(Term::enter) {
-            // Between terms nothing is begun.
-            Some(None) => return spawn(async {}).abort_handle(),
-            other => other.flatten(),
-        };
-        let shutdown = match &part {
-            Some(part) => shutdown.within(part.over()),
-            None => shutdown,
-        };
-        let work = AssertUnwindSafe(work).catch_unwind();
-        let stop = Seldom::new(async move { shutdown.requested().await });
-        let handle = spawn(async move {
-            let _part = part;
-            tokio::select! {
-                biased;
-                result = work => {
-                    if let Err(panic) = result {
-                        tracing::error!(task = name, panic = panic_text(&*panic), "task panicked");
-                    }
-                }
-                () = stop => {}
+    fn detached_boxed(&self, name: &'static str, phase: Phase, work: BoxFuture<'static, ()>) -> AbortHandle {
+        let work = AssertUnwindSafe(work).catch_unwind().map(move |result| {
+            if let Err(panic) = result {
+                tracing::error!(task = name, panic = panic_text(&*panic), "task panicked");
             }
         });
+        match self.term.as_ref().map(Term::enter) {
+            None => self.detach(phase, work),
+            // Between terms nothing is begun.
+            Some(None) => spawn(async {}).abort_handle(),
+            Some(Some(part)) => {
+                let over = part.over();
+                let stop = Seldom::new(async move { over.requested().await });
+                self.detach(phase, async move {
+                    let _part = part;
+                    tokio::select! {
+                        biased;
+                        () = work => {}
+                        () = stop => {}
+                    }
+                })
+            }
+        }
+    }
+
+    fn detach(&self, phase: Phase, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let mut detached = self.inner.detached();
+        if *self.inner.phases[phase as usize].borrow() {
+            return spawn(async {}).abort_handle();
+        }
+        detached.number += 1;
+        let listed = Listed { inner: self.inner.clone(), number: detached.number };
+        let handle = spawn(async move {
+            let _listed = listed;
+            work.await;
+        });
+        let number = detached.number;
+        detached.running.insert(number, (phase, handle.abort_handle()));
         handle.abort_handle()
     }
 
@@ -238,6 +291,7 @@ impl Supervisor {
         let mut aborted = 0;
         for phase in PHASES {
             self.inner.phases[phase as usize].send_replace(true);
+            self.inner.drop_detached(phase);
             aborted += self.drain_phase(phase).await;
         }
         if aborted == 0 { Drained::Cleanly } else { Drained::Aborted(aborted) }
@@ -408,6 +462,41 @@ mod tests {
         assert!(
             matches!(supervisor.ended().await, Exit::Task(name, why) if name == "store" && why == "disk is gone")
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn detached_work_is_dropped_with_its_phase() {
+        let supervisor = Supervisor::new();
+        let ends = Arc::new(AtomicUsize::new(0));
+        let detach = |phase| {
+            let (end, (begun, begins)) = (Counted(ends.clone()), tokio::sync::oneshot::channel());
+            let handle = supervisor.detached("connection", phase, async move {
+                let _end = end;
+                begun.send(()).unwrap();
+                std::future::pending::<()>().await;
+            });
+            (handle, begins)
+        };
+        let ((aborted, first), (_, second)) = (detach(Phase::Work), detach(Phase::Work));
+        supervisor.detached("short", Phase::Ground, async { panic!("told by name") });
+        first.await.unwrap();
+        second.await.unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(supervisor.inner.detached().running.len(), 2);
+        aborted.abort();
+        assert_eq!(supervisor.drain().await, Drained::Cleanly);
+        tokio::task::yield_now().await;
+        assert_eq!((ends.load(Ordering::SeqCst), supervisor.inner.detached().running.len()), (2, 0));
+        let (_, late) = detach(Phase::Work);
+        assert!(late.await.is_err(), "nothing is begun any more");
+    }
+
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,11 +49,44 @@ const HELLO_PIECE: usize = 2 << 10;
 const UNRECOGNIZED_NAME: u8 = 112;
 const INTERNAL_ERROR: u8 = 80;
 
+/// Serves a connection until it is over. What happens at its beginning alone is boxed: there is room for the rest as
+/// long as it lasts.
 pub(crate) async fn converse(
+    connection: Box<Connection>,
+    stream: (TcpStream, Option<Arc<Tls>>),
+    closed: watch::Receiver<bool>,
+) -> Result<(), BodyError> {
+    let mut plain = begin(connection, stream, closed).boxed().await?;
+    while let Some(mut one) = plain {
+        if let Next::End = one.line.serve(&one.connection, &mut one.closing, HEAD_LIMIT).await? {
+            return Ok(());
+        }
+        plain = one.hand_over().boxed().await?;
+    }
+    Ok(())
+}
+
+/// A connection on which HTTP/1 is spoken.
+struct Plain {
+    connection: Arc<Connection>,
+    line: Line,
+    closing: Closing,
+}
+
+impl Plain {
+    /// Has requests served that are not plain; gives nothing when it is over.
+    async fn hand_over(self: Box<Self>) -> Result<Option<Box<Self>>, BodyError> {
+        let Self { connection, line, mut closing } = *self;
+        let served = whole::serve(connection.clone(), line.into_begun(), &mut closing, HEAD_LIMIT).await?;
+        Ok(served.map(|(came, stream)| Box::new(Self { connection, line: Line::new(came, stream), closing })))
+    }
+}
+
+async fn begin(
     mut connection: Box<Connection>,
     (mut stream, tls): (TcpStream, Option<Arc<Tls>>),
     closed: watch::Receiver<bool>,
-) -> Result<(), BodyError> {
+) -> Result<Option<Box<Plain>>, BodyError> {
     stream.set_nodelay(true)?;
     if connection.from.is_trusted && connection.proxy.trust.proxy_protocol {
         let told = tokio::time::timeout(HANDSHAKE_LIMIT, trust::proxied(&mut stream)).await??;
@@ -64,25 +97,27 @@ pub(crate) async fn converse(
         }
     }
     match tls {
-        Some(tls) => Box::pin(secure(connection, (stream, &tls), closed)).await,
+        Some(tls) => secure(connection, (stream, &tls), closed).boxed().await,
         None => {
-            let is_http2 = Box::pin(tokio::time::timeout(HEAD_LIMIT, begins_http2(&stream))).await??;
+            let is_http2 = tokio::time::timeout(HEAD_LIMIT, begins_http2(&stream)).await??;
             http(connection, (Stream::Plain(stream), is_http2), closed).await
         }
     }
 }
 
+/// Serves HTTP/2, and gives back what is HTTP/1.
 async fn http(
     connection: Box<Connection>,
     (stream, is_http2): (Stream, bool),
     closed: watch::Receiver<bool>,
-) -> Result<(), BodyError> {
+) -> Result<Option<Box<Plain>>, BodyError> {
     let connection = Arc::from(connection);
-    match is_http2 {
-        true => Box::pin(http2(connection, stream, closed)).await?,
-        false => Box::pin(http1(connection, stream, closed)).await?,
+    if is_http2 {
+        http2(connection, stream, closed).boxed().await?;
+        return Ok(None);
     }
-    Ok(())
+    let line = Line::new(BytesMut::new(), stream);
+    Ok(Some(Box::new(Plain { connection, line, closing: Closing::new(closed) })))
 }
 
 /// A connection over TLS, by the name that its client asks for.
@@ -90,7 +125,7 @@ async fn secure(
     mut connection: Box<Connection>,
     (mut stream, tls): (TcpStream, &Tls),
     closed: watch::Receiver<bool>,
-) -> Result<(), BodyError> {
+) -> Result<Option<Box<Plain>>, BodyError> {
     let (mut first, mut spoken) = (Vec::new(), Spoken::Http);
     if connection.proxy.table.load().speaks_more(connection.port) {
         let name = tokio::time::timeout(HANDSHAKE_LIMIT, hello(&mut stream, &mut first)).await??;
@@ -108,10 +143,14 @@ async fn secure(
         Spoken::Ended(live) => {
             let shaken = shake(&tls.any, Begun::new(first, stream)).await?;
             let reached = connection.reach(&live).await?;
-            connection.join(&live, (shaken, &[]), reached).await.map_err(Into::into)
+            connection.join(&live, (shaken, &[]), reached).await?;
+            Ok(None)
         }
         Spoken::Passed(live) => match connection.reach(&live).await {
-            Ok(reached) => connection.join(&live, (stream, &first), reached).await.map_err(Into::into),
+            Ok(reached) => {
+                connection.join(&live, (stream, &first), reached).await?;
+                Ok(None)
+            }
             Err(error) => refuse(stream, INTERNAL_ERROR, error).await,
         },
         Spoken::Nothing => refuse(stream, UNRECOGNIZED_NAME, io::Error::other("nobody has this name")).await,
@@ -151,7 +190,7 @@ async fn hello(stream: &mut TcpStream, first: &mut Vec<u8>) -> io::Result<Option
 }
 
 /// Ends a connection that cannot be passed on with the reason that TLS has for it.
-async fn refuse(mut stream: TcpStream, alert: u8, why: io::Error) -> Result<(), BodyError> {
+async fn refuse(mut stream: TcpStream, alert: u8, why: io::Error) -> Result<Option<Box<Plain>>, BodyError> {
     // A record of alerts, of TLS 1.2 as they all say, with one that is fatal.
     stream.write_all(&[21, 3, 3, 0, 2, 2, alert]).await?;
     stream.shutdown().await?;
@@ -163,23 +202,6 @@ async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut start = [0; HTTP2_START.len()];
     let length = stream.peek(&mut start).await?;
     Ok(start[..length] == *HTTP2_START)
-}
-
-async fn http1(
-    connection: Arc<Connection>,
-    stream: Stream,
-    closed: watch::Receiver<bool>,
-) -> Result<(), BodyError> {
-    let (mut closing, mut line) = (Closing::new(closed), Line::new(BytesMut::new(), stream));
-    while let Next::Whole = line.serve(&connection, &mut closing, HEAD_LIMIT).await? {
-        let begun = line.into_begun();
-        let served = whole::serve(connection.clone(), begun, &mut closing, HEAD_LIMIT);
-        match Box::pin(served).await? {
-            Some((came, stream)) => line = Line::new(came, stream),
-            None => break,
-        }
-    }
-    Ok(())
 }
 
 /// Whether a connection's port is closed: there is to be no further request then.

@@ -69,7 +69,8 @@ impl Line {
         limit: Duration,
     ) -> Result<Next, BodyError> {
         loop {
-            let came = read(&mut self.buffer);
+            // Boxed, both of them, since there is room for what is not as long as the connection lasts.
+            let came = read(&mut self.buffer).map(|came| came.map(Box::new));
             if let Ok(None) = came {
                 if !self.more(closing, limit).await? {
                     return Ok(Next::End);
@@ -78,7 +79,6 @@ impl Line {
             }
             self.patience.stop();
             let Ok(Some(request)) = came else { return Ok(Next::Whole) };
-            // Boxed, since there is room for it as long as the connection lasts.
             if Box::pin(self.exchange(connection, request, closing)).await? {
                 return Ok(Next::End);
             }
@@ -89,12 +89,12 @@ impl Line {
     async fn exchange(
         &mut self,
         connection: &Arc<Connection>,
-        request: Asking,
+        request: Box<Asking>,
         closing: &mut Closing,
     ) -> Result<bool, BodyError> {
         let is_head = request.method() == Method::HEAD;
         let response = {
-            let mut serving = pin!(connection.clone().serve(request));
+            let mut serving = pin!(connection.clone().serve(*request));
             let Ok(response) = self.unless_gone(|cx| serving.as_mut().poll(cx)).await?;
             response
         };

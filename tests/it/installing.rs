@@ -2,6 +2,7 @@
 //! and a machine without network and without packages is installed from one archive.
 
 use crate::support::cluster::{IMAGE, SOON};
+use crate::support::image::Image;
 use crate::support::machine::{Machine, put};
 use crate::support::process::{limited, run, wait_for};
 use crate::support::{binary, image, root};
@@ -83,6 +84,7 @@ fn servers_and_agents_come_and_go() {
             (nodes.matches(" Ready ").count() == 2).then_some(())
         });
         upgrade(&one);
+        upgrade_by_plan(&one, &two);
         take_away_agent(&two, &two_before);
         one.sh("knarr uninstall --yes").ok();
         assert_as_before(&one, &one_before);
@@ -150,6 +152,43 @@ fn upgrade(one: &Machine) {
     assert_eq!(running.code, 0, "{}", running.stdout);
     let after = one.sh("kubectl get pod pause -o jsonpath='{.status.containerStatuses[0].containerID}'").ok();
     assert_eq!(after, before, "pods go on");
+}
+
+/// By an object of the cluster: the server first, then the agent, each drained and with an executable of its own image.
+fn upgrade_by_plan(one: &Machine, two: &Machine) {
+    let program = one.path("/root/knarr");
+    let other = fs::File::options().append(true).open(&program);
+    other.unwrap().write_all(b"newest").unwrap();
+    let archive = one.path("/root/newest.tar");
+    Image { program: Some(&program), ..Image::new("knarr.test/knarr:newest", "") }.write(&archive);
+    for machine in [one, two] {
+        let folder = machine.path("/var/lib/knarr/agent/images");
+        fs::create_dir_all(&folder).unwrap();
+        put(&archive, &folder.join("newest.tar"));
+    }
+    fs::remove_file(archive).unwrap();
+    let plan = "{apiVersion: upgrade.knarr.io/v1, kind: Plan, metadata: {name: all}, spec: {version: newest, \
+                image: knarr.test/knarr, command: [/bin/knarr, upgrade-node], drain: {force: true, gracePeriodSeconds: 0}}}";
+    one.sh(&format!("echo '{plan}' | kubectl apply -f -")).ok();
+    wait_for("an upgraded cluster", Duration::from_secs(240), || {
+        let shown =
+            one.sh("kubectl get plans.upgrade.knarr.io all -o jsonpath='{.status.conditions[0].reason}'");
+        assert_ne!(
+            shown.stdout,
+            "JobFailed",
+            "{}",
+            one.sh("kubectl -n kube-system logs -l upgrade.knarr.io/plan=all").stdout
+        );
+        (shown.stdout == "Complete").then_some(())
+    });
+    put(&program, &two.path("/root/newest"));
+    let same = |file: &str, service: &str| {
+        format!("cmp {file} /proc/$(systemctl show -p MainPID --value {service})/exe && rm -f /root/newest")
+    };
+    one.sh(&same("/root/knarr", "knarr")).ok();
+    two.sh(&same("/root/newest", "knarr-agent")).ok();
+    let nodes = one.sh("kubectl get nodes --no-headers").ok();
+    assert!(nodes.matches(" Ready ").count() == 2 && !nodes.contains("SchedulingDisabled"), "{nodes}");
 }
 
 fn take_away_agent(two: &Machine, before: &BTreeSet<String>) {

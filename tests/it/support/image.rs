@@ -3,6 +3,7 @@
 
 use super::process::{command, run};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -45,6 +46,8 @@ pub(crate) struct Image<'a> {
     pub(crate) architecture: &'a str,
     /// How it runs where a pod does not say: Entrypoint, Cmd, User and such.
     pub(crate) config: Value,
+    /// One more program, which is found in /bin.
+    pub(crate) program: Option<&'a Path>,
 }
 
 /// Writes an image whose /www/index.html is `page`.
@@ -57,12 +60,12 @@ impl<'a> Image<'a> {
     pub(crate) fn new(name: &'a str, page: &'a str) -> Self {
         let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let config = json!({"Env": ["PATH=/bin:/usr/bin"], "Cmd": ["/bin/sh"]});
-        Self { name, page, architecture, config }
+        Self { name, page, architecture, config, program: None }
     }
 
     /// What it is made of.
     pub(crate) fn parts(&self) -> Parts {
-        let layer = layer(self.page);
+        let layer = self.layer();
         let config = json!({
             "architecture": self.architecture, "os": "linux", "config": self.config,
             "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
@@ -75,6 +78,36 @@ impl<'a> Image<'a> {
             "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
         });
         Parts { layer, config, manifest: manifest.to_string().into_bytes() }
+    }
+
+    fn layer(&self) -> Vec<u8> {
+        let mut tar = Tar::default();
+        for folder in ["bin", "etc", "www", "dev", "proc", "sys", "root"] {
+            tar.entry(folder, 0o755, Entry::Folder);
+        }
+        tar.entry("tmp", 0o1777, Entry::Folder);
+        tar.file("bin/busybox", 0o755, &fs::read(BUSYBOX).unwrap());
+        let mut list = command(BUSYBOX);
+        list.arg("--list");
+        for applet in run(list, "").ok().split_whitespace().filter(|name| *name != "busybox") {
+            tar.entry(&format!("bin/{applet}"), 0o777, Entry::Link("busybox"));
+        }
+        let mut libraries = libraries(Path::new(CURL));
+        tar.file(&CURL[1..], 0o755, &fs::read(CURL).unwrap());
+        if let Some(program) = self.program {
+            libraries.extend(self::libraries(program));
+            let name = program.file_name().unwrap().to_str().unwrap();
+            tar.file(&format!("bin/{name}"), 0o755, &fs::read(program).unwrap());
+        }
+        for path in libraries {
+            tar.file(path.trim_start_matches('/'), 0o755, &fs::read(&path).unwrap());
+        }
+        tar.file("bin/told", 0o755, TOLD.as_bytes());
+        tar.entry("bin/told-otherwise", 0o777, Entry::Link("told"));
+        tar.file("bin/grpc-health", 0o755, GRPC_HEALTH.as_bytes());
+        tar.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n");
+        tar.file("www/index.html", 0o644, self.page.as_bytes());
+        tar.end()
     }
 
     /// Writes it as an OCI archive.
@@ -104,37 +137,14 @@ fn archive(name: &str, parts: &Parts) -> Vec<u8> {
     archive.end()
 }
 
-fn layer(page: &str) -> Vec<u8> {
-    let mut tar = Tar::default();
-    for folder in ["bin", "etc", "www", "dev", "proc", "sys", "root"] {
-        tar.entry(folder, 0o755, Entry::Folder);
-    }
-    tar.entry("tmp", 0o1777, Entry::Folder);
-    tar.file("bin/busybox", 0o755, &fs::read(BUSYBOX).unwrap());
-    let mut list = command(BUSYBOX);
-    list.arg("--list");
-    for applet in run(list, "").ok().split_whitespace().filter(|name| *name != "busybox") {
-        tar.entry(&format!("bin/{applet}"), 0o777, Entry::Link("busybox"));
-    }
-    for path in curl() {
-        tar.file(path.trim_start_matches('/'), 0o755, &fs::read(&path).unwrap());
-    }
-    tar.file("bin/told", 0o755, TOLD.as_bytes());
-    tar.entry("bin/told-otherwise", 0o777, Entry::Link("told"));
-    tar.file("bin/grpc-health", 0o755, GRPC_HEALTH.as_bytes());
-    tar.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n");
-    tar.file("www/index.html", 0o644, page.as_bytes());
-    tar.end()
-}
-
-/// curl and what it loads.
-fn curl() -> Vec<String> {
+/// What a program loads.
+fn libraries(program: &Path) -> BTreeSet<String> {
     let mut ldd = command("ldd");
-    ldd.arg(CURL);
+    ldd.arg(program);
     let listed = run(ldd, "").ok();
     let libraries =
         listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
-    libraries.map(str::to_owned).chain([CURL.to_owned()]).collect()
+    libraries.map(str::to_owned).collect()
 }
 
 fn descriptor(kind: &str, blob: &[u8]) -> Value {
