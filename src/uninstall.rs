@@ -5,6 +5,7 @@ use crate::killall::{Troubles, call, need_root, stop};
 use crate::life::{self, Failure};
 use crate::places::{SETTINGS, Target, targets};
 use crate::traces::{mountinfo, others_run, pods, remove_path, unescaped};
+use crate::upgrade_node::left_beside;
 use crate::{options, screen, traces};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use nix::mount::{MntFlags, umount2};
@@ -78,6 +79,9 @@ async fn run(targets: &[Target], troubles: &mut Troubles) {
     for path in records.iter().flat_map(|record| &record.made) {
         if is_ours(path, targets) {
             remove_path(path, troubles);
+            if path.file_name().is_some_and(|name| name == "knarr") {
+                left_beside(path).iter().for_each(|file| remove_path(file, troubles));
+            }
         }
     }
     remove_path(Path::new(FOLDER), troubles);

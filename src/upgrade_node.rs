@@ -24,6 +24,9 @@ const STAYS: Duration = Duration::from_secs(15);
 const APPEARS: Duration = Duration::from_secs(5);
 /// OpenRC's `supervise-daemon`, of which the kernel keeps 15 letters.
 const OPENRC: &str = "supervise-daemo";
+/// Endings of files beside an executable.
+const PREVIOUS: &str = "previous";
+const NEW: &str = "new";
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) fn command() -> Command {
@@ -102,7 +105,7 @@ async fn upgrade(host: &Path, proc: &Path) -> Result<(), Failure> {
             format!("nobody would start {} again: it is no service", found.executable.display()).into()
         );
     }
-    let previous = beside(&target, "previous");
+    let previous = beside(&target, PREVIOUS);
     if there != own {
         replace(&target, &previous, &own)?;
     }
@@ -141,6 +144,11 @@ fn stop(pid: i32) -> Result<(), Failure> {
     }
 }
 
+/// What upgrades leave beside an executable: the one before, and the next one where a machine failed meanwhile.
+pub(crate) fn left_beside(executable: &Path) -> [PathBuf; 2] {
+    [PREVIOUS, NEW].map(|ending| beside(executable, ending))
+}
+
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -154,7 +162,7 @@ fn replace(target: &Path, previous: &Path, bytes: &[u8]) -> Result<(), Failure> 
         let path = path.display().to_string();
         move |error: std::io::Error| -> Failure { format!("{path}: {error}").into() }
     };
-    let new = beside(target, "new");
+    let new = beside(target, NEW);
     for old in [&new, previous] {
         match fs::remove_file(old) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(old)(error)),
