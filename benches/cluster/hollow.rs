@@ -1,14 +1,15 @@
-//! The whole control plane under simulated nodes: what it takes until all their pods run, and to keep them.
+//! The whole control plane under simulated nodes: what it takes until all their pods run, and to keep them; and agents that
+//! join in a burst.
 
 use crate::api::Api;
-use crate::knarr::{Knarr, with_last_words};
+use crate::knarr::{Knarr, text, with_last_words};
 use crate::subject::Usage;
 use crate::table::{Row, Table, mib};
 use crate::{Failure, IDLE, SETTLE};
 use base::clock::{self, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,6 +24,10 @@ const DEPLOYMENTS: usize = 30;
 const FLAGS: [&str; 3] = ["--disable-agent", "--cluster-cidr", "10.128.0.0/9"];
 /// How often it is asked how many pods are ready.
 const POLL: Duration = Duration::from_millis(500);
+/// Agents that join at once.
+const AGENTS: usize = 200;
+/// How long their server is away.
+const AWAY: Duration = Duration::from_secs(60);
 /// Beyond this, nodes and pods have failed.
 const LIMIT: Duration = Duration::from_secs(1_800);
 
@@ -36,11 +41,16 @@ struct Nodes {
 
 impl Nodes {
     /// Starts so many, and waits until they are Ready.
-    async fn start(executable: &Path, folder: &Path, nodes: usize) -> Result<Self, Failure> {
+    async fn start(executable: &Path, folder: &Path, nodes: usize, flags: &[&str]) -> Result<Self, Failure> {
         let log = folder.join("hollow.log");
         let mut command = base::process::command(executable);
         command.args(["bench", "hollow", "--nodes", &nodes.to_string(), "--kubeconfig"]);
-        command.arg(folder.join("kubeconfig")).stdout(Stdio::piped()).stderr(std::fs::File::create(&log)?);
+        command
+            .arg(folder.join("kubeconfig"))
+            .args(flags)
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(&log)?);
         let mut child = command.spawn()?;
         let said = child.stdout.take().ok_or("its output is not read")?;
         let mut said = BufReader::new(said).lines();
@@ -91,6 +101,64 @@ pub(crate) async fn hollow(executable: &Path, folder: &Path, table: &mut Table) 
     Ok(())
 }
 
+/// Nodes that join as agents, all at once, and whose server is away for a while.
+pub(crate) async fn agents(executable: &Path, folder: &Path, table: &mut Table) -> Result<(), Failure> {
+    let (mut server, _) = Knarr::start(executable, folder, &FLAGS)?.ready().await?;
+    clock::sleep(SETTLE).await;
+    let alone = server.usage()?;
+    let flags =
+        ["--agents", "agents", "--join", "https://127.0.0.1:6443", "--token-file", "data/server/token"];
+    let began = clock::instant();
+    let mut agents = Nodes::start(executable, folder, AGENTS, &flags).await?;
+    table.add(Row::new(&format!("{AGENTS} agents join at once: all Ready"), seconds(began)));
+    table.add(Row::new("… CPU of the server for it", cpu(alone, server.usage()?)));
+    settled(&server.api()?).await?;
+    let before = (server.usage()?, agents.usage()?);
+    clock::sleep(IDLE).await;
+    let after = (server.usage()?, agents.usage()?);
+    let both = format!("{}, without agents {}", mib(after.0.pss_bytes), mib(alone.pss_bytes));
+    table.add(Row::new("… memory of the server (PSS)", both));
+    table.add(Row::new("… idle CPU of the server", share(before.0, after.0)));
+    table.add(Row::new("… idle CPU of the agents", share(before.1, after.1)));
+    server.stop().await?;
+    clock::sleep(AWAY).await;
+    let since = clock::now();
+    let began = clock::instant();
+    let (mut server, _) = Knarr::start(executable, folder, &FLAGS)?.ready().await?;
+    let what = format!("… a server that was away for {} s: Ready again", AWAY.as_secs());
+    table.add(Row::new(&what, seconds(began)));
+    let unready = back(&server.api()?, &since.to_string(), began).await?;
+    table.add(Row::new("… all agents have renewed their leases", seconds(began)));
+    table.add(Row::new("… nodes that were not Ready meanwhile", unready.to_string()));
+    agents.stop().await?;
+    server.stop().await
+}
+
+/// Waits until all agents are Ready and have renewed their leases since then; gives the most nodes that were seen not to
+/// be Ready.
+async fn back(api: &Api, since: &str, began: Instant) -> Result<usize, Failure> {
+    let mut most = 0;
+    loop {
+        if began.elapsed() > LIMIT {
+            return Err(format!("the agents are not back after {LIMIT:?}").into());
+        }
+        let leases = api.get("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases").await?;
+        let leases = leases["items"].as_array().into_iter().flatten();
+        let renewed = leases.filter(|lease| text(&lease["spec"]["renewTime"]) >= since).count();
+        let nodes = api.get("/api/v1/nodes").await?;
+        let conditions = |node: &Value| node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let is_ready = |node: &&Value| {
+            conditions(node).iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
+        };
+        let ready = nodes["items"].as_array().into_iter().flatten().filter(is_ready).count();
+        most = most.max(AGENTS - ready.min(AGENTS));
+        if renewed >= AGENTS && ready >= AGENTS {
+            return Ok(most);
+        }
+        clock::sleep(POLL).await;
+    }
+}
+
 async fn size(
     server: &Knarr,
     executable: &Path,
@@ -99,7 +167,7 @@ async fn size(
 ) -> Result<(), Failure> {
     let api = server.api()?;
     let began = clock::instant();
-    let mut hollow = Nodes::start(executable, folder, nodes).await?;
+    let mut hollow = Nodes::start(executable, folder, nodes, &[]).await?;
     table.add(Row::new(&format!("{nodes} hollow nodes Ready"), seconds(began)));
     let before = (server.usage()?, hollow.usage()?);
     let began = clock::instant();

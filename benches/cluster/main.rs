@@ -159,6 +159,9 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
     if asked("hollow") {
         hollow::hollow(executable, &folder.join("hollow"), table).await?;
     }
+    if asked("agents") {
+        hollow::agents(executable, &folder.join("agents"), table).await?;
+    }
     Ok(())
 }
 
