@@ -4,6 +4,8 @@ use crate::watch::Named;
 use api::Object;
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
+use std::any::Any;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -32,63 +34,173 @@ impl<T> Change<T> {
     }
 }
 
-type Handler<T> = Box<dyn Fn(&Change<T>) + Send + Sync>;
-
-/// All objects of a kind at one revision.
-pub struct Snapshot<T> {
-    objects: OrdMap<Box<str>, Arc<T>>,
+/// One object, an `Arc<T>` of its cache's kind. There are more than a hundred kinds: what need not know them does not, so
+/// that it is compiled once.
+#[derive(Clone)]
+struct Held {
+    object: Arc<dyn Any + Send + Sync>,
     revision: u64,
+}
+
+impl Held {
+    fn of<T: Object>(object: T) -> Self {
+        let revision = object.revision();
+        Self { object: Arc::new(Arc::new(object)), revision }
+    }
+
+    fn typed<T: Object>(&self) -> &Arc<T> {
+        self.object.downcast_ref().expect("a cache holds objects of its own kind alone")
+    }
+}
+
+/// What happened to one object; at least one side is there.
+struct Delta {
+    old: Option<Held>,
+    new: Option<Held>,
+}
+
+type Handler = Box<dyn Fn(&Delta) + Send + Sync>;
+
+/// Objects by namespace and name.
+type Objects = OrdMap<Box<str>, Held>;
+
+/// Objects at one revision.
+#[derive(Default)]
+struct State {
+    objects: Objects,
+    revision: u64,
+}
+
+/// All objects of a kind at one revision. Cheap to clone.
+pub struct Snapshot<T> {
+    state: Arc<State>,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Snapshot<T> {
+    fn clone(&self) -> Self {
+        Self { state: self.state.clone(), kind: PhantomData }
+    }
 }
 
 impl<T: Object> Snapshot<T> {
     /// One object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
-        self.objects.get(key(namespace, name).as_ref())
+        self.state.objects.get(key(namespace, name).as_ref()).map(Held::typed)
     }
 
     /// All objects, ordered by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.objects.values()
+        self.state.objects.values().map(Held::typed)
     }
 
     /// All objects of one namespace, ordered by name.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<T>> {
         let start = format!("{namespace}/").into_boxed_str();
         let end = format!("{namespace}0").into_boxed_str();
-        self.objects.range(start..end).map(|(_, object)| object)
+        self.state.objects.range(start..end).map(|(_, held)| held.typed())
     }
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.objects.len()
+        self.state.objects.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.state.objects.is_empty()
     }
 
     /// The revision up to which everything is in.
     pub fn revision(&self) -> u64 {
-        self.revision
+        self.state.revision
     }
 }
 
-struct Inner<T> {
-    snapshot: ArcSwap<Snapshot<T>>,
-    handlers: Mutex<Vec<Handler<T>>>,
-    /// The revision of the snapshot; 0 before the first list.
+struct Inner {
+    state: ArcSwap<State>,
+    handlers: Mutex<Vec<Handler>>,
+    /// The revision of the state; 0 before the first list.
     seen: watch::Sender<u64>,
     /// Counts the changes.
     changes: watch::Sender<u64>,
 }
 
+impl Inner {
+    async fn seen(&self, revision: u64) {
+        let mut seen = self.seen.subscribe();
+        // The sender lives in this very cache, so that waiting cannot fail.
+        if seen.wait_for(|now| *now >= revision).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn reached(&self, kind: &str, revision: u64) {
+        if tokio::time::timeout(REACHED_LIMIT, self.seen(revision)).await.is_err() {
+            tracing::warn!(kind, revision, "the watch lags behind a write; going on without it");
+        }
+    }
+
+    fn apply(&self, key: Box<str>, new: Held) {
+        self.swap(new.revision, &mut |objects| {
+            let old = objects.insert(key.clone(), new.clone());
+            vec![Delta { old, new: Some(new.clone()) }]
+        });
+    }
+
+    fn remove(&self, gone: &Named) {
+        self.swap(gone.revision, &mut |objects| {
+            let old = objects.remove(key(&gone.namespace, &gone.name).as_ref());
+            old.into_iter().map(|old| Delta { old: Some(old), new: None }).collect()
+        });
+    }
+
+    fn replace(&self, items: &mut dyn Iterator<Item = (Box<str>, Held)>, revision: u64) {
+        self.swap(revision, &mut |objects| {
+            let before = std::mem::take(objects);
+            let mut changes = Vec::new();
+            for (key, item) in &mut *items {
+                let old = before.get(&key).cloned();
+                match old.as_ref().filter(|old| old.revision == item.revision) {
+                    Some(same) => _ = objects.insert(key, same.clone()),
+                    None => {
+                        objects.insert(key, item.clone());
+                        changes.push(Delta { old, new: Some(item) });
+                    }
+                }
+            }
+            let gone = before.iter().filter(|(key, _)| !objects.contains_key(*key));
+            changes.extend(gone.map(|(_, old)| Delta { old: Some(old.clone()), new: None }));
+            changes
+        });
+    }
+
+    fn progress(&self, revision: u64) {
+        self.swap(revision, &mut |_| Vec::new());
+    }
+
+    fn swap(&self, revision: u64, edit: &mut dyn FnMut(&mut Objects) -> Vec<Delta>) {
+        let handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.state.load_full();
+        let mut objects = now.objects.clone();
+        let changes = edit(&mut objects);
+        self.state.store(Arc::new(State { objects, revision: revision.max(now.revision) }));
+        for change in &changes {
+            handlers.iter().for_each(|handler| handler(change));
+        }
+        if !changes.is_empty() {
+            self.changes.send_modify(|count| *count += 1);
+        }
+        self.seen.send_modify(|seen| *seen = revision.max(*seen));
+    }
+}
+
 /// A decoded copy of one kind. Cheap to clone; every clone is the same cache.
-pub struct Cache<T>(Arc<Inner<T>>);
+pub struct Cache<T>(Arc<Inner>, PhantomData<fn() -> T>);
 
 impl<T> Clone for Cache<T> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(self.0.clone(), PhantomData)
     }
 }
 
@@ -98,13 +210,13 @@ fn key(namespace: &str, name: &str) -> Box<str> {
 
 impl<T: Object> Cache<T> {
     pub(crate) fn empty() -> Self {
-        let nothing = Snapshot { objects: OrdMap::new(), revision: 0 };
-        Self(Arc::new(Inner {
-            snapshot: ArcSwap::from_pointee(nothing),
+        let inner = Inner {
+            state: ArcSwap::default(),
             handlers: Mutex::default(),
             seen: watch::channel(0).0,
             changes: watch::channel(0).0,
-        }))
+        };
+        Self(Arc::new(inner), PhantomData)
     }
 
     /// A cache of these objects, which nothing keeps current.
@@ -116,34 +228,24 @@ impl<T: Object> Cache<T> {
 
     /// One object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
-        self.0.snapshot.load().get(namespace, name).cloned()
+        self.0.state.load().objects.get(key(namespace, name).as_ref()).map(|held| held.typed::<T>().clone())
     }
 
     /// Everything, as of now.
-    pub fn snapshot(&self) -> Arc<Snapshot<T>> {
-        self.0.snapshot.load_full()
+    pub fn snapshot(&self) -> Snapshot<T> {
+        Snapshot { state: self.0.state.load_full(), kind: PhantomData }
     }
 
     /// Completes once the first list is in.
     pub async fn synced(&self) {
-        self.seen(1).await;
+        self.0.seen(1).await;
     }
 
     /// Completes once this cache has seen everything of its kind up to this resourceVersion. Called
     /// after a write, so that a controller never acts on a cache older than its own writes. Gives up
     /// waiting after ten seconds, when the watch must be broken.
     pub async fn reached(&self, revision: u64) {
-        if tokio::time::timeout(REACHED_LIMIT, self.seen(revision)).await.is_err() {
-            tracing::warn!(kind = T::KIND, revision, "the watch lags behind a write; going on without it");
-        }
-    }
-
-    async fn seen(&self, revision: u64) {
-        let mut seen = self.0.seen.subscribe();
-        // The sender lives in this very cache, so that waiting cannot fail.
-        if seen.wait_for(|now| *now >= revision).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.0.reached(T::KIND, revision).await;
     }
 
     /// Calls `handler` for every object already there and then for every change, in order, from the
@@ -153,7 +255,10 @@ impl<T: Object> Cache<T> {
         for object in self.snapshot().iter() {
             handler(&Change { old: None, new: Some(object.clone()) });
         }
-        handlers.push(Box::new(handler));
+        handlers.push(Box::new(move |delta| {
+            let typed = |held: &Option<Held>| held.as_ref().map(|held| held.typed::<T>().clone());
+            handler(&Change { old: typed(&delta.old), new: typed(&delta.new) });
+        }));
     }
 
     /// Wakes after any change later than this call; several changes may wake once.
@@ -191,62 +296,23 @@ impl<T: Object> Cache<T> {
 
     /// Takes one object from the watch.
     pub(crate) fn apply(&self, object: T) {
-        let revision = object.revision();
-        self.swap(revision, |objects| {
-            let new = Arc::new(object);
-            let old = objects.insert(key(new.namespace(), new.name()), new.clone());
-            vec![Change { old, new: Some(new) }]
-        });
+        self.0.apply(key(object.namespace(), object.name()), Held::of(object));
     }
 
     /// Takes one deletion from the watch.
     pub(crate) fn remove(&self, gone: &Named) {
-        self.swap(gone.revision, |objects| {
-            let old = objects.remove(key(&gone.namespace, &gone.name).as_ref());
-            old.into_iter().map(|old| Change { old: Some(old), new: None }).collect()
-        });
+        self.0.remove(gone);
     }
 
     /// Takes a whole list, one object after the other as they are read; what is no longer in it is gone.
     pub(crate) fn replace(&self, items: impl IntoIterator<Item = T>, revision: u64) {
-        self.swap(revision, |objects| {
-            let before = std::mem::take(objects);
-            let mut changes = Vec::new();
-            for item in items {
-                let key = key(item.namespace(), item.name());
-                let old = before.get(&key).cloned();
-                let same = old.as_ref().filter(|old| old.revision() == item.revision()).cloned();
-                let unchanged = same.is_some();
-                let new = same.unwrap_or_else(|| Arc::new(item));
-                objects.insert(key, new.clone());
-                if !unchanged {
-                    changes.push(Change { old, new: Some(new) });
-                }
-            }
-            let gone = before.iter().filter(|(key, _)| !objects.contains_key(*key));
-            changes.extend(gone.map(|(_, old)| Change { old: Some(old.clone()), new: None }));
-            changes
-        });
+        let held = |object: T| (key(object.namespace(), object.name()), Held::of(object));
+        self.0.replace(&mut items.into_iter().map(held), revision);
     }
 
     /// Notes that everything up to `revision` was seen.
     pub(crate) fn progress(&self, revision: u64) {
-        self.swap(revision, |_| Vec::new());
-    }
-
-    fn swap(&self, revision: u64, edit: impl FnOnce(&mut OrdMap<Box<str>, Arc<T>>) -> Vec<Change<T>>) {
-        let handlers = self.0.handlers.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.0.snapshot.load_full();
-        let mut objects = now.objects.clone();
-        let changes = edit(&mut objects);
-        self.0.snapshot.store(Arc::new(Snapshot { objects, revision: revision.max(now.revision) }));
-        for change in &changes {
-            handlers.iter().for_each(|handler| handler(change));
-        }
-        if !changes.is_empty() {
-            self.0.changes.send_modify(|count| *count += 1);
-        }
-        self.0.seen.send_modify(|seen| *seen = revision.max(*seen));
+        self.0.progress(revision);
     }
 }
 

@@ -22,18 +22,18 @@ use std::sync::Arc;
 struct Waiting<T>(Option<Cache<T>>);
 
 impl<T: Object> Waiting<T> {
-    fn snapshot(&self) -> Option<Arc<Snapshot<T>>> {
+    fn snapshot(&self) -> Option<Snapshot<T>> {
         self.0.as_ref().map(Cache::snapshot)
     }
 }
 
 /// All of a snapshot that may not be there.
-fn all<T: Object>(snapshot: &Option<Arc<Snapshot<T>>>) -> Vec<&T> {
+fn all<T: Object>(snapshot: &Option<Snapshot<T>>) -> Vec<&T> {
     snapshot.iter().flat_map(|snapshot| snapshot.iter()).map(Arc::as_ref).collect()
 }
 
 /// All routes of a snapshot that may not be there.
-fn any<T: AnyRoute>(snapshot: &Option<Arc<Snapshot<T>>>) -> Vec<Any<'_>> {
+fn any<T: AnyRoute>(snapshot: &Option<Snapshot<T>>) -> Vec<Any<'_>> {
     all(snapshot).into_iter().map(AnyRoute::any).collect()
 }
 

@@ -36,11 +36,11 @@ async fn limited(synced: impl Future<Output = ()>, what: &str) {
     }
 }
 
-fn snapshot<T: Object>(cache: &Waiting<T>) -> Option<Arc<Snapshot<T>>> {
+fn snapshot<T: Object>(cache: &Waiting<T>) -> Option<Snapshot<T>> {
     cache.get().map(Cache::snapshot)
 }
 
-fn each<T: Object>(snapshot: &Option<Arc<Snapshot<T>>>) -> impl Iterator<Item = &T> {
+fn each<T: Object>(snapshot: &Option<Snapshot<T>>) -> impl Iterator<Item = &T> {
     snapshot.iter().flat_map(|snapshot| snapshot.iter()).map(Arc::as_ref)
 }
 
