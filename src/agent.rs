@@ -44,7 +44,9 @@ async fn start(given: Given, own: &Options, supervisor: &Supervisor) -> Result<(
     bootstrap::join::keep(joined.clone(), caches.of(), supervisor, move |serving| {
         shown.renew(serving.chain(), serving.key())
     });
-    bootstrap::join::keep_tunnels(&joined, settings.port(), supervisor);
+    let (egress, own) = (options.egress_selector_mode, (&*node_name, &*network.node_ips));
+    let allowed = bootstrap::join::reachable(egress, settings.port(), own, &caches);
+    bootstrap::join::keep_tunnels(&joined, allowed, supervisor);
     bootstrap::join::follow_servers(&joined, caches.of(), supervisor);
     let bundles = caches.selected("", bootstrap::join::TRUST_BUNDLES);
     bootstrap::join::follow_authorities(&joined, bundles, supervisor);

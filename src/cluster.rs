@@ -176,6 +176,7 @@ fn admit_machines(
         json!(options.network_external_ip),
         json!(options.vxlan_port),
         json!(options.wireguard_port),
+        json!(options.egress_selector_mode),
     ];
     let settings: serde_json::Map<_, _> = SHARED.map(str::to_owned).into_iter().zip(values).collect();
     let told = pki.clone();
@@ -461,6 +462,7 @@ async fn start_server(
             let data_dir = options.data_dir.clone();
             Arc::new(move || bootstrap::server_credentials(&data_dir))
         },
+        egress: options.egress_selector_mode,
         kubelet_client: pki.kubelet_client()?,
         front_proxy: pki.front_proxy(),
         service_addresses: network.services.iter().map(pool).collect(),

@@ -255,7 +255,7 @@ impl<'a> Fleet<'a> {
             let joined = Arc::new(joined);
             let caches = Caches::new(joined.client.clone(), supervisor.clone());
             bootstrap::join::keep(joined.clone(), caches.of(), supervisor, |_| Ok(()));
-            bootstrap::join::keep_tunnels(&joined, PORT, supervisor);
+            bootstrap::join::keep_tunnels(&joined, bootstrap::join::kubelet_alone(PORT), supervisor);
             bootstrap::join::follow_servers(&joined, caches.of(), supervisor);
             let bundles = caches.selected("", bootstrap::join::TRUST_BUNDLES);
             bootstrap::join::follow_authorities(&joined, bundles, supervisor);

@@ -2,6 +2,7 @@
 //! of configuration files and the help text are made. Names are k3s' where k3s has the setting.
 
 use crate::s3;
+use api::egress::Egress;
 use base::config::{Error, Known, Layers, Shape};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::de::Error as _;
@@ -51,7 +52,7 @@ impl Setting {
 }
 
 /// What all nodes of a cluster have in common: servers tell it, and an agent that is told otherwise does not start.
-pub(crate) const SHARED: [&str; 9] = [
+pub(crate) const SHARED: [&str; 10] = [
     "cluster-cidr",
     "service-cidr",
     "cluster-dns",
@@ -61,6 +62,7 @@ pub(crate) const SHARED: [&str; 9] = [
     "network-external-ip",
     "vxlan-port",
     "wireguard-port",
+    "egress-selector-mode",
 ];
 
 use Shape::{Flag, List, Number, Text, Texts};
@@ -111,6 +113,7 @@ static SETTINGS: &[Setting] = &[
     setting("network-external-ip", Flag, "", "With vxlan or wireguard: reach nodes that share no link by their external addresses"),
     setting("vxlan-port", Number, "PORT", "Port of vxlan [default: 8472]"),
     setting("wireguard-port", Number, "PORT", "Port of wireguard [default: 51820]"),
+    setting("egress-selector-mode", Text, "MODE", "What servers reach through the tunnels of agents: disabled (nothing), agent (kubelets), pod (pods, too), cluster (all that Services lead to, too) [default: agent]"),
     setting("resolv-conf", Text, "FILE", "Names the resolvers for other names [default: /etc/resolv.conf]"),
     server("write-kubeconfig", Text, "FILE", "Where the administrator's kubeconfig is written [default: /etc/knarr/knarr.yaml]"),
     server("write-kubeconfig-mode", Text, "MODE", "Its permissions, in octal [default: 600]"),
@@ -210,6 +213,7 @@ pub(crate) struct Options {
     pub(crate) network_external_ip: bool,
     pub(crate) vxlan_port: NonZeroU16,
     pub(crate) wireguard_port: NonZeroU16,
+    pub(crate) egress_selector_mode: Egress,
     pub(crate) node_label: Vec<String>,
     pub(crate) node_taint: Vec<String>,
     pub(crate) kubelet_arg: Vec<String>,
@@ -281,6 +285,7 @@ impl Default for Options {
             network_external_ip: false,
             vxlan_port: NonZeroU16::new(8_472).expect("it is more than nothing"),
             wireguard_port: NonZeroU16::new(51_820).expect("it is more than nothing"),
+            egress_selector_mode: Egress::Agent,
             node_label: Vec::new(),
             node_taint: Vec::new(),
             kubelet_arg: Vec::new(),
@@ -527,6 +532,10 @@ mod tests {
         assert!(options.network_backend == overlay::Backend::HostGw && options.direct_routing);
         let error = parsed(&["--network-backend", "ipip"]).unwrap_err().to_string();
         assert!(error.contains("--network-backend") && error.contains("`wireguard`"), "{error}");
+        let options = parsed(&["--egress-selector-mode", "cluster"]).unwrap();
+        assert_eq!(options.egress_selector_mode, Egress::Cluster);
+        let error = parsed(&["--egress-selector-mode", "node"]).unwrap_err().to_string();
+        assert!(error.contains("--egress-selector-mode") && error.contains("`disabled`"), "{error}");
     }
 
     #[test]

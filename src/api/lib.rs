@@ -10,6 +10,7 @@ pub mod cron;
 pub mod custom;
 pub mod demand;
 pub mod devices;
+pub mod egress;
 pub mod jsonpath;
 pub mod kinds;
 pub mod nodes;

@@ -1,6 +1,7 @@
 //! HTTP clients whose connections are kept alive: over TLS, HTTP/2 where the server has it, or in the clear.
 
 use crate::lines::{Ends, Line, Lines};
+use crate::tunnel::Far;
 use crate::{Body, BodyError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -41,6 +42,9 @@ pub type Pool = Client<Connector, Body>;
 /// Says to which host and port the next connection is made, where the URL's host is but a name.
 pub type Resolve = dyn Fn() -> Result<(String, u16), String> + Send + Sync;
 
+/// Gives the tunnel through which a host's port is reached, if it is by one.
+pub type Through = dyn Fn(&str, u16) -> Option<Far> + Send + Sync;
+
 /// Makes a connection to one of several servers that are as good as each other.
 pub trait Dial: Send + Sync {
     /// The next connection.
@@ -56,6 +60,8 @@ pub struct Connector {
     pub server_name: Option<String>,
     /// Where the server is, where it is not at the URL's host and port.
     pub resolve: Option<Arc<Resolve>>,
+    /// By which tunnel a host is reached.
+    pub through: Option<Arc<Through>>,
     /// Makes connections instead, whatever the URL's host.
     pub dial: Option<Arc<dyn Dial>>,
     /// Where connections are found that are open.
@@ -100,6 +106,9 @@ impl Connector {
 
     /// A connection to a host that may show a certificate of another name.
     async fn secured(&self, named: &str, (host, port): (&str, u16)) -> Result<Stream, BodyError> {
+        if let Some(far) = self.through.as_ref().and_then(|through| through(host, port)) {
+            return self.over(far.connect(&host_port(host, port)).await?, named).await;
+        }
         let failed = |error: io::Error| dial_error(&host_port(host, port), &error);
         let connecting = async { TcpStream::connect(&*addresses(host, port).await?).await };
         let connected = tokio::time::timeout(CONNECT_LIMIT, connecting).await;

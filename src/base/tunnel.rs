@@ -2,15 +2,16 @@
 //! it, and the two change roles on it. Within is HTTP/2: each connection is a `CONNECT` (RFC 9113, section 8.5), so
 //! that many share it, each with its own flow control.
 
-use crate::https::Connector;
+use crate::https::{Connector, dial_error};
 use crate::{Body, BodyError, Phase, Supervisor, full_body};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub const PATH: &str = "/v1-knarr/tunnel";
 pub const PROTOCOL: &str = "knarr-tunnel";
 /// The header by which a server says which one it is, as it may be known by several addresses.
 pub const SERVER: &str = "knarr-server";
+/// The header by which the near end says why there is no connection.
+const WHY: &str = "knarr-why";
 
 /// How often the other end is asked whether it is there, and how long it may take.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -31,6 +34,8 @@ const CONNECTIONS: u32 = 500;
 const WINDOW_BYTES: u32 = 1 << 20;
 /// How long a connection at the far end may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long the near end tries: less, so that it is heard why there is none.
+const NEAR_LIMIT: Duration = Duration::from_secs(9);
 
 /// The far end of a tunnel, towards which connections are made.
 #[derive(Clone)]
@@ -88,7 +93,18 @@ impl Far {
             let answer = sender.send_request(request).await?;
             match answer.status() {
                 StatusCode::OK => Ok(TokioIo::new(hyper::upgrade::on(answer).await?)),
-                refused => Err(format!("the far end of the tunnel refuses {to}: {refused}").into()),
+                StatusCode::FORBIDDEN => {
+                    Err(format!("dial tcp {to}: the tunnel's other end lets nobody through to there").into())
+                }
+                failed => {
+                    let why = answer.headers().get(WHY).and_then(|why| why.to_str().ok());
+                    Err(why
+                        .map_or_else(
+                            || format!("dial tcp {to}: the tunnel's end answers {failed}"),
+                            str::to_owned,
+                        )
+                        .into())
+                }
             }
         };
         let connected = tokio::time::timeout(CONNECT_LIMIT, connecting).await;
@@ -165,8 +181,16 @@ async fn answered(request: Request<Incoming>, allowed: &Allowed, supervisor: &Su
     let Some(to) = asked.and_then(|asked| allowed(asked.as_str())) else {
         return code(StatusCode::FORBIDDEN);
     };
-    let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(to)).await;
-    let Ok(Ok(mut near)) = connecting else { return code(StatusCode::BAD_GATEWAY) };
+    let connecting = tokio::time::timeout(NEAR_LIMIT, TcpStream::connect(to)).await;
+    let mut near = match connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(near) => near,
+        Err(error) => {
+            let mut failed = code(StatusCode::BAD_GATEWAY);
+            let why = HeaderValue::try_from(dial_error(&to.to_string(), &error));
+            failed.headers_mut().extend(why.map(|why| (HeaderName::from_static(WHY), why)));
+            return failed;
+        }
+    };
     let upgrade = hyper::upgrade::on(request);
     supervisor.detached("connection through a tunnel", Phase::Front, async move {
         match upgrade.await {
@@ -223,7 +247,15 @@ mod tests {
         let supervisor = Supervisor::new();
         let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = echo.local_addr().unwrap();
-        let far = tunnel(&supervisor, Arc::new(move |name| (name == "kubelet:10250").then_some(to))).await;
+        let far = tunnel(
+            &supervisor,
+            Arc::new(move |name| match name {
+                "kubelet:10250" => Some(to),
+                "closed:1" => Some(([127, 0, 0, 1], 1).into()),
+                _ => None,
+            }),
+        )
+        .await;
         supervisor.detached("echo", Phase::Work, async move {
             while let Ok((mut stream, _)) = echo.accept().await {
                 let mut buffer = vec![0; 1 << 16];
@@ -240,7 +272,9 @@ mod tests {
         wrote.unwrap();
         assert_eq!((got.unwrap(), received == sent), (sent.len(), true));
         let refused = far.connect("elsewhere:22").await.err().unwrap().to_string();
-        assert!(refused.contains("refuses elsewhere:22: 403"), "{refused}");
+        assert_eq!(refused, "dial tcp elsewhere:22: the tunnel's other end lets nobody through to there");
+        let closed = far.connect("closed:1").await.err().unwrap().to_string();
+        assert_eq!(closed, "dial tcp 127.0.0.1:1: connect: connection refused");
         assert!(!far.is_closed());
         supervisor.drain().await;
     }

@@ -42,10 +42,10 @@ impl Caller {
         let path = text(&service["path"]);
         let path = path.strip_prefix('/').unwrap_or(&path);
         let url = format!("https://{}:{}/{path}", at.server_name(), at.port);
-        let records = records.clone();
-        let resolve = move || at.resolve(&records);
-        let pool = Connector { tls, resolve: Some(Arc::new(resolve)), ..Connector::default() }.pool();
-        Ok(Self { url, pool })
+        let (own, reading) = (at.clone(), records.clone());
+        let resolve = move || own.resolve(&reading);
+        let connector = Connector { tls, resolve: Some(Arc::new(resolve)), ..Connector::default() };
+        Ok(Self { url, pool: at.through(records, connector).pool() })
     }
 
     /// Posts a question and takes the answer. An error is what went wrong, in Go's words.

@@ -11,6 +11,7 @@ mod caller;
 mod catalogue;
 mod conversion;
 mod documents;
+mod egress;
 mod flow;
 mod http;
 mod metrics;
@@ -32,6 +33,7 @@ pub use store::{Aside, Remote, SEALING, Vault};
 pub use strategies::AddressPool;
 
 use ::http::{Request, Response};
+use api::egress::Egress;
 use api::status::Refusal;
 use auth::Identity;
 use base::{Body, Phase, Restart, Shutdown, Supervisor};
@@ -61,6 +63,8 @@ pub struct Config {
     pub service_account_keys: ServiceAccountKeys,
     /// The token by which machines join.
     pub server_token: ServerToken,
+    /// What is reached through the tunnels of nodes.
+    pub egress: Egress,
     /// How kubelets are reached.
     pub kubelet_client: Arc<rustls::ClientConfig>,
     /// What is shown to servers behind APIServices, which trust it to say who asks.
@@ -198,6 +202,8 @@ impl Server {
                 registry::Records::share(&remote, &usual(PathBuf::new()), supervisor).await?
             }
         };
+        let tunnels = streams::Tunnels::new(supervisor.clone());
+        let records = records.reached_by(egress::Ways::new(config.egress, tunnels.clone()));
         let keys = Arc::new(config.service_account_keys);
         let strategies = strategies::Strategies::new(&records, config.service_addresses, config.node_ports);
         strategies.repair().await;
@@ -209,7 +215,8 @@ impl Server {
         });
         let flow = Arc::new(flow::Flow::new(records.clone(), supervisor));
         flow.run();
-        let exchange = Arc::new(streams::Exchange::new(config.kubelet_client, supervisor.clone()));
+        let ways = records.ways().clone();
+        let exchange = Arc::new(streams::Exchange::new(config.kubelet_client, ways, supervisor.clone()));
         let aggregation =
             Arc::new(aggregation::Aggregation::new(records.clone(), config.front_proxy, exchange.clone()));
         let keeping = aggregation.clone();
@@ -225,7 +232,7 @@ impl Server {
             aggregation: aggregation.clone(),
             authenticator,
             authorizer,
-            backends: streams::Backends::new(exchange),
+            backends: streams::Backends::new(exchange, tunnels),
             documents: documents::Documents::new(config.version, aggregation),
             registry,
             health,

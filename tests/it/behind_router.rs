@@ -6,7 +6,7 @@ use crate::support::process::wait_for;
 
 /// Between the wire and the agent's machine, whose link is moved there. What the machine begins towards the API is let
 /// through, with its answers, and nothing else.
-const ROUTER: &str = "set -e
+pub(crate) const ROUTER: &str = "set -e
 ip netns add router
 ip -n wire link set dev node-2 nomaster
 ip -n wire link set dev node-2 netns router name inner
@@ -33,7 +33,8 @@ ip -n node-2 route replace default via 192.168.77.1
 const OPEN: &str = "nft 'add rule ip router in iifname outer udp dport 8472 dnat to 192.168.77.2
 add rule ip router through udp dport 8472 accept'";
 
-fn pod(name: &str, node: &str) -> String {
+/// A pod that serves its name, behind a Service of that name.
+pub(crate) fn pod(name: &str, node: &str) -> String {
     format!(
         r#"apiVersion: v1
 kind: Pod

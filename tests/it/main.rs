@@ -17,6 +17,7 @@ mod buckets;
 mod certificates;
 mod charts;
 mod dual_stack;
+mod egress;
 mod extending;
 mod firewalls;
 mod hollow;

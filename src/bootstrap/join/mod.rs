@@ -8,6 +8,7 @@ mod authorities;
 mod certificates;
 mod desk;
 mod machine;
+mod reach;
 mod servers;
 mod skew;
 mod tunnel;
@@ -16,6 +17,7 @@ pub use authorities::{TRUST_BUNDLES, follow_authorities};
 pub use certificates::keep;
 pub use desk::{Desk, Tell, Ticket, forget_deleted};
 pub use machine::{Joined, Seeking, join};
+pub use reach::{kubelet_alone, reachable};
 pub use servers::follow_servers;
 pub use tunnel::keep_tunnels;
 

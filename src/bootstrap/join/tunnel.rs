@@ -1,4 +1,4 @@
-//! The tunnels of a node to its servers: its kubelet is reached through them, so that nothing has to reach the node. Each
+//! The tunnels of a node to its servers: the node is reached through them, so that nothing has to reach it otherwise. Each
 //! server has its own.
 
 use super::machine::Joined;
@@ -12,7 +12,6 @@ use futures_util::stream::FuturesUnordered;
 use rustls::ClientConfig;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -26,17 +25,15 @@ const GOOD: Duration = Duration::from_secs(30);
 /// that differs among nodes.
 const HOMESICK: Duration = Duration::from_secs(60);
 
-/// Keeps a tunnel to every server, through which this machine's kubelet alone is reached.
-pub fn keep_tunnels(joined: &Arc<Joined>, kubelet_port: u16, supervisor: &Supervisor) {
+/// Keeps a tunnel to every server, through which what is allowed on this machine is reached.
+pub fn keep_tunnels(joined: &Arc<Joined>, allowed: Allowed, supervisor: &Supervisor) {
     // Upgrades are of HTTP/1.1.
     let mut tls = ClientConfig::clone(&joined.tls);
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let kubelet = SocketAddr::from((Ipv4Addr::LOCALHOST, kubelet_port));
-    let name = format!("kubelet:{kubelet_port}");
     let tunnels = Tunnels {
         servers: joined.servers.clone(),
         tls: Arc::new(tls),
-        allowed: Arc::new(move |asked| (asked == name).then_some(kubelet)),
+        allowed,
         supervisor: supervisor.clone(),
         by_server: Arc::default(),
         ended: Arc::default(),

@@ -129,7 +129,9 @@ impl Aggregation {
             fresh.priorities.insert(name.clone(), (spec.group_priority_minimum, spec.version_priority));
             let known = before.by_name.get(&name);
             let here = self.extensions().get(&name).cloned();
-            fresh.by_name.extend(Remote::of(service, known, here, &self.shown).map(|remote| (name, remote)));
+            fresh.by_name.extend(
+                Remote::of(service, known, here, (&self.shown, &self.records)).map(|remote| (name, remote)),
+            );
         }
         fresh
     }

@@ -1,6 +1,7 @@
 //! One group version that is served elsewhere, and how its servers are reached.
 
 use super::Extension;
+use crate::registry::Records;
 use crate::services::ServicePort;
 use crate::trust;
 use api::registration::{APIService, APIServiceSpec};
@@ -43,7 +44,7 @@ impl Remote {
         object: APIService,
         before: Option<&Arc<Self>>,
         here: Option<Extension>,
-        shown: &Arc<dyn ResolvesClientCert>,
+        (shown, records): (&Arc<dyn ResolvesClientCert>, &Records),
     ) -> Option<Arc<Self>> {
         let spec = object.spec?;
         let Some(named) = &spec.service else {
@@ -57,7 +58,7 @@ impl Remote {
         let way = match same.map(|same| (same, &same.reach)) {
             Some((same, Reach::There(there))) if there.available == available => return Some(same.clone()),
             Some((_, Reach::There(there))) => there.way.clone(),
-            _ => Way::to(&spec, &service, shown).map(Arc::new),
+            _ => Way::to(&spec, &service, (shown, records)).map(Arc::new),
         };
         Some(Arc::new(Self { spec, reach: Reach::There(There { service, available, way }) }))
     }
@@ -76,17 +77,16 @@ impl Way {
     fn to(
         spec: &APIServiceSpec,
         service: &ServicePort,
-        shown: &Arc<dyn ResolvesClientCert>,
+        (shown, records): (&Arc<dyn ResolvesClientCert>, &Records),
     ) -> Result<Self, String> {
         let verified = spec.insecure_skip_tls_verify != Some(true);
         let bundle = spec.ca_bundle.as_ref().map_or(&[][..], |bundle| &bundle.0);
         let config = trust::showing(shown.clone(), verified.then_some(bundle))?;
         let mut plain = config.clone();
         plain.alpn_protocols.clear();
-        let connector = |config| Connector {
-            tls: Some(Arc::new(config)),
-            server_name: Some(service.server_name()),
-            ..Connector::default()
+        let connector = |config| {
+            let (tls, server_name) = (Some(Arc::new(config)), Some(service.server_name()));
+            service.through(records, Connector { tls, server_name, ..Connector::default() })
         };
         Ok(Self { upgradable: connector(plain), pool: connector(config).pool() })
     }

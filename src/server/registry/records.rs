@@ -5,6 +5,7 @@ use super::on_nodes::OnNodes;
 use super::render::in_protobuf;
 use super::usage::Usages;
 use crate::catalogue::{Catalogue, Compiled};
+use crate::egress::Ways;
 use api::status::Refusal;
 use base::{Phase, Restart, Shutdown, Supervisor};
 use bytes::Bytes;
@@ -52,6 +53,7 @@ pub(crate) struct Records {
     compiled: Arc<Compiled>,
     /// Whether other servers write, too.
     shared: bool,
+    ways: Ways,
 }
 
 impl Records {
@@ -85,7 +87,7 @@ impl Records {
             usages.wrote(None, Some(record));
             on_nodes.wrote(None, Some(record));
         }
-        Self { store, changed, usages, on_nodes, compiled: Arc::default(), shared }
+        Self { store, changed, usages, on_nodes, compiled: Arc::default(), shared, ways: Ways::default() }
     }
 
     /// Ends the watches of custom kinds whose definitions other servers removed.
@@ -105,6 +107,16 @@ impl Records {
     /// Whether other servers write, too: what this one counts of its own writes is not all there is.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// The same objects, where what they name is reached so.
+    pub(crate) fn reached_by(self, ways: Ways) -> Self {
+        Self { ways, ..self }
+    }
+
+    /// How what objects name is reached.
+    pub(crate) fn ways(&self) -> &Ways {
+        &self.ways
     }
 
     /// Waits until the state here has all that any server acknowledged before.

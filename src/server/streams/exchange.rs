@@ -1,7 +1,7 @@
 //! One request handed on to another server, and its answer handed back. An upgraded connection is tunnelled
 //! byte for byte, as its two ends speak to each other and not to this server.
 
-use super::tunnels::Tunnels;
+use crate::egress::{Ways, Whither};
 use crate::trust;
 use base::https::{Connector, Stream, host_port};
 use base::{Body, BodyError, Phase, Supervisor};
@@ -31,9 +31,8 @@ const HOP_HEADERS: [HeaderName; 8] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Security {
     Plain,
-    /// With this server's certificate, by the verified one of this node's kubelet, through the node's tunnel if it has
-    /// made one.
-    Kubelet(String),
+    /// With this server's certificate, by the verified one of a kubelet.
+    Kubelet,
     /// By whatever certificate there is.
     Unverified,
 }
@@ -42,6 +41,7 @@ pub(super) enum Security {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
     pub(super) security: Security,
+    pub(super) whither: Whither,
     pub(super) address: String,
     pub(super) port: u16,
     pub(super) path_and_query: String,
@@ -58,19 +58,13 @@ impl Destination {
 pub(crate) struct Exchange {
     kubelets: Arc<rustls::ClientConfig>,
     unverified: Arc<rustls::ClientConfig>,
-    tunnels: Tunnels,
+    ways: Ways,
     supervisor: Supervisor,
 }
 
 impl Exchange {
-    pub(crate) fn new(kubelets: Arc<rustls::ClientConfig>, supervisor: Supervisor) -> Self {
-        let tunnels = Tunnels::new(supervisor.clone());
-        Self { kubelets, unverified: base::tls::unverified(), tunnels, supervisor }
-    }
-
-    /// The nodes' tunnels.
-    pub(crate) fn tunnels(&self) -> &Tunnels {
-        &self.tunnels
+    pub(crate) fn new(kubelets: Arc<rustls::ClientConfig>, ways: Ways, supervisor: Supervisor) -> Self {
+        Self { kubelets, unverified: base::tls::unverified(), ways, supervisor }
     }
 
     /// Sends a request with its headers as [`outgoing`] left them. An error is what went wrong, in Go's
@@ -81,16 +75,20 @@ impl Exchange {
         request: Request<Body>,
     ) -> Result<Response<Body>, String> {
         let wire = self.dial(to).await;
-        self.over(wire.map_err(|error| trust::go_error(&*error))?, &to.path_and_query, request).await
+        let told = |error: BodyError| format!("{}{}", trust::go_error(&*error), self.ways.hint(&to.whither));
+        self.over(wire.map_err(told)?, &to.path_and_query, request).await
     }
 
     async fn dial(&self, to: &Destination) -> Result<Stream, BodyError> {
-        if let Security::Kubelet(node) = &to.security
-            && let Some(through) = self.tunnels.connect(node, to.port).await
-        {
-            return self.connector(to).over(through?, &to.address).await;
-        }
-        self.connector(to).dial(&to.address, to.port).await
+        let Some(far) = self.ways.through(&to.whither) else {
+            return self.connector(to).dial(&to.address, to.port).await;
+        };
+        let named = match to.whither {
+            // A node may not know the address by which it is known.
+            Whither::Kubelet(_) => format!("kubelet:{}", to.port),
+            _ => to.host(),
+        };
+        self.connector(to).over(far.connect(&named).await?, &to.address).await
     }
 
     /// Sends a request over a connection that is used for it alone.
@@ -141,7 +139,7 @@ impl Exchange {
     fn connector(&self, to: &Destination) -> Connector {
         let tls = match &to.security {
             Security::Plain => None,
-            Security::Kubelet(_) => Some(self.kubelets.clone()),
+            Security::Kubelet => Some(self.kubelets.clone()),
             Security::Unverified => Some(self.unverified.clone()),
         };
         Connector { tls, ..Connector::default() }

@@ -12,6 +12,7 @@ pub(crate) use exchange::{Exchange, outgoing, strip};
 pub(crate) use proxy::{forward, handed_back, upgraded};
 pub(crate) use tunnels::Tunnels;
 
+use crate::egress::Whither;
 use crate::http::path::ResourcePath;
 use crate::http::query::Query;
 use crate::registry::{Context, Place, Registry, decoded};
@@ -29,16 +30,17 @@ const DEFAULT_PORT: i64 = 10250;
 /// Reaches those that stand behind this server.
 pub(crate) struct Backends {
     exchange: Arc<Exchange>,
+    tunnels: Tunnels,
 }
 
 impl Backends {
-    pub(crate) fn new(exchange: Arc<Exchange>) -> Self {
-        Self { exchange }
+    pub(crate) fn new(exchange: Arc<Exchange>, tunnels: Tunnels) -> Self {
+        Self { exchange, tunnels }
     }
 
     /// The nodes' tunnels.
     pub(crate) fn tunnels(&self) -> &Tunnels {
-        self.exchange.tunnels()
+        &self.tunnels
     }
 
     /// Whether a subresource is answered by somebody else.
@@ -144,7 +146,8 @@ fn pod_destination(
         verb => format!("/{verb}/{namespace}/{name}/{container}"),
     };
     let path_and_query = format!("{place}?{}", renamed(given, &path.subresource));
-    Ok(Destination { security: Security::Kubelet(node.to_owned()), address, port, path_and_query })
+    let whither = Whither::Kubelet(node.to_owned());
+    Ok(Destination { security: Security::Kubelet, whither, address, port, path_and_query })
 }
 
 /// The kubelet's names of the streams that a client asks for.

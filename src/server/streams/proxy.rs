@@ -3,6 +3,7 @@
 use super::exchange::{Destination, Security, outgoing};
 use super::rewrite::Rewriter;
 use super::{Backends, kubelet_of};
+use crate::egress::Whither;
 use crate::http::answer::through;
 use crate::http::path::ResourcePath;
 use crate::registry::{Registry, decoded};
@@ -53,9 +54,10 @@ impl<'a> Target<'a> {
         if self.scheme == "https" { Security::Unverified } else { Security::Plain }
     }
 
-    fn to(&self, address: &str, port: u16) -> Destination {
+    fn to(&self, address: &str, port: u16, whither: Whither) -> Destination {
         Destination {
             security: self.security(),
+            whither,
             address: address.to_owned(),
             port,
             path_and_query: String::new(),
@@ -271,7 +273,8 @@ fn pod(registry: &Registry, namespace: &str, id: &str) -> Result<Destination, Re
         "" => ports.next().and_then(|port| u16::try_from(port).ok()).unwrap_or(default_port(&target)),
         port => number(port)?,
     };
-    Ok(target.to(address, port))
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    Ok(target.to(address, port, Whither::Pod(node.to_owned())))
 }
 
 fn default_port(target: &Target<'_>) -> u16 {
@@ -284,11 +287,11 @@ fn node(registry: &Registry, id: &str) -> Result<Destination, Refusal> {
     reachable(&address)?;
     if target.port.is_empty() || target.port == kubelet.to_string() {
         return Ok(Destination {
-            security: Security::Kubelet(target.name.to_owned()),
-            ..target.to(&address, kubelet)
+            security: Security::Kubelet,
+            ..target.to(&address, kubelet, Whither::Kubelet(target.name.to_owned()))
         });
     }
-    Ok(target.to(&address, number(target.port)?))
+    Ok(target.to(&address, number(target.port)?, Whither::Anywhere))
 }
 
 /// One of a service's ready endpoints that are pods.
@@ -305,9 +308,9 @@ fn service(registry: &Registry, namespace: &str, id: &str) -> Result<Destination
         })?,
     };
     let found = services::endpoint(registry.records(), (namespace, target.name), port, Among::Pods);
-    let (address, port) =
+    let found =
         found.ok_or_else(|| Refusal::unavailable(format!("no endpoints available for service {id:?}")))?;
-    Ok(target.to(&address, port))
+    Ok(target.to(&found.address, found.port, found.whither))
 }
 
 #[cfg(test)]

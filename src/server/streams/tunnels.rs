@@ -1,9 +1,9 @@
-//! Tunnels that nodes have made to this server, through which their kubelets are reached: a node may be where nothing
+//! Tunnels that nodes have made to this server, through which what is on them is reached: a node may be where nothing
 //! reaches it.
 
 use crate::auth::{User, node_of};
 use api::status::Refusal;
-use base::tunnel::{Far, Through};
+use base::tunnel::Far;
 use base::{Body, Phase, Supervisor, random};
 use http::{HeaderValue, Request, Response};
 use hyper::upgrade::OnUpgrade;
@@ -80,13 +80,10 @@ impl Tunnels {
         }
     }
 
-    /// A connection to a node's kubelet, if the node has a tunnel.
-    pub(crate) async fn connect(&self, node: &str, port: u16) -> Option<Result<Through, String>> {
-        let far = {
-            let by_node = self.by_node();
-            let mut newest = by_node.get(node)?.iter().rev();
-            newest.find(|(_, far)| !far.is_closed())?.1.clone()
-        };
-        Some(far.connect(&format!("kubelet:{port}")).await.map_err(|error| error.to_string()))
+    /// A node's tunnel, if it has made one.
+    pub(crate) fn of(&self, node: &str) -> Option<Far> {
+        let by_node = self.by_node();
+        let mut newest = by_node.get(node)?.iter().rev();
+        newest.find(|(_, far)| !far.is_closed()).map(|(_, far)| far.clone())
     }
 }
