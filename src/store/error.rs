@@ -95,6 +95,9 @@ pub enum WriteError<I> {
     /// The value is larger than what its kind may have: report.
     #[error("etcdserver: request is too large")]
     TooLarge,
+    /// What the write was decided by holds no longer: decide again.
+    #[error("another server gave away what this one meant to; please try again")]
+    Overtaken,
     /// The store is closing: give up.
     #[error("the store is closed")]
     Closed,
@@ -109,6 +112,7 @@ impl<I> std::fmt::Debug for WriteError<I> {
             Self::Full => f.write_str("Full"),
             Self::Io(reason) => write!(f, "Io({reason:?})"),
             Self::TooLarge => f.write_str("TooLarge"),
+            Self::Overtaken => f.write_str("Overtaken"),
             Self::Closed => f.write_str("Closed"),
         }
     }

@@ -141,6 +141,25 @@ pub struct Write<I> {
     pub durability: Durability,
 }
 
+/// What a write was decided by: servers that share a store, and write under one of these names, decide one after the
+/// other. Names begin with a dot.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    /// Under which names.
+    pub names: Vec<String>,
+    /// The state that was looked at.
+    pub since: u64,
+}
+
+/// Why a guarded write did not take place.
+#[derive(Debug)]
+pub enum Unwritten<I> {
+    /// Another write was made under one of its names since: look again. The write is given back.
+    Overtaken(Write<I>),
+    /// Anything else.
+    Refused(WriteError<I>),
+}
+
 /// A write that took place.
 #[derive(Debug)]
 pub struct Written<I> {
@@ -345,6 +364,15 @@ impl<I: Beside> Store<I> {
         let request = writer::Request { write, reply };
         writes.send(writer::Message::Write(request)).await.map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)?
+    }
+
+    /// The same where the store is shared, if no other write under the names of the guard was made since the state that it
+    /// names. Where it is not, this server decides alone, and the guard says nothing.
+    pub async fn write_guarded(&self, write: Write<I>, guard: &Guard) -> Result<Written<I>, Unwritten<I>> {
+        match &self.engine {
+            Engine::Sqlite { .. } => self.write(write).await.map_err(Unwritten::Refused),
+            Engine::Etcd(handle) => handle.write_guarded(write, guard).await,
+        }
     }
 
     /// The changes of keys that start with `prefix`, after revision `after`.

@@ -48,6 +48,7 @@ fn servers_that_share_an_etcd_are_one_cluster() {
     reads_what_was_written(&two, &one);
     custom_kinds_come_and_go_everywhere(&one, &two);
     ports_and_quotas_are_counted_over_all(&one, &two);
+    what_two_servers_give_at_once_is_given_once([&one, &two]);
     pages_go_on_elsewhere(&one, &two);
     // A token of one is good at the other.
     let account = "/api/v1/namespaces/default/serviceaccounts";
@@ -143,6 +144,50 @@ fn ports_and_quotas_are_counted_over_all(one: &Https, two: &Https) {
     assert_eq!(codes, [201, 201, 201, 403, 403]);
     assert_eq!(two.call("DELETE", &format!("{secrets}/s0")).0, 200);
     assert_eq!(one.send("POST", secrets, JSON, &secret(7)).0, 201);
+}
+
+/// Neither ports nor addresses nor the last of a quota, though each server decides by what it knows.
+#[track_caller]
+fn what_two_servers_give_at_once_is_given_once(servers: [&Https; 2]) {
+    let space = json!({"metadata": {"name": "race"}});
+    assert_eq!(servers[0].send("POST", "/api/v1/namespaces", JSON, &space).0, 201);
+    let all = "/api/v1/namespaces/race";
+    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"count/secrets": "1"}}});
+    assert_eq!(servers[0].send("POST", &format!("{all}/resourcequotas"), JSON, &quota).0, 201);
+    for _ in 0..8 {
+        let secret = |at: usize| json!({"metadata": {"name": format!("s{at}")}});
+        let made = once((servers, &format!("{all}/secrets"), secret), (403, "exceeded quota: few"));
+        assert_eq!(servers[1].call("DELETE", &format!("{all}/secrets/s{made}")).0, 200);
+    }
+    for number in 0..8 {
+        let service = |at: usize| {
+            let spec = match number % 2 {
+                0 => json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 31_000 + number}]}),
+                _ => json!({"clusterIP": format!("10.43.7.{number}"), "ports": [{"port": 80}]}),
+            };
+            json!({"metadata": {"name": format!("s{number}-{at}")}, "spec": spec})
+        };
+        once((servers, &format!("{all}/services"), service), (422, "already allocated"));
+    }
+}
+
+/// Has both servers make an object each at the same moment, of which one is refused so; says who made it.
+#[track_caller]
+fn once(
+    (servers, path, object): ([&Https; 2], &str, impl Fn(usize) -> Value),
+    (code, why): (u16, &str),
+) -> usize {
+    let objects = [object(0), object(1)];
+    let answers = std::thread::scope(|scope| {
+        let send = |at: usize| servers[at].send("POST", path, JSON, &objects[at]);
+        let other = scope.spawn(move || send(1));
+        [send(0), other.join().unwrap()]
+    });
+    let made = answers.iter().position(|(code, _)| *code == 201).unwrap();
+    let (refused, answer) = &answers[1 - made];
+    let told = answer["message"].as_str().unwrap_or_default();
+    assert!(*refused == code && told.contains(why), "both: {answers:?}");
+    made
 }
 
 /// A list that one server began the other goes on with, in the same state.

@@ -39,6 +39,8 @@ pub(super) struct Committer {
     pub(super) records: Records,
     pub(super) strategies: Arc<Strategies>,
     pub(super) ledger: Ledger,
+    /// Held while node ports are given that other servers may give, too.
+    pub(super) ports: Arc<tokio::sync::Mutex<()>>,
     pub(super) supervisor: Supervisor,
 }
 
@@ -73,13 +75,12 @@ impl Committer {
 
     async fn finish(self, commit: Commit) -> Result<Bytes, WriteError<Index>> {
         let Commit { kind, namespace, write, held } = commit;
-        let Held { allocation, charge } = held;
         let deletes = matches!(write.change, StoreChange::Delete(..));
         let name = write.key.rsplit('/').next().unwrap_or_default();
-        if !allocation.claim(&self.records, &namespace, name).await {
-            return Err(WriteError::Io("an address was taken by another write".to_owned()));
-        }
-        let written = match self.records.write(write).await {
+        held.allocation.claim(&self.records, &namespace, name).await?;
+        let written = self.write_held(&namespace, &held, write).await;
+        let Held { allocation, charge } = held;
+        let written = match written {
             Ok(written) => written,
             Err(error) => {
                 allocation.abandon(&self.records).await;

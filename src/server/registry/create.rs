@@ -3,7 +3,7 @@
 use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
-use super::{Context, Form, Outcome, Place, Record, Registry, decoded, meta, store_refusal};
+use super::{Context, Form, Outcome, Place, Record, Registry, decoded, is_overtaken, meta, store_refusal};
 use crate::auth::Attributes;
 use crate::catalogue::{Custom, Subject};
 use crate::conversion;
@@ -36,12 +36,13 @@ impl Registry {
         let mut owned = Owned::ToTell { stated: apply::take(&mut object), stored: Value::Null };
         let mut object = conversion::stored(kind, object);
         let named = !object["metadata"]["name"].as_str().unwrap_or_default().is_empty();
-        let attempts = if named { 1 } else { NAME_ATTEMPTS };
+        let attempts = if named && !self.records.is_shared() { 1 } else { NAME_ATTEMPTS };
         for left in (0..attempts).rev() {
-            // Only a name that is drawn again needs the object a second time.
+            // Only what is drawn again needs the object a second time: a name, or what another server took.
             let draft = if left == 0 { std::mem::take(&mut object) } else { object.clone() };
             match self.create_once(kind, namespace, (draft, &mut owned), context).await {
-                Err(taken) if taken.reason == "AlreadyExists" && left > 0 => {}
+                Err(taken) if taken.reason == "AlreadyExists" && !named && left > 0 => {}
+                Err(refusal) if is_overtaken(&refusal) && left > 0 => {}
                 other => return other,
             }
         }

@@ -26,6 +26,8 @@ pub(super) struct Books {
     accounts: Mutex<BTreeMap<String, Account>>,
     /// Held while a status is brought up to date, so that of many writers one writes it.
     pub(super) settling: tokio::sync::Mutex<()>,
+    /// Held while something is taken that other servers may take, too.
+    pub(super) taking: tokio::sync::Mutex<()>,
 }
 
 struct Account {
@@ -80,6 +82,21 @@ impl std::fmt::Display for Exceeded {
 pub(super) struct Charge {
     books: Option<Arc<Books>>,
     reserved: Vec<(String, Amounts)>,
+}
+
+impl Charge {
+    /// Whose accounts something was reserved in, if anything was.
+    pub(super) fn books(&self) -> Option<&Arc<Books>> {
+        self.books.as_ref().filter(|_| !self.reserved.is_empty())
+    }
+
+    /// Whether what was reserved is left, by all that is written by now.
+    pub(super) fn is_left(&self, records: &Records, namespace: &str) -> bool {
+        let Some(books) = self.books() else { return true };
+        let accounts = books.read(records, namespace);
+        let mut own = self.reserved.iter();
+        own.all(|(name, amounts)| accounts.get(name).is_none_or(|account| account.is_kept(amounts)))
+    }
 }
 
 impl Drop for Charge {
@@ -336,6 +353,13 @@ impl Account {
         let used = requested.keys().map(|name| (name.clone(), taken(name))).collect();
         let limited = requested.keys().filter_map(|name| Some((name.clone(), *self.quota.hard.get(name)?)));
         Err(Exceeded::Over { quota: name.to_owned(), used, limited: limited.collect(), requested })
+    }
+
+    /// Whether all that is used and reserved is within the limits, of what these amounts are of.
+    fn is_kept(&self, amounts: &Amounts) -> bool {
+        let of = |map: &Amounts, name: &str| map.get(name).copied().unwrap_or(Amount::units(0));
+        let taken = |name: &str| of(&self.used, name).plus(of(&self.reserved, name));
+        amounts.keys().all(|name| self.quota.hard.get(name).is_none_or(|most| taken(name) <= *most))
     }
 
     fn follow(&mut self, change: Change<'_>, revision: u64, now: Timestamp) -> bool {

@@ -18,6 +18,7 @@ mod ledger;
 mod list;
 mod meta;
 mod on_nodes;
+mod racing;
 mod reading;
 mod records;
 pub(crate) mod render;
@@ -71,6 +72,7 @@ pub(crate) struct Registry {
     keys: Arc<ServiceAccountKeys>,
     authorizer: Arc<Authorizer>,
     ledger: ledger::Ledger,
+    ports: Arc<tokio::sync::Mutex<()>>,
     dynamic: admission::Dynamic,
     supervisor: Supervisor,
 }
@@ -156,7 +158,7 @@ impl Registry {
     ) -> Self {
         let (strategies, ledger) = (Arc::new(strategies), ledger::Ledger::default());
         let dynamic = admission::Dynamic::new(records.clone());
-        Self { records, strategies, keys, authorizer, ledger, dynamic, supervisor }
+        Self { records, strategies, keys, authorizer, ledger, ports: Arc::default(), dynamic, supervisor }
     }
 
     /// What admission reads, as of now.
@@ -169,6 +171,7 @@ impl Registry {
             records: self.records.clone(),
             strategies: self.strategies.clone(),
             ledger: self.ledger.clone(),
+            ports: self.ports.clone(),
             supervisor: self.supervisor.clone(),
         }
     }
@@ -214,6 +217,11 @@ fn durability(key: &str) -> Durability {
     }
 }
 
+/// Whether a write is to be decided again, as another server has taken what it was to have.
+fn is_overtaken(refusal: &Refusal) -> bool {
+    refusal.code == 409 && refusal.message == WriteError::<Index>::Overtaken.to_string()
+}
+
 /// A store's refusal that is no conflict.
 fn store_refusal(error: &WriteError<Index>) -> Refusal {
     match error {
@@ -221,6 +229,7 @@ fn store_refusal(error: &WriteError<Index>) -> Refusal {
         // In the words of the store that clients know.
         WriteError::TooLarge => Refusal::new(500, "", error.to_string()),
         WriteError::Closed => Refusal::unavailable("the server is shutting down"),
+        WriteError::Overtaken => Refusal::new(409, "Conflict", error.to_string()),
         WriteError::Io(_) | WriteError::Conflict(_) => Refusal::internal(error),
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use store::{Change, Event, Observer, Snapshot, Store, Write, WriteError, Written};
+use store::{Change, Event, Guard, Observer, Snapshot, Store, Unwritten, Write, WriteError, Written};
 
 /// How long a read waits for a revision that is still to come.
 const FRESH_LIMIT: Duration = Duration::from_secs(3);
@@ -181,6 +181,20 @@ impl Records {
             self.catalogue().added();
         }
         Ok(written)
+    }
+}
+
+impl Records {
+    /// Makes one change if nobody made one under the names of a guard since ([`Store::write_guarded`]).
+    pub(crate) async fn write_guarded(
+        &self,
+        write: Write<Index>,
+        guard: &Guard,
+    ) -> Result<Written<Index>, Unwritten<Index>> {
+        if too_large(&write.change) {
+            return Err(Unwritten::Refused(WriteError::TooLarge));
+        }
+        self.store.write_guarded(write, guard).await
     }
 }
 

@@ -4,7 +4,7 @@ use super::admission::{self, Operation, Request};
 use super::apply::{self, Owned};
 use super::commit::{Commit, Held};
 use super::reading::is_stored_so;
-use super::{Context, Form, Index, Outcome, Place, Record, Registry, store_refusal};
+use super::{Context, Form, Index, Outcome, Place, Record, Registry, is_overtaken, store_refusal};
 use crate::catalogue::Subject;
 use crate::conversion;
 use crate::strategies::{Strategies, Strategy};
@@ -116,13 +116,13 @@ impl Registry {
                     if part == Part::Main && context.writer.subresource.is_empty() =>
                 {
                     match self.create_applied(place, config, context).await {
-                        Err(taken) if taken.reason == "AlreadyExists" => continue,
+                        Err(taken) if taken.reason == "AlreadyExists" || is_overtaken(&taken) => continue,
                         other => return other,
                     }
                 }
                 (Err(_), Change::Replace(object)) if part == Part::Main && kind.made_by_update => {
                     match self.create_updated(place, object.clone(), context).await {
-                        Err(taken) if taken.reason == "AlreadyExists" => continue,
+                        Err(taken) if taken.reason == "AlreadyExists" || is_overtaken(&taken) => continue,
                         other => return other,
                     }
                 }
@@ -162,7 +162,7 @@ impl Registry {
                 Err(WriteError::Conflict(Some(_))) if seen.is_some() => {
                     return Err(Refusal::stale(kind, name));
                 }
-                Err(WriteError::Conflict(Some(_))) => {}
+                Err(WriteError::Conflict(Some(_)) | WriteError::Overtaken) => {}
                 Err(error) => return Err(store_refusal(&error)),
             }
         }

@@ -1,7 +1,9 @@
 //! Stores that share a real etcd: what one writes the others see, in one order, also while members die.
 
 use crate::tests::{Folder, delete, index, put};
-use crate::{Config, Durability, Event, Expect, Remote, Store, Vault, WatchError, WriteError};
+use crate::{
+    Config, Durability, Event, Expect, Guard, Remote, Store, Unwritten, Vault, WatchError, WriteError,
+};
 use base::{Supervisor, clock, process, random};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::TcpListener;
@@ -116,6 +118,30 @@ async fn what_one_writes_the_other_has() {
     assert_eq!(past.get("p/a").unwrap().value, written.value);
     of_two.drain().await;
     assert_eq!(watch.next().await.unwrap_err(), WatchError::Closed);
+}
+
+/// Who decided by a state in which something was given away that it has not seen decides anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_those_who_decide_by_one_state_one_writes() {
+    let etcd = Etcd::new("etcd-guard", 1);
+    let (one, _of_one) = etcd.store(&config()).await;
+    let (two, _of_two) = etcd.store(&config()).await;
+    let guard = |since| Guard { names: vec![".ports".to_owned()], since };
+    let new = |key: &str| put(key, Expect::Absent, "x", Durability::Durable);
+    let start = two.revision();
+    let written = one.write_guarded(new("p/a"), &guard(start)).await.unwrap().record;
+    let Err(Unwritten::Overtaken(back)) = two.write_guarded(new("p/b"), &guard(start)).await else {
+        panic!("what was given since is overlooked")
+    };
+    // By now it has seen what stood in the way.
+    assert!(two.revision() >= written.revision && two.snapshot().get("p/b").is_none());
+    one.write(new("p/c")).await.unwrap();
+    two.write_guarded(back, &guard(written.revision)).await.unwrap();
+    let others = Guard { names: vec![".others".to_owned()], since: start };
+    one.write_guarded(new("p/d"), &others).await.unwrap();
+    let there = one.write_guarded(new("p/a"), &guard(one.revision())).await;
+    let Err(Unwritten::Refused(WriteError::Conflict(Some(found)))) = there else { panic!("it is there") };
+    assert_eq!(found.revision, written.revision);
 }
 
 /// Revisions that are not of the state come about, too, and who waits for one is not left waiting.

@@ -11,6 +11,9 @@ use tonic::Status;
 /// The target of a comparison: the revision of the last change.
 pub(super) const MOD: i32 = 2;
 
+/// The result of a comparison: smaller.
+const LESS: i32 = 2;
+
 /// Values of an etcd that are not of the state.
 #[derive(Clone, Debug)]
 pub struct Vault(Arc<Members>);
@@ -25,6 +28,11 @@ pub(super) struct Kept {
 /// What a key must be for a transaction to take place: last written at a revision of etcd, or 0 for not there.
 pub(super) fn unchanged(key: Vec<u8>, mod_revision: i64) -> Compare {
     Compare { result: 0, target: MOD, key, mod_revision }
+}
+
+/// What a key must be for a transaction to take place: last written at a revision of etcd at the latest, or not there.
+pub(super) fn not_after(key: Vec<u8>, mod_revision: i64) -> Compare {
+    Compare { result: LESS, target: MOD, key, mod_revision: mod_revision.saturating_add(1) }
 }
 
 pub(super) fn range_of(key: Vec<u8>) -> super::api::RequestOp {

@@ -3,9 +3,9 @@
 use super::api::{
     DeleteRangeRequest, KeyValue, RequestOp, TxnRequest, request_op::Request, response_op::Response,
 };
-use super::vault::{range_of, unchanged};
+use super::vault::{not_after, range_of, unchanged};
 use super::{Handle, packed, put, said, unpacked};
-use crate::{Beside, Change, Event, Expect, Record, Template, Write, WriteError, Written};
+use crate::{Beside, Change, Event, Expect, Guard, Record, Template, Unwritten, Write, WriteError, Written};
 use std::sync::Arc;
 use tonic::Status;
 
@@ -20,26 +20,40 @@ enum Outcome {
 impl<I: Beside> Handle<I> {
     /// Makes one change, and returns once it is visible here.
     pub(crate) async fn write(&self, write: Write<I>) -> Result<Written<I>, WriteError<I>> {
-        let Write { key, expect, change, .. } = write;
+        match self.write_guarded(write, &Guard::default()).await {
+            Ok(written) => Ok(written),
+            Err(Unwritten::Refused(error)) => Err(error),
+            // Nothing could.
+            Err(Unwritten::Overtaken(_)) => Err(WriteError::Overtaken),
+        }
+    }
+
+    /// The same, if nobody has written under the names of the guard since.
+    pub(crate) async fn write_guarded(
+        &self,
+        write: Write<I>,
+        guard: &Guard,
+    ) -> Result<Written<I>, Unwritten<I>> {
+        let Write { key, expect, change, durability } = write;
         let before = match expect {
             Expect::Absent => 0,
             Expect::Revision(revision) => revision,
         };
-        let current = self.shared.state.load().map.get(key.as_str()).cloned();
+        let current = self.current(&key);
         // Revisions of a key only grow: etcd has no older one than there is here.
         if let Some(newer) = current.as_ref().filter(|found| before > 0 && found.revision > before) {
-            return Err(WriteError::Conflict(Some(newer.clone())));
+            return Err(WriteError::Conflict(Some(newer.clone())).into());
         }
         let (template, index, deletes) = match change {
             Change::Put(template, index) => (template, index, false),
             Change::Delete(template, index) => (template, index, true),
         };
-        let outcome =
-            self.transact(&key, before, (&template, deletes)).await.map_err(|status| refusal(&status))?;
+        let outcome = self.transact(&key, before, (&template, deletes), guard).await;
+        let outcome = outcome.map_err(|status| refusal(&status))?;
         match outcome {
             Outcome::Done(revision) => {
                 let previous = current.filter(|found| found.revision == before);
-                self.done(revision, (&key, previous), (template, index)).await
+                Ok(self.done(revision, (&key, previous), (template, index)).await?)
             }
             Outcome::Otherwise { revision, found, again } => {
                 self.arrived(revision).await?;
@@ -51,12 +65,27 @@ impl<I: Beside> Handle<I> {
                     .filter(|event| earlier && event.deleted == deletes)
                 {
                     Some(event) => Ok(written(&event)),
-                    None => {
-                        Err(WriteError::Conflict(self.shared.state.load().map.get(key.as_str()).cloned()))
+                    None if found.map_or(0, |found| found.mod_revision) == self.etcds(before) => {
+                        let change = if deletes {
+                            Change::Delete(template, index)
+                        } else {
+                            Change::Put(template, index)
+                        };
+                        Err(Unwritten::Overtaken(Write { key, expect, change, durability }))
                     }
+                    None => Err(WriteError::Conflict(self.current(&key)).into()),
                 }
             }
         }
+    }
+
+    fn current(&self, key: &str) -> Option<Arc<Record<I>>> {
+        self.shared.state.load().map.get(key).cloned()
+    }
+
+    /// A record's revision as etcd counts them; 0 where there is to be none.
+    fn etcds(&self, before: u64) -> i64 {
+        if before == 0 { 0 } else { self.members.scale().etcds(before) }
     }
 
     async fn transact(
@@ -64,6 +93,7 @@ impl<I: Beside> Handle<I> {
         key: &str,
         before: u64,
         (template, deletes): (&Template, bool),
+        guard: &Guard,
     ) -> Result<Outcome, Status> {
         let value = || packed(&self.members, key, template);
         let full_key = format!("{}{key}", self.members.prefix).into_bytes();
@@ -74,12 +104,15 @@ impl<I: Beside> Handle<I> {
         } else {
             put(full_key.clone(), value())
         };
+        let guards = guard.names.iter().map(|name| format!("{}{name}", self.members.prefix).into_bytes());
+        let guards: Vec<Vec<u8>> = guards.collect();
+        let since = self.members.scale().etcds(guard.since);
+        let own = unchanged(full_key.clone(), self.etcds(before));
+        let untouched = guards.iter().map(|key| not_after(key.clone(), since));
+        let touched = guards.iter().map(|key| put(key.clone(), Vec::new()));
         let transaction = TxnRequest {
-            compare: vec![unchanged(
-                full_key.clone(),
-                if before == 0 { 0 } else { self.members.scale().etcds(before) },
-            )],
-            success: vec![change],
+            compare: [own].into_iter().chain(untouched).collect(),
+            success: [change].into_iter().chain(touched).collect(),
             failure: vec![range_of(full_key)],
         };
         let answer = self.members.transact(transaction).await?;
@@ -131,6 +164,12 @@ impl<I: Beside> Handle<I> {
         } else {
             Err(WriteError::Io("etcd does not say what has become of it".to_owned()))
         }
+    }
+}
+
+impl<I> From<WriteError<I>> for Unwritten<I> {
+    fn from(error: WriteError<I>) -> Self {
+        Self::Refused(error)
     }
 }
 

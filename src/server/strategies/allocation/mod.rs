@@ -11,7 +11,7 @@ mod pools;
 pub use pools::AddressPool;
 
 use super::{items, items_mut, text};
-use crate::registry::{Records, read};
+use crate::registry::{Index, Records, read};
 use api::kinds::Kind;
 use api::status::Refusal;
 use api::validate::{Error, Path};
@@ -24,6 +24,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use store::WriteError;
 
 /// How often it is looked up at the most which ports services have (the interval of Kubernetes' repair).
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(180);
@@ -109,16 +110,37 @@ impl Allocation {
             && self.freed_ports.is_empty()
     }
 
-    /// Makes the addresses the service's; says whether all of them were free.
-    pub(crate) async fn claim(&self, records: &Records, namespace: &str, service: &str) -> bool {
+    /// Makes the addresses the service's, all or none of them; [`WriteError::Overtaken`] if one is another's by now.
+    pub(crate) async fn claim(
+        &self,
+        records: &Records,
+        namespace: &str,
+        service: &str,
+    ) -> Result<(), WriteError<Index>> {
         for (index, address) in self.addresses.iter().enumerate() {
             if let Err(error) = addresses::claim(records, *address, namespace, service).await {
-                tracing::warn!(%address, ?error, "cannot take an address");
                 addresses::release_all(records, &self.addresses[..index]).await;
-                return false;
+                return Err(match error {
+                    WriteError::Conflict(_) => WriteError::Overtaken,
+                    other => other,
+                });
             }
         }
-        true
+        Ok(())
+    }
+
+    /// Whether the write gives ports to its service.
+    pub(crate) fn takes_ports(&self) -> bool {
+        !self.ports.is_empty()
+    }
+
+    /// Whether no other service has the ports, by all that is written by now.
+    pub(crate) fn is_free(&self, records: &Records) -> bool {
+        if self.ports.is_empty() {
+            return true;
+        }
+        let all = ports_of_services(records);
+        self.ports.iter().all(|port| all.get(port).is_none_or(|owner| *owner == self.owner))
     }
 
     /// The write did not take place.
