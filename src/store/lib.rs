@@ -14,6 +14,8 @@ mod error;
 mod etcd;
 mod history;
 mod log;
+#[cfg(test)]
+mod migration_tests;
 mod record;
 mod sealing;
 #[cfg(test)]

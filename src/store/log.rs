@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// "knrr": tells our databases from other programs'.
 const APPLICATION_ID: u32 = 0x6b6e_7272;
 /// Forward only, one transaction each; a database's `user_version` is how many it has seen.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_log.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_log.sql")];
 /// Once the write-ahead log has so many pages, it is copied into the database and overwritten.
 const CHECKPOINT_PAGES: u64 = 1000;
 const PAGE_BYTES: u64 = 4096;
@@ -61,11 +61,12 @@ impl Log {
         create_private(path).map_err(|error| from_io(path, error))?;
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
         let mut connection = connection.map_err(|error| from_sqlite(path, &error))?;
-        migrate(&mut connection, path)?;
+        migrate(&mut connection, path, MIGRATIONS)?;
         configure(&connection).map_err(|error| from_sqlite(path, &error))?;
-        preallocate(path).map_err(|error| from_io(path, error))?;
         let meta = |name| meta(&connection, name).map_err(|error| from_sqlite(path, &error));
+        // The first look makes the write-ahead log of a copy that had none.
         let (compacted, reserved) = (meta("compacted")?, meta("reserved")?);
+        preallocate(path).map_err(|error| from_io(path, error))?;
         let max_pages = config.max_bytes.div_ceil(PAGE_BYTES);
         let log = Self {
             path: path.clone(),
@@ -223,7 +224,8 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path).map(drop)
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
+/// Brings a database to the newest version that there is a migration for; one that a newer knarr wrote is refused.
+pub(crate) fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), Error> {
     let run = |connection: &mut Connection| -> rusqlite::Result<Result<(), Error>> {
         let tables: u32 = connection.query_one("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         let id: u32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -231,7 +233,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
         if id != APPLICATION_ID && (tables > 0 || id != 0) {
             return Ok(Err(Error::Foreign { path: path.to_owned() }));
         }
-        let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+        let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
         if version > known {
             return Ok(Err(Error::Newer { path: path.to_owned(), found: version, known }));
         }
@@ -245,7 +247,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
             tracing::warn!(%error, "the database cannot be made to shrink; trying again at the next start");
         }
         connection.pragma_update(None, "journal_mode", "wal")?;
-        for (migration, version) in MIGRATIONS.iter().zip(1..).filter(|(_, of)| *of > version) {
+        for (migration, version) in migrations.iter().zip(1..).filter(|(_, of)| *of > version) {
             let transaction = connection.transaction()?;
             transaction.execute_batch(migration)?;
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;

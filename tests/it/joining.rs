@@ -82,8 +82,25 @@ fn refusals(fleet: &mut Fleet) {
             .contains("service-cidr is [\"10.50.0.0/16\"] here and [\"10.43.0.0/16\"] in the cluster"),
         "{disagrees:?}"
     );
+    skewed(fleet, secret);
     // It is a node by its certificate now, and would go on as that one.
     fs::remove_dir_all(fleet.cluster.sandbox.folder.join("b/data/agent/tls")).unwrap();
+}
+
+/// A machine's version may not be newer than the server's, nor much older.
+fn skewed(fleet: &Fleet, secret: &str) {
+    let credentials = format!("authorization: Bearer {secret}");
+    for (version, sentence) in [
+        ("v1.99.0", "this machine's knarr v1.99.0 is newer than the server's v1."),
+        ("v1.20.1", "this machine's knarr v1.20.1 is more than 3 minor versions older than the server's v1."),
+        ("latest", "cannot be compared"),
+    ] {
+        let application =
+            format!(r#"{{"node": "skewed", "password": "{}", "version": "{version}"}}"#, "0".repeat(32));
+        let words = ["-H", &credentials, "--data", &application, "https://127.0.0.1:6443/v1-knarr/join"];
+        let answer = fleet.cluster.curl(&words).stdout;
+        assert!(answer.contains(sentence) && answer.contains("\"code\":403"), "{answer}");
+    }
 }
 
 /// A token that was made for the purpose is as good, until it is deleted.
