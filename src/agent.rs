@@ -51,7 +51,7 @@ async fn start(given: Given, own: &Options, supervisor: &Supervisor) -> Result<(
     let bundles = caches.selected("", bootstrap::join::TRUST_BUNDLES);
     bootstrap::join::follow_authorities(&joined, bundles, supervisor);
     follow_addresses(&joined, supervisor);
-    let place = Place { node_name, tls, settings, role: Role::Agent };
+    let place = Place { node_name, tls, peers: joined.peer_client(), settings, role: Role::Agent };
     machine::start(&options, &network, place, (joined.client.clone(), caches), supervisor).await?;
     screen::say(&format!("Ready in {:.1} s.", began.elapsed().as_secs_f64()));
     ready::notify("READY=1");

@@ -117,8 +117,8 @@ async fn start(options: &Options, supervisor: &Supervisor) -> Result<(), Failure
             clients: pki.client_authorities(),
             api_server: "system:kube-apiserver".to_owned(),
         };
-        let place =
-            Place { node_name: node_name.clone(), tls, settings: kubelet_settings, role: Role::Server };
+        let (node_name, settings, peers) = (node_name.clone(), kubelet_settings, pki.peer_client()?);
+        let place = Place { node_name: node_name.clone(), tls, peers, settings, role: Role::Server };
         machine::start(options, &network, place, (kubelet, caches.clone()), supervisor).await?;
         start_ingress(options, &node_name, (&server, &caches), supervisor)?;
         let marking = (admin.clone(), node_name);
@@ -177,6 +177,7 @@ fn admit_machines(
         json!(options.vxlan_port),
         json!(options.wireguard_port),
         json!(options.egress_selector_mode),
+        json!(options.embedded_registry),
     ];
     let settings: serde_json::Map<_, _> = SHARED.map(str::to_owned).into_iter().zip(values).collect();
     let told = pki.clone();

@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub(crate) struct Place {
     pub(crate) node_name: String,
     pub(crate) tls: node::Tls,
+    /// How the machine speaks to other nodes.
+    pub(crate) peers: Arc<rustls::ClientConfig>,
     pub(crate) settings: node::Settings,
     pub(crate) role: Role,
 }
@@ -28,7 +30,7 @@ pub(crate) fn hostname() -> String {
 pub(crate) async fn start(
     options: &Options,
     network: &Network,
-    Place { node_name, tls, settings, role }: Place,
+    Place { node_name, tls, peers, settings, role }: Place,
     (kubelet, caches): (Client, Caches),
     supervisor: &Supervisor,
 ) -> Result<(), Failure> {
@@ -42,6 +44,7 @@ pub(crate) async fn start(
     }
     let mut config = kubelet_config(options, network, (&node_name, role))?;
     config.tls = Some(tls);
+    config.peers = options.embedded_registry.then_some(peers);
     config.encapsulation_bytes = overlay.overhead_bytes();
     config.attaches_pods = attaches_pods;
     let events = kubelet.clone();
@@ -93,6 +96,7 @@ fn kubelet_config(
     let mut config = node::Config::new(node_name, &options.data_dir);
     config.run_dir.clone_from(&options.run_dir);
     config.registries.clone_from(&options.private_registry);
+    config.mirrors_alone = options.disable_default_registry_endpoint;
     config.kubelet_dir.clone_from(&options.kubelet_dir);
     config.log_dir = options.log_dir.join("pods");
     config.container_log_dir = options.log_dir.join("containers");

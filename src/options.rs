@@ -52,7 +52,7 @@ impl Setting {
 }
 
 /// What all nodes of a cluster have in common: servers tell it, and an agent that is told otherwise does not start.
-pub(crate) const SHARED: [&str; 10] = [
+pub(crate) const SHARED: [&str; 11] = [
     "cluster-cidr",
     "service-cidr",
     "cluster-dns",
@@ -63,6 +63,7 @@ pub(crate) const SHARED: [&str; 10] = [
     "vxlan-port",
     "wireguard-port",
     "egress-selector-mode",
+    "embedded-registry",
 ];
 
 use Shape::{Flag, List, Number, Text, Texts};
@@ -118,6 +119,8 @@ static SETTINGS: &[Setting] = &[
     server("write-kubeconfig", Text, "FILE", "Where the administrator's kubeconfig is written [default: /etc/knarr/knarr.yaml]"),
     server("write-kubeconfig-mode", Text, "MODE", "Its permissions, in octal [default: 600]"),
     setting("private-registry", Text, "FILE", "Mirrors of registries, users and certificates [default: /etc/knarr/registries.yaml]"),
+    setting("embedded-registry", Flag, "", "Nodes pull images from each other, of registries that have an entry among the mirrors"),
+    setting("disable-default-registry-endpoint", Flag, "", "Do not ask registries themselves that have an entry among the mirrors"),
     setting("node-name", Text, "NAME", "Name of this node [default: the host's name]"),
     setting("node-ip", List, "ADDRESS", "Addresses of this node [default: that of the default route]"),
     setting("node-external-ip", List, "ADDRESS", "Addresses of this node from outside"),
@@ -220,6 +223,8 @@ pub(crate) struct Options {
     pub(crate) container_runtime_endpoint: Option<String>,
     #[serde(deserialize_with = "absolute")]
     pub(crate) private_registry: PathBuf,
+    pub(crate) embedded_registry: bool,
+    pub(crate) disable_default_registry_endpoint: bool,
     #[serde(deserialize_with = "absolute")]
     pub(crate) kubelet_dir: PathBuf,
     #[serde(deserialize_with = "absolute")]
@@ -291,6 +296,8 @@ impl Default for Options {
             kubelet_arg: Vec::new(),
             container_runtime_endpoint: None,
             private_registry: "/etc/knarr/registries.yaml".into(),
+            embedded_registry: false,
+            disable_default_registry_endpoint: false,
             kubelet_dir: "/var/lib/kubelet".into(),
             run_dir: "/run/knarr".into(),
             log_dir: "/var/log".into(),

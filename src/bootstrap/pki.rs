@@ -150,6 +150,7 @@ pub struct Pki {
     /// What clients and pods verify the API by.
     server_bundle: watch::Sender<String>,
     to_kubelets: Arc<Shown>,
+    to_peers: Arc<Shown>,
     to_extensions: Arc<Shown>,
 }
 
@@ -172,6 +173,7 @@ impl Pki {
         let to_kubelets = leaf(&folder, "client-kube-apiserver", &api_server(), &all.client)?;
         let shown = Shown::new(&folder, &to_kubelets)?;
         let to_extensions = leaf(&folder, "client-auth-proxy", &auth_proxy(), &all.request_header)?;
+        let to_peers = leaf(&folder, "client-kubelet", &kubelet(&names.node), &all.client)?;
         let trust =
             |authority: &Authority| Trust::new(&authority.anchors()).map_err(|why| content(&folder, why));
         let pki = Self {
@@ -182,6 +184,7 @@ impl Pki {
             clients: Arc::new(trust(&all.client)?),
             server_bundle: watch::Sender::new(all.server.bundle()),
             to_kubelets: Arc::new(shown),
+            to_peers: Arc::new(Shown::new(&folder, &to_peers)?),
             to_extensions: Arc::new(Shown::new(&folder, &to_extensions)?),
             config: config.clone(),
             names: ArcSwap::from_pointee(names),
@@ -303,8 +306,8 @@ impl Pki {
 
     /// This machine's kubelet: `system:node:<name>` in `system:nodes`.
     pub fn kubelet(&self) -> Result<Identity, Error> {
-        let user = format!("system:node:{}", self.names.load().node);
-        self.client("client-kubelet", &user, Some("system:nodes"))
+        let subject = kubelet(&self.names.load().node);
+        leaf(&self.folder, "client-kubelet", &subject, &self.authorities.load().client)
     }
 
     fn client(&self, file: &str, user: &str, group: Option<&str>) -> Result<Identity, Error> {
@@ -323,6 +326,12 @@ impl Pki {
     /// authority. Follows renewals by itself.
     pub fn kubelet_client(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
         self.config_showing(self.to_kubelets.clone())
+    }
+
+    /// How this machine's node speaks to other nodes: as itself, verifying them by the servers' authority. Follows
+    /// renewals by itself.
+    pub fn peer_client(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
+        self.config_showing(self.to_peers.clone())
     }
 
     /// What the API server shows to those behind APIServices: `system:auth-proxy`, by the authority that they
@@ -367,7 +376,7 @@ impl Pki {
         self.to_extensions.show(&self.folder, &to_extensions)?;
         self.scheduler()?;
         self.controller_manager()?;
-        self.kubelet()?;
+        self.to_peers.show(&self.folder, &self.kubelet()?)?;
         Ok(Renewed {
             serving: self.serving()?,
             kubelet_serving: self.kubelet_serving()?,
@@ -436,6 +445,14 @@ impl Pki {
 
 fn auth_proxy() -> Subject {
     Subject { name: AUTH_PROXY.to_owned(), ..Subject::default() }
+}
+
+fn kubelet(node: &str) -> Subject {
+    Subject {
+        name: format!("system:node:{node}"),
+        group: Some("system:nodes".to_owned()),
+        ..Subject::default()
+    }
 }
 
 fn api_server() -> Subject {

@@ -82,6 +82,11 @@ pub struct Config {
     pub container_log_dir: PathBuf,
     /// Mirrors of registries and how to speak to them, `/etc/knarr/registries.yaml`; there may be none.
     pub registries: PathBuf,
+    /// Nodes pull images of those mirrors' registries from each other: how this node is known to the others, and
+    /// whom it takes for one.
+    pub peers: Option<Arc<rustls::ClientConfig>>,
+    /// Registries with mirrors are not asked themselves.
+    pub mirrors_alone: bool,
     /// A runtime that runs already (`unix:///…`); none to run a containerd of our own.
     pub container_runtime_endpoint: Option<String>,
     /// The node's addresses; none to take that of the default route.
@@ -139,6 +144,8 @@ impl Config {
             log_dir: "/var/log/pods".into(),
             container_log_dir: "/var/log/containers".into(),
             registries: "/etc/knarr/registries.yaml".into(),
+            peers: None,
+            mirrors_alone: false,
             container_runtime_endpoint: None,
             node_ips: Vec::new(),
             find_addresses: None,

@@ -32,6 +32,7 @@ mod images;
 mod logs;
 mod machine;
 mod network;
+mod peers;
 mod plugins;
 mod pod_resources;
 mod pods;
@@ -72,6 +73,7 @@ use client::{Caches, Client};
 use context::Context;
 use hollow::Hollow;
 use machine::Machine;
+use peers::Door;
 use pods::Pods;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -86,7 +88,7 @@ pub async fn start(
     supervisor: &Supervisor,
 ) -> Result<Ready, Error> {
     let machine = Machine::detect(&config)?;
-    let runtime = start_runtime(&config, supervisor).await?;
+    let (runtime, door) = start_runtime(&config, supervisor).await?;
     if let Some(recall) = &config.recall {
         recall(pods::observe::there(&runtime).await?);
     }
@@ -129,12 +131,7 @@ pub async fn start(
     work_on_pods((&context, &pods), "resources of pods", pod_resources::run);
     work_on_pods((&context, &pods), "health of claimed devices", dra::run_health);
     dra::wipe_unserved(&context);
-    if let Some(tls) = context.config.tls.clone() {
-        let service = streaming::Service::new(context.clone(), pods);
-        supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
-            streaming::run(service.clone(), tls.clone(), shutdown)
-        });
-    }
+    start_server(&context, pods, door);
     Ok(handle)
 }
 
@@ -173,17 +170,36 @@ fn start_registration(context: &Arc<Context>) -> Ready {
     ready
 }
 
-/// The runtime's connection; knarr's own containerd is started first where none is named.
-async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::Runtime, Error> {
+/// The kubelet's HTTPS, which other nodes ask for images as well.
+fn start_server(context: &Arc<Context>, pods: Pods, door: Option<Door>) {
+    let sharing = door.map(|door| peers::start(context, door));
+    if let Some(tls) = context.config.tls.clone() {
+        let service = streaming::Service::new(context.clone(), pods, sharing);
+        context.supervisor.run("kubelet server", Phase::Front, Restart::OnFailure, move |shutdown| {
+            streaming::run(service.clone(), tls.clone(), shutdown)
+        });
+    }
+}
+
+/// The runtime's connection; knarr's own containerd is started first where none is named. That asks other nodes for
+/// images, if they are to share them.
+async fn start_runtime(
+    config: &Config,
+    supervisor: &Supervisor,
+) -> Result<(cri::Runtime, Option<Door>), Error> {
     if let Some(endpoint) = &config.container_runtime_endpoint {
         let socket = PathBuf::from(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
         let runtime = cri::Runtime::new(&socket)?;
         containerd::answering(&runtime).await.map_err(|error| {
             Error::Setup(format!("no container runtime answers at {}: {error}", socket.display()))
         })?;
-        return Ok(runtime);
+        if config.peers.is_some() {
+            peers::leave_out(&socket);
+        }
+        return Ok((runtime, None));
     }
-    let daemon = Arc::new(containerd::Containerd::prepare(config).await?);
+    let (daemon, door) = containerd::Containerd::prepare(config).await?;
+    let daemon = Arc::new(daemon);
     let runtime = cri::Runtime::new(&daemon.socket())?;
     // An old one that is to end must not answer meanwhile as if it were the new one.
     daemon.adopt(&runtime).await?;
@@ -203,7 +219,7 @@ async fn start_runtime(config: &Config, supervisor: &Supervisor) -> Result<cri::
         Error::Setup(format!("containerd does not answer ({error}): {}", daemon.last_words()))
     })?;
     containerd::images::ensure_pause(&runtime).await?;
-    Ok(runtime)
+    Ok((runtime, door))
 }
 
 /// Runs a part of the node until the node ends.

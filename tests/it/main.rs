@@ -21,6 +21,7 @@ mod egress;
 mod extending;
 mod firewalls;
 mod hollow;
+mod image_mirror;
 mod ingress;
 mod installing;
 mod joining;

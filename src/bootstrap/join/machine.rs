@@ -102,6 +102,14 @@ impl Joined {
         self.clients.clone()
     }
 
+    /// How this node speaks to other nodes: as itself, verifying them by the servers' authority. Follows renewals by
+    /// itself.
+    pub fn peer_client(&self) -> Arc<ClientConfig> {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(tls)
+    }
+
     /// A client that asks for the node's certificate anew where the last one proves nothing any more: the machine is
     /// known by its password.
     pub(super) async fn ticketed(&self) -> Result<Client, Error> {

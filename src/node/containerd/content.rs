@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Streaming};
 
 /// containerd's namespace of what CRI sees.
 const NAMESPACE: &str = "k8s.io";
@@ -180,6 +180,37 @@ pub(crate) async fn read(runtime: &Runtime, digest: &str) -> Result<Vec<u8>, Err
         }
     }
     Ok(bytes)
+}
+
+/// What the store says of something that it has whole.
+pub(crate) async fn info(runtime: &Runtime, digest: &str) -> Result<content::Info, Error> {
+    let request = in_namespace(content::InfoRequest { digest: digest.to_owned() }, None);
+    let answer = ContentClient::new(runtime.wire()).info(request).await;
+    let info = answer.map_err(|status| Error::runtime("content info", &status))?.into_inner().info;
+    Ok(info.unwrap_or_default())
+}
+
+/// So many bytes of something from an offset, at least one.
+pub(crate) async fn stream(
+    runtime: &Runtime,
+    digest: &str,
+    (from, length): (u64, u64),
+) -> Result<Streaming<content::ReadContentResponse>, Error> {
+    let request = content::ReadContentRequest {
+        digest: digest.to_owned(),
+        offset: from.cast_signed(),
+        size: length.cast_signed(),
+    };
+    let answers = ContentClient::new(runtime.wire()).read(in_namespace(request, None)).await;
+    answers.map(tonic::Response::into_inner).map_err(|status| Error::runtime("read content", &status))
+}
+
+/// What an image's name stands for.
+pub(crate) async fn named(runtime: &Runtime, name: &str) -> Result<Descriptor, Error> {
+    let request = in_namespace(images::GetImageRequest { name: name.to_owned() }, None);
+    let answer = ImagesClient::new(runtime.wire()).get(request).await;
+    let image = answer.map_err(|status| Error::runtime("get image", &status))?.into_inner().image;
+    Ok(image.and_then(|image| image.target).unwrap_or_default())
 }
 
 /// The messages of a write: chunks, then the commit. A file that cannot be read ends the stream

@@ -6,20 +6,23 @@ pub(crate) mod config;
 pub(crate) mod content;
 pub(crate) mod events;
 pub(crate) mod images;
+pub(crate) mod loopback;
 pub(crate) mod pause;
-mod registries;
+pub(crate) mod registries;
 mod rewrite;
 pub(crate) mod snapshots;
 pub(crate) mod tasks;
 mod unpack;
 
 use crate::cri::Runtime;
+use crate::peers::{self, Door};
 use crate::protocols::runtime::v1 as cri;
 use crate::{Config, Error, files};
 use base::{Shutdown, clock, process};
 use config::{Folders, Generation, Machine};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use registries::Ways;
 use rewrite::Rewriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,8 +75,8 @@ fn missing(program: &str) -> Error {
 }
 
 impl Containerd {
-    /// Finds the programs and writes the configuration.
-    pub(crate) async fn prepare(config: &Config) -> Result<Self, Error> {
+    /// Finds the programs and writes the configuration; gives where other nodes are asked for images, if they are.
+    pub(crate) async fn prepare(config: &Config) -> Result<(Self, Option<Door>), Error> {
         let bundled = config.data_dir.join("agent/bin");
         let program = find("containerd", &bundled).ok_or_else(|| missing("containerd"))?;
         let runc = find("runc", &bundled).ok_or_else(|| missing("runc"))?;
@@ -95,20 +98,27 @@ impl Containerd {
         all.into_iter().try_for_each(|folder| files::make_folder(folder, 0o711))?;
         let generation = Generation::of(&String::from_utf8_lossy(&version));
         let registries = registries::read(&config.registries)?;
+        let own = agent.join("etc/containerd");
         let routes = registries.routes()?;
         let rewriter = if routes.is_empty() {
             None
         } else {
-            Some(Arc::new(Rewriter::bind(routes, &agent.join("etc/containerd/rewrite.json")).await?))
+            Some(Arc::new(Rewriter::bind(routes, &own.join("rewrite.json")).await?))
+        };
+        let door = match &config.peers {
+            Some(_) => peers::bind(registries.shared(config.mirrors_alone), &own.join("nodes.json")).await?,
+            None => None,
         };
         let place = rewriter.as_ref().map(|rewriter| &rewriter.place);
-        registries::write(&registries, place, &folders.registries)?;
+        let nodes = door.as_ref().map(|door| &door.place);
+        let ways = Ways { rewriter: place, nodes, mirrors_alone: config.mirrors_alone };
+        registries::write(&registries, &ways, &folders.registries)?;
         let told = config::Told {
             users: registries.users(generation, place),
             stream_idle: config.kubelet().streaming_connection_idle_timeout.to_string(),
         };
         let configuration = config::render(generation, &folders, Machine::detect(), &told);
-        Ok(Self { program, folders, configuration, rewriter })
+        Ok((Self { program, folders, configuration, rewriter }, door))
     }
 
     /// Its socket.

@@ -2,13 +2,14 @@
 //! `hosts.toml` files and its settings for users. Pure but for [`read`] and [`write`].
 
 use super::config::Generation;
-use super::rewrite::{Place, Route};
+use super::loopback::Place;
+use super::rewrite::Route;
 use crate::{Error, files};
 use base::tls;
 use regex::Regex;
 use rustls::ClientConfig;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Deserializer};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,9 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Registries {
+    #[serde(deserialize_with = "with_nothing_said")]
     mirrors: BTreeMap<String, Mirror>,
+    #[serde(deserialize_with = "with_nothing_said")]
     configs: BTreeMap<String, Access>,
 }
 
@@ -52,6 +55,68 @@ struct Tls {
     cert_file: String,
     key_file: String,
     insecure_skip_verify: bool,
+}
+
+/// Registries of which nothing is said but that they are there: `docker.io:`.
+fn with_nothing_said<'de, T, D>(from: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    T: Deserialize<'de> + Default,
+    D: Deserializer<'de>,
+{
+    let all = Option::<BTreeMap<String, Option<T>>>::deserialize(from)?.unwrap_or_default();
+    Ok(all.into_iter().map(|(name, said)| (name, said.unwrap_or_default())).collect())
+}
+
+/// What there is besides mirrors and registries themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ways<'a> {
+    /// Where mirrors are asked for that have images under other names.
+    pub(crate) rewriter: Option<&'a Place>,
+    /// Where other nodes of the cluster are asked.
+    pub(crate) nodes: Option<&'a Place>,
+    /// Registries with mirrors are not asked themselves.
+    pub(crate) mirrors_alone: bool,
+}
+
+/// The registries whose images nodes pull from each other: those that have an entry among the mirrors.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared {
+    named: BTreeSet<String>,
+    all: bool,
+    /// Those of them (`*` for all others) that nobody is asked for but nodes.
+    alone: BTreeSet<String>,
+}
+
+impl Shared {
+    /// These alone, each with mirrors that are asked as well.
+    #[cfg(test)]
+    pub(crate) fn of(named: BTreeSet<String>) -> Self {
+        Self { named, ..Self::default() }
+    }
+
+    /// Whether a registry's images are shared.
+    pub(crate) fn has(&self, registry: &str) -> bool {
+        self.all || self.named.contains(registry)
+    }
+
+    /// Whether nobody but nodes is asked for a registry's images.
+    pub(crate) fn is_alone(&self, registry: &str) -> bool {
+        let entry = if self.named.contains(registry) { registry } else { "*" };
+        self.alone.contains(entry)
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.all && self.named.is_empty()
+    }
+}
+
+/// A host as `hosts.toml` has it: its URL, whether the API's path is in it, and whom to trust there.
+type Host = (String, bool, String);
+
+fn lines((url, own_path, trust): &Host, head: &str) -> String {
+    let path = if *own_path { "override_path = true\n" } else { "" };
+    format!("{}\ncapabilities = [\"pull\", \"resolve\"]\n{path}{trust}", head.replace("URL", &quoted(url)))
 }
 
 /// Reads the file; nothing is said where there is none.
@@ -184,24 +249,63 @@ impl Registries {
         lines
     }
 
-    /// The file of one registry: its mirrors in their order, then itself.
-    fn hosts(&self, registry: &str, place: Option<&Place>) -> String {
-        let mut text = String::from("# Written by knarr at every start; changes are lost.\n");
-        if registry != "*" {
-            text.push_str(&format!("server = {}\n", quoted(&server_of(registry))));
-            text.push_str(&self.trust(registry));
+    /// What is said of a registry's mirrors, and by which name: `*` speaks for those that are not named.
+    fn mirror_of<'a>(&'a self, registry: &'a str) -> Option<(&'a str, &'a Mirror)> {
+        let entry = if self.mirrors.contains_key(registry) { registry } else { "*" };
+        self.mirrors.get(entry).map(|mirror| (entry, mirror))
+    }
+
+    /// The registries whose images nodes share.
+    pub(crate) fn shared(&self, mirrors_alone: bool) -> Shared {
+        let without = self.mirrors.iter().filter(|(_, mirror)| mirrors_alone && mirror.endpoint.is_empty());
+        Shared {
+            named: self.mirrors.keys().filter(|name| *name != "*").cloned().collect(),
+            all: self.mirrors.contains_key("*"),
+            alone: without.map(|(name, _)| name.clone()).collect(),
         }
-        for endpoint in self.mirrors.get(registry).iter().flat_map(|mirror| &mirror.endpoint) {
-            let rewritten = place.zip(self.number(registry, endpoint));
-            let (url, own_path) = match rewritten {
+    }
+
+    /// Refuses registries that nobody is left to be asked for.
+    pub(crate) fn check_ways(&self, ways: &Ways<'_>) -> Result<(), Error> {
+        let lost = self.mirrors.iter().find(|(_, mirror)| mirror.endpoint.is_empty());
+        match lost.filter(|_| ways.mirrors_alone && ways.nodes.is_none()) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::Setup(format!(
+                "mirrors.{name} names no endpoint, and with --disable-default-registry-endpoint and without \
+                 --embedded-registry nobody is left to pull its images from: name one, or leave the mirror out"
+            ))),
+        }
+    }
+
+    /// The file of one registry: other nodes, its mirrors in their order, then itself.
+    fn hosts(&self, registry: &str, ways: &Ways<'_>) -> String {
+        let mirror = self.mirror_of(registry);
+        let nodes = ways.nodes.filter(|_| mirror.is_some()).map(|place| (place.url(0), true, String::new()));
+        let mut hosts: Vec<Host> = nodes.into_iter().collect();
+        for (entry, endpoint) in
+            mirror.iter().flat_map(|(entry, it)| it.endpoint.iter().map(move |at| (*entry, at)))
+        {
+            let (url, own_path) = match ways.rewriter.zip(self.number(entry, endpoint)) {
                 Some((place, number)) => (place.url(number), true),
                 None => url_of(endpoint),
             };
-            text.push_str(&format!("\n[host.{}]\ncapabilities = [\"pull\", \"resolve\"]\n", quoted(&url)));
-            if own_path {
-                text.push_str("override_path = true\n");
+            hosts.push((url, own_path, self.trust(host_of(endpoint).0)));
+        }
+        let mut text = String::from("# Written by knarr at every start; changes are lost.\n");
+        // What is said outside of a table is asked last; where nothing is, that is the registry itself.
+        match hosts.pop_if(|_| ways.mirrors_alone) {
+            Some(last) => text.push_str(&lines(&last, "server = URL")),
+            None if registry == "*" => {}
+            None => {
+                text.push_str(&format!("server = {}\n{}", quoted(&server_of(registry)), self.trust(registry)))
             }
-            text.push_str(&self.trust(host_of(endpoint).0));
+        }
+        if hosts.is_empty() {
+            // Without any table of this name containerd 1.6 takes nothing of the file.
+            text.push_str("\n[host]\n");
+        }
+        for host in &hosts {
+            text.push_str(&lines(host, "\n[host.URL]"));
         }
         text
     }
@@ -212,13 +316,13 @@ impl Registries {
     }
 
     /// The files by their folders; `_default` is that for all others.
-    fn files(&self, place: Option<&Place>) -> BTreeMap<String, String> {
+    fn files(&self, ways: &Ways<'_>) -> BTreeMap<String, String> {
         let with_tls = self.configs.iter().filter(|(_, access)| access.tls.is_some());
         let names = self.mirrors.keys().chain(with_tls.map(|(name, _)| name));
         names
             .map(|registry| {
                 let folder = if registry == "*" { "_default".to_owned() } else { registry.clone() };
-                (folder, self.hosts(registry, place))
+                (folder, self.hosts(registry, ways))
             })
             .collect()
     }
@@ -253,8 +357,9 @@ impl Registries {
 }
 
 /// Writes the files into containerd's folder, and removes those of registries that are no longer named.
-pub(crate) fn write(registries: &Registries, place: Option<&Place>, folder: &Path) -> Result<(), Error> {
-    let wanted = registries.files(place);
+pub(crate) fn write(registries: &Registries, ways: &Ways<'_>, folder: &Path) -> Result<(), Error> {
+    registries.check_ways(ways)?;
+    let wanted = registries.files(ways);
     for entry in std::fs::read_dir(folder).map_err(files::at(folder))?.flatten() {
         if !wanted.contains_key(&*entry.file_name().to_string_lossy()) {
             files::remove_folder(&entry.path())?;
@@ -295,7 +400,7 @@ configs:
     #[test]
     fn every_registry_has_its_file() {
         let registries = parsed(FILE).unwrap();
-        let files = registries.files(None);
+        let files = registries.files(&Ways::default());
         let names: Vec<_> = files.keys().map(String::as_str).collect();
         assert_eq!(names, ["_default", "docker.io", "mirror.example.com:5000", "plain.example.com"]);
         assert_eq!(
@@ -333,7 +438,7 @@ configs:
         let file = std::env::temp_dir().join(format!("knarr-registries-{}", std::process::id()));
         let place = super::super::rewrite::Rewriter::bind(routes, &file).await.unwrap().place;
         files::remove(&file).unwrap();
-        let written = registries.files(Some(&place));
+        let written = registries.files(&Ways { rewriter: Some(&place), ..Ways::default() });
         assert!(written["a.io"].contains("[host.\"https://plain.io/v2\"]"));
         for number in [0, 1] {
             let host = format!("[host.\"{}\"]", place.url(number));
@@ -342,6 +447,55 @@ configs:
         let users = registries.users(Generation::V2, Some(&place));
         assert!(users.contains(&format!("configs.\"{}\".auth]", place.host(1))), "{users}");
         assert!(!users.contains(&place.host(0)), "{users}");
+    }
+
+    #[tokio::test]
+    async fn other_nodes_are_asked_first_for_what_is_named() {
+        let registries = parsed(
+            "{mirrors: {a.io: , b.io: {endpoint: [m.io]}, '*': }, configs: {c.io: {tls: {ca_file: /c}}}}",
+        );
+        let registries = registries.unwrap();
+        let file = std::env::temp_dir().join(format!("knarr-nodes-{}", std::process::id()));
+        let place = super::super::loopback::bind(1, &file, "a test").await.unwrap().0;
+        files::remove(&file).unwrap();
+        let (head, asked) = (
+            "# Written by knarr at every start; changes are lost.\n",
+            "capabilities = [\"pull\", \"resolve\"]\n",
+        );
+        let door = format!("\n[host.\"{}\"]\n{asked}override_path = true\n", place.url(0));
+        let mut ways = Ways { nodes: Some(&place), ..Ways::default() };
+        let files = registries.files(&ways);
+        assert_eq!(files["a.io"], format!("{head}server = \"https://a.io/v2\"\n{door}"));
+        assert_eq!(
+            files["b.io"],
+            format!("{head}server = \"https://b.io/v2\"\n{door}\n[host.\"https://m.io/v2\"]\n{asked}")
+        );
+        assert_eq!(files["c.io"], format!("{head}server = \"https://c.io/v2\"\nca = [\"/c\"]\n{door}"));
+        assert_eq!(files["_default"], format!("{head}{door}"));
+        ways.mirrors_alone = true;
+        let files = registries.files(&ways);
+        let last = format!("{head}server = {:?}\n{asked}override_path = true\n\n[host]\n", place.url(0));
+        assert_eq!((&files["a.io"], &files["_default"]), (&last, &last));
+        assert_eq!(files["b.io"], format!("{head}server = \"https://m.io/v2\"\n{asked}{door}"));
+        registries.check_ways(&ways).unwrap();
+        ways.nodes = None;
+        let refused = registries.check_ways(&ways).unwrap_err().to_string();
+        assert!(refused.contains("mirrors.* names no endpoint"), "{refused}");
+    }
+
+    #[test]
+    fn what_is_named_among_the_mirrors_is_shared() {
+        let shared = |text: &str, alone| parsed(text).unwrap().shared(alone);
+        let some = shared("{mirrors: {a.io: , b.io: {endpoint: [m.io]}}, configs: {c.io: {}}}", true);
+        assert_eq!(["a.io", "b.io", "c.io"].map(|name| some.has(name)), [true, true, false]);
+        assert_eq!(["a.io", "b.io"].map(|name| some.is_alone(name)), [true, false]);
+        let all = shared("{mirrors: {'*': , b.io: {endpoint: [m.io]}}}", true);
+        assert_eq!(
+            ["a.io", "b.io"].map(|name| (all.has(name), all.is_alone(name))),
+            [(true, true), (true, false)]
+        );
+        assert!(!shared("{mirrors: {'*': }}", false).is_alone("a.io"));
+        assert!(shared("{configs: {c.io: {}}}", true).is_empty());
     }
 
     #[test]

@@ -4,22 +4,18 @@
 //! Every such endpoint has an address of its own in 127.0.0.0/8, so that containerd can have a user for it, and a
 //! path that only containerd is told. Nothing else is changed: users, tokens and digests are containerd's to check.
 
-use crate::{Error, files};
+use super::loopback::{self, Place, plain};
+use crate::Error;
 use base::https::{Connector, Pool};
-use base::{Body, BodyError, Phase, Shutdown, Supervisor, full_body, hex, random};
+use base::{Body, BodyError, Phase, Shutdown, Supervisor};
 use futures_util::future::try_join_all;
 use http::header::{CONNECTION, HOST, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use regex::Regex;
 use rustls::ClientConfig;
-use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
@@ -57,31 +53,6 @@ impl Route {
     }
 }
 
-/// Where containerd asks: kept over restarts, since its configuration names it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Place {
-    port: u16,
-    secret: String,
-}
-
-impl Place {
-    /// Host and port for an endpoint by its number.
-    pub(crate) fn host(&self, number: usize) -> String {
-        format!("{}:{}", address(number), self.port)
-    }
-
-    /// The URL for an endpoint by its number.
-    pub(crate) fn url(&self, number: usize) -> String {
-        format!("http://{}/{}", self.host(number), self.secret)
-    }
-}
-
-fn address(number: usize) -> Ipv4Addr {
-    // 127.0.0.1 is everybody's.
-    let low = u16::try_from(number + 2).unwrap_or(u16::MAX).to_be_bytes();
-    Ipv4Addr::new(127, 0, low[0], low[1])
-}
-
 /// Who asks mirrors under other names.
 pub(crate) struct Rewriter {
     pub(crate) place: Place,
@@ -92,22 +63,7 @@ pub(crate) struct Rewriter {
 impl Rewriter {
     /// Takes the addresses: those of an earlier life, if they are free.
     pub(crate) async fn bind(routes: Vec<Route>, file: &Path) -> Result<Self, Error> {
-        let before: Option<Place> =
-            std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let secret = before.as_ref().map_or_else(|| hex::of(&random::bytes::<16>()), |it| it.secret.clone());
-        let known = before.as_ref().map_or(0, |it| it.port);
-        let bound = match listen(known, routes.len()).await {
-            Err(_) if known != 0 => listen(0, routes.len()).await,
-            bound => bound,
-        };
-        let (port, listeners) = bound.map_err(|error| {
-            Error::Setup(format!("no address on the loopback interface for mirrors with rewrite: {error}"))
-        })?;
-        let place = Place { port, secret };
-        if before.as_ref() != Some(&place) {
-            let bytes = serde_json::to_vec(&place).map_err(|error| files::at(file)(error.into()))?;
-            files::write(file, &bytes, 0o600)?;
-        }
+        let (place, listeners) = loopback::bind(routes.len(), file, "mirrors with rewrite").await?;
         let with_pool = |route: Route| {
             let pool = Connector { tls: route.tls.clone(), ..Connector::default() }.pool();
             Arc::new((route, pool))
@@ -120,7 +76,7 @@ impl Rewriter {
         let all = self.listeners.iter().zip(&self.routes).map(|(listener, route)| async {
             loop {
                 let (stream, _) = listener.accept().await?;
-                let serving = serve(stream, route.clone(), self.place.secret.clone());
+                let serving = serve(stream, route.clone(), self.place.clone());
                 supervisor.detached("mirror", Phase::Ground, serving);
             }
         });
@@ -133,38 +89,19 @@ impl Rewriter {
     }
 }
 
-/// So many addresses with one port, any where it is 0.
-async fn listen(mut port: u16, count: usize) -> std::io::Result<(u16, Vec<TcpListener>)> {
-    let mut listeners = Vec::new();
-    for number in 0..count {
-        let listener = TcpListener::bind((address(number), port)).await?;
-        port = listener.local_addr()?.port();
-        listeners.push(listener);
-    }
-    Ok((port, listeners))
+async fn serve(stream: TcpStream, route: Arc<(Route, Pool)>, place: Place) {
+    let answered = |request| {
+        let (route, place) = (route.clone(), place.clone());
+        async move { answer(&route, &place, request).await }
+    };
+    loopback::serve(stream, answered).await;
 }
 
-async fn serve(stream: TcpStream, route: Arc<(Route, Pool)>, secret: String) {
-    let service = service_fn(|request| {
-        let (route, secret) = (route.clone(), secret.clone());
-        async move { Ok::<_, Infallible>(answer(&route, &secret, request).await) }
-    });
-    if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%error, "a connection for a mirror with rewrite");
-    }
-}
-
-fn plain(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(full_body(text));
-    *response.status_mut() = status;
-    response
-}
-
-async fn answer((route, pool): &(Route, Pool), secret: &str, request: Request<Incoming>) -> Response<Body> {
+async fn answer((route, pool): &(Route, Pool), place: &Place, request: Request<Incoming>) -> Response<Body> {
     let asked = request.uri().path_and_query().map_or("", |it| it.as_str());
-    let rest = asked.strip_prefix('/').and_then(|rest| rest.strip_prefix(secret)?.strip_prefix('/'));
-    let (Some(rest), true) = (rest, [Method::GET, Method::HEAD].contains(request.method())) else {
-        return plain(StatusCode::NOT_FOUND, "there is nothing here".to_owned());
+    let (Some(rest), true) = (place.below(asked), [Method::GET, Method::HEAD].contains(request.method()))
+    else {
+        return plain(StatusCode::NOT_FOUND, "there is nothing here");
     };
     let url = match rest.strip_prefix(AS_IT_IS) {
         Some(path) => format!("{}{path}", route.origin()),
@@ -174,7 +111,7 @@ async fn answer((route, pool): &(Route, Pool), secret: &str, request: Request<In
         Ok(mut response) => {
             let location = response.headers().get(LOCATION).and_then(|it| it.to_str().ok());
             if let Some(path) = location.filter(|location| location.starts_with('/')) {
-                let own = HeaderValue::try_from(format!("/{secret}/{AS_IT_IS}{path}"));
+                let own = HeaderValue::try_from(place.path(&format!("{AS_IT_IS}{path}")));
                 own.into_iter().for_each(|own| drop(response.headers_mut().insert(LOCATION, own)));
             }
             response
@@ -221,19 +158,5 @@ mod tests {
             assert_eq!(route.url(asked), format!("https://mirror.io:5000/v2/{url}"));
         }
         assert_eq!(route.origin(), "https://mirror.io:5000");
-    }
-
-    #[tokio::test]
-    async fn addresses_are_the_same_after_a_restart() {
-        let file = std::env::temp_dir().join(format!("knarr-rewrite-{}", std::process::id()));
-        let routes = || vec![route(&[]), route(&[])];
-        let first = Rewriter::bind(routes(), &file).await.unwrap().place;
-        let second = Rewriter::bind(routes(), &file).await.unwrap();
-        assert_eq!(second.place, first);
-        assert!(first.url(1).starts_with("http://127.0.0.3:"));
-        // Somebody else has the port.
-        let third = Rewriter::bind(routes(), &file).await.unwrap().place;
-        assert_ne!(third.host(0), first.host(0));
-        files::remove(&file).unwrap();
     }
 }

@@ -287,9 +287,14 @@ pub(crate) static POD_RESOURCES: Family = Family::counter(
     "[ALPHA] Cumulative number of requests to the PodResource endpoint. Broken down by server api version.",
     &["server_api_version"],
 );
+pub(crate) static SHARED_IMAGES: Family = Family::counter(
+    "knarr_embedded_registry_requests_total",
+    "What the runtime asked other nodes for, by who had it: node or nobody.",
+    &["by"],
+);
 
 /// What `/metrics` tells; those of probes have a path of their own.
-pub(crate) static KUBELET: [&Family; 25] = [
+pub(crate) static KUBELET: [&Family; 26] = [
     &PINNED_CPUS_ERRORS,
     &PINNED_CPUS,
     &HTTP_DURATION,
@@ -315,6 +320,7 @@ pub(crate) static KUBELET: [&Family; 25] = [
     &TERMINATED_CONTAINERS,
     &ALIGNED_ERRORS,
     &ALIGNED,
+    &SHARED_IMAGES,
 ];
 
 /// Takes note of a question to the runtime, by Kubernetes' name of the verb.

@@ -33,9 +33,19 @@ pub(super) struct User {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Caller {
     /// The API server, or an administrator: nobody is asked about them.
-    Trusted,
+    Trusted(User),
     Known(User),
     Nobody,
+}
+
+impl Caller {
+    /// The name and groups in the certificate that was shown.
+    pub(super) fn user(&self) -> Option<(&str, &[String])> {
+        match self {
+            Self::Trusted(user) | Self::Known(user) => Some((&user.name, &user.groups)),
+            Self::Nobody => None,
+        }
+    }
 }
 
 /// Answers with the time until which they hold.
@@ -81,11 +91,10 @@ pub(super) fn caller(certificate: Option<&[u8]>, api_server: &str) -> Caller {
     let name = subject.iter_common_name().filter_map(|name| name.as_str().ok()).next().unwrap_or_default();
     let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
     let groups: Vec<String> = groups.map(str::to_owned).collect();
-    if name == api_server || groups.iter().any(|group| group == MASTERS) {
-        return Caller::Trusted;
-    }
+    let is_trusted = name == api_server || groups.iter().any(|group| group == MASTERS);
     let groups = groups.into_iter().chain(["system:authenticated".to_owned()]).collect();
-    Caller::Known(User { name: name.to_owned(), groups, ..User::default() })
+    let user = User { name: name.to_owned(), groups, ..User::default() };
+    if is_trusted { Caller::Trusted(user) } else { Caller::Known(user) }
 }
 
 /// The API's verb of a method.
@@ -199,7 +208,7 @@ pub(super) async fn check(
 ) -> Result<(), Refusal> {
     let unauthorized = || (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned());
     let user = match caller {
-        Caller::Trusted => return Ok(()),
+        Caller::Trusted(_) => return Ok(()),
         Caller::Known(user) => user.clone(),
         Caller::Nobody => {
             let reviews = service.context.config.kubelet().authentication.webhook.enabled;

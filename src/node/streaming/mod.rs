@@ -11,6 +11,7 @@ mod route;
 mod websocket;
 
 use crate::config::Tls;
+use crate::peers::Sharing;
 use crate::pods::Pods;
 use crate::stats::counters;
 use crate::storage::{self, Wanted};
@@ -42,11 +43,13 @@ pub(crate) struct Service {
     pub(crate) context: Arc<Context>,
     pub(crate) pods: Pods,
     known: Arc<Known>,
+    /// Answers other nodes that ask for images, where they share them.
+    sharing: Option<Arc<Sharing>>,
 }
 
 impl Service {
-    pub(crate) fn new(context: Arc<Context>, pods: Pods) -> Self {
-        Self { context, pods, known: Arc::default() }
+    pub(crate) fn new(context: Arc<Context>, pods: Pods, sharing: Option<Arc<Sharing>>) -> Self {
+        Self { context, pods, known: Arc::default(), sharing }
     }
 }
 
@@ -145,6 +148,10 @@ pub(crate) fn html(page: String) -> Response<Body> {
 async fn answer(service: &Service, caller: &Caller, request: Request<Incoming>) -> Response<Body> {
     let begun = clock::instant();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // What nodes may ask each other is not what anybody else may do with nodes: it is not a matter of roles.
+    if let Some(sharing) = service.sharing.as_ref().filter(|_| Sharing::is_path(&path)) {
+        return sharing.answer(caller.user(), &request).await;
+    }
     let checked = auth::check(service, caller, (&method, &path, request.headers())).await;
     if let Err((code, message)) = checked {
         return text(code, message);
