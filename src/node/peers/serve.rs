@@ -104,7 +104,7 @@ impl Sharing {
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             return refused(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "images are only read here");
         }
-        let rest = request.uri().path().trim_start_matches("/v2").trim_start_matches('/');
+        let rest = request.uri().path().strip_prefix("/v2/").unwrap_or_default();
         if rest.is_empty() {
             return Response::new(full_body("{}"));
         }

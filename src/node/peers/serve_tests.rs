@@ -47,7 +47,7 @@ fn containerd(verb: &str, body: &[u8]) -> Result<Response<tonic::body::Body>, St
         }
         "/containerd.services.images.v1.Images/Get" => grpc::reply(body, |asked: images::GetImageRequest| {
             let digest = match asked.name.as_str() {
-                "a.io/app:1" => digest('a'),
+                "a.io/app:1" | "a.io/v2/app:1" => digest('a'),
                 "a.io/app:gone" => digest('d'),
                 _ => return Err(Status::not_found("image not found")),
             };
@@ -114,6 +114,7 @@ async fn nodes_are_given_what_there_is() {
                 format!("{docker}|{length}|{a}"),
                 MANIFEST,
             ),
+            ((Method::HEAD, "/v2/v2/app/manifests/1?ns=a.io", ""), 200, format!("{docker}|{length}|{a}"), ""),
             ((Method::GET, &own("manifests", 'a'), ""), 200, format!("{oci}|{length}|{a}"), MANIFEST),
             ((Method::HEAD, &own("blobs", 'b'), ""), 200, format!("{blob}|10|{b}"), ""),
             ((Method::GET, &own("blobs", 'b'), ""), 200, format!("{blob}|10|{b}"), "0123456789"),
@@ -149,6 +150,7 @@ async fn others_are_given_nothing() {
             assert!(answer.2.contains(sentence), "{user:?}: {answer:?}");
         }
         for path in [
+            "/v2/v2/v2/app/manifests/1?ns=a.io".to_owned(),
             // Of a registry that is not shared, whatever is said, or not there.
             format!("/v2/app/blobs/{}?ns=a.io", digest('c')),
             format!("/v2/app/blobs/{}?ns=private.io", digest('b')),
