@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::commands;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -57,6 +58,26 @@ pub(crate) enum Command {
     Create(Create),
     /// Delete objects
     Delete(Delete),
+    /// Replace objects as files say
+    Replace(commands::replace::Replace),
+    /// Change fields of objects
+    Patch(commands::patch::Patch),
+    /// Change objects in an editor
+    Edit(commands::edit::Edit),
+    /// Change labels
+    Label(commands::label::Label),
+    /// Change annotations
+    Annotate(commands::annotate::Annotate),
+    /// Change taints of nodes
+    Taint(commands::taint::Taint),
+    /// Let no more pods onto nodes
+    Cordon(commands::cordon::Cordon),
+    /// Let pods onto nodes again
+    Uncordon(commands::cordon::Cordon),
+    /// Move pods off nodes
+    Drain(commands::drain::Drain),
+    /// Wait until objects are as asked
+    Wait(commands::wait::Wait),
     /// Print a container's log
     #[command(alias = "log")]
     Logs(Logs),
@@ -105,6 +126,13 @@ pub(crate) struct Files {
     /// Folders with all folders in them
     #[arg(long, short = 'R')]
     pub(crate) recursive: bool,
+}
+
+impl Files {
+    /// None were named.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.filename.is_empty()
+    }
 }
 
 #[derive(Args)]
@@ -410,4 +438,78 @@ pub(crate) enum Config {
         #[arg(long)]
         current: bool,
     },
+}
+
+/// kubectl's sentence for a flag or command that there is not, if it is that which clap refused.
+pub(crate) fn misunderstood(refused: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let text = |kind| match refused.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    match refused.kind() {
+        ErrorKind::UnknownArgument => {
+            let flag = text(ContextKind::InvalidArg)?;
+            let usage = match refused.get(ContextKind::Usage) {
+                Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+                _ => String::new(),
+            };
+            // `Usage: kubectl create job [OPTIONS] …`: the command is what stands before flags and words.
+            let command: Vec<&str> = usage
+                .split_whitespace()
+                .skip(1)
+                .take_while(|word| word.starts_with(|sign: char| sign.is_ascii_lowercase()))
+                .collect();
+            let sentence = match flag.strip_prefix("--").or(flag.strip_prefix('-')) {
+                Some(short) if !flag.starts_with("--") => {
+                    let first = short.chars().next()?;
+                    format!("unknown shorthand flag: '{first}' in {flag}")
+                }
+                Some(_) => format!("unknown flag: {}", flag.split('=').next()?),
+                None => return None,
+            };
+            Some(format!("{sentence}\nSee '{} --help' for usage.", command.join(" ")))
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = text(ContextKind::InvalidSubcommand)?;
+            let near = text(ContextKind::SuggestedSubcommand)
+                .map(|near| format!("\n\nDid you mean this?\n\t{near}"))
+                .unwrap_or_default();
+            Some(format!("unknown command {word:?} for \"kubectl\"{near}"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> String {
+        match Arguments::try_parse_from(line.split(' ')) {
+            Ok(_) => "understood".to_owned(),
+            Err(refused) => misunderstood(&refused).unwrap_or_default(),
+        }
+    }
+
+    #[test]
+    fn what_there_is_not_is_said_as_kubectl_says_it() {
+        assert_eq!(
+            said("kubectl get pods --nonsense"),
+            "unknown flag: --nonsense\nSee 'kubectl get --help' for usage."
+        );
+        assert_eq!(
+            said("kubectl rollout status x -q"),
+            "unknown shorthand flag: 'q' in -q\nSee 'kubectl rollout status --help' for usage."
+        );
+        assert_eq!(said("kubectl nonsense"), "unknown command \"nonsense\" for \"kubectl\"");
+        assert!(said("kubectl gett").ends_with("Did you mean this?\n\tget"));
+    }
+
+    #[test]
+    fn no_two_flags_share_a_name() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
 }

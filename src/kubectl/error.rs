@@ -31,11 +31,32 @@ impl Error {
         Self::Plain(text.into())
     }
 
+    /// A command line that was not understood, with where its help is.
+    pub(crate) fn usage(text: impl std::fmt::Display, command: &str) -> Self {
+        Self::Plain(format!("{text}\nSee 'kubectl {command} -h' for help and examples"))
+    }
+
     /// Says what was being done when the server refused.
     pub(crate) fn when(self, doing: String) -> Self {
         match self {
             Self::Server(error, None) => Self::Server(error, Some(doing)),
             other => other,
+        }
+    }
+
+    /// The HTTP status of a refusal.
+    pub(crate) fn code(&self) -> Option<i32> {
+        match self {
+            Self::Server(client::Error::Api(status), _) => status.code,
+            _ => None,
+        }
+    }
+
+    /// The server's own words, or all there is to say.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Server(client::Error::Api(status), _) => status.message.clone().unwrap_or_default(),
+            other => other.to_string().trim_start_matches("error: ").to_owned(),
         }
     }
 

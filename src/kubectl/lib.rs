@@ -1,35 +1,29 @@
 //! `knarr kubectl`: the command line client, in the words and with the exit codes of Kubernetes' own.
 //!
 //! It must never know more of a kind than the server publishes, so that custom resources work like
-//! built-in ones; only `describe`, `logs`, `scale` and `rollout` know the kinds that they are about.
-//! Start reading at [`main`], then `session`, which every command is given.
+//! built-in ones; only what prints (`describe`, `rollout`) and what generates (`create`, `run`, `expose`) know
+//! the kinds that they are about. Start reading at [`main`], then `session`, which every command is given;
+//! `commands` has one file a command, `choice` finds the objects that one is about and `writing` changes and
+//! prints them.
 
-mod api_resources;
-mod apply;
 mod args;
-mod config;
-mod create;
-mod delete;
-mod describe;
+mod choice;
+mod commands;
 mod discovery;
 mod error;
-mod exec;
-mod get;
 mod kubeconfig;
-mod logs;
 mod manifests;
 mod output;
+mod pairs;
 mod pods;
-mod rollout;
-mod scale;
 mod session;
 mod target;
 mod terminal;
-mod version;
 mod wait_gone;
 mod watch;
+mod writing;
 
-use args::{Arguments, Command};
+use args::Arguments;
 use clap::Parser;
 use error::Error;
 use std::ffi::OsString;
@@ -71,30 +65,21 @@ pub fn target(kubeconfig: Option<PathBuf>) -> Result<client::https::Target, Stri
     })
 }
 
-/// Help goes to standard output and is no failure.
+/// Help goes to standard output and is no failure; what was not understood is said in kubectl's words.
 fn explain(refused: &clap::Error) -> ExitCode {
-    let written = refused.print();
-    if written.is_ok() && !refused.use_stderr() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match args::misunderstood(refused) {
+        Some(sentence) => {
+            eprintln!("error: {sentence}");
+            ExitCode::FAILURE
+        }
+        None => {
+            let written = refused.print();
+            if written.is_ok() && !refused.use_stderr() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+    }
 }
 
 async fn run(arguments: Arguments) -> Result<(), Error> {
     let Arguments { global, command } = arguments;
-    if let Command::Config(command) = command {
-        return config::run(&global, command);
-    }
-    let session = session::Session::open(&global)?;
-    match command {
-        Command::Get(args) => get::run(&session, &args).await,
-        Command::Describe(args) => describe::run(&session, &args).await,
-        Command::Apply(args) => apply::run(&session, &args).await,
-        Command::Create(args) => create::run(&session, &args).await,
-        Command::Delete(args) => delete::run(&session, &args).await,
-        Command::Logs(args) => logs::run(&session, &args).await,
-        Command::Exec(args) => exec::run(&session, &args).await,
-        Command::Scale(args) => scale::run(&session, &args).await,
-        Command::Rollout(command) => rollout::run(&session, &command).await,
-        Command::ApiResources(args) => api_resources::run(&session, &args).await,
-        Command::Version(args) => version::run(&session, &args).await,
-        Command::Config(_) => Ok(()),
-    }
+    commands::run(&global, command).await
 }

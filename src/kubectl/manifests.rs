@@ -147,6 +147,25 @@ pub(crate) async fn locate(session: &Session, document: &Document) -> Result<(Re
     Ok((resource.clone(), object))
 }
 
+/// The resource of an object as far as the object itself says: for commands that ask no server.
+pub(crate) fn unasked(document: &Document) -> Resource {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (api_version, kind) = (text(&document.object["apiVersion"]), text(&document.object["kind"]));
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    Resource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        plural: format!("{}s", kind.to_lowercase()),
+        singular: kind.to_lowercase(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        verbs: Vec::new(),
+        namespaced: true,
+        preferred: true,
+        kind,
+    }
+}
+
 /// The object's name, which must be there.
 pub(crate) fn name(object: &Value) -> Result<String, Error> {
     match object["metadata"]["name"].as_str().filter(|name| !name.is_empty()) {

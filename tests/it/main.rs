@@ -25,6 +25,7 @@ mod image_mirror;
 mod ingress;
 mod installing;
 mod joining;
+mod kubectl;
 mod kubelet;
 mod leading;
 mod main_job;

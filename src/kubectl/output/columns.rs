@@ -8,6 +8,22 @@ use serde_json::Value;
 pub(crate) struct Columns(Vec<(String, Template)>);
 
 impl Columns {
+    /// A file of two lines: headers, and below each its path.
+    pub(crate) fn of_file(text: &str) -> Result<Self, Error> {
+        let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let (headers, paths) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        if headers.len() != paths.len() || headers.is_empty() {
+            return Err(Error::plain(format!(
+                "number of headers ({}) does not match number of columns ({})",
+                headers.len(),
+                paths.len()
+            )));
+        }
+        let pairs: Vec<String> =
+            headers.iter().zip(&paths).map(|(header, path)| format!("{header}:{path}")).collect();
+        Self::parse(&pairs.join(","))
+    }
+
     pub(crate) fn parse(spec: &str) -> Result<Self, Error> {
         let column = |part: &str| match part.split_once(':') {
             Some((header, path)) => {

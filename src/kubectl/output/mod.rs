@@ -12,17 +12,43 @@ use go_template::GoTemplate;
 use serde_json::Value;
 use std::io::Write;
 
+/// What `-o` may be where objects are changed or made.
+const FORMS: &str = "go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,yaml";
+/// What `-o` may be where objects are shown.
+const ALL_FORMS: &str = "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,wide,yaml";
+
 /// A form in which whole objects are printed.
 pub(crate) enum Form {
     Json,
     Yaml,
     Name,
     JsonPath(Template),
+    /// What a path leads to, as a list in JSON.
+    JsonValues(Template),
     GoTemplate(GoTemplate),
     Columns(columns::Columns),
 }
 
 impl Form {
+    /// The form of `-o` and `--template`, which alone means a Go template, where objects are changed or made:
+    /// there are no tables then.
+    pub(crate) fn with_template(output: Option<&str>, template: Option<&str>) -> Result<Option<Self>, Error> {
+        let name = output.unwrap_or_default().split('=').next().unwrap_or_default();
+        if name == "wide" || name.starts_with("custom-columns") {
+            return Err(unmatched(name, FORMS));
+        }
+        match (output, template) {
+            (None, Some(template)) => Self::parse(Some(&format!("go-template={template}"))),
+            (Some(output), Some(template)) if !output.contains('=') => {
+                Self::parse(Some(&format!("{output}={template}")))
+            }
+            _ => Self::parse(output).map_err(|error| match error.to_string().contains(ALL_FORMS) {
+                true => unmatched(name, FORMS),
+                false => error,
+            }),
+        }
+    }
+
     /// The form of `-o`, or none for a table (`wide` or nothing).
     pub(crate) fn parse(output: Option<&str>) -> Result<Option<Self>, Error> {
         let Some(output) = output.map(|output| output.trim_start_matches('=')) else { return Ok(None) };
@@ -35,15 +61,14 @@ impl Form {
             "jsonpath" if argument.is_empty() => {
                 return Err(Error::plain("template format specified but no template given"));
             }
+            "jsonpath-as-json" => Self::JsonValues(Template::parse(argument)?),
             "jsonpath" => Self::JsonPath(Template::parse(argument)?),
+            "jsonpath-file" => Self::JsonPath(Template::parse(&file(argument)?)?),
             "go-template" | "template" => Self::GoTemplate(GoTemplate::parse(argument)?),
             "go-template-file" | "templatefile" => Self::GoTemplate(GoTemplate::read(argument)?),
+            "custom-columns-file" => Self::Columns(columns::Columns::of_file(&file(argument)?)?),
             "custom-columns" => Self::Columns(columns::Columns::parse(argument)?),
-            _ => {
-                return Err(Error::plain(format!(
-                    "unable to match a printer suitable for the output format {name:?}, allowed formats are: custom-columns,go-template,go-template-file,json,jsonpath,name,template,templatefile,wide,yaml"
-                )));
-            }
+            _ => return Err(unmatched(name, ALL_FORMS)),
         }))
     }
 
@@ -54,9 +79,23 @@ impl Form {
             Self::Yaml => say(&api::yaml::render(object)),
             Self::Name => items(object).iter().try_for_each(|item| say(&format!("{}\n", name(item)))),
             Self::JsonPath(template) => say(&template.render(object)),
+            Self::JsonValues(template) => {
+                let values: Vec<Value> = template.values(object).into_iter().cloned().collect();
+                say(&format!("{}\n", json(&Value::Array(values))))
+            }
             Self::GoTemplate(template) => template.print(object),
             Self::Columns(columns) => say(&columns.render(&items(object), headers)?),
         }
+    }
+}
+
+/// Takes out what only the server is interested in.
+pub(crate) fn drop_managed_fields(object: &mut Value) {
+    if let Some(items) = object.get_mut("items").and_then(Value::as_array_mut) {
+        items.iter_mut().for_each(drop_managed_fields);
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
     }
 }
 
@@ -79,6 +118,21 @@ pub(crate) fn name(object: &Value) -> String {
         Some((group, _)) => format!("{kind}.{group}/{name}"),
         None => format!("{kind}/{name}"),
     }
+}
+
+fn unmatched(name: &str, forms: &str) -> Error {
+    Error::plain(format!(
+        "unable to match a printer suitable for the output format {name:?}, allowed formats are: {forms}"
+    ))
+}
+
+/// The template that a file holds.
+fn file(path: &str) -> Result<String, Error> {
+    if path.is_empty() {
+        return Err(Error::plain("template format specified but no template given"));
+    }
+    std::fs::read_to_string(path)
+        .map_err(|error| Error::plain(format!("error reading --template {path}, {error}")))
 }
 
 /// Indented by four spaces and escaped as Go does.

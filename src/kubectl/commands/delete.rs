@@ -1,12 +1,12 @@
 //! `kubectl delete`.
 
-use crate::apply::{dry, resource_name};
 use crate::args::Delete;
 use crate::error::Error;
 use crate::output::say;
 use crate::session::Session;
 use crate::target::{self, Target};
 use crate::wait_gone::{self, Gone};
+use crate::writing::{dry, resource_name};
 use http::Method;
 use serde_json::{Value, json};
 

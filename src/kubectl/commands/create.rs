@@ -1,11 +1,11 @@
 //! `kubectl create -f`, and `create namespace`.
 
-use crate::apply::{dry, parameters, resource_name, with_annotation};
 use crate::args::Create;
 use crate::error::Error;
 use crate::manifests::{self, Document};
 use crate::output::{Form, say};
 use crate::session::Session;
+use crate::writing::{dry, parameters, resource_name, with_annotation};
 use http::Method;
 use serde_json::json;
 

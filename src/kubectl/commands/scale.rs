@@ -1,11 +1,11 @@
 //! `kubectl scale`.
 
-use crate::apply::resource_name;
 use crate::args::{Files, Scale};
 use crate::error::Error;
 use crate::output::say;
 use crate::session::{MERGE_PATCH, Session};
 use crate::target;
+use crate::writing::resource_name;
 use serde_json::json;
 
 pub(crate) async fn run(session: &Session, args: &Scale) -> Result<(), Error> {

@@ -5,14 +5,13 @@ use crate::args::Apply;
 use crate::discovery::Resource;
 use crate::error::Error;
 use crate::manifests::{self, Document};
-use crate::output::{self, Form, say};
+use crate::output::{Form, say};
 use crate::session::{Call, JSON, MERGE_PATCH, STRATEGIC_PATCH, Session, with_query};
+use crate::writing::{LAST_APPLIED, dry, parameters, resource_name, with_annotation};
 use api::kinds::by_kind;
 use api::schema::schema;
 use http::Method;
 use serde_json::{Value, json};
-
-pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// How often a patch is made anew when somebody else writes at the same time.
 const TRIES: u32 = 5;
@@ -49,27 +48,6 @@ fn show(
             say(&format!("{}/{name} {verb}{}\n", resource_name(resource), dry(&args.dry_run)))
         }
     }
-}
-
-/// `deployment.apps`, of the kind as kubectl prints it.
-pub(crate) fn resource_name(resource: &Resource) -> String {
-    let kind = resource.kind.to_lowercase();
-    if resource.group.is_empty() { kind } else { format!("{kind}.{}", resource.group) }
-}
-
-/// What stands behind a line about something that was not done.
-pub(crate) fn dry(run: &str) -> &'static str {
-    match run {
-        "client" => " (dry run)",
-        "server" => " (server dry run)",
-        _ => "",
-    }
-}
-
-/// Parameters of every write.
-pub(crate) fn parameters(path: &str, manager: &str, dry_run: &str) -> String {
-    let dry_run = if dry_run == "server" { "All" } else { "" };
-    with_query(path, &[("dryRun", dry_run), ("fieldManager", manager), ("fieldValidation", "Strict")])
 }
 
 async fn one(
@@ -159,34 +137,5 @@ fn patch(resource: &Resource, live: &Value, wanted: &Value) -> (Value, &'static 
     match by_kind(&resource.api_version(), &resource.kind).and_then(|kind| schema().of(kind)) {
         Some(ty) => (api::patch::three_way::strategic(&original, wanted, live, ty), STRATEGIC_PATCH),
         None => (api::patch::three_way::merge(&original, wanted, live), MERGE_PATCH),
-    }
-}
-
-/// The object with itself in its annotation.
-pub(crate) fn with_annotation(object: &Value) -> Value {
-    let mut bare = object.clone();
-    if !bare["metadata"]["annotations"].is_object() {
-        bare["metadata"]["annotations"] = json!({});
-    }
-    if let Some(annotations) = bare["metadata"]["annotations"].as_object_mut() {
-        annotations.remove(LAST_APPLIED);
-    }
-    let mut wanted = bare.clone();
-    wanted["metadata"]["annotations"][LAST_APPLIED] =
-        json!(format!("{}\n", output::escaped(&bare.to_string())));
-    wanted
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_annotation_reads_as_kubectls() {
-        let object = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "default"}, "data": {"k": "<v>"}});
-        assert_eq!(
-            with_annotation(&object)["metadata"]["annotations"][LAST_APPLIED],
-            "{\"apiVersion\":\"v1\",\"data\":{\"k\":\"\\u003cv\\u003e\"},\"kind\":\"ConfigMap\",\"metadata\":{\"annotations\":{},\"name\":\"a\",\"namespace\":\"default\"}}\n"
-        );
     }
 }

@@ -49,7 +49,7 @@ impl Page {
     pub(super) fn annotations(&mut self, depth: usize, key: &str, annotations: &Value) {
         let mut lines = Vec::new();
         for (name, value) in annotations.as_object().into_iter().flatten() {
-            if name == crate::apply::LAST_APPLIED {
+            if name == crate::writing::LAST_APPLIED {
                 continue;
             }
             let value = shown(value);

@@ -1,6 +1,5 @@
 //! `kubectl rollout`: of Deployments, and status and restart of DaemonSets and StatefulSets.
 
-use crate::apply::resource_name;
 use crate::args::{Files, Rollout, RolloutStatus, RolloutUndo, Selection};
 use crate::error::Error;
 use crate::output::{say, table, tabs};
@@ -8,6 +7,7 @@ use crate::session::{JSON, MERGE_PATCH, Session, with_query};
 use crate::target::{self, Target};
 use crate::wait_gone::duration;
 use crate::watch::Lines;
+use crate::writing::resource_name;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -280,7 +280,7 @@ async fn history(session: &Session, args: &RolloutUndo) -> Result<(), Error> {
                 return Err(Error::plain("unable to find the specified revision"));
             };
             say(&format!("{} with revision #{revision}\n", shown(&target)))?;
-            say(&crate::describe::template(&set["spec"]["template"]))?;
+            say(&crate::commands::describe::template(&set["spec"]["template"]))?;
             continue;
         }
         say(&format!("{} \n{}\n", shown(&target), tabs::align(&text, 0, 2)))?;

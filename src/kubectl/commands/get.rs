@@ -54,7 +54,7 @@ async fn print_objects(session: &Session, args: &Get, targets: &[Target], form: 
             sort_items(&mut shown, path)?;
         }
         if !args.show_managed_fields {
-            drop_managed_fields(&mut shown);
+            output::drop_managed_fields(&mut shown);
         }
         form.print(&shown, !args.no_headers)?;
     }
@@ -63,7 +63,7 @@ async fn print_objects(session: &Session, args: &Get, targets: &[Target], form: 
         let mut events = Lines::open(session, &watch_path(args, watched, &revision), JSON).await?;
         while let Some(event) = events.next().await? {
             let mut object = event["object"].clone();
-            drop_managed_fields(&mut object);
+            output::drop_managed_fields(&mut object);
             form.print(&object, false)?;
         }
     }
@@ -88,15 +88,6 @@ fn list_of(found: &[Value]) -> Value {
         }));
     }
     json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
-}
-
-fn drop_managed_fields(object: &mut Value) {
-    if let Some(items) = object.get_mut("items").and_then(Value::as_array_mut) {
-        items.iter_mut().for_each(drop_managed_fields);
-    }
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
 }
 
 fn sort_key(path: &str) -> Result<api::jsonpath::Template, api::jsonpath::Error> {

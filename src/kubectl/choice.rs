@@ -1,0 +1,171 @@
+//! The objects that a command is about, read from the server: of words, labels, fields or files.
+
+use crate::args::{Files, Selection};
+use crate::discovery::Resource;
+use crate::error::Error;
+use crate::manifests;
+use crate::session::Session;
+use crate::target::{self, Target};
+use clap::Args;
+use serde_json::Value;
+
+/// How objects are chosen that a command changes.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Choice {
+    /// KIND NAME… or KIND/NAME…
+    pub(crate) words: Vec<String>,
+    /// Only objects with these labels
+    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
+    pub(crate) selector: String,
+    /// Only objects with these fields
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) field_selector: String,
+    /// In all namespaces
+    #[arg(long, short = 'A')]
+    pub(crate) all_namespaces: bool,
+    /// All objects of the kind
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) files: Files,
+}
+
+/// An object as the server has it, or as a file says.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub(crate) resource: Resource,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) object: Value,
+}
+
+impl Found {
+    pub(crate) fn path(&self) -> String {
+        self.resource.object(&self.namespace, &self.name)
+    }
+}
+
+/// What was asked for and could not be read is beside what was.
+pub(crate) type Findings = Vec<Result<Found, Error>>;
+
+/// What is said when nothing was named.
+pub(crate) const NOTHING: &str = "You must provide one or more resources by argument or filename.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'";
+
+impl Choice {
+    /// The words before `split` only.
+    pub(crate) fn first_words(&self, split: usize) -> Self {
+        Self { words: self.words[..split].to_vec(), ..self.clone() }
+    }
+
+    /// Objects are chosen by what they have in common.
+    pub(crate) fn selects(&self) -> bool {
+        self.all || !self.selector.is_empty() || !self.field_selector.is_empty()
+    }
+
+    pub(crate) fn selection(&self) -> Selection {
+        Selection {
+            words: self.words.clone(),
+            selector: self.selector.clone(),
+            field_selector: self.field_selector.clone(),
+            all_namespaces: self.all_namespaces,
+            ignore_not_found: false,
+        }
+    }
+
+    /// What the words and files name; kinds without names only where objects are selected.
+    pub(crate) async fn targets(&self, session: &Session) -> Result<Vec<Target>, Error> {
+        if self.words.is_empty() && self.files.is_empty() {
+            return Err(Error::plain(NOTHING));
+        }
+        let targets = target::resolve(session, &self.selection(), &self.files).await?;
+        if !self.selects() && targets.iter().any(|target| target.name.is_none()) {
+            return Err(Error::plain("resource(s) were provided, but no name was specified"));
+        }
+        Ok(targets)
+    }
+
+    /// Reads them all. With `local` nothing is asked, and files say what there is.
+    pub(crate) async fn read(&self, session: &Session, local: bool) -> Result<Findings, Error> {
+        if !self.files.is_empty() {
+            return self.of_files(session, local).await;
+        }
+        if local {
+            return Err(Error::plain("when --local is specified, --filename is needed"));
+        }
+        let selection = self.selection();
+        let mut found = Vec::new();
+        for target in self.targets(session).await? {
+            match (session.get(&target.path(&selection)).await, &target.name) {
+                (Err(error), _) => found.push(Err(error)),
+                (Ok(object), Some(_)) => found.push(Ok(one(&target, object))),
+                (Ok(list), None) => found.extend(members(&target, &list).into_iter().map(Ok)),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn of_files(&self, session: &Session, local: bool) -> Result<Findings, Error> {
+        let mut found = Vec::new();
+        for document in manifests::read(&self.files)? {
+            let (resource, object) = if local {
+                (manifests::unasked(&document), document.object.clone())
+            } else {
+                manifests::locate(session, &document).await?
+            };
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+            let target =
+                Target { resource, name: Some(manifests::name(&object)?), namespace, by_category: false };
+            let live =
+                if local { Ok(object) } else { session.get(&target.path(&Selection::default())).await };
+            found.push(live.map(|live| one(&target, live)));
+        }
+        Ok(found)
+    }
+}
+
+fn one(target: &Target, object: Value) -> Found {
+    Found {
+        resource: target.resource.clone(),
+        namespace: target.namespace.clone(),
+        name: target.name.clone().unwrap_or_default(),
+        object,
+    }
+}
+
+/// The objects of a list, each with the kind that the list has for all.
+pub(crate) fn members(target: &Target, list: &Value) -> Vec<Found> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let whole = |item: &Value| {
+        let mut object = item.clone();
+        object["kind"] = target.resource.kind.clone().into();
+        object["apiVersion"] = target.resource.api_version().into();
+        Found {
+            resource: target.resource.clone(),
+            namespace: text(&item["metadata"]["namespace"]),
+            name: text(&item["metadata"]["name"]),
+            object,
+        }
+    };
+    list["items"].as_array().into_iter().flatten().map(whole).collect()
+}
+
+/// Does something to each, and goes on where one fails; failures are said as they happen.
+pub(crate) async fn each(
+    findings: Findings,
+    mut work: impl AsyncFnMut(Found) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut failed = false;
+    for finding in findings {
+        let ended = match finding {
+            Ok(found) => work(found).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            if !matches!(error, Error::Said(_)) {
+                eprintln!("{error}");
+            }
+            failed = true;
+        }
+    }
+    if failed { Err(Error::Said(1)) } else { Ok(()) }
+}

@@ -1,0 +1,203 @@
+//! `kubectl label`.
+
+use crate::choice::{Choice, Findings, Found, each};
+use crate::error::Error;
+use crate::output::say;
+use crate::pairs::{self, Changes};
+use crate::session::{MERGE_PATCH, Session};
+use crate::writing::Writing;
+use api::validate::label_value;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+#[derive(Args)]
+pub(crate) struct Label {
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    /// Change labels that are there already
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Only if this is the object's version
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) resource_version: String,
+    /// Show the labels there are
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Ask no server: change what the files say and print it
+    #[arg(long)]
+    pub(crate) local: bool,
+}
+
+/// What is changed of an object's metadata.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// `labels` or `annotations`.
+    pub(crate) field: &'static str,
+    pub(crate) manager: &'static str,
+}
+
+pub(crate) async fn run(session: &Session, args: &Label) -> Result<(), Error> {
+    let split = pairs::split(&args.choice.words, "label")?;
+    let changes = pairs::parse(
+        &args.choice.words[split..],
+        "can not both modify and remove a label in the same command",
+    )?;
+    for (key, value) in &changes.set {
+        let wrong = label_value(value);
+        if !wrong.is_empty() {
+            return Err(Error::plain(format!("invalid label value: \"{key}={value}\": {}", wrong.join(";"))));
+        }
+    }
+    let choice = args.choice.first_words(split);
+    let part = Part { field: "labels", manager: "kubectl-label" };
+    let found = objects(session, &choice, &changes, (part, args.list, args.local)).await?;
+    if args.list {
+        return list(&found, part, args.choice.selects() || choice.words.len() > 2);
+    }
+    let writer = args.writing.open(part.manager)?;
+    each(found, async |found: Found| {
+        let before = &found.object["metadata"]["labels"];
+        if !args.overwrite {
+            no_overwrites(before, &changes)?;
+        }
+        for key in &changes.removed {
+            if before[key].is_null() && !writer.is_client() && !args.local {
+                say(&format!("label {key:?} not found.\n"))?;
+            }
+        }
+        let mut after = found.object.clone();
+        change(&mut after, part.field, &changes);
+        let verb = match (after == found.object, after.to_string().len() < found.object.to_string().len()) {
+            (true, _) => "not labeled",
+            (false, true) if !args.overwrite => "unlabeled",
+            _ => "labeled",
+        };
+        if !writer.is_client() && !args.local {
+            let path = writer.path(&found.path());
+            after = session
+                .patch(&path, MERGE_PATCH, &patch(part.field, &changes, &args.resource_version))
+                .await?;
+        }
+        writer.done(&found.resource, &after, verb)
+    })
+    .await
+}
+
+/// The objects, after what kubectl wants to be said first.
+pub(crate) async fn objects(
+    session: &Session,
+    choice: &Choice,
+    changes: &Changes,
+    (part, list, local): (Part, bool, bool),
+) -> Result<Findings, Error> {
+    let what = part.field.trim_end_matches('s');
+    if choice.words.is_empty() && choice.files.is_empty() {
+        return Err(Error::plain(
+            "one or more resources must be specified as <resource> <name> or <resource>/<name>",
+        ));
+    }
+    if changes.is_empty() && !list {
+        return Err(Error::plain(format!("at least one {what} update is required")));
+    }
+    if list && !changes.is_empty() {
+        return Err(Error::plain(format!("when using --list, {what} updates are not allowed")));
+    }
+    choice.read(session, local).await
+}
+
+fn no_overwrites(before: &Value, changes: &Changes) -> Result<(), Error> {
+    let clashes: Vec<String> = overwrites(before, changes)
+        .into_iter()
+        .map(|clash| format!("{clash}, and --overwrite is false"))
+        .collect();
+    match &clashes[..] {
+        [] => Ok(()),
+        [one] => Err(Error::plain(one.clone())),
+        several => Err(Error::plain(format!("[{}]", several.join(", ")))),
+    }
+}
+
+/// What is there already with another value.
+pub(crate) fn overwrites(before: &Value, changes: &Changes) -> Vec<String> {
+    let clash = |(key, value): (&String, &String)| {
+        let known = before[key].as_str()?;
+        (known != value).then(|| format!("'{key}' already has a value ({known})"))
+    };
+    changes.set.iter().filter_map(clash).collect()
+}
+
+/// Changes labels or annotations of an object in memory.
+pub(crate) fn change(object: &mut Value, field: &str, changes: &Changes) {
+    let place = &mut object["metadata"][field];
+    if !place.is_object() {
+        *place = json!({});
+    }
+    let Some(map) = place.as_object_mut() else { return };
+    for (key, value) in &changes.set {
+        map.insert(key.clone(), json!(value));
+    }
+    for key in &changes.removed {
+        map.remove(key);
+    }
+}
+
+/// The same as a merge patch.
+pub(crate) fn patch(field: &str, changes: &Changes, version: &str) -> Value {
+    let set = changes.set.iter().map(|(key, value)| (key.clone(), json!(value)));
+    let removed = changes.removed.iter().map(|key| (key.clone(), Value::Null));
+    let mut patch = json!({"metadata": {field: set.chain(removed).collect::<Map<_, _>>()}});
+    if !version.is_empty() {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
+    patch
+}
+
+/// Prints labels or annotations that there are.
+pub(crate) fn list(found: &Findings, part: Part, several: bool) -> Result<(), Error> {
+    let mut failed = false;
+    for finding in found {
+        let Ok(found) = finding else {
+            finding.as_ref().err().into_iter().for_each(|error| eprintln!("{error}"));
+            failed = true;
+            continue;
+        };
+        let indent = if several { " " } else { "" };
+        if several {
+            let Found { resource, name, .. } = found;
+            say(&format!("Listing {} for {}.{}/{name}:\n", part.field, resource.kind, resource.group))?;
+        }
+        for (key, value) in found.object["metadata"][part.field].as_object().into_iter().flatten() {
+            say(&format!("{indent}{key}={}\n", value.as_str().unwrap_or_default()))?;
+        }
+    }
+    if failed { Err(Error::Said(1)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_not_overwritten() {
+        let words: Vec<String> = ["x=z".to_owned(), "y=1".to_owned()].to_vec();
+        let changes = pairs::parse(&words, "").unwrap();
+        let refused = no_overwrites(&json!({"x": "y", "y": "1"}), &changes).unwrap_err();
+        assert_eq!(refused.to_string(), "error: 'x' already has a value (y), and --overwrite is false");
+        assert!(no_overwrites(&json!({"x": "z"}), &changes).is_ok());
+    }
+
+    #[test]
+    fn a_patch_says_what_goes() {
+        let words: Vec<String> = ["x=z".to_owned(), "y-".to_owned()].to_vec();
+        let changes = pairs::parse(&words, "").unwrap();
+        assert_eq!(
+            patch("labels", &changes, "7"),
+            json!({"metadata": {"labels": {"x": "z", "y": null}, "resourceVersion": "7"}})
+        );
+        let mut object = json!({"metadata": {"labels": {"y": "1"}}});
+        change(&mut object, "labels", &changes);
+        assert_eq!(object, json!({"metadata": {"labels": {"x": "z"}}}));
+    }
+}

@@ -1,0 +1,198 @@
+//! What commands that change objects share: dry runs, field managers, the annotation of what was
+//! applied, and the line or object that is printed for each.
+
+use crate::discovery::Resource;
+use crate::error::Error;
+use crate::output::{self, Form, say};
+use crate::session::with_query;
+use clap::Args;
+use serde_json::{Value, json};
+
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Flags of every command that changes objects.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Writing {
+    /// Only print what would be done: none, client or server
+    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    pub(crate) dry_run: String,
+    /// Who writes, for the server's records
+    #[arg(long, value_name = "NAME")]
+    pub(crate) field_manager: Option<String>,
+    #[command(flatten)]
+    pub(crate) printing: Printing,
+}
+
+/// How objects are printed that were changed or made.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Printing {
+    /// json, yaml, name, jsonpath=…, jsonpath-file=…, go-template=…, go-template-file=…
+    #[arg(long, short)]
+    pub(crate) output: Option<String>,
+    /// The template of -o go-template, or the file of -o go-template-file
+    #[arg(long)]
+    pub(crate) template: Option<String>,
+    /// Keep managedFields in JSON and YAML
+    #[arg(long)]
+    pub(crate) show_managed_fields: bool,
+}
+
+/// How far a command goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dry {
+    No,
+    /// Nothing is sent.
+    Client,
+    /// The server does all but store.
+    Server,
+}
+
+impl Dry {
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        match text {
+            "none" | "false" => Ok(Self::No),
+            "client" | "true" => Ok(Self::Client),
+            "server" => Ok(Self::Server),
+            _ => Err(Error::plain(format!(
+                "Invalid dry-run value ({text}). Must be \"none\", \"server\", or \"client\"."
+            ))),
+        }
+    }
+}
+
+impl Writing {
+    /// The flags, read once.
+    pub(crate) fn open(&self, manager: &str) -> Result<Writer, Error> {
+        Ok(Writer {
+            dry: Dry::parse(&self.dry_run)?,
+            dry_run: self.dry_run.clone(),
+            manager: self.field_manager.clone().unwrap_or_else(|| manager.to_owned()),
+            printer: self.printing.open()?,
+        })
+    }
+}
+
+impl Printing {
+    /// The flags, read once.
+    pub(crate) fn open(&self) -> Result<Printer, Error> {
+        let form = Form::with_template(self.output.as_deref(), self.template.as_deref())?;
+        Ok(Printer { form, show_managed_fields: self.show_managed_fields })
+    }
+}
+
+/// Prints objects as they were asked for, or a line about each.
+pub(crate) struct Printer {
+    form: Option<Form>,
+    show_managed_fields: bool,
+}
+
+impl Printer {
+    /// Prints the object, or `said` where no form was asked for.
+    pub(crate) fn print(&self, object: &Value, said: impl FnOnce() -> String) -> Result<(), Error> {
+        let Some(form) = &self.form else { return say(&format!("{}\n", said())) };
+        if self.show_managed_fields || object["metadata"]["managedFields"].is_null() {
+            return form.print(object, true);
+        }
+        let mut bare = object.clone();
+        output::drop_managed_fields(&mut bare);
+        form.print(&bare, true)
+    }
+}
+
+/// How one command writes.
+pub(crate) struct Writer {
+    pub(crate) dry: Dry,
+    dry_run: String,
+    manager: String,
+    pub(crate) printer: Printer,
+}
+
+impl Writer {
+    /// Nothing may be sent.
+    pub(crate) fn is_client(&self) -> bool {
+        self.dry == Dry::Client
+    }
+
+    /// A path with the parameters of a write that leaves it to the server what unknown fields are.
+    pub(crate) fn path(&self, path: &str) -> String {
+        let dry_run = if self.dry == Dry::Server { "All" } else { "" };
+        with_query(path, &[("dryRun", dry_run), ("fieldManager", &self.manager)])
+    }
+
+    /// The same, where unknown fields are refused.
+    pub(crate) fn strict(&self, path: &str) -> String {
+        with_query(&self.path(path), &[("fieldValidation", "Strict")])
+    }
+
+    /// What stands behind a line about something that was not done.
+    pub(crate) fn suffix(&self) -> &'static str {
+        dry(&self.dry_run)
+    }
+
+    /// `deployment.apps/web labeled (dry run)`, or the object.
+    pub(crate) fn done(&self, resource: &Resource, object: &Value, verb: &str) -> Result<(), Error> {
+        self.printer.print(object, || {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            format!("{}/{name} {verb}{}", resource_name(resource), self.suffix())
+        })
+    }
+}
+
+/// `deployment.apps`, of the kind as kubectl prints it.
+pub(crate) fn resource_name(resource: &Resource) -> String {
+    let kind = resource.kind.to_lowercase();
+    if resource.group.is_empty() { kind } else { format!("{kind}.{}", resource.group) }
+}
+
+/// What stands behind a line about something that was not done.
+pub(crate) fn dry(run: &str) -> &'static str {
+    match run {
+        "client" => " (dry run)",
+        "server" => " (server dry run)",
+        _ => "",
+    }
+}
+
+/// Parameters of writes that refuse unknown fields.
+pub(crate) fn parameters(path: &str, manager: &str, dry_run: &str) -> String {
+    let dry_run = if dry_run == "server" { "All" } else { "" };
+    with_query(path, &[("dryRun", dry_run), ("fieldManager", manager), ("fieldValidation", "Strict")])
+}
+
+/// The object with itself in its annotation.
+pub(crate) fn with_annotation(object: &Value) -> Value {
+    let mut bare = object.clone();
+    if !bare["metadata"]["annotations"].is_object() {
+        bare["metadata"]["annotations"] = json!({});
+    }
+    if let Some(annotations) = bare["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(LAST_APPLIED);
+    }
+    let mut wanted = bare.clone();
+    wanted["metadata"]["annotations"][LAST_APPLIED] =
+        json!(format!("{}\n", output::escaped(&bare.to_string())));
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_annotation_reads_as_kubectls() {
+        let object = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "default"}, "data": {"k": "<v>"}});
+        assert_eq!(
+            with_annotation(&object)["metadata"]["annotations"][LAST_APPLIED],
+            "{\"apiVersion\":\"v1\",\"data\":{\"k\":\"\\u003cv\\u003e\"},\"kind\":\"ConfigMap\",\"metadata\":{\"annotations\":{},\"name\":\"a\",\"namespace\":\"default\"}}\n"
+        );
+    }
+
+    #[test]
+    fn dry_runs_are_one_of_three() {
+        assert_eq!(Dry::parse("server").ok(), Some(Dry::Server));
+        assert_eq!(
+            Dry::parse("x").unwrap_err().to_string(),
+            "error: Invalid dry-run value (x). Must be \"none\", \"server\", or \"client\"."
+        );
+    }
+}
