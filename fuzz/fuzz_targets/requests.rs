@@ -74,6 +74,7 @@ async fn start(supervisor: &Supervisor) -> Server {
         front_proxy: pki.front_proxy(),
         service_addresses: vec![AddressPool { network: Ipv4Addr::new(10, 43, 0, 0).into(), bits: 16 }],
         node_ports: 30000..=32767,
+        egress: api::egress::Egress::default(),
         version: "v1.36.0".to_owned(),
     };
     let server = Server::start(config, supervisor).await.expect("the server starts");

@@ -55,9 +55,15 @@ pub(crate) enum Command {
     /// Make objects as files say
     Apply(Apply),
     /// Create objects of files
-    Create(Create),
+    Create(commands::create::Create),
     /// Delete objects
     Delete(Delete),
+    /// Run an image in a pod
+    Run(commands::run::Run),
+    /// Make a Service of something that runs
+    Expose(commands::expose::Expose),
+    /// Let something scale by itself
+    Autoscale(commands::autoscale::Autoscale),
     /// Replace objects as files say
     Replace(commands::replace::Replace),
     /// Change fields of objects
@@ -203,23 +209,6 @@ pub(crate) struct Apply {
     /// Who applies, for the server's records
     #[arg(long, default_value = "kubectl")]
     pub(crate) field_manager: String,
-    /// Print the objects: json, yaml, name
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
-}
-
-#[derive(Args)]
-pub(crate) struct Create {
-    #[command(flatten)]
-    pub(crate) files: Files,
-    /// namespace NAME
-    pub(crate) words: Vec<String>,
-    /// Only print what would be done: none, client or server
-    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
-    pub(crate) dry_run: String,
-    /// Remember the configuration for a later apply
-    #[arg(long)]
-    pub(crate) save_config: bool,
     /// Print the objects: json, yaml, name
     #[arg(long, short)]
     pub(crate) output: Option<String>,

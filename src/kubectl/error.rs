@@ -10,6 +10,8 @@ pub(crate) enum Error {
     Server(client::Error, Option<String>),
     /// Anything else; shown after `error: `.
     Plain(String),
+    /// Anything else, shown as it is.
+    Bare(String),
     /// Everything is said already: the exit code.
     Said(u8),
 }
@@ -34,6 +36,16 @@ impl Error {
     /// A command line that was not understood, with where its help is.
     pub(crate) fn usage(text: impl std::fmt::Display, command: &str) -> Self {
         Self::Plain(format!("{text}\nSee 'kubectl {command} -h' for help and examples"))
+    }
+
+    /// The server's words behind a sentence of the command's, such as `failed to create deployment: `.
+    pub(crate) fn behind(self, sentence: &str) -> Self {
+        match self {
+            Self::Server(client::Error::Api(status), _) => {
+                Self::Plain(format!("{sentence}{}", status.message.as_deref().unwrap_or_default()))
+            }
+            other => other,
+        }
     }
 
     /// Says what was being done when the server refused.
@@ -78,6 +90,7 @@ impl std::fmt::Display for Error {
             Self::Server(client::Error::Transport(reason), _) => out.write_str(&unreached(reason)),
             Self::Server(error, _) => write!(out, "error: {error}"),
             Self::Plain(text) => write!(out, "error: {text}"),
+            Self::Bare(text) => out.write_str(text),
             Self::Said(_) => Ok(()),
         }
     }

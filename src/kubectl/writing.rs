@@ -124,6 +124,21 @@ impl Writer {
         with_query(&self.path(path), &[("fieldValidation", "Strict")])
     }
 
+    /// The same, where `--validate` says what unknown fields do.
+    pub(crate) fn validated(&self, path: &str, validate: &str) -> Result<String, Error> {
+        let validation = match validate {
+            "strict" | "true" => "Strict",
+            "warn" => "Warn",
+            "ignore" | "false" => "Ignore",
+            other => {
+                return Err(Error::plain(format!(
+                    "invalid - validate option {other:?}; must be one of: strict (or true), warn, ignore (or false)"
+                )));
+            }
+        };
+        Ok(with_query(&self.path(path), &[("fieldValidation", validation)]))
+    }
+
     /// What stands behind a line about something that was not done.
     pub(crate) fn suffix(&self) -> &'static str {
         dry(&self.dry_run)

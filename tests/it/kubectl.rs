@@ -45,7 +45,7 @@ impl<'a> Side<'a> {
         fs::create_dir(&folder).unwrap();
         for name in MANIFESTS {
             let text = fs::read_to_string(root().join("tests/data/kubectl").join(name)).unwrap();
-            fs::write(folder.join(name), text.replace("{}", namespace)).unwrap();
+            fs::write(folder.join(name), text.replace("{ns}", namespace)).unwrap();
         }
         fs::copy(cluster.sandbox.folder.join("kubeconfig"), folder.join("kubeconfig")).unwrap();
         let program = program.iter().map(|word| (*word).to_owned()).collect();
@@ -57,7 +57,7 @@ impl<'a> Side<'a> {
 
     /// Runs a line through a shell, which reads its quotes.
     fn run(&self, program: &str, line: &str) -> Output {
-        let script = format!("exec {program} {}", line.replace("{}", self.namespace));
+        let script = format!("exec {program} {}", line.replace("{ns}", self.namespace));
         let mut command = self.cluster.sandbox.command(COMMAND, &["sh", "-c", &script]);
         command.current_dir(&self.folder).env("KUBECONFIG", "kubeconfig").env("KUBE_EDITOR", EDITOR);
         run(command, "")
@@ -80,7 +80,8 @@ impl<'a> Side<'a> {
             if line.trim() == "creationTimestamp: null" || line.starts_with("WARNING: version difference") {
                 return None;
             }
-            let line = line.replace(self.namespace, "NAMESPACE");
+            // One that held nothing else is empty now.
+            let line = line.replace("metadata: {}", "metadata:").replace(self.namespace, "NAMESPACE");
             // The machine's kubectl may be a build that logs what others say.
             if let Some((_, said)) = line.split_once("\"command failed\" err=\"") {
                 return Some(format!("error: {}\n", said.trim_end_matches('"').replace("\\\"", "\"")));

@@ -3,20 +3,23 @@
 pub(crate) mod annotate;
 mod api_resources;
 mod apply;
+pub(crate) mod autoscale;
 mod config;
 pub(crate) mod cordon;
-mod create;
+pub(crate) mod create;
 mod delete;
 pub(crate) mod describe;
 pub(crate) mod drain;
 pub(crate) mod edit;
 mod exec;
+pub(crate) mod expose;
 mod get;
 pub(crate) mod label;
 mod logs;
 pub(crate) mod patch;
 pub(crate) mod replace;
 mod rollout;
+pub(crate) mod run;
 mod scale;
 pub(crate) mod taint;
 mod version;
@@ -31,13 +34,22 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
     if let Command::Config(command) = command {
         return config::run(global, command);
     }
-    let session = Session::open(global)?;
+    let mut global = global.clone();
+    if let Command::Create(args) = &command
+        && args.names_users()
+    {
+        global.user = None;
+    }
+    let session = Session::open(&global)?;
     match command {
         Command::Get(args) => get::run(&session, &args).await,
         Command::Describe(args) => describe::run(&session, &args).await,
         Command::Apply(args) => apply::run(&session, &args).await,
         Command::Create(args) => create::run(&session, &args).await,
         Command::Delete(args) => delete::run(&session, &args).await,
+        Command::Run(args) => run::run(&session, &args).await,
+        Command::Expose(args) => expose::run(&session, &args).await,
+        Command::Autoscale(args) => autoscale::run(&session, &args).await,
         Command::Replace(args) => replace::run(&session, &args).await,
         Command::Patch(args) => patch::run(&session, &args).await,
         Command::Edit(args) => edit::run(&session, &args).await,

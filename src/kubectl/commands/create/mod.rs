@@ -1,0 +1,281 @@
+//! `kubectl create`: objects of files, or of flags. Each file beside this one generates a kind, or those that go
+//! together.
+
+mod batch;
+mod binding;
+mod budget;
+mod data;
+mod deployment;
+mod ingress;
+mod quota;
+mod role;
+mod secret;
+mod service;
+mod token;
+
+use crate::args::Files;
+use crate::error::Error;
+use crate::manifests::{self, Document};
+use crate::output::say;
+use crate::session::Session;
+use crate::writing::{Writer, Writing, with_annotation};
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const MANAGER: &str = "kubectl-create";
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Create {
+    #[command(subcommand)]
+    generator: Option<Generator>,
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    making: Making,
+    /// Only objects with these labels
+    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
+    selector: String,
+    /// A path of the API that the file is posted to as it is
+    #[arg(long, value_name = "PATH")]
+    raw: Option<String>,
+}
+
+impl Create {
+    /// Whether `--user` says who is bound, and not who asks.
+    pub(crate) fn names_users(&self) -> bool {
+        matches!(self.generator, Some(Generator::Rolebinding(_) | Generator::Clusterrolebinding(_)))
+    }
+}
+
+/// Flags of everything that is created.
+#[derive(Args, Clone)]
+pub(crate) struct Making {
+    /// NAME
+    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    /// Remember the configuration for a later apply
+    #[arg(long)]
+    pub(crate) save_config: bool,
+    /// What unknown fields do: strict refuses, warn warns, ignore drops them
+    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", require_equals = true)]
+    pub(crate) validate: String,
+}
+
+impl Making {
+    /// The one name that there has to be.
+    pub(crate) fn name(&self, command: &str) -> Result<&str, Error> {
+        match &self.names[..] {
+            [name] => Ok(name),
+            names => Err(Error::usage(
+                format!("exactly one NAME is required, got {}", names.len()),
+                &format!("create {command}"),
+            )),
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Generator {
+    /// A ClusterRole
+    Clusterrole(role::ClusterRole),
+    /// A ClusterRoleBinding
+    Clusterrolebinding(binding::ClusterRoleBinding),
+    /// A ConfigMap of files and literals
+    #[command(alias = "cm")]
+    Configmap(data::ConfigMap),
+    /// A CronJob
+    #[command(alias = "cj")]
+    Cronjob(batch::CronJob),
+    /// A Deployment
+    #[command(alias = "deploy")]
+    Deployment(deployment::Deployment),
+    /// An Ingress
+    #[command(alias = "ing")]
+    Ingress(ingress::Ingress),
+    /// A Job
+    Job(batch::Job),
+    /// A Namespace
+    #[command(alias = "ns")]
+    Namespace(Namespace),
+    /// A PodDisruptionBudget
+    #[command(alias = "pdb")]
+    Poddisruptionbudget(budget::Budget),
+    /// A PriorityClass
+    #[command(alias = "pc")]
+    Priorityclass(budget::PriorityClass),
+    /// A ResourceQuota
+    #[command(alias = "resourcequota")]
+    Quota(quota::Quota),
+    /// A Role
+    Role(role::Role),
+    /// A RoleBinding
+    Rolebinding(binding::RoleBinding),
+    /// A Secret
+    #[command(subcommand)]
+    Secret(secret::Secret),
+    /// A Service
+    #[command(subcommand, alias = "svc")]
+    Service(service::Service),
+    /// A ServiceAccount
+    #[command(alias = "sa")]
+    Serviceaccount(ServiceAccount),
+    /// A token of a ServiceAccount
+    Token(token::Token),
+}
+
+#[derive(Args)]
+struct Namespace {
+    #[command(flatten)]
+    making: Making,
+}
+
+#[derive(Args)]
+struct ServiceAccount {
+    #[command(flatten)]
+    making: Making,
+}
+
+/// What a generator made, and how a refusal of it is told.
+pub(crate) struct Made<'a> {
+    pub(crate) making: &'a Making,
+    pub(crate) object: Value,
+    /// Stands before the server's words; "" for the usual words.
+    pub(crate) failing: String,
+}
+
+impl<'a> Made<'a> {
+    pub(crate) fn new(making: &'a Making, object: Value, failing: &str) -> Self {
+        Self { making, object, failing: failing.to_owned() }
+    }
+}
+
+pub(crate) async fn run(session: &Session, args: &Create) -> Result<(), Error> {
+    match &args.generator {
+        Some(Generator::Token(args)) => token::run(session, args).await,
+        Some(generator) => finish(session, made(session, generator).await?).await,
+        None => of_files(session, args).await,
+    }
+}
+
+async fn made<'a>(session: &Session, generator: &'a Generator) -> Result<Made<'a>, Error> {
+    match generator {
+        Generator::Clusterrole(args) => args.build(session).await,
+        Generator::Clusterrolebinding(args) => args.build(),
+        Generator::Configmap(args) => args.build(),
+        Generator::Cronjob(args) => args.build(),
+        Generator::Deployment(args) => args.build(),
+        Generator::Ingress(args) => args.build(),
+        Generator::Job(args) => args.build(session).await,
+        Generator::Namespace(Namespace { making }) => {
+            let name = making.name("namespace")?;
+            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {}, "status": {}});
+            Ok(Made::new(making, object, ""))
+        }
+        Generator::Poddisruptionbudget(args) => args.build(),
+        Generator::Priorityclass(args) => args.build(),
+        Generator::Quota(args) => args.build(),
+        Generator::Role(args) => args.build(session).await,
+        Generator::Rolebinding(args) => args.build(),
+        Generator::Secret(args) => args.build(),
+        Generator::Service(args) => args.build(),
+        Generator::Serviceaccount(ServiceAccount { making }) => {
+            let name = making.name("serviceaccount")?;
+            let object = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+            Ok(Made::new(making, object, "failed to create serviceaccount: "))
+        }
+        Generator::Token(_) => Err(Error::plain("a token is no object")),
+    }
+}
+
+/// Sends and prints what was made.
+async fn finish(session: &Session, made: Made<'_>) -> Result<(), Error> {
+    let writer = made.making.writing.open(MANAGER)?;
+    let created = send(session, &made, &writer).await;
+    created.map_err(|error| if made.failing.is_empty() { error } else { error.behind(&made.failing) })
+}
+
+async fn send(session: &Session, made: &Made<'_>, writer: &Writer) -> Result<(), Error> {
+    let text = |field: &str| made.object[field].as_str().unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let Some(resource) = session.discovery().await?.of_kind(api_version, kind) else {
+        return Err(Error::plain(format!("no matches for kind {kind:?} in version {api_version:?}")));
+    };
+    let mut object = made.object.clone();
+    if session.namespace_given && resource.namespaced {
+        object["metadata"]["namespace"] = json!(session.namespace);
+    }
+    if made.making.save_config {
+        object = with_annotation(&object);
+    }
+    if !writer.is_client() {
+        let path = writer.validated(&resource.path(&session.namespace), &made.making.validate)?;
+        object = session.write(Method::POST, &path, &object).await?;
+    }
+    writer.done(resource, &object, "created")
+}
+
+async fn of_files(session: &Session, args: &Create) -> Result<(), Error> {
+    if args.files.is_empty() {
+        if !args.making.names.is_empty() {
+            let words = args.making.names.join(" ");
+            return Err(Error::usage(format!("Unexpected args: [{words}]"), "create"));
+        }
+        return Err(Error::plain("must specify one of -f and -k"));
+    }
+    let selector =
+        api::selector::Labels::parse(&args.selector).map_err(|error| Error::plain(error.to_string()))?;
+    let labels = |document: &Document| -> BTreeMap<String, String> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let labels = document.object["metadata"]["labels"].as_object().into_iter().flatten();
+        labels.map(|(key, value)| (key.clone(), text(value))).collect()
+    };
+    let mut documents = manifests::read(&args.files)?;
+    documents.retain(|document| selector.matches(&labels(document)));
+    if let Some(path) = &args.raw {
+        for document in &documents {
+            say(&format!("{}\n", session.write(Method::POST, path, &document.object).await?))?;
+        }
+        return Ok(());
+    }
+    let writer = args.making.writing.open(MANAGER)?;
+    let only = documents.len() == 1;
+    let mut failed = false;
+    for document in &documents {
+        match one(session, args, &writer, document).await {
+            Err(error) if !only && !matches!(error, Error::Said(_)) => {
+                eprintln!("{error}");
+                failed = true;
+            }
+            ended => ended?,
+        }
+    }
+    if failed { Err(Error::Said(1)) } else { Ok(()) }
+}
+
+async fn one(session: &Session, args: &Create, writer: &Writer, document: &Document) -> Result<(), Error> {
+    let (resource, mut object) = manifests::locate(session, document).await?;
+    if args.making.save_config {
+        object = with_annotation(&object);
+    }
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+    if !writer.is_client() {
+        let path = writer.validated(&resource.path(namespace), &args.making.validate)?;
+        let created = session.write(Method::POST, &path, &object).await;
+        object = created.map_err(|error| error.when(format!("error when creating {:?}", document.source)))?;
+    }
+    writer.done(&resource, &object, "created")
+}
+
+/// The flags that a generator cannot do without.
+pub(crate) fn required(flags: &[(&str, bool)]) -> Result<(), Error> {
+    let missing: Vec<String> =
+        flags.iter().filter(|(_, given)| !given).map(|(flag, _)| format!("{flag:?}")).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::plain(format!("required flag(s) {} not set", missing.join(", "))))
+}

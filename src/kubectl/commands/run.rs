@@ -1,0 +1,161 @@
+//! `kubectl run`: a pod of one image.
+
+use super::create::required;
+use super::expose::{overridden, pairs};
+use crate::error::Error;
+use crate::session::Session;
+use crate::writing::{Writer, Writing, with_annotation};
+use clap::Args;
+use http::Method;
+use serde_json::{Value, json};
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// NAME, and arguments of the image
+    words: Vec<String>,
+    #[command(flatten)]
+    writing: Writing,
+    /// The image
+    #[arg(long)]
+    image: Option<String>,
+    /// Always, IfNotPresent or Never
+    #[arg(long, default_value = "", hide_default_value = true)]
+    image_pull_policy: String,
+    /// KEY=VALUE
+    #[arg(long)]
+    env: Vec<String>,
+    /// The port that is served
+    #[arg(long)]
+    port: Option<u16>,
+    /// Make a Service for it, too
+    #[arg(long)]
+    expose: bool,
+    /// Labels of the pod: KEY=VALUE,…
+    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
+    labels: String,
+    /// KEY=VALUE
+    #[arg(long)]
+    annotations: Vec<String>,
+    /// Always, OnFailure or Never
+    #[arg(long, default_value = "Always")]
+    restart: String,
+    /// What follows -- is the command, rather than its arguments
+    #[arg(long)]
+    command: bool,
+    /// Keep standard input open
+    #[arg(long, short = 'i')]
+    stdin: bool,
+    /// Give it a terminal
+    #[arg(long, short)]
+    tty: bool,
+    /// Run it as root of the machine, nearly
+    #[arg(long)]
+    privileged: bool,
+    /// JSON that is merged into the pod
+    #[arg(long, default_value = "", hide_default_value = true)]
+    overrides: String,
+    /// Remember the configuration for a later apply
+    #[arg(long)]
+    save_config: bool,
+    /// Arguments of the image, or with --command the command
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
+    required(&[("image", args.image.is_some())])?;
+    let usage = |text: String| Error::usage(text, "run");
+    let Some((name, more)) = args.words.split_first() else {
+        return Err(usage("NAME is required for run".to_owned()));
+    };
+    let image = args.image.as_deref().unwrap_or_default();
+    if image.is_empty() || image.contains(char::is_whitespace) {
+        return Err(Error::plain(format!("Invalid image name {image:?}: invalid reference format")));
+    }
+    if !["Always", "OnFailure", "Never"].contains(&args.restart.as_str()) {
+        return Err(usage(format!("invalid restart policy: {}", args.restart)));
+    }
+    if args.expose && args.port.is_none() {
+        return Err(usage("--port must be set when exposing a service".to_owned()));
+    }
+    if args.tty && !args.stdin {
+        return Err(Error::plain("--stdin is required for containers with --tty=true"));
+    }
+    let writer = args.writing.open("kubectl-run")?;
+    let words: Vec<&String> = more.iter().chain(&args.arguments).collect();
+    let mut pod = pod(args, name, image, &words)?;
+    overridden(&mut pod, &args.overrides)?;
+    if args.expose {
+        let labels = pod["metadata"]["labels"].clone();
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": labels},
+            "spec": {"ports": [{"port": args.port, "protocol": "TCP", "targetPort": args.port}], "selector": labels},
+            "status": {"loadBalancer": {}}});
+        make(session, args, &writer, ("services", service)).await?;
+        if args.writing.printing.output.as_deref() == Some("yaml") {
+            crate::output::say("---\n")?;
+        }
+    }
+    make(session, args, &writer, ("pods", pod)).await
+}
+
+async fn make(
+    session: &Session,
+    args: &Run,
+    writer: &Writer,
+    (kind, mut object): (&str, Value),
+) -> Result<(), Error> {
+    let resource = session.discovery().await?.find(kind)?;
+    if session.namespace_given {
+        object["metadata"]["namespace"] = json!(session.namespace);
+    }
+    if args.save_config {
+        object = with_annotation(&object);
+    }
+    if !writer.is_client() {
+        let path = writer.path(&resource.path(&session.namespace));
+        object = session.write(Method::POST, &path, &object).await?;
+    }
+    writer.done(resource, &object, "created")
+}
+
+fn pod(args: &Run, name: &str, image: &str, words: &[&String]) -> Result<Value, Error> {
+    let mut container = json!({"name": name, "image": image, "resources": {}});
+    if !words.is_empty() {
+        container[if args.command { "command" } else { "args" }] = json!(words);
+    }
+    if !args.image_pull_policy.is_empty() {
+        container["imagePullPolicy"] = json!(args.image_pull_policy);
+    }
+    if !args.env.is_empty() {
+        container["env"] = json!(args.env.iter().map(|word| variable(word)).collect::<Result<Vec<_>, _>>()?);
+    }
+    if let Some(port) = args.port {
+        container["ports"] = json!([{"containerPort": port}]);
+    }
+    if args.stdin {
+        container["stdin"] = json!(true);
+    }
+    if args.tty {
+        container["tty"] = json!(true);
+    }
+    if args.privileged {
+        container["securityContext"] = json!({"privileged": true});
+    }
+    let labels = match args.labels.as_str() {
+        "" => json!({"run": name}),
+        text => Value::Object(pairs(text)?),
+    };
+    let mut metadata = json!({"name": name, "labels": labels});
+    if !args.annotations.is_empty() {
+        metadata["annotations"] = Value::Object(pairs(&args.annotations.join(","))?);
+    }
+    Ok(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+        "spec": {"containers": [container], "dnsPolicy": "ClusterFirst", "restartPolicy": args.restart}, "status": {}}))
+}
+
+fn variable(word: &str) -> Result<Value, Error> {
+    match word.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok(json!({"name": name, "value": value})),
+        _ => Err(Error::plain(format!("invalid env: {word}"))),
+    }
+}
