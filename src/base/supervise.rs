@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -124,15 +124,23 @@ struct Detached {
 
 /// One of them, until it is dropped.
 struct Listed {
-    inner: Arc<Inner>,
+    /// Weak, since tasks end with the supervisor, also if nobody drains it.
+    inner: Weak<Inner>,
     number: u64,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        let gone = self.inner.detached().running.remove(&self.number);
+        let Some(inner) = self.inner.upgrade() else { return };
+        let gone = inner.detached().running.remove(&self.number);
         // A task's last handle frees it: not with the lock held.
         drop(gone);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        PHASES.into_iter().for_each(|phase| self.drop_detached(phase));
     }
 }
 
@@ -258,7 +266,7 @@ impl Supervisor {
             return spawn(async {}).abort_handle();
         }
         detached.number += 1;
-        let listed = Listed { inner: self.inner.clone(), number: detached.number };
+        let listed = Listed { inner: Arc::downgrade(&self.inner), number: detached.number };
         let handle = spawn(async move {
             let _listed = listed;
             work.await;
@@ -489,6 +497,22 @@ mod tests {
         assert_eq!((ends.load(Ordering::SeqCst), supervisor.inner.detached().running.len()), (2, 0));
         let (_, late) = detach(Phase::Work);
         assert!(late.await.is_err(), "nothing is begun any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn detached_work_is_dropped_with_its_supervisor() {
+        let (supervisor, ends) = (Supervisor::new(), Arc::new(AtomicUsize::new(0)));
+        let (end, (begun, begins)) = (Counted(ends.clone()), tokio::sync::oneshot::channel());
+        supervisor.clone().detached("connection", Phase::Work, async move {
+            let _end = end;
+            begun.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+        begins.await.unwrap();
+        assert_eq!(ends.load(Ordering::SeqCst), 0);
+        drop(supervisor);
+        tokio::task::yield_now().await;
+        assert_eq!(ends.load(Ordering::SeqCst), 1);
     }
 
     struct Counted(Arc<AtomicUsize>);
