@@ -266,12 +266,12 @@ impl Supervisor {
             return spawn(async {}).abort_handle();
         }
         detached.number += 1;
-        let listed = Listed { inner: Arc::downgrade(&self.inner), number: detached.number };
+        let number = detached.number;
+        let listed = Listed { inner: Arc::downgrade(&self.inner), number };
         let handle = spawn(async move {
             let _listed = listed;
             work.await;
         });
-        let number = detached.number;
         detached.running.insert(number, (phase, handle.abort_handle()));
         handle.abort_handle()
     }

@@ -71,9 +71,9 @@ pub(crate) enum Command {
     /// Change objects in an editor
     Edit(commands::edit::Edit),
     /// Change labels
-    Label(commands::label::Label),
+    Label(commands::label::Marking),
     /// Change annotations
-    Annotate(commands::annotate::Annotate),
+    Annotate(commands::label::Marking),
     /// Change taints of nodes
     Taint(commands::taint::Taint),
     /// Let no more pods onto nodes

@@ -149,15 +149,15 @@ pub(crate) fn members(target: &Target, list: &Value) -> Vec<Found> {
     list["items"].as_array().into_iter().flatten().map(whole).collect()
 }
 
-/// Does something to each, and goes on where one fails; failures are said as they happen.
-pub(crate) async fn each(
-    findings: Findings,
-    mut work: impl AsyncFnMut(Found) -> Result<(), Error>,
+/// Does something to each, such as [`Findings`], and goes on where one fails; failures are said as they happen.
+pub(crate) async fn each<T>(
+    all: impl IntoIterator<Item = Result<T, Error>>,
+    mut work: impl AsyncFnMut(T) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut failed = false;
-    for finding in findings {
-        let ended = match finding {
-            Ok(found) => work(found).await,
+    for one in all {
+        let ended = match one {
+            Ok(one) => work(one).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {

@@ -1,28 +1,29 @@
-//! `kubectl label`.
+//! `kubectl label`, and what it shares with `annotate`.
 
 use crate::choice::{Choice, Findings, Found, each};
 use crate::error::Error;
 use crate::output::say;
 use crate::pairs::{self, Changes};
 use crate::session::{MERGE_PATCH, Session};
-use crate::writing::Writing;
+use crate::writing::{Writer, Writing};
 use api::validate::label_value;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+/// What is to be labeled or annotated.
 #[derive(Args)]
-pub(crate) struct Label {
+pub(crate) struct Marking {
     #[command(flatten)]
     pub(crate) choice: Choice,
     #[command(flatten)]
     pub(crate) writing: Writing,
-    /// Change labels that are there already
+    /// Change those that are there already
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Only if this is the object's version
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) resource_version: String,
-    /// Show the labels there are
+    /// Show those that there are
     #[arg(long)]
     pub(crate) list: bool,
     /// Ask no server: change what the files say and print it
@@ -38,7 +39,7 @@ pub(crate) struct Part {
     pub(crate) manager: &'static str,
 }
 
-pub(crate) async fn run(session: &Session, args: &Label) -> Result<(), Error> {
+pub(crate) async fn run(session: &Session, args: &Marking) -> Result<(), Error> {
     let split = pairs::split(&args.choice.words, "label")?;
     let changes = pairs::parse(
         &args.choice.words[split..],
@@ -52,7 +53,7 @@ pub(crate) async fn run(session: &Session, args: &Label) -> Result<(), Error> {
     }
     let choice = args.choice.first_words(split);
     let part = Part { field: "labels", manager: "kubectl-label" };
-    let found = objects(session, &choice, &changes, (part, args.list, args.local)).await?;
+    let found = args.objects(session, &choice, &changes, part).await?;
     if args.list {
         return list(&found, part, args.choice.selects() || choice.words.len() > 2);
     }
@@ -63,7 +64,7 @@ pub(crate) async fn run(session: &Session, args: &Label) -> Result<(), Error> {
             no_overwrites(before, &changes)?;
         }
         for key in &changes.removed {
-            if before[key].is_null() && !writer.is_client() && !args.local {
+            if before[key].is_null() && args.is_asked(&writer) {
                 say(&format!("label {key:?} not found.\n"))?;
             }
         }
@@ -74,37 +75,54 @@ pub(crate) async fn run(session: &Session, args: &Label) -> Result<(), Error> {
             (false, true) if !args.overwrite => "unlabeled",
             _ => "labeled",
         };
-        if !writer.is_client() && !args.local {
-            let path = writer.path(&found.path());
-            after = session
-                .patch(&path, MERGE_PATCH, &patch(part.field, &changes, &args.resource_version))
-                .await?;
+        if args.is_asked(&writer) {
+            after = args.write(session, &writer, &found, (part, &changes)).await?;
         }
         writer.done(&found.resource, &after, verb)
     })
     .await
 }
 
-/// The objects, after what kubectl wants to be said first.
-pub(crate) async fn objects(
-    session: &Session,
-    choice: &Choice,
-    changes: &Changes,
-    (part, list, local): (Part, bool, bool),
-) -> Result<Findings, Error> {
-    let what = part.field.trim_end_matches('s');
-    if choice.words.is_empty() && choice.files.is_empty() {
-        return Err(Error::plain(
-            "one or more resources must be specified as <resource> <name> or <resource>/<name>",
-        ));
+impl Marking {
+    /// The objects, after what kubectl wants to be said first.
+    pub(crate) async fn objects(
+        &self,
+        session: &Session,
+        choice: &Choice,
+        changes: &Changes,
+        part: Part,
+    ) -> Result<Findings, Error> {
+        let what = part.field.trim_end_matches('s');
+        if choice.words.is_empty() && choice.files.is_empty() {
+            return Err(Error::plain(
+                "one or more resources must be specified as <resource> <name> or <resource>/<name>",
+            ));
+        }
+        if changes.is_empty() && !self.list {
+            return Err(Error::plain(format!("at least one {what} update is required")));
+        }
+        if self.list && !changes.is_empty() {
+            return Err(Error::plain(format!("when using --list, {what} updates are not allowed")));
+        }
+        choice.read(session, self.local).await
     }
-    if changes.is_empty() && !list {
-        return Err(Error::plain(format!("at least one {what} update is required")));
+
+    /// Whether the server is to change anything.
+    pub(crate) fn is_asked(&self, writer: &Writer) -> bool {
+        !writer.is_client() && !self.local
     }
-    if list && !changes.is_empty() {
-        return Err(Error::plain(format!("when using --list, {what} updates are not allowed")));
+
+    /// Has the server change an object, and gives what came of it.
+    pub(crate) async fn write(
+        &self,
+        session: &Session,
+        writer: &Writer,
+        found: &Found,
+        (part, changes): (Part, &Changes),
+    ) -> Result<Value, Error> {
+        let patch = patch(part.field, changes, &self.resource_version);
+        session.patch(&writer.path(&found.path()), MERGE_PATCH, &patch).await
     }
-    choice.read(session, local).await
 }
 
 fn no_overwrites(before: &Value, changes: &Changes) -> Result<(), Error> {
@@ -144,7 +162,7 @@ pub(crate) fn change(object: &mut Value, field: &str, changes: &Changes) {
 }
 
 /// The same as a merge patch.
-pub(crate) fn patch(field: &str, changes: &Changes, version: &str) -> Value {
+fn patch(field: &str, changes: &Changes, version: &str) -> Value {
     let set = changes.set.iter().map(|(key, value)| (key.clone(), json!(value)));
     let removed = changes.removed.iter().map(|key| (key.clone(), Value::Null));
     let mut patch = json!({"metadata": {field: set.chain(removed).collect::<Map<_, _>>()}});

@@ -1,6 +1,7 @@
 //! `kubectl replace`.
 
 use crate::args::Files;
+use crate::choice::each;
 use crate::discovery::Resource;
 use crate::error::Error;
 use crate::manifests::{self, Document};
@@ -57,17 +58,7 @@ pub(crate) async fn run(session: &Session, args: &Replace) -> Result<(), Error> 
         return Ok(());
     }
     let writer = args.writing.open("kubectl-replace")?;
-    let mut failed = false;
-    for document in &documents {
-        match one(session, args, &writer, document).await {
-            Err(error) if documents.len() > 1 => {
-                eprintln!("{error}");
-                failed = true;
-            }
-            ended => ended?,
-        }
-    }
-    if failed { Err(Error::Said(1)) } else { Ok(()) }
+    each(documents.iter().map(Ok), async |document| one(session, args, &writer, document).await).await
 }
 
 async fn one(session: &Session, args: &Replace, writer: &Writer, document: &Document) -> Result<(), Error> {

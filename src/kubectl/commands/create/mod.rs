@@ -14,6 +14,7 @@ mod service;
 mod token;
 
 use crate::args::Files;
+use crate::choice::each;
 use crate::error::Error;
 use crate::manifests::{self, Document};
 use crate::output::say;
@@ -242,18 +243,7 @@ async fn of_files(session: &Session, args: &Create) -> Result<(), Error> {
         return Ok(());
     }
     let writer = args.making.writing.open(MANAGER)?;
-    let only = documents.len() == 1;
-    let mut failed = false;
-    for document in &documents {
-        match one(session, args, &writer, document).await {
-            Err(error) if !only && !matches!(error, Error::Said(_)) => {
-                eprintln!("{error}");
-                failed = true;
-            }
-            ended => ended?,
-        }
-    }
-    if failed { Err(Error::Said(1)) } else { Ok(()) }
+    each(documents.iter().map(Ok), async |document| one(session, args, &writer, document).await).await
 }
 
 async fn one(session: &Session, args: &Create, writer: &Writer, document: &Document) -> Result<(), Error> {
