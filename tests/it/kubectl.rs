@@ -5,10 +5,7 @@ use crate::support::cluster::{COMMAND, Cluster};
 use crate::support::process::{Output, run};
 use crate::support::{binary, root};
 use std::fs;
-use std::path::PathBuf;
-
-/// Manifests that the lines speak of.
-const MANIFESTS: [&str; 3] = ["objects.yaml", "web.yaml", "values.env"];
+use std::path::{Path, PathBuf};
 
 /// What the editor of both does.
 const EDITOR: &str = "sed -i 's/replicas: 1/replicas: 4/'";
@@ -19,9 +16,10 @@ struct Line {
     reason: Option<String>,
 }
 
-fn lines() -> Vec<Line> {
+/// The command lines of one file.
+fn lines(path: &Path) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
-    for text in fs::read_to_string(root().join("tests/data/kubectl/lines.txt")).unwrap().lines() {
+    for text in fs::read_to_string(path).unwrap().lines() {
         match text.split_at_checked(2) {
             Some(("$ ", words)) => lines.push(Line { words: words.to_owned(), reason: None }),
             Some(("! ", reason)) => lines.last_mut().expect("a line").reason = Some(reason.to_owned()),
@@ -35,29 +33,32 @@ fn lines() -> Vec<Line> {
 struct Side<'a> {
     cluster: &'a Cluster,
     program: Vec<String>,
-    namespace: &'static str,
+    namespace: String,
     folder: PathBuf,
 }
 
 impl<'a> Side<'a> {
-    fn new(cluster: &'a Cluster, namespace: &'static str, program: &[&str]) -> Self {
-        let folder = cluster.sandbox.folder.join(namespace);
+    fn new(cluster: &'a Cluster, namespace: String, program: &[&str]) -> Self {
+        let folder = cluster.sandbox.folder.join(&namespace);
         fs::create_dir(&folder).unwrap();
-        for name in MANIFESTS {
-            let text = fs::read_to_string(root().join("tests/data/kubectl").join(name)).unwrap();
-            fs::write(folder.join(name), text.replace("{ns}", namespace)).unwrap();
+        for file in fs::read_dir(root().join("tests/data/kubectl")).unwrap().flatten() {
+            if file.path().is_dir() {
+                continue;
+            }
+            let text = fs::read_to_string(file.path()).unwrap();
+            fs::write(folder.join(file.file_name()), text.replace("{ns}", &namespace)).unwrap();
         }
         fs::copy(cluster.sandbox.folder.join("kubeconfig"), folder.join("kubeconfig")).unwrap();
         let program = program.iter().map(|word| (*word).to_owned()).collect();
         let side = Self { cluster, program, namespace, folder };
-        side.run("kubectl", &format!("create namespace {namespace}")).ok();
-        side.run("kubectl", &format!("config set-context --current --namespace {namespace}")).ok();
+        side.run("kubectl", "create namespace {ns}").ok();
+        side.run("kubectl", "config set-context --current --namespace {ns}").ok();
         side
     }
 
     /// Runs a line through a shell, which reads its quotes.
     fn run(&self, program: &str, line: &str) -> Output {
-        let script = format!("exec {program} {}", line.replace("{ns}", self.namespace));
+        let script = format!("exec {program} {}", line.replace("{ns}", &self.namespace));
         let mut command = self.cluster.sandbox.command(COMMAND, &["sh", "-c", &script]);
         command.current_dir(&self.folder).env("KUBECONFIG", "kubeconfig").env("KUBE_EDITOR", EDITOR);
         run(command, "")
@@ -81,7 +82,7 @@ impl<'a> Side<'a> {
                 return None;
             }
             // One that held nothing else is empty now.
-            let line = line.replace("metadata: {}", "metadata:").replace(self.namespace, "NAMESPACE");
+            let line = line.replace("metadata: {}", "metadata:").replace(&self.namespace, "NAMESPACE");
             // The machine's kubectl may be a build that logs what others say.
             if let Some((_, said)) = line.split_once("\"command failed\" err=\"") {
                 return Some(format!("error: {}\n", said.trim_end_matches('"').replace("\\\"", "\"")));
@@ -101,19 +102,31 @@ impl<'a> Side<'a> {
 #[test]
 fn knarrs_kubectl_does_what_the_machines_does() {
     let cluster = Cluster::api_server();
-    let lines = lines();
+    let mut wrong = String::new();
+    let mut files: Vec<_> =
+        fs::read_dir(root().join("tests/data/kubectl/lines")).unwrap().flatten().collect();
+    files.sort_by_key(fs::DirEntry::file_name);
+    for file in files {
+        let topic = file.path().file_stem().unwrap().display().to_string();
+        wrong += &differences(&cluster, &topic, &lines(&file.path()));
+    }
+    assert!(wrong.is_empty(), "these differ without a reason:\n{wrong}");
+}
+
+/// Runs lines with both, each in a namespace that is named after their topic.
+fn differences(cluster: &Cluster, topic: &str, lines: &[Line]) -> String {
     let binary = binary().display().to_string();
-    let reference = Side::new(&cluster, "side-one", &["kubectl"]);
-    let own = Side::new(&cluster, "side-two", &[&binary, "kubectl"]);
+    let reference = Side::new(cluster, format!("one-{topic}"), &["kubectl"]);
+    let own = Side::new(cluster, format!("two-{topic}"), &[&binary, "kubectl"]);
     let (ours, theirs) = std::thread::scope(|scope| {
-        let theirs = scope.spawn(|| reference.all(&lines));
-        (own.all(&lines), theirs.join().unwrap())
+        let theirs = scope.spawn(|| reference.all(lines));
+        (own.all(lines), theirs.join().unwrap())
     });
     let mut wrong = String::new();
     for ((line, theirs), ours) in lines.iter().zip(&theirs).zip(&ours) {
         if theirs != ours && line.reason.is_none() {
-            wrong.push_str(&format!("$ {}\n  kubectl {theirs:?}\n  knarr   {ours:?}\n", line.words));
+            wrong.push_str(&format!("{topic}: $ {}\n  kubectl {theirs:?}\n  knarr   {ours:?}\n", line.words));
         }
     }
-    assert!(wrong.is_empty(), "these differ without a reason:\n{wrong}");
+    wrong
 }
