@@ -290,9 +290,9 @@ fn table(node: &Node, family: Family) -> Table {
         elements: elements.iter().map(Cidr::to_string).collect(),
     };
     // A service address that still is one here is a server of this process, such as DNS: for the
-    // cluster alone, or it would be an open resolver.
+    // cluster alone, or it would be an open resolver. The first packet of a connection decides.
     let own = foreign(node, family).map(|foreign| format!("{foreign} {ip} daddr @services drop"));
-    let mut chains = vec![Chain::base("input", "type filter hook input priority 0", own)];
+    let mut chains = vec![Chain::base("input", "type nat hook input priority 95", own)];
     if family == Family::V4 {
         // Pods' links accept 127.0.0.0/8 so that node ports work on localhost; strangers may not use that.
         let guard = "iifname != \"lo\" ip daddr 127.0.0.0/8 drop";

@@ -130,14 +130,14 @@ fn lookups(family: Family, address: &str, port: &str) -> Vec<String> {
     vec![format!("{key} vmap @{address}"), format!("{} {PORT} vmap @{port}", to_node(family))]
 }
 
-/// Hooks of type nat see the first packet of a connection alone; the kernel remembers the rest.
+/// All of them are of type nat, which see the first packet of a connection alone: what follows passes no rule. A
+/// first packet that is dropped or refused leaves no connection behind, so the next try is a first one again.
 fn base_chains(config: &Config, family: Family) -> Vec<Chain> {
     let (ip, key, mark) = (family.name(), address_key(family), mark());
-    let mut refused = vec!["ct status dnat return".to_owned()];
-    refused.extend(lookups(family, "address-refused", "port-refused"));
+    let mut refused = lookups(family, "address-refused", "port-refused");
     // Nobody's service, or nobody's port of one: the client should know at once.
     refused.push(format!("{ip} daddr @services fib daddr type != local goto refuse"));
-    let guard = format!("ct state new {key} @guarded {key} . {ip} saddr != @sources drop");
+    let guard = format!("{key} @guarded {key} . {ip} saddr != @sources drop");
     let mut leaving = vec![
         format!("ct status dnat ct original {ip} daddr @services {ip} saddr != @pods {mark}"),
         // The node may have chosen an address of a load balancer as its own.
@@ -151,8 +151,8 @@ fn base_chains(config: &Config, family: Family) -> Vec<Chain> {
         leaving.push(format!("ip saddr 127.0.0.0/8 oifname != \"lo\" {mark}"));
     }
     leaving.push("ct status dnat jump remember".to_owned());
-    let pods = [format!("{ip} saddr @pods jump inside"), "jump translate".to_owned()];
-    let new = ["ct state new jump refused"];
+    let served =
+        |inside: String| [guard.clone(), inside, "jump translate".to_owned(), "jump refused".to_owned()];
     vec![
         // A reset waits for a client that is still within connect(); an ICMP error then is lost.
         Chain::plain("refuse", ["meta l4proto tcp reject with tcp reset", "reject"]),
@@ -162,16 +162,15 @@ fn base_chains(config: &Config, family: Family) -> Vec<Chain> {
         Chain::plain("remember", remembering(family)),
         Chain::plain("inside", lookups(family, "address-inside", "port-inside")),
         Chain::plain("translate", lookups(family, "address-services", "port-services")),
-        Chain::base("guard-prerouting", "type filter hook prerouting priority -110", [guard.clone()]),
-        Chain::base("guard-output", "type filter hook output priority -110", [guard]),
-        Chain::base("prerouting", "type nat hook prerouting priority -100", pods),
-        Chain::base("output", "type nat hook output priority -100", ["jump inside", "jump translate"]),
+        Chain::base(
+            "prerouting",
+            "type nat hook prerouting priority -100",
+            served(format!("{ip} saddr @pods jump inside")),
+        ),
+        Chain::base("output", "type nat hook output priority -100", served("jump inside".to_owned())),
         // Before the node's own table, which acts on the mark.
         Chain::base("postrouting", "type nat hook postrouting priority 90", leaving),
         Chain::base("input", "type nat hook input priority 90", ["ct status dnat jump remember"]),
-        Chain::base("filter-input", "type filter hook input priority 0", new),
-        Chain::base("filter-forward", "type filter hook forward priority 0", new),
-        Chain::base("filter-output", "type filter hook output priority 0", new),
     ]
 }
 
