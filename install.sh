@@ -175,6 +175,11 @@ choose_bin_dir() {
         { mkdir -p $BIN_DIR && [ -w $BIN_DIR ]; } 2>/dev/null || BIN_DIR=/opt/bin
     fi
     KNARR=$BIN_DIR/knarr
+    # What is put there is found from now on; who types it has to say where it is.
+    case ":$PATH:" in
+        *":$BIN_DIR:"*) FOLDER='' ;;
+        *) FOLDER=$BIN_DIR/ PATH=$PATH:$BIN_DIR ;;
+    esac
     if is_true "${INSTALL_KNARR_BIN_DIR_READ_ONLY:-}"; then WRITABLE=false; else WRITABLE=true; fi
 }
 
@@ -459,7 +464,18 @@ systemd_arguments() {
     done
 }
 
+# Where the init looks for programs, and where they are.
+USUAL_PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+program_path() {
+    case ":$USUAL_PATH:" in
+        *":$BIN_DIR:"*) ;;
+        *) printf '%s' "$USUAL_PATH:$BIN_DIR" ;;
+    esac
+}
+
 write_systemd_unit() {
+    path=$(program_path)
     put "$UNIT" 644 <<UNIT_END
 [Unit]
 Description=knarr: Kubernetes in one executable
@@ -468,7 +484,8 @@ After=network-online.target
 
 [Service]
 Type=$INSTALL_KNARR_TYPE
-EnvironmentFile=-$ENVIRONMENT
+${path:+Environment=PATH=$path
+}EnvironmentFile=-$ENVIRONMENT
 ExecStartPre=-/bin/sh -c "grep -qw overlay /proc/filesystems || modprobe overlay"
 ExecStart=$KNARR$(systemd_arguments "$@")
 # Pods outlive knarr.
@@ -492,6 +509,7 @@ shell_arguments() {
 }
 
 write_openrc_script() {
+    path=$(program_path)
     put "$RC_SCRIPT" 755 <<RC_END
 #!/sbin/openrc-run
 
@@ -503,7 +521,8 @@ depend() {
 }
 
 set -o allexport
-[ ! -f $ENVIRONMENT ] || . $ENVIRONMENT
+${path:+PATH=$path
+}[ ! -f $ENVIRONMENT ] || . $ENVIRONMENT
 set +o allexport
 
 supervisor=supervise-daemon
@@ -690,7 +709,7 @@ say_next() {
         return
     fi
     if [ "$(readlink "$(command -v kubectl)" 2>/dev/null)" = knarr ]; then
-        command=kubectl
+        command=${FOLDER}kubectl
     else
         command="kubectl --kubeconfig $KUBECONFIG_FILE"
     fi

@@ -139,18 +139,20 @@ fn base_chains(config: &Config, family: Family) -> Vec<Chain> {
     refused.push(format!("{ip} daddr @services fib daddr type != local goto refuse"));
     let guard = format!("{key} @guarded {key} . {ip} saddr != @sources drop");
     let mut leaving = vec![
+        "ct status dnat jump remember".to_owned(),
+        // What stays on this machine has a source that is right: one translation less for each packet.
+        "oifname \"lo\" accept".to_owned(),
         format!("ct status dnat ct original {ip} daddr @services {ip} saddr != @pods {mark}"),
         // The node may have chosen an address of a load balancer as its own.
         format!("ct status dnat ct original {ip} daddr != @services fib saddr type local {mark}"),
         format!("ct status dnat {ip} saddr . {ip} daddr @hairpin {mark}"),
     ];
     if config.settings.masquerade_all {
-        leaving.insert(0, format!("ct status dnat ct original {ip} daddr @services {mark}"));
+        leaving.push(format!("ct status dnat ct original {ip} daddr @services {mark}"));
     }
     if family == Family::V4 {
-        leaving.push(format!("ip saddr 127.0.0.0/8 oifname != \"lo\" {mark}"));
+        leaving.push(format!("ip saddr 127.0.0.0/8 {mark}"));
     }
-    leaving.push("ct status dnat jump remember".to_owned());
     let served =
         |inside: String| [guard.clone(), inside, "jump translate".to_owned(), "jump refused".to_owned()];
     vec![

@@ -202,7 +202,7 @@ fn take_away_agent(two: &Machine, before: &BTreeSet<String>) {
     assert_as_before(two, before);
 }
 
-/// No package, no network: one archive, in which is an image too.
+/// No package, no network, and a `/usr` that cannot be written: one archive, in which is an image too.
 fn install_without_network(two: &Machine, before: &BTreeSet<String>) {
     let folder = two.path("/root");
     let archive = folder.join("busybox.tar");
@@ -216,14 +216,18 @@ fn install_without_network(two: &Machine, before: &BTreeSet<String>) {
     address(two, "10.98.0.2");
     let programs = "containerd containerd-shim-runc-v2 runc nft";
     two.sh(&format!("mkdir /taken && for one in {programs}; do mv $(command -v $one) /taken; done")).ok();
+    two.sh("mount --bind /usr /usr && mount -o remount,bind,ro /usr").ok();
     let said =
         two.sh(&format!("tar xf knarr.tar.gz && INSTALL_KNARR_EXEC='{ROOMY}' ./knarr/install.sh")).ok();
     assert!(said.contains("The node is Ready") && !said.contains("packages"), "{said}");
-    two.sh(&format!("echo '{POD}' | sed s/one/two/ | kubectl apply -f -")).ok();
-    two.sh(RUNNING).ok();
+    assert!(two.path("/opt/bin/knarr").exists() && said.contains("sudo /opt/bin/kubectl get"), "{said}");
+    let path = "export PATH=/opt/bin:$PATH";
+    two.sh(&format!("{path}; echo '{POD}' | sed s/one/two/ | kubectl apply -f -")).ok();
+    two.sh(&format!("{path}\n{RUNNING}")).ok();
     let said = two.sh("./knarr/install.sh").ok();
     assert!(said.contains("Nothing changed"), "{said}");
-    two.sh("knarr uninstall --yes && rm -r knarr knarr.tar.gz && ip link del gone").ok();
+    let away = "knarr uninstall --yes && rm -r knarr knarr.tar.gz && ip link del gone && umount -l /usr";
+    two.sh(&format!("{path}; {away}")).ok();
     let after = inventory(two);
     let left: Vec<&String> = after.difference(before).collect();
     assert!(left.is_empty(), "something is left: {left:#?}");
