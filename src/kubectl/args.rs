@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::commands;
+pub(crate) use crate::globals::Global;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -18,32 +19,6 @@ pub(crate) struct Arguments {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Which server, which user, which namespace.
-#[derive(Args, Clone, Default)]
-pub(crate) struct Global {
-    /// The kubeconfig file
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context
-    #[arg(long, global = true)]
-    pub(crate) context: Option<String>,
-    /// The kubeconfig's cluster
-    #[arg(long, global = true)]
-    pub(crate) cluster: Option<String>,
-    /// The kubeconfig's user
-    #[arg(long, global = true)]
-    pub(crate) user: Option<String>,
-    /// The server's URL
-    #[arg(long, short, global = true, value_name = "URL")]
-    pub(crate) server: Option<String>,
-    /// A bearer token
-    #[arg(long, global = true, hide_env_values = true)]
-    pub(crate) token: Option<String>,
-    /// The namespace
-    #[arg(long, short, global = true)]
-    pub(crate) namespace: Option<String>,
 }
 
 #[derive(Subcommand)]

@@ -4,12 +4,13 @@
 use crate::error::Error;
 use crate::session::{Call, Session};
 use http::Method;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// One resource of the server, in its preferred version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resource {
     pub(crate) group: String,
     pub(crate) version: String,

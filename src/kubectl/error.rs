@@ -151,8 +151,59 @@ fn unreached(reason: &str) -> String {
                 "The connection to the server {host} was refused - did you specify the right host or port?"
             )
         }
-        _ => format!("Unable to connect to the server: {reason}"),
+        _ => {
+            let said = Some(go_tls(reason)).filter(|said| !said.is_empty());
+            format!("Unable to connect to the server: {}", said.as_deref().unwrap_or_else(|| bare(reason)))
+        }
     }
+}
+
+/// Without the address and the client's own words, as Go's client tells the innermost reason alone.
+fn bare(reason: &str) -> &str {
+    let inner = reason.split_once(": client error (").and_then(|(_, rest)| rest.split_once("): "));
+    match inner {
+        Some((_, inner)) => inner,
+        None if reason.starts_with("http") => reason.split_once(": ").map_or(reason, |(_, inner)| inner),
+        None => reason,
+    }
+}
+
+/// What is wrong with a certificate, in the words of Go's library; "" of whatever else was wrong.
+fn go_tls(reason: &str) -> String {
+    let verified = "tls: failed to verify certificate: x509:";
+    let after = |mark: &str| reason.split_once(mark).map(|(_, rest)| rest);
+    if reason.contains("invalid peer certificate: UnknownIssuer") {
+        return format!("{verified} certificate signed by unknown authority");
+    }
+    if let Some(rest) = after("certificate expired: verification time ")
+        .or(after("certificate not valid yet: verification time "))
+    {
+        let numbers: Vec<i64> =
+            rest.split(|sign: char| !sign.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect();
+        let time = |at: usize| numbers.get(at).and_then(|second| jiff::Timestamp::from_second(*second).ok());
+        let which = if reason.contains("not valid yet") { "before" } else { "after" };
+        if let (Some(now), Some(limit)) = (time(0), time(1)) {
+            return format!(
+                "{verified} certificate has expired or is not yet valid: current time {now} is {which} {limit}"
+            );
+        }
+    }
+    if let Some(rest) = after("certificate not valid for name \"") {
+        let (name, names) = rest.split_once('"').unwrap_or((rest, ""));
+        let kind = if name.parse::<std::net::IpAddr>().is_ok() { "IpAddress(" } else { "DnsName(" };
+        let valid: Vec<&str> = names
+            .split(kind)
+            .skip(1)
+            .filter_map(|part| part.split(')').next())
+            .map(|one| one.trim_matches('"'))
+            .collect();
+        let valid = if valid.is_empty() { "no names".to_owned() } else { valid.join(", ") };
+        return format!("{verified} certificate is valid for {valid}, not {name}");
+    }
+    if after("received corrupt message of type InvalidContentType").is_some() {
+        return "http: server gave HTTP response to HTTPS client".to_owned();
+    }
+    String::new()
 }
 
 #[cfg(test)]

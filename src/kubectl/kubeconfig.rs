@@ -42,7 +42,16 @@ impl Kubeconfig {
             match std::fs::read_to_string(path) {
                 Ok(text) => merge(&mut content, read(path, &text)?),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {}
-                Err(error) => return Err(Error::plain(format!("cannot read {}: {error}", path.display()))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(Error::plain(format!("stat {}: no such file or directory", path.display())));
+                }
+                Err(error) => {
+                    let said = crate::connection::unreadable(&path.display().to_string(), &error);
+                    return Err(Error::plain(format!(
+                        "error loading config file {:?}: {said}",
+                        path.display()
+                    )));
+                }
             }
         }
         for (list, _) in LISTS {
@@ -51,6 +60,17 @@ impl Kubeconfig {
             }
         }
         Ok(Self { content, files })
+    }
+
+    /// A configuration that is of no file.
+    pub(crate) fn of_content(content: Value) -> Self {
+        Self { content, files: Vec::new() }
+    }
+
+    /// Nothing was found.
+    pub(crate) fn is_empty(&self) -> bool {
+        let none = |(list, _): (&str, &str)| self.content[list].as_array().is_none_or(Vec::is_empty);
+        LISTS.into_iter().all(none) && self.content["current-context"].as_str().is_none_or(str::is_empty)
     }
 
     /// The name of the context in use.
@@ -73,7 +93,6 @@ impl Kubeconfig {
         let name = self.context_name(global);
         match self.entry("contexts", name) {
             Some(context) => Ok(context.clone()),
-            None if global.context.is_some() => Err(Error::plain(format!("context {name:?} does not exist"))),
             None => Ok(Value::Null),
         }
     }

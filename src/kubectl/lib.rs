@@ -9,13 +9,18 @@
 mod args;
 mod choice;
 mod commands;
+mod connection;
 mod discovery;
+mod discovery_cache;
 mod error;
+mod globals;
 mod kubeconfig;
 mod manifests;
 mod output;
 mod pairs;
+mod plugins;
 mod pods;
+mod requests;
 mod session;
 mod target;
 mod terminal;
@@ -59,7 +64,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// The server and user of a kubeconfig: of this file, or of those that kubectl reads without being told.
 pub fn target(kubeconfig: Option<PathBuf>) -> Result<client::https::Target, String> {
     let global = args::Global { kubeconfig, ..Default::default() };
-    session::Session::open(&global).map(|session| session.target).map_err(|error| match error {
+    session::Session::open(&global).and_then(session::Session::plain_target).map_err(|error| match error {
         Error::Plain(text) => text,
         other => other.to_string(),
     })

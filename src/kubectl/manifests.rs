@@ -125,7 +125,7 @@ pub(crate) async fn locate(session: &Session, document: &Document) -> Result<(Re
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
     let given = text(&object["metadata"]["namespace"]);
-    let Some(resource) = session.discovery().await?.of_kind(&api_version, &kind) else {
+    let Some(resource) = session.resource_of(&api_version, &kind).await? else {
         let name = text(&object["metadata"]["name"]);
         return Err(Error::plain(format!(
             "resource mapping not found for name: {name:?} namespace: {given:?} from {:?}: no matches for kind {kind:?} in version {api_version:?}\nensure CRDs are installed first",

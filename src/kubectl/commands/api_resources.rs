@@ -12,7 +12,7 @@ pub(crate) async fn run(session: &Session, args: &ApiResources) -> Result<(), Er
             && args.api_group.as_ref().is_none_or(|group| resource.group == *group)
             && args.namespaced.is_none_or(|namespaced| resource.namespaced == namespaced)
     };
-    let mut resources: Vec<&Resource> = session.discovery().await?.0.iter().filter(fits).collect();
+    let mut resources: Vec<&Resource> = session.current().await?.0.iter().filter(fits).collect();
     resources.sort_by_key(|resource| (&resource.group, &resource.plural));
     if args.output.as_deref() == Some("name") {
         return resources.iter().try_for_each(|resource| say(&format!("{}\n", resource.qualified())));

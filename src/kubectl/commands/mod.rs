@@ -34,14 +34,17 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
     if let Command::Config(command) = command {
         return config::run(global, command);
     }
-    let mut global = global.clone();
+    let mut global = global.clone().tidied();
     if let Command::Create(args) = &command
         && args.names_users()
     {
         global.user = None;
     }
     let session = Session::open(&global)?;
-    match command {
+    if global.match_server_version {
+        version::matches(&session).await?;
+    }
+    let done = match command {
         Command::Get(args) => get::run(&session, &args).await,
         Command::Describe(args) => describe::run(&session, &args).await,
         Command::Apply(args) => apply::run(&session, &args).await,
@@ -67,5 +70,6 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::ApiResources(args) => api_resources::run(&session, &args).await,
         Command::Version(args) => version::run(&session, &args).await,
         Command::Config(_) => Ok(()),
-    }
+    };
+    done.and_then(|()| session.end())
 }

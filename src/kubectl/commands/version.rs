@@ -9,6 +9,17 @@ use serde_json::{Value, json};
 /// The version that this client speaks like.
 const CLIENT: &str = "v1.36.2+knarr";
 
+/// `--match-server-version`.
+pub(crate) async fn matches(session: &Session) -> Result<(), Error> {
+    let server = session.get("/version").await?;
+    match server["gitVersion"].as_str().unwrap_or_default() {
+        CLIENT => Ok(()),
+        other => {
+            Err(Error::plain(format!("server version ({other}) differs from client version ({CLIENT})")))
+        }
+    }
+}
+
 pub(crate) async fn run(session: &Session, args: &Version) -> Result<(), Error> {
     let form = Form::parse(args.output.as_deref())?;
     let asked = if args.client { None } else { Some(session.get("/version").await) };
