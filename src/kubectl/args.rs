@@ -76,7 +76,7 @@ pub(crate) enum Command {
     Version(Version),
     /// Show and change the kubeconfig
     #[command(subcommand)]
-    Config(Config),
+    Config(commands::config::Config),
 }
 
 /// How objects are chosen: by words, labels, fields or files.
@@ -366,44 +366,6 @@ pub(crate) struct Version {
     pub(crate) output: Option<String>,
 }
 
-/// What is done with the kubeconfig.
-#[derive(Subcommand)]
-pub(crate) enum Config {
-    /// Show it
-    View {
-        /// With secrets
-        #[arg(long)]
-        raw: bool,
-        /// Only what the context in use needs
-        #[arg(long)]
-        minify: bool,
-        /// Put files' contents in
-        #[arg(long)]
-        flatten: bool,
-        /// json, yaml, jsonpath=…
-        #[arg(long, short, default_value = "yaml")]
-        output: String,
-    },
-    /// Show the context in use
-    CurrentContext,
-    /// List contexts
-    GetContexts,
-    /// Use another context
-    #[command(alias = "use")]
-    UseContext {
-        /// Its name
-        name: String,
-    },
-    /// Change a context's namespace
-    SetContext {
-        /// Its name
-        name: Option<String>,
-        /// The one in use
-        #[arg(long)]
-        current: bool,
-    },
-}
-
 /// kubectl's sentence for a flag or command that there is not, if it is that which clap refused.
 pub(crate) fn misunderstood(refused: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -412,19 +374,19 @@ pub(crate) fn misunderstood(refused: &clap::Error) -> Option<String> {
         Some(ContextValue::Strings(texts)) => texts.first().cloned(),
         _ => None,
     };
+    let usage = match refused.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => String::new(),
+    };
+    // `Usage: kubectl create job [OPTIONS] …`: the command is what stands before flags and words.
+    let command: Vec<&str> = usage
+        .split_whitespace()
+        .skip(1)
+        .take_while(|word| word.starts_with(|sign: char| sign.is_ascii_lowercase()))
+        .collect();
     match refused.kind() {
         ErrorKind::UnknownArgument => {
             let flag = text(ContextKind::InvalidArg)?;
-            let usage = match refused.get(ContextKind::Usage) {
-                Some(ContextValue::StyledStr(usage)) => usage.to_string(),
-                _ => String::new(),
-            };
-            // `Usage: kubectl create job [OPTIONS] …`: the command is what stands before flags and words.
-            let command: Vec<&str> = usage
-                .split_whitespace()
-                .skip(1)
-                .take_while(|word| word.starts_with(|sign: char| sign.is_ascii_lowercase()))
-                .collect();
             let sentence = match flag.strip_prefix("--").or(flag.strip_prefix('-')) {
                 Some(short) if !flag.starts_with("--") => {
                     let first = short.chars().next()?;
@@ -437,6 +399,10 @@ pub(crate) fn misunderstood(refused: &clap::Error) -> Option<String> {
         }
         ErrorKind::InvalidSubcommand => {
             let word = text(ContextKind::InvalidSubcommand)?;
+            if command.len() > 1 {
+                let command = command.join(" ");
+                return Some(format!("unknown command {word:?}\nSee '{command} -h' for help and examples"));
+            }
             let near = text(ContextKind::SuggestedSubcommand)
                 .map(|near| format!("\n\nDid you mean this?\n\t{near}"))
                 .unwrap_or_default();

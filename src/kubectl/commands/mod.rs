@@ -4,7 +4,7 @@ pub(crate) mod annotate;
 mod api_resources;
 mod apply;
 pub(crate) mod autoscale;
-mod config;
+pub(crate) mod config;
 pub(crate) mod cordon;
 pub(crate) mod create;
 mod delete;
@@ -32,7 +32,7 @@ use crate::session::Session;
 /// Runs one command.
 pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> {
     if let Command::Config(command) = command {
-        return config::run(global, command);
+        return config::run(&global.clone().tidied(), command);
     }
     let mut global = global.clone().tidied();
     if let Command::Create(args) = &command
