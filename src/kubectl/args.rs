@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Show objects
-    Get(Get),
+    Get(commands::get::Get),
     /// Show objects in detail, with their events
     Describe(Describe),
     /// Make objects as files say
@@ -114,47 +114,6 @@ impl Files {
     pub(crate) fn is_empty(&self) -> bool {
         self.filename.is_empty()
     }
-}
-
-#[derive(Args)]
-pub(crate) struct Get {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    #[command(flatten)]
-    pub(crate) files: Files,
-    /// json, yaml, wide, name, jsonpath=…, go-template=…, go-template-file=…, custom-columns=…
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
-    /// Show labels as a column
-    #[arg(long)]
-    pub(crate) show_labels: bool,
-    /// Show kinds before names
-    #[arg(long)]
-    pub(crate) show_kind: bool,
-    /// Show these labels as columns
-    #[arg(long, short = 'L', value_delimiter = ',')]
-    pub(crate) label_columns: Vec<String>,
-    /// Leave out the header
-    #[arg(long)]
-    pub(crate) no_headers: bool,
-    /// Order rows by a JSONPath
-    #[arg(long, value_name = "JSONPATH")]
-    pub(crate) sort_by: Option<String>,
-    /// Go on showing changes
-    #[arg(long, short)]
-    pub(crate) watch: bool,
-    /// Show changes only
-    #[arg(long)]
-    pub(crate) watch_only: bool,
-    /// Keep managedFields in JSON and YAML
-    #[arg(long)]
-    pub(crate) show_managed_fields: bool,
-    /// A subresource, such as status or scale
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) subresource: String,
-    /// A path of the API, printed as it is
-    #[arg(long, value_name = "PATH")]
-    pub(crate) raw: Option<String>,
 }
 
 #[derive(Args)]

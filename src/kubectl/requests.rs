@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 /// The largest answer taken into memory.
-pub(crate) const ANSWER_BYTES: usize = 512 << 20;
+const ANSWER_BYTES: usize = 512 << 20;
 /// How often a request is sent again that a busy server refused with `Retry-After` (what Kubernetes' client does).
 const RETRIES: u32 = 10;
 /// How long a server may ask to wait at most, in seconds.

@@ -6,7 +6,7 @@ use crate::discovery::{Discovery, Resource};
 use crate::discovery_cache::Cache;
 use crate::error::Error;
 use crate::globals::Global;
-use crate::requests::{ANSWER_BYTES, Manner};
+use crate::requests::Manner;
 use base::Body;
 use client::Client;
 use client::https::{Https, Target};
@@ -248,20 +248,49 @@ pub(crate) struct Call<'a> {
     pub(crate) accept: &'a str,
 }
 
-pub(crate) async fn collect(body: Body) -> Result<bytes::Bytes, Error> {
-    base::collect(body, ANSWER_BYTES)
-        .await
-        .map_err(|error| client::Error::Transport(error.to_string()).into())
+/// The server's status, or one made of an answer that is none, in the words of Kubernetes' client.
+pub(crate) fn refused(code: StatusCode, body: &[u8]) -> client::Error {
+    let status =
+        serde_json::from_slice::<api::meta::Status>(body).ok().filter(|status| status.code.is_some());
+    client::Error::Api(Box::new(status.unwrap_or_else(|| {
+        let said = String::from_utf8_lossy(body).trim().to_owned();
+        let (reason, message) = generic(code, &said);
+        api::meta::Status {
+            code: Some(i32::from(code.as_u16())),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            ..Default::default()
+        }
+    })))
 }
 
-/// The server's status, or one made of an answer that is none.
-pub(crate) fn refused(code: StatusCode, body: &[u8]) -> client::Error {
-    let status = serde_json::from_slice(body).unwrap_or_else(|_| api::meta::Status {
-        code: Some(i32::from(code.as_u16())),
-        message: Some(String::from_utf8_lossy(body).trim().to_owned()),
-        ..Default::default()
-    });
-    client::Error::Api(Box::new(status))
+fn generic(code: StatusCode, said: &str) -> (&'static str, String) {
+    let (reason, message) = match code.as_u16() {
+        400 => ("BadRequest", "the server rejected our request for an unknown reason"),
+        401 => ("Unauthorized", "the server has asked for the client to provide credentials"),
+        403 if !said.is_empty() => ("Forbidden", said),
+        403 => ("Forbidden", "the server does not allow access to the requested resource"),
+        404 => ("NotFound", "the server could not find the requested resource"),
+        405 => ("MethodNotAllowed", "the server does not allow this method on the requested resource"),
+        409 => ("Conflict", "the server reported a conflict"),
+        422 => ("Invalid", "the server rejected our request due to an error in our request"),
+        429 => (
+            "TooManyRequests",
+            "the server has received too many requests and has asked us to try again later",
+        ),
+        503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
+        504 => (
+            "Timeout",
+            "the server was unable to return a response in the time allotted, but may still be processing the request",
+        ),
+        500.. => {
+            let message =
+                format!("an error on the server ({said:?}) has prevented the request from succeeding");
+            return ("InternalError", message);
+        }
+        _ => ("Unknown", said),
+    };
+    (reason, message.to_owned())
 }
 
 /// Percent-encodes a query value.

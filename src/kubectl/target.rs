@@ -19,6 +19,28 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Says of a list that the server refused what was to be listed.
+    pub(crate) fn unlisted(&self, selection: &Selection, error: Error) -> Error {
+        let Error::Server(client::Error::Api(mut status), None) = error else { return error };
+        if self.name.is_some() || !matches!(status.code, Some(400 | 404)) {
+            return Error::Server(client::Error::Api(status), None);
+        }
+        let Resource { group, version, plural, .. } = &self.resource;
+        let what = match group.as_str() {
+            "" => format!("/{version}, Resource={plural}"),
+            group => format!("{group}/{version}, Resource={plural}"),
+        };
+        let said = status.message.take().unwrap_or_default();
+        let (labels, fields) = (&selection.selector, &selection.field_selector);
+        status.message = Some(match labels.is_empty() && fields.is_empty() {
+            true => format!("Unable to list {what:?}: {said}"),
+            false => format!(
+                "Unable to find {what:?} that match label selector {labels:?}, field selector {fields:?}: {said}"
+            ),
+        });
+        Error::Server(client::Error::Api(status), None)
+    }
+
     /// The object's path, or the collection's with the selectors.
     pub(crate) fn path(&self, selection: &Selection) -> String {
         match &self.name {

@@ -13,7 +13,7 @@ pub(crate) mod drain;
 pub(crate) mod edit;
 mod exec;
 pub(crate) mod expose;
-mod get;
+pub(crate) mod get;
 pub(crate) mod label;
 mod logs;
 pub(crate) mod patch;
