@@ -12,7 +12,9 @@ use std::path::PathBuf;
     about = "Talk to a Kubernetes cluster",
     disable_help_subcommand = true,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    // Of a flag that is given twice the last one counts.
+    args_override_self = true
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -71,12 +73,25 @@ pub(crate) enum Command {
     Rollout(Rollout),
     /// List the server's resources
     #[command(name = "api-resources")]
-    ApiResources(ApiResources),
+    ApiResources(commands::api_resources::ApiResources),
+    /// List the server's groups with their versions
+    #[command(name = "api-versions")]
+    ApiVersions,
     /// Show the client's and the server's version
-    Version(Version),
+    Version(commands::version::Version),
     /// Show and change the kubeconfig
     #[command(subcommand)]
     Config(commands::config::Config),
+    /// Print what a shell needs to complete commands, flags and names
+    Completion {
+        /// bash, zsh, fish or powershell
+        shell: Option<String>,
+    },
+    /// List the flags of all commands
+    Options,
+    /// See which programs on the PATH are commands
+    #[command(subcommand)]
+    Plugin(crate::plugins::Plugin),
 }
 
 /// How objects are chosen: by words, labels, fields or files.
@@ -297,108 +312,4 @@ pub(crate) struct RolloutUndo {
     /// The revision
     #[arg(long, visible_alias = "revision", default_value_t = 0)]
     pub(crate) to_revision: i64,
-}
-
-#[derive(Args)]
-pub(crate) struct ApiResources {
-    /// Only of this group
-    #[arg(long)]
-    pub(crate) api_group: Option<String>,
-    /// Only in namespaces, or only outside
-    #[arg(long)]
-    pub(crate) namespaced: Option<bool>,
-    /// wide or name
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
-    /// Leave out the header
-    #[arg(long)]
-    pub(crate) no_headers: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct Version {
-    /// Only the client's
-    #[arg(long)]
-    pub(crate) client: bool,
-    /// json or yaml
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
-}
-
-/// kubectl's sentence for a flag or command that there is not, if it is that which clap refused.
-pub(crate) fn misunderstood(refused: &clap::Error) -> Option<String> {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    let text = |kind| match refused.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
-        _ => None,
-    };
-    let usage = match refused.get(ContextKind::Usage) {
-        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
-        _ => String::new(),
-    };
-    // `Usage: kubectl create job [OPTIONS] …`: the command is what stands before flags and words.
-    let command: Vec<&str> = usage
-        .split_whitespace()
-        .skip(1)
-        .take_while(|word| word.starts_with(|sign: char| sign.is_ascii_lowercase()))
-        .collect();
-    match refused.kind() {
-        ErrorKind::UnknownArgument => {
-            let flag = text(ContextKind::InvalidArg)?;
-            let sentence = match flag.strip_prefix("--").or(flag.strip_prefix('-')) {
-                Some(short) if !flag.starts_with("--") => {
-                    let first = short.chars().next()?;
-                    format!("unknown shorthand flag: '{first}' in {flag}")
-                }
-                Some(_) => format!("unknown flag: {}", flag.split('=').next()?),
-                None => return None,
-            };
-            Some(format!("{sentence}\nSee '{} --help' for usage.", command.join(" ")))
-        }
-        ErrorKind::InvalidSubcommand => {
-            let word = text(ContextKind::InvalidSubcommand)?;
-            if command.len() > 1 {
-                let command = command.join(" ");
-                return Some(format!("unknown command {word:?}\nSee '{command} -h' for help and examples"));
-            }
-            let near = text(ContextKind::SuggestedSubcommand)
-                .map(|near| format!("\n\nDid you mean this?\n\t{near}"))
-                .unwrap_or_default();
-            Some(format!("unknown command {word:?} for \"kubectl\"{near}"))
-        }
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(line: &str) -> String {
-        match Arguments::try_parse_from(line.split(' ')) {
-            Ok(_) => "understood".to_owned(),
-            Err(refused) => misunderstood(&refused).unwrap_or_default(),
-        }
-    }
-
-    #[test]
-    fn what_there_is_not_is_said_as_kubectl_says_it() {
-        assert_eq!(
-            said("kubectl get pods --nonsense"),
-            "unknown flag: --nonsense\nSee 'kubectl get --help' for usage."
-        );
-        assert_eq!(
-            said("kubectl rollout status x -q"),
-            "unknown shorthand flag: 'q' in -q\nSee 'kubectl rollout status --help' for usage."
-        );
-        assert_eq!(said("kubectl nonsense"), "unknown command \"nonsense\" for \"kubectl\"");
-        assert!(said("kubectl gett").ends_with("Did you mean this?\n\tget"));
-    }
-
-    #[test]
-    fn no_two_flags_share_a_name() {
-        use clap::CommandFactory;
-        Arguments::command().debug_assert();
-    }
 }

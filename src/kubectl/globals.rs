@@ -1,5 +1,6 @@
 //! The flags that every command takes.
 
+use crate::connection::plugin::Policy;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -88,6 +89,9 @@ pub(crate) struct Global {
     /// Fail if the server warned
     #[arg(long, global = true)]
     pub(crate) warnings_as_errors: bool,
+    /// Which credential plugins may be run, by the preferences.
+    #[arg(skip)]
+    pub(crate) policy: Policy,
 }
 
 impl Global {

@@ -61,7 +61,7 @@ impl Session {
             link: RwLock::new(Link::new(target, None)),
             signed_in: tokio::sync::Mutex::new(false),
             login,
-            policy: Policy::default(),
+            policy: global.policy.clone(),
             manner: Manner::of(global, gzip)?,
             namespace: namespace.unwrap_or_else(|| "default".to_owned()),
             namespace_given: global.namespace.is_some(),

@@ -1,7 +1,7 @@
 //! One file a command: its flags and what it does.
 
 pub(crate) mod annotate;
-mod api_resources;
+pub(crate) mod api_resources;
 mod apply;
 pub(crate) mod autoscale;
 pub(crate) mod config;
@@ -22,18 +22,30 @@ mod rollout;
 pub(crate) mod run;
 mod scale;
 pub(crate) mod taint;
-mod version;
+pub(crate) mod version;
 pub(crate) mod wait;
 
-use crate::args::{Command, Global};
+use crate::args::{Arguments, Command, Global};
 use crate::error::Error;
+use crate::output::say;
+use crate::plugins::{self, Plugin};
 use crate::session::Session;
+use crate::{completion, line};
+use clap::CommandFactory;
 
 /// Runs one command.
 pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> {
-    if let Command::Config(command) = command {
-        return config::run(&global.clone().tidied(), command);
-    }
+    let command = match command {
+        Command::Config(command) => return config::run(&global.clone().tidied(), command),
+        Command::Completion { shell: Some(shell) } => return say(completion::script(&shell)?),
+        Command::Completion { shell: None } => {
+            return Err(Error::usage("Shell not specified.", "completion"));
+        }
+        Command::Options => return say(&line::options()),
+        Command::Plugin(Plugin::List(args)) => return plugins::list(&Arguments::command(), &args),
+        Command::Version(args) if args.client => return version::of_client(&args),
+        command => command,
+    };
     let mut global = global.clone().tidied();
     if let Command::Create(args) = &command
         && args.names_users()
@@ -68,8 +80,9 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Scale(args) => scale::run(&session, &args).await,
         Command::Rollout(command) => rollout::run(&session, &command).await,
         Command::ApiResources(args) => api_resources::run(&session, &args).await,
+        Command::ApiVersions => api_resources::versions(&session).await,
         Command::Version(args) => version::run(&session, &args).await,
-        Command::Config(_) => Ok(()),
+        Command::Config(_) | Command::Completion { .. } | Command::Options | Command::Plugin(_) => Ok(()),
     };
     done.and_then(|()| session.end())
 }
