@@ -81,6 +81,14 @@ impl Proxy {
         Self::parse(&url).map(Some).map_err(|why| format!("invalid proxy of the environment: {why}"))
     }
 
+    /// The same connector through the proxy, for one URL's host.
+    pub fn before(self: &Arc<Self>, connector: Connector, uri: &Uri) -> Connector {
+        let default = if connector.tls.is_some() { 443 } else { 80 };
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let through = self.to(connector.clone(), host, uri.port_u16().unwrap_or(default));
+        Connector { dial: Some(Arc::new(through)), ..connector }
+    }
+
     /// Makes connections to a host through it.
     pub(crate) fn to(self: &Arc<Self>, connector: Connector, host: &str, port: u16) -> Through {
         Through { proxy: self.clone(), connector, host: host.to_owned(), port }

@@ -13,6 +13,7 @@ mod completion;
 mod connection;
 mod discovery;
 mod discovery_cache;
+mod download;
 mod error;
 mod globals;
 mod kubeconfig;

@@ -34,6 +34,7 @@ pub(crate) fn words(args: impl Iterator<Item = OsString>) -> Result<Vec<String>,
 pub(crate) fn read(words: Vec<String>) -> Result<Arguments, Ended> {
     let (words, policy) = preferences::apply(words, Arguments::command)?;
     let mut words = asked_for_help(words);
+    of_create(&words)?;
     loop {
         let parsed =
             Arguments::try_parse_from(std::iter::once("kubectl").chain(words.iter().map(String::as_str)));
@@ -91,24 +92,28 @@ fn switched(words: &[String], refused: &clap::Error) -> Result<Option<Vec<String
     Ok(Some(words))
 }
 
-/// Becomes the plugin that the line may mean: one of a name that no command has, or one of `create`'s.
-fn of_plugin(words: &[String]) -> Result<(), Error> {
-    let root = Arguments::command();
-    let place = tree::follow(&root, words);
-    let is_create = place.path() == "create";
-    if place.commands.len() > 1 && !is_create {
+/// Becomes the plugin that `create NAME` may mean: `create` takes other words as well.
+fn of_create(words: &[String]) -> Result<(), Error> {
+    let [create, name, ..] = words else { return Ok(()) };
+    if create != "create" || name.starts_with('-') {
         return Ok(());
     }
-    let start = if is_create { words.iter().position(|word| word == "create") } else { Some(0) };
-    let line = &words[start.unwrap_or_default()..];
-    if let Some(flag) = line.first().filter(|word| word.starts_with('-'))
-        && line
-            .iter()
-            .any(|word| !word.starts_with('-') && plugins::on_path(&format!("kubectl-{word}")).is_some())
+    let root = Arguments::command();
+    let is_own = root.find_subcommand("create").is_some_and(|create| create.find_subcommand(name).is_some());
+    if is_own { Ok(()) } else { plugins::run(words, 2) }
+}
+
+/// Becomes the plugin that the line may mean: one of a name that no command has.
+fn of_plugin(words: &[String]) -> Result<(), Error> {
+    if tree::follow(&Arguments::command(), words).commands.len() > 1 {
+        return Ok(());
+    }
+    if let Some(flag) = words.first().filter(|word| word.starts_with('-'))
+        && words.iter().any(|word| plugins::on_path(&format!("kubectl-{word}")).is_some())
     {
         return Err(Error::plain(format!("flags cannot be placed before plugin name: {flag}")));
     }
-    plugins::run(line, if is_create { 2 } else { 1 })
+    plugins::run(words, 1)
 }
 
 fn text(refused: &clap::Error, kind: ContextKind) -> Option<String> {

@@ -39,7 +39,7 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-fn is_executable(file: &Path) -> bool {
+pub(crate) fn is_executable(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|known| known.is_file() && known.permissions().mode() & 0o111 != 0)
 }
 

@@ -31,16 +31,19 @@ pub(crate) struct Manner {
     verbosity: u8,
     warnings_as_errors: bool,
     warned: Mutex<BTreeSet<String>>,
+    /// Stands before paths where requests are shown.
+    server: String,
 }
 
 impl Manner {
-    pub(crate) fn of(global: &Global, gzip: bool) -> Result<Self, Error> {
+    pub(crate) fn of(global: &Global, gzip: bool, server: &http::Uri) -> Result<Self, Error> {
         Ok(Self {
             timeout: global.request_timeout.as_deref().map(timeout).transpose()?.flatten(),
             gzip,
             verbosity: global.verbosity,
             warnings_as_errors: global.warnings_as_errors,
             warned: Mutex::default(),
+            server: server.to_string().trim_end_matches('/').to_owned(),
         })
     }
 
@@ -127,8 +130,9 @@ impl Manner {
             return;
         }
         say(&format!(
-            "\"Request\" verb=\"{}\" url=\"{}\" headers=<\n{}\t>",
+            "\"Request\" verb=\"{}\" url=\"{}{}\" headers=<\n{}\t>",
             head.method,
+            self.server,
             head.uri,
             shown(&head.headers)
         ));
@@ -147,8 +151,9 @@ impl Manner {
         };
         let milliseconds = took.as_millis();
         say(&format!(
-            "\"Response\" verb=\"{}\" url=\"{}\" status=\"{}\"{headers} milliseconds={milliseconds}",
+            "\"Response\" verb=\"{}\" url=\"{}{}\" status=\"{}\"{headers} milliseconds={milliseconds}",
             head.method,
+            self.server,
             head.uri,
             answer.status()
         ));

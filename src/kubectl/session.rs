@@ -56,13 +56,14 @@ impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self, Error> {
         let Connection { target, login, namespace, gzip } = connection::resolve(global)?;
         let cache = Cache::of(&target.server.to_string(), global.cache_dir.as_deref());
+        let manner = Manner::of(global, gzip, &target.server)?;
         let namespace = global.namespace.clone().filter(|name| !name.is_empty()).or(namespace);
         Ok(Self {
             link: RwLock::new(Link::new(target, None)),
             signed_in: tokio::sync::Mutex::new(false),
             login,
             policy: global.policy.clone(),
-            manner: Manner::of(global, gzip)?,
+            manner,
             namespace: namespace.unwrap_or_else(|| "default".to_owned()),
             namespace_given: global.namespace.is_some(),
             known: OnceLock::new(),

@@ -60,6 +60,11 @@ pub(crate) async fn resolve(
     files: &Files,
 ) -> Result<Vec<Target>, Error> {
     if !files.filename.is_empty() {
+        if !selection.words.is_empty() {
+            return Err(Error::plain(
+                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
+            ));
+        }
         return of_files(session, files).await;
     }
     let words: Vec<&str> = selection.words.iter().map(String::as_str).collect();

@@ -171,7 +171,8 @@ async fn word(place: &Place<'_>, before: &[String], asked: &Asked<'_>) -> Candid
         if place.commands.len() == 1 {
             let plugins = plugins::all();
             let name = |file: &std::path::PathBuf| {
-                let name = file.file_name()?.to_string_lossy().into_owned();
+                let name =
+                    file.file_name().filter(|_| plugins::is_executable(file))?.to_string_lossy().into_owned();
                 Some((name.strip_prefix("kubectl-")?.replace('_', "-"), "A plugin".to_owned()))
             };
             found.words.extend(plugins.iter().filter_map(name));

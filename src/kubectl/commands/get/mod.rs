@@ -88,7 +88,12 @@ pub(crate) async fn run(session: &Session, args: &Get) -> Result<(), Error> {
         return output::write(&session.bytes(call, None).await?);
     }
     let form = form(args)?;
-    let targets = target::resolve(session, &args.selection, &args.files).await?;
+    let targets = match target::resolve(session, &args.selection, &args.files).await {
+        // Files without objects are no mistake here, and those that cannot be read stand for themselves.
+        Err(Error::Plain(said)) if said.starts_with("no objects passed to") => Vec::new(),
+        Err(Error::Plain(said)) if said.starts_with("error parsing") => return Err(Error::Bare(said)),
+        targets => targets?,
+    };
     if args.watches() {
         return watching::run(session, args, &targets, form.as_ref()).await;
     }
