@@ -20,7 +20,8 @@ const FILE: &str = "knarr.json";
 
 #[derive(Serialize, Deserialize)]
 struct Content<T> {
-    /// The server in full, as the folder's name leaves out what no file may be called.
+    /// The server in full, as the folder's name leaves out what no file may be called, and its authority: clusters come
+    /// and go at one address.
     server: String,
     resources: T,
 }
@@ -33,15 +34,17 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// Below this folder or `KUBECACHEDIR` or `~/.kube/cache`; none where there is no such place.
-    pub(crate) fn of(server: &str, folder: Option<&Path>) -> Option<Self> {
+    pub(crate) fn of(server: &str, authority: &str, folder: Option<&Path>) -> Option<Self> {
         let root = folder.map(Path::to_owned).or_else(default_folder)?;
         let host = server.replacen("https://", "", 1).replacen("http://", "", 1);
         let allowed = |sign: char| sign.is_ascii_alphanumeric() || "_/.()".contains(sign);
         let host: String = host.chars().map(|sign| if allowed(sign) { sign } else { '_' }).collect();
         let host = Path::new(host.trim_matches('/'));
         let is_plain = host.components().all(|part| matches!(part, Component::Normal(_)));
-        (is_plain && !host.as_os_str().is_empty())
-            .then(|| Self { path: root.join("discovery").join(host).join(FILE), server: server.to_owned() })
+        (is_plain && !host.as_os_str().is_empty()).then(|| Self {
+            path: root.join("discovery").join(host).join(FILE),
+            server: format!("{server} {authority}"),
+        })
     }
 
     /// What is there, if it is young, of this server and of this user. Whatever else lies there is not looked at.
@@ -103,7 +106,7 @@ mod tests {
 
     #[test]
     fn servers_have_folders_as_kubectl_names_them() {
-        let path = |server: &str| Cache::of(server, Some(Path::new("/c"))).map(|cache| cache.path);
+        let path = |server: &str| Cache::of(server, "", Some(Path::new("/c"))).map(|cache| cache.path);
         let shown = |server: &str| path(server).map(|path| path.display().to_string()).unwrap_or_default();
         assert_eq!(shown("https://127.0.0.1:6443"), "/c/discovery/127.0.0.1_6443/knarr.json");
         assert_eq!(shown("https://[::1]:6443/a/b/"), "/c/discovery/___1__6443/a/b/knarr.json");
@@ -113,19 +116,20 @@ mod tests {
     #[test]
     fn what_was_written_is_read_by_its_user_while_it_is_young() {
         let root = std::env::temp_dir().join(format!("knarr-discovery-{}", base::random::uuid()));
-        let cache = Cache::of("https://a:1", Some(&root)).unwrap();
+        let cache = Cache::of("https://a:1", "x", Some(&root)).unwrap();
         assert_eq!(cache.load(), None);
         cache.store(&pods()).unwrap();
         assert_eq!(cache.load(), Some(pods()));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&cache.path), mode(cache.path.parent().unwrap())), (0o600, 0o700));
         // `https://a-1` has the same folder.
-        assert_eq!(Cache::of("https://a-1", Some(&root)).unwrap().load(), None);
+        assert_eq!(Cache::of("https://a-1", "x", Some(&root)).unwrap().load(), None);
+        assert_eq!(Cache::of("https://a:1", "y", Some(&root)).unwrap().load(), None);
         let old = std::time::SystemTime::from(clock::now() - Duration::from_secs(601));
         OpenOptions::new().write(true).open(&cache.path).unwrap().set_modified(old).unwrap();
         assert_eq!(cache.load(), None);
         cache.store(&pods()).unwrap();
-        std::fs::write(&cache.path, "{\"server\": \"https://a:1\", \"resources\": [{").unwrap();
+        std::fs::write(&cache.path, "{\"server\": \"https://a:1 x\", \"resources\": [{").unwrap();
         assert_eq!(cache.load(), None);
         std::fs::remove_dir_all(root).unwrap();
     }

@@ -234,6 +234,50 @@ mod tests {
     }
 
     #[test]
+    fn certificates_are_told_of_as_go_does() {
+        use rustls::CertificateError;
+        use rustls::pki_types::{ServerName, UnixTime};
+        use std::time::Duration;
+        let said = |error: CertificateError| {
+            let error = rustls::Error::InvalidCertificate(error);
+            unreached(&format!("https://a:6443: client error (Connect): {error}"))
+        };
+        let head = "Unable to connect to the server: tls: failed to verify certificate: x509:";
+        let time = |second| UnixTime::since_unix_epoch(Duration::from_secs(second));
+        assert_eq!(
+            said(CertificateError::UnknownIssuer),
+            format!("{head} certificate signed by unknown authority")
+        );
+        assert_eq!(
+            said(CertificateError::ExpiredContext { time: time(86_400), not_after: time(60) }),
+            format!(
+                "{head} certificate has expired or is not yet valid: current time 1970-01-02T00:00:00Z is after 1970-01-01T00:01:00Z"
+            )
+        );
+        assert_eq!(
+            said(CertificateError::NotValidYetContext { time: time(60), not_before: time(86_400) }),
+            format!(
+                "{head} certificate has expired or is not yet valid: current time 1970-01-01T00:01:00Z is before 1970-01-02T00:00:00Z"
+            )
+        );
+        let presented = vec![
+            "DnsName(\"vm\")".to_owned(),
+            "IpAddress(10.0.0.1)".to_owned(),
+            "DnsName(\"b.c\")".to_owned(),
+        ];
+        let named = |name: &str| {
+            let expected = ServerName::try_from(name.to_owned()).unwrap();
+            said(CertificateError::NotValidForNameContext { expected, presented: presented.clone() })
+        };
+        assert_eq!(named("x.y"), format!("{head} certificate is valid for vm, b.c, not x.y"));
+        assert_eq!(named("10.0.0.2"), format!("{head} certificate is valid for 10.0.0.1, not 10.0.0.2"));
+        assert_eq!(
+            unreached("https://a:6443: client error (Connect): dial tcp: lookup a: no such host"),
+            "Unable to connect to the server: dial tcp: lookup a: no such host"
+        );
+    }
+
+    #[test]
     fn a_closed_port_is_named() {
         assert_eq!(
             unreached("https://127.0.0.1:6443: client error (Connect): Connection refused (os error 111)"),

@@ -54,8 +54,8 @@ impl Link {
 
 impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self, Error> {
-        let Connection { target, login, namespace, gzip } = connection::resolve(global)?;
-        let cache = Cache::of(&target.server.to_string(), global.cache_dir.as_deref());
+        let Connection { target, login, namespace, gzip, authority } = connection::resolve(global)?;
+        let cache = Cache::of(&target.server.to_string(), &authority, global.cache_dir.as_deref());
         let manner = Manner::of(global, gzip, &target.server)?;
         let namespace = global.namespace.clone().filter(|name| !name.is_empty()).or(namespace);
         Ok(Self {

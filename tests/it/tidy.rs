@@ -154,7 +154,11 @@ fn golden_files_are_all_used() {
             let name = path.file_name().unwrap().to_string_lossy();
             // Of some folders a test reads all files.
             let folder = path.parent().unwrap().strip_prefix(root()).unwrap().display().to_string();
-            assert!(texts.contains(&*name) || texts.contains(&folder), "{} is used by no test", path.display());
+            assert!(
+                texts.contains(&*name) || texts.contains(&folder),
+                "{} is used by no test",
+                path.display()
+            );
         }
     }
 }

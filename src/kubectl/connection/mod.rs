@@ -29,6 +29,8 @@ pub(crate) struct Connection {
     pub(crate) namespace: Option<String>,
     /// Ask for answers that are compressed.
     pub(crate) gzip: bool,
+    /// The authority of the cluster's own, which tells it from others that were at its address.
+    pub(crate) authority: String,
 }
 
 /// How a plugin's credentials get into a target.
@@ -146,6 +148,7 @@ fn connect(cluster: &Value, user: &Value, namespace: Option<String>) -> Result<C
     let server: Uri = server.parse().map_err(|error| Error::plain(format!("parse {server:?}: {error}")))?;
     let secure = server.scheme_str() != Some("http");
     let authority = authority(cluster)?;
+    let own = material(cluster, "certificate-authority")?.unwrap_or_default();
     let shown = shown(user)?;
     let token = token(user)?;
     let by_password = text(user, "username").is_some() || text(user, "password").is_some();
@@ -176,6 +179,7 @@ fn connect(cluster: &Value, user: &Value, namespace: Option<String>) -> Result<C
         namespace,
         // Within a machine bytes cost less than packing them.
         gzip: cluster["disable-compression"] != true && !is_local,
+        authority: String::from_utf8_lossy(&own).into_owned(),
     })
 }
 

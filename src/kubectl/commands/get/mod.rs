@@ -1,5 +1,6 @@
 //! `kubectl get`: tables as the server makes them, or whole objects; once, or as they change.
 
+mod names;
 mod objects;
 mod sorting;
 mod tables;
@@ -98,6 +99,10 @@ pub(crate) async fn run(session: &Session, args: &Get) -> Result<(), Error> {
         return watching::run(session, args, &targets, form.as_ref()).await;
     }
     match form {
+        // Scales and statuses are no objects that have metadata alone.
+        Some(Form::Name) if args.sort_by.is_none() && args.subresource.is_empty() => {
+            names::run(session, args, &targets).await
+        }
         Some(form) => objects::run(session, args, &targets, &form).await,
         None => tables::run(session, args, &targets).await,
     }
