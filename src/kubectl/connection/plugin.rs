@@ -87,7 +87,8 @@ impl Plugin {
 
     /// Runs it. It may ask the person at the terminal, and so takes as long as it takes.
     pub(crate) async fn run(&self, policy: &Policy) -> Result<Credentials, Error> {
-        let failed = |why: String| Error::Plain(format!("getting credentials: {why}"));
+        let failed =
+            |why: String| Error::Bare(format!("Unable to connect to the server: getting credentials: {why}"));
         let interactive = self.is_interactive().map_err(failed)?;
         let program = self.permitted(policy).map_err(failed)?;
         let mut spec = json!({"interactive": interactive});
@@ -117,6 +118,9 @@ impl Plugin {
 
     fn read(&self, printed: &[u8]) -> Result<Credentials, String> {
         let document = api::yaml::first(printed).map_err(|error| format!("decoding stdout: {error}"))?;
+        if document.value.is_null() {
+            return Err("exec plugin printed nothing".to_owned());
+        }
         let printed: Printed =
             serde_json::from_value(document.value).map_err(|error| format!("decoding stdout: {error}"))?;
         if printed.kind != "ExecCredential" {
@@ -270,7 +274,7 @@ mod tests {
         let absent = said("knarr-no-such-plugin", Policy::AllowAll).await;
         assert!(
             absent
-                .starts_with("error: getting credentials: exec: executable knarr-no-such-plugin not found\n")
+                .starts_with("Unable to connect to the server: getting credentials: exec: executable knarr-no-such-plugin not found\n")
         );
         assert!(absent.ends_with("\n\nAsk Ada."));
         assert!(
