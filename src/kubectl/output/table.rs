@@ -38,6 +38,9 @@ pub(crate) struct Row {
     pub(crate) object: Value,
 }
 
+/// As wide as the longest event's name.
+const EVENT_WIDTH: usize = "MODIFIED".len();
+
 /// A table's header and rows.
 #[derive(Default)]
 pub(crate) struct Table {
@@ -53,8 +56,9 @@ struct Answer<'a, O> {
     kind: String,
     #[serde(default)]
     metadata: ListMetadata,
-    #[serde(default = "Vec::new")]
-    column_definitions: Vec<Definition>,
+    // Null in events after the first.
+    #[serde(default)]
+    column_definitions: Option<Vec<Definition>>,
     #[serde(borrow, default = "none")]
     rows: Option<Vec<AnswerRow<'a, O>>>,
 }
@@ -161,9 +165,10 @@ impl Table {
         if answer.kind != "Table" {
             return Ok(None);
         }
-        if !answer.column_definitions.is_empty() {
+        let definitions = answer.column_definitions.unwrap_or_default();
+        if !definitions.is_empty() {
             let column = |one: Definition| Column { name: one.name.to_uppercase(), wide: one.priority > 0 };
-            self.columns = answer.column_definitions.into_iter().map(column).collect();
+            self.columns = definitions.into_iter().map(column).collect();
         }
         self.rows.extend(answer.rows.into_iter().flatten().map(|one| {
             let mut row = Row { cells: one.cells.into_iter().map(Cell::shown).collect(), ..Row::default() };
@@ -177,6 +182,11 @@ impl Table {
 
     /// Aligned text.
     pub(crate) fn render(&self, options: &Options) -> String {
+        self.render_below(options, &mut Vec::new())
+    }
+
+    /// The same below what was printed before, in columns of these widths at least.
+    pub(crate) fn render_below(&self, options: &Options, widths: &mut Vec<usize>) -> String {
         let mut text = String::new();
         let mut add = |cells: &[Cow<'_, str>]| {
             for (at, cell) in cells.iter().enumerate() {
@@ -191,13 +201,13 @@ impl Table {
             add(&self.header(options));
         }
         self.rows.iter().for_each(|row| add(&self.line(row, options)));
-        tabs::align(&text, 6, 3)
+        tabs::align_below(&text, (6, 3), widths)
     }
 
     fn header(&self, options: &Options) -> Vec<Cow<'_, str>> {
         let mut cells: Vec<Cow<'_, str>> = Vec::new();
         if options.event.is_some() {
-            cells.push("EVENT".into());
+            cells.push(format!("{:<EVENT_WIDTH$}", "EVENT").into());
         }
         if options.namespaces {
             cells.push("NAMESPACE".into());
@@ -214,7 +224,7 @@ impl Table {
 
     fn line<'a>(&self, row: &'a Row, options: &'a Options) -> Vec<Cow<'a, str>> {
         let mut cells: Vec<Cow<'a, str>> = Vec::new();
-        cells.extend(options.event.as_deref().map(Cow::from));
+        cells.extend(options.event.as_deref().map(|event| Cow::from(format!("{event:<EVENT_WIDTH$}"))));
         if options.namespaces {
             cells.push(row.namespace.as_str().into());
         }
@@ -288,11 +298,15 @@ mod tests {
             table.take(sent.as_bytes(), keep).unwrap();
             assert_eq!(
                 table.render(&all),
-                "EVENT   NAMESPACE   NAME         READY   IP         APP   LABELS\n\
-                 ADDED   web         pod/a...     1/1     10.0.0.1   x     app=x\n\
-                 ADDED   web         pod/longer   7       <none>           <none>\n"
+                "EVENT      NAMESPACE   NAME         READY   IP         APP   LABELS\n\
+                 ADDED      web         pod/a...     1/1     10.0.0.1   x     app=x\n\
+                 ADDED      web         pod/longer   7       <none>           <none>\n"
             );
         }
+        let event = json!({"kind": "Table", "columnDefinitions": null, "rows": [{"cells": ["b", "0/1", ""], "object": null}]});
+        table.rows.clear();
+        table.take(event.to_string().as_bytes(), Keep::Labels).unwrap();
+        assert_eq!(table.render(&Options { no_headers: true, ..Options::default() }), "b     0/1\n");
         assert!(Table::default().take(b"{\"kind\": \"PodList\"}", Keep::Labels).unwrap().is_none());
     }
 }

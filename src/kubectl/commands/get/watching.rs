@@ -83,9 +83,10 @@ async fn of_tables(session: &Session, args: &Get, target: &Target) -> Result<(),
     let mut options = options(args, target, false);
     let mut table = Table::default();
     let listed: ListMetadata = tables::fetch(session, args, target, &mut table).await?;
+    let mut widths = Vec::new();
     let mut print = |table: &Table, event: &str| {
         options.event = args.output_watch_events.then(|| event.to_owned());
-        let text = table.render(&options);
+        let text = table.render_below(&options, &mut widths);
         options.no_headers = true;
         say(&text)
     };
