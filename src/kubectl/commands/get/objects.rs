@@ -25,27 +25,33 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target], form:
     if let Some(path) = &args.sort_by {
         sorting::items(&mut shown, path)?;
     }
-    if !args.show_managed_fields {
-        output::drop_managed_fields(&mut shown);
-    }
     form.print(&shown, !args.no_headers)?;
     failed(failures)
 }
 
 /// An object, or a list in as many parts as it takes.
 pub(super) async fn fetch(session: &Session, args: &Get, target: &Target) -> Result<Value, Error> {
-    let mut whole = session.get(&part(args, target, "")).await?;
+    let mut whole = read(session, args, &part(args, target, "")).await?;
     loop {
         let rest = whole["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
         if rest.is_empty() {
             return Ok(whole);
         }
-        let mut next = session.get(&part(args, target, &rest)).await?;
+        let mut next = read(session, args, &part(args, target, &rest)).await?;
         whole["metadata"]["continue"] = next["metadata"]["continue"].take();
         if let (Some(items), Some(more)) = (whole["items"].as_array_mut(), next["items"].as_array_mut()) {
             items.append(more);
         }
     }
+}
+
+/// What is not shown is let go of at once: of many pods it is a third.
+async fn read(session: &Session, args: &Get, path: &str) -> Result<Value, Error> {
+    let mut read = session.get(path).await?;
+    if !args.show_managed_fields {
+        output::drop_managed_fields(&mut read);
+    }
+    Ok(read)
 }
 
 /// One list of all, as kubectl shows it: without what only its own list had.
