@@ -11,7 +11,7 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 pub(crate) async fn of(session: &Session, word: &str) -> Result<Vec<Value>, Error> {
     let namespace = &session.namespace;
     let (kind, name) = word.split_once('/').unwrap_or(("pods", word));
-    let resource = session.discovery().await?.find(kind)?.clone();
+    let resource = session.resource(kind).await?.clone();
     let object = session.get(&resource.object(namespace, name)).await?;
     if resource.qualified() == "pods" {
         return Ok(vec![object]);

@@ -17,7 +17,6 @@ use serde_json::Value;
 use std::io::Write;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -51,7 +50,7 @@ pub(crate) async fn run(session: &Session, args: &Exec) -> Result<(), Error> {
     if args.tty && !tty {
         eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
-    let socket = connect(&session.target, &path(args, &pod, &container, tty)).await?;
+    let socket = connect(&session.target(), &path(args, &pod, &container, tty)).await?;
     let status = talk(socket, args.stdin, tty).await;
     drop(raw);
     ended(&status?)
@@ -77,18 +76,16 @@ async fn connect(target: &Target, path: &str) -> Result<Socket, Error> {
         Error::from(client::Error::Transport(format!("{}: {error}", target.server)))
     };
     let host = target.server.host().unwrap_or_default().trim_matches(['[', ']']);
-    let port = target.server.port_u16().unwrap_or(if target.tls.is_some() { 443 } else { 80 });
-    let tcp = TcpStream::connect((host, port)).await.map_err(|e| unreached(&e))?;
-    tcp.set_nodelay(true).map_err(|e| unreached(&e))?;
+    let wire = target.wire().await?;
     let stream: Box<dyn Io> = match &target.tls {
-        None => Box::new(tcp),
+        None => Box::new(wire),
         Some(tls) => {
             let mut tls = rustls::ClientConfig::clone(tls);
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
             let name = target.server_name.as_deref().unwrap_or(host).to_owned();
             let name = ServerName::try_from(name).map_err(|e| unreached(&e))?;
             let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
-            Box::new(connector.connect(name, tcp).await.map_err(|e| unreached(&e))?)
+            Box::new(connector.connect(name, wire).await.map_err(|e| unreached(&e))?)
         }
     };
     let answer = tokio_tungstenite::client_async(request(target, path)?, stream).await;
@@ -114,8 +111,8 @@ fn request(target: &Target, path: &str) -> Result<Request<()>, Error> {
         .header(header::SEC_WEBSOCKET_VERSION, "13")
         .header(header::SEC_WEBSOCKET_KEY, generate_key())
         .header(header::SEC_WEBSOCKET_PROTOCOL, "v5.channel.k8s.io");
-    if let Some(token) = &target.token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    if let Some(headers) = request.headers_mut() {
+        target.authorize(headers)?;
     }
     request.body(()).map_err(|error| Error::plain(error.to_string()))
 }

@@ -104,7 +104,7 @@ async fn make(
     writer: &Writer,
     (kind, mut object): (&str, Value),
 ) -> Result<(), Error> {
-    let resource = session.discovery().await?.find(kind)?;
+    let resource = session.resource(kind).await?;
     if session.namespace_given {
         object["metadata"]["namespace"] = json!(session.namespace);
     }

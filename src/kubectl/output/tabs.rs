@@ -3,18 +3,31 @@
 
 /// Aligns text; cells are at least `least` wide and followed by `padding` spaces.
 pub(crate) fn align(text: &str, least: usize, padding: usize) -> String {
+    align_below(text, (least, padding), &mut Vec::new())
+}
+
+/// The same below text that was printed before, whose columns were as wide as `widths` says.
+pub(crate) fn align_below(
+    text: &str,
+    (least, padding): (usize, usize),
+    remembered: &mut Vec<usize>,
+) -> String {
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<Vec<usize>> =
         lines.iter().map(|line| vec![0; line.len().saturating_sub(1)]).collect();
     let deepest = widths.iter().map(Vec::len).max().unwrap_or(0);
+    remembered.resize(deepest.max(remembered.len()), 0);
     for column in 0..deepest {
         let mut start = 0;
         while start < lines.len() {
             let end = (start..lines.len()).find(|line| widths[*line].len() <= column).unwrap_or(lines.len());
             let widest = lines[start..end].iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-            widths[start..end].iter_mut().for_each(|line| line[column] = (widest + padding).max(least));
+            let width = (widest + padding).max(least).max(remembered[column]);
+            widths[start..end].iter_mut().for_each(|line| line[column] = width);
             start = end + 1;
         }
+        let widest = widths.iter().filter_map(|line| line.get(column)).max();
+        remembered[column] = widest.copied().unwrap_or(0);
     }
     let mut out = String::with_capacity(text.len() * 2);
     for (line, widths) in lines.iter().zip(&widths) {
@@ -33,9 +46,31 @@ pub(crate) fn cell(text: &str) -> String {
     text.replace(['\t', '\n', '\r'], " ")
 }
 
+/// The first line of a cell's text, which may not break the table nor steer the terminal.
+pub(crate) fn first_line(text: std::borrow::Cow<'_, str>) -> String {
+    if !text.contains(|sign: char| sign.is_control()) {
+        return text.into_owned();
+    }
+    let end = text.find(['\n', '\r', '\u{c}']);
+    let line = text[..end.unwrap_or(text.len())].replace('\t', " ").replace('\u{1b}', "^[");
+    if end.is_some() { line + "..." } else { line }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_later_keeps_to_the_columns_before() {
+        let mut widths = Vec::new();
+        assert_eq!(
+            align_below("NAME\tAGE\nlonger\t5s\n", (6, 3), &mut widths),
+            "NAME     AGE\nlonger   5s\n"
+        );
+        assert_eq!(align_below("a\t6s\n", (6, 3), &mut widths), "a        6s\n");
+        assert_eq!(align_below("even-longer\t7s\n", (6, 3), &mut widths), "even-longer   7s\n");
+        assert_eq!(align_below("b\t8s\n", (6, 3), &mut widths), "b             8s\n");
+    }
 
     #[test]
     fn blocks_have_their_own_widths() {
