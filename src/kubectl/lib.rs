@@ -16,6 +16,7 @@ mod manifests;
 mod output;
 mod pairs;
 mod pods;
+mod remote;
 mod session;
 mod target;
 mod terminal;
@@ -51,7 +52,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Err(Error::Said(code)) => ExitCode::from(code),
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            if let Error::Exit(_, code) = error { ExitCode::from(code) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::discovery::Discovery;
 use crate::error::Error;
 use crate::kubeconfig::{Kubeconfig, material};
 use base::tls::{identity, system_authorities};
-use base::{Body, full_body};
+use base::{Body, Supervisor, full_body};
 use client::Client;
 use client::https::{Https, Target};
 use http::{Method, Request, Response, StatusCode, Uri, header};
@@ -31,6 +31,8 @@ pub(crate) struct Session {
     /// `--namespace` was given.
     pub(crate) namespace_given: bool,
     discovery: OnceCell<Discovery>,
+    /// Owns what runs beside the command, such as a connection's other direction.
+    pub(crate) supervisor: Supervisor,
 }
 
 impl Session {
@@ -55,6 +57,7 @@ impl Session {
             namespace: namespace.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned()),
             namespace_given: global.namespace.is_some(),
             discovery: OnceCell::new(),
+            supervisor: Supervisor::new(),
         })
     }
 

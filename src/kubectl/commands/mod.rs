@@ -3,6 +3,7 @@
 pub(crate) mod annotate;
 mod api_resources;
 mod apply;
+pub(crate) mod attach;
 pub(crate) mod autoscale;
 mod config;
 pub(crate) mod cordon;
@@ -11,12 +12,13 @@ mod delete;
 pub(crate) mod describe;
 pub(crate) mod drain;
 pub(crate) mod edit;
-mod exec;
+pub(crate) mod exec;
 pub(crate) mod expose;
 mod get;
 pub(crate) mod label;
-mod logs;
+pub(crate) mod logs;
 pub(crate) mod patch;
+pub(crate) mod port_forward;
 pub(crate) mod replace;
 mod rollout;
 pub(crate) mod run;
@@ -62,6 +64,8 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Wait(args) => wait::run(&session, &args).await,
         Command::Logs(args) => logs::run(&session, &args).await,
         Command::Exec(args) => exec::run(&session, &args).await,
+        Command::Attach(args) => attach::run(&session, &args).await,
+        Command::PortForward(args) => port_forward::run(&session, &args).await,
         Command::Scale(args) => scale::run(&session, &args).await,
         Command::Rollout(command) => rollout::run(&session, &command).await,
         Command::ApiResources(args) => api_resources::run(&session, &args).await,
