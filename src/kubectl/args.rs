@@ -91,6 +91,8 @@ pub(crate) enum Command {
     Exec(commands::exec::Exec),
     /// Attach to what runs in a container
     Attach(commands::attach::Attach),
+    /// Copy files to and from containers
+    Cp(commands::cp::Cp),
     /// Let ports of this machine lead to a pod's
     #[command(name = "port-forward")]
     PortForward(commands::port_forward::PortForward),

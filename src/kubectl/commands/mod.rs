@@ -7,6 +7,7 @@ pub(crate) mod attach;
 pub(crate) mod autoscale;
 mod config;
 pub(crate) mod cordon;
+pub(crate) mod cp;
 pub(crate) mod create;
 mod delete;
 pub(crate) mod describe;
@@ -65,6 +66,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Logs(args) => logs::run(&session, &args).await,
         Command::Exec(args) => exec::run(&session, &args).await,
         Command::Attach(args) => attach::run(&session, &args).await,
+        Command::Cp(args) => cp::run(&session, &args).await,
         Command::PortForward(args) => port_forward::run(&session, &args).await,
         Command::Scale(args) => scale::run(&session, &args).await,
         Command::Rollout(command) => rollout::run(&session, &command).await,
