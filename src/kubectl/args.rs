@@ -93,6 +93,10 @@ pub(crate) enum Command {
     Attach(commands::attach::Attach),
     /// Copy files to and from containers
     Cp(commands::cp::Cp),
+    /// Look into pods and nodes with a container of one's own
+    Debug(commands::debug::Debug),
+    /// Serve the API on this machine to who has no credentials
+    Proxy(commands::proxy::Proxy),
     /// Let ports of this machine lead to a pod's
     #[command(name = "port-forward")]
     PortForward(commands::port_forward::PortForward),

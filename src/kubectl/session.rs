@@ -104,8 +104,12 @@ impl Session {
             .header(header::USER_AGENT, "kubectl/knarr")
             .body(full_body(body))
             .map_err(|error| Error::plain(error.to_string()))?;
-        let answer = self.client.raw(request).await.map_err(|error| self.named(error))?;
-        accepted(answer).await
+        accepted(self.raw(request).await?).await
+    }
+
+    /// Sends any request; a refusal comes back as an answer.
+    pub(crate) async fn raw(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        self.client.raw(request).await.map_err(|error| self.named(error))
     }
 
     /// Puts the server's address into what could not be reached.

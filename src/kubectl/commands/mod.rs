@@ -9,6 +9,7 @@ mod config;
 pub(crate) mod cordon;
 pub(crate) mod cp;
 pub(crate) mod create;
+pub(crate) mod debug;
 mod delete;
 pub(crate) mod describe;
 pub(crate) mod drain;
@@ -20,6 +21,7 @@ pub(crate) mod label;
 pub(crate) mod logs;
 pub(crate) mod patch;
 pub(crate) mod port_forward;
+pub(crate) mod proxy;
 pub(crate) mod replace;
 mod rollout;
 pub(crate) mod run;
@@ -67,6 +69,8 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Exec(args) => exec::run(&session, &args).await,
         Command::Attach(args) => attach::run(&session, &args).await,
         Command::Cp(args) => cp::run(&session, &args).await,
+        Command::Proxy(args) => proxy::run(session, &args).await,
+        Command::Debug(args) => debug::run(&session, &args).await,
         Command::PortForward(args) => port_forward::run(&session, &args).await,
         Command::Scale(args) => scale::run(&session, &args).await,
         Command::Rollout(command) => rollout::run(&session, &command).await,

@@ -297,6 +297,16 @@ pub(crate) fn container<'a>(pod: &'a Value, named: &str, quiet: bool) -> Result<
     Ok(first)
 }
 
+/// Whether a text names an image: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`, as registries agreed on.
+pub(crate) fn is_image(text: &str) -> bool {
+    let host = r"(?:(?:[[:alnum:]](?:[[:alnum:]-]*[[:alnum:]])?(?:\.[[:alnum:]](?:[[:alnum:]-]*[[:alnum:]])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?";
+    let part = "[a-z0-9]+(?:(?:[.]|__?|-+)[a-z0-9]+)*";
+    let tag = "(?::[[:word:]][[:word:].-]{0,127})?";
+    let digest = "(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?";
+    let whole = regex::Regex::new(&format!("^{host}{part}(?:/{part})*{tag}{digest}$"));
+    whole.is_ok_and(|whole| whole.is_match(text))
+}
+
 /// Tells which container was taken where there are others.
 pub(crate) fn say_default(pod: &Value, first: &Value) {
     let all = containers(pod, &["containers", "initContainers", "ephemeralContainers"]);
@@ -357,6 +367,22 @@ mod tests {
         assert_eq!(chosen(&pod, "x"), Err(refused.to_owned()));
         pod["metadata"]["annotations"][DEFAULT_CONTAINER] = json!("b");
         assert_eq!(chosen(&pod, ""), Ok(json!("b")));
+    }
+
+    #[test]
+    fn images_are_told_from_other_texts() {
+        for image in [
+            "busybox",
+            "a/b_c:v1.2",
+            "host.example:5000/x/y--z",
+            "[::1]:80/x",
+            &format!("x@sha256:{:064}", 0),
+        ] {
+            assert!(is_image(image), "{image}");
+        }
+        for text in ["", "A", "a b", "a:b:c", "a/", "-a", "x@sha256:0", "http://x/y"] {
+            assert!(!is_image(text), "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::error::Error;
 
 /// What leaves where nothing else is said.
-const DEFAULT: &str = "ctrl-p,ctrl-q";
+pub(crate) const DEFAULT: &str = "ctrl-p,ctrl-q";
 
 /// Looks for the keys in what is typed, however it comes in pieces.
 #[derive(Debug)]

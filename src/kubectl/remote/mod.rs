@@ -5,8 +5,9 @@ pub(crate) mod forward;
 mod upgrade;
 mod wire;
 
-pub(crate) use detach::Detach;
-pub(crate) use wire::{STDERR, STDOUT};
+pub(crate) use detach::{DEFAULT as DETACH_KEYS, Detach};
+pub(crate) use upgrade::alone;
+pub(crate) use wire::STDOUT;
 
 use crate::error::Error;
 use crate::output;
@@ -17,7 +18,7 @@ use std::io::Write;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::signal::unix::{SignalKind, signal};
-use wire::{ERROR, Heard, RESIZE, STDIN, Said};
+use wire::{ERROR, Heard, RESIZE, STDERR, STDIN, Said};
 
 /// How much of standard input goes into one message.
 const CHUNK: usize = 32 << 10;

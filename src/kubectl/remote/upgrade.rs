@@ -78,6 +78,17 @@ async fn send(
     path: &str,
     request: http::request::Builder,
 ) -> Result<Response<Incoming>, Error> {
+    let base = session.target.server.path().trim_end_matches('/');
+    let request = request.uri(format!("{base}{path}")).header(header::USER_AGENT, "kubectl/knarr");
+    let request = request.body(full_body("")).map_err(|error| Error::plain(error.to_string()))?;
+    alone(session, request).await
+}
+
+/// Sends a request, whose URI is a path, as the session's user on a connection of its own.
+pub(crate) async fn alone(
+    session: &Session,
+    mut request: Request<Body>,
+) -> Result<Response<Incoming>, Error> {
     let target = &session.target;
     let server = target.server.to_string();
     let unreached = |error: &dyn std::fmt::Display| {
@@ -98,16 +109,15 @@ async fn send(
         // What is wrong with it is told to whoever reads the answer.
         drop(connection.with_upgrades().await);
     });
-    let base = target.server.path().trim_end_matches('/');
+    let value = |text: &str| {
+        http::HeaderValue::try_from(text).map_err(|_| Error::plain("a header cannot be sent as it is"))
+    };
     let authority = target.server.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-    let mut request = request
-        .uri(format!("{base}{path}"))
-        .header(header::HOST, authority)
-        .header(header::USER_AGENT, "kubectl/knarr");
+    request.headers_mut().insert(header::HOST, value(authority)?);
     if let Some(token) = &target.token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let mut token = value(&format!("Bearer {token}"))?;
+        token.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, token);
     }
-    let request: Request<Body> =
-        request.body(full_body("")).map_err(|error| Error::plain(error.to_string()))?;
     sender.send_request(request).await.map_err(|error| unreached(&error))
 }

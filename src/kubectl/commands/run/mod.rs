@@ -91,7 +91,7 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
         return Err(usage("NAME is required for run".to_owned()));
     };
     let image = args.image.as_deref().unwrap_or_default();
-    if image.is_empty() || image.contains(char::is_whitespace) {
+    if !pods::is_image(image) {
         return Err(Error::plain(format!("Invalid image name {image:?}: invalid reference format")));
     }
     if !["Always", "OnFailure", "Never"].contains(&args.restart.as_str()) {
