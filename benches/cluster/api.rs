@@ -40,7 +40,7 @@ impl Api {
             .with_client_auth_cert(chain, key)?;
         tls.alpn_protocols = vec![b"h2".to_vec()];
         let server = field("server:")?.parse()?;
-        Ok(Self(Https::new(Target { server, tls: Some(Arc::new(tls)), server_name: None, token: None })))
+        Ok(Self(Https::new(Target { tls: Some(Arc::new(tls)), ..Target::new(server) })))
     }
 
     /// Sends a request; an answer that is no success is an error with the API's words.

@@ -8,6 +8,7 @@
 
 mod api;
 mod bare;
+mod client;
 mod crowd;
 mod custom;
 mod dns;
@@ -146,6 +147,9 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
     }
     if asked("many") {
         peers::many(executable, &folder.join("many"), table).await?;
+    }
+    if asked("client") {
+        client::client(executable, &folder.join("client"), table).await?;
     }
     if asked("scheduling") {
         scheduling::scheduling(executable, &folder.join("scheduling"), table).await?;

@@ -57,6 +57,11 @@ impl Template {
         self.first_values(object, usize::MAX)
     }
 
+    /// The first field of the template's paths that an object has not, where it has what the field is asked of.
+    pub fn missing(&self, object: &Value) -> Option<&str> {
+        missing_in(&self.0, object)
+    }
+
     /// So many of them at most, and no more work than finding so many takes at each step.
     pub fn first_values<'a>(&self, object: &'a Value, most: usize) -> Vec<&'a Value> {
         let paths = self.0.iter().filter_map(|part| match part {
@@ -262,6 +267,29 @@ fn walk<'a>(steps: &[Step], from: &'a Value, most: usize) -> Vec<&'a Value> {
     })
 }
 
+fn missing_in<'a>(parts: &'a [Part], object: &Value) -> Option<&'a str> {
+    parts.iter().find_map(|part| match part {
+        Part::Text(_) => None,
+        Part::Path(steps) => missing(steps, vec![object]).err(),
+        Part::Range(steps, body) => match missing(steps, vec![object]) {
+            Err(field) => Some(field),
+            Ok(found) => found.into_iter().find_map(|value| missing_in(body, value)),
+        },
+    })
+}
+
+/// What steps lead to, or the field that is not there.
+fn missing<'a, 'b>(steps: &'a [Step], mut found: Vec<&'b Value>) -> Result<Vec<&'b Value>, &'a str> {
+    for step in steps {
+        let next: Vec<&Value> = found.iter().flat_map(|value| take(step, value, usize::MAX)).collect();
+        match step {
+            Step::Field(name) if next.is_empty() && !found.is_empty() => return Err(name),
+            _ => found = next,
+        }
+    }
+    Ok(found)
+}
+
 fn take<'a>(step: &Step, value: &'a Value, most: usize) -> Vec<&'a Value> {
     match step {
         Step::Field(name) => value.get(name).into_iter().collect(),
@@ -343,6 +371,16 @@ pub fn text(value: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn fields_that_are_not_there_are_found() {
+        let object = json!({"items": [{"a": 1}, {"b": 2}], "none": []});
+        let missing = |text: &str| Template::parse(text).unwrap().missing(&object).map(str::to_owned);
+        assert_eq!(missing("{.items[0].a}{.items[1].b}"), None);
+        assert_eq!(missing("{.items[1].a}").as_deref(), Some("a"));
+        assert_eq!(missing("{range .items[*]}{.c}{end}").as_deref(), Some("c"));
+        assert_eq!(missing("{.none[*].c}"), None);
+    }
 
     #[test]
     fn templates_as_people_write_them() {

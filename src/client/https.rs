@@ -1,13 +1,14 @@
 //! The transport of agents and of kubectl: HTTPS with verified certificates, over HTTP/2 where the
 //! server has it, or HTTP/1.1 for connections that are to be upgraded.
 
+use crate::proxies::{self, Proxy, Wire};
 use crate::request::{Error, Transport};
 use crate::servers::Servers;
 use base::https::{Connector, Pool, chain};
 use base::{Body, BodyError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{Request, Response, Uri, header, uri};
+use http::{HeaderMap, Request, Response, Uri, header, uri};
 use http_body_util::BodyExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,48 @@ pub struct Target {
     pub server_name: Option<String>,
     /// A bearer token.
     pub token: Option<String>,
+    /// What every request carries besides, such as whom the client acts for.
+    pub headers: HeaderMap,
+    /// What connections are made through.
+    pub proxy: Option<Arc<Proxy>>,
+}
+
+impl Target {
+    /// A server that is asked as nobody, in the clear and directly.
+    pub fn new(server: Uri) -> Self {
+        let headers = HeaderMap::new();
+        Self { server, tls: None, server_name: None, token: None, headers, proxy: None }
+    }
+
+    /// Says in a request who asks.
+    pub fn authorize(&self, headers: &mut HeaderMap) -> Result<(), Error> {
+        headers.extend(self.headers.clone());
+        if let Some(token) = &self.token {
+            let value = header::HeaderValue::try_from(format!("Bearer {token}"));
+            let mut value = value
+                .map_err(|_| Error::Transport("the token has characters no header may have".to_owned()))?;
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        Ok(())
+    }
+
+    /// A connection to the server for one purpose, such as a stream that is to be upgraded: through the proxy, if
+    /// there is one, and not yet secured.
+    pub async fn wire(&self) -> Result<Box<dyn Wire>, Error> {
+        let (host, port) = self.place();
+        let connected = match &self.proxy {
+            Some(proxy) => proxy.connect(host, port).await,
+            None => proxies::tcp(host, port).await,
+        };
+        connected.map_err(|error| Error::Transport(error.to_string()))
+    }
+
+    fn place(&self) -> (&str, u16) {
+        let default = if self.server.scheme_str() == Some("http") { 80 } else { 443 };
+        let host = self.server.host().unwrap_or_default().trim_matches(['[', ']']);
+        (host, self.server.port_u16().unwrap_or(default))
+    }
 }
 
 /// How often one of several servers that says nothing is asked whether it is there, and how long it may take: there is
@@ -47,7 +90,12 @@ impl Https {
     /// A transport to this server; connects when first used.
     pub fn new(target: Target) -> Self {
         let (tls, server_name) = (target.tls.clone(), target.server_name.clone());
-        let client = Connector { tls, server_name, ..Connector::default() }.pool();
+        let mut connector = Connector { tls, server_name, ..Connector::default() };
+        if let Some(proxy) = &target.proxy {
+            let (host, port) = target.place();
+            connector.dial = Some(Arc::new(proxy.to(connector.clone(), host, port)));
+        }
+        let client = connector.pool();
         Self { target: Arc::new(target), client, servers: None }
     }
 
@@ -66,13 +114,7 @@ impl Https {
             .parse()
             .map_err(|e: uri::InvalidUri| unusable(&e))?;
         *request.uri_mut() = uri;
-        if let Some(token) = &self.target.token {
-            let value = header::HeaderValue::try_from(format!("Bearer {token}"));
-            let mut value = value
-                .map_err(|_| Error::Transport("the token has characters no header may have".to_owned()))?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(header::AUTHORIZATION, value);
-        }
+        self.target.authorize(request.headers_mut())?;
         Ok(request)
     }
 }
@@ -102,7 +144,7 @@ mod tests {
     async fn an_answer_that_never_begins_is_not_waited_for() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
-        let https = Https::new(Target { server, tls: None, server_name: None, token: None });
+        let https = Https::new(Target::new(server));
         let accepts = async {
             let connection = silent.accept().await.unwrap();
             // What is left to wait for passes at once.

@@ -10,6 +10,7 @@ pub mod election;
 mod events;
 pub mod https;
 mod kinds;
+pub mod proxies;
 mod queue;
 mod reflector;
 mod request;

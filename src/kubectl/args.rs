@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::commands;
+pub(crate) use crate::globals::Global;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -11,7 +12,9 @@ use std::path::PathBuf;
     about = "Talk to a Kubernetes cluster",
     disable_help_subcommand = true,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    // Of a flag that is given twice the last one counts.
+    args_override_self = true
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -20,36 +23,10 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// Which server, which user, which namespace.
-#[derive(Args, Clone, Default)]
-pub(crate) struct Global {
-    /// The kubeconfig file
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context
-    #[arg(long, global = true)]
-    pub(crate) context: Option<String>,
-    /// The kubeconfig's cluster
-    #[arg(long, global = true)]
-    pub(crate) cluster: Option<String>,
-    /// The kubeconfig's user
-    #[arg(long, global = true)]
-    pub(crate) user: Option<String>,
-    /// The server's URL
-    #[arg(long, short, global = true, value_name = "URL")]
-    pub(crate) server: Option<String>,
-    /// A bearer token
-    #[arg(long, global = true, hide_env_values = true)]
-    pub(crate) token: Option<String>,
-    /// The namespace
-    #[arg(long, short, global = true)]
-    pub(crate) namespace: Option<String>,
-}
-
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Show objects
-    Get(Get),
+    Get(commands::get::Get),
     /// Show objects in detail, with their events
     Describe(Describe),
     /// Make objects as files say
@@ -107,12 +84,25 @@ pub(crate) enum Command {
     Rollout(Rollout),
     /// List the server's resources
     #[command(name = "api-resources")]
-    ApiResources(ApiResources),
+    ApiResources(commands::api_resources::ApiResources),
+    /// List the server's groups with their versions
+    #[command(name = "api-versions")]
+    ApiVersions,
     /// Show the client's and the server's version
-    Version(Version),
+    Version(commands::version::Version),
     /// Show and change the kubeconfig
     #[command(subcommand)]
-    Config(Config),
+    Config(commands::config::Config),
+    /// Print what a shell needs to complete commands, flags and names
+    Completion {
+        /// bash, zsh, fish or powershell
+        shell: Option<String>,
+    },
+    /// List the flags of all commands
+    Options,
+    /// See which programs on the PATH are commands
+    #[command(subcommand)]
+    Plugin(crate::plugins::Plugin),
 }
 
 /// How objects are chosen: by words, labels, fields or files.
@@ -150,47 +140,6 @@ impl Files {
     pub(crate) fn is_empty(&self) -> bool {
         self.filename.is_empty()
     }
-}
-
-#[derive(Args)]
-pub(crate) struct Get {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    #[command(flatten)]
-    pub(crate) files: Files,
-    /// json, yaml, wide, name, jsonpath=…, go-template=…, go-template-file=…, custom-columns=…
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
-    /// Show labels as a column
-    #[arg(long)]
-    pub(crate) show_labels: bool,
-    /// Show kinds before names
-    #[arg(long)]
-    pub(crate) show_kind: bool,
-    /// Show these labels as columns
-    #[arg(long, short = 'L', value_delimiter = ',')]
-    pub(crate) label_columns: Vec<String>,
-    /// Leave out the header
-    #[arg(long)]
-    pub(crate) no_headers: bool,
-    /// Order rows by a JSONPath
-    #[arg(long, value_name = "JSONPATH")]
-    pub(crate) sort_by: Option<String>,
-    /// Go on showing changes
-    #[arg(long, short)]
-    pub(crate) watch: bool,
-    /// Show changes only
-    #[arg(long)]
-    pub(crate) watch_only: bool,
-    /// Keep managedFields in JSON and YAML
-    #[arg(long)]
-    pub(crate) show_managed_fields: bool,
-    /// A subresource, such as status or scale
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) subresource: String,
-    /// A path of the API, printed as it is
-    #[arg(long, value_name = "PATH")]
-    pub(crate) raw: Option<String>,
 }
 
 #[derive(Args)]
@@ -314,142 +263,4 @@ pub(crate) struct RolloutUndo {
     /// The revision
     #[arg(long, visible_alias = "revision", default_value_t = 0)]
     pub(crate) to_revision: i64,
-}
-
-#[derive(Args)]
-pub(crate) struct ApiResources {
-    /// Only of this group
-    #[arg(long)]
-    pub(crate) api_group: Option<String>,
-    /// Only in namespaces, or only outside
-    #[arg(long)]
-    pub(crate) namespaced: Option<bool>,
-    /// wide or name
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
-    /// Leave out the header
-    #[arg(long)]
-    pub(crate) no_headers: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct Version {
-    /// Only the client's
-    #[arg(long)]
-    pub(crate) client: bool,
-    /// json or yaml
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
-}
-
-/// What is done with the kubeconfig.
-#[derive(Subcommand)]
-pub(crate) enum Config {
-    /// Show it
-    View {
-        /// With secrets
-        #[arg(long)]
-        raw: bool,
-        /// Only what the context in use needs
-        #[arg(long)]
-        minify: bool,
-        /// Put files' contents in
-        #[arg(long)]
-        flatten: bool,
-        /// json, yaml, jsonpath=…
-        #[arg(long, short, default_value = "yaml")]
-        output: String,
-    },
-    /// Show the context in use
-    CurrentContext,
-    /// List contexts
-    GetContexts,
-    /// Use another context
-    #[command(alias = "use")]
-    UseContext {
-        /// Its name
-        name: String,
-    },
-    /// Change a context's namespace
-    SetContext {
-        /// Its name
-        name: Option<String>,
-        /// The one in use
-        #[arg(long)]
-        current: bool,
-    },
-}
-
-/// kubectl's sentence for a flag or command that there is not, if it is that which clap refused.
-pub(crate) fn misunderstood(refused: &clap::Error) -> Option<String> {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    let text = |kind| match refused.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
-        _ => None,
-    };
-    match refused.kind() {
-        ErrorKind::UnknownArgument => {
-            let flag = text(ContextKind::InvalidArg)?;
-            let usage = match refused.get(ContextKind::Usage) {
-                Some(ContextValue::StyledStr(usage)) => usage.to_string(),
-                _ => String::new(),
-            };
-            // `Usage: kubectl create job [OPTIONS] …`: the command is what stands before flags and words.
-            let command: Vec<&str> = usage
-                .split_whitespace()
-                .skip(1)
-                .take_while(|word| word.starts_with(|sign: char| sign.is_ascii_lowercase()))
-                .collect();
-            let sentence = match flag.strip_prefix("--").or(flag.strip_prefix('-')) {
-                Some(short) if !flag.starts_with("--") => {
-                    let first = short.chars().next()?;
-                    format!("unknown shorthand flag: '{first}' in {flag}")
-                }
-                Some(_) => format!("unknown flag: {}", flag.split('=').next()?),
-                None => return None,
-            };
-            Some(format!("{sentence}\nSee '{} --help' for usage.", command.join(" ")))
-        }
-        ErrorKind::InvalidSubcommand => {
-            let word = text(ContextKind::InvalidSubcommand)?;
-            let near = text(ContextKind::SuggestedSubcommand)
-                .map(|near| format!("\n\nDid you mean this?\n\t{near}"))
-                .unwrap_or_default();
-            Some(format!("unknown command {word:?} for \"kubectl\"{near}"))
-        }
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(line: &str) -> String {
-        match Arguments::try_parse_from(line.split(' ')) {
-            Ok(_) => "understood".to_owned(),
-            Err(refused) => misunderstood(&refused).unwrap_or_default(),
-        }
-    }
-
-    #[test]
-    fn what_there_is_not_is_said_as_kubectl_says_it() {
-        assert_eq!(
-            said("kubectl get pods --nonsense"),
-            "unknown flag: --nonsense\nSee 'kubectl get --help' for usage."
-        );
-        assert_eq!(
-            said("kubectl rollout status x -q"),
-            "unknown shorthand flag: 'q' in -q\nSee 'kubectl rollout status --help' for usage."
-        );
-        assert_eq!(said("kubectl nonsense"), "unknown command \"nonsense\" for \"kubectl\"");
-        assert!(said("kubectl gett").ends_with("Did you mean this?\n\tget"));
-    }
-
-    #[test]
-    fn no_two_flags_share_a_name() {
-        use clap::CommandFactory;
-        Arguments::command().debug_assert();
-    }
 }

@@ -4,12 +4,13 @@
 use crate::error::Error;
 use crate::session::{Call, Session};
 use http::Method;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// One resource of the server, in its preferred version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resource {
     pub(crate) group: String,
     pub(crate) version: String,
@@ -102,7 +103,8 @@ impl Discovery {
         let fits = |resource: &&Resource| {
             rest.is_empty()
                 || resource.group == rest
-                || format!("{}.{}", resource.version, resource.group).trim_end_matches('.') == rest
+                || format!("{}.{}", resource.version, resource.group).trim_end_matches('.')
+                    == rest.trim_end_matches('.')
                 || resource.group.starts_with(&format!("{rest}."))
         };
         let mut found: Vec<&Resource> = self.0.iter().filter(called).filter(fits).collect();
@@ -110,10 +112,10 @@ impl Discovery {
         found.sort_by_key(|resource| {
             (!resource.preferred, resource.plural != name && resource.singular != name)
         });
-        found
-            .first()
-            .copied()
-            .ok_or_else(|| Error::plain(format!("the server doesn't have a resource type {word:?}")))
+        found.first().copied().ok_or_else(|| {
+            let name = word.split('.').next().unwrap_or(word);
+            Error::plain(format!("the server doesn't have a resource type {name:?}"))
+        })
     }
 
     /// The resource of an object's apiVersion and kind.

@@ -153,8 +153,59 @@ fn unreached(reason: &str) -> String {
                 "The connection to the server {host} was refused - did you specify the right host or port?"
             )
         }
-        _ => format!("Unable to connect to the server: {reason}"),
+        _ => {
+            let said = Some(go_tls(reason)).filter(|said| !said.is_empty());
+            format!("Unable to connect to the server: {}", said.as_deref().unwrap_or_else(|| bare(reason)))
+        }
     }
+}
+
+/// Without the address and the client's own words, as Go's client tells the innermost reason alone.
+fn bare(reason: &str) -> &str {
+    let inner = reason.split_once(": client error (").and_then(|(_, rest)| rest.split_once("): "));
+    match inner {
+        Some((_, inner)) => inner,
+        None if reason.starts_with("http") => reason.split_once(": ").map_or(reason, |(_, inner)| inner),
+        None => reason,
+    }
+}
+
+/// What is wrong with a certificate, in the words of Go's library; "" of whatever else was wrong.
+fn go_tls(reason: &str) -> String {
+    let verified = "tls: failed to verify certificate: x509:";
+    let after = |mark: &str| reason.split_once(mark).map(|(_, rest)| rest);
+    if reason.contains("invalid peer certificate: UnknownIssuer") {
+        return format!("{verified} certificate signed by unknown authority");
+    }
+    if let Some(rest) = after("certificate expired: verification time ")
+        .or(after("certificate not valid yet: verification time "))
+    {
+        let numbers: Vec<i64> =
+            rest.split(|sign: char| !sign.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect();
+        let time = |at: usize| numbers.get(at).and_then(|second| jiff::Timestamp::from_second(*second).ok());
+        let which = if reason.contains("not valid yet") { "before" } else { "after" };
+        if let (Some(now), Some(limit)) = (time(0), time(1)) {
+            return format!(
+                "{verified} certificate has expired or is not yet valid: current time {now} is {which} {limit}"
+            );
+        }
+    }
+    if let Some(rest) = after("certificate not valid for name \"") {
+        let (name, names) = rest.split_once('"').unwrap_or((rest, ""));
+        let kind = if name.parse::<std::net::IpAddr>().is_ok() { "IpAddress(" } else { "DnsName(" };
+        let valid: Vec<&str> = names
+            .split(kind)
+            .skip(1)
+            .filter_map(|part| part.split(')').next())
+            .map(|one| one.trim_matches('"'))
+            .collect();
+        let valid = if valid.is_empty() { "no names".to_owned() } else { valid.join(", ") };
+        return format!("{verified} certificate is valid for {valid}, not {name}");
+    }
+    if after("received corrupt message of type InvalidContentType").is_some() {
+        return "http: server gave HTTP response to HTTPS client".to_owned();
+    }
+    String::new()
 }
 
 #[cfg(test)]
@@ -182,6 +233,50 @@ mod tests {
         let two = json!({"reason": "Invalid", "message": "m", "details": {"kind": "Pod", "name": "x",
             "causes": [{"field": "a", "message": "b"}, {"field": "c", "message": "d"}]}});
         assert_eq!(shown(two, None), "The Pod \"x\" is invalid: \n* a: b\n* c: d");
+    }
+
+    #[test]
+    fn certificates_are_told_of_as_go_does() {
+        use rustls::CertificateError;
+        use rustls::pki_types::{ServerName, UnixTime};
+        use std::time::Duration;
+        let said = |error: CertificateError| {
+            let error = rustls::Error::InvalidCertificate(error);
+            unreached(&format!("https://a:6443: client error (Connect): {error}"))
+        };
+        let head = "Unable to connect to the server: tls: failed to verify certificate: x509:";
+        let time = |second| UnixTime::since_unix_epoch(Duration::from_secs(second));
+        assert_eq!(
+            said(CertificateError::UnknownIssuer),
+            format!("{head} certificate signed by unknown authority")
+        );
+        assert_eq!(
+            said(CertificateError::ExpiredContext { time: time(86_400), not_after: time(60) }),
+            format!(
+                "{head} certificate has expired or is not yet valid: current time 1970-01-02T00:00:00Z is after 1970-01-01T00:01:00Z"
+            )
+        );
+        assert_eq!(
+            said(CertificateError::NotValidYetContext { time: time(60), not_before: time(86_400) }),
+            format!(
+                "{head} certificate has expired or is not yet valid: current time 1970-01-01T00:01:00Z is before 1970-01-02T00:00:00Z"
+            )
+        );
+        let presented = vec![
+            "DnsName(\"vm\")".to_owned(),
+            "IpAddress(10.0.0.1)".to_owned(),
+            "DnsName(\"b.c\")".to_owned(),
+        ];
+        let named = |name: &str| {
+            let expected = ServerName::try_from(name.to_owned()).unwrap();
+            said(CertificateError::NotValidForNameContext { expected, presented: presented.clone() })
+        };
+        assert_eq!(named("x.y"), format!("{head} certificate is valid for vm, b.c, not x.y"));
+        assert_eq!(named("10.0.0.2"), format!("{head} certificate is valid for 10.0.0.1, not 10.0.0.2"));
+        assert_eq!(
+            unreached("https://a:6443: client error (Connect): dial tcp: lookup a: no such host"),
+            "Unable to connect to the server: dial tcp: lookup a: no such host"
+        );
     }
 
     #[test]

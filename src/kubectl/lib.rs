@@ -9,34 +9,58 @@
 mod args;
 mod choice;
 mod commands;
+mod completion;
+mod connection;
 mod discovery;
+mod discovery_cache;
+mod download;
 mod error;
+mod globals;
 mod kubeconfig;
+mod line;
 mod manifests;
 mod output;
 mod pairs;
+mod plugins;
 mod pods;
+mod preferences;
 mod remote;
+mod requests;
 mod session;
 mod target;
 mod terminal;
+mod tree;
 mod wait_gone;
 mod watch;
 mod writing;
 
 use args::Arguments;
-use clap::Parser;
+use clap::CommandFactory;
 use error::Error;
+use line::Ended;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Runs one command; `args` are those after `kubectl`.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(std::iter::once(OsString::from("kubectl")).chain(args)) {
-        Ok(arguments) => arguments,
-        Err(refused) => return explain(&refused),
+    let words = match line::words(args) {
+        Ok(words) => words,
+        Err(error) => return ended(Err(error)),
     };
+    if let Some((first, words)) = words.split_first()
+        && matches!(first.as_str(), "__complete" | "__completeNoDesc")
+    {
+        return waited_for(completed(words.to_vec(), first == "__complete"));
+    }
+    match line::read(words) {
+        Ok(arguments) => waited_for(run(arguments)),
+        Err(Ended::Said(code)) => code,
+        Err(Ended::Failed(error)) => ended(Err(error)),
+    }
+}
+
+fn waited_for(work: impl Future<Output = Result<(), Error>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -44,10 +68,14 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(run(arguments));
+    let done = runtime.block_on(work);
     // A read of standard input may still be blocked: it is not waited for.
     runtime.shutdown_background();
-    match ended {
+    ended(done)
+}
+
+fn ended(done: Result<(), Error>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Said(code)) => ExitCode::from(code),
         Err(error) => {
@@ -57,27 +85,21 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+async fn completed(words: Vec<String>, described: bool) -> Result<(), Error> {
+    let mut found = completion::complete(&Arguments::command(), &words).await;
+    if !described {
+        found.words.iter_mut().for_each(|(_, what)| what.clear());
+    }
+    output::say(&found.render())
+}
+
 /// The server and user of a kubeconfig: of this file, or of those that kubectl reads without being told.
 pub fn target(kubeconfig: Option<PathBuf>) -> Result<client::https::Target, String> {
     let global = args::Global { kubeconfig, ..Default::default() };
-    session::Session::open(&global).map(|session| session.target).map_err(|error| match error {
+    session::Session::open(&global).and_then(session::Session::plain_target).map_err(|error| match error {
         Error::Plain(text) => text,
         other => other.to_string(),
     })
-}
-
-/// Help goes to standard output and is no failure; what was not understood is said in kubectl's words.
-fn explain(refused: &clap::Error) -> ExitCode {
-    match args::misunderstood(refused) {
-        Some(sentence) => {
-            eprintln!("error: {sentence}");
-            ExitCode::FAILURE
-        }
-        None => {
-            let written = refused.print();
-            if written.is_ok() && !refused.use_stderr() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-    }
 }
 
 async fn run(arguments: Arguments) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The most that is read of one file.
-const FILE_BYTES: u64 = 64 << 20;
+const FILE_BYTES: usize = 64 << 20;
 
 /// An object and the file it stands in.
 #[derive(Debug)]
@@ -28,9 +28,8 @@ pub(crate) fn read(files: &Files) -> Result<Vec<Document>, Error> {
         }
         let shown = path.to_string_lossy();
         if shown.starts_with("http://") || shown.starts_with("https://") {
-            return Err(Error::plain(format!(
-                "{shown}: download it first (curl -LO {shown}) and give the file"
-            )));
+            documents.extend(parse(&shown, &crate::download::text(&shown, FILE_BYTES)?)?);
+            continue;
         }
         for file in expand(path, files.recursive)? {
             let text = std::fs::File::open(&file).map_err(|error| unreadable(&file, &error))?;
@@ -51,7 +50,7 @@ pub(crate) fn read(files: &Files) -> Result<Vec<Document>, Error> {
 
 fn limited(from: impl Read, name: &str) -> Result<String, Error> {
     let mut text = String::new();
-    let read = from.take(FILE_BYTES).read_to_string(&mut text);
+    let read = from.take(u64::try_from(FILE_BYTES).unwrap_or(u64::MAX)).read_to_string(&mut text);
     read.map_err(|error| Error::plain(format!("cannot read {name}: {error}")))?;
     Ok(text)
 }
@@ -125,7 +124,7 @@ pub(crate) async fn locate(session: &Session, document: &Document) -> Result<(Re
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
     let given = text(&object["metadata"]["namespace"]);
-    let Some(resource) = session.discovery().await?.of_kind(&api_version, &kind) else {
+    let Some(resource) = session.resource_of(&api_version, &kind).await? else {
         let name = text(&object["metadata"]["name"]);
         return Err(Error::plain(format!(
             "resource mapping not found for name: {name:?} namespace: {given:?} from {:?}: no matches for kind {kind:?} in version {api_version:?}\nensure CRDs are installed first",

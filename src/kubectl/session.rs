@@ -1,21 +1,19 @@
 //! A connection to one server as one user, and the requests that commands make of it.
 
-use crate::args::Global;
-use crate::discovery::Discovery;
+use crate::connection::plugin::{Policy, is_over};
+use crate::connection::{self, Connection, Login};
+use crate::discovery::{Discovery, Resource};
+use crate::discovery_cache::Cache;
 use crate::error::Error;
-use crate::kubeconfig::{Kubeconfig, material};
-use base::tls::{identity, system_authorities};
-use base::{Body, Supervisor, full_body};
+use crate::globals::Global;
+use crate::requests::Manner;
+use base::{Body, Supervisor};
 use client::Client;
 use client::https::{Https, Target};
-use http::{Method, Request, Response, StatusCode, Uri, header};
-use rustls::ClientConfig;
+use http::{Method, Request, Response, StatusCode, header};
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::sync::OnceCell;
-
-/// The largest answer taken into memory.
-const ANSWER_BYTES: usize = 512 << 20;
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -23,47 +21,143 @@ pub(crate) const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json
 
 /// What every command is given.
 pub(crate) struct Session {
-    client: Client,
-    /// How the server is reached.
-    pub(crate) target: Target,
+    link: RwLock<Link>,
+    /// Whether the plugin that gives credentials was run.
+    signed_in: tokio::sync::Mutex<bool>,
+    login: Option<Login>,
+    policy: Policy,
+    manner: Manner,
     /// The namespace of objects that name none.
     pub(crate) namespace: String,
     /// `--namespace` was given.
     pub(crate) namespace_given: bool,
-    discovery: OnceCell<Discovery>,
+    /// What the server had a while ago, and what it has now.
+    known: OnceLock<Option<Discovery>>,
+    asked: OnceCell<Discovery>,
+    cache: Option<Cache>,
     /// Owns what runs beside the command, such as a connection's other direction.
     pub(crate) supervisor: Supervisor,
 }
 
+/// A target and the client to it.
+#[derive(Clone)]
+struct Link {
+    target: Target,
+    client: Client,
+    /// When its credentials end.
+    until: Option<jiff::Timestamp>,
+}
+
+impl Link {
+    fn new(target: Target, until: Option<jiff::Timestamp>) -> Self {
+        Self { client: Client::new(Arc::new(Https::new(target.clone()))), target, until }
+    }
+}
+
 impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self, Error> {
-        let config = Kubeconfig::load(global)?;
-        let context = config.context(global)?;
-        let named = |flag: &Option<String>, list: &str, field: &str| -> Result<Value, Error> {
-            let name = flag.as_deref().unwrap_or_else(|| context[field].as_str().unwrap_or_default());
-            match config.entry(list, name) {
-                Some(entry) => Ok(entry.clone()),
-                None if name.is_empty() => Ok(Value::Null),
-                None => Err(Error::plain(format!("{field} {name:?} does not exist"))),
-            }
-        };
-        let cluster = named(&global.cluster, "clusters", "cluster")?;
-        let user = named(&global.user, "users", "user")?;
-        let target = target(global, &cluster, &user)?;
-        let namespace = global.namespace.clone().or_else(|| context["namespace"].as_str().map(str::to_owned));
+        let Connection { target, login, namespace, gzip, authority } = connection::resolve(global)?;
+        let cache = Cache::of(&target.server.to_string(), &authority, global.cache_dir.as_deref());
+        let manner = Manner::of(global, gzip, &target.server)?;
+        let namespace = global.namespace.clone().filter(|name| !name.is_empty()).or(namespace);
         Ok(Self {
-            client: Client::new(Arc::new(Https::new(target.clone()))),
-            target,
-            namespace: namespace.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned()),
+            link: RwLock::new(Link::new(target, None)),
+            signed_in: tokio::sync::Mutex::new(false),
+            login,
+            policy: global.policy.clone(),
+            manner,
+            namespace: namespace.unwrap_or_else(|| "default".to_owned()),
             namespace_given: global.namespace.is_some(),
-            discovery: OnceCell::new(),
+            known: OnceLock::new(),
+            asked: OnceCell::new(),
+            cache,
             supervisor: Supervisor::new(),
         })
     }
 
-    /// What the server has, asked once.
+    /// How the server is reached, with the credentials of now.
+    pub(crate) fn target(&self) -> Target {
+        self.link().target
+    }
+
+    /// The same, for who has no session: of a user whose credentials no plugin gives.
+    pub(crate) fn plain_target(self) -> Result<Target, Error> {
+        match self.login {
+            Some(_) => {
+                Err(Error::plain("the kubeconfig's user has a credential plugin, which kubectl alone runs"))
+            }
+            None => Ok(self.target()),
+        }
+    }
+
+    fn link(&self) -> Link {
+        self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs the plugin that gives credentials, if there is one: before the first request, and again when what it gave
+    /// is over or `refused`.
+    async fn signed_in(&self, refused: bool) -> Result<Link, Error> {
+        let Some(login) = &self.login else { return Ok(self.link()) };
+        let mut signed_in = self.signed_in.lock().await;
+        let link = self.link();
+        if *signed_in && !refused && !is_over(link.until) {
+            return Ok(link);
+        }
+        let given = login.plugin.run(&self.policy).await?;
+        let until = given.until;
+        let link = Link::new(login.target(&link.target, given)?, until);
+        *self.link.write().unwrap_or_else(PoisonError::into_inner) = link.clone();
+        *signed_in = true;
+        Ok(link)
+    }
+
+    /// What is left to say when the command did what it was to do.
+    pub(crate) fn end(&self) -> Result<(), Error> {
+        self.manner.end()
+    }
+
+    /// What the server has, or had some minutes ago. What is looked for by name is better asked of
+    /// [`resource`](Self::resource) and [`resource_of`](Self::resource_of), which know what came since.
     pub(crate) async fn discovery(&self) -> Result<&Discovery, Error> {
-        self.discovery.get_or_try_init(|| Discovery::fetch(self)).await
+        if let Some(asked) = self.asked.get() {
+            return Ok(asked);
+        }
+        let load = || self.cache.as_ref().and_then(Cache::load).map(Discovery);
+        match self.known.get_or_init(load) {
+            Some(known) => Ok(known),
+            None => self.current().await,
+        }
+    }
+
+    /// What the server has, asked once.
+    pub(crate) async fn current(&self) -> Result<&Discovery, Error> {
+        let ask = async || {
+            let found = Discovery::fetch(self).await?;
+            // A folder that cannot be written to costs the next command a request and nothing else.
+            self.cache.iter().for_each(|cache| cache.store(&found.0).unwrap_or_default());
+            Ok(found)
+        };
+        self.asked.get_or_try_init(ask).await
+    }
+
+    /// The resource that a person named.
+    pub(crate) async fn resource(&self, word: &str) -> Result<&Resource, Error> {
+        match self.discovery().await?.find(word) {
+            Ok(found) => Ok(found),
+            Err(_) => self.current().await?.find(word),
+        }
+    }
+
+    /// The resource of an object's apiVersion and kind.
+    pub(crate) async fn resource_of(
+        &self,
+        api_version: &str,
+        kind: &str,
+    ) -> Result<Option<&Resource>, Error> {
+        match self.discovery().await?.of_kind(api_version, kind) {
+            Some(found) => Ok(Some(found)),
+            None => Ok(self.current().await?.of_kind(api_version, kind)),
+        }
     }
 
     /// Reads an object or list.
@@ -82,41 +176,77 @@ impl Session {
     }
 
     pub(crate) async fn send(&self, call: Call<'_>, body: Option<&Value>) -> Result<Value, Error> {
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let answer = self.stream_with(call, body.into()).await?;
-        let bytes = collect(answer.into_body()).await?;
+        let bytes = self.bytes(call, body).await?;
         serde_json::from_slice(&bytes)
             .map_err(|error| Error::plain(format!("the server's answer is no object: {error}")))
+    }
+
+    /// An answer's bytes.
+    pub(crate) async fn bytes(&self, call: Call<'_>, body: Option<&Value>) -> Result<bytes::Bytes, Error> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let answer = self.answer(call, body.as_bytes(), self.manner.gzip).await?;
+        self.manner.whole(answer).await
     }
 
     /// Begins a streaming answer, such as a watch or a log.
     pub(crate) async fn stream(&self, path: &str, accept: &str) -> Result<Body, Error> {
         let call = Call { method: Method::GET, path, content_type: JSON, accept };
-        Ok(self.stream_with(call, Vec::new()).await?.into_body())
+        Ok(self.answer(call, &[], false).await?.into_body())
     }
 
-    async fn stream_with(&self, call: Call<'_>, body: Vec<u8>) -> Result<Response<Body>, Error> {
-        let request = Request::builder()
+    async fn answer(&self, call: Call<'_>, body: &[u8], gzip: bool) -> Result<Response<Body>, Error> {
+        let mut request = Request::builder()
             .method(call.method)
             .uri(call.path)
             .header(header::ACCEPT, call.accept)
-            .header(header::CONTENT_TYPE, call.content_type)
-            .header(header::USER_AGENT, "kubectl/knarr")
-            .body(full_body(body))
-            .map_err(|error| Error::plain(error.to_string()))?;
-        accepted(self.raw(request).await?).await
+            .header(header::USER_AGENT, "kubectl/knarr");
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, call.content_type);
+        }
+        if gzip {
+            request = request.header(header::ACCEPT_ENCODING, "gzip");
+        }
+        let (head, ()) = request.body(()).map_err(|error| Error::plain(error.to_string()))?.into_parts();
+        let link = self.signed_in(false).await?;
+        let mut answer =
+            self.manner.send(&link.client, &head, body).await.map_err(|error| self.named(error))?;
+        if answer.status() == StatusCode::UNAUTHORIZED && self.login.is_some() {
+            let link = self.signed_in(true).await?;
+            answer = self.manner.send(&link.client, &head, body).await.map_err(|error| self.named(error))?;
+        }
+        self.accepted(answer).await
     }
 
     /// Sends any request; a refusal comes back as an answer.
     pub(crate) async fn raw(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
-        self.client.raw(request).await.map_err(|error| self.named(error))
+        let link = self.signed_in(false).await?;
+        link.client.raw(request).await.map_err(|error| self.named(error))
+    }
+
+    /// How the server is reached, once a plugin that there may be has given credentials.
+    pub(crate) async fn identified(&self) -> Result<Target, Error> {
+        Ok(self.signed_in(false).await?.target)
+    }
+
+    async fn accepted(&self, response: Response<Body>) -> Result<Response<Body>, Error> {
+        let code = response.status();
+        if code.is_success() {
+            return Ok(response);
+        }
+        let refusal = refused(code, &self.manner.whole(response).await?);
+        // What was known of the server led to a path that it has not.
+        if refusal.is_not_found() && refusal.to_string() == "the server could not find the requested resource"
+        {
+            self.cache.iter().for_each(Cache::forget);
+        }
+        Err(refusal.into())
     }
 
     /// Puts the server's address into what could not be reached.
     fn named(&self, error: client::Error) -> Error {
         match error {
             client::Error::Transport(reason) => {
-                let server = self.target.server.to_string();
+                let server = self.target().server.to_string();
                 let reason = format!("{}: {reason}", server.trim_end_matches('/'));
                 Error::Server(client::Error::Transport(reason), None)
             }
@@ -133,29 +263,49 @@ pub(crate) struct Call<'a> {
     pub(crate) accept: &'a str,
 }
 
-pub(crate) async fn collect(body: Body) -> Result<bytes::Bytes, Error> {
-    base::collect(body, ANSWER_BYTES)
-        .await
-        .map_err(|error| client::Error::Transport(error.to_string()).into())
-}
-
-async fn accepted(response: Response<Body>) -> Result<Response<Body>, Error> {
-    let code = response.status();
-    if code.is_success() {
-        return Ok(response);
-    }
-    let bytes = collect(response.into_body()).await?;
-    Err(refused(code, &bytes).into())
-}
-
-/// The server's status, or one made of an answer that is none.
+/// The server's status, or one made of an answer that is none, in the words of Kubernetes' client.
 pub(crate) fn refused(code: StatusCode, body: &[u8]) -> client::Error {
-    let status = serde_json::from_slice(body).unwrap_or_else(|_| api::meta::Status {
-        code: Some(i32::from(code.as_u16())),
-        message: Some(String::from_utf8_lossy(body).trim().to_owned()),
-        ..Default::default()
-    });
-    client::Error::Api(Box::new(status))
+    let status =
+        serde_json::from_slice::<api::meta::Status>(body).ok().filter(|status| status.code.is_some());
+    client::Error::Api(Box::new(status.unwrap_or_else(|| {
+        let said = String::from_utf8_lossy(body).trim().to_owned();
+        let (reason, message) = generic(code, &said);
+        api::meta::Status {
+            code: Some(i32::from(code.as_u16())),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            ..Default::default()
+        }
+    })))
+}
+
+fn generic(code: StatusCode, said: &str) -> (&'static str, String) {
+    let (reason, message) = match code.as_u16() {
+        400 => ("BadRequest", "the server rejected our request for an unknown reason"),
+        401 => ("Unauthorized", "the server has asked for the client to provide credentials"),
+        403 if !said.is_empty() => ("Forbidden", said),
+        403 => ("Forbidden", "the server does not allow access to the requested resource"),
+        404 => ("NotFound", "the server could not find the requested resource"),
+        405 => ("MethodNotAllowed", "the server does not allow this method on the requested resource"),
+        409 => ("Conflict", "the server reported a conflict"),
+        422 => ("Invalid", "the server rejected our request due to an error in our request"),
+        429 => (
+            "TooManyRequests",
+            "the server has received too many requests and has asked us to try again later",
+        ),
+        503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
+        504 => (
+            "Timeout",
+            "the server was unable to return a response in the time allotted, but may still be processing the request",
+        ),
+        500.. => {
+            let message =
+                format!("an error on the server ({said:?}) has prevented the request from succeeding");
+            return ("InternalError", message);
+        }
+        _ => ("Unknown", said),
+    };
+    (reason, message.to_owned())
 }
 
 /// Percent-encodes a query value.
@@ -179,47 +329,4 @@ pub(crate) fn with_query(path: &str, parameters: &[(&str, &str)]) -> String {
         (false, true) => format!("{path}&{}", query.join("&")),
         (false, false) => format!("{path}?{}", query.join("&")),
     }
-}
-
-fn target(global: &Global, cluster: &Value, user: &Value) -> Result<Target, Error> {
-    let text =
-        |entry: &Value, key: &str| entry[key].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let server = global.server.clone().or_else(|| text(cluster, "server"));
-    let server = server.unwrap_or_else(|| "http://localhost:8080".to_owned());
-    let server = if server.contains("://") { server } else { format!("https://{server}") };
-    let server: Uri =
-        server.parse().map_err(|error| Error::plain(format!("{server:?} is no URL: {error}")))?;
-    if cluster["insecure-skip-tls-verify"] == true {
-        return Err(Error::plain(
-            "insecure-skip-tls-verify is not supported: put the cluster's authority into certificate-authority-data",
-        ));
-    }
-    if user["exec"].is_object() || user["auth-provider"].is_object() {
-        return Err(Error::plain("credential plugins (users[].user.exec) are not supported"));
-    }
-    let mut token = global.token.clone().or_else(|| text(user, "token"));
-    if let (None, Some(path)) = (&token, text(user, "tokenFile")) {
-        let read = std::fs::read_to_string(&path);
-        let read = read.map_err(|error| Error::plain(format!("unable to read tokenFile {path}: {error}")))?;
-        token = Some(read.trim().to_owned());
-    }
-    let secure = server.scheme_str() != Some("http");
-    Ok(Target {
-        tls: if secure { Some(Arc::new(tls(cluster, user)?)) } else { None },
-        server_name: text(cluster, "tls-server-name"),
-        server,
-        token,
-    })
-}
-
-fn tls(cluster: &Value, user: &Value) -> Result<ClientConfig, Error> {
-    let bad = |error: String| Error::plain(format!("the kubeconfig's certificates cannot be used: {error}"));
-    let authority = material(cluster, "certificate-authority")?.unwrap_or_else(system_authorities);
-    let shown = match (material(user, "client-certificate")?, material(user, "client-key")?) {
-        (Some(certificate), Some(key)) => Some(identity(&certificate, &key).map_err(bad)?),
-        _ => None,
-    };
-    let mut config = base::tls::client(Some(&authority), shown).map_err(bad)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
 }

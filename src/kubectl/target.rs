@@ -19,6 +19,28 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Says of a list that the server refused what was to be listed.
+    pub(crate) fn unlisted(&self, selection: &Selection, error: Error) -> Error {
+        let Error::Server(client::Error::Api(mut status), None) = error else { return error };
+        if self.name.is_some() || !matches!(status.code, Some(400 | 404)) {
+            return Error::Server(client::Error::Api(status), None);
+        }
+        let Resource { group, version, plural, .. } = &self.resource;
+        let what = match group.as_str() {
+            "" => format!("/{version}, Resource={plural}"),
+            group => format!("{group}/{version}, Resource={plural}"),
+        };
+        let said = status.message.take().unwrap_or_default();
+        let (labels, fields) = (&selection.selector, &selection.field_selector);
+        status.message = Some(match labels.is_empty() && fields.is_empty() {
+            true => format!("Unable to list {what:?}: {said}"),
+            false => format!(
+                "Unable to find {what:?} that match label selector {labels:?}, field selector {fields:?}: {said}"
+            ),
+        });
+        Error::Server(client::Error::Api(status), None)
+    }
+
     /// The object's path, or the collection's with the selectors.
     pub(crate) fn path(&self, selection: &Selection) -> String {
         match &self.name {
@@ -38,6 +60,11 @@ pub(crate) async fn resolve(
     files: &Files,
 ) -> Result<Vec<Target>, Error> {
     if !files.filename.is_empty() {
+        if !selection.words.is_empty() {
+            return Err(Error::plain(
+                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
+            ));
+        }
         return of_files(session, files).await;
     }
     let words: Vec<&str> = selection.words.iter().map(String::as_str).collect();
@@ -54,7 +81,7 @@ pub(crate) async fn resolve(
     for kind in first.split(',').filter(|kind| !kind.is_empty()) {
         let members = discovery.category(kind);
         let by_category = !members.is_empty();
-        let resources = if by_category { members } else { vec![discovery.find(kind)?] };
+        let resources = if by_category { members } else { vec![session.resource(kind).await?] };
         for resource in resources {
             let namespace = place(session, resource, selection.all_namespaces);
             let target = |name: Option<&&str>| Target {
@@ -79,24 +106,29 @@ pub(crate) async fn resolve(
 }
 
 async fn by_slash(session: &Session, words: &[&str]) -> Result<Vec<Target>, Error> {
-    let discovery = session.discovery().await?;
-    let target = |word: &&str| {
-        let Some((kind, name)) =
-            word.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty())
-        else {
-            return Err(Error::plain(format!(
-                "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>': {word:?})"
-            )));
-        };
-        let resource = discovery.find(kind)?;
-        Ok(Target {
+    if !words.iter().all(|word| word.contains('/')) {
+        return Err(Error::plain(
+            "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'",
+        ));
+    }
+    let mut targets = Vec::new();
+    for word in words {
+        let (kind, name) = word.split_once('/').unwrap_or_default();
+        if name.contains('/') {
+            return Err(Error::plain("arguments in resource/name form may not have more than one slash"));
+        }
+        if kind.is_empty() || name.is_empty() || kind.contains(',') {
+            return Err(Error::plain("arguments in resource/name form must have a single resource and name"));
+        }
+        let resource = session.resource(kind).await?;
+        targets.push(Target {
             namespace: place(session, resource, false),
             resource: resource.clone(),
             name: Some(name.to_owned()),
             by_category: false,
-        })
-    };
-    words.iter().map(target).collect()
+        });
+    }
+    Ok(targets)
 }
 
 fn place(session: &Session, resource: &Resource, all: bool) -> String {

@@ -77,8 +77,9 @@ impl<'a> Side<'a> {
     /// Without what differs from run to run or from build to build.
     fn common(&self, text: &str) -> String {
         let line = |line: &str| {
-            // kubectl 1.34 and later leave out a time that was never set.
-            if line.trim() == "creationTimestamp: null" || line.starts_with("WARNING: version difference") {
+            // Later kubectls leave out a time that was never set, and preferences that there are not.
+            let is_left_out = matches!(line.trim(), "creationTimestamp: null" | "preferences: {}");
+            if is_left_out || line.starts_with("WARNING: version difference") {
                 return None;
             }
             // One that held nothing else is empty now.

@@ -119,7 +119,7 @@ impl Joined {
         tls.client_auth_cert_resolver = base::tls::shows_nothing();
         let servers = servers::known(&server, &self.node_name, &Arc::new(tls), &self.folder)?;
         let client = |token| {
-            let target = Target { server: server.clone(), tls: None, server_name: None, token };
+            let target = Target { token, ..Target::new(server.clone()) };
             Client::new(Arc::new(Https::to_any(&servers, target)))
         };
         let application = Application {
@@ -253,7 +253,7 @@ fn joined(
     let tls = Arc::new(tls);
     let node_name = seeking.node_name.to_owned();
     let servers = servers::known(server, &node_name, &tls, &folder)?;
-    let target = Target { server: server.clone(), tls: None, server_name: None, token: None };
+    let target = Target::new(server.clone());
     let client = Client::new(Arc::new(Https::to_any(&servers, target)));
     let known = Known { server: authority, client: cluster.client_authority.clone() };
     Ok(Joined {
@@ -294,7 +294,7 @@ fn trusting(trust: Arc<Trust>, folder: &Path) -> Result<ClientConfig, Error> {
 }
 
 fn client_of(server: &Uri, tls: Arc<ClientConfig>, token: Option<String>) -> Client {
-    let target = Target { server: server.clone(), tls: Some(tls), server_name: None, token };
+    let target = Target { tls: Some(tls), token, ..Target::new(server.clone()) };
     Client::new(Arc::new(Https::new(target)))
 }
 

@@ -1,11 +1,11 @@
 //! One file a command: its flags and what it does.
 
 pub(crate) mod annotate;
-mod api_resources;
+pub(crate) mod api_resources;
 mod apply;
 pub(crate) mod attach;
 pub(crate) mod autoscale;
-mod config;
+pub(crate) mod config;
 pub(crate) mod cordon;
 pub(crate) mod cp;
 pub(crate) mod create;
@@ -16,7 +16,7 @@ pub(crate) mod drain;
 pub(crate) mod edit;
 pub(crate) mod exec;
 pub(crate) mod expose;
-mod get;
+pub(crate) mod get;
 pub(crate) mod label;
 pub(crate) mod logs;
 pub(crate) mod patch;
@@ -27,26 +27,41 @@ mod rollout;
 pub(crate) mod run;
 mod scale;
 pub(crate) mod taint;
-mod version;
+pub(crate) mod version;
 pub(crate) mod wait;
 
-use crate::args::{Command, Global};
+use crate::args::{Arguments, Command, Global};
 use crate::error::Error;
+use crate::output::say;
+use crate::plugins::{self, Plugin};
 use crate::session::Session;
+use crate::{completion, line};
+use clap::CommandFactory;
 
 /// Runs one command.
 pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> {
-    if let Command::Config(command) = command {
-        return config::run(global, command);
-    }
-    let mut global = global.clone();
+    let command = match command {
+        Command::Config(command) => return config::run(&global.clone().tidied(), command),
+        Command::Completion { shell: Some(shell) } => return say(completion::script(&shell)?),
+        Command::Completion { shell: None } => {
+            return Err(Error::usage("Shell not specified.", "completion"));
+        }
+        Command::Options => return say(&line::options()),
+        Command::Plugin(Plugin::List(args)) => return plugins::list(&Arguments::command(), &args),
+        Command::Version(args) if args.client => return version::of_client(&args),
+        command => command,
+    };
+    let mut global = global.clone().tidied();
     if let Command::Create(args) = &command
         && args.names_users()
     {
         global.user = None;
     }
     let session = Session::open(&global)?;
-    match command {
+    if global.match_server_version {
+        version::matches(&session).await?;
+    }
+    let done = match command {
         Command::Get(args) => get::run(&session, &args).await,
         Command::Describe(args) => describe::run(&session, &args).await,
         Command::Apply(args) => apply::run(&session, &args).await,
@@ -69,13 +84,15 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Exec(args) => exec::run(&session, &args).await,
         Command::Attach(args) => attach::run(&session, &args).await,
         Command::Cp(args) => cp::run(&session, &args).await,
-        Command::Proxy(args) => proxy::run(session, &args).await,
+        Command::Proxy(args) => return proxy::run(session, &args).await,
         Command::Debug(args) => debug::run(&session, &args).await,
         Command::PortForward(args) => port_forward::run(&session, &args).await,
         Command::Scale(args) => scale::run(&session, &args).await,
         Command::Rollout(command) => rollout::run(&session, &command).await,
         Command::ApiResources(args) => api_resources::run(&session, &args).await,
+        Command::ApiVersions => api_resources::versions(&session).await,
         Command::Version(args) => version::run(&session, &args).await,
-        Command::Config(_) => Ok(()),
-    }
+        Command::Config(_) | Command::Completion { .. } | Command::Options | Command::Plugin(_) => Ok(()),
+    };
+    done.and_then(|()| session.end())
 }

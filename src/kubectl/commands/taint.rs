@@ -51,7 +51,7 @@ pub(crate) async fn run(session: &Session, args: &Taint) -> Result<(), Error> {
     }
     let asked = given.iter().map(|word| parse(word)).collect::<Result<Vec<_>, _>>()?;
     let kind = words[0].split('/').next().unwrap_or_default();
-    if session.discovery().await?.find(kind)?.qualified() != "nodes" {
+    if session.resource(kind).await?.qualified() != "nodes" {
         return Err(Error::plain(format!("invalid resource type {kind}, only node types are supported")));
     }
     let writer = args.writing.open("kubectl-taint")?;

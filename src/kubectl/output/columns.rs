@@ -55,7 +55,15 @@ impl Columns {
     }
 }
 
+/// Texts and numbers as they are, whatever holds others as Go prints it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(_) | Value::Object(_) => template::sprint(&template::Value::from_json(value)),
+        other => jsonpath::text(other),
+    }
+}
+
 fn cell(path: &Template, item: &Value) -> String {
-    let values: Vec<String> = path.values(item).iter().map(|value| jsonpath::text(value)).collect();
+    let values: Vec<String> = path.values(item).into_iter().map(shown).collect();
     if values.is_empty() { "<none>".to_owned() } else { tabs::cell(&values.join(",")) }
 }

@@ -1,6 +1,7 @@
 //! `-o go-template`: objects through Go's template language, with kubectl's two functions more.
 
 use super::say;
+use crate::connection::unreadable;
 use crate::error::Error;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -45,27 +46,34 @@ fn base64_decode(_: &Calling<'_>, args: &[Value]) -> Result<Value, Failure> {
 }
 
 /// A template that was read.
-pub(crate) struct GoTemplate(String);
+pub(crate) struct GoTemplate(String, MissingKey);
 
 impl GoTemplate {
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         if text.is_empty() {
             return Err(Error::plain("template format specified but no template given"));
         }
-        templates(text).map_err(|error| Error::plain(format!("error parsing template {text}, {error}")))?;
-        Ok(Self(text.to_owned()))
+        templates(text, MissingKey::Invalid)
+            .map_err(|error| Error::plain(format!("error parsing template {text}, {error}")))?;
+        Ok(Self(text.to_owned(), MissingKey::Invalid))
+    }
+
+    /// The same, which may ask for nothing that is not there.
+    pub(crate) fn strict(self) -> Self {
+        Self(self.0, MissingKey::Error)
     }
 
     /// The same from a file.
     pub(crate) fn read(path: &str) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::plain(format!("error reading --template {path}, {error}")))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::plain(format!("error reading --template {path}, {}", unreadable(path, &error)))
+        })?;
         Self::parse(&text)
     }
 
     /// What the template makes of an object.
     fn render(&self, object: &Json) -> Result<String, template::Error> {
-        templates(&self.0)?.run(NAME, &Value::from_json(object), LIMITS, &())
+        templates(&self.0, self.1)?.run(NAME, &Value::from_json(object), LIMITS, &())
     }
 
     /// Prints an object; where that fails what was worked on as well, as kubectl does.
@@ -91,10 +99,10 @@ impl GoTemplate {
     }
 }
 
-fn templates(text: &str) -> Result<Templates, template::Error> {
+fn templates(text: &str, missing: MissingKey) -> Result<Templates, template::Error> {
     let mut library = Library::default();
     library.add(FUNCTIONS);
-    let mut templates = Templates::new(library, MissingKey::Invalid);
+    let mut templates = Templates::new(library, missing);
     templates.add(NAME, text)?;
     Ok(templates)
 }

@@ -5,6 +5,7 @@ mod go_template;
 pub(crate) mod table;
 pub(crate) mod tabs;
 
+use crate::connection::unreadable;
 use crate::error::Error;
 use api::jsonpath::Template;
 pub(crate) use api::validate::go_escaped as escaped;
@@ -23,6 +24,8 @@ pub(crate) enum Form {
     Yaml,
     Name,
     JsonPath(Template),
+    /// The same, where every field of a path has to be there.
+    StrictJsonPath(Template, String),
     /// What a path leads to, as a list in JSON.
     JsonValues(Template),
     GoTemplate(GoTemplate),
@@ -49,6 +52,16 @@ impl Form {
         }
     }
 
+    /// The same as [`parse`](Self::parse), where `strict` templates may ask for nothing that is not there.
+    pub(crate) fn strictly(output: Option<&str>, strict: bool) -> Result<Option<Self>, Error> {
+        let text = output.and_then(|output| output.split_once('=')).map_or("", |(_, text)| text);
+        Ok(Self::parse(output)?.map(|form| match form {
+            Self::JsonPath(template) if strict => Self::StrictJsonPath(template, text.to_owned()),
+            Self::GoTemplate(template) if strict => Self::GoTemplate(template.strict()),
+            form => form,
+        }))
+    }
+
     /// The form of `-o`, or none for a table (`wide` or nothing).
     pub(crate) fn parse(output: Option<&str>) -> Result<Option<Self>, Error> {
         let Some(output) = output.map(|output| output.trim_start_matches('=')) else { return Ok(None) };
@@ -61,12 +74,12 @@ impl Form {
             "jsonpath" if argument.is_empty() => {
                 return Err(Error::plain("template format specified but no template given"));
             }
-            "jsonpath-as-json" => Self::JsonValues(Template::parse(argument)?),
-            "jsonpath" => Self::JsonPath(Template::parse(argument)?),
-            "jsonpath-file" => Self::JsonPath(Template::parse(&file(argument)?)?),
+            "jsonpath-as-json" => Self::JsonValues(path(argument)?),
+            "jsonpath" => Self::JsonPath(path(argument)?),
+            "jsonpath-file" => Self::JsonPath(path(&file(argument, "--template")?)?),
             "go-template" | "template" => Self::GoTemplate(GoTemplate::parse(argument)?),
             "go-template-file" | "templatefile" => Self::GoTemplate(GoTemplate::read(argument)?),
-            "custom-columns-file" => Self::Columns(columns::Columns::of_file(&file(argument)?)?),
+            "custom-columns-file" => Self::Columns(columns::Columns::of_file(&file(argument, "template")?)?),
             "custom-columns" => Self::Columns(columns::Columns::parse(argument)?),
             _ => return Err(unmatched(name, ALL_FORMS)),
         }))
@@ -79,6 +92,12 @@ impl Form {
             Self::Yaml => say(&api::yaml::render(object)),
             Self::Name => items(object).iter().try_for_each(|item| say(&format!("{}\n", name(item)))),
             Self::JsonPath(template) => say(&template.render(object)),
+            Self::StrictJsonPath(template, text) => match template.missing(object) {
+                Some(field) => Err(Error::plain(format!(
+                    "error executing jsonpath {text:?}: Error executing template: {field} is not found"
+                ))),
+                None => say(&template.render(object)),
+            },
             Self::JsonValues(template) => {
                 let values: Vec<Value> = template.values(object).into_iter().cloned().collect();
                 say(&format!("{}\n", json(&Value::Array(values))))
@@ -126,13 +145,21 @@ fn unmatched(name: &str, forms: &str) -> Error {
     ))
 }
 
+fn path(text: &str) -> Result<Template, Error> {
+    Template::parse(text).map_err(|error| {
+        let error = error.to_string();
+        let why = error.strip_prefix("error parsing jsonpath: ").unwrap_or(&error);
+        Error::plain(format!("error parsing jsonpath {text}, {why}"))
+    })
+}
+
 /// The template that a file holds.
-fn file(path: &str) -> Result<String, Error> {
+fn file(path: &str, what: &str) -> Result<String, Error> {
     if path.is_empty() {
         return Err(Error::plain("template format specified but no template given"));
     }
     std::fs::read_to_string(path)
-        .map_err(|error| Error::plain(format!("error reading --template {path}, {error}")))
+        .map_err(|error| Error::plain(format!("error reading {what} {path}, {}", unreadable(path, &error))))
 }
 
 /// Indented by four spaces and escaped as Go does.

@@ -2,7 +2,10 @@
 //! knows of.
 
 use super::tabs;
+use serde::Deserialize;
 use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// What is added to and left out of a table.
 #[derive(Default)]
@@ -14,101 +17,242 @@ pub(crate) struct Options {
     pub(crate) no_headers: bool,
     /// Stands before names, such as `deployment.apps`.
     pub(crate) kind: Option<String>,
+    /// Stands first, under `EVENT`.
+    pub(crate) event: Option<String>,
+}
+
+/// A column's name in capitals, and whether it is for wide tables alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) wide: bool,
+}
+
+/// A row: what it shows, and what of its object the client adds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Row {
+    pub(crate) cells: Vec<String>,
+    pub(crate) namespace: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The object, where it was asked for.
+    pub(crate) object: Value,
 }
 
 /// A table's header and rows.
 #[derive(Default)]
 pub(crate) struct Table {
-    columns: Vec<(String, bool)>,
-    pub(crate) rows: Vec<Value>,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// A table's answer, of which ten thousand rows are read without being taken apart further than they are shown.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a, O: Deserialize<'de>"))]
+struct Answer<'a, O> {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    metadata: ListMetadata,
+    #[serde(default = "Vec::new")]
+    column_definitions: Vec<Definition>,
+    #[serde(borrow, default = "none")]
+    rows: Option<Vec<AnswerRow<'a, O>>>,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+/// Where a list ends for now, and its version.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ListMetadata {
+    #[serde(default)]
+    pub(crate) resource_version: String,
+    #[serde(default, rename = "continue")]
+    pub(crate) rest: String,
+}
+
+#[derive(Deserialize)]
+struct Definition {
+    name: String,
+    #[serde(default)]
+    priority: i32,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a, O: Deserialize<'de>"))]
+struct AnswerRow<'a, O> {
+    #[serde(borrow)]
+    cells: Vec<Cell<'a>>,
+    #[serde(default = "none")]
+    object: Option<O>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Cell<'a> {
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+    Other(Value),
+}
+
+#[derive(Deserialize)]
+struct Plain<'a> {
+    #[serde(borrow)]
+    metadata: PlainMetadata<'a>,
+}
+
+#[derive(Deserialize)]
+struct PlainMetadata<'a> {
+    #[serde(borrow, default)]
+    namespace: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Labelled {
+    metadata: LabelledMetadata,
+}
+
+#[derive(Deserialize)]
+struct LabelledMetadata {
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+/// What of the objects in a table's rows is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Namespaces,
+    Labels,
+    Objects,
 }
 
 impl Table {
-    /// Takes in what the server sent: rows, and columns where it sent them.
-    pub(crate) fn take(&mut self, table: &Value) {
-        let columns = table["columnDefinitions"].as_array().into_iter().flatten();
-        let columns: Vec<(String, bool)> = columns
-            .map(|column| {
-                (
-                    column["name"].as_str().unwrap_or_default().to_uppercase(),
-                    column["priority"].as_i64().unwrap_or(0) > 0,
-                )
-            })
-            .collect();
-        if !columns.is_empty() {
-            self.columns = columns;
+    /// Takes in what the server sent: rows, and columns where it sent them. Returns none of what is no table.
+    pub(crate) fn take(&mut self, bytes: &[u8], keep: Keep) -> serde_json::Result<Option<ListMetadata>> {
+        match keep {
+            Keep::Namespaces => self.read(bytes, |object: Plain<'_>, row| {
+                row.namespace = object.metadata.namespace.into_owned();
+            }),
+            Keep::Labels => self.read(bytes, |object: Labelled, row| {
+                row.namespace = object.metadata.namespace;
+                row.labels = object.metadata.labels;
+            }),
+            Keep::Objects => self.read(bytes, |object: Value, row| {
+                let metadata = &object["metadata"];
+                row.namespace = metadata["namespace"].as_str().unwrap_or_default().to_owned();
+                let labels = metadata["labels"].as_object().into_iter().flatten();
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                row.labels = labels.map(|(key, value)| (key.clone(), text(value))).collect();
+                row.object = object;
+            }),
         }
-        self.rows.extend(table["rows"].as_array().cloned().unwrap_or_default());
+    }
+
+    fn read<'a, O: Deserialize<'a>>(
+        &mut self,
+        bytes: &'a [u8],
+        keep: impl Fn(O, &mut Row),
+    ) -> serde_json::Result<Option<ListMetadata>> {
+        let answer: Answer<'a, O> = serde_json::from_slice(bytes)?;
+        if answer.kind != "Table" {
+            return Ok(None);
+        }
+        if !answer.column_definitions.is_empty() {
+            let column = |one: Definition| Column { name: one.name.to_uppercase(), wide: one.priority > 0 };
+            self.columns = answer.column_definitions.into_iter().map(column).collect();
+        }
+        self.rows.extend(answer.rows.into_iter().flatten().map(|one| {
+            let mut row = Row { cells: one.cells.into_iter().map(Cell::shown).collect(), ..Row::default() };
+            if let Some(object) = one.object {
+                keep(object, &mut row);
+            }
+            row
+        }));
+        Ok(Some(answer.metadata))
     }
 
     /// Aligned text.
     pub(crate) fn render(&self, options: &Options) -> String {
-        let mut lines = Vec::new();
+        let mut text = String::new();
+        let mut add = |cells: &[Cow<'_, str>]| {
+            for (at, cell) in cells.iter().enumerate() {
+                if at > 0 {
+                    text.push('\t');
+                }
+                text.push_str(cell);
+            }
+            text.push('\n');
+        };
         if !options.no_headers {
-            lines.push(self.header(options));
+            add(&self.header(options));
         }
-        lines.extend(self.rows.iter().map(|row| self.line(row, options)));
-        let text: String = lines.iter().map(|cells| format!("{}\n", cells.join("\t"))).collect();
+        self.rows.iter().for_each(|row| add(&self.line(row, options)));
         tabs::align(&text, 6, 3)
     }
 
-    fn header(&self, options: &Options) -> Vec<String> {
-        let mut cells: Vec<String> = Vec::new();
-        if options.namespaces {
-            cells.push("NAMESPACE".to_owned());
+    fn header(&self, options: &Options) -> Vec<Cow<'_, str>> {
+        let mut cells: Vec<Cow<'_, str>> = Vec::new();
+        if options.event.is_some() {
+            cells.push("EVENT".into());
         }
-        cells.extend(
-            self.columns.iter().filter(|(_, wide)| options.wide || !wide).map(|(name, _)| name.clone()),
-        );
+        if options.namespaces {
+            cells.push("NAMESPACE".into());
+        }
+        let shown = self.columns.iter().filter(|column| options.wide || !column.wide);
+        cells.extend(shown.map(|column| Cow::from(column.name.as_str())));
         let last = |label: &String| label.rsplit('/').next().unwrap_or(label).to_uppercase();
-        cells.extend(options.label_columns.iter().map(last));
+        cells.extend(options.label_columns.iter().map(|label| Cow::from(last(label))));
         if options.show_labels {
-            cells.push("LABELS".to_owned());
+            cells.push("LABELS".into());
         }
         cells
     }
 
-    fn line(&self, row: &Value, options: &Options) -> Vec<String> {
-        let metadata = &row["object"]["metadata"];
-        let mut cells: Vec<String> = Vec::new();
+    fn line<'a>(&self, row: &'a Row, options: &'a Options) -> Vec<Cow<'a, str>> {
+        let mut cells: Vec<Cow<'a, str>> = Vec::new();
+        cells.extend(options.event.as_deref().map(Cow::from));
         if options.namespaces {
-            cells.push(metadata["namespace"].as_str().unwrap_or_default().to_owned());
+            cells.push(row.namespace.as_str().into());
         }
-        let values = row["cells"].as_array().cloned().unwrap_or_default();
-        for ((name, _), value) in
-            self.columns.iter().zip(values).filter(|((_, wide), _)| options.wide || !wide)
-        {
-            let shown = tabs::cell(&shown(&value));
+        let columns = self.columns.iter().zip(&row.cells);
+        for (column, value) in columns.filter(|(column, _)| options.wide || !column.wide) {
             match &options.kind {
-                Some(kind) if name == "NAME" => cells.push(format!("{kind}/{shown}")),
-                _ => cells.push(shown),
+                Some(kind) if column.name == "NAME" => cells.push(format!("{kind}/{value}").into()),
+                _ => cells.push(value.as_str().into()),
             }
         }
-        let label = |label: &String| metadata["labels"][label].as_str().unwrap_or_default().to_owned();
-        cells.extend(options.label_columns.iter().map(label));
+        let label = |label: &String| row.labels.get(label).map_or("", String::as_str);
+        cells.extend(options.label_columns.iter().map(|name| Cow::from(label(name))));
         if options.show_labels {
-            cells.push(labels(&metadata["labels"]));
+            cells.push(joined(row.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))).into());
         }
         cells
     }
 }
 
-fn shown(cell: &Value) -> String {
-    match cell {
-        Value::Null => "<none>".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+impl Cell<'_> {
+    fn shown(self) -> String {
+        match self {
+            Self::Text(text) => tabs::first_line(text),
+            Self::Other(Value::Null) => "<none>".to_owned(),
+            Self::Other(Value::String(text)) => tabs::first_line(text.into()),
+            Self::Other(other) => other.to_string(),
+        }
     }
 }
 
 /// `a=b,c=d`, or `<none>`.
 pub(crate) fn labels(labels: &Value) -> String {
-    let pairs: Vec<String> = labels
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
+    let pairs = labels.as_object().into_iter().flatten();
+    joined(pairs.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())))
+}
+
+fn joined<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let pairs: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 
@@ -119,26 +263,36 @@ mod tests {
 
     #[test]
     fn a_table_has_what_was_asked_for() {
-        let mut table = Table::default();
-        table.take(&json!({
+        let sent = json!({
+            "kind": "Table", "metadata": {"resourceVersion": "7", "continue": "c"},
             "columnDefinitions": [{"name": "Name", "priority": 0}, {"name": "Ready", "priority": 0}, {"name": "IP", "priority": 1}],
-            "rows": [{"cells": ["a", "1/1", "10.0.0.1"], "object": {"metadata": {"namespace": "web", "labels": {"app": "x"}}}},
-                     {"cells": ["longer", "0/1", null], "object": {"metadata": {"namespace": "web"}}}],
-        }));
-        assert_eq!(table.render(&Options::default()), "NAME     READY\na        1/1\nlonger   0/1\n");
+            "rows": [{"cells": ["a\n", "1/1", "10.0.0.1"], "object": {"metadata": {"namespace": "web", "labels": {"app": "x"}}}},
+                     {"cells": ["longer", 7, null], "object": {"metadata": {"namespace": "web"}}}],
+        })
+        .to_string();
+        let mut table = Table::default();
+        let metadata = table.take(sent.as_bytes(), Keep::Namespaces).unwrap().unwrap();
+        assert_eq!((&*metadata.resource_version, &*metadata.rest), ("7", "c"));
+        assert_eq!(table.render(&Options::default()), "NAME     READY\na...     1/1\nlonger   7\n");
         let all = Options {
             wide: true,
             namespaces: true,
             show_labels: true,
             label_columns: vec!["app".to_owned()],
             kind: Some("pod".to_owned()),
+            event: Some("ADDED".to_owned()),
             no_headers: false,
         };
-        assert_eq!(
-            table.render(&all),
-            "NAMESPACE   NAME         READY   IP         APP   LABELS\n\
-             web         pod/a        1/1     10.0.0.1   x     app=x\n\
-             web         pod/longer   0/1     <none>           <none>\n"
-        );
+        for keep in [Keep::Labels, Keep::Objects] {
+            let mut table = Table::default();
+            table.take(sent.as_bytes(), keep).unwrap();
+            assert_eq!(
+                table.render(&all),
+                "EVENT   NAMESPACE   NAME         READY   IP         APP   LABELS\n\
+                 ADDED   web         pod/a...     1/1     10.0.0.1   x     app=x\n\
+                 ADDED   web         pod/longer   7       <none>           <none>\n"
+            );
+        }
+        assert!(Table::default().take(b"{\"kind\": \"PodList\"}", Keep::Labels).unwrap().is_none());
     }
 }

@@ -33,6 +33,16 @@ pub(crate) fn cell(text: &str) -> String {
     text.replace(['\t', '\n', '\r'], " ")
 }
 
+/// The first line of a cell's text, which may not break the table nor steer the terminal.
+pub(crate) fn first_line(text: std::borrow::Cow<'_, str>) -> String {
+    if !text.contains(|sign: char| sign.is_control()) {
+        return text.into_owned();
+    }
+    let end = text.find(['\n', '\r', '\u{c}']);
+    let line = text[..end.unwrap_or(text.len())].replace('\t', " ").replace('\u{1b}', "^[");
+    if end.is_some() { line + "..." } else { line }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

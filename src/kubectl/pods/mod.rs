@@ -169,7 +169,7 @@ pub(crate) async fn named(session: &Session, word: &str) -> Result<Subject, Erro
     let resource = match kind {
         // No list of all kinds is needed for these.
         "pods" | "pod" | "po" => pods_resource(),
-        _ => session.discovery().await?.find(kind)?.clone(),
+        _ => session.resource(kind).await?.clone(),
     };
     let object = session.get(&resource.object(&session.namespace, name)).await?;
     Ok(Subject { resource, object })

@@ -1,7 +1,7 @@
 //! Connections that the server upgrades: to a WebSocket, or to SPDY where the server is too old for that.
 
 use crate::error::Error;
-use crate::session::{Session, collect, refused};
+use crate::session::{Session, refused};
 use base::https::Connector;
 use base::{Body, BodyError, Phase, full_body};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
@@ -20,6 +20,8 @@ pub(crate) type Wire = TokioIo<Upgraded>;
 /// A WebSocket to the server.
 pub(crate) type Socket = WebSocketStream<Wire>;
 
+/// The most that is read of a refusal.
+const REFUSAL_BYTES: usize = 1 << 20;
 /// Names the subprotocols of streams over SPDY.
 const PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
@@ -65,11 +67,17 @@ async fn upgraded(
     let code = answer.status();
     if code != StatusCode::SWITCHING_PROTOCOLS {
         let body = answer.into_body().map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync();
-        return Err(refused(code, &collect(body).await?).into());
+        return Err(refused(code, &whole(body).await?).into());
     }
     let upgrade = hyper::upgrade::on(&mut answer).await;
     let wire = upgrade.map_err(|error| Error::plain(format!("error upgrading connection: {error}")))?;
     Ok((TokioIo::new(wire), answer.headers().clone()))
+}
+
+/// What a refusal says.
+async fn whole(body: Body) -> Result<bytes::Bytes, Error> {
+    let read = base::collect(body, REFUSAL_BYTES).await;
+    read.map_err(|error| client::Error::Transport(error.to_string()).into())
 }
 
 /// Sends a request on a connection of its own: an upgraded one cannot be shared.
@@ -78,7 +86,8 @@ async fn send(
     path: &str,
     request: http::request::Builder,
 ) -> Result<Response<Incoming>, Error> {
-    let base = session.target.server.path().trim_end_matches('/');
+    let server = session.target().server;
+    let base = server.path().trim_end_matches('/');
     let request = request.uri(format!("{base}{path}")).header(header::USER_AGENT, "kubectl/knarr");
     let request = request.body(full_body("")).map_err(|error| Error::plain(error.to_string()))?;
     alone(session, request).await
@@ -89,7 +98,7 @@ pub(crate) async fn alone(
     session: &Session,
     mut request: Request<Body>,
 ) -> Result<Response<Incoming>, Error> {
-    let target = &session.target;
+    let target = session.identified().await?;
     let server = target.server.to_string();
     let unreached = |error: &dyn std::fmt::Display| {
         Error::from(client::Error::Transport(format!("{}: {error}", server.trim_end_matches('/'))))
@@ -100,9 +109,9 @@ pub(crate) async fn alone(
         Arc::new(tls)
     });
     let host = target.server.host().unwrap_or_default().trim_matches(['[', ']']);
-    let port = target.server.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
     let connector = Connector { tls, server_name: target.server_name.clone(), ..Connector::default() };
-    let stream = connector.dial(host, port).await.map_err(|error| unreached(&error))?;
+    let wire = target.wire().await?;
+    let stream = connector.over(wire, host).await.map_err(|error| unreached(&error))?;
     let handshake = hyper::client::conn::http1::handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(|error| unreached(&error))?;
     session.supervisor.detached("connection to be upgraded", Phase::Front, async move {
@@ -114,10 +123,6 @@ pub(crate) async fn alone(
     };
     let authority = target.server.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     request.headers_mut().insert(header::HOST, value(authority)?);
-    if let Some(token) = &target.token {
-        let mut token = value(&format!("Bearer {token}"))?;
-        token.set_sensitive(true);
-        request.headers_mut().insert(header::AUTHORIZATION, token);
-    }
+    target.authorize(request.headers_mut())?;
     sender.send_request(request).await.map_err(|error| unreached(&error))
 }

@@ -78,7 +78,7 @@ impl Https {
         let account = Account::read(text);
         let server = account.server.parse().unwrap();
         let tls = Some(Arc::new(tls(&account, b"h2")));
-        let target = Target { server, tls, server_name: None, token: None };
+        let target = Target { tls, ..Target::new(server) };
         Self { runtime: runtime(network), connections: Connections::new(target) }
     }
 

@@ -61,7 +61,7 @@ async fn cron_job(session: &Session, word: &str) -> Result<Value, Error> {
     let Some((kind, name)) = word.split_once('/') else {
         return Err(Error::plain("from must be an existing cronjob: cronjob/NAME"));
     };
-    let resource = session.discovery().await?.find(kind)?.clone();
+    let resource = session.resource(kind).await?.clone();
     if resource.qualified() != "cronjobs.batch" {
         return Err(Error::plain("from must be an existing cronjob"));
     }

@@ -202,7 +202,7 @@ async fn finish(session: &Session, made: Made<'_>) -> Result<(), Error> {
 async fn send(session: &Session, made: &Made<'_>, writer: &Writer) -> Result<(), Error> {
     let text = |field: &str| made.object[field].as_str().unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let Some(resource) = session.discovery().await?.of_kind(api_version, kind) else {
+    let Some(resource) = session.resource_of(api_version, kind).await? else {
         return Err(Error::plain(format!("no matches for kind {kind:?} in version {api_version:?}")));
     };
     let mut object = made.object.clone();

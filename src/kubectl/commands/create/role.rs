@@ -133,10 +133,10 @@ async fn rules(session: &Session, rights: &Rights) -> Result<Vec<Value>, Error> 
         let (group, plural) = if resource == "*" || resource.starts_with("*.") {
             (resource.trim_start_matches('*').trim_start_matches('.').to_owned(), "*".to_owned())
         } else {
-            let found =
-                session.discovery().await?.find(resource).map_err(|_| {
-                    Error::Bare(format!("the server doesn't have a resource type {resource:?}"))
-                })?;
+            let found = session
+                .resource(resource)
+                .await
+                .map_err(|_| Error::Bare(format!("the server doesn't have a resource type {resource:?}")))?;
             (found.group.clone(), found.plural.clone())
         };
         let shown = sub.map_or(plural.clone(), |sub| format!("{plural}/{sub}"));

@@ -90,7 +90,8 @@ pub(crate) async fn run(session: Session, args: &Proxy) -> Result<(), Error> {
     }
     let keepalive = pods::duration("keepalive", &args.keepalive, "proxy")?;
     let slashed = |prefix: &str| format!("{}/", prefix.strip_suffix('/').unwrap_or(prefix));
-    let path = session.target.server.path();
+    let server = session.target().server;
+    let path = server.path();
     if !args.append_server_path && !matches!(path, "" | "/") {
         eprintln!(
             "Your kube context contains a server path {path}, use --append-server-path to automatically append the path to each request"
@@ -234,7 +235,8 @@ impl Front {
         let upgrades = request.headers().contains_key(header::UPGRADE);
         let client = upgrades.then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
-        let base = self.session.target.server.path().trim_end_matches('/');
+        let server = self.session.target().server;
+        let base = server.path().trim_end_matches('/');
         let alone = upgrades || (!base.is_empty() && !self.append_server_path);
         // The client of all other requests puts the server's path in front itself.
         let path = if alone && self.append_server_path { format!("{base}{path}") } else { path.to_owned() };

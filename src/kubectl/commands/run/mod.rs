@@ -151,7 +151,7 @@ async fn make<'a>(
     writer: &Writer,
     (kind, mut object): (&str, Value),
 ) -> Result<(&'a Resource, Value), Error> {
-    let resource = session.discovery().await?.find(kind)?;
+    let resource = session.resource(kind).await?;
     if session.namespace_given {
         object["metadata"]["namespace"] = json!(session.namespace);
     }

@@ -1,10 +1,13 @@
 //! Kubeconfig files: found, merged as kubectl merges them, and resolved to one server and user.
 
+mod writing;
+
 use crate::args::Global;
 use crate::error::Error;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// knarr's own, for who has no other.
@@ -20,6 +23,8 @@ pub(crate) struct Kubeconfig {
     pub(crate) content: Value,
     /// The files it came from, in the order of their precedence.
     pub(crate) files: Vec<PathBuf>,
+    /// Of every entry, by list and name, its file.
+    origins: BTreeMap<(String, String), PathBuf>,
 }
 
 /// Which files are read: `--kubeconfig`, `KUBECONFIG`, `~/.kube/config`, or knarr's own.
@@ -30,19 +35,54 @@ fn candidates(global: &Global) -> (Vec<PathBuf>, bool) {
     if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
         return (std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect(), false);
     }
-    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
-    (vec![home.filter(|path| path.exists()).unwrap_or_else(|| OWN.into())], false)
+    let own = PathBuf::from(OWN);
+    match std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config")) {
+        Some(home) if home.exists() || !own.exists() => (vec![home], false),
+        _ => (vec![own], false),
+    }
 }
 
 impl Kubeconfig {
+    /// As requests are made by: paths are made whole.
     pub(crate) fn load(global: &Global) -> Result<Self, Error> {
         let (files, required) = candidates(global);
-        let mut content = json!({"apiVersion": "v1", "kind": "Config", "preferences": {}});
+        Self::of_files(files, required, true)
+    }
+
+    /// As the files say it, which need not be there yet.
+    pub(crate) fn load_raw(global: &Global) -> Result<Self, Error> {
+        Self::of_files(candidates(global).0, false, false)
+    }
+
+    fn of_files(files: Vec<PathBuf>, required: bool, whole_paths: bool) -> Result<Self, Error> {
+        let mut content = json!({"apiVersion": "v1", "kind": "Config"});
+        let mut origins = BTreeMap::new();
         for path in &files {
             match std::fs::read_to_string(path) {
-                Ok(text) => merge(&mut content, read(path, &text)?),
+                Ok(text) => {
+                    let mut read = read(path, &text)?;
+                    if whole_paths {
+                        let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                        make_whole(&mut read, whole.parent().unwrap_or(Path::new("/")));
+                    }
+                    for (list, _) in LISTS {
+                        for name in names(&read, list) {
+                            origins.entry((list.to_owned(), name)).or_insert_with(|| path.clone());
+                        }
+                    }
+                    merge(&mut content, read);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {}
-                Err(error) => return Err(Error::plain(format!("cannot read {}: {error}", path.display()))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(Error::plain(format!("stat {}: no such file or directory", path.display())));
+                }
+                Err(error) => {
+                    let said = crate::connection::unreadable(&path.display().to_string(), &error);
+                    return Err(Error::plain(format!(
+                        "error loading config file {:?}: {said}",
+                        path.display()
+                    )));
+                }
             }
         }
         for (list, _) in LISTS {
@@ -50,7 +90,19 @@ impl Kubeconfig {
                 content[list] = json!([]);
             }
         }
-        Ok(Self { content, files })
+        sort(&mut content);
+        Ok(Self { content, files, origins })
+    }
+
+    /// A configuration that is of no file.
+    pub(crate) fn of_content(content: Value) -> Self {
+        Self { content, files: Vec::new(), origins: BTreeMap::new() }
+    }
+
+    /// Nothing was found.
+    pub(crate) fn is_empty(&self) -> bool {
+        let none = |(list, _): (&str, &str)| self.content[list].as_array().is_none_or(Vec::is_empty);
+        LISTS.into_iter().all(none) && self.content["current-context"].as_str().is_none_or(str::is_empty)
     }
 
     /// The name of the context in use.
@@ -73,8 +125,22 @@ impl Kubeconfig {
         let name = self.context_name(global);
         match self.entry("contexts", name) {
             Some(context) => Ok(context.clone()),
-            None if global.context.is_some() => Err(Error::plain(format!("context {name:?} does not exist"))),
             None => Ok(Value::Null),
+        }
+    }
+}
+
+/// The names of a list's entries.
+pub(crate) fn names(content: &Value, list: &str) -> Vec<String> {
+    let items = content[list].as_array().into_iter().flatten();
+    items.filter_map(|item| item["name"].as_str()).map(str::to_owned).collect()
+}
+
+/// Entries by their names, as kubectl shows and writes them.
+fn sort(content: &mut Value) {
+    for (list, _) in LISTS {
+        if let Some(items) = content.get_mut(list).and_then(Value::as_array_mut) {
+            items.sort_by(|left, right| left["name"].as_str().cmp(&right["name"].as_str()));
         }
     }
 }
@@ -82,14 +148,30 @@ impl Kubeconfig {
 fn read(path: &Path, text: &str) -> Result<Value, Error> {
     let unreadable =
         |error: String| Error::plain(format!("error loading config file {:?}: {error}", path.display()));
-    let read = api::yaml::first(text.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
-    let mut content = read.value;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    // Paths in a kubeconfig are relative to it.
+    let content = api::yaml::first(text.as_bytes()).map_err(|error| unreadable(error.to_string()))?.value;
+    match content {
+        Value::Null => Ok(json!({})),
+        Value::Object(_) => {
+            let is_list = |(list, _): &(&str, &str)| content[*list].is_array() || content[*list].is_null();
+            match LISTS.iter().find(|list| !is_list(list)) {
+                Some((list, _)) => Err(unreadable(format!("{list} is no list"))),
+                None => Ok(content),
+            }
+        }
+        _ => Err(unreadable("this is no Config".to_owned())),
+    }
+}
+
+/// The fields of entries that hold paths.
+pub(crate) const PATHS: [&str; 4] =
+    ["certificate-authority", "client-certificate", "client-key", "tokenFile"];
+
+/// Paths in a kubeconfig are relative to it.
+fn make_whole(content: &mut Value, folder: &Path) {
     for (list, field) in LISTS {
         let items = content.get_mut(list).and_then(Value::as_array_mut);
         for item in items.into_iter().flatten() {
-            for key in ["certificate-authority", "client-certificate", "client-key", "tokenFile"] {
+            for key in PATHS {
                 let known = item.get(field).and_then(|entry| entry[key].as_str());
                 if let Some(file) = known.filter(|file| !file.is_empty()) {
                     item[field][key] = json!(folder.join(file));
@@ -97,7 +179,6 @@ fn read(path: &Path, text: &str) -> Result<Value, Error> {
             }
         }
     }
-    Ok(content)
 }
 
 /// The first file that names an entry or setting decides.
@@ -140,7 +221,7 @@ pub(crate) fn redacted(mut content: Value) -> Value {
                 "certificate-authority-data" | "client-certificate-data" | "client-key-data" => {
                     *value = json!("DATA+OMITTED");
                 }
-                "token" | "password" => *value = json!("REDACTED"),
+                "token" | "password" if *value != json!("") => *value = json!("REDACTED"),
                 _ => {}
             }
         }

@@ -1,0 +1,70 @@
+//! Whole objects: JSON, YAML, names, templates.
+
+use super::{Get, failed, part, sorting};
+use crate::error::Error;
+use crate::output::{self, Form};
+use crate::session::Session;
+use crate::target::Target;
+use serde_json::{Value, json};
+
+pub(super) async fn run(session: &Session, args: &Get, targets: &[Target], form: &Form) -> Result<(), Error> {
+    let mut found = Vec::new();
+    let mut failures = Vec::new();
+    let one = matches!(targets, [target] if target.name.is_some());
+    for target in targets {
+        match fetch(session, args, target).await {
+            Ok(object) => found.push(object),
+            Err(error) if error.is_not_found() && args.selection.ignore_not_found => {}
+            Err(error) => failures.push(target.unlisted(&args.selection, error)),
+        }
+    }
+    if found.is_empty() && (one || args.selection.ignore_not_found) {
+        return failed(failures);
+    }
+    let mut shown = if one { found.remove(0) } else { list_of(found) };
+    if let Some(path) = &args.sort_by {
+        sorting::items(&mut shown, path)?;
+    }
+    if !args.show_managed_fields {
+        output::drop_managed_fields(&mut shown);
+    }
+    form.print(&shown, !args.no_headers)?;
+    failed(failures)
+}
+
+/// An object, or a list in as many parts as it takes.
+pub(super) async fn fetch(session: &Session, args: &Get, target: &Target) -> Result<Value, Error> {
+    let mut whole = session.get(&part(args, target, "")).await?;
+    loop {
+        let rest = whole["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+        if rest.is_empty() {
+            return Ok(whole);
+        }
+        let mut next = session.get(&part(args, target, &rest)).await?;
+        whole["metadata"]["continue"] = next["metadata"]["continue"].take();
+        if let (Some(items), Some(more)) = (whole["items"].as_array_mut(), next["items"].as_array_mut()) {
+            items.append(more);
+        }
+    }
+}
+
+/// One list of all, as kubectl shows it: without what only its own list had.
+fn list_of(found: Vec<Value>) -> Value {
+    let mut items = Vec::new();
+    for mut object in found {
+        let kind = object["kind"].as_str().and_then(|kind| kind.strip_suffix("List")).map(str::to_owned);
+        let version = object["apiVersion"].clone();
+        let Some(members) = object["items"].as_array_mut() else {
+            items.push(object);
+            continue;
+        };
+        items.extend(std::mem::take(members).into_iter().map(|mut item| {
+            if item["kind"].is_null() {
+                item["kind"] = json!(kind);
+                item["apiVersion"] = version.clone();
+            }
+            item
+        }));
+    }
+    json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
+}

@@ -1,0 +1,303 @@
+//! Reads the command line: through preferences and plugins, with flags as Go's library takes them, and what was not
+//! understood said in kubectl's words.
+
+use crate::args::Arguments;
+use crate::error::Error;
+use crate::{plugins, preferences, tree};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory, Parser};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// What a line came to that is no command to run.
+pub(crate) enum Ended {
+    /// Everything is said.
+    Said(ExitCode),
+    Failed(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The words of a line; all that kubectl takes is text.
+pub(crate) fn words(args: impl Iterator<Item = OsString>) -> Result<Vec<String>, Error> {
+    let text = |arg: OsString| {
+        arg.into_string().map_err(|arg| Error::plain(format!("{} is no UTF-8", arg.to_string_lossy())))
+    };
+    args.map(text).collect()
+}
+
+/// Reads a line. Does not come back where a plugin takes it over.
+pub(crate) fn read(words: Vec<String>) -> Result<Arguments, Ended> {
+    let (words, policy) = preferences::apply(words, Arguments::command)?;
+    let mut words = asked_for_help(words);
+    of_create(&words)?;
+    loop {
+        let parsed =
+            Arguments::try_parse_from(std::iter::once("kubectl").chain(words.iter().map(String::as_str)));
+        let refused = match parsed {
+            Ok(mut arguments) => {
+                arguments.global.policy = policy;
+                return Ok(arguments);
+            }
+            Err(refused) => refused,
+        };
+        if let Some(rewritten) = switched(&words, &refused)? {
+            words = rewritten;
+            continue;
+        }
+        if matches!(refused.kind(), ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument) {
+            of_plugin(&words)?;
+        }
+        return Err(explained(&words, &refused));
+    }
+}
+
+/// `help get` is `get --help`.
+fn asked_for_help(mut words: Vec<String>) -> Vec<String> {
+    if words.first().is_some_and(|word| word == "help") {
+        words.remove(0);
+        words.push("--help".to_owned());
+    }
+    words
+}
+
+/// Go takes a value for every switch: `--watch=false`. Gives the line without the one that was refused for it.
+fn switched(words: &[String], refused: &clap::Error) -> Result<Option<Vec<String>>, Error> {
+    if refused.kind() != ErrorKind::TooManyValues {
+        return Ok(None);
+    }
+    let (Some(flag), Some(value)) =
+        (text(refused, ContextKind::InvalidArg), text(refused, ContextKind::InvalidValue))
+    else {
+        return Ok(None);
+    };
+    let flag = flag.split(' ').next().unwrap_or(&flag).to_owned();
+    let Some(at) = words.iter().position(|word| *word == format!("{flag}={value}")) else { return Ok(None) };
+    let is_on = match value.as_str() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
+        _ => {
+            let (command, flag) = meant(words, &flag);
+            return Err(Error::plain(format!(
+                "invalid argument {value:?} for \"{flag}\" flag: strconv.ParseBool: parsing {value:?}: invalid syntax\nSee '{command} --help' for usage."
+            )));
+        }
+    };
+    let mut words = words.to_vec();
+    words.splice(at..=at, is_on.then_some(flag));
+    Ok(Some(words))
+}
+
+/// Becomes the plugin that `create NAME` may mean: `create` takes other words as well.
+fn of_create(words: &[String]) -> Result<(), Error> {
+    let [create, name, ..] = words else { return Ok(()) };
+    if create != "create" || name.starts_with('-') {
+        return Ok(());
+    }
+    let root = Arguments::command();
+    let is_own = root.find_subcommand("create").is_some_and(|create| create.find_subcommand(name).is_some());
+    if is_own { Ok(()) } else { plugins::run(words, 2) }
+}
+
+/// Becomes the plugin that the line may mean: one of a name that no command has.
+fn of_plugin(words: &[String]) -> Result<(), Error> {
+    if tree::follow(&Arguments::command(), words).commands.len() > 1 {
+        return Ok(());
+    }
+    if let Some(flag) = words.first().filter(|word| word.starts_with('-'))
+        && words.iter().any(|word| plugins::on_path(&format!("kubectl-{word}")).is_some())
+    {
+        return Err(Error::plain(format!("flags cannot be placed before plugin name: {flag}")));
+    }
+    plugins::run(words, 1)
+}
+
+fn text(refused: &clap::Error, kind: ContextKind) -> Option<String> {
+    match refused.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    }
+}
+
+/// The command that a line names, and a flag as kubectl shows it: `-w, --watch`.
+fn meant(words: &[String], flag: &str) -> (String, String) {
+    let root = Arguments::command();
+    let place = tree::follow(&root, words);
+    let short = place.flag(flag).and_then(clap::Arg::get_short).filter(|_| flag.starts_with("--"));
+    let flag = short.map_or_else(|| flag.to_owned(), |short| format!("-{short}, {flag}"));
+    (format!("kubectl {}", place.path()).trim_end().to_owned(), flag)
+}
+
+/// Help goes to standard output and is no failure.
+fn explained(words: &[String], refused: &clap::Error) -> Ended {
+    if let Some(sentence) = misunderstood(words, refused) {
+        return Ended::Failed(Error::Plain(sentence));
+    }
+    let is_help =
+        !refused.use_stderr() || refused.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let written = match is_help {
+        true => crate::output::say(&refused.render().to_string()).is_ok(),
+        false => refused.print().is_ok(),
+    };
+    Ended::Said(if written && is_help { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// kubectl's sentence for a flag, value or command that there is not, if it is that which was refused.
+fn misunderstood(words: &[String], refused: &clap::Error) -> Option<String> {
+    let (command, _) = meant(words, "");
+    let flag = || text(refused, ContextKind::InvalidArg);
+    match refused.kind() {
+        ErrorKind::UnknownArgument => {
+            let flag = flag()?;
+            let sentence = match flag.strip_prefix("--").or(flag.strip_prefix('-')) {
+                Some(short) if !flag.starts_with("--") => {
+                    let first = short.chars().next()?;
+                    format!("unknown shorthand flag: '{first}' in {flag}")
+                }
+                Some(_) => format!("unknown flag: {}", flag.split('=').next()?),
+                None => return None,
+            };
+            Some(format!("{sentence}\nSee '{command} --help' for usage."))
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let flag = flag()?.split(' ').next()?.to_owned();
+            let value = text(refused, ContextKind::InvalidValue)?;
+            if !flag.starts_with('-') {
+                return None;
+            }
+            let (_, shown) = meant(words, &flag);
+            let last = words.last().filter(|last| shown.starts_with(&format!("{last}, ")));
+            let why = match (value.is_empty(), last) {
+                (true, Some(short)) => {
+                    format!("flag needs an argument: '{}' in {short}", short.trim_start_matches('-'))
+                }
+                (true, None) => format!("flag needs an argument: {flag}"),
+                (false, _) => format!(
+                    "invalid argument {value:?} for \"{shown}\" flag: strconv.ParseInt: parsing {value:?}: invalid syntax"
+                ),
+            };
+            Some(format!("{why}\nSee '{command} --help' for usage."))
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = text(refused, ContextKind::InvalidSubcommand)?;
+            if command.contains(' ') {
+                return Some(format!("unknown command {word:?}\nSee '{command} -h' for help and examples"));
+            }
+            let near: String =
+                near(&Arguments::command(), &word).iter().map(|name| format!("\t{name}\n")).collect();
+            let near = if near.is_empty() { near } else { format!("\n\nDid you mean this?\n{near}") };
+            Some(format!("unknown command {word:?} for \"kubectl\"{near}"))
+        }
+        _ => None,
+    }
+}
+
+/// How many signs may be wrong in a command that is suggested.
+const NEAR: usize = 2;
+
+/// Commands that a person may have meant: of nearly the same name, or that begin like it.
+fn near<'a>(root: &'a Command, word: &str) -> Vec<&'a str> {
+    let word = word.to_lowercase();
+    let names = root.get_subcommands().filter(|command| !command.is_hide_set()).map(Command::get_name);
+    let is_meant = |name: &&str| {
+        distance(name, &word) <= NEAR
+            || name.starts_with(&word)
+            || *name == "get" && ["list", "ls"].contains(&&*word)
+    };
+    names.filter(is_meant).collect()
+}
+
+/// Levenshtein's: how many signs have to be put in, left out or changed.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (at, sign) in left.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (index, other) in right.iter().enumerate() {
+            let changed = diagonal + usize::from(sign != *other);
+            diagonal = row[index + 1];
+            row[index + 1] = changed.min(diagonal + 1).min(row[index] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+/// `kubectl options`: the flags of all commands.
+pub(crate) fn options() -> String {
+    let root = Arguments::command();
+    let mut text = "The following options can be passed to any command:\n\n".to_owned();
+    let mut flags: Vec<_> =
+        root.get_arguments().filter(|arg| arg.is_global_set() && !arg.is_hide_set()).collect();
+    flags.sort_by_key(|arg| arg.get_long());
+    for arg in flags {
+        let short = arg.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
+        let value = if arg.get_action().takes_values() { "=''" } else { "=false" };
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        text.push_str(&format!("    {short}--{}{value}:\n\t{help}\n\n", arg.get_long().unwrap_or_default()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> String {
+        match read(line.split(' ').skip(1).map(str::to_owned).collect()) {
+            Ok(_) => "understood".to_owned(),
+            Err(Ended::Failed(error)) => error.message(),
+            Err(Ended::Said(_)) => "said".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_there_is_not_is_said_as_kubectl_says_it() {
+        assert_eq!(
+            said("kubectl get pods --nonsense"),
+            "unknown flag: --nonsense\nSee 'kubectl get --help' for usage."
+        );
+        assert_eq!(
+            said("kubectl rollout status x -q"),
+            "unknown shorthand flag: 'q' in -q\nSee 'kubectl rollout status --help' for usage."
+        );
+        assert_eq!(said("kubectl nonsense"), "unknown command \"nonsense\" for \"kubectl\"");
+        assert_eq!(
+            said("kubectl gett"),
+            "unknown command \"gett\" for \"kubectl\"\n\nDid you mean this?\n\tget\n"
+        );
+        assert_eq!(
+            said("kubectl ls"),
+            "unknown command \"ls\" for \"kubectl\"\n\nDid you mean this?\n\tget\n\tlogs\n\tcp\n"
+        );
+    }
+
+    #[test]
+    fn switches_take_values() {
+        for line in ["kubectl get pods --watch=false", "kubectl get pods --no-headers=true -o json -o yaml"] {
+            assert_eq!(said(line), "understood", "{line}");
+        }
+        assert_eq!(
+            said("kubectl get pods --watch=perhaps"),
+            "invalid argument \"perhaps\" for \"-w, --watch\" flag: strconv.ParseBool: parsing \"perhaps\": invalid syntax\nSee 'kubectl get --help' for usage."
+        );
+    }
+
+    #[test]
+    fn no_two_flags_share_a_name() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn distances() {
+        for (left, right, distance) in
+            [("get", "gett", 1), ("apply", "aply", 1), ("get", "", 3), ("patch", "auth", 3)]
+        {
+            assert_eq!(super::distance(left, right), distance, "{left} {right}");
+        }
+    }
+}
