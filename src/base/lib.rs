@@ -19,6 +19,7 @@ pub mod random;
 mod ready;
 pub mod seal;
 mod seldom;
+pub mod spdy;
 mod supervise;
 mod term;
 pub mod tls;

@@ -63,9 +63,20 @@ pub(crate) enum Command {
     Wait(commands::wait::Wait),
     /// Print a container's log
     #[command(alias = "log")]
-    Logs(Logs),
+    Logs(commands::logs::Logs),
     /// Run a command in a container
-    Exec(Exec),
+    Exec(commands::exec::Exec),
+    /// Attach to what runs in a container
+    Attach(commands::attach::Attach),
+    /// Copy files to and from containers
+    Cp(commands::cp::Cp),
+    /// Look into pods and nodes with a container of one's own
+    Debug(commands::debug::Debug),
+    /// Serve the API on this machine to who has no credentials
+    Proxy(commands::proxy::Proxy),
+    /// Let ports of this machine lead to a pod's
+    #[command(name = "port-forward")]
+    PortForward(commands::port_forward::PortForward),
     /// Change a number of replicas
     Scale(Scale),
     /// Watch and steer rollouts
@@ -196,66 +207,6 @@ pub(crate) struct Delete {
     /// Print names only
     #[arg(long, short)]
     pub(crate) output: Option<String>,
-}
-
-#[derive(Args)]
-pub(crate) struct Logs {
-    /// POD or KIND/NAME, and a container
-    pub(crate) words: Vec<String>,
-    /// The container
-    #[arg(long, short, default_value = "", hide_default_value = true)]
-    pub(crate) container: String,
-    /// Of all pods with these labels
-    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
-    pub(crate) selector: String,
-    /// Go on as the log grows
-    #[arg(long, short)]
-    pub(crate) follow: bool,
-    /// How many of the latest lines; -1 for all
-    #[arg(long, allow_negative_numbers = true)]
-    pub(crate) tail: Option<i64>,
-    /// Not older than this, such as 5s, 2m or 3h
-    #[arg(long)]
-    pub(crate) since: Option<String>,
-    /// Not before this RFC 3339 time
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) since_time: String,
-    /// Begin lines with their times
-    #[arg(long)]
-    pub(crate) timestamps: bool,
-    /// Of the container's last run
-    #[arg(long, short)]
-    pub(crate) previous: bool,
-    /// Of all containers
-    #[arg(long)]
-    pub(crate) all_containers: bool,
-    /// Begin lines with pod and container
-    #[arg(long)]
-    pub(crate) prefix: bool,
-    /// At most so many bytes
-    #[arg(long)]
-    pub(crate) limit_bytes: Option<u64>,
-}
-
-#[derive(Args)]
-pub(crate) struct Exec {
-    /// POD or KIND/NAME
-    pub(crate) target: String,
-    /// The container
-    #[arg(long, short, default_value = "", hide_default_value = true)]
-    pub(crate) container: String,
-    /// Pass on standard input
-    #[arg(long, short = 'i')]
-    pub(crate) stdin: bool,
-    /// Give the command a terminal
-    #[arg(long, short)]
-    pub(crate) tty: bool,
-    /// Say nothing but what the command says
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
-    /// The command
-    #[arg(last = true, required = true)]
-    pub(crate) command: Vec<String>,
 }
 
 #[derive(Args)]

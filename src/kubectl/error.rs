@@ -14,6 +14,8 @@ pub(crate) enum Error {
     Bare(String),
     /// Everything is said already: the exit code.
     Said(u8),
+    /// What ran elsewhere failed: shown as it is, and its exit code.
+    Exit(String, u8),
 }
 
 impl From<client::Error> for Error {
@@ -90,7 +92,7 @@ impl std::fmt::Display for Error {
             Self::Server(client::Error::Transport(reason), _) => out.write_str(&unreached(reason)),
             Self::Server(error, _) => write!(out, "error: {error}"),
             Self::Plain(text) => write!(out, "error: {text}"),
-            Self::Bare(text) => out.write_str(text),
+            Self::Bare(text) | Self::Exit(text, _) => out.write_str(text),
             Self::Said(_) => Ok(()),
         }
     }

@@ -24,6 +24,7 @@ mod pairs;
 mod plugins;
 mod pods;
 mod preferences;
+mod remote;
 mod requests;
 mod session;
 mod target;
@@ -79,7 +80,7 @@ fn ended(done: Result<(), Error>) -> ExitCode {
         Err(Error::Said(code)) => ExitCode::from(code),
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            if let Error::Exit(_, code) = error { ExitCode::from(code) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -272,7 +272,7 @@ mod tests {
         );
         assert_eq!(
             said("kubectl ls"),
-            "unknown command \"ls\" for \"kubectl\"\n\nDid you mean this?\n\tget\n\tlogs\n"
+            "unknown command \"ls\" for \"kubectl\"\n\nDid you mean this?\n\tget\n\tlogs\n\tcp\n"
         );
     }
 

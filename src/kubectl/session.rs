@@ -7,7 +7,7 @@ use crate::discovery_cache::Cache;
 use crate::error::Error;
 use crate::globals::Global;
 use crate::requests::Manner;
-use base::Body;
+use base::{Body, Supervisor};
 use client::Client;
 use client::https::{Https, Target};
 use http::{Method, Request, Response, StatusCode, header};
@@ -35,6 +35,8 @@ pub(crate) struct Session {
     known: OnceLock<Option<Discovery>>,
     asked: OnceCell<Discovery>,
     cache: Option<Cache>,
+    /// Owns what runs beside the command, such as a connection's other direction.
+    pub(crate) supervisor: Supervisor,
 }
 
 /// A target and the client to it.
@@ -69,6 +71,7 @@ impl Session {
             known: OnceLock::new(),
             asked: OnceCell::new(),
             cache,
+            supervisor: Supervisor::new(),
         })
     }
 
@@ -212,6 +215,17 @@ impl Session {
             answer = self.manner.send(&link.client, &head, body).await.map_err(|error| self.named(error))?;
         }
         self.accepted(answer).await
+    }
+
+    /// Sends any request; a refusal comes back as an answer.
+    pub(crate) async fn raw(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let link = self.signed_in(false).await?;
+        link.client.raw(request).await.map_err(|error| self.named(error))
+    }
+
+    /// How the server is reached, once a plugin that there may be has given credentials.
+    pub(crate) async fn identified(&self) -> Result<Target, Error> {
+        Ok(self.signed_in(false).await?.target)
     }
 
     async fn accepted(&self, response: Response<Body>) -> Result<Response<Body>, Error> {

@@ -54,7 +54,6 @@ mod reach;
 mod registration;
 mod settings;
 mod shutdown;
-mod spdy;
 mod stats;
 mod storage;
 mod streaming;

@@ -3,20 +3,25 @@
 pub(crate) mod annotate;
 pub(crate) mod api_resources;
 mod apply;
+pub(crate) mod attach;
 pub(crate) mod autoscale;
 pub(crate) mod config;
 pub(crate) mod cordon;
+pub(crate) mod cp;
 pub(crate) mod create;
+pub(crate) mod debug;
 mod delete;
 pub(crate) mod describe;
 pub(crate) mod drain;
 pub(crate) mod edit;
-mod exec;
+pub(crate) mod exec;
 pub(crate) mod expose;
 pub(crate) mod get;
 pub(crate) mod label;
-mod logs;
+pub(crate) mod logs;
 pub(crate) mod patch;
+pub(crate) mod port_forward;
+pub(crate) mod proxy;
 pub(crate) mod replace;
 mod rollout;
 pub(crate) mod run;
@@ -77,6 +82,11 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Wait(args) => wait::run(&session, &args).await,
         Command::Logs(args) => logs::run(&session, &args).await,
         Command::Exec(args) => exec::run(&session, &args).await,
+        Command::Attach(args) => attach::run(&session, &args).await,
+        Command::Cp(args) => cp::run(&session, &args).await,
+        Command::Proxy(args) => return proxy::run(session, &args).await,
+        Command::Debug(args) => debug::run(&session, &args).await,
+        Command::PortForward(args) => port_forward::run(&session, &args).await,
         Command::Scale(args) => scale::run(&session, &args).await,
         Command::Rollout(command) => rollout::run(&session, &command).await,
         Command::ApiResources(args) => api_resources::run(&session, &args).await,

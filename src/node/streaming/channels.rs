@@ -3,7 +3,7 @@
 
 use super::relay::Relay;
 use super::route::Streams;
-use crate::spdy::Frame;
+use base::spdy::Frame;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io::Result;

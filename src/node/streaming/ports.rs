@@ -3,7 +3,7 @@
 
 use super::channels::Dialect;
 use super::relay::Relay;
-use crate::spdy::Frame;
+use base::spdy::Frame;
 use std::io::Result;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::Message;
@@ -69,7 +69,7 @@ where
 mod tests {
     use super::super::channels::{DIALECTS, V4};
     use super::*;
-    use crate::spdy::{Reader, Writer};
+    use base::spdy::{Reader, Writer};
     use futures_util::{SinkExt, StreamExt};
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::protocol::Role;

@@ -1,7 +1,7 @@
 //! Messages of a WebSocket on one side, streams of the runtime on the other.
 
 use super::websocket;
-use crate::spdy::{Frame, Reader, Writer};
+use base::spdy::{Frame, Reader, Writer};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use std::io::{Error, Result};

@@ -16,6 +16,7 @@ pub(crate) mod s3;
 pub(crate) mod sandbox;
 pub(crate) mod servers;
 pub(crate) mod spots;
+pub(crate) mod terminal;
 pub(crate) mod webhook;
 pub(crate) mod websocket;
 

@@ -1,10 +1,14 @@
-//! `kubectl run`: a pod of one image.
+//! `kubectl run`: a pod of one image, and a session with it.
+
+pub(crate) mod attached;
 
 use super::create::required;
 use super::expose::{overridden, pairs};
+use crate::discovery::Resource;
 use crate::error::Error;
+use crate::pods;
 use crate::session::Session;
-use crate::writing::{Writer, Writing, with_annotation};
+use crate::writing::{Dry, Writer, Writing, with_annotation};
 use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
@@ -48,6 +52,24 @@ pub(crate) struct Run {
     /// Give it a terminal
     #[arg(long, short)]
     tty: bool,
+    /// Attach to it once it runs; what -i does unless this is false
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    attach: Option<bool>,
+    /// Leave standard input open when the first session ends
+    #[arg(long)]
+    leave_stdin_open: bool,
+    /// Remove the pod when the session has ended
+    #[arg(long)]
+    rm: bool,
+    /// Say nothing but what the session says
+    #[arg(long, short)]
+    quiet: bool,
+    /// The keys that leave: characters, ctrl-… or DEL with commas between
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    detach_keys: String,
+    /// How long to wait until it runs, and for its end
+    #[arg(long, value_name = "TIME", default_value = "1m0s", allow_hyphen_values = true)]
+    pod_running_timeout: String,
     /// Run it as root of the machine, nearly
     #[arg(long)]
     privileged: bool,
@@ -69,7 +91,7 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
         return Err(usage("NAME is required for run".to_owned()));
     };
     let image = args.image.as_deref().unwrap_or_default();
-    if image.is_empty() || image.contains(char::is_whitespace) {
+    if !pods::is_image(image) {
         return Err(Error::plain(format!("Invalid image name {image:?}: invalid reference format")));
     }
     if !["Always", "OnFailure", "Never"].contains(&args.restart.as_str()) {
@@ -82,28 +104,53 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
         return Err(Error::plain("--stdin is required for containers with --tty=true"));
     }
     let writer = args.writing.open("kubectl-run")?;
+    let attaches = args.attach.unwrap_or(args.stdin);
+    if args.rm && !attaches {
+        return Err(usage("--rm should only be used for attached containers".to_owned()));
+    }
+    if attaches && writer.dry != Dry::No {
+        return Err(usage(
+            "--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)"
+                .to_owned(),
+        ));
+    }
+    if !["", "Always", "IfNotPresent", "Never"].contains(&args.image_pull_policy.as_str()) {
+        return Err(usage(format!("invalid image pull policy: {}", args.image_pull_policy)));
+    }
+    let timeout = pods::timeout(&args.pod_running_timeout, "run")?;
     let words: Vec<&String> = more.iter().chain(&args.arguments).collect();
     let mut pod = pod(args, name, image, &words)?;
     overridden(&mut pod, &args.overrides)?;
-    if args.expose {
+    let service = args.expose.then(|| {
         let labels = pod["metadata"]["labels"].clone();
-        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": labels},
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": labels},
             "spec": {"ports": [{"port": args.port, "protocol": "TCP", "targetPort": args.port}], "selector": labels},
-            "status": {"loadBalancer": {}}});
-        make(session, args, &writer, ("services", service)).await?;
+            "status": {"loadBalancer": {}}})
+    });
+    let mut made = vec![make(session, args, &writer, ("pods", pod)).await?];
+    if let Some(service) = service {
+        let service = make(session, args, &writer, ("services", service)).await?;
+        writer.done(service.0, &service.1, "created")?;
         if args.writing.printing.output.as_deref() == Some("yaml") {
             crate::output::say("---\n")?;
         }
+        made.push(service);
     }
-    make(session, args, &writer, ("pods", pod)).await
+    if !attaches {
+        return writer.done(made[0].0, &made[0].1, "created");
+    }
+    let made: Vec<_> =
+        made.into_iter().map(|(resource, object)| (resource.path(&session.namespace), object)).collect();
+    attached::run(session, args, &made, timeout).await
 }
 
-async fn make(
-    session: &Session,
+/// Makes an object, or only says what it would be.
+async fn make<'a>(
+    session: &'a Session,
     args: &Run,
     writer: &Writer,
     (kind, mut object): (&str, Value),
-) -> Result<(), Error> {
+) -> Result<(&'a Resource, Value), Error> {
     let resource = session.resource(kind).await?;
     if session.namespace_given {
         object["metadata"]["namespace"] = json!(session.namespace);
@@ -115,7 +162,7 @@ async fn make(
         let path = writer.path(&resource.path(&session.namespace));
         object = session.write(Method::POST, &path, &object).await?;
     }
-    writer.done(resource, &object, "created")
+    Ok((resource, object))
 }
 
 fn pod(args: &Run, name: &str, image: &str, words: &[&String]) -> Result<Value, Error> {
@@ -134,6 +181,9 @@ fn pod(args: &Run, name: &str, image: &str, words: &[&String]) -> Result<Value, 
     }
     if args.stdin {
         container["stdin"] = json!(true);
+        if !args.leave_stdin_open {
+            container["stdinOnce"] = json!(true);
+        }
     }
     if args.tty {
         container["tty"] = json!(true);

@@ -1,11 +1,11 @@
-//! SPDY/3.1 as Kubernetes' streams use it: frames with compressed headers, no flow control. The framing
-//! stands by itself and serves either end.
+//! SPDY/3.1 without flow control, as streams are carried by it to and from containers: frames with compressed
+//! headers. The framing stands by itself and serves either end.
 //!
 //! A [`Reader`] and a [`Writer`] each own one direction with its compression state.
 
 mod frame;
 
-pub(crate) use frame::Frame;
+pub use frame::Frame;
 
 use frame::{Decoder, Encoder};
 use std::io::{Error, ErrorKind, Result};
@@ -15,19 +15,20 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const READ_BYTES: usize = 32 << 10;
 
 /// The receiving direction.
-pub(crate) struct Reader<R> {
+pub struct Reader<R> {
     from: R,
     buffer: Vec<u8>,
     decoder: Decoder,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    pub(crate) fn new(from: R) -> Self {
+    /// Reads from a connection.
+    pub fn new(from: R) -> Self {
         Self { from, buffer: Vec::new(), decoder: Decoder::default() }
     }
 
     /// The next frame; none when the other end closed the connection. Safe to cancel.
-    pub(crate) async fn next(&mut self) -> Result<Option<Frame>> {
+    pub async fn next(&mut self) -> Result<Option<Frame>> {
         loop {
             if let Some((frame, used)) = self.decoder.decode(&self.buffer)? {
                 self.buffer.drain(..used);
@@ -44,18 +45,19 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 }
 
 /// The sending direction.
-pub(crate) struct Writer<W> {
+pub struct Writer<W> {
     to: W,
     encoder: Encoder,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
-    pub(crate) fn new(to: W) -> Self {
+    /// Writes to a connection.
+    pub fn new(to: W) -> Self {
         Self { to, encoder: Encoder::default() }
     }
 
     /// Sends one frame.
-    pub(crate) async fn send(&mut self, frame: &Frame) -> Result<()> {
+    pub async fn send(&mut self, frame: &Frame) -> Result<()> {
         let bytes = self.encoder.encode(frame)?;
         self.to.write_all(&bytes).await?;
         self.to.flush().await

@@ -5,7 +5,7 @@ use std::io::{Error, ErrorKind, Result};
 
 /// What both ends begin compressing headers with.
 const DICTIONARY: &[u8] = include_bytes!("dictionary.bin");
-/// The largest frame taken: data frames of Kubernetes' peers are at most 32 KiB.
+/// The largest frame taken: data frames of the peers there are are at most 32 KiB.
 const FRAME_BYTES: usize = 1 << 20;
 /// The largest block of headers, unpacked.
 const HEADER_BYTES: usize = 64 << 10;
@@ -15,35 +15,51 @@ const FIN: u8 = 1;
 /// Names and values, names in lower case.
 type Headers = Vec<(String, String)>;
 
-/// What knarr sends and understands; frames of other kinds are skipped as [`Frame::Other`].
+/// What is sent and understood; frames of other kinds are skipped as [`Frame::Other`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Frame {
+pub enum Frame {
     /// Opens a stream.
     Open {
+        /// Its number: odd ones are the client's.
         stream: u32,
+        /// Names and values, names in lower case.
         headers: Headers,
+        /// Nothing follows in this direction.
         fin: bool,
     },
     /// Accepts a stream.
     Reply {
+        /// Its number.
         stream: u32,
+        /// Names and values, names in lower case.
         headers: Headers,
+        /// Nothing follows in this direction.
         fin: bool,
     },
     /// Ends a stream in both directions.
     Reset {
+        /// Its number.
         stream: u32,
+        /// Why, as the draft numbers it.
         status: u32,
     },
+    /// Asks for the same back.
     Ping(u32),
+    /// No more streams are taken.
     GoAway {
+        /// The last that was.
         last: u32,
     },
+    /// What a stream carries.
     Data {
+        /// Its number.
         stream: u32,
+        /// The next of its bytes.
         bytes: Vec<u8>,
+        /// Nothing follows in this direction.
         fin: bool,
     },
+    /// One of another kind.
     Other(u16),
 }
 
@@ -58,11 +74,11 @@ fn number(bytes: &[u8], at: usize) -> Result<u32> {
 
 /// Packs frames; headers share one compression stream.
 #[derive(Default)]
-pub(crate) struct Encoder(Option<Compress>);
+pub(super) struct Encoder(Option<Compress>);
 
 impl Encoder {
     /// The frame's bytes.
-    pub(crate) fn encode(&mut self, frame: &Frame) -> Result<Vec<u8>> {
+    pub(super) fn encode(&mut self, frame: &Frame) -> Result<Vec<u8>> {
         let flags = |fin: bool| if fin { FIN } else { 0 };
         let id = |stream: u32| (stream & 0x7fff_ffff).to_be_bytes();
         match frame {
@@ -123,7 +139,7 @@ fn control(kind: u16, flags: u8, body: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Unpacks frames.
-pub(crate) struct Decoder(Decompress);
+pub(super) struct Decoder(Decompress);
 
 impl Default for Decoder {
     fn default() -> Self {
@@ -133,7 +149,7 @@ impl Default for Decoder {
 
 impl Decoder {
     /// The first frame in `buffer` and how many bytes it took; none if it is not whole yet.
-    pub(crate) fn decode(&mut self, buffer: &[u8]) -> Result<Option<(Frame, usize)>> {
+    pub(super) fn decode(&mut self, buffer: &[u8]) -> Result<Option<(Frame, usize)>> {
         if buffer.len() < 8 {
             return Ok(None);
         }
