@@ -24,7 +24,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ingress", &["base", "api", "client"]),
     ("metrics", &["base", "api", "client"]),
     ("helm", &["base", "api", "client", "template"]),
-    ("kubectl", &["base", "api", "client", "template"]),
+    ("kustomize", &["api"]),
+    ("kubectl", &["base", "api", "client", "kustomize", "template"]),
     ("bootstrap", &["base", "api", "client"]),
 ];
 
