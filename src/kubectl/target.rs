@@ -37,7 +37,7 @@ pub(crate) async fn resolve(
     selection: &Selection,
     files: &Files,
 ) -> Result<Vec<Target>, Error> {
-    if !files.filename.is_empty() {
+    if !files.is_empty() {
         return of_files(session, files).await;
     }
     let words: Vec<&str> = selection.words.iter().map(String::as_str).collect();

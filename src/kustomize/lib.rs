@@ -41,7 +41,9 @@ pub use error::Error;
 
 use kustomization::Order;
 use read::{Budget, Root};
+use resource::{Id, Resource};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 use target::Target;
 
@@ -58,14 +60,33 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { root_only: true, sorted: false, managed_by: false }
+        Self { root_only: true, sorted: true, managed_by: false }
     }
 }
+
+/// The version of kustomize that this behaves as.
+pub const VERSION: &str = "v5.8.1";
 
 /// Objects as YAML documents.
 pub fn render(objects: &[Value]) -> String {
     let documents: Vec<String> = objects.iter().map(api::yaml::render).collect();
     documents.join("---\n")
+}
+
+/// Each object with the name of a file for it: of its kind and name, and of its namespace if there are several.
+pub fn files(objects: &[Value]) -> Vec<(String, &Value)> {
+    let ids: Vec<Id> = objects.iter().map(|object| Resource::new(object.clone()).id()).collect();
+    let namespaces: BTreeSet<&str> =
+        ids.iter().filter(|id| !id.gvk.is_cluster_scoped()).map(Id::effective_namespace).collect();
+    let name = |id: &Id| {
+        let several = namespaces.len() > 1 && !id.gvk.is_cluster_scoped();
+        let namespace = if several { id.effective_namespace() } else { "" };
+        let parts = [namespace, &id.gvk.group, &id.gvk.version, &id.gvk.kind, &id.name];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        // No name leads out of the folder.
+        format!("{}.yaml", parts.join("_").to_lowercase().replace('/', "_"))
+    };
+    ids.iter().map(name).zip(objects).collect()
 }
 
 /// Builds the kustomization of a folder: its objects, in order. What there is to tell of deprecated fields and

@@ -90,85 +90,91 @@ fn said(kustomization: &str) -> String {
     built.unwrap_err().to_string().replace(&folder.0.display().to_string(), "DIR")
 }
 
+/// Kustomizations, and what is said of them among other words.
+const WRONG: &[(&str, &str)] = &[
+    ("", "kustomization.yaml is empty"),
+    ("a: b: c", "invalid Kustomization: yaml: mapping values are not allowed in this context"),
+    ("foo: 1", "invalid Kustomization: json: unknown field \"foo\""),
+    ("resources: a.yaml", "json: cannot unmarshal field Kustomization.resources: invalid type: string"),
+    ("kind: Pod\nresources: []", "Failed to read kustomization file under DIR/k:\nkind should be"),
+    ("resources: [none.yaml]", "lstat DIR/k/none.yaml: no such file or directory"),
+    (
+        "resources: [bad.yaml]",
+        "MalformedYAMLError: yaml: mapping values are not allowed in this context in File: bad.yaml",
+    ),
+    ("resources: [no/name.yaml]", "missing metadata.name in object {{v1 Pod} {{ } map[a:b] map[]}}"),
+    (
+        "resources: [a.yaml, a.yaml]",
+        "may not add resource with an already registered id: ConfigMap.v1.[noGrp]/a.[noNs]",
+    ),
+    ("resources: [../outside.yaml]", "security; file 'DIR/outside.yaml' is not in or below 'DIR/k'"),
+    ("resources: [../other]", "cycle detected: candidate root 'DIR/k' contains visited root 'DIR/k'"),
+    ("resources: [..]", "cycle detected: candidate root 'DIR' contains visited root 'DIR/k'"),
+    ("resources: ['https://example.com/x.yaml']", "only files and folders of this machine are built"),
+    ("resources: ['github.com/a/b?ref=v1']", "only files and folders of this machine are built"),
+    ("helmCharts: [{name: x}]", "helmCharts are not rendered by kubectl"),
+    ("components: [../other]", "expected kind 'Component' for path 'DIR/other' but got 'Kustomization'"),
+    (
+        "resources: [a.yaml]\npatches: [{path: list.yaml}]",
+        "must specify a target for JSON patch [path: \"list.yaml\"]",
+    ),
+    ("resources: [a.yaml]\npatches: [{patch: '- {op: remove, path: /x}', target: {kind: ConfigMap}}]", "/x"),
+    ("patches: [{patch: 'kind: Pod'}]", "unable to parse SM or JSON patch from [patch: \"kind: Pod\"]"),
+    (
+        "replicas: [{name: x, count: 1}]",
+        "resource with name x does not match a config with the following GVK",
+    ),
+    (
+        "configMapGenerator: [{name: x, literals: [a]}]",
+        "literal sources [a]: invalid literal source a, expected key=value",
+    ),
+    ("configMapGenerator: [{name: x, literals: [a=1, a=2]}]", "configmap x illegally repeats the key `a`"),
+    ("configMapGenerator: [{name: x, behavior: merge}]", "does not exist; cannot merge or replace"),
+    ("resources: [a.yaml]\nconfigMapGenerator: [{name: a}]", "behavior must be merge or replace"),
+    (
+        "transformers: ['{apiVersion: v1, kind: Mine, metadata: {name: m}}']",
+        "unable to load external plugin 'Mine'",
+    ),
+    (
+        "transformers: ['{apiVersion: v1, kind: F, metadata: {name: f, annotations: {config.kubernetes.io/function: x}}}']",
+        "is a function in a container",
+    ),
+    (
+        "resources: [a.yaml]\nvalidators: ['{apiVersion: builtin, kind: LabelTransformer, metadata: {name: l}, labels: {a: b}, fieldSpecs: [{path: metadata/labels, create: true}]}']",
+        "validator shouldn't modify the resource map",
+    ),
+    (
+        "resources: [a.yaml]\nreplacements: [{source: {kind: X}, targets: [{select: {}}]}]",
+        "nothing selected by X.[noVer].[noGrp]/[noName].[noNs]",
+    ),
+    (
+        "resources: [a.yaml]\nreplacements: [{source: {kind: ConfigMap}, targets: [{select: {kind: ConfigMap}, fieldPaths: [data.x]}]}]",
+        "unable to find field \"data.x\" in replacement target",
+    ),
+    (
+        "resources: [a.yaml]\nvars: [{name: V, objref: {kind: X, name: x}}]",
+        "var 'V' cannot be mapped to a field",
+    ),
+    ("sortOptions: {order: any}", "the field 'sortOptions.order' must be one of [fifo, legacy]"),
+    ("buildMetadata: [x]", "buildMetadata has \"x\""),
+    ("openapi: {version: v9}", "the specified OpenAPI version is not built in: v9"),
+];
+
 #[test]
 fn what_cannot_be_built_is_said() {
-    for (kustomization, wanted) in [
-        ("", "kustomization.yaml is empty"),
-        ("a: b: c", "invalid Kustomization: yaml: mapping values are not allowed in this context"),
-        ("foo: 1", "invalid Kustomization: json: unknown field \"foo\""),
-        ("resources: a.yaml", "json: cannot unmarshal field Kustomization.resources: invalid type: string"),
-        ("kind: Pod\nresources: []", "Failed to read kustomization file under DIR/k:\nkind should be"),
-        ("resources: [none.yaml]", "lstat DIR/k/none.yaml: no such file or directory"),
-        (
-            "resources: [bad.yaml]",
-            "MalformedYAMLError: yaml: mapping values are not allowed in this context in File: bad.yaml",
-        ),
-        ("resources: [no/name.yaml]", "missing metadata.name in object {{v1 Pod} {{ } map[a:b] map[]}}"),
-        (
-            "resources: [a.yaml, a.yaml]",
-            "may not add resource with an already registered id: ConfigMap.v1.[noGrp]/a.[noNs]",
-        ),
-        ("resources: [../outside.yaml]", "security; file 'DIR/outside.yaml' is not in or below 'DIR/k'"),
-        ("resources: [../other]", "cycle detected: candidate root 'DIR/k' contains visited root 'DIR/k'"),
-        ("resources: [..]", "cycle detected: candidate root 'DIR' contains visited root 'DIR/k'"),
-        ("resources: ['https://example.com/x.yaml']", "only files and folders of this machine are built"),
-        ("resources: ['github.com/a/b?ref=v1']", "only files and folders of this machine are built"),
-        ("helmCharts: [{name: x}]", "helmCharts are not rendered by kubectl"),
-        ("components: [../other]", "expected kind 'Component' for path 'DIR/other' but got 'Kustomization'"),
-        (
-            "resources: [a.yaml]\npatches: [{path: list.yaml}]",
-            "must specify a target for JSON patch [path: \\\"list.yaml\\\"]",
-        ),
-        (
-            "resources: [a.yaml]\npatches: [{patch: '- {op: remove, path: /x}', target: {kind: ConfigMap}}]",
-            "/x",
-        ),
-        ("patches: [{patch: 'kind: Pod'}]", "unable to parse SM or JSON patch from [patch: \"kind: Pod\"]"),
-        (
-            "replicas: [{name: x, count: 1}]",
-            "resource with name x does not match a config with the following GVK",
-        ),
-        (
-            "configMapGenerator: [{name: x, literals: [a]}]",
-            "literal sources [a]: invalid literal source a, expected key=value",
-        ),
-        (
-            "configMapGenerator: [{name: x, literals: [a=1, a=2]}]",
-            "configmap x illegally repeats the key `a`",
-        ),
-        ("configMapGenerator: [{name: x, behavior: merge}]", "does not exist; cannot merge or replace"),
-        ("resources: [a.yaml]\nconfigMapGenerator: [{name: a}]", "behavior must be merge or replace"),
-        (
-            "transformers: ['{apiVersion: v1, kind: Mine, metadata: {name: m}}']",
-            "unable to load external plugin 'Mine'",
-        ),
-        (
-            "transformers: ['{apiVersion: v1, kind: F, metadata: {name: f, annotations: {config.kubernetes.io/function: x}}}']",
-            "is a function in a container",
-        ),
-        (
-            "resources: [a.yaml]\nvalidators: ['{apiVersion: builtin, kind: LabelTransformer, metadata: {name: l}, labels: {a: b}, fieldSpecs: [{path: metadata/labels, create: true}]}']",
-            "validator shouldn't modify the resource map",
-        ),
-        (
-            "resources: [a.yaml]\nreplacements: [{source: {kind: X}, targets: [{select: {}}]}]",
-            "nothing selected by X.[noVer].[noGrp]/[noName].[noNs]",
-        ),
-        (
-            "resources: [a.yaml]\nreplacements: [{source: {kind: ConfigMap}, targets: [{select: {kind: ConfigMap}, fieldPaths: [data.x]}]}]",
-            "unable to find field \"data.x\" in replacement target",
-        ),
-        (
-            "resources: [a.yaml]\nvars: [{name: V, objref: {kind: X, name: x}}]",
-            "var 'V' cannot be mapped to a field",
-        ),
-        ("sortOptions: {order: any}", "the field 'sortOptions.order' must be one of [fifo, legacy]"),
-        ("buildMetadata: [x]", "buildMetadata has \"x\""),
-        ("openapi: {version: v9}", "the specified OpenAPI version is not built in: v9"),
-    ] {
+    for (kustomization, wanted) in WRONG {
         let said = said(kustomization);
-        assert!(said.contains(&wanted.replace("\\\"", "\"")), "{kustomization}\n{said}");
+        assert!(said.contains(wanted), "{kustomization}\n{said}");
     }
+}
+
+#[test]
+fn each_object_has_a_file_of_its_own() {
+    let object = |kind: &str, name: &str, namespace: &str| serde_json::json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}});
+    let objects = [object("ConfigMap", "A", ""), object("Secret", "../b", "n"), object("Namespace", "n", "")];
+    let names: Vec<String> = files(&objects).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["default_v1_configmap_a.yaml", "n_v1_secret_.._b.yaml", "v1_namespace_n.yaml"]);
+    assert_eq!(files(&objects[..1])[0].0, "v1_configmap_a.yaml");
 }
 
 #[test]
@@ -181,7 +187,7 @@ fn files_outside_are_read_if_they_may_be_and_order_is_that_of_files() {
         let built = build(&folder.0.join("k"), options, &mut Vec::new()).unwrap();
         built.iter().map(|one| one["kind"].as_str().unwrap().to_owned()).collect()
     };
-    let options = Options { root_only: false, ..Options::default() };
+    let options = Options { root_only: false, sorted: false, managed_by: false };
     assert_eq!(kinds(&options), ["ConfigMap", "Namespace"]);
     assert_eq!(kinds(&Options { sorted: true, ..options }), ["Namespace", "ConfigMap"]);
 }

@@ -14,6 +14,7 @@ pub(crate) mod edit;
 mod exec;
 pub(crate) mod expose;
 mod get;
+pub(crate) mod kustomize;
 pub(crate) mod label;
 mod logs;
 pub(crate) mod patch;
@@ -33,6 +34,9 @@ use crate::session::Session;
 pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> {
     if let Command::Config(command) = command {
         return config::run(global, command);
+    }
+    if let Command::Kustomize(args) = command {
+        return kustomize::run(&args);
     }
     let mut global = global.clone();
     if let Command::Create(args) = &command
@@ -66,6 +70,6 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Rollout(command) => rollout::run(&session, &command).await,
         Command::ApiResources(args) => api_resources::run(&session, &args).await,
         Command::Version(args) => version::run(&session, &args).await,
-        Command::Config(_) => Ok(()),
+        Command::Config(_) | Command::Kustomize(_) => Ok(()),
     }
 }

@@ -18,14 +18,14 @@ pub(crate) async fn run(session: &Session, args: &Version) -> Result<(), Error> 
     };
     match form {
         Some(form) => {
-            let mut versions = json!({"clientVersion": {"gitVersion": CLIENT, "major": "1", "minor": "36"}});
+            let mut versions = json!({"clientVersion": {"gitVersion": CLIENT, "major": "1", "minor": "36"}, "kustomizeVersion": kustomize::VERSION});
             if !server.is_null() {
                 versions["serverVersion"] = server;
             }
             form.print(&versions, true)?;
         }
         None => {
-            say(&format!("Client Version: {CLIENT}\n"))?;
+            say(&format!("Client Version: {CLIENT}\nKustomize Version: {}\n", kustomize::VERSION))?;
             if let Some(version) = server["gitVersion"].as_str() {
                 say(&format!("Server Version: {version}\n"))?;
             }
