@@ -1,7 +1,7 @@
 //! Which fields of which kinds hold names, labels, images and so on: what is built in, and what
 //! `configurations` and `crds` add.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Within};
 use crate::kustomization::{Place, typed};
 use crate::order;
 use crate::read::Root;
@@ -56,7 +56,11 @@ impl Config {
         for file in files {
             let bytes = root.load(file)?;
             let document = api::yaml::first(&bytes).map_err(|error| Error::new(error.to_string()))?;
-            let one: Self = if document.value.is_null() { Self::default() } else { typed(document.value)? };
+            let one: Self = if document.value.is_null() {
+                Self::default()
+            } else {
+                typed(document.value).within(|| "error unmarshaling JSON: while decoding JSON")?
+            };
             added = added.merge(&one)?;
         }
         Ok(Rc::new(builtin.merge(&added)?))

@@ -67,7 +67,7 @@ fn make() -> Config {
         name_reference,
         var_reference: variables(),
         images: images(),
-        replicas: ["Deployment", "ReplicationController", "ReplicaSet", "StatefulSet"]
+        replicas: ["Deployment", "StatefulSet", "ReplicaSet", "ReplicationController"]
             .map(|kind| created("", "", kind, "spec/replicas"))
             .to_vec(),
     }

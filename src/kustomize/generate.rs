@@ -133,7 +133,6 @@ fn data(root: &Root<'_>, from: &Generator) -> Result<BTreeMap<String, Vec<u8>>> 
     }
     let mut all = BTreeMap::new();
     for (key, value) in pairs {
-        check_key(&key)?;
         if all.insert(key.clone(), value).is_some() {
             return Err(Error::new(format!("configmap {} illegally repeats the key `{key}`", from.name)));
         }
@@ -142,15 +141,6 @@ fn data(root: &Root<'_>, from: &Generator) -> Result<BTreeMap<String, Vec<u8>>> 
 }
 
 type Pair = (String, Vec<u8>);
-
-fn check_key(key: &str) -> Result<()> {
-    let sound = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '-' | '_' | '.');
-    let is_place = matches!(key, "." | "..") || key.starts_with("..");
-    if key.is_empty() || key.len() > 253 || is_place || !key.chars().all(sound) {
-        return Err(Error::new(format!("{key:?} is not a valid key name for a ConfigMap")));
-    }
-    Ok(())
-}
 
 fn literal_pair(literal: &str) -> Result<Pair> {
     let invalid = || Error::new(format!("invalid literal source {literal}, expected key=value"));
@@ -187,11 +177,6 @@ fn variables(bytes: &[u8]) -> Result<Vec<Pair>> {
             continue;
         }
         let (name, value) = line.split_once('=').unwrap_or((line, ""));
-        let first = name.starts_with(|sign: char| sign.is_ascii_alphabetic() || "-._".contains(sign));
-        let sound = |sign: char| sign.is_ascii_alphanumeric() || "-._".contains(sign);
-        if !first || !name.chars().all(sound) {
-            return Err(Error::new(format!("{name:?} is not a valid key name")));
-        }
         pairs.push((name.to_owned(), value.as_bytes().to_vec()));
     }
     Ok(pairs)

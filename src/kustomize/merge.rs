@@ -64,15 +64,23 @@ fn merged(value: Value, patch: &Value, shape: Shape<'_>) -> Result<Option<Value>
                 Directive::Merge => lists(items, patch, &keys, shape).map(|items| Some(Value::Array(items))),
             }
         }
-        (Value::Object(_) | Value::Array(_), patch) => Err(misfit(patch)),
-        (_, Value::Object(_) | Value::Array(_)) => Err(misfit(patch)),
+        (value @ (Value::Object(_) | Value::Array(_)), patch) => Err(misfit(&value, patch)),
+        (value, Value::Object(_) | Value::Array(_)) => Err(misfit(&value, patch)),
         (_, patch) => Ok(Some(patch.clone())),
     }
 }
 
-fn misfit(patch: &Value) -> Error {
+fn misfit(value: &Value, patch: &Value) -> Error {
+    let kind = |value: &Value| match value {
+        Value::Object(_) => "MappingNode",
+        Value::Array(_) => "SequenceNode",
+        _ => "ScalarNode",
+    };
     Error::new(format!(
-        "wrong node kind: the patch's {patch} and what it is to be merged with differ in kind"
+        "wrong node kind: expected {} but got {}: node contents:\n{}",
+        kind(value),
+        kind(patch),
+        api::yaml::render(patch).trim_end()
     ))
 }
 

@@ -47,23 +47,13 @@ impl Namespace {
         if self.name.is_empty() {
             return Ok(());
         }
-        for index in 0..set.all.len() {
-            let resource = &mut set.all[index];
-            if resource.is_gone() {
-                continue;
-            }
+        for resource in set.all.iter_mut().filter(|one| !one.is_gone()) {
             resource.remember();
             self.one(resource)?;
-            let id = resource.id();
-            if set.current(&id).count() != 1 {
-                let like: Vec<String> = set.current(&id).map(|at| set.all[at].object.to_string()).collect();
-                return Err(Error::new(format!(
-                    "namespace transformation produces ID conflict: [{}]",
-                    like.join(" ")
-                )));
-            }
         }
-        Ok(())
+        let Some(id) = set.double() else { return Ok(()) };
+        let like: Vec<String> = set.current(&id).map(|at| set.all[at].object.to_string()).collect();
+        Err(Error::new(format!("namespace transformation produces ID conflict: [{}]", like.join(" "))))
     }
 
     /// Sets it in one object, whatever that was before.

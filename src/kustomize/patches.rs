@@ -152,13 +152,10 @@ pub(crate) fn apply_strategic(set: &mut Set, patches: &[Resource], schemas: &Sch
 
 /// No two objects may have become the same.
 fn unique(set: &Set) -> Result<()> {
-    for resource in set.all.iter().filter(|one| !one.is_gone()) {
-        let id = resource.id();
-        if set.current(&id).count() > 1 {
-            return Err(Error::new(format!("may not add resource with an already registered id: {id}")));
-        }
+    match set.double() {
+        Some(id) => Err(Error::new(format!("may not add resource with an already registered id: {id}"))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Merges a patch into an object, whose name, namespace and kind stay unless the patch may change them.
@@ -185,8 +182,11 @@ fn json(resource: &mut Resource, patch: &[u8]) -> Result<()> {
     if noted {
         resource.metadata("annotations")?;
     }
-    let patched = api::patch::json(&mut resource.object, patch);
-    patched.map_err(|error| Error::new(error.to_string()))?;
+    for step in steps(patch)? {
+        let step = fitted(step, &resource.object)?;
+        let patched = api::patch::json(&mut resource.object, Value::from(vec![step]).to_string().as_bytes());
+        patched.map_err(|error| Error::new(error.to_string()))?;
+    }
     if noted
         && resource
             .object
@@ -201,6 +201,65 @@ fn json(resource: &mut Resource, patch: &[u8]) -> Result<()> {
             .map(|map| map.remove("annotations"));
     }
     Ok(())
+}
+
+fn steps(patch: &[u8]) -> Result<Vec<Value>> {
+    serde_json::from_slice(patch).map_err(|error| Error::new(error.to_string()))
+}
+
+/// A step as it is meant: kustomize's library counts negative places in lists from the end, and replaces also
+/// fields that are not there.
+fn fitted(mut step: Value, object: &Value) -> Result<Value> {
+    for field in ["path", "from"] {
+        if let Some(path) = step.get(field).and_then(Value::as_str) {
+            let path = counted(path, object);
+            step[field] = Value::from(path);
+        }
+    }
+    let path = step["path"].as_str().unwrap_or_default();
+    let op = step["op"].as_str().unwrap_or_default();
+    let Some((parent, _)) = path.rsplit_once('/') else {
+        return Err(Error::new(format!(
+            "{op} operation does not apply: doc is missing path: {path:?}: missing value"
+        )));
+    };
+    let from = step["from"].as_str().filter(|_| op == "move").unwrap_or(path);
+    if let (Some((above, last)), "remove" | "move") = (from.rsplit_once('/'), op) {
+        let why = match object.pointer(above) {
+            Some(Value::Array(items)) => match last.parse::<usize>() {
+                Ok(place) if place >= items.len() => {
+                    format!("Unable to access invalid index: {place}: invalid index referenced")
+                }
+                _ => String::new(),
+            },
+            Some(Value::Object(fields)) if op == "move" && !fields.contains_key(last) => {
+                format!("Unable to remove nonexistent key: {last}: missing value")
+            }
+            _ => String::new(),
+        };
+        if !why.is_empty() {
+            let shown = if op == "move" { last } else { path };
+            return Err(Error::new(format!("error in {op} for path: '{shown}': {why}")));
+        }
+    }
+    if op == "replace" && object.pointer(parent).is_some_and(Value::is_object) {
+        step["op"] = Value::from("add");
+    }
+    Ok(step)
+}
+
+fn counted(path: &str, object: &Value) -> String {
+    let mut out = String::new();
+    for part in path.split('/').skip(1) {
+        let length = object.pointer(&out).and_then(Value::as_array).map(Vec::len);
+        let back = part.strip_prefix('-').and_then(|digits| digits.parse::<usize>().ok());
+        out.push('/');
+        match length.zip(back).and_then(|(length, back)| length.checked_sub(back)) {
+            Some(place) => out.push_str(&place.to_string()),
+            None => out.push_str(part),
+        }
+    }
+    if path.starts_with('/') { out } else { path.to_owned() }
 }
 
 /// The operations of a JSON patch, written in JSON or YAML.

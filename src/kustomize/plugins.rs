@@ -25,6 +25,24 @@ const FUNCTIONS: [&str; 2] = ["config.kubernetes.io/function", "config.k8s.io/fu
 const GENERATOR: [&str; 9] =
     ["name", "namespace", "behavior", "literals", "files", "envs", "env", "options", "type"];
 
+/// What there is of transformers.
+const TRANSFORMERS: [&str; 14] = [
+    "AnnotationsTransformer",
+    "HashTransformer",
+    "ImageTagTransformer",
+    "LabelTransformer",
+    "NamespaceTransformer",
+    "PatchJson6902Transformer",
+    "PatchStrategicMergeTransformer",
+    "PatchTransformer",
+    "PrefixSuffixTransformer",
+    "PrefixTransformer",
+    "ReplacementTransformer",
+    "ReplicaCountTransformer",
+    "SuffixTransformer",
+    "ValueAddTransformer",
+];
+
 /// Refuses what is not built in.
 fn check(resource: &Resource) -> Result<()> {
     let id = resource.original_id();
@@ -149,6 +167,9 @@ fn iam(fields: Fields) -> Result<Resource> {
 pub(crate) fn transformer(root: &Root<'_>, resource: &Resource) -> Result<Transformer> {
     check(resource)?;
     let mut fields = Fields::of(resource);
+    if !TRANSFORMERS.contains(&resource.kind()) {
+        return Err(Error::new(format!("unable to load builtin {}.builtin.[noGrp]", resource.kind())));
+    }
     make(root, resource, &mut fields)
         .map_err(|error| error.within(format!("plugin {} fails configuration", resource.original_id())))
 }
@@ -200,9 +221,7 @@ fn make(root: &Root<'_>, resource: &Resource, fields: &mut Fields) -> Result<Tra
         "ValueAddTransformer" => value_add(root, fields)?,
         "HashTransformer" => Transformer::Hash,
         other => {
-            return Err(Error::new(format!(
-                "unable to load builtin {other}.builtin.[noGrp]: it is no transformer"
-            )));
+            return Err(Error::new(format!("unable to load builtin {other}.builtin.[noGrp]")));
         }
     })
 }

@@ -14,6 +14,9 @@ const ALL_BYTES: u64 = 512 << 20;
 /// How many folders may name one another in a row.
 const NESTED: usize = 64;
 
+/// How many kustomizations one build goes through: those that name each other twice could go on for ever.
+const FOLDERS: usize = 10_000;
+
 /// The names a kustomization may have.
 const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
@@ -22,12 +25,18 @@ const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomizat
 pub(crate) struct Budget {
     root_only: bool,
     left: Cell<u64>,
+    folders: Cell<usize>,
     warnings: RefCell<Vec<String>>,
 }
 
 impl Budget {
     pub(crate) fn new(root_only: bool) -> Self {
-        Self { root_only, left: Cell::new(ALL_BYTES), warnings: RefCell::default() }
+        Self {
+            root_only,
+            left: Cell::new(ALL_BYTES),
+            folders: Cell::new(FOLDERS),
+            warnings: RefCell::default(),
+        }
     }
 
     pub(crate) fn warn(&self, text: impl Into<String>) {
@@ -83,6 +92,10 @@ impl<'b> Root<'b> {
         if self.before.len() >= NESTED {
             return Err(Error::new(format!("more than {NESTED} kustomizations name one another in a row")));
         }
+        let Some(left) = self.budget.folders.get().checked_sub(1) else {
+            return Err(Error::new(format!("more than {FOLDERS} kustomizations name one another")));
+        };
+        self.budget.folders.set(left);
         let before = self.before.iter().chain([&self.path]).cloned().collect();
         Ok(Self { path: found, before, budget: self.budget })
     }
@@ -214,13 +227,7 @@ fn validate(object: &Value) -> Result<()> {
     let missing = match kind {
         "" => "kind",
         _ if !kind.ends_with("List") && text("/metadata/name").is_empty() => "metadata.name",
-        _ => {
-            let mut place = String::new();
-            if has_nothing_in_a_list(object, &mut place) {
-                return Err(Error::new(format!("empty item at {place} in object {object}")));
-            }
-            return Ok(());
-        }
+        _ => return Ok(()),
     };
     let map = |field: &str| {
         let map = object.pointer(&format!("/metadata/{field}")).and_then(Value::as_object);
@@ -237,24 +244,6 @@ fn validate(object: &Value) -> Result<()> {
         map("labels"),
         map("annotations")
     )))
-}
-
-fn has_nothing_in_a_list(value: &Value, place: &mut String) -> bool {
-    match value {
-        Value::Object(fields) => fields.iter().any(|(key, value)| {
-            let before = place.len();
-            place.push('.');
-            place.push_str(key);
-            let found = has_nothing_in_a_list(value, place);
-            if !found {
-                place.truncate(before);
-            }
-            found
-        }),
-        Value::Array(items) if items.iter().any(Value::is_null) => true,
-        Value::Array(items) => items.iter().any(|item| has_nothing_in_a_list(item, place)),
-        _ => false,
-    }
 }
 
 fn kind_of(value: &Value) -> &'static str {

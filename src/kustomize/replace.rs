@@ -302,7 +302,11 @@ impl Writer<'_> {
             Some(options) => joined(&text_of(at), &text_of(self.value), options),
         };
         // A text stays a text, and whatever else it is becomes what the new text means.
-        *at = if at.is_string() { Value::from(text) } else { plain(&text) };
+        let new = if at.is_string() { Value::from(text) } else { plain(&text) };
+        if (at.is_number() && !new.is_number()) || (at.is_boolean() && !new.is_boolean()) {
+            return Err(Error::new(format!("{new} cannot take the place of {at}, which is of another type")));
+        }
+        *at = new;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::origin::{Origin, Shown};
 use crate::resource::{Behavior, Id, Resource};
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// Objects of whom no two are the same.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +27,23 @@ impl Set {
     }
 
     pub(crate) fn append_all(&mut self, others: impl IntoIterator<Item = Resource>) -> Result<()> {
-        others.into_iter().try_for_each(|one| self.append(one))
+        self.all.extend(others);
+        match self.double() {
+            Some(id) => Err(Error::new(format!("may not add resource with an already registered id: {id}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The first object that there is twice.
+    pub(crate) fn double(&self) -> Option<Id> {
+        let mut seen: HashSet<(&str, &str, &str, String)> = HashSet::with_capacity(self.all.len());
+        let there = self.all.iter().filter(|one| !one.is_gone());
+        let mut ids = there.map(|one| (one, one.id()));
+        ids.find_map(|(one, id)| {
+            let place = id.effective_namespace().to_owned();
+            let new = seen.insert((one.text("/apiVersion"), one.kind(), one.name(), place));
+            (!new).then_some(id)
+        })
     }
 
     /// The places of objects that are this one now.

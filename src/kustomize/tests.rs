@@ -155,6 +155,22 @@ const WRONG: &[(&str, &str)] = &[
         "resources: [a.yaml]\nvars: [{name: V, objref: {kind: X, name: x}}]",
         "var 'V' cannot be mapped to a field",
     ),
+    (
+        "resources: [a.yaml]\npatches: [{patch: '[{\"op\": \"add\", \"path\": \"\", \"value\": {}}]', target: {kind: ConfigMap}}]",
+        "add operation does not apply: doc is missing path: \"\": missing value",
+    ),
+    (
+        "resources: [a.yaml]\npatches: [{patch: '{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, kind: x}'}]",
+        "unable to parse SM or JSON patch",
+    ),
+    (
+        "resources: [a.yaml]\npatches: [{patch: '{apiVersion: v1, kind: ConfigMap, metadata: x}', target: {name: a}}]",
+        "unable to parse SM or JSON patch",
+    ),
+    (
+        "resources: [a.yaml]\ncommonAnnotations: {a: b}\npatches: [{patch: '{apiVersion: v1, kind: ConfigMap, metadata: {name: a, labels: []}}'}, {patch: '{apiVersion: v1, kind: ConfigMap, metadata: {name: a, labels: {a: b}}}'}]",
+        "wrong node kind: expected SequenceNode but got MappingNode: node contents:\na: b",
+    ),
     ("sortOptions: {order: any}", "the field 'sortOptions.order' must be one of [fifo, legacy]"),
     ("buildMetadata: [x]", "buildMetadata has \"x\""),
     ("openapi: {version: v9}", "the specified OpenAPI version is not built in: v9"),
@@ -166,6 +182,23 @@ fn what_cannot_be_built_is_said() {
         let said = said(kustomization);
         assert!(said.contains(wanted), "{kustomization}\n{said}");
     }
+}
+
+#[test]
+fn what_names_itself_without_end_is_refused() {
+    let folder = Folder::new("many");
+    for level in 0..20 {
+        let next = if level == 19 { String::new() } else { format!("resources: [../../{}]\n", level + 1) };
+        for side in ["a", "b"] {
+            folder
+                .write(&format!("{level}/{side}/kustomization.yaml"), &format!("namePrefix: {side}\n{next}"));
+        }
+        folder.write(&format!("{level}/kustomization.yaml"), "resources: [a, b]\n");
+    }
+    folder.write("kustomization.yaml", "resources: ['0']\n");
+    let (_, built) = folder.build(&Options::default());
+    let said = built.unwrap_err();
+    assert!(said.contains("more than 10000 kustomizations name one another"), "{said}");
 }
 
 #[test]

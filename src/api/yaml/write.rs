@@ -74,6 +74,7 @@ impl Out {
             Value::Object(_) => self.0.push_str("{}"),
             Value::Array(_) => self.0.push_str("[]"),
             Value::String(text) => self.text(text, Some(depth + 2)),
+            Value::Number(number) if number.is_f64() => self.0.push_str(&fraction(number)),
             other => self.0.push_str(&other.to_string()),
         }
         if !self.0.ends_with('\n') || !matches!(value, Value::String(text) if text.contains('\n')) {
@@ -208,6 +209,21 @@ fn keys(one: &str, other: &str) -> Ordering {
     };
     let numbers = value(&one[..length]).cmp(&value(&other[..others]));
     numbers.then(length.cmp(&others)).then(first.cmp(&second))
+}
+
+/// A number with a fraction as Go's `%g` has it: with an exponent below -4 and from 6 on, of two digits or more.
+fn fraction(number: &serde_json::Number) -> String {
+    let value = number.as_f64().unwrap_or_default();
+    let text = format!("{value:e}");
+    let exponent =
+        text.split_once('e').and_then(|(mantissa, exponent)| Some((mantissa, exponent.parse::<i32>().ok()?)));
+    match exponent {
+        Some((mantissa, exponent)) if !(-4..6).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+        }
+        _ => format!("{value}"),
+    }
 }
 
 fn escape(out: &mut String, sign: char) {
@@ -408,6 +424,14 @@ mod tests {
     fn structures_and_blocks() {
         let value = json!({"a": [], "b": {}, "c": [{"x": 1, "y": [1, "2"]}, [3, [4]]], "d": {"e": "l\nm\n", "f": "l\nm", "g": "\nl\n\n"}, "h": null});
         let wanted = "a: []\nb: {}\nc:\n- x: 1\n  \"y\":\n  - 1\n  - \"2\"\n- - 3\n  - - 4\nd:\n  e: |\n    l\n    m\n  f: |-\n    l\n    m\n  g: |2+\n\n    l\n\nh: null\n";
+        assert_eq!(render(&value), wanted);
+    }
+
+    #[test]
+    fn fractions_have_exponents_where_go_gives_them() {
+        let value = json!({"a": 1.5, "b": 123_456_789.123, "c": 1e-7, "d": 0.0001, "e": 1e21, "f": 999_999.5, "g": 1.5e300});
+        let wanted =
+            "a: 1.5\nb: 1.23456789123e+08\nc: 1e-07\nd: 0.0001\ne: 1e+21\nf: 999999.5\ng: 1.5e+300\n";
         assert_eq!(render(&value), wanted);
     }
 
