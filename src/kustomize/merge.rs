@@ -1,5 +1,6 @@
 //! Strategic merge as kustomize does it, which is not as the server does: what a patch adds to a list comes
-//! before what is there, and of directives only `$patch` means something.
+//! before what is there, and of directives only `$patch` means something. Unlike there, a label that a patch
+//! with a target says is null goes, and does not become the text `null`.
 
 use crate::error::{Error, Result};
 use crate::resource::text_of;

@@ -4,7 +4,7 @@ use crate::error::{Error, Result, Within};
 use crate::kustomization::{PatchOptions, Selector};
 use crate::merge;
 use crate::read::{self, Root};
-use crate::resource::Resource;
+use crate::resource::{Resource, check_size};
 use crate::schema::Schemas;
 use crate::selector::Chooser;
 use crate::set::Set;
@@ -186,6 +186,7 @@ fn json(resource: &mut Resource, patch: &[u8]) -> Result<()> {
         let step = fitted(step, &resource.object)?;
         let patched = api::patch::json(&mut resource.object, Value::from(vec![step]).to_string().as_bytes());
         patched.map_err(|error| Error::new(error.to_string()))?;
+        check_size(&resource.object)?;
     }
     if noted
         && resource

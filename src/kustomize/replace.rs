@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::kustomization::{FieldOptions, Replacement, Source, Target, typed};
 use crate::paths;
 use crate::read::Root;
-use crate::resource::{Gvk, Id, Resource, text_of};
+use crate::resource::{Gvk, Id, Resource, check_size, text_of};
 use crate::selector::Chooser;
 use crate::set::Set;
 use regex::Regex;
@@ -157,7 +157,7 @@ fn put_into(resource: &mut Resource, field: &str, target: &Target, value: &Value
     };
     match writer.walk(&mut resource.object, &path) {
         Ok(0) => Err(missing()),
-        Ok(_) => Ok(()),
+        Ok(_) => check_size(&resource.object),
         Err(Stop::Nowhere(why)) => Err(Error::new(format!("{}: {why}", missing()))),
         Err(Stop::Wrong(error)) => Err(error),
     }

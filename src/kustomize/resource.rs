@@ -244,6 +244,30 @@ pub(crate) fn map_of<'m>(map: &'m mut Map<String, Value>, field: &str) -> Result
     inner.as_object_mut().ok_or_else(|| Error::new(format!("{field} is no map")))
 }
 
+/// How many values one object may have, and how deep: copies within it could double it again and again.
+const VALUES: usize = 200_000;
+const DEPTH: usize = 200;
+
+/// Refuses an object that has grown too large.
+pub(crate) fn check_size(object: &Value) -> Result<()> {
+    let mut left = vec![(object, 0)];
+    let mut seen = 0;
+    while let Some((value, depth)) = left.pop() {
+        seen += 1;
+        if seen + left.len() > VALUES || depth > DEPTH {
+            return Err(Error::new(format!(
+                "an object has grown beyond {VALUES} values or a depth of {DEPTH} by what was copied into it"
+            )));
+        }
+        match value {
+            Value::Object(fields) => left.extend(fields.values().map(|value| (value, depth + 1))),
+            Value::Array(items) => left.extend(items.iter().map(|value| (value, depth + 1))),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// A scalar as it would be written.
 pub(crate) fn text_of(value: &Value) -> String {
     match value {

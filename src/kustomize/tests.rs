@@ -202,6 +202,18 @@ fn what_names_itself_without_end_is_refused() {
 }
 
 #[test]
+fn what_doubles_itself_is_refused() {
+    let steps =
+        "    - {op: copy, from: /data, path: /data/x}\n    - {op: copy, from: /data, path: /data/y}\n";
+    let doubling = format!(
+        "resources: [a.yaml]\npatches:\n- target: {{name: a}}\n  patch: |-\n    - {{op: add, path: /data, value: {{a: b}}}}\n{}",
+        steps.repeat(40)
+    );
+    let said = said(&doubling);
+    assert!(said.contains("grown beyond 200000 values or a depth of 200"), "{said}");
+}
+
+#[test]
 fn each_object_has_a_file_of_its_own() {
     let object = |kind: &str, name: &str, namespace: &str| serde_json::json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}});
     let objects = [object("ConfigMap", "A", ""), object("Secret", "../b", "n"), object("Namespace", "n", "")];
