@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Expose(commands::expose::Expose),
     /// Let something scale by itself
     Autoscale(commands::autoscale::Autoscale),
+    /// Build a folder with a kustomization
+    Kustomize(commands::kustomize::Kustomize),
     /// Replace objects as files say
     Replace(commands::replace::Replace),
     /// Change fields of objects
@@ -133,12 +135,15 @@ pub(crate) struct Files {
     /// Folders with all folders in them
     #[arg(long, short = 'R')]
     pub(crate) recursive: bool,
+    /// A folder with a kustomization
+    #[arg(long, short = 'k', value_name = "DIR")]
+    pub(crate) kustomize: Option<PathBuf>,
 }
 
 impl Files {
     /// None were named.
     pub(crate) fn is_empty(&self) -> bool {
-        self.filename.is_empty()
+        self.filename.is_empty() && self.kustomize.is_none()
     }
 }
 

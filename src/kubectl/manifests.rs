@@ -1,6 +1,7 @@
 //! Files with objects: YAML of several documents, JSON, lists, folders, standard input.
 
 use crate::args::Files;
+use crate::commands;
 use crate::discovery::Resource;
 use crate::error::Error;
 use crate::session::Session;
@@ -21,6 +22,17 @@ pub(crate) struct Document {
 /// Reads all objects in the order of the files.
 pub(crate) fn read(files: &Files) -> Result<Vec<Document>, Error> {
     let mut documents = Vec::new();
+    if let Some(folder) = &files.kustomize {
+        if !files.filename.is_empty() {
+            return Err(Error::plain("only one of -f or -k can be specified"));
+        }
+        if files.recursive {
+            return Err(Error::plain("the -k flag can't be used with -f or -R"));
+        }
+        let source = folder.to_string_lossy();
+        let objects = commands::kustomize::objects(folder, &kustomize::Options::default())?;
+        documents.extend(objects.into_iter().map(|object| Document { object, source: source.to_string() }));
+    }
     for path in &files.filename {
         if path == Path::new("-") {
             documents.extend(parse("STDIN", &limited(std::io::stdin(), "STDIN")?)?);
@@ -38,11 +50,9 @@ pub(crate) fn read(files: &Files) -> Result<Vec<Document>, Error> {
         }
     }
     if documents.is_empty() {
-        let sources: Vec<_> = files.filename.iter().map(|path| path.to_string_lossy()).collect();
-        return Err(Error::plain(if sources.is_empty() {
-            "must specify --filename".to_owned()
-        } else {
-            "no objects passed to apply".to_owned()
+        return Err(Error::plain(match files.is_empty() {
+            true => "must specify one of -f and -k",
+            false => "no objects passed to apply",
         }));
     }
     Ok(documents)

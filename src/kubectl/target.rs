@@ -59,7 +59,7 @@ pub(crate) async fn resolve(
     selection: &Selection,
     files: &Files,
 ) -> Result<Vec<Target>, Error> {
-    if !files.filename.is_empty() {
+    if !files.is_empty() {
         if !selection.words.is_empty() {
             return Err(Error::plain(
                 "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",

@@ -2,6 +2,7 @@
 //! is octal), everything turned into JSON, and keys that a map has twice told by their lines;
 //! and YAML as Kubernetes writes it.
 
+mod modern;
 mod write;
 
 pub use write::render;
@@ -51,9 +52,22 @@ pub fn first(bytes: &[u8]) -> Result<Document, Error> {
 
 /// The documents of a text; what follows one that is malformed is not read.
 pub fn documents(text: &str) -> impl Iterator<Item = Result<Document, Error>> {
+    read(text, scalar)
+}
+
+/// As [`documents`], but as Go's third library makes values of a tree, and kustomize so of files: `yes` and
+/// `on` are texts, times are written out, and what is `!!binary` is decoded.
+pub fn plain_documents(text: &str) -> impl Iterator<Item = Result<Document, Error>> {
+    read(text, modern::scalar)
+}
+
+/// What a scalar is.
+type Reading = fn(&str, ScalarStyle, &Tagged<'_>, Span) -> Result<Value, Error>;
+
+fn read(text: &str, reading: Reading) -> impl Iterator<Item = Result<Document, Error>> {
     let mut parser = Some(Parser::new_from_str(text));
     std::iter::from_fn(move || {
-        let mut loader = Loader::new(parser.take()?);
+        let mut loader = Loader::new(parser.take()?, reading);
         let document = loader.document();
         if matches!(document, Ok(Some(_))) {
             parser = Some(loader.parser);
@@ -72,11 +86,12 @@ struct Loader<'t> {
     made: usize,
     aliased: usize,
     repeated: Vec<String>,
+    reading: Reading,
 }
 
 impl<'t> Loader<'t> {
-    fn new(parser: Parser<'t, StrInput<'t>>) -> Self {
-        Self { parser, anchors: HashMap::new(), made: 0, aliased: 0, repeated: Vec::new() }
+    fn new(parser: Parser<'t, StrInput<'t>>, reading: Reading) -> Self {
+        Self { parser, anchors: HashMap::new(), made: 0, aliased: 0, repeated: Vec::new(), reading }
     }
 
     fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, Error> {
@@ -107,7 +122,7 @@ impl<'t> Loader<'t> {
         let before = self.made;
         self.made += 1;
         let (anchor, value) = match event {
-            Event::Scalar(text, style, anchor, tag) => (anchor, scalar(&text, style, &tag, span)?),
+            Event::Scalar(text, style, anchor, tag) => (anchor, (self.reading)(&text, style, &tag, span)?),
             Event::SequenceStart(anchor, _) => (anchor, self.sequence(span, depth)?),
             Event::MappingStart(anchor, _) => (anchor, self.mapping(span, depth)?),
             Event::Alias(anchor) => return self.alias(anchor, span),

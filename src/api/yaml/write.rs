@@ -2,6 +2,7 @@
 //! reader could take them for something else (YAML 1.1), long lines folded at spaces.
 
 use serde_json::{Map, Value};
+use std::cmp::Ordering;
 use std::fmt::Write;
 
 /// Lines are folded at the first space behind this column.
@@ -27,7 +28,7 @@ impl Out {
 
     /// Fields, each on a line; the first goes on where a `- ` stands already.
     fn map(&mut self, fields: &Map<String, Value>, depth: usize, mut inline: bool) {
-        for (key, value) in fields {
+        for (key, value) in ordered(fields.iter().collect()) {
             if !inline {
                 self.indent(depth);
             }
@@ -73,6 +74,7 @@ impl Out {
             Value::Object(_) => self.0.push_str("{}"),
             Value::Array(_) => self.0.push_str("[]"),
             Value::String(text) => self.text(text, Some(depth + 2)),
+            Value::Number(number) if number.is_f64() => self.0.push_str(&fraction(number)),
             other => self.0.push_str(&other.to_string()),
         }
         if !self.0.ends_with('\n') || !matches!(value, Value::String(text) if text.contains('\n')) {
@@ -162,6 +164,65 @@ impl Out {
 
     fn column(&self) -> usize {
         self.0[self.0.rfind('\n').map_or(0, |at| at + 1)..].chars().count()
+    }
+}
+
+/// Fields in the order of their keys. The standard library's sorting may panic for an order that can go in
+/// circles, as Go's can (`a12`, `a1b`, `a3`): this one only merges.
+fn ordered<'v>(mut fields: Vec<(&'v String, &'v Value)>) -> Vec<(&'v String, &'v Value)> {
+    if fields.len() < 2 {
+        return fields;
+    }
+    let mut ones = ordered(fields.split_off(fields.len() / 2)).into_iter().peekable();
+    let mut others = ordered(fields).into_iter().peekable();
+    std::iter::from_fn(|| match (others.peek(), ones.peek()) {
+        (Some((other, _)), Some((one, _))) if keys(other, one) == Ordering::Greater => ones.next(),
+        (Some(_), _) => others.next(),
+        (None, _) => ones.next(),
+    })
+    .collect()
+}
+
+/// The order of keys: numbers in them by what they count, and all other signs before letters.
+fn keys(one: &str, other: &str) -> Ordering {
+    let common = one.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count();
+    let at = (0..=common).rev().find(|at| one.is_char_boundary(*at) && other.is_char_boundary(*at));
+    let (before, one) = one.split_at(at.unwrap_or_default());
+    let other = &other[before.len()..];
+    let (Some(first), Some(second)) = (one.chars().next(), other.chars().next()) else {
+        return one.len().cmp(&other.len());
+    };
+    match (first.is_alphabetic(), second.is_alphabetic()) {
+        (true, true) => return first.cmp(&second),
+        (false, false) => {}
+        (false, true) => return Ordering::Less,
+        (true, false) => return Ordering::Greater,
+    }
+    let digits = |text: &str| text.len() - text.trim_start_matches(|sign: char| sign.is_ascii_digit()).len();
+    let (length, others) = (digits(one), digits(other));
+    // A number that began before goes on: zeros count then.
+    let begun = before.trim_end_matches(|sign: char| sign.is_ascii_digit());
+    let begun = before[begun.len()..].bytes().any(|digit| digit != b'0') && (first == '0' || second == '0');
+    let value = |text: &str| {
+        let start = i64::from(begun);
+        text.bytes().fold(start, |sum, digit| sum.wrapping_mul(10).wrapping_add(i64::from(digit - b'0')))
+    };
+    let numbers = value(&one[..length]).cmp(&value(&other[..others]));
+    numbers.then(length.cmp(&others)).then(first.cmp(&second))
+}
+
+/// A number with a fraction as Go's `%g` has it: with an exponent below -4 and from 6 on, of two digits or more.
+fn fraction(number: &serde_json::Number) -> String {
+    let value = number.as_f64().unwrap_or_default();
+    let text = format!("{value:e}");
+    let exponent =
+        text.split_once('e').and_then(|(mantissa, exponent)| Some((mantissa, exponent.parse::<i32>().ok()?)));
+    match exponent {
+        Some((mantissa, exponent)) if !(-4..6).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+        }
+        _ => format!("{value}"),
     }
 }
 
@@ -364,6 +425,27 @@ mod tests {
         let value = json!({"a": [], "b": {}, "c": [{"x": 1, "y": [1, "2"]}, [3, [4]]], "d": {"e": "l\nm\n", "f": "l\nm", "g": "\nl\n\n"}, "h": null});
         let wanted = "a: []\nb: {}\nc:\n- x: 1\n  \"y\":\n  - 1\n  - \"2\"\n- - 3\n  - - 4\nd:\n  e: |\n    l\n    m\n  f: |-\n    l\n    m\n  g: |2+\n\n    l\n\nh: null\n";
         assert_eq!(render(&value), wanted);
+    }
+
+    #[test]
+    fn fractions_have_exponents_where_go_gives_them() {
+        let value = json!({"a": 1.5, "b": 123_456_789.123, "c": 1e-7, "d": 0.0001, "e": 1e21, "f": 999_999.5, "g": 1.5e300});
+        let wanted =
+            "a: 1.5\nb: 1.23456789123e+08\nc: 1e-07\nd: 0.0001\ne: 1e+21\nf: 999999.5\ng: 1.5e+300\n";
+        assert_eq!(render(&value), wanted);
+    }
+
+    #[test]
+    fn keys_are_ordered_by_numbers_and_signs_before_letters() {
+        let keys = ["a-b", "a.b", "a1", "a9", "a10", "a010", "aB", "ab", "Z"];
+        let value: Value = keys.iter().map(|key| ((*key).to_owned(), json!(1))).collect::<Map<_, _>>().into();
+        let text = render(&value);
+        let written: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).collect();
+        // An order that goes in circles is one nevertheless.
+        let circle: Value =
+            (0..500).map(|at| (format!("a{}b{at}", at * 7 % 31), json!(1))).collect::<Map<_, _>>().into();
+        assert_eq!(render(&circle).lines().count(), 500);
+        assert_eq!(written, ["Z", "a-b", "a.b", "a1", "a9", "a10", "a010", "aB", "ab"]);
     }
 
     #[test]

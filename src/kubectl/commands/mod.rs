@@ -17,6 +17,7 @@ pub(crate) mod edit;
 pub(crate) mod exec;
 pub(crate) mod expose;
 pub(crate) mod get;
+pub(crate) mod kustomize;
 pub(crate) mod label;
 pub(crate) mod logs;
 pub(crate) mod patch;
@@ -46,6 +47,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Completion { shell: None } => {
             return Err(Error::usage("Shell not specified.", "completion"));
         }
+        Command::Kustomize(args) => return kustomize::run(&args),
         Command::Options => return say(&line::options()),
         Command::Plugin(Plugin::List(args)) => return plugins::list(&Arguments::command(), &args),
         Command::Version(args) if args.client => return version::of_client(&args),
@@ -92,7 +94,11 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::ApiResources(args) => api_resources::run(&session, &args).await,
         Command::ApiVersions => api_resources::versions(&session).await,
         Command::Version(args) => version::run(&session, &args).await,
-        Command::Config(_) | Command::Completion { .. } | Command::Options | Command::Plugin(_) => Ok(()),
+        Command::Config(_)
+        | Command::Completion { .. }
+        | Command::Kustomize(_)
+        | Command::Options
+        | Command::Plugin(_) => Ok(()),
     };
     done.and_then(|()| session.end())
 }

@@ -6,9 +6,8 @@ use crate::session::Session;
 use clap::Args;
 use serde_json::{Value, json};
 
-/// The version that this client speaks like, and that of its kustomize.
+/// The version that this client speaks like.
 const CLIENT: &str = "v1.36.2+knarr";
-const KUSTOMIZE: &str = "v5.8.1";
 /// How far apart minor versions of client and server may be.
 const SKEW: i64 = 1;
 
@@ -71,11 +70,11 @@ pub(crate) async fn run(session: &Session, args: &Version) -> Result<(), Error> 
 fn print(args: &Version, server: &Value) -> Result<(), Error> {
     let mut versions = json!({
         "clientVersion": {"gitVersion": CLIENT, "major": "1", "minor": "36", "platform": format!("linux/{}", platform())},
-        "kustomizeVersion": KUSTOMIZE,
+        "kustomizeVersion": kustomize::VERSION,
     });
     match args.output.as_str() {
         "" => {
-            say(&format!("Client Version: {CLIENT}\nKustomize Version: {KUSTOMIZE}\n"))?;
+            say(&format!("Client Version: {CLIENT}\nKustomize Version: {}\n", kustomize::VERSION))?;
             match server["gitVersion"].as_str() {
                 Some(version) => say(&format!("Server Version: {version}\n")),
                 None => Ok(()),
