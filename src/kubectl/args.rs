@@ -84,6 +84,16 @@ pub(crate) enum Command {
     /// Watch and steer rollouts
     #[command(subcommand)]
     Rollout(Rollout),
+    /// List events, the latest last
+    Events(commands::events::Events),
+    /// Show what nodes and pods use
+    #[command(subcommand)]
+    Top(commands::top::Top),
+    /// Show what fields a kind has
+    Explain(commands::explain::Explain),
+    /// Show where the cluster's services are
+    #[command(name = "cluster-info")]
+    ClusterInfo(commands::cluster_info::ClusterInfo),
     /// List the server's resources
     #[command(name = "api-resources")]
     ApiResources(commands::api_resources::ApiResources),

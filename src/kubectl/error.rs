@@ -35,6 +35,11 @@ impl Error {
         Self::Plain(text.into())
     }
 
+    /// Without the word before it, as some commands leave it out.
+    pub(crate) fn bare(self) -> Self {
+        if let Self::Plain(text) = self { Self::Bare(text) } else { self }
+    }
+
     /// A command line that was not understood, with where its help is.
     pub(crate) fn usage(text: impl std::fmt::Display, command: &str) -> Self {
         Self::Plain(format!("{text}\nSee 'kubectl {command} -h' for help and examples"))

@@ -15,6 +15,7 @@ mod discovery;
 mod discovery_cache;
 mod download;
 mod error;
+mod events;
 mod globals;
 mod kubeconfig;
 mod line;

@@ -5,6 +5,7 @@ pub(crate) mod api_resources;
 mod apply;
 pub(crate) mod attach;
 pub(crate) mod autoscale;
+pub(crate) mod cluster_info;
 pub(crate) mod config;
 pub(crate) mod cordon;
 pub(crate) mod cp;
@@ -14,7 +15,9 @@ mod delete;
 pub(crate) mod describe;
 pub(crate) mod drain;
 pub(crate) mod edit;
+pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod explain;
 pub(crate) mod expose;
 pub(crate) mod get;
 pub(crate) mod kustomize;
@@ -28,6 +31,7 @@ mod rollout;
 pub(crate) mod run;
 mod scale;
 pub(crate) mod taint;
+pub(crate) mod top;
 pub(crate) mod version;
 pub(crate) mod wait;
 
@@ -91,6 +95,10 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::PortForward(args) => port_forward::run(&session, &args).await,
         Command::Scale(args) => scale::run(&session, &args).await,
         Command::Rollout(command) => rollout::run(&session, &command).await,
+        Command::Events(args) => events::run(&session, &args).await,
+        Command::Top(command) => top::run(&session, &command).await,
+        Command::Explain(args) => explain::run(&session, &args).await,
+        Command::ClusterInfo(args) => cluster_info::run(&session, &args).await,
         Command::ApiResources(args) => api_resources::run(&session, &args).await,
         Command::ApiVersions => api_resources::versions(&session).await,
         Command::Version(args) => version::run(&session, &args).await,

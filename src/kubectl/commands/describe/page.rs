@@ -1,5 +1,7 @@
 //! A page of `key: value` lines at several depths, aligned at the end.
 
+use crate::events;
+pub(super) use crate::events::age;
 use crate::output::tabs;
 use api::kinds::human_duration;
 use jiff::Timestamp;
@@ -100,7 +102,7 @@ impl Page {
             return self.field(0, "Events", "<none>");
         }
         let mut events: Vec<&Value> = events.iter().collect();
-        events.sort_by_key(|event| last_seen(event));
+        events.sort_by_key(|event| events::last_seen(event));
         let rows: Vec<Vec<String>> = events.into_iter().map(event_row).collect();
         self.rows("Events", &["Type", "Reason", "Age", "From", "Message"], &rows);
     }
@@ -110,27 +112,7 @@ impl Page {
     }
 }
 
-fn last_seen(event: &Value) -> String {
-    let times = [
-        &event["series"]["lastObservedTime"],
-        &event["lastTimestamp"],
-        &event["eventTime"],
-        &event["firstTimestamp"],
-    ];
-    times.into_iter().find_map(Value::as_str).unwrap_or_default().to_owned()
-}
-
 fn event_row(event: &Value) -> Vec<String> {
-    let first = [&event["eventTime"], &event["firstTimestamp"]].into_iter().find(|time| time.is_string());
-    let first = age(first.unwrap_or(&Value::Null));
-    let (series, count) = (&event["series"], event["count"].as_i64().unwrap_or(0));
-    let interval = if series.is_object() {
-        format!("{} (x{} over {first})", age(&series["lastObservedTime"]), shown(&series["count"]))
-    } else if count > 1 {
-        format!("{} (x{count} over {first})", age(&event["lastTimestamp"]))
-    } else {
-        first
-    };
     let source = match shown(&event["source"]["component"]) {
         component if component.is_empty() => shown(&event["reportingComponent"]),
         component => component,
@@ -140,7 +122,7 @@ fn event_row(event: &Value) -> Vec<String> {
         path if path.is_empty() => message.trim().to_owned(),
         path => format!("{path}: {}", message.trim()),
     };
-    vec![shown(&event["type"]), shown(&event["reason"]), interval, source, message]
+    vec![shown(&event["type"]), shown(&event["reason"]), events::seen(event), source, message]
 }
 
 fn shortened(text: &str) -> String {
@@ -177,14 +159,6 @@ pub(super) fn time(value: &Value) -> String {
     match value.as_str().and_then(|text| text.parse::<Timestamp>().ok()) {
         Some(time) => time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string(),
         None => "<unset>".to_owned(),
-    }
-}
-
-/// How long ago a time is.
-pub(super) fn age(value: &Value) -> String {
-    match value.as_str().and_then(|text| text.parse::<Timestamp>().ok()) {
-        Some(time) => human_duration(base::clock::now().duration_since(time).as_secs()),
-        None => "<unknown>".to_owned(),
     }
 }
 
