@@ -89,6 +89,9 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Run a command in a container
     Exec(Exec),
+    /// Change what is often changed of objects
+    #[command(subcommand)]
+    Set(commands::set::Set),
     /// Change a number of replicas
     Scale(Scale),
     /// Watch and steer rollouts
@@ -118,9 +121,6 @@ pub(crate) struct Selection {
     /// In all namespaces
     #[arg(long, short = 'A')]
     pub(crate) all_namespaces: bool,
-    /// Say nothing of what is not there
-    #[arg(long)]
-    pub(crate) ignore_not_found: bool,
 }
 
 /// Files with objects.
@@ -145,6 +145,9 @@ impl Files {
 pub(crate) struct Get {
     #[command(flatten)]
     pub(crate) selection: Selection,
+    /// Say nothing of what is not there
+    #[arg(long)]
+    pub(crate) ignore_not_found: bool,
     #[command(flatten)]
     pub(crate) files: Files,
     /// json, yaml, wide, name, jsonpath=…, go-template=…, go-template-file=…, custom-columns=…
@@ -218,6 +221,9 @@ pub(crate) struct Apply {
 pub(crate) struct Delete {
     #[command(flatten)]
     pub(crate) selection: Selection,
+    /// Say nothing of what is not there
+    #[arg(long)]
+    pub(crate) ignore_not_found: bool,
     #[command(flatten)]
     pub(crate) files: Files,
     /// All objects of the kind
@@ -434,7 +440,8 @@ pub(crate) fn misunderstood(refused: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
     let text = |kind| match refused.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        // The nearest comes last.
+        Some(ContextValue::Strings(texts)) => texts.last().cloned(),
         _ => None,
     };
     match refused.kind() {

@@ -89,6 +89,7 @@ impl std::fmt::Display for Error {
             }
             Self::Server(client::Error::Transport(reason), _) => out.write_str(&unreached(reason)),
             Self::Server(error, _) => write!(out, "error: {error}"),
+            Self::Plain(text) if text.starts_with("error: ") => out.write_str(text),
             Self::Plain(text) => write!(out, "error: {text}"),
             Self::Bare(text) => out.write_str(text),
             Self::Said(_) => Ok(()),

@@ -84,9 +84,9 @@ async fn by_slash(session: &Session, words: &[&str]) -> Result<Vec<Target>, Erro
         let Some((kind, name)) =
             word.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty())
         else {
-            return Err(Error::plain(format!(
-                "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>': {word:?})"
-            )));
+            return Err(Error::plain(
+                "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'",
+            ));
         };
         let resource = discovery.find(kind)?;
         Ok(Target {

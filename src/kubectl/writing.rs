@@ -4,7 +4,9 @@
 use crate::discovery::Resource;
 use crate::error::Error;
 use crate::output::{self, Form, say};
-use crate::session::with_query;
+use crate::session::{MERGE_PATCH, STRATEGIC_PATCH, with_query};
+use api::kinds::by_kind;
+use api::schema::schema;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -172,6 +174,14 @@ pub(crate) fn dry(run: &str) -> &'static str {
 pub(crate) fn parameters(path: &str, manager: &str, dry_run: &str) -> String {
     let dry_run = if dry_run == "server" { "All" } else { "" };
     with_query(path, &[("dryRun", dry_run), ("fieldManager", manager), ("fieldValidation", "Strict")])
+}
+
+/// The patch that makes one state of an object the other, and its type: strategic for built-in kinds.
+pub(crate) fn difference(resource: &Resource, before: &Value, after: &Value) -> (Value, &'static str) {
+    match by_kind(&resource.api_version(), &resource.kind).and_then(|kind| schema().of(kind)) {
+        Some(ty) => (api::patch::three_way::strategic(before, after, before, ty), STRATEGIC_PATCH),
+        None => (api::patch::three_way::merge(before, after, before), MERGE_PATCH),
+    }
 }
 
 /// The object with itself in its annotation.

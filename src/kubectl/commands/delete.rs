@@ -31,7 +31,7 @@ pub(crate) async fn run(session: &Session, args: &Delete) -> Result<(), Error> {
     for target in expand(session, args, targets).await? {
         match one(session, args, &target, &options).await {
             Ok(gone) => going.extend(gone),
-            Err(error) if error.is_not_found() && (args.selection.ignore_not_found || selects) => {}
+            Err(error) if error.is_not_found() && (args.ignore_not_found || selects) => {}
             Err(error @ Error::Said(_)) => return Err(error),
             Err(error) => {
                 eprintln!("{error}");
@@ -39,7 +39,7 @@ pub(crate) async fn run(session: &Session, args: &Delete) -> Result<(), Error> {
             }
         }
     }
-    if going.is_empty() && !failed && selects && !args.selection.ignore_not_found {
+    if going.is_empty() && !failed && selects && !args.ignore_not_found {
         say("No resources found\n")?;
     }
     if args.wait && args.dry_run == "none" {

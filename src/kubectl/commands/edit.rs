@@ -3,10 +3,8 @@
 use crate::choice::{Choice, Found};
 use crate::error::Error;
 use crate::output::{self, say};
-use crate::session::{MERGE_PATCH, STRATEGIC_PATCH, Session};
-use crate::writing::{Printing, resource_name};
-use api::kinds::by_kind;
-use api::schema::schema;
+use crate::session::Session;
+use crate::writing::{Printing, difference, resource_name};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -193,7 +191,7 @@ async fn send(
             eprintln!("{name} skipped");
             continue;
         }
-        let (patch, content_type) = difference(found, wanted);
+        let (patch, content_type) = difference(&found.resource, &found.object, wanted);
         let mut path = found.path();
         if !args.subresource.is_empty() {
             path = format!("{path}/{}", args.subresource);
@@ -209,15 +207,6 @@ async fn send(
         printer.print(&edited, || format!("{name} edited"))?;
     }
     Ok(())
-}
-
-fn difference(found: &Found, wanted: &Value) -> (Value, &'static str) {
-    let before = &found.object;
-    let kind = by_kind(&found.resource.api_version(), &found.resource.kind);
-    match kind.and_then(|kind| schema().of(kind)) {
-        Some(ty) => (api::patch::three_way::strategic(before, wanted, before, ty), STRATEGIC_PATCH),
-        None => (api::patch::three_way::merge(before, wanted, before), MERGE_PATCH),
-    }
 }
 
 #[cfg(test)]

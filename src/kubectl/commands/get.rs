@@ -37,7 +37,7 @@ async fn print_objects(session: &Session, args: &Get, targets: &[Target], form: 
     for target in targets {
         match session.get(&path(args, target)).await {
             Ok(object) => found.push(object),
-            Err(error) if error.is_not_found() && args.selection.ignore_not_found => {}
+            Err(error) if error.is_not_found() && args.ignore_not_found => {}
             Err(error) if targets.len() > 1 => {
                 eprintln!("{error}");
                 failed = Some(Error::Said(1));
@@ -129,7 +129,7 @@ async fn print_tables(session: &Session, args: &Get, targets: &[Target]) -> Resu
         for target in group {
             match fetch(session, args, target).await {
                 Ok(part) => table.take(&part),
-                Err(error) if error.is_not_found() && args.selection.ignore_not_found => {}
+                Err(error) if error.is_not_found() && args.ignore_not_found => {}
                 Err(error) if targets.len() > 1 => {
                     eprintln!("{error}");
                     failed = Some(Error::Said(1));
@@ -150,7 +150,7 @@ async fn print_tables(session: &Session, args: &Get, targets: &[Target]) -> Resu
     if args.watch || args.watch_only {
         return watch_table(session, args, only(targets)?, several).await;
     }
-    if printed == 0 && failed.is_none() && !args.selection.ignore_not_found {
+    if printed == 0 && failed.is_none() && !args.ignore_not_found {
         say_empty(args, targets);
     }
     failed.map_or(Ok(()), Err)

@@ -21,6 +21,7 @@ pub(crate) mod replace;
 mod rollout;
 pub(crate) mod run;
 mod scale;
+pub(crate) mod set;
 pub(crate) mod taint;
 mod version;
 pub(crate) mod wait;
@@ -35,9 +36,12 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         return config::run(global, command);
     }
     let mut global = global.clone();
-    if let Command::Create(args) = &command
-        && args.names_users()
-    {
+    let names_users = match &command {
+        Command::Create(args) => args.names_users(),
+        Command::Set(command) => command.names_users(),
+        _ => false,
+    };
+    if names_users {
         global.user = None;
     }
     let session = Session::open(&global)?;
@@ -62,6 +66,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Wait(args) => wait::run(&session, &args).await,
         Command::Logs(args) => logs::run(&session, &args).await,
         Command::Exec(args) => exec::run(&session, &args).await,
+        Command::Set(command) => set::run(&session, &command).await,
         Command::Scale(args) => scale::run(&session, &args).await,
         Command::Rollout(command) => rollout::run(&session, &command).await,
         Command::ApiResources(args) => api_resources::run(&session, &args).await,

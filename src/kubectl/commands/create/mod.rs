@@ -22,6 +22,7 @@ use crate::session::Session;
 use crate::writing::{Writer, Writing, with_annotation};
 use clap::{Args, Subcommand};
 use http::Method;
+pub(in crate::commands) use quota::quantities;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
