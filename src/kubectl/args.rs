@@ -96,7 +96,7 @@ pub(crate) enum Command {
     Scale(Scale),
     /// Watch and steer rollouts
     #[command(subcommand)]
-    Rollout(Rollout),
+    Rollout(commands::rollout::Rollout),
     /// List the server's resources
     #[command(name = "api-resources")]
     ApiResources(ApiResources),
@@ -325,50 +325,6 @@ pub(crate) struct Scale {
     /// Only if this is the number now
     #[arg(long)]
     pub(crate) current_replicas: Option<i64>,
-}
-
-/// What is done to a rollout.
-#[derive(Subcommand)]
-pub(crate) enum Rollout {
-    /// Wait until it is done
-    Status(RolloutStatus),
-    /// Replace all pods
-    Restart(RolloutTarget),
-    /// Go back to an earlier revision
-    Undo(RolloutUndo),
-    /// List revisions
-    History(RolloutUndo),
-    /// Hold it
-    Pause(RolloutTarget),
-    /// Let it go on
-    Resume(RolloutTarget),
-}
-
-#[derive(Args)]
-pub(crate) struct RolloutTarget {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-}
-
-#[derive(Args)]
-pub(crate) struct RolloutStatus {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// Wait until it is done
-    #[arg(long, short, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) watch: bool,
-    /// How long to wait, such as 30s; 0s for as long as it takes
-    #[arg(long, default_value = "0s")]
-    pub(crate) timeout: String,
-}
-
-#[derive(Args)]
-pub(crate) struct RolloutUndo {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// The revision
-    #[arg(long, visible_alias = "revision", default_value_t = 0)]
-    pub(crate) to_revision: i64,
 }
 
 #[derive(Args)]

@@ -18,7 +18,7 @@ pub(crate) mod label;
 mod logs;
 pub(crate) mod patch;
 pub(crate) mod replace;
-mod rollout;
+pub(crate) mod rollout;
 pub(crate) mod run;
 mod scale;
 pub(crate) mod set;

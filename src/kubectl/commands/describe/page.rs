@@ -14,6 +14,11 @@ pub(super) struct Page {
 }
 
 impl Page {
+    /// The lines as they are, with tabs between cells.
+    pub(super) fn unaligned(self) -> String {
+        self.text
+    }
+
     /// A line as it is; cells are parted by tabs.
     pub(super) fn line(&mut self, depth: usize, text: &str) {
         self.text.push_str(&"  ".repeat(depth));
