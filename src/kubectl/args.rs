@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Show objects in detail, with their events
     Describe(Describe),
     /// Make objects as files say
-    Apply(Apply),
+    Apply(commands::apply::Apply),
     /// Create objects of files
     Create(commands::create::Create),
     /// Delete objects
@@ -194,27 +194,6 @@ pub(crate) struct Describe {
     /// Show events too
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) show_events: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct Apply {
-    #[command(flatten)]
-    pub(crate) files: Files,
-    /// Only print what would be done: none, client or server
-    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
-    pub(crate) dry_run: String,
-    /// Merge on the server
-    #[arg(long)]
-    pub(crate) server_side: bool,
-    /// Take over fields of others in a server-side apply
-    #[arg(long)]
-    pub(crate) force_conflicts: bool,
-    /// Who applies, for the server's records
-    #[arg(long, default_value = "kubectl")]
-    pub(crate) field_manager: String,
-    /// Print the objects: json, yaml, name
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
 }
 
 #[derive(Args)]

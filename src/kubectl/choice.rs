@@ -169,7 +169,7 @@ pub(crate) fn failed(mut failures: Vec<Error>) -> Result<(), Error> {
             for failure in failures {
                 match failure {
                     Error::Plain(text) => eprintln!("{text}"),
-                    other => eprintln!("{other}"),
+                    other => eprintln!("{}", other.among_others()),
                 }
             }
             Err(Error::Said(1))

@@ -56,6 +56,22 @@ impl Error {
         }
     }
 
+    /// What is said where several failed: the server's words, also of what is invalid.
+    pub(crate) fn among_others(&self) -> String {
+        match self {
+            Self::Server(client::Error::Api(status), doing)
+                if status.reason.as_deref() == Some("Invalid") =>
+            {
+                let doing = doing.as_deref().map(|doing| format!("{doing}: ")).unwrap_or_default();
+                format!(
+                    "Error from server (Invalid): {doing}{}",
+                    status.message.as_deref().unwrap_or_default()
+                )
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// The HTTP status of a refusal.
     pub(crate) fn code(&self) -> Option<i32> {
         match self {

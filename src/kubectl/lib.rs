@@ -9,6 +9,7 @@
 mod args;
 mod choice;
 mod commands;
+mod deleting;
 mod discovery;
 mod error;
 mod kubeconfig;

@@ -46,12 +46,30 @@ pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
         before.push(found);
     }
     let json = args.printing.output.as_deref() == Some("json");
-    let original = rendered(&before, json);
+    let editing = Editing { header: HEADER, before: &before, json };
+    edit(editing, async |after: &[Value]| send(session, args, &printer, (&before, after)).await).await
+}
+
+/// What is edited.
+pub(crate) struct Editing<'a> {
+    /// What stands above the objects, as comments.
+    pub(crate) header: &'a str,
+    pub(crate) before: &'a [Found],
+    /// As JSON rather than YAML.
+    pub(crate) json: bool,
+}
+
+/// Shows objects in the editor and hands them on as they came back; what is refused is shown again, with why.
+pub(crate) async fn edit(
+    Editing { header, before, json }: Editing<'_>,
+    mut send: impl AsyncFnMut(&[Value]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let original = rendered(before, json);
     let draft = Draft::new(if json { "json" } else { "yaml" })?;
     let mut shown = original.clone();
     let mut complaint = String::new();
     loop {
-        let text = edited(&draft.path, &format!("{HEADER}{complaint}{shown}")).await?;
+        let text = edited(&draft.path, &format!("{header}{complaint}{shown}")).await?;
         let bare = without_comments(&text);
         if bare.trim() == original.trim() || (bare == shown && !complaint.is_empty()) {
             eprintln!("Edit cancelled, no changes made.");
@@ -61,8 +79,8 @@ pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
             eprintln!("Edit cancelled, saved file was empty.");
             return Ok(());
         }
-        let refused = match parsed(&bare, &before) {
-            Ok(after) => match send(session, args, &printer, (&before, &after)).await {
+        let refused = match parsed(&bare, before) {
+            Ok(after) => match send(&after).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             },

@@ -2,7 +2,7 @@
 
 pub(crate) mod annotate;
 mod api_resources;
-mod apply;
+pub(crate) mod apply;
 pub(crate) mod autoscale;
 mod config;
 pub(crate) mod cordon;

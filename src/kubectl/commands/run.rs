@@ -4,7 +4,7 @@ use super::create::required;
 use super::expose::{overridden, pairs};
 use crate::error::Error;
 use crate::session::Session;
-use crate::writing::{Writer, Writing, with_annotation};
+use crate::writing::{Writer, Writing, with_own_annotation};
 use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
@@ -109,7 +109,7 @@ async fn make(
         object["metadata"]["namespace"] = json!(session.namespace);
     }
     if args.save_config {
-        object = with_annotation(&object);
+        object = with_own_annotation(&object);
     }
     if !writer.is_client() {
         let path = writer.path(&resource.path(&session.namespace));

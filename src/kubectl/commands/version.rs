@@ -7,7 +7,7 @@ use crate::session::Session;
 use serde_json::{Value, json};
 
 /// The version that this client speaks like.
-const CLIENT: &str = "v1.36.2+knarr";
+pub(super) const CLIENT: &str = "v1.36.2+knarr";
 
 pub(crate) async fn run(session: &Session, args: &Version) -> Result<(), Error> {
     let form = Form::parse(args.output.as_deref())?;

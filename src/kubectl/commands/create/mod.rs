@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::manifests::{self, Document};
 use crate::output::say;
 use crate::session::Session;
-use crate::writing::{Writer, Writing, with_annotation};
+use crate::writing::{Writer, Writing, with_annotation, with_own_annotation};
 use clap::{Args, Subcommand};
 use http::Method;
 pub(in crate::commands) use quota::quantities;
@@ -211,7 +211,7 @@ async fn send(session: &Session, made: &Made<'_>, writer: &Writer) -> Result<(),
         object["metadata"]["namespace"] = json!(session.namespace);
     }
     if made.making.save_config {
-        object = with_annotation(&object);
+        object = with_own_annotation(&object);
     }
     if !writer.is_client() {
         let path = writer.validated(&resource.path(&session.namespace), &made.making.validate)?;
