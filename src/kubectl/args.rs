@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Describe(Describe),
     /// Make objects as files say
     Apply(commands::apply::Apply),
+    /// Show what applying would change
+    Diff(commands::diff::Diff),
     /// Create objects of files
     Create(commands::create::Create),
     /// Delete objects

@@ -9,6 +9,7 @@ pub(crate) mod cordon;
 pub(crate) mod create;
 mod delete;
 pub(crate) mod describe;
+pub(crate) mod diff;
 pub(crate) mod drain;
 pub(crate) mod edit;
 mod exec;
@@ -49,6 +50,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Get(args) => get::run(&session, &args).await,
         Command::Describe(args) => describe::run(&session, &args).await,
         Command::Apply(args) => apply::run(&session, &args).await,
+        Command::Diff(args) => diff::run(&session, &args).await,
         Command::Create(args) => create::run(&session, &args).await,
         Command::Delete(args) => delete::run(&session, &args).await,
         Command::Run(args) => run::run(&session, &args).await,
