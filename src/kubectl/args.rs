@@ -99,6 +99,12 @@ pub(crate) enum Command {
     /// Watch and steer rollouts
     #[command(subcommand)]
     Rollout(commands::rollout::Rollout),
+    /// Ask what is allowed, and give roles what files say
+    #[command(subcommand)]
+    Auth(commands::auth::Auth),
+    /// Approve and deny requests for certificates
+    #[command(subcommand)]
+    Certificate(commands::certificate::Certificate),
     /// List the server's resources
     #[command(name = "api-resources")]
     ApiResources(ApiResources),

@@ -3,7 +3,9 @@
 pub(crate) mod annotate;
 mod api_resources;
 pub(crate) mod apply;
+pub(crate) mod auth;
 pub(crate) mod autoscale;
+pub(crate) mod certificate;
 mod config;
 pub(crate) mod cordon;
 pub(crate) mod create;
@@ -50,6 +52,8 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Get(args) => get::run(&session, &args).await,
         Command::Describe(args) => describe::run(&session, &args).await,
         Command::Apply(args) => apply::run(&session, &args).await,
+        Command::Auth(command) => auth::run(&session, &command).await,
+        Command::Certificate(command) => certificate::run(&session, &command).await,
         Command::Diff(args) => diff::run(&session, &args).await,
         Command::Create(args) => create::run(&session, &args).await,
         Command::Delete(args) => delete::run(&session, &args).await,
