@@ -59,7 +59,7 @@ pub(crate) enum Command {
     /// Create objects of files
     Create(commands::create::Create),
     /// Delete objects
-    Delete(Delete),
+    Delete(commands::delete::Delete),
     /// Run an image in a pod
     Run(commands::run::Run),
     /// Make a Service of something that runs
@@ -95,7 +95,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Set(commands::set::Set),
     /// Change a number of replicas
-    Scale(Scale),
+    Scale(commands::scale::Scale),
     /// Watch and steer rollouts
     #[command(subcommand)]
     Rollout(commands::rollout::Rollout),
@@ -205,44 +205,6 @@ pub(crate) struct Describe {
 }
 
 #[derive(Args)]
-pub(crate) struct Delete {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// Say nothing of what is not there
-    #[arg(long)]
-    pub(crate) ignore_not_found: bool,
-    #[command(flatten)]
-    pub(crate) files: Files,
-    /// All objects of the kind
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Wait until they are gone
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) wait: bool,
-    /// How long to wait, such as 30s; 0s for as long as it takes
-    #[arg(long, default_value = "0s")]
-    pub(crate) timeout: String,
-    /// Seconds that pods get to end
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
-    pub(crate) grace_period: i64,
-    /// As --grace-period=1
-    #[arg(long)]
-    pub(crate) now: bool,
-    /// Do not wait for nodes to confirm
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// What happens to what it owns: background, foreground or orphan
-    #[arg(long, default_value = "background", num_args = 0..=1, default_missing_value = "background", require_equals = true)]
-    pub(crate) cascade: String,
-    /// Only print what would be done: none, client or server
-    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
-    pub(crate) dry_run: String,
-    /// Print names only
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
-}
-
-#[derive(Args)]
 pub(crate) struct Logs {
     /// POD or KIND/NAME, and a container
     pub(crate) words: Vec<String>,
@@ -300,18 +262,6 @@ pub(crate) struct Exec {
     /// The command
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<String>,
-}
-
-#[derive(Args)]
-pub(crate) struct Scale {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// The new number
-    #[arg(long)]
-    pub(crate) replicas: i64,
-    /// Only if this is the number now
-    #[arg(long)]
-    pub(crate) current_replicas: Option<i64>,
 }
 
 #[derive(Args)]

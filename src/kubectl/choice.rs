@@ -96,6 +96,9 @@ impl Choice {
     /// Reads them all. With `local` nothing is asked, and files say what there is.
     pub(crate) async fn read(&self, session: &Session, local: bool) -> Result<Findings, Error> {
         if !self.files.is_empty() {
+            if !self.selection.words.is_empty() {
+                return Err(target::files_and_words(&self.selection.words));
+            }
             return self.of_files(session, local).await;
         }
         if local {

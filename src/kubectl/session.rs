@@ -78,6 +78,12 @@ impl Session {
         self.send(Call { method: Method::PATCH, path, content_type, accept: JSON }, Some(body)).await
     }
 
+    /// Sends bytes as they are, and gives the answer as it is.
+    pub(crate) async fn raw(&self, method: Method, path: &str, body: Vec<u8>) -> Result<bytes::Bytes, Error> {
+        let call = Call { method, path, content_type: JSON, accept: JSON };
+        collect(self.stream_with(call, body).await?.into_body()).await
+    }
+
     pub(crate) async fn send(&self, call: Call<'_>, body: Option<&Value>) -> Result<Value, Error> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let answer = self.stream_with(call, body.into()).await?;

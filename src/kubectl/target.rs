@@ -6,6 +6,15 @@ use crate::error::Error;
 use crate::manifests;
 use crate::session::{Session, with_query};
 
+/// What is said when both files and words name objects.
+pub(crate) fn files_and_words(words: &[String]) -> Error {
+    Error::plain(if words.iter().any(|word| word.contains('/')) {
+        "resource/name arguments cannot be provided when a path is specified"
+    } else {
+        "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well"
+    })
+}
+
 /// One resource, whole or by name.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {

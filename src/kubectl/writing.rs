@@ -127,11 +127,6 @@ impl Writer {
         with_query(path, &[("dryRun", dry_run), ("fieldManager", manager)])
     }
 
-    /// The same, where unknown fields are refused.
-    pub(crate) fn strict(&self, path: &str) -> String {
-        with_query(&self.path(path), &[("fieldValidation", "Strict")])
-    }
-
     /// The same, where `--validate` says what unknown fields do.
     pub(crate) fn validated(&self, path: &str, validate: &str) -> Result<String, Error> {
         let validation = match validate {

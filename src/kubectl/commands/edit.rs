@@ -11,7 +11,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-const HEADER: &str = "# Please edit the object below. Lines beginning with a '#' will be ignored,\n# and an empty file will abort the edit. If an error occurs while saving this file will be\n# reopened with the relevant failures.\n#\n";
+pub(crate) const HEADER: &str = "# Please edit the object below. Lines beginning with a '#' will be ignored,\n# and an empty file will abort the edit. If an error occurs while saving this file will be\n# reopened with the relevant failures.\n#\n";
 /// The most that is read back.
 const FILE_BYTES: u64 = 16 << 20;
 
@@ -46,7 +46,7 @@ pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
         before.push(found);
     }
     let json = args.printing.output.as_deref() == Some("json");
-    let editing = Editing { header: HEADER, before: &before, json };
+    let editing = Editing { header: HEADER, before: &before, json, new: false };
     edit(editing, async |after: &[Value]| send(session, args, &printer, (&before, after)).await).await
 }
 
@@ -57,11 +57,13 @@ pub(crate) struct Editing<'a> {
     pub(crate) before: &'a [Found],
     /// As JSON rather than YAML.
     pub(crate) json: bool,
+    /// They are to be created: anything of them may be changed.
+    pub(crate) new: bool,
 }
 
 /// Shows objects in the editor and hands them on as they came back; what is refused is shown again, with why.
 pub(crate) async fn edit(
-    Editing { header, before, json }: Editing<'_>,
+    Editing { header, before, json, new }: Editing<'_>,
     mut send: impl AsyncFnMut(&[Value]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let original = rendered(before, json);
@@ -79,7 +81,7 @@ pub(crate) async fn edit(
             eprintln!("Edit cancelled, saved file was empty.");
             return Ok(());
         }
-        let refused = match parsed(&bare, before) {
+        let refused = match parsed(&bare, before, new) {
             Ok(after) => match send(&after).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
@@ -175,7 +177,7 @@ fn commented(complaint: &str) -> String {
 }
 
 /// The objects of the text, in the order of those before.
-fn parsed(text: &str, before: &[Found]) -> Result<Vec<Value>, Error> {
+fn parsed(text: &str, before: &[Found], new: bool) -> Result<Vec<Value>, Error> {
     let read = api::yaml::first(text.as_bytes());
     let read =
         read.map_err(|error| Error::plain(format!("The edited file had a syntax error: {error}")))?.value;
@@ -183,6 +185,9 @@ fn parsed(text: &str, before: &[Found]) -> Result<Vec<Value>, Error> {
         [_] => vec![read],
         _ => read["items"].as_array().cloned().unwrap_or_default(),
     };
+    if new {
+        return Ok(items);
+    }
     let same = |found: &Found, item: &Value| {
         item["kind"] == found.object["kind"]
             && item["metadata"]["name"] == found.object["metadata"]["name"]

@@ -189,7 +189,7 @@ pub(super) async fn edit(session: &Session, args: &Edit) -> Result<(), Error> {
         ));
     }
     let json = args.writing.printing.output.as_deref() == Some("json");
-    let editing = Editing { header: HEADER, before: &before, json };
+    let editing = Editing { header: HEADER, before: &before, json, new: false };
     in_editor(editing, async |after: &[Value]| {
         for (found, object) in before.iter().zip(after) {
             if found.object == *object {
