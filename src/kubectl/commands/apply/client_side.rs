@@ -115,7 +115,11 @@ async fn anew(work: &Work<'_>, wanted: &Wanted<'_>, live: &Value, modified: &Val
         metadata.retain(|field, _| !matches!(field.as_str(), "resourceVersion" | "uid" | "managedFields"));
     }
     match work.session.write(Method::POST, &path, &former).await {
-        Ok(_) => Err(refused),
+        Ok(_) => {
+            let sent = escaped(&modified.to_string());
+            let doing = format!("applying patch:\n{sent}\n\nto:\n{}\nfor:", wanted.shown());
+            Err(refused.when(wanted.doing(&doing)))
+        }
         Err(error) => Err(Error::plain(format!(
             "An error occurred force-replacing the existing object with the newly provided one:\n\n{}.\n\nAdditionally, an error occurred attempting to restore the original object:\n\n{}",
             refused.message(),
