@@ -152,7 +152,13 @@ fn golden_files_are_all_used() {
     for ending in ["txt", "yaml"] {
         for path in sources(&root().join("tests/data"), ending) {
             let name = path.file_name().unwrap().to_string_lossy();
-            assert!(texts.contains(&*name), "{} is used by no test", path.display());
+            // Of some folders a test reads all files.
+            let folder = path.parent().unwrap().strip_prefix(root()).unwrap().display().to_string();
+            assert!(
+                texts.contains(&*name) || texts.contains(&folder),
+                "{} is used by no test",
+                path.display()
+            );
         }
     }
 }
