@@ -73,7 +73,11 @@ pub(crate) async fn edit(
     loop {
         let text = edited(&draft.path, &format!("{header}{complaint}{shown}")).await?;
         let bare = without_comments(&text);
-        if bare.trim() == original.trim() || (bare == shown && !complaint.is_empty()) {
+        if !complaint.is_empty() && bare == shown {
+            // The same text as was refused: nobody is there to mend it.
+            return Err(draft.preserved(Error::plain("Edit cancelled, no valid changes were saved.")));
+        }
+        if bare.trim() == original.trim() {
             eprintln!("Edit cancelled, no changes made.");
             return Ok(());
         }
@@ -84,18 +88,13 @@ pub(crate) async fn edit(
         let refused = match parsed(&bare, before, new) {
             Ok(after) => match send(&after).await {
                 Ok(()) => return Ok(()),
+                Err(error) if new => return Err(draft.preserved(error)),
                 Err(error) => error,
             },
             Err(error) => error,
         };
         eprintln!("{refused}");
         complaint = commented(&refused.to_string());
-        if bare == shown {
-            // The same text was refused twice: nobody is there to mend it.
-            let kept = draft.keep();
-            eprintln!("A copy of your changes has been stored to {:?}", kept.display());
-            return Err(Error::plain("Edit cancelled, no valid changes were saved."));
-        }
         shown = bare;
     }
 }
@@ -116,9 +115,11 @@ impl Draft {
         Ok(Self { path, kept: std::cell::Cell::new(false) })
     }
 
-    fn keep(&self) -> &Path {
+    /// Keeps what was written, says where, and gives back why.
+    fn preserved(&self, why: Error) -> Error {
         self.kept.set(true);
-        &self.path
+        eprintln!("A copy of your changes has been stored to {:?}", self.path.display());
+        why
     }
 }
 

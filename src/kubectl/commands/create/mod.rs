@@ -296,7 +296,13 @@ async fn send_document(
     if !writer.is_client() {
         let path = writer.validated(&resource.path(namespace), &args.making.validate)?;
         let created = session.write(Method::POST, &path, &object).await;
-        object = created.map_err(|error| error.when(format!("error when creating {:?}", document.source)))?;
+        // What was edited is of no file any more.
+        object = match created {
+            Err(error) if !args.edit => {
+                return Err(error.when(format!("error when creating {:?}", document.source)));
+            }
+            created => created?,
+        };
     }
     writer.done(&resource, &object, "created")
 }
