@@ -30,11 +30,13 @@ pub(crate) enum Command {
     /// Show objects in detail, with their events
     Describe(Describe),
     /// Make objects as files say
-    Apply(Apply),
+    Apply(commands::apply::Apply),
+    /// Show what applying would change
+    Diff(commands::diff::Diff),
     /// Create objects of files
     Create(commands::create::Create),
     /// Delete objects
-    Delete(Delete),
+    Delete(commands::delete::Delete),
     /// Run an image in a pod
     Run(commands::run::Run),
     /// Make a Service of something that runs
@@ -79,11 +81,14 @@ pub(crate) enum Command {
     /// Let ports of this machine lead to a pod's
     #[command(name = "port-forward")]
     PortForward(commands::port_forward::PortForward),
+    /// Change what is often changed of objects
+    #[command(subcommand)]
+    Set(commands::set::Set),
     /// Change a number of replicas
-    Scale(Scale),
+    Scale(commands::scale::Scale),
     /// Watch and steer rollouts
     #[command(subcommand)]
-    Rollout(Rollout),
+    Rollout(commands::rollout::Rollout),
     /// List events, the latest last
     Events(commands::events::Events),
     /// Show what nodes and pods use
@@ -94,6 +99,12 @@ pub(crate) enum Command {
     /// Show where the cluster's services are
     #[command(name = "cluster-info")]
     ClusterInfo(commands::cluster_info::ClusterInfo),
+    /// Ask what is allowed, and give roles what files say
+    #[command(subcommand)]
+    Auth(commands::auth::Auth),
+    /// Approve and deny requests for certificates
+    #[command(subcommand)]
+    Certificate(commands::certificate::Certificate),
     /// List the server's resources
     #[command(name = "api-resources")]
     ApiResources(commands::api_resources::ApiResources),
@@ -131,9 +142,6 @@ pub(crate) struct Selection {
     /// In all namespaces
     #[arg(long, short = 'A')]
     pub(crate) all_namespaces: bool,
-    /// Say nothing of what is not there
-    #[arg(long)]
-    pub(crate) ignore_not_found: bool,
 }
 
 /// Files with objects.
@@ -166,116 +174,4 @@ pub(crate) struct Describe {
     /// Show events too
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) show_events: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct Apply {
-    #[command(flatten)]
-    pub(crate) files: Files,
-    /// Only print what would be done: none, client or server
-    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
-    pub(crate) dry_run: String,
-    /// Merge on the server
-    #[arg(long)]
-    pub(crate) server_side: bool,
-    /// Take over fields of others in a server-side apply
-    #[arg(long)]
-    pub(crate) force_conflicts: bool,
-    /// Who applies, for the server's records
-    #[arg(long, default_value = "kubectl")]
-    pub(crate) field_manager: String,
-    /// Print the objects: json, yaml, name
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
-}
-
-#[derive(Args)]
-pub(crate) struct Delete {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    #[command(flatten)]
-    pub(crate) files: Files,
-    /// All objects of the kind
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Wait until they are gone
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) wait: bool,
-    /// How long to wait, such as 30s; 0s for as long as it takes
-    #[arg(long, default_value = "0s")]
-    pub(crate) timeout: String,
-    /// Seconds that pods get to end
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
-    pub(crate) grace_period: i64,
-    /// As --grace-period=1
-    #[arg(long)]
-    pub(crate) now: bool,
-    /// Do not wait for nodes to confirm
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// What happens to what it owns: background, foreground or orphan
-    #[arg(long, default_value = "background", num_args = 0..=1, default_missing_value = "background", require_equals = true)]
-    pub(crate) cascade: String,
-    /// Only print what would be done: none, client or server
-    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
-    pub(crate) dry_run: String,
-    /// Print names only
-    #[arg(long, short)]
-    pub(crate) output: Option<String>,
-}
-
-#[derive(Args)]
-pub(crate) struct Scale {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// The new number
-    #[arg(long)]
-    pub(crate) replicas: i64,
-    /// Only if this is the number now
-    #[arg(long)]
-    pub(crate) current_replicas: Option<i64>,
-}
-
-/// What is done to a rollout.
-#[derive(Subcommand)]
-pub(crate) enum Rollout {
-    /// Wait until it is done
-    Status(RolloutStatus),
-    /// Replace all pods
-    Restart(RolloutTarget),
-    /// Go back to an earlier revision
-    Undo(RolloutUndo),
-    /// List revisions
-    History(RolloutUndo),
-    /// Hold it
-    Pause(RolloutTarget),
-    /// Let it go on
-    Resume(RolloutTarget),
-}
-
-#[derive(Args)]
-pub(crate) struct RolloutTarget {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-}
-
-#[derive(Args)]
-pub(crate) struct RolloutStatus {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// Wait until it is done
-    #[arg(long, short, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) watch: bool,
-    /// How long to wait, such as 30s; 0s for as long as it takes
-    #[arg(long, default_value = "0s")]
-    pub(crate) timeout: String,
-}
-
-#[derive(Args)]
-pub(crate) struct RolloutUndo {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// The revision
-    #[arg(long, visible_alias = "revision", default_value_t = 0)]
-    pub(crate) to_revision: i64,
 }

@@ -12,22 +12,33 @@ use serde_json::Value;
 /// How objects are chosen that a command changes.
 #[derive(Args, Clone, Default)]
 pub(crate) struct Choice {
-    /// KIND NAME… or KIND/NAME…
-    pub(crate) words: Vec<String>,
-    /// Only objects with these labels
-    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
-    pub(crate) selector: String,
-    /// Only objects with these fields
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) field_selector: String,
-    /// In all namespaces
-    #[arg(long, short = 'A')]
-    pub(crate) all_namespaces: bool,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
     /// All objects of the kind
     #[arg(long)]
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) files: Files,
+}
+
+/// How objects are chosen by a command that knows neither other namespaces nor fields.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Naming {
+    /// KIND NAME… or KIND/NAME…
+    pub(crate) words: Vec<String>,
+    /// Only objects with these labels
+    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
+    pub(crate) selector: String,
+    #[command(flatten)]
+    pub(crate) files: Files,
+}
+
+impl Naming {
+    /// The words before `split` only; with `all`, kinds stand for all their objects.
+    pub(crate) fn choice(&self, split: usize, all: bool) -> Choice {
+        let choice = Choice::of(self.words[..split].to_vec(), &self.selector);
+        Choice { all, files: self.files.clone(), ..choice }
+    }
 }
 
 /// An object as the server has it, or as a file says.
@@ -52,32 +63,30 @@ pub(crate) type Findings = Vec<Result<Found, Error>>;
 pub(crate) const NOTHING: &str = "You must provide one or more resources by argument or filename.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'";
 
 impl Choice {
+    /// Of words and a label selector alone.
+    pub(crate) fn of(words: Vec<String>, selector: &str) -> Self {
+        let selection = Selection { words, selector: selector.to_owned(), ..Selection::default() };
+        Self { selection, ..Self::default() }
+    }
+
     /// The words before `split` only.
     pub(crate) fn first_words(&self, split: usize) -> Self {
-        Self { words: self.words[..split].to_vec(), ..self.clone() }
+        let words = self.selection.words[..split].to_vec();
+        Self { selection: Selection { words, ..self.selection.clone() }, ..self.clone() }
     }
 
     /// Objects are chosen by what they have in common.
     pub(crate) fn selects(&self) -> bool {
-        self.all || !self.selector.is_empty() || !self.field_selector.is_empty()
-    }
-
-    pub(crate) fn selection(&self) -> Selection {
-        Selection {
-            words: self.words.clone(),
-            selector: self.selector.clone(),
-            field_selector: self.field_selector.clone(),
-            all_namespaces: self.all_namespaces,
-            ignore_not_found: false,
-        }
+        let Selection { selector, field_selector, .. } = &self.selection;
+        self.all || !selector.is_empty() || !field_selector.is_empty()
     }
 
     /// What the words and files name; kinds without names only where objects are selected.
     pub(crate) async fn targets(&self, session: &Session) -> Result<Vec<Target>, Error> {
-        if self.words.is_empty() && self.files.is_empty() {
+        if self.selection.words.is_empty() && self.files.is_empty() {
             return Err(Error::plain(NOTHING));
         }
-        let targets = target::resolve(session, &self.selection(), &self.files).await?;
+        let targets = target::resolve(session, &self.selection, &self.files).await?;
         if !self.selects() && targets.iter().any(|target| target.name.is_none()) {
             return Err(Error::plain("resource(s) were provided, but no name was specified"));
         }
@@ -87,15 +96,17 @@ impl Choice {
     /// Reads them all. With `local` nothing is asked, and files say what there is.
     pub(crate) async fn read(&self, session: &Session, local: bool) -> Result<Findings, Error> {
         if !self.files.is_empty() {
+            if !self.selection.words.is_empty() {
+                return Err(target::files_and_words(&self.selection.words));
+            }
             return self.of_files(session, local).await;
         }
         if local {
             return Err(Error::plain("when --local is specified, --filename is needed"));
         }
-        let selection = self.selection();
         let mut found = Vec::new();
         for target in self.targets(session).await? {
-            match (session.get(&target.path(&selection)).await, &target.name) {
+            match (session.get(&target.path(&self.selection)).await, &target.name) {
                 (Err(error), _) => found.push(Err(error)),
                 (Ok(object), Some(_)) => found.push(Ok(one(&target, object))),
                 (Ok(list), None) => found.extend(members(&target, &list).into_iter().map(Ok)),
@@ -147,6 +158,26 @@ pub(crate) fn members(target: &Target, list: &Value) -> Vec<Found> {
         }
     };
     list["items"].as_array().into_iter().flatten().map(whole).collect()
+}
+
+/// One failure is the command's; several are said one a line.
+pub(crate) fn failed(mut failures: Vec<Error>) -> Result<(), Error> {
+    match failures.len() {
+        0 => Ok(()),
+        1 => Err(match failures.remove(0) {
+            Error::Plain(text) => Error::Plain(text.trim_end().to_owned()),
+            other => other,
+        }),
+        _ => {
+            for failure in failures {
+                match failure {
+                    Error::Plain(text) => eprintln!("{text}"),
+                    other => eprintln!("{}", other.among_others()),
+                }
+            }
+            Err(Error::Said(1))
+        }
+    }
 }
 
 /// Does something to each, such as [`Findings`], and goes on where one fails; failures are said as they happen.

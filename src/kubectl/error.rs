@@ -63,6 +63,22 @@ impl Error {
         }
     }
 
+    /// What is said where several failed: the server's words, also of what is invalid.
+    pub(crate) fn among_others(&self) -> String {
+        match self {
+            Self::Server(client::Error::Api(status), doing)
+                if status.reason.as_deref() == Some("Invalid") =>
+            {
+                let doing = doing.as_deref().map(|doing| format!("{doing}: ")).unwrap_or_default();
+                format!(
+                    "Error from server (Invalid): {doing}{}",
+                    status.message.as_deref().unwrap_or_default()
+                )
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// The HTTP status of a refusal.
     pub(crate) fn code(&self) -> Option<i32> {
         match self {
@@ -96,6 +112,7 @@ impl std::fmt::Display for Error {
             }
             Self::Server(client::Error::Transport(reason), _) => out.write_str(&unreached(reason)),
             Self::Server(error, _) => write!(out, "error: {error}"),
+            Self::Plain(text) if text.starts_with("error: ") => out.write_str(text),
             Self::Plain(text) => write!(out, "error: {text}"),
             Self::Bare(text) | Self::Exit(text, _) => out.write_str(text),
             Self::Said(_) => Ok(()),

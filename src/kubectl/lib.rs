@@ -1,8 +1,8 @@
 //! `knarr kubectl`: the command line client, in the words and with the exit codes of Kubernetes' own.
 //!
 //! It must never know more of a kind than the server publishes, so that custom resources work like
-//! built-in ones; only what prints (`describe`, `rollout`) and what generates (`create`, `run`, `expose`) know
-//! the kinds that they are about. Start reading at [`main`], then `session`, which every command is given;
+//! built-in ones; only what prints (`describe`, `rollout`), what generates (`create`, `run`, `expose`) and what is
+//! about pods or rights of one kind (`set`, `auth`, `certificate`) know the kinds that they are about. Start reading at [`main`], then `session`, which every command is given;
 //! `commands` has one file a command, `choice` finds the objects that one is about and `writing` changes and
 //! prints them.
 
@@ -11,6 +11,7 @@ mod choice;
 mod commands;
 mod completion;
 mod connection;
+mod deleting;
 mod discovery;
 mod discovery_cache;
 mod download;

@@ -58,6 +58,33 @@ pub(crate) fn read(files: &Files) -> Result<Vec<Document>, Error> {
     Ok(documents)
 }
 
+/// What a file or standard input (`-`) holds, as it is.
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    if path == Path::new("-") {
+        return limited(std::io::stdin(), "STDIN").map(String::into_bytes);
+    }
+    let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+    limited(file, &path.to_string_lossy()).map(String::into_bytes)
+}
+
+/// What does not go together with `--raw`.
+pub(crate) fn raw_flags(files: &Files, path: &str, output: bool) -> Result<(), Error> {
+    let url = |file: &PathBuf| file.starts_with("http:") || file.starts_with("https:");
+    Err(Error::plain(if files.filename.len() > 1 {
+        "--raw can only use a single local file or stdin".to_owned()
+    } else if files.filename.iter().any(url) {
+        "--raw cannot read from a url".to_owned()
+    } else if files.recursive {
+        "--raw and --recursive are mutually exclusive".to_owned()
+    } else if output {
+        "--raw and --output are mutually exclusive".to_owned()
+    } else if !path.starts_with('/') {
+        format!("--raw must be a valid URL path: parse {path:?}: invalid URI for request")
+    } else {
+        return Ok(());
+    }))
+}
+
 fn limited(from: impl Read, name: &str) -> Result<String, Error> {
     let mut text = String::new();
     let read = from.take(u64::try_from(FILE_BYTES).unwrap_or(u64::MAX)).read_to_string(&mut text);

@@ -175,6 +175,17 @@ impl Session {
         self.send(Call { method: Method::PATCH, path, content_type, accept: JSON }, Some(body)).await
     }
 
+    /// Sends bytes as they are, and gives the answer as it is.
+    pub(crate) async fn verbatim(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<bytes::Bytes, Error> {
+        let call = Call { method, path, content_type: JSON, accept: JSON };
+        self.manner.whole(self.answer(call, &body, false).await?).await
+    }
+
     pub(crate) async fn send(&self, call: Call<'_>, body: Option<&Value>) -> Result<Value, Error> {
         let bytes = self.bytes(call, body).await?;
         serde_json::from_slice(&bytes)

@@ -6,6 +6,15 @@ use crate::error::Error;
 use crate::manifests;
 use crate::session::{Session, with_query};
 
+/// What is said when both files and words name objects.
+pub(crate) fn files_and_words(words: &[String]) -> Error {
+    Error::plain(if words.iter().any(|word| word.contains('/')) {
+        "resource/name arguments cannot be provided when a path is specified"
+    } else {
+        "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well"
+    })
+}
+
 /// One resource, whole or by name.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
@@ -61,9 +70,7 @@ pub(crate) async fn resolve(
 ) -> Result<Vec<Target>, Error> {
     if !files.is_empty() {
         if !selection.words.is_empty() {
-            return Err(Error::plain(
-                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
-            ));
+            return Err(files_and_words(&selection.words));
         }
         return of_files(session, files).await;
     }

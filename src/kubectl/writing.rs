@@ -4,7 +4,9 @@
 use crate::discovery::Resource;
 use crate::error::Error;
 use crate::output::{self, Form, say};
-use crate::session::with_query;
+use crate::session::{MERGE_PATCH, STRATEGIC_PATCH, with_query};
+use api::kinds::by_kind;
+use api::schema::schema;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -90,7 +92,8 @@ impl Printer {
     /// Prints the object, or `said` where no form was asked for.
     pub(crate) fn print(&self, object: &Value, said: impl FnOnce() -> String) -> Result<(), Error> {
         let Some(form) = &self.form else { return say(&format!("{}\n", said())) };
-        if self.show_managed_fields || object["metadata"]["managedFields"].is_null() {
+        let bare = object["metadata"]["managedFields"].is_null() && !object["items"].is_array();
+        if self.show_managed_fields || bare {
             return form.print(object, true);
         }
         let mut bare = object.clone();
@@ -103,7 +106,7 @@ impl Printer {
 pub(crate) struct Writer {
     pub(crate) dry: Dry,
     dry_run: String,
-    manager: String,
+    pub(crate) manager: String,
     pub(crate) printer: Printer,
 }
 
@@ -115,13 +118,13 @@ impl Writer {
 
     /// A path with the parameters of a write that leaves it to the server what unknown fields are.
     pub(crate) fn path(&self, path: &str) -> String {
-        let dry_run = if self.dry == Dry::Server { "All" } else { "" };
-        with_query(path, &[("dryRun", dry_run), ("fieldManager", &self.manager)])
+        self.path_as(path, &self.manager)
     }
 
-    /// The same, where unknown fields are refused.
-    pub(crate) fn strict(&self, path: &str) -> String {
-        with_query(&self.path(path), &[("fieldValidation", "Strict")])
+    /// The same, in the name of another manager.
+    pub(crate) fn path_as(&self, path: &str, manager: &str) -> String {
+        let dry_run = if self.dry == Dry::Server { "All" } else { "" };
+        with_query(path, &[("dryRun", dry_run), ("fieldManager", manager)])
     }
 
     /// The same, where `--validate` says what unknown fields do.
@@ -168,10 +171,25 @@ pub(crate) fn dry(run: &str) -> &'static str {
     }
 }
 
-/// Parameters of writes that refuse unknown fields.
-pub(crate) fn parameters(path: &str, manager: &str, dry_run: &str) -> String {
-    let dry_run = if dry_run == "server" { "All" } else { "" };
-    with_query(path, &[("dryRun", dry_run), ("fieldManager", manager), ("fieldValidation", "Strict")])
+/// The patch that makes one state of an object the other, and its type: strategic for built-in kinds.
+pub(crate) fn difference(resource: &Resource, before: &Value, after: &Value) -> (Value, &'static str) {
+    match by_kind(&resource.api_version(), &resource.kind).and_then(|kind| schema().of(kind)) {
+        Some(ty) => (api::patch::three_way::strategic(before, after, before, ty), STRATEGIC_PATCH),
+        None => (api::patch::three_way::merge(before, after, before), MERGE_PATCH),
+    }
+}
+
+/// The same of an object that was generated: a client that knows its type writes no empty annotations.
+pub(crate) fn with_own_annotation(object: &Value) -> Value {
+    let mut wanted = with_annotation(object);
+    let mut bare = object.clone();
+    let annotations = bare.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+    if annotations.is_none_or(|annotations| annotations.is_empty()) {
+        bare["metadata"].as_object_mut().map(|metadata| metadata.remove("annotations"));
+        let text = output::escaped(&bare.to_string());
+        wanted["metadata"]["annotations"][LAST_APPLIED] = json!(format!("{text}\n"));
+    }
+    wanted
 }
 
 /// The object with itself in its annotation.

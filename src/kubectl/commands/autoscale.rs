@@ -49,7 +49,7 @@ pub(crate) async fn run(session: &Session, args: &Autoscale) -> Result<(), Error
         )));
     }
     let writer = args.writing.open("kubectl-autoscale")?;
-    let choice = Choice { words: args.words.clone(), files: args.files.clone(), ..Choice::default() };
+    let choice = Choice { files: args.files.clone(), ..Choice::of(args.words.clone(), "") };
     each(choice.read(session, false).await?, async |found: Found| {
         let scale = format!("{}/scale", found.path());
         if let Err(error) = session.get(&scale).await {

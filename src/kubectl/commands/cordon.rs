@@ -44,7 +44,7 @@ pub(crate) async fn nodes(
     if !names.iter().any(|name| name.contains('/')) {
         words.insert(0, "nodes".to_owned());
     }
-    Choice { words, selector: selector.to_owned(), ..Choice::default() }.read(session, false).await
+    Choice::of(words, selector).read(session, false).await
 }
 
 /// Sets whether a node takes pods, and says it.

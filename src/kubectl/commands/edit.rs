@@ -3,17 +3,15 @@
 use crate::choice::{Choice, Found};
 use crate::error::Error;
 use crate::output::{self, say};
-use crate::session::{MERGE_PATCH, STRATEGIC_PATCH, Session};
-use crate::writing::{Printing, resource_name};
-use api::kinds::by_kind;
-use api::schema::schema;
+use crate::session::Session;
+use crate::writing::{Printing, difference, resource_name};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-const HEADER: &str = "# Please edit the object below. Lines beginning with a '#' will be ignored,\n# and an empty file will abort the edit. If an error occurs while saving this file will be\n# reopened with the relevant failures.\n#\n";
+pub(crate) const HEADER: &str = "# Please edit the object below. Lines beginning with a '#' will be ignored,\n# and an empty file will abort the edit. If an error occurs while saving this file will be\n# reopened with the relevant failures.\n#\n";
 /// The most that is read back.
 const FILE_BYTES: u64 = 16 << 20;
 
@@ -48,14 +46,38 @@ pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
         before.push(found);
     }
     let json = args.printing.output.as_deref() == Some("json");
-    let original = rendered(&before, json);
+    let editing = Editing { header: HEADER, before: &before, json, new: false };
+    edit(editing, async |after: &[Value]| send(session, args, &printer, (&before, after)).await).await
+}
+
+/// What is edited.
+pub(crate) struct Editing<'a> {
+    /// What stands above the objects, as comments.
+    pub(crate) header: &'a str,
+    pub(crate) before: &'a [Found],
+    /// As JSON rather than YAML.
+    pub(crate) json: bool,
+    /// They are to be created: anything of them may be changed.
+    pub(crate) new: bool,
+}
+
+/// Shows objects in the editor and hands them on as they came back; what is refused is shown again, with why.
+pub(crate) async fn edit(
+    Editing { header, before, json, new }: Editing<'_>,
+    mut send: impl AsyncFnMut(&[Value]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let original = rendered(before, json);
     let draft = Draft::new(if json { "json" } else { "yaml" })?;
     let mut shown = original.clone();
     let mut complaint = String::new();
     loop {
-        let text = edited(&draft.path, &format!("{HEADER}{complaint}{shown}")).await?;
+        let text = edited(&draft.path, &format!("{header}{complaint}{shown}")).await?;
         let bare = without_comments(&text);
-        if bare.trim() == original.trim() || (bare == shown && !complaint.is_empty()) {
+        if !complaint.is_empty() && bare == shown {
+            // The same text as was refused: nobody is there to mend it.
+            return Err(draft.preserved(Error::plain("Edit cancelled, no valid changes were saved.")));
+        }
+        if bare.trim() == original.trim() {
             eprintln!("Edit cancelled, no changes made.");
             return Ok(());
         }
@@ -63,21 +85,16 @@ pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
             eprintln!("Edit cancelled, saved file was empty.");
             return Ok(());
         }
-        let refused = match parsed(&bare, &before) {
-            Ok(after) => match send(session, args, &printer, (&before, &after)).await {
+        let refused = match parsed(&bare, before, new) {
+            Ok(after) => match send(&after).await {
                 Ok(()) => return Ok(()),
+                Err(error) if new => return Err(draft.preserved(error)),
                 Err(error) => error,
             },
             Err(error) => error,
         };
         eprintln!("{refused}");
         complaint = commented(&refused.to_string());
-        if bare == shown {
-            // The same text was refused twice: nobody is there to mend it.
-            let kept = draft.keep();
-            eprintln!("A copy of your changes has been stored to {:?}", kept.display());
-            return Err(Error::plain("Edit cancelled, no valid changes were saved."));
-        }
         shown = bare;
     }
 }
@@ -98,9 +115,11 @@ impl Draft {
         Ok(Self { path, kept: std::cell::Cell::new(false) })
     }
 
-    fn keep(&self) -> &Path {
+    /// Keeps what was written, says where, and gives back why.
+    fn preserved(&self, why: Error) -> Error {
         self.kept.set(true);
-        &self.path
+        eprintln!("A copy of your changes has been stored to {:?}", self.path.display());
+        why
     }
 }
 
@@ -159,7 +178,7 @@ fn commented(complaint: &str) -> String {
 }
 
 /// The objects of the text, in the order of those before.
-fn parsed(text: &str, before: &[Found]) -> Result<Vec<Value>, Error> {
+fn parsed(text: &str, before: &[Found], new: bool) -> Result<Vec<Value>, Error> {
     let read = api::yaml::first(text.as_bytes());
     let read =
         read.map_err(|error| Error::plain(format!("The edited file had a syntax error: {error}")))?.value;
@@ -167,6 +186,9 @@ fn parsed(text: &str, before: &[Found]) -> Result<Vec<Value>, Error> {
         [_] => vec![read],
         _ => read["items"].as_array().cloned().unwrap_or_default(),
     };
+    if new {
+        return Ok(items);
+    }
     let same = |found: &Found, item: &Value| {
         item["kind"] == found.object["kind"]
             && item["metadata"]["name"] == found.object["metadata"]["name"]
@@ -193,7 +215,7 @@ async fn send(
             eprintln!("{name} skipped");
             continue;
         }
-        let (patch, content_type) = difference(found, wanted);
+        let (patch, content_type) = difference(&found.resource, &found.object, wanted);
         let mut path = found.path();
         if !args.subresource.is_empty() {
             path = format!("{path}/{}", args.subresource);
@@ -209,15 +231,6 @@ async fn send(
         printer.print(&edited, || format!("{name} edited"))?;
     }
     Ok(())
-}
-
-fn difference(found: &Found, wanted: &Value) -> (Value, &'static str) {
-    let before = &found.object;
-    let kind = by_kind(&found.resource.api_version(), &found.resource.kind);
-    match kind.and_then(|kind| schema().of(kind)) {
-        Some(ty) => (api::patch::three_way::strategic(before, wanted, before, ty), STRATEGIC_PATCH),
-        None => (api::patch::three_way::merge(before, wanted, before), MERGE_PATCH),
-    }
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub(crate) struct Expose {
 
 pub(crate) async fn run(session: &Session, args: &Expose) -> Result<(), Error> {
     let writer = args.writing.open("kubectl-expose")?;
-    let choice = Choice { words: args.words.clone(), files: args.files.clone(), ..Choice::default() };
+    let choice = Choice { files: args.files.clone(), ..Choice::of(args.words.clone(), "") };
     each(choice.read(session, false).await?, async |found: Found| {
         let mut service = service(args, &found)?;
         if session.namespace_given {

@@ -40,9 +40,9 @@ pub(crate) struct Part {
 }
 
 pub(crate) async fn run(session: &Session, args: &Marking) -> Result<(), Error> {
-    let split = pairs::split(&args.choice.words, "label")?;
+    let split = pairs::split(&args.choice.selection.words, "label")?;
     let changes = pairs::parse(
-        &args.choice.words[split..],
+        &args.choice.selection.words[split..],
         "can not both modify and remove a label in the same command",
     )?;
     for (key, value) in &changes.set {
@@ -55,7 +55,7 @@ pub(crate) async fn run(session: &Session, args: &Marking) -> Result<(), Error> 
     let part = Part { field: "labels", manager: "kubectl-label" };
     let found = args.objects(session, &choice, &changes, part).await?;
     if args.list {
-        return list(&found, part, args.choice.selects() || choice.words.len() > 2);
+        return list(&found, part, args.choice.selects() || choice.selection.words.len() > 2);
     }
     let writer = args.writing.open(part.manager)?;
     each(found, async |found: Found| {
@@ -93,7 +93,7 @@ impl Marking {
         part: Part,
     ) -> Result<Findings, Error> {
         let what = part.field.trim_end_matches('s');
-        if choice.words.is_empty() && choice.files.is_empty() {
+        if choice.selection.words.is_empty() && choice.files.is_empty() {
             return Err(Error::plain(
                 "one or more resources must be specified as <resource> <name> or <resource>/<name>",
             ));

@@ -2,17 +2,20 @@
 
 pub(crate) mod annotate;
 pub(crate) mod api_resources;
-mod apply;
+pub(crate) mod apply;
 pub(crate) mod attach;
+pub(crate) mod auth;
 pub(crate) mod autoscale;
+pub(crate) mod certificate;
 pub(crate) mod cluster_info;
 pub(crate) mod config;
 pub(crate) mod cordon;
 pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod debug;
-mod delete;
+pub(crate) mod delete;
 pub(crate) mod describe;
+pub(crate) mod diff;
 pub(crate) mod drain;
 pub(crate) mod edit;
 pub(crate) mod events;
@@ -27,9 +30,10 @@ pub(crate) mod patch;
 pub(crate) mod port_forward;
 pub(crate) mod proxy;
 pub(crate) mod replace;
-mod rollout;
+pub(crate) mod rollout;
 pub(crate) mod run;
-mod scale;
+pub(crate) mod scale;
+pub(crate) mod set;
 pub(crate) mod taint;
 pub(crate) mod top;
 pub(crate) mod version;
@@ -58,9 +62,12 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         command => command,
     };
     let mut global = global.clone().tidied();
-    if let Command::Create(args) = &command
-        && args.names_users()
-    {
+    let names_users = match &command {
+        Command::Create(args) => args.names_users(),
+        Command::Set(command) => command.names_users(),
+        _ => false,
+    };
+    if names_users {
         global.user = None;
     }
     let session = Session::open(&global)?;
@@ -71,6 +78,9 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Get(args) => get::run(&session, &args).await,
         Command::Describe(args) => describe::run(&session, &args).await,
         Command::Apply(args) => apply::run(&session, &args).await,
+        Command::Auth(command) => auth::run(&session, &command).await,
+        Command::Certificate(command) => certificate::run(&session, &command).await,
+        Command::Diff(args) => diff::run(&session, &args).await,
         Command::Create(args) => create::run(&session, &args).await,
         Command::Delete(args) => delete::run(&session, &args).await,
         Command::Run(args) => run::run(&session, &args).await,
@@ -93,6 +103,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
         Command::Proxy(args) => return proxy::run(session, &args).await,
         Command::Debug(args) => debug::run(&session, &args).await,
         Command::PortForward(args) => port_forward::run(&session, &args).await,
+        Command::Set(command) => set::run(&session, &command).await,
         Command::Scale(args) => scale::run(&session, &args).await,
         Command::Rollout(command) => rollout::run(&session, &command).await,
         Command::Events(args) => events::run(&session, &args).await,

@@ -1,17 +1,17 @@
 //! `kubectl replace`.
 
 use crate::args::Files;
-use crate::choice::each;
-use crate::discovery::Resource;
+use crate::choice::failed;
+use crate::deleting::{Deleting, delete};
 use crate::error::Error;
 use crate::manifests::{self, Document};
-use crate::output::say;
+use crate::output::{say, write};
 use crate::session::Session;
-use crate::wait_gone::{self, Gone};
-use crate::writing::{Writer, Writing, resource_name, with_annotation};
+use crate::wait_gone;
+use crate::writing::{Dry, Writer, Writing, resource_name, with_annotation};
 use clap::Args;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 #[derive(Args)]
 pub(crate) struct Replace {
@@ -19,15 +19,11 @@ pub(crate) struct Replace {
     pub(crate) files: Files,
     #[command(flatten)]
     pub(crate) writing: Writing,
-    /// Delete and create anew
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// Seconds that pods get to end, with --force
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
-    pub(crate) grace_period: i64,
-    /// How long to wait for the old one to be gone, such as 30s; 0s for as long as it takes
-    #[arg(long, default_value = "0s")]
-    pub(crate) timeout: String,
+    #[command(flatten)]
+    deleting: Deleting,
+    /// What unknown fields do: strict refuses, warn warns, ignore drops them
+    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", require_equals = true)]
+    validate: String,
     /// Remember the configuration for a later apply
     #[arg(long)]
     pub(crate) save_config: bool,
@@ -40,52 +36,118 @@ pub(crate) struct Replace {
 }
 
 pub(crate) async fn run(session: &Session, args: &Replace) -> Result<(), Error> {
+    args.deleting.propagation()?;
     if args.files.is_empty() {
         return Err(Error::plain("must specify one of -f and -k"));
     }
-    if args.grace_period >= 0 && !args.force {
+    let writer = args.writing.open("kubectl-replace")?;
+    writer.validated("", &args.validate)?;
+    let force = args.deleting.force;
+    if args.deleting.grace_period >= 0 && !force {
         return Err(Error::plain("--grace-period must have --force specified"));
     }
-    if !args.force && args.timeout != "0s" {
+    if !force && args.deleting.timeout != "0s" {
         return Err(Error::plain("--timeout must have --force specified"));
     }
-    let documents = manifests::read(&args.files)?;
-    if let Some(path) = &args.raw {
-        for document in &documents {
-            let answer = session.write(Method::PUT, path, &document.object).await?;
-            say(&format!("{answer}\n"))?;
-        }
-        return Ok(());
+    if force && writer.dry != Dry::No {
+        return Err(Error::plain("--dry-run can not be used when --force is set"));
     }
-    let writer = args.writing.open("kubectl-replace")?;
-    each(documents.iter().map(Ok), async |document| one(session, args, &writer, document).await).await
+    if let Some(path) = &args.raw {
+        let output = args.writing.printing.output.is_some();
+        manifests::raw_flags(&args.files, path, output)?;
+        let body = args.files.filename.first().map(|file| manifests::bytes(file)).transpose()?;
+        return write(&session.verbatim(Method::PUT, path, body.unwrap_or_default()).await?);
+    }
+    let documents = manifests::read(&args.files)?;
+    if force {
+        return anew(session, args, &writer, &documents).await;
+    }
+    let (mut failures, work) = (Vec::new(), Work { session, args, writer: &writer });
+    for document in &documents {
+        failures.extend(work.one(document).await.err());
+    }
+    failed(failures)
 }
 
-async fn one(session: &Session, args: &Replace, writer: &Writer, document: &Document) -> Result<(), Error> {
-    let (resource, mut object) = manifests::locate(session, document).await?;
-    let name = manifests::name(&object)?;
-    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-    if args.save_config {
-        object = with_annotation(&object);
-    }
-    let mut path = resource.object(&namespace, &name);
-    let doing = |verb: &str| format!("error when {verb} {:?}", document.source);
-    let after = if writer.is_client() {
-        object
-    } else if args.force {
-        remove(session, args, (&resource, &namespace, &name)).await?;
-        let path = writer.strict(&resource.path(&namespace));
-        let created = session.write(Method::POST, &path, &object).await;
-        created.map_err(|error| error.when(doing("creating")))?
-    } else {
-        if !args.subresource.is_empty() {
-            path = format!("{path}/{}", args.subresource);
+struct Work<'a> {
+    session: &'a Session,
+    args: &'a Replace,
+    writer: &'a Writer,
+}
+
+impl Work<'_> {
+    async fn one(&self, document: &Document) -> Result<(), Error> {
+        let Self { session, args, writer } = self;
+        let (resource, mut object) = manifests::locate(session, document).await?;
+        let name = manifests::name(&object)?;
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        if args.save_config {
+            object = with_annotation(&object);
         }
-        keep_version(session, &path, &mut object).await.map_err(|error| error.when(doing("replacing")))?;
-        let replaced = session.write(Method::PUT, &writer.strict(&path), &object).await;
-        replaced.map_err(|error| error.when(doing("replacing")))?
+        if !writer.is_client() {
+            let mut path = resource.object(&namespace, &name);
+            if !args.subresource.is_empty() {
+                path = format!("{path}/{}", args.subresource);
+            }
+            let doing = format!("error when replacing {:?}", document.source);
+            keep_version(session, &path, &mut object).await.map_err(|error| error.when(doing.clone()))?;
+            let path = writer.validated(&path, &args.validate)?;
+            let replaced = session.write(Method::PUT, &path, &object).await;
+            object = replaced.map_err(|error| error.when(doing))?;
+        }
+        writer.done(&resource, &object, "replaced")
+    }
+}
+
+/// Deletes all that there is, waits until it is gone, and makes everything anew.
+async fn anew(
+    session: &Session,
+    args: &Replace,
+    writer: &Writer,
+    documents: &[Document],
+) -> Result<(), Error> {
+    let grace = match args.deleting.grace_period {
+        0 => 1,
+        seconds => seconds,
     };
-    writer.done(&resource, &after, "replaced")
+    let options = args.deleting.options(grace, false)?;
+    let (mut all, mut going, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    for document in documents {
+        let (resource, object) = match manifests::locate(session, document).await {
+            Ok(located) => located,
+            Err(error) => {
+                failures.push(error);
+                continue;
+            }
+        };
+        let name = manifests::name(&object)?;
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        match delete(session, (&resource, &namespace, &name), &options).await {
+            Ok(gone) => {
+                let place =
+                    if namespace.is_empty() { String::new() } else { format!(" from {namespace} namespace") };
+                say(&format!("{} {name:?} deleted{place}\n", resource_name(&resource)))?;
+                going.push(gone);
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => failures.push(error.when(format!("error when deleting {:?}", document.source))),
+        }
+        all.push((resource, namespace, object));
+    }
+    failed(failures)?;
+    wait_gone::all(session, &going, &args.deleting.timeout).await?;
+    let mut failures = Vec::new();
+    for (resource, namespace, mut object) in all {
+        if args.save_config {
+            object = with_annotation(&object);
+        }
+        let path = writer.validated(&resource.path(&namespace), &args.validate)?;
+        match session.write(Method::POST, &path, &object).await {
+            Ok(created) => writer.done(&resource, &created, "replaced")?,
+            Err(error) => failures.push(error),
+        }
+    }
+    failed(failures)
 }
 
 /// An object that names no version replaces the one there is; one that is not there may be made by the server.
@@ -98,29 +160,4 @@ async fn keep_version(session: &Session, path: &str, object: &mut Value) -> Resu
         }
     }
     Ok(())
-}
-
-async fn remove(
-    session: &Session,
-    args: &Replace,
-    (resource, namespace, name): (&Resource, &str, &str),
-) -> Result<(), Error> {
-    let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
-    if args.grace_period >= 0 {
-        options["gracePeriodSeconds"] = json!(args.grace_period);
-    }
-    let answer = match session.write(Method::DELETE, &resource.object(namespace, name), &options).await {
-        Err(error) if error.is_not_found() => return Ok(()),
-        answer => answer?,
-    };
-    let place = if namespace.is_empty() { String::new() } else { format!(" from {namespace} namespace") };
-    say(&format!("{} {name:?} deleted{place}\n", resource_name(resource)))?;
-    let uid = [&answer["metadata"]["uid"], &answer["details"]["uid"]].into_iter().find_map(Value::as_str);
-    let gone = Gone {
-        resource: resource.clone(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        uid: uid.unwrap_or_default().to_owned(),
-    };
-    wait_gone::all(session, &[gone], &args.timeout).await
 }

@@ -36,7 +36,7 @@ enum Change {
 }
 
 pub(crate) async fn run(session: &Session, args: &Taint) -> Result<(), Error> {
-    let words = &args.choice.words;
+    let words = &args.choice.selection.words;
     let changes = |word: &String| word.contains(['=', ':']) || word.ends_with('-');
     let split = words.iter().position(changes).unwrap_or(words.len());
     if split == 0 {

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 /// The version that this client speaks like.
-const CLIENT: &str = "v1.36.2+knarr";
+pub(super) const CLIENT: &str = "v1.36.2+knarr";
 /// How far apart minor versions of client and server may be.
 const SKEW: i64 = 1;
 

@@ -51,7 +51,7 @@ pub(crate) async fn run(session: &Session, args: &Wait) -> Result<(), Error> {
         words => words.iter().map(|word| parse(word)).collect::<Result<Vec<_>, _>>()?,
     };
     let limit = if args.timeout.starts_with('-') { WEEK } else { duration(&args.timeout)? };
-    if args.choice.words.is_empty() && args.choice.files.is_empty() {
+    if args.choice.selection.words.is_empty() && args.choice.files.is_empty() {
         return Err(Error::plain(NOTHING));
     }
     let printer = args.printing.open()?;
@@ -95,11 +95,11 @@ async fn toward(
     goal: &Goal,
     (limit, printer): (Duration, &Printer),
 ) -> Result<(), Error> {
-    let selection = args.choice.selection();
+    let selection = &args.choice.selection;
     let deadline = base::clock::instant() + limit;
     let mut seen = 0;
     for target in args.choice.targets(session).await? {
-        let found = match (session.get(&target.path(&selection)).await, goal) {
+        let found = match (session.get(&target.path(selection)).await, goal) {
             (Ok(object), _) => all_of(&target, object),
             (Err(error), Goal::Deleted) if error.is_not_found() => continue,
             (Err(error), Goal::Created) if error.is_not_found() => {

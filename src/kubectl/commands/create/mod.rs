@@ -14,14 +14,16 @@ mod service;
 mod token;
 
 use crate::args::Files;
-use crate::choice::each;
+use crate::choice::{Found, each};
+use crate::commands::edit::{self, Editing};
 use crate::error::Error;
 use crate::manifests::{self, Document};
-use crate::output::say;
+use crate::output::write;
 use crate::session::Session;
-use crate::writing::{Writer, Writing, with_annotation};
+use crate::writing::{Writer, Writing, with_annotation, with_own_annotation};
 use clap::{Args, Subcommand};
 use http::Method;
+pub(in crate::commands) use quota::quantities;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -42,6 +44,9 @@ pub(crate) struct Create {
     /// A path of the API that the file is posted to as it is
     #[arg(long, value_name = "PATH")]
     raw: Option<String>,
+    /// Change the objects in an editor first
+    #[arg(long)]
+    edit: bool,
 }
 
 impl Create {
@@ -210,7 +215,7 @@ async fn send(session: &Session, made: &Made<'_>, writer: &Writer) -> Result<(),
         object["metadata"]["namespace"] = json!(session.namespace);
     }
     if made.making.save_config {
-        object = with_annotation(&object);
+        object = with_own_annotation(&object);
     }
     if !writer.is_client() {
         let path = writer.validated(&resource.path(&session.namespace), &made.making.validate)?;
@@ -234,19 +239,55 @@ async fn of_files(session: &Session, args: &Create) -> Result<(), Error> {
         let labels = document.object["metadata"]["labels"].as_object().into_iter().flatten();
         labels.map(|(key, value)| (key.clone(), text(value))).collect()
     };
+    if let Some(path) = &args.raw {
+        return raw(session, args, path).await;
+    }
     let mut documents = manifests::read(&args.files)?;
     documents.retain(|document| selector.matches(&labels(document)));
-    if let Some(path) = &args.raw {
-        for document in &documents {
-            say(&format!("{}\n", session.write(Method::POST, path, &document.object).await?))?;
-        }
-        return Ok(());
-    }
     let writer = args.making.writing.open(MANAGER)?;
     each(documents.iter().map(Ok), async |document| one(session, args, &writer, document).await).await
 }
 
+/// Posts a file as it is.
+async fn raw(session: &Session, args: &Create, path: &str) -> Result<(), Error> {
+    let refuse = |text: &str| Err(Error::plain(text));
+    if args.edit {
+        return refuse("--raw and --edit are mutually exclusive");
+    }
+    manifests::raw_flags(&args.files, path, args.making.writing.printing.output.is_some())?;
+    if !args.selector.is_empty() {
+        return refuse("--raw and --selector (-l) are mutually exclusive");
+    }
+    let body = args.files.filename.first().map(|file| manifests::bytes(file)).transpose()?;
+    write(&session.verbatim(Method::POST, path, body.unwrap_or_default()).await?)
+}
+
 async fn one(session: &Session, args: &Create, writer: &Writer, document: &Document) -> Result<(), Error> {
+    if !args.edit {
+        return send_document(session, args, writer, document).await;
+    }
+    let (resource, object) = manifests::locate(session, document).await?;
+    let before = [Found { resource, namespace: String::new(), name: String::new(), object }];
+    let json = args.making.writing.printing.output.as_deref() == Some("json");
+    edit::edit(
+        Editing { header: edit::HEADER, before: &before, json, new: true },
+        async |after: &[Value]| {
+            for object in after {
+                let edited = Document { object: object.clone(), source: document.source.clone() };
+                send_document(session, args, writer, &edited).await?;
+            }
+            Ok(())
+        },
+    )
+    .await
+}
+
+async fn send_document(
+    session: &Session,
+    args: &Create,
+    writer: &Writer,
+    document: &Document,
+) -> Result<(), Error> {
     let (resource, mut object) = manifests::locate(session, document).await?;
     if args.making.save_config {
         object = with_annotation(&object);
@@ -255,7 +296,13 @@ async fn one(session: &Session, args: &Create, writer: &Writer, document: &Docum
     if !writer.is_client() {
         let path = writer.validated(&resource.path(namespace), &args.making.validate)?;
         let created = session.write(Method::POST, &path, &object).await;
-        object = created.map_err(|error| error.when(format!("error when creating {:?}", document.source)))?;
+        // What was edited is of no file any more.
+        object = match created {
+            Err(error) if !args.edit => {
+                return Err(error.when(format!("error when creating {:?}", document.source)));
+            }
+            created => created?,
+        };
     }
     writer.done(&resource, &object, "created")
 }

@@ -34,7 +34,7 @@ impl Quota {
 }
 
 /// `cpu=1` and the like, each quantity as Kubernetes writes it.
-fn quantities(words: &[String]) -> Result<Map<String, Value>, Error> {
+pub(in crate::commands) fn quantities(words: &[String]) -> Result<Map<String, Value>, Error> {
     let mut all = Map::new();
     for word in words {
         let parts: Vec<&str> = word.split('=').collect();

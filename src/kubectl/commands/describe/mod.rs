@@ -130,11 +130,11 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A pod template on its own, for a rollout's history.
+/// A pod template on its own, for a rollout's history, which kubectl does not align.
 pub(crate) fn template(template: &Value) -> String {
     let mut page = Page::default();
     workloads::template(&mut page, template);
-    page.render()
+    page.unaligned()
 }
 
 #[cfg(test)]

@@ -16,6 +16,17 @@ pub(super) struct Page {
 }
 
 impl Page {
+    /// The lines as they are, with tabs between cells.
+    pub(super) fn unaligned(self) -> String {
+        self.text
+            .lines()
+            .map(|line| match line.trim_start_matches(' ') {
+                further if further.starts_with('\t') => format!("{further}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect()
+    }
+
     /// A line as it is; cells are parted by tabs.
     pub(super) fn line(&mut self, depth: usize, text: &str) {
         self.text.push_str(&"  ".repeat(depth));

@@ -20,6 +20,9 @@ const AS_TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application
 pub(crate) struct Get {
     #[command(flatten)]
     selection: Selection,
+    /// Say nothing of what is not there
+    #[arg(long)]
+    ignore_not_found: bool,
     #[command(flatten)]
     files: Files,
     /// json, yaml, wide, name, jsonpath=…, go-template=…, go-template-file=…, custom-columns=…

@@ -38,7 +38,7 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target]) -> Re
     for target in targets {
         match fetch(session, args, target, &mut text).await {
             Ok(()) => {}
-            Err(error) if error.is_not_found() && args.selection.ignore_not_found => {}
+            Err(error) if error.is_not_found() && args.ignore_not_found => {}
             Err(error) => failures.push(target.unlisted(&args.selection, error)),
         }
     }

@@ -14,11 +14,11 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target], form:
     for target in targets {
         match fetch(session, args, target).await {
             Ok(object) => found.push(object),
-            Err(error) if error.is_not_found() && args.selection.ignore_not_found => {}
+            Err(error) if error.is_not_found() && args.ignore_not_found => {}
             Err(error) => failures.push(target.unlisted(&args.selection, error)),
         }
     }
-    if found.is_empty() && (one || args.selection.ignore_not_found) {
+    if found.is_empty() && (one || args.ignore_not_found) {
         return failed(failures);
     }
     let mut shown = if one { found.remove(0) } else { list_of(found) };

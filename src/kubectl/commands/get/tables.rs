@@ -27,7 +27,7 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target]) -> Re
         for target in group {
             match fetch(session, args, target, &mut table).await {
                 Ok(_) => {}
-                Err(error) if error.is_not_found() && args.selection.ignore_not_found => {}
+                Err(error) if error.is_not_found() && args.ignore_not_found => {}
                 Err(error) => failures.push(target.unlisted(&args.selection, error)),
             }
         }
@@ -41,7 +41,7 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target]) -> Re
         say(&format!("{gap}{}", table.render(&options(args, first, several))))?;
         printed += 1;
     }
-    if printed == 0 && failures.is_empty() && !args.selection.ignore_not_found {
+    if printed == 0 && failures.is_empty() && !args.ignore_not_found {
         say_empty(session, args, targets);
     }
     failed(failures)

@@ -22,7 +22,7 @@ pub(super) async fn run(
         None => of_tables(session, args, target).await,
     };
     match watched {
-        Err(error) if error.is_not_found() && args.selection.ignore_not_found => Ok(()),
+        Err(error) if error.is_not_found() && args.ignore_not_found => Ok(()),
         watched => watched.map_err(|error| target.unlisted(&args.selection, error)),
     }
 }

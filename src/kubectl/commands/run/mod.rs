@@ -8,7 +8,7 @@ use crate::discovery::Resource;
 use crate::error::Error;
 use crate::pods;
 use crate::session::Session;
-use crate::writing::{Dry, Writer, Writing, with_annotation};
+use crate::writing::{Dry, Writer, Writing, with_own_annotation};
 use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
@@ -156,7 +156,7 @@ async fn make<'a>(
         object["metadata"]["namespace"] = json!(session.namespace);
     }
     if args.save_config {
-        object = with_annotation(&object);
+        object = with_own_annotation(&object);
     }
     if !writer.is_client() {
         let path = writer.path(&resource.path(&session.namespace));

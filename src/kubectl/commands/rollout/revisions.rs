@@ -1,0 +1,102 @@
+//! What an object was before: the ReplicaSets of a Deployment, and the ControllerRevisions of others.
+
+use super::group_kind;
+use crate::choice::Found;
+use crate::error::Error;
+use crate::session::{Session, with_query};
+use api::kinds::by_kind;
+use api::schema::schema;
+use serde_json::Value;
+
+pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
+pub(super) const CAUSE: &str = "kubernetes.io/change-cause";
+pub(super) const HASH: &str = "pod-template-hash";
+
+/// One revision.
+pub(super) struct Revision {
+    pub(super) number: i64,
+    /// Why there is it, "" if nobody said.
+    pub(super) cause: String,
+    /// The ReplicaSet, or the object as it was then.
+    pub(super) object: Value,
+    /// What makes the object of today that one; none of a Deployment.
+    pub(super) patch: Option<Value>,
+}
+
+impl Revision {
+    pub(super) fn template(&self) -> &Value {
+        &self.object["spec"]["template"]
+    }
+}
+
+/// All revisions of an object, oldest first. `what` is who asks, for objects that have no history.
+pub(super) async fn all(session: &Session, found: &Found, what: &str) -> Result<Vec<Revision>, Error> {
+    let mut all = match (found.resource.group.as_str(), found.resource.kind.as_str()) {
+        ("apps", "Deployment") => replica_sets(session, found).await?,
+        ("apps", "DaemonSet" | "StatefulSet") => controller_revisions(session, found).await?,
+        _ => {
+            return Err(Error::plain(format!("no {what} has been implemented for {:?}", group_kind(found))));
+        }
+    };
+    all.sort_by_key(|revision| revision.number);
+    Ok(all)
+}
+
+/// Objects that an object controls, of those that its selector selects.
+async fn controlled(session: &Session, found: &Found, plural: &str) -> Result<Vec<Value>, Error> {
+    let selector: Option<api::meta::LabelSelector> =
+        serde_json::from_value(found.object["spec"]["selector"].clone()).ok();
+    let selector = api::selector::Labels::of(selector.as_ref());
+    let equal: Vec<String> = found.object["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    let path = format!("/apis/apps/v1/namespaces/{}/{plural}", found.namespace);
+    let list = session.get(&with_query(&path, &[("labelSelector", &equal.join(","))])).await?;
+    let uid = &found.object["metadata"]["uid"];
+    let owned = |item: &&Value| {
+        let owners = item["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+        let labels = &item["metadata"]["labels"];
+        owners.into_iter().any(|owner| owner["controller"] == true && owner["uid"] == *uid)
+            && selector.matches_with(|key| labels[key].as_str())
+    };
+    Ok(list["items"].as_array().into_iter().flatten().filter(owned).cloned().collect())
+}
+
+async fn replica_sets(session: &Session, found: &Found) -> Result<Vec<Revision>, Error> {
+    let sets = controlled(session, found, "replicasets").await?.into_iter().filter_map(|mut set| {
+        set["apiVersion"] = "apps/v1".into();
+        set["kind"] = "ReplicaSet".into();
+        let annotations = &set["metadata"]["annotations"];
+        Some(Revision {
+            number: annotations[REVISION].as_str()?.parse().ok()?,
+            cause: annotations[CAUSE].as_str().unwrap_or_default().to_owned(),
+            object: set,
+            patch: None,
+        })
+    });
+    Ok(sets.collect())
+}
+
+async fn controller_revisions(session: &Session, found: &Found) -> Result<Vec<Revision>, Error> {
+    let kind = by_kind(&found.resource.api_version(), &found.resource.kind);
+    let ty = kind.and_then(|kind| schema().of(kind));
+    let revision = |one: Value| {
+        let mut object = found.object.clone();
+        if let Some(ty) = ty {
+            let failed =
+                |error| Error::plain(format!("unable to parse history {}: {error}", one["metadata"]["name"]));
+            api::patch::strategic(&mut object, &one["data"], ty).map_err(failed)?;
+        }
+        let cause = one["metadata"]["annotations"][CAUSE].as_str().unwrap_or_default();
+        Ok(Revision {
+            number: one["revision"].as_i64().unwrap_or(0),
+            cause: cause.to_owned(),
+            object,
+            patch: Some(one["data"].clone()),
+        })
+    };
+    controlled(session, found, "controllerrevisions").await?.into_iter().map(revision).collect()
+}
