@@ -16,6 +16,8 @@ use std::process::ExitCode;
 
 /// knarr's settings and records; nothing of anybody else's is in there.
 const FOLDER: &str = "/etc/knarr";
+/// Where install.sh puts executables when it cannot where they are mostly.
+const SECOND_BIN_DIR: &str = "/opt/bin";
 /// Others that keep pods' volumes and logs in the same folders.
 const KUBELETS: [&str; 5] = ["kubelet", "k3s-server", "k3s-agent", "k0s", "rke2"];
 
@@ -84,6 +86,8 @@ async fn run(targets: &[Target], troubles: &mut Troubles) {
             }
         }
     }
+    // Only if nothing else is in it.
+    _ = std::fs::remove_dir(SECOND_BIN_DIR);
     remove_path(Path::new(FOLDER), troubles);
     if records.iter().any(|record| record.init == Init::Systemd) {
         call("systemctl", &["daemon-reload"], troubles).await;

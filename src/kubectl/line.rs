@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(said("kubectl nonsense"), "unknown command \"nonsense\" for \"kubectl\"");
         assert_eq!(
             said("kubectl gett"),
-            "unknown command \"gett\" for \"kubectl\"\n\nDid you mean this?\n\tget\n"
+            "unknown command \"gett\" for \"kubectl\"\n\nDid you mean this?\n\tget\n\tset\n"
         );
         assert_eq!(
             said("kubectl ls"),

@@ -34,6 +34,8 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result<(), Error> 
         [word] => word,
         _ => return Err(Error::plain("We accept only this format: explain RESOURCE")),
     };
+    // Asks the server anew where what is remembered of it has no such kind.
+    session.resource(word.split('.').next().unwrap_or(word)).await.map_err(Error::bare)?;
     let (resource, fields) = named(session.discovery().await?, word, &args.api_version)?;
     let is_old = match args.output.as_str() {
         "plaintext" => false,

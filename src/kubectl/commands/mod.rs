@@ -74,6 +74,11 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
     if global.match_server_version {
         version::matches(&session).await?;
     }
+    served(session, command).await
+}
+
+/// Those that a server is asked for.
+async fn served(session: Session, command: Command) -> Result<(), Error> {
     let done = match command {
         Command::Get(args) => get::run(&session, &args).await,
         Command::Describe(args) => describe::run(&session, &args).await,

@@ -2,6 +2,7 @@
 
 mod plan;
 
+use crate::containerd::pause;
 use crate::images::full_reference;
 use crate::pods::{Pods, spec};
 use crate::protocols::runtime::v1 as cri;
@@ -50,9 +51,11 @@ impl Garbage {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
     }
 
+    /// What came with the node, and what every pod begins with, though no container of a pod has it.
     fn is_kept(&self, image: &cri::Image) -> bool {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        image.repo_tags.iter().chain(&image.repo_digests).any(|name| kept.contains(name))
+        let mut names = image.repo_tags.iter().chain(&image.repo_digests);
+        names.any(|name| name == pause::IMAGE || kept.contains(name))
     }
 }
 
@@ -158,5 +161,21 @@ async fn tend(context: &Context, pods: &Pods) -> Result<Option<String>, Error> {
             done.bytes
         ))),
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pods_begin_with_and_what_came_with_the_node_stays() {
+        let garbage = Garbage::default();
+        garbage.keep(["example.org/came:1".to_owned()]);
+        let is_kept = |name: &str| {
+            garbage.is_kept(&cri::Image { repo_tags: vec![name.to_owned()], ..Default::default() })
+        };
+        assert!(is_kept("knarr.local/pause:1"), "no pod would start without");
+        assert!(is_kept("example.org/came:1") && !is_kept("example.org/pulled:1"));
     }
 }

@@ -59,7 +59,7 @@ pub(crate) async fn kinds(session: &Session, list: &[String], prune: bool) -> Re
     if !prune {
         return Ok(Vec::new());
     }
-    let discovery = session.discovery().await?;
+    let discovery = session.current().await?;
     let mut kinds = Vec::new();
     for word in list {
         let [group, version, kind] = word.split('/').collect::<Vec<_>>()[..] else {

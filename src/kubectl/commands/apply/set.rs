@@ -51,7 +51,7 @@ pub(super) async fn of(session: &Session, args: &Apply) -> Result<Option<ApplySe
     if name.contains('/') {
         return Err(invalid(&format!("invalid resource name {name:?}: [may not contain '/']")));
     }
-    let resource = session.discovery().await?.find(kind).map_err(|error| invalid(&error.message()))?.clone();
+    let resource = session.resource(kind).await.map_err(|error| invalid(&error.message()))?.clone();
     let namespace = if resource.namespaced && session.namespace_given {
         session.namespace.clone()
     } else {

@@ -116,7 +116,7 @@ async fn asked(session: &Session, what: &str) -> Result<Asked, Error> {
         return Ok(named("", kind, None));
     }
     let lower = kind.to_lowercase();
-    if let Ok(found) = session.discovery().await?.find(&lower) {
+    if let Ok(found) = session.resource(&lower).await {
         return Ok(named(&found.group, &found.plural, Some(found.clone())));
     }
     if !NO_RESOURCES.contains(&lower.as_str()) {
