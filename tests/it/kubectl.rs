@@ -100,17 +100,37 @@ impl<'a> Side<'a> {
     }
 }
 
-#[test]
-fn knarrs_kubectl_does_what_the_machines_does() {
+/// A test for each topic, so that they run beside each other.
+macro_rules! topics {
+    ($($topic:ident),*) => {
+        $(
+            #[test]
+            fn $topic() {
+                compare(stringify!($topic));
+            }
+        )*
+
+        #[test]
+        fn each_file_of_lines_is_a_topic() {
+            let files = fs::read_dir(root().join("tests/data/kubectl/lines")).unwrap().flatten();
+            let mut files: Vec<String> =
+                files.map(|file| file.path().file_stem().unwrap().display().to_string()).collect();
+            files.sort();
+            assert_eq!(files, [$(stringify!($topic)),*]);
+        }
+    };
+}
+
+topics!(
+    applying, changes, config, connect, files, front, get, kustomize, login, removing, rights, showing,
+    streams, writing
+);
+
+/// Fails where what both do differs without a reason.
+fn compare(topic: &str) {
     let cluster = Cluster::api_server();
-    let mut wrong = String::new();
-    let mut files: Vec<_> =
-        fs::read_dir(root().join("tests/data/kubectl/lines")).unwrap().flatten().collect();
-    files.sort_by_key(fs::DirEntry::file_name);
-    for file in files {
-        let topic = file.path().file_stem().unwrap().display().to_string();
-        wrong += &differences(&cluster, &topic, &lines(&file.path()));
-    }
+    let path = root().join("tests/data/kubectl/lines").join(format!("{topic}.txt"));
+    let wrong = differences(&cluster, topic, &lines(&path));
     assert!(wrong.is_empty(), "these differ without a reason:\n{wrong}");
 }
 
