@@ -119,7 +119,7 @@ impl Choice {
         let mut found = Vec::new();
         for document in manifests::read(&self.files)? {
             let (resource, object) = if local {
-                (manifests::unasked(&document), document.object.clone())
+                (manifests::unasked(&document.object), document.object.clone())
             } else {
                 manifests::locate(session, &document).await?
             };

@@ -184,9 +184,9 @@ pub(crate) async fn locate(session: &Session, document: &Document) -> Result<(Re
 }
 
 /// The resource of an object as far as the object itself says: for commands that ask no server.
-pub(crate) fn unasked(document: &Document) -> Resource {
+pub(crate) fn unasked(object: &Value) -> Resource {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (api_version, kind) = (text(&document.object["apiVersion"]), text(&document.object["kind"]));
+    let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     Resource {
         group: group.to_owned(),

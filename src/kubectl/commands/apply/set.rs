@@ -281,10 +281,7 @@ mod tests {
 
     #[test]
     fn a_set_is_named_by_its_parent() {
-        let resource = crate::manifests::unasked(&crate::manifests::Document {
-            object: json!({"apiVersion": "v1", "kind": "Secret"}),
-            source: String::new(),
-        });
+        let resource = crate::manifests::unasked(&json!({"apiVersion": "v1", "kind": "Secret"}));
         let set = ApplySet {
             resource,
             name: "test".to_owned(),

@@ -16,6 +16,7 @@ mod token;
 use crate::args::Files;
 use crate::choice::{Found, each};
 use crate::commands::edit::{self, Editing};
+use crate::discovery::Resource;
 use crate::error::Error;
 use crate::manifests::{self, Document};
 use crate::output::write;
@@ -197,6 +198,9 @@ async fn made<'a>(session: &Session, generator: &'a Generator) -> Result<Made<'a
     }
 }
 
+/// Kinds that generators make outside of namespaces.
+const OUTSIDE: [&str; 4] = ["Namespace", "ClusterRole", "ClusterRoleBinding", "PriorityClass"];
+
 /// Sends and prints what was made.
 async fn finish(session: &Session, made: Made<'_>) -> Result<(), Error> {
     let writer = made.making.writing.open(MANAGER)?;
@@ -207,8 +211,13 @@ async fn finish(session: &Session, made: Made<'_>) -> Result<(), Error> {
 async fn send(session: &Session, made: &Made<'_>, writer: &Writer) -> Result<(), Error> {
     let text = |field: &str| made.object[field].as_str().unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let Some(resource) = session.resource_of(api_version, kind).await? else {
-        return Err(Error::plain(format!("no matches for kind {kind:?} in version {api_version:?}")));
+    // What is only printed needs no server.
+    let resource = if writer.is_client() {
+        let all = manifests::unasked(&made.object);
+        Resource { namespaced: !OUTSIDE.contains(&kind), ..all }
+    } else {
+        let unknown = || Error::plain(format!("no matches for kind {kind:?} in version {api_version:?}"));
+        session.resource_of(api_version, kind).await?.cloned().ok_or_else(unknown)?
     };
     let mut object = made.object.clone();
     if session.namespace_given && resource.namespaced {
@@ -221,7 +230,7 @@ async fn send(session: &Session, made: &Made<'_>, writer: &Writer) -> Result<(),
         let path = writer.validated(&resource.path(&session.namespace), &made.making.validate)?;
         object = session.write(Method::POST, &path, &object).await?;
     }
-    writer.done(resource, &object, "created")
+    writer.done(&resource, &object, "created")
 }
 
 async fn of_files(session: &Session, args: &Create) -> Result<(), Error> {

@@ -160,10 +160,7 @@ mod tests {
     use super::*;
 
     fn deployment(spec: Value) -> Found {
-        let resource = crate::manifests::unasked(&crate::manifests::Document {
-            object: json!({"apiVersion": "apps/v1", "kind": "Deployment"}),
-            source: String::new(),
-        });
+        let resource = crate::manifests::unasked(&json!({"apiVersion": "apps/v1", "kind": "Deployment"}));
         Found { resource, namespace: String::new(), name: "web".to_owned(), object: json!({"spec": spec}) }
     }
 

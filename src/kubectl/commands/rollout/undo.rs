@@ -141,10 +141,7 @@ mod tests {
             object: json!({"spec": {"template": {"metadata": {"labels": {"a": "b", HASH: "x"}}}}}),
             patch: None,
         };
-        let resource = crate::manifests::unasked(&crate::manifests::Document {
-            object: json!({"apiVersion": "apps/v1", "kind": "Deployment"}),
-            source: String::new(),
-        });
+        let resource = crate::manifests::unasked(&json!({"apiVersion": "apps/v1", "kind": "Deployment"}));
         let found = Found {
             resource,
             namespace: String::new(),
