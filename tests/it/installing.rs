@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Suites that are installed on; more of them with `KNARR_TEST_SUITES="bookworm trixie"`.
 const SUITES: &str = "trixie";
 
-/// What a machine consists of, one line each.
+/// What a machine consists of, one line each. What a person's kubectl remembers is that person's.
 const INVENTORY: &str = r#"
 ip -o link | cut -d: -f2 | sed 's/^/link/'
 ip -4 route show table all | grep -v ^broadcast | sed 's/^/route /'
@@ -23,7 +23,7 @@ nft list tables 2>/dev/null | sed 's/^/table /'
 cut -d' ' -f2-3 /proc/self/mounts | sed 's/^/mount /'
 systemctl list-units --all --plain --no-legend --type=service,socket | awk '{print "unit " $1, $3}'
 find /sys/fs/cgroup -type d -name 'kubepods*' | sed 's/^/cgroup /'
-find /etc /opt /root /usr /var/lib /var/log /run -xdev ! -path '/run/systemd/*' ! -path '/run/log/*' ! -path '/var/log/journal/*' | sed 's/^/file /'
+find /etc /opt /root /usr /var/lib /var/log /run -xdev ! -path '/root/.kube*' ! -path '/run/systemd/*' ! -path '/run/log/*' ! -path '/var/log/journal/*' | sed 's/^/file /'
 ps -eo comm= | grep -v -e '^ps$' -e '^sed$' -e '^sh$' -e '^grep$' -e '^nsenter$' | sed 's/^/process /'
 "#;
 
