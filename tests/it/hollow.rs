@@ -127,7 +127,7 @@ fn mistakes(cluster: &Cluster) {
     assert_eq!((none.code, none.stderr.contains("0 is not in 1..=10000")), (2, true), "{}", none.stderr);
     let missing = fails(cluster, &["--nodes", "1", "--kubeconfig", "nowhere"]);
     assert_eq!(missing.code, 1);
-    assert!(missing.stderr.contains("knarr: cannot read nowhere"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("knarr: stat nowhere: no such file or directory"), "{}", missing.stderr);
     cluster.apply("apiVersion: v1\nkind: Node\nmetadata: {name: real-0000}");
     let real = fails(cluster, &["--nodes", "1", "--kubeconfig", "kubeconfig", "--name-prefix", "real"]);
     assert_eq!(real.code, 1);

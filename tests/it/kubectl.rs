@@ -163,3 +163,45 @@ fn differences(cluster: &Cluster, topic: &str, lines: &[Line]) -> String {
     }
     wrong
 }
+
+/// One command of knarr's kubectl's in a namespace of the test's.
+fn own<'a>(cluster: &'a Cluster, namespace: &str) -> impl Fn(&str) -> Output + use<'a> {
+    let program = [binary().display().to_string(), "kubectl".to_owned()];
+    let side = Side::new(cluster, namespace.to_owned(), &program.each_ref().map(String::as_str));
+    move |line| side.run(&program.join(" "), line)
+}
+
+#[test]
+fn what_a_cluster_is_is_shown() {
+    let cluster = Cluster::api_server();
+    let kubectl = own(&cluster, "shown");
+    assert!(kubectl("api-versions").ok().lines().any(|line| line == "v1"));
+    let info = kubectl("cluster-info").ok();
+    assert!(info.starts_with("Kubernetes control plane is running at https://127.0.0.1:6443\n"), "{info}");
+    let version = kubectl("version").ok();
+    assert!(
+        version.contains("Client Version: v1.36.") && version.contains("Server Version: v1.36."),
+        "{version}"
+    );
+}
+
+#[test]
+fn what_would_change_is_shown_and_does_not_change() {
+    let cluster = Cluster::api_server();
+    let kubectl = own(&cluster, "would");
+    kubectl("create serviceaccount default").ok();
+    kubectl("create deployment httpd --image=example.org/httpd:1 --save-config").ok();
+    kubectl("create deployment httpd --image=example.org/httpd:2 --dry-run=client -o yaml > changed.yaml")
+        .ok();
+    let diff = kubectl("diff -f changed.yaml");
+    assert_eq!(diff.code, 1, "{}", diff.stderr);
+    let has = |line: &str| diff.stdout.lines().any(|found| found.trim_start_matches(['-', '+', ' ']) == line);
+    assert!(has("image: example.org/httpd:1") || has("- image: example.org/httpd:1"), "{}", diff.stdout);
+    assert!(has("image: example.org/httpd:2") || has("- image: example.org/httpd:2"), "{}", diff.stdout);
+    kubectl("run pod --image=example.org/httpd:1 --labels=run=pod").ok();
+    let patch = r#"{"spec":{"containers":[{"name":"pod","image":"example.org/busybox:1"}]}}"#;
+    let said = kubectl(&format!("patch pod pod -p '{patch}' --dry-run=server")).ok();
+    assert_eq!(said, "pod/pod patched\n");
+    let image = kubectl("get pod pod -o jsonpath={.spec.containers[0].image}").ok();
+    assert_eq!(image, "example.org/httpd:1", "it was only tried");
+}
