@@ -2,11 +2,12 @@
 //! keeps there, in a file of its own, since one is read faster than one for every group and version.
 
 use crate::discovery::Resource;
+use crate::private_file;
 use base::clock;
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -68,25 +69,14 @@ impl Cache {
     pub(crate) fn store(&self, resources: &[Resource]) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let draft = folder.join(format!("{FILE}.{}", base::random::uuid()));
-        let written = self.write(&draft, resources).and_then(|()| std::fs::rename(&draft, &self.path));
-        if written.is_err() {
-            // The draft may not be there either.
-            std::fs::remove_file(&draft).ok();
-        }
-        written
+        let content = Content { server: self.server.clone(), resources };
+        private_file::write(&self.path, &serde_json::to_vec(&content)?, false)
     }
 
     /// It was wrong: the next command asks.
     pub(crate) fn forget(&self) {
         // It may not be there.
         std::fs::remove_file(&self.path).ok();
-    }
-
-    fn write(&self, draft: &Path, resources: &[Resource]) -> io::Result<()> {
-        let content = Content { server: self.server.clone(), resources };
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-        file.write_all(&serde_json::to_vec(&content)?)
     }
 }
 

@@ -26,6 +26,7 @@ mod pairs;
 mod plugins;
 mod pods;
 mod preferences;
+mod private_file;
 mod remote;
 mod requests;
 mod session;

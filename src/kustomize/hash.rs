@@ -1,6 +1,7 @@
 //! The hash that ends the names of generated objects.
 
 use crate::resource::Resource;
+use api::validate::go_escaped;
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -25,7 +26,12 @@ pub(crate) fn of(resource: &Resource) -> String {
     if let (Some(name), Some(fields)) = (more, held.as_object_mut()) {
         add(fields, &resource.object, name);
     }
-    let text = as_go_writes(&held.to_string());
+    suffix(&held)
+}
+
+/// Ten signs that end a name of such content, as all of Kubernetes' tools make them.
+pub fn suffix(content: &Value) -> String {
+    let text = go_escaped(&content.to_string());
     let mut hex = String::new();
     for byte in digest(&SHA256, text.as_bytes()).as_ref() {
         // Writing to a text does not fail.
@@ -49,20 +55,4 @@ fn add(fields: &mut Map<String, Value>, object: &Value, name: &str) {
     if let Some(value) = object.get(name).filter(|value| value.is_object()) {
         fields.insert(name.to_owned(), value.clone());
     }
-}
-
-/// JSON with the signs escaped that Go escapes; they stand in texts alone.
-pub(crate) fn as_go_writes(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for sign in json.chars() {
-        match sign {
-            '<' => out.push_str("\\u003c"),
-            '>' => out.push_str("\\u003e"),
-            '&' => out.push_str("\\u0026"),
-            '\u{2028}' => out.push_str("\\u2028"),
-            '\u{2029}' => out.push_str("\\u2029"),
-            other => out.push(other),
-        }
-    }
-    out
 }

@@ -38,6 +38,7 @@ mod value_add;
 mod vars;
 
 pub use error::Error;
+pub use hash::suffix;
 
 use kustomization::Order;
 use read::{Budget, Root};

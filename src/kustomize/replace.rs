@@ -278,7 +278,7 @@ impl Writer<'_> {
             Some('{' | '[') => inner.to_string(),
             _ => return Ok((api::yaml::render(&inner).trim().to_owned(), count)),
         };
-        Ok((crate::hash::as_go_writes(&written), count))
+        Ok((api::validate::go_escaped(&written), count))
     }
 
     fn write(&self, at: &mut Value) -> Result<()> {

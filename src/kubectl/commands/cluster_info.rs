@@ -1,7 +1,7 @@
 //! `kubectl cluster-info`: where the cluster's own services are, and all that helps to find what is wrong with one.
 
 use crate::error::Error;
-use crate::output::{self, say};
+use crate::output::{self, say, word};
 use crate::pods;
 use crate::session::{Call, JSON, Session, with_query};
 use crate::writing::Printing;
@@ -88,10 +88,6 @@ fn place(server: &str, name: &str, service: &Value) -> String {
     let port = ports.first().map(|port| word(&port["name"])).filter(|name| !name.is_empty());
     let port = port.map(|name| format!(":{name}")).unwrap_or_default();
     format!("{server}/api/v1/namespaces/kube-system/services/{scheme}{name}{port}/proxy")
-}
-
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 /// Where a dump goes.

@@ -1,11 +1,9 @@
 //! `kubectl events`: events in the order in which they were last seen.
 
-use crate::choice::members;
 use crate::error::Error;
 use crate::events;
-use crate::output::{say, tabs};
+use crate::output::{say, tabs, word};
 use crate::session::{Session, with_query};
-use crate::target::Target;
 use crate::watch::Lines;
 use crate::writing::Printing;
 use clap::Args;
@@ -47,12 +45,13 @@ pub(crate) async fn run(session: &Session, args: &Events) -> Result<(), Error> {
     };
     let path = with_query(&place, &[("fieldSelector", &about.fields)]);
     let listed = session.get(&path).await?;
-    let events = session.discovery().await?.of_kind("v1", "Event").cloned();
-    let resource =
-        events.ok_or_else(|| Error::plain("the server doesn't have a resource type \"events\""))?;
-    let target = Target { resource, name: None, namespace: String::new(), by_category: false };
-    let mut found: Vec<Value> = members(&target, &listed).into_iter().map(|found| found.object).collect();
+    let mut found: Vec<Value> = listed["items"].as_array().cloned().unwrap_or_default();
     found.retain(|event| fits(args, &about, event));
+    // Those of a list do not say what they are.
+    for event in &mut found {
+        event["apiVersion"] = "v1".into();
+        event["kind"] = "Event".into();
+    }
     found.sort_by_key(events::last_seen);
     if found.is_empty() && !args.watch {
         if args.all_namespaces {
@@ -123,10 +122,6 @@ fn show(args: &Events, events: &[Value], headers: bool) -> Result<(), Error> {
         text += &format!("{}{}\n", namespace(word(&event["metadata"]["namespace"])), row(event));
     }
     say(&tabs::align(&text, 6, 3))
-}
-
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 fn row(event: &Value) -> String {

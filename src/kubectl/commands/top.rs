@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::events::age;
-use crate::output::{say, tabs};
+use crate::output::{none_found, say, tabs, word};
 use crate::session::{Session, with_query};
 use api::quantity::{self, Amount};
 use clap::{Args, Subcommand};
@@ -136,10 +136,6 @@ impl Used {
     }
 }
 
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
 /// Each cell ends with a tab, the last one too.
 fn print(rows: &[Vec<String>]) -> Result<(), Error> {
     let line = |row: &Vec<String>| row.iter().map(|cell| format!("{cell}\t")).collect::<String>() + "\n";
@@ -251,11 +247,7 @@ async fn pods(session: &Session, args: &TopPod) -> Result<(), Error> {
 /// Says why nothing was measured.
 fn unmeasured(session: &Session, args: &TopPod, pods: &[Value]) -> Result<(), Error> {
     let Some(pod) = pods.first() else {
-        if args.all_namespaces {
-            eprintln!("No resources found");
-        } else {
-            eprintln!("No resources found in {} namespace.", session.namespace);
-        }
+        none_found((!args.all_namespaces).then_some(session.namespace.as_str()));
         return Ok(());
     };
     let created = pod["metadata"]["creationTimestamp"].as_str();

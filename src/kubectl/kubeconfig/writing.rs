@@ -3,11 +3,11 @@
 
 use super::{Kubeconfig, LISTS, PATHS, names, read, sort};
 use crate::error::Error;
+use crate::private_file;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -160,20 +160,7 @@ fn save(file: &Path, content: &Value) -> Result<(), Error> {
     let failed = |error: std::io::Error| Error::plain(format!("open {}: {error}", file.display()));
     // A link stays one: what it leads to is written.
     let place = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let draft = place.with_extension(format!("{}.new", base::random::uuid()));
-    let written =
-        draft_of(&draft, &api::yaml::render(&content)).and_then(|()| std::fs::rename(&draft, &place));
-    if written.is_err() {
-        // The draft may not be there either.
-        std::fs::remove_file(&draft).ok();
-    }
-    written.map_err(failed)
-}
-
-fn draft_of(draft: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    private_file::write(&place, api::yaml::render(&content).as_bytes(), true).map_err(failed)
 }
 
 #[cfg(test)]

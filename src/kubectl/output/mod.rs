@@ -118,6 +118,19 @@ pub(crate) fn drop_managed_fields(object: &mut Value) {
     }
 }
 
+/// A text, or nothing.
+pub(crate) fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// Says that there is nothing: in one namespace, or anywhere.
+pub(crate) fn none_found(namespace: Option<&str>) {
+    match namespace {
+        Some(namespace) => eprintln!("No resources found in {namespace} namespace."),
+        None => eprintln!("No resources found"),
+    }
+}
+
 /// The items of a list, or the object itself.
 pub(crate) fn items(object: &Value) -> Vec<&Value> {
     match object["items"].as_array() {

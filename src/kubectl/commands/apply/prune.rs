@@ -59,7 +59,6 @@ pub(crate) async fn kinds(session: &Session, list: &[String], prune: bool) -> Re
     if !prune {
         return Ok(Vec::new());
     }
-    let discovery = session.current().await?;
     let mut kinds = Vec::new();
     for word in list {
         let [group, version, kind] = word.split('/').collect::<Vec<_>>()[..] else {
@@ -74,11 +73,12 @@ pub(crate) async fn kinds(session: &Session, list: &[String], prune: bool) -> Re
     if kinds.is_empty() {
         kinds = KINDS.iter().map(|(version, kind)| ((*version).to_owned(), (*kind).to_owned())).collect();
     }
-    let find = |(version, kind): &(String, String)| {
-        let found = discovery.of_kind(version, kind).cloned();
-        found.ok_or_else(|| Error::plain(format!("no matches for kind {kind:?} in version {version:?}")))
-    };
-    kinds.iter().map(find).collect()
+    let mut found = Vec::new();
+    for (version, kind) in &kinds {
+        let unknown = || Error::plain(format!("no matches for kind {kind:?} in version {version:?}"));
+        found.push(session.resource_of(version, kind).await?.cloned().ok_or_else(unknown)?);
+    }
+    Ok(found)
 }
 
 /// What of these kinds was applied before and not now.

@@ -58,24 +58,10 @@ impl ConfigMap {
             object["binaryData"] = Value::Object(binary);
         }
         if self.sources.append_hash {
-            object["metadata"]["name"] = json!(format!("{name}-{}", hash(&hashed)));
+            object["metadata"]["name"] = json!(format!("{name}-{}", kustomize::suffix(&hashed)));
         }
         Ok(Made::new(&self.making, object, "failed to create configmap: "))
     }
-}
-
-/// Ten signs of the content's hash, none of which make words, as Kubernetes' tools append them.
-pub(super) fn hash(content: &Value) -> String {
-    let digest = base::hex::sha256(crate::output::escaped(&content.to_string()).as_bytes());
-    let sign = |sign| match sign {
-        '0' => 'g',
-        '1' => 'h',
-        '3' => 'k',
-        'a' => 'm',
-        'e' => 't',
-        other => other,
-    };
-    digest.chars().take(10).map(sign).collect()
 }
 
 impl Sources {
@@ -198,7 +184,10 @@ mod tests {
 
     #[test]
     fn hashes_are_those_of_kubernetes_tools() {
-        assert_eq!(hash(&json!({"kind": "ConfigMap", "name": "c1", "data": {"a": "b"}})), "522f9g5kh5");
+        assert_eq!(
+            kustomize::suffix(&json!({"kind": "ConfigMap", "name": "c1", "data": {"a": "b"}})),
+            "522f9g5kh5"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `kubectl create secret`.
 
-use super::data::{Sources, hash};
+use super::data::Sources;
 use super::{Made, Making};
 use crate::error::Error;
 use base64::Engine;
@@ -94,7 +94,7 @@ fn secret(name: &str, kind: &str, data: Data, append_hash: bool) -> Value {
     let content = if data.is_empty() { Value::Null } else { Value::Object(data) };
     if append_hash {
         let hashed = json!({"kind": "Secret", "type": kind, "name": name, "data": content});
-        object["metadata"]["name"] = json!(format!("{name}-{}", hash(&hashed)));
+        object["metadata"]["name"] = json!(format!("{name}-{}", kustomize::suffix(&hashed)));
     }
     if !kind.is_empty() {
         object["type"] = json!(kind);

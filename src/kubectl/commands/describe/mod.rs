@@ -13,7 +13,7 @@ mod workloads;
 use crate::args::Describe;
 use crate::discovery::Resource;
 use crate::error::Error;
-use crate::output::{items, say};
+use crate::output::{items, none_found, say};
 use crate::session::{Session, with_query};
 use crate::target;
 use page::Page;
@@ -42,7 +42,7 @@ pub(crate) async fn run(session: &Session, args: &Describe) -> Result<(), Error>
         }
     }
     if shown == 0 && !failed {
-        eprintln!("No resources found in {} namespace.", session.namespace);
+        none_found(Some(&session.namespace));
     }
     if failed { Err(Error::Said(1)) } else { Ok(()) }
 }

@@ -2,8 +2,8 @@
 
 use super::{AS_TABLE, Get, failed, part, sorting};
 use crate::error::Error;
-use crate::output::say;
 use crate::output::table::{Column, Keep, ListMetadata, Options, Row, Table};
+use crate::output::{none_found, say};
 use crate::session::{Call, JSON, Session, with_query};
 use crate::target::Target;
 use api::kinds::human_duration;
@@ -49,10 +49,7 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target]) -> Re
 
 fn say_empty(session: &Session, args: &Get, targets: &[Target]) {
     let within = !args.selection.all_namespaces && targets.iter().all(|target| target.resource.namespaced);
-    match within {
-        true => eprintln!("No resources found in {} namespace.", session.namespace),
-        false => eprintln!("No resources found"),
-    }
+    none_found(within.then_some(session.namespace.as_str()));
 }
 
 pub(super) fn options(args: &Get, target: &Target, several: bool) -> Options {

@@ -7,6 +7,7 @@ mod undo;
 
 use crate::choice::{Found, Naming, failed};
 use crate::error::Error;
+use crate::output::none_found;
 use crate::session::{STRATEGIC_PATCH, Session, with_query};
 use crate::writing::{Printer, Printing, resource_name};
 use clap::{Args, Subcommand};
@@ -68,10 +69,6 @@ async fn objects(session: &Session, naming: &Naming) -> Result<(Vec<Found>, Vec<
     Ok((found, failures))
 }
 
-fn none_found(session: &Session) {
-    eprintln!("No resources found in {} namespace.", session.namespace);
-}
-
 /// `Deployment.apps`, or `Pod`: the kind in its group, as messages have it.
 fn group_kind(found: &Found) -> String {
     let (group, kind) = (&found.resource.group, &found.resource.kind);
@@ -90,7 +87,7 @@ async fn steer(session: &Session, args: &Steering, (done, plan): (&str, Plan)) -
     let printer = args.printing.open()?;
     let (found, mut failures) = objects(session, &args.naming).await?;
     if found.is_empty() && failures.is_empty() {
-        none_found(session);
+        none_found(Some(&session.namespace));
         return Ok(());
     }
     for one in found {

@@ -1,9 +1,9 @@
 //! `kubectl rollout status`.
 
-use super::{group_kind, none_found, objects};
+use super::{group_kind, objects};
 use crate::choice::{Found, Naming};
 use crate::error::Error;
-use crate::output::say;
+use crate::output::{none_found, say};
 use crate::session::{JSON, Session, with_query};
 use crate::wait_gone::duration;
 use crate::watch::Lines;
@@ -40,7 +40,7 @@ pub(super) async fn run(session: &Session, args: &Status) -> Result<(), Error> {
         return Err(error);
     }
     if found.is_empty() {
-        none_found(session);
+        none_found(Some(&session.namespace));
     }
     for one in &found {
         match tokio::time::timeout(limit, follow(session, one, args)).await {
