@@ -30,6 +30,9 @@ pub struct Event<I> {
     pub deleted: bool,
 }
 
+/// What is asked for was too long ago.
+pub(crate) struct Forgotten;
+
 impl<I> Event<I> {
     /// The revision of the change.
     pub fn revision(&self) -> u64 {
@@ -191,13 +194,22 @@ impl<I: Beside> History<I> {
         ring.events.get(place).filter(|event| event.revision() == revision).cloned()
     }
 
-    /// The event by which a key's state of a revision, 0 for none, was superseded, if it is still known.
-    pub(crate) fn superseding(&self, key: &str, revision: u64) -> Option<Arc<Event<I>>> {
-        let of = |event: &&Arc<Event<I>>| {
-            let before = event.previous.as_ref().map_or(0, |previous| previous.revision);
-            &*event.record.key == key && before == revision
-        };
-        self.read().events.iter().rev().find(of).cloned()
+    /// The event after a revision by which a key's state of `before`, 0 for none, was superseded and which is the one
+    /// sought: states without the key there may have been several of. `Err` where that is no longer known.
+    pub(crate) fn superseding(
+        &self,
+        key: &str,
+        (before, after): (u64, u64),
+        sought: impl Fn(&Event<I>) -> bool,
+    ) -> Result<Option<Arc<Event<I>>>, Forgotten> {
+        let ring = self.read();
+        let later = ring.events.iter().rev().take_while(|event| event.revision() > after);
+        let mut of_key = later.filter(|event| &*event.record.key == key);
+        let over = |event: &Event<I>| event.previous.as_ref().map_or(0, |previous| previous.revision);
+        match of_key.find(|event| over(event) == before && sought(event)) {
+            None if after < ring.floor => Err(Forgotten),
+            found => Ok(found.cloned()),
+        }
     }
 
     /// The state at an earlier revision, by taking back what happened since; `None` if the history

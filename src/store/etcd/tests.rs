@@ -4,13 +4,15 @@ use crate::tests::{Folder, delete, index, put};
 use crate::{
     Config, Durability, Event, Expect, Guard, Remote, Store, Unwritten, Vault, WatchError, WriteError,
 };
-use base::{Supervisor, clock, process, random};
+use base::{Phase, Supervisor, clock, process, random};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -118,6 +120,99 @@ async fn what_one_writes_the_other_has() {
     assert_eq!(past.get("p/a").unwrap().value, written.value);
     of_two.drain().await;
     assert_eq!(watch.next().await.unwrap_err(), WatchError::Closed);
+}
+
+/// A way to a member on which answers can be kept back.
+struct Way {
+    url: String,
+    is_mute: Arc<AtomicBool>,
+    supervisor: Supervisor,
+}
+
+impl Way {
+    async fn to(member: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (is_mute, supervisor) = (Arc::new(AtomicBool::new(false)), Supervisor::new());
+        let (mute, of_way) = (is_mute.clone(), supervisor.clone());
+        supervisor.detached("way", Phase::Front, async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let member = TcpStream::connect(("127.0.0.1", member)).await.unwrap();
+                of_way.detached("connection", Phase::Front, carry(client, member, mute.clone()));
+            }
+        });
+        Self { url, is_mute, supervisor }
+    }
+}
+
+async fn carry(client: TcpStream, member: TcpStream, is_mute: Arc<AtomicBool>) {
+    let ((mut questions, mut to_client), (mut answers, mut to_member)) =
+        (client.into_split(), member.into_split());
+    let answered = async {
+        let mut piece = [0; 4096];
+        while let Ok(length @ 1..) = answers.read(&mut piece).await {
+            if !is_mute.load(Ordering::Acquire) && to_client.write_all(&piece[..length]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        _ = tokio::io::copy(&mut questions, &mut to_member) => {}
+        () = answered => {}
+    }
+}
+
+fn filled(value: &str, revision: u64) -> String {
+    format!("{{\"v\":\"{value}\",\"r\":\"{revision}\"}}")
+}
+
+/// Once a store has a value at a key.
+async fn having(store: &Store<usize>, key: &str, value: &str) -> u64 {
+    let mut watch = store.watch(key, store.revision()).unwrap();
+    loop {
+        let found = store
+            .snapshot()
+            .get(key)
+            .filter(|record| record.value == filled(value, record.revision))
+            .cloned();
+        match found {
+            Some(record) => return record.revision,
+            None => drop(watch.next().await.unwrap()),
+        }
+    }
+}
+
+/// A member carries two writes out and its answers are lost; until they are tried again, another server has changed
+/// what they wrote, or put something else in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_took_place_without_an_answer_is_known_behind_later_writes() {
+    let etcd = Etcd::new("etcd-mute", 1);
+    let (two, _of_two) = etcd.store(&config()).await;
+    let way = Way::to(etcd.ports[0].0).await;
+    let mut remote = etcd.remote();
+    remote.endpoints.insert(0, way.url.clone());
+    let of_one = Supervisor::new();
+    let one = Store::share(&remote, &config(), (index, Box::new(|_| {})), &of_one).await.unwrap();
+    let made = one.write(put("p/a", Expect::Absent, "x", Durability::Durable)).await.unwrap().record;
+    caught_up(&two).await;
+    way.is_mute.store(true, Ordering::Release);
+    let mut writing = JoinSet::new();
+    for (key, expect) in [("p/a", Expect::Revision(made.revision)), ("p/b", Expect::Absent)] {
+        let one = one.clone();
+        writing.spawn(async move {
+            one.write(put(key, expect, "own", Durability::Durable)).await.unwrap().record
+        });
+    }
+    let changed = having(&two, "p/a", "own").await;
+    let created = having(&two, "p/b", "own").await;
+    two.write(put("p/a", Expect::Revision(changed), "other", Durability::Durable)).await.unwrap();
+    two.write(delete("p/b", created, Durability::Durable)).await.unwrap();
+    two.write(put("p/b", Expect::Absent, "other", Durability::Durable)).await.unwrap();
+    let mut told: Vec<_> =
+        writing.join_all().await.iter().map(|record| (record.key.to_string(), record.revision)).collect();
+    told.sort();
+    assert_eq!(told, [("p/a".to_owned(), changed), ("p/b".to_owned(), created)]);
+    way.supervisor.drain().await;
 }
 
 /// Who decided by a state in which something was given away that it has not seen decides anew.

@@ -1,10 +1,8 @@
 //! Writes: one transaction each, that takes place if the key is as expected.
 
-use super::api::{
-    DeleteRangeRequest, KeyValue, RequestOp, TxnRequest, request_op::Request, response_op::Response,
-};
+use super::api::{DeleteRangeRequest, RequestOp, TxnRequest, request_op::Request, response_op::Response};
 use super::vault::{not_after, range_of, unchanged};
-use super::{Handle, packed, put, said, unpacked};
+use super::{Handle, packed, put, said};
 use crate::{Beside, Change, Event, Expect, Guard, Record, Template, Unwritten, Write, WriteError, Written};
 use std::sync::Arc;
 use tonic::Status;
@@ -13,8 +11,9 @@ use tonic::Status;
 enum Outcome {
     /// It took place, at this revision.
     Done(u64),
-    /// The key was not as expected; etcd was at this revision, and had this. An attempt before may have taken place.
-    Otherwise { revision: u64, found: Option<KeyValue>, again: bool },
+    /// The key was not as expected; etcd was at this revision, and had the key of that one, 0 for none. An attempt before
+    /// may have taken place.
+    Otherwise { revision: u64, found: i64, again: bool },
 }
 
 impl<I: Beside> Handle<I> {
@@ -48,35 +47,32 @@ impl<I: Beside> Handle<I> {
             Change::Put(template, index) => (template, index, false),
             Change::Delete(template, index) => (template, index, true),
         };
+        let after = self.shared.state.load().revision;
         let outcome = self.transact(&key, before, (&template, deletes), guard).await;
-        let outcome = outcome.map_err(|status| refusal(&status))?;
-        match outcome {
+        let (revision, found, again) = match outcome.map_err(|status| refusal(&status))? {
             Outcome::Done(revision) => {
                 let previous = current.filter(|found| found.revision == before);
-                Ok(self.done(revision, (&key, previous), (template, index)).await?)
+                return Ok(self.done(revision, (&key, previous), (template, index)).await?);
             }
-            Outcome::Otherwise { revision, found, again } => {
-                self.arrived(revision).await?;
-                let earlier = again && self.is_carried_out((&key, found.as_ref()), &template, deletes);
-                match self
-                    .shared
-                    .history
-                    .superseding(&key, before)
-                    .filter(|event| earlier && event.deleted == deletes)
-                {
-                    Some(event) => Ok(written(&event)),
-                    None if found.map_or(0, |found| found.mod_revision) == self.etcds(before) => {
-                        let change = if deletes {
-                            Change::Delete(template, index)
-                        } else {
-                            Change::Put(template, index)
-                        };
-                        Err(Unwritten::Overtaken(Write { key, expect, change, durability }))
-                    }
-                    None => Err(WriteError::Conflict(self.current(&key)).into()),
-                }
+            Outcome::Otherwise { revision, found, again } => (revision, found, again),
+        };
+        self.arrived(revision).await?;
+        if again {
+            // Others may have changed the key since: what stands there now does not tell.
+            let carried_out = |event: &Event<I>| {
+                let value = || template.clone().fill(event.revision());
+                event.deleted == deletes && (deletes || event.record.value == value())
+            };
+            let earlier = self.shared.history.superseding(&key, (before, after), carried_out);
+            if let Some(event) = earlier.map_err(|_| unknown())? {
+                return Ok(written(&event));
             }
         }
+        if found != self.etcds(before) {
+            return Err(WriteError::Conflict(self.current(&key)).into());
+        }
+        let change = if deletes { Change::Delete(template, index) } else { Change::Put(template, index) };
+        Err(Unwritten::Overtaken(Write { key, expect, change, durability }))
     }
 
     fn current(&self, key: &str) -> Option<Arc<Record<I>>> {
@@ -121,10 +117,10 @@ impl<I: Beside> Handle<I> {
             return Ok(Outcome::Done(revision));
         }
         let found = answer.of.responses.into_iter().find_map(|response| match response.response {
-            Some(Response::ResponseRange(range)) => range.kvs.into_iter().next(),
+            Some(Response::ResponseRange(range)) => Some(range.kvs.first()?.mod_revision),
             _ => None,
         });
-        Ok(Outcome::Otherwise { revision, found, again: answer.again })
+        Ok(Outcome::Otherwise { revision, found: found.unwrap_or_default(), again: answer.again })
     }
 
     /// What took place, once it is here.
@@ -146,24 +142,8 @@ impl<I: Beside> Handle<I> {
         Ok(Written { record: Arc::new(record), previous })
     }
 
-    /// Whether what etcd has at a key is what an attempt without an answer meant to do.
-    fn is_carried_out(
-        &self,
-        (key, found): (&str, Option<&KeyValue>),
-        template: &Template,
-        deletes: bool,
-    ) -> bool {
-        let Some(found) = found else { return deletes };
-        let open = self.members.sealer.open(key, &found.value).ok();
-        !deletes && open.and_then(|open| unpacked(&open)).as_ref() == Some(template)
-    }
-
     async fn arrived(&self, revision: u64) -> Result<(), WriteError<I>> {
-        if self.arrival(revision).await {
-            Ok(())
-        } else {
-            Err(WriteError::Io("etcd does not say what has become of it".to_owned()))
-        }
+        if self.arrival(revision).await { Ok(()) } else { Err(unknown()) }
     }
 }
 
@@ -171,6 +151,10 @@ impl<I> From<WriteError<I>> for Unwritten<I> {
     fn from(error: WriteError<I>) -> Self {
         Self::Refused(error)
     }
+}
+
+fn unknown<I>() -> WriteError<I> {
+    WriteError::Io("etcd does not say what has become of it".to_owned())
 }
 
 fn written<I>(event: &Event<I>) -> Written<I> {
