@@ -9,17 +9,30 @@ use std::error::Error as StdError;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
 /// Failures on the way up are sentences for the person who started knarr.
 pub(crate) type Failure = Box<dyn StdError + Send + Sync>;
 
-/// Threads that carry the tasks: the work is short and mostly waiting.
+/// Threads that carry the tasks of a command: the work is short and mostly waiting.
 const WORKERS: usize = 2;
+/// Of a server or agent, which also carry others' requests, at the most: each keeps memory of its own.
+const MOST_WORKERS: usize = 8;
 
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
+fn threads(workers: usize) -> Result<Runtime, std::io::Error> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}
+
+pub(crate) fn runtime() -> Result<Runtime, std::io::Error> {
+    threads(WORKERS)
+}
+
+/// Threads by the processors that this process may use, of cgroups' quotas too.
+fn living() -> Result<Runtime, std::io::Error> {
+    let processors = std::thread::available_parallelism().map_or(WORKERS, usize::from);
+    threads(processors.clamp(WORKERS, MOST_WORKERS))
 }
 
 /// Runs a command to its end.
@@ -51,7 +64,7 @@ pub(crate) fn live(
     if installed.is_err() {
         return screen::failed(&"the TLS provider was installed twice");
     }
-    match runtime() {
+    match living() {
         Ok(runtime) => runtime.block_on(run(start)),
         Err(error) => screen::failed(&format!("cannot start threads: {error}")),
     }

@@ -21,6 +21,7 @@ mod ingress;
 mod knarr;
 mod load;
 mod peers;
+mod pod_links;
 mod pods;
 mod scheduling;
 mod services;
@@ -158,7 +159,7 @@ async fn measure(executable: &Path, folder: &Path, table: &mut Table) -> Result<
         ingress::ingress(executable, &folder.join("ingress"), table).await?;
     }
     if asked("services") {
-        services::services(table).await?;
+        services::services(executable, &folder.join("services"), table).await?;
     }
     if asked("hollow") {
         hollow::hollow(executable, &folder.join("hollow"), table).await?;

@@ -1,13 +1,16 @@
-//! The service proxy alone, with real packets and the kernel's own loopback for comparison: how long ten
-//! thousand services take to load, an endpoint to change, a connection to be made.
+//! The service proxy alone, with real packets between pods: how long ten thousand services take to load, an endpoint
+//! to change, a connection to be made, beside the same pods without the proxy and without any table at all.
 
 use crate::Failure;
 use crate::feed::Feed;
+use crate::pod_links::Pod;
 use crate::table::{Row, Table, mib, percentile};
 use base::{Phase, Supervisor, clock};
 use client::Caches;
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -30,8 +33,7 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Of each socket's two: such as the kernel grows by itself outgrow the processor's own memory, sooner or later.
 const BUFFER_BYTES: u32 = 256 << 10;
 const PORT: u16 = 8080;
-/// Two addresses of this machine's that answer, each with a byte of its own.
-const HERE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 98, 0, 2), Ipv4Addr::new(10, 98, 0, 3)];
+const NODE: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 2);
 /// The service that is changed and asked.
 const ASKED: Ipv4Addr = Ipv4Addr::new(10, 43, 255, 1);
 
@@ -47,7 +49,7 @@ fn slice(name: &str, endpoints: &[Ipv4Addr]) -> serde_json::Value {
         "ports": [{"port": PORT}], "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>()})
 }
 
-fn fill(feed: &Feed, services: u32) {
+fn fill(feed: &Feed, services: u32, asked: Ipv4Addr) {
     for number in 1..=services {
         let name = format!("service-{number}");
         feed.put(service(&name, Ipv4Addr::from_bits(0x0a2b_0000 + number)));
@@ -57,13 +59,13 @@ fn fill(feed: &Feed, services: u32) {
         feed.put(slice(&name, &endpoints));
     }
     feed.put(service("asked", ASKED));
-    feed.put(slice("asked", &HERE[..1]));
+    feed.put(slice("asked", &[asked]));
 }
 
 fn config() -> Result<proxy::Config, Failure> {
     Ok(proxy::Config {
         node_name: "here".to_owned(),
-        node_ips: vec![HERE[0].into()],
+        node_ips: vec![NODE.into()],
         cluster_cidrs: vec!["10.42.0.0/16".parse()?],
         service_cidrs: vec!["10.43.0.0/16".parse()?],
         answered_here: Vec::new(),
@@ -190,79 +192,137 @@ fn one_thread() -> Result<Handle, Failure> {
     Ok(handle)
 }
 
-/// See the module's comment.
-pub(crate) async fn services(table: &mut Table) -> Result<(), Failure> {
-    crate::run("ip", &["addr", "add", "10.98.0.3/24", "dev", "knb0"]).await?;
-    let supervisor = Supervisor::new();
-    let thread = one_thread()?;
-    for (address, own) in HERE.into_iter().zip([b'a', b'b']) {
-        let supervisor = supervisor.clone();
-        let listens = thread.spawn(async move {
-            let socket = socket()?;
-            socket.bind((address, PORT).into())?;
-            let listener = socket.listen(1024)?;
-            supervisor.detached("server", Phase::Front, serve(listener, own, supervisor.clone()));
-            Ok::<_, Failure>(())
-        });
-        listens.await??;
+/// A pod that asks and two that answer, each with a byte of its own.
+struct Pods {
+    client: Pod,
+    servers: [Pod; 2],
+}
+
+impl Pods {
+    async fn attached(executable: &Path, folder: &Path) -> Result<Self, Failure> {
+        net::setup(&node()?).await?;
+        let pod = |name| Pod::attached(executable, folder, name);
+        Ok(Self { client: pod("client").await?, servers: [pod("first").await?, pod("second").await?] })
     }
-    let (front, direct) = (SocketAddr::from((ASKED, 80)), SocketAddr::from((HERE[0], PORT)));
+
+    fn addresses(&self) -> [Ipv4Addr; 2] {
+        [self.servers[0].address, self.servers[1].address]
+    }
+
+    /// Has the servers listen, and this thread be the client's.
+    fn listen(&self, supervisor: &Supervisor) -> Result<(), Failure> {
+        for (pod, own) in self.servers.iter().zip(*b"ab") {
+            pod.enter()?;
+            let socket = socket()?;
+            socket.bind((pod.address, PORT).into())?;
+            supervisor.detached("server", Phase::Front, serve(socket.listen(1024)?, own, supervisor.clone()));
+        }
+        self.client.enter()
+    }
+}
+
+fn node() -> Result<net::Node, Failure> {
+    let block = |text: &str| text.parse::<net::Cidr>().map(|block| vec![block]);
+    Ok(net::Node {
+        pod_cidrs: block("10.42.0.0/24")?,
+        cluster_cidrs: block("10.42.0.0/16")?,
+        service_cidrs: block("10.43.0.0/16")?,
+        mtu: 1_500,
+        outer: None,
+    })
+}
+
+/// What is compared, each measured so often.
+#[derive(Default)]
+struct Compared {
+    few: Vec<Costs>,
+    many: Vec<Costs>,
+    /// The pods' network without a proxy.
+    network: Vec<Costs>,
+    /// One rule of nft's and nothing else.
+    rule: Vec<Costs>,
+    /// No table at all.
+    none: Vec<Costs>,
+}
+
+/// See the module's comment.
+pub(crate) async fn services(executable: &Path, folder: &Path, table: &mut Table) -> Result<(), Failure> {
+    let supervisor = Supervisor::new();
+    let pods = Arc::new(Pods::attached(executable, folder).await?);
+    let addresses = pods.addresses();
+    let thread = one_thread()?;
+    let (of_thread, there) = (supervisor.clone(), pods.clone());
+    thread.spawn(async move { there.listen(&of_thread) }).await??;
+    let (front, direct) = (SocketAddr::from((ASKED, 80)), SocketAddr::from((addresses[0], PORT)));
     let feeds = [10, 10_000].map(|services| {
         let feed = Feed::default();
-        fill(&feed, services);
+        fill(&feed, services, addresses[0]);
         (services, feed)
     });
     for (services, feed) in &feeds {
         let running = Running::start(feed).await?;
-        running.tell(*services, feed, front, table).await?;
+        running.tell(*services, feed, (front, addresses), table).await?;
         running.supervisor.drain().await;
     }
-    let (mut with, mut without, mut bare) = ([Vec::new(), Vec::new()], Vec::new(), Vec::new());
+    let mut compared = Compared::default();
     for _ in 0..ROUNDS {
-        for ((_, feed), costs_of) in feeds.iter().zip(&mut with) {
+        for ((_, feed), costs_of) in feeds.iter().zip([&mut compared.few, &mut compared.many]) {
             let running = Running::start(feed).await?;
             clock::sleep(SETTLE).await;
             costs_of.push(thread.spawn(costs(front)).await??);
             running.supervisor.drain().await;
         }
-        for name in ["knarr-proxy", "knarr-net"] {
-            crate::run("nft", &["delete", "table", "ip", name]).await?;
-        }
-        without.push(thread.spawn(costs(direct)).await??);
-        crate::run("nft", &[BARE]).await?;
-        bare.push(thread.spawn(costs(front)).await??);
+        crate::run("nft", &["delete", "table", "ip", "knarr-proxy"]).await?;
+        compared.network.push(thread.spawn(costs(direct)).await??);
+        crate::run("nft", &["delete", "table", "ip", "knarr-net"]).await?;
+        compared.none.push(thread.spawn(costs(direct)).await??);
+        crate::run("nft", &[&rule(direct)]).await?;
+        compared.rule.push(thread.spawn(costs(front)).await??);
         crate::run("nft", &["delete", "table", "ip", "knarr-bench"]).await?;
     }
-    compare((&with[0], &with[1]), &without, &bare, table);
+    compared.tell(table);
     supervisor.drain().await;
     Ok(())
 }
 
-/// One rule of nft's that does what the proxy does for one service: what the kernel takes for it at the least.
-const BARE: &str = "table ip knarr-bench {
-    chain output {
-        type nat hook output priority -100
-        ip daddr 10.43.255.1 tcp dport 80 dnat to 10.98.0.2:8080
-    }
-}";
+/// One rule that does what the proxy does for one service: what the kernel takes for it at the least.
+fn rule(to: SocketAddr) -> String {
+    format!(
+        "table ip knarr-bench {{
+            chain prerouting {{
+                type nat hook prerouting priority dstnat
+                ip daddr {ASKED} tcp dport 80 dnat to {to}
+            }}
+        }}"
+    )
+}
 
-/// The best of all rounds are compared: what else runs on a machine makes nothing faster.
-fn compare((few, many): (&[Costs], &[Costs]), without: &[Costs], bare: &[Costs], table: &mut Table) {
-    let mut row = |what: &str, (budget, of_few): (&str, bool), figure: fn(&Costs) -> f64| {
-        let best = |rounds: &[Costs]| rounds.iter().map(figure).fold(f64::MIN, f64::max).abs();
-        let [few, many, without, bare] = [few, many, without, bare].map(best);
-        let places = if many < 100.0 { 2 } else { 0 };
-        let share = many / if of_few { few } else { without } * 100.0;
-        let peer = format!(
-            "{few:.places$} by one of 10, {bare:.places$} by a rule alone, {without:.places$} without: {share:.0} %"
-        );
-        table.add(Row::new(what, format!("{many:.places$}")).budget(budget).peer(peer));
-    };
-    row("connections/s by a service of 10,000", ("95 % of 10", true), |costs| costs.rate);
-    // Of times the least is the best.
-    row("first answer by a service of 10,000, µs", ("105 % of 10", true), |costs| -costs.first_us);
-    row("turns/s of a connection that is there", ("90 % of none", false), |costs| costs.turns);
-    row("GB/s of a connection that is there", ("90 % of none", false), |costs| costs.gb);
+impl Compared {
+    /// The best of all rounds are compared: what else runs on a machine makes nothing faster.
+    fn tell(&self, table: &mut Table) {
+        let mut row = |what: &str, (budget, of_few): (&str, bool), figure: fn(&Costs) -> f64| {
+            let best = |rounds: &[Costs]| rounds.iter().map(figure).fold(f64::MIN, f64::max).abs();
+            let many = best(&self.many);
+            let places = if many < 100.0 { 2 } else { 0 };
+            let beside = [
+                ("by one of 10", best(&self.few), of_few),
+                ("without the proxy", best(&self.network), !of_few),
+                ("by a rule alone", best(&self.rule), false),
+                ("without any table", best(&self.none), false),
+            ];
+            let told = beside.map(|(whose, other, is_judged)| {
+                let share = many / other * 100.0;
+                let mark = if is_judged { "*" } else { "" };
+                format!("{whose} {other:.places$}: {share:.0} %{mark}")
+            });
+            table.add(Row::new(what, format!("{many:.places$}")).budget(budget).peer(told.join(", ")));
+        };
+        row("connections/s by a service of 10,000", ("95 % of 10", true), |costs| costs.rate);
+        // Of times the least is the best.
+        row("first answer by a service of 10,000, µs", ("105 % of 10", true), |costs| -costs.first_us);
+        row("turns/s of a connection that is there", ("90 % of no proxy", false), |costs| costs.turns);
+        row("GB/s of a connection that is there", ("90 % of no proxy", false), |costs| costs.gb);
+    }
 }
 
 /// A proxy with what a feed has.
@@ -276,15 +336,7 @@ struct Running {
 impl Running {
     async fn start(feed: &Feed) -> Result<Self, Failure> {
         let supervisor = Supervisor::new();
-        let block = |text: &str| text.parse::<net::Cidr>().map(|block| vec![block]);
-        let node = net::Node {
-            pod_cidrs: block("10.42.0.0/24")?,
-            cluster_cidrs: block("10.42.0.0/16")?,
-            service_cidrs: block("10.43.0.0/16")?,
-            mtu: 1_500,
-            outer: None,
-        };
-        net::setup(&node).await?;
+        net::setup(&node()?).await?;
         let (before, begin) = (resident()?, clock::instant());
         let handle = proxy::start(config()?, &Caches::new(feed.client(), supervisor.clone()), &supervisor);
         handle.ready().await;
@@ -299,7 +351,7 @@ impl Running {
         &self,
         services: u32,
         feed: &Feed,
-        front: SocketAddr,
+        asked: (SocketAddr, [Ipv4Addr; 2]),
         table: &mut Table,
     ) -> Result<(), Failure> {
         let what = format!("{services} services of {ENDPOINTS} endpoints, listed and loaded");
@@ -307,7 +359,7 @@ impl Running {
         clock::sleep(SETTLE).await;
         let what = format!("memory of the proxy and its caches, {services} services");
         table.add(Row::new(&what, self.memory()?).budget("60 MiB"));
-        changes(services, feed, front, table).await?;
+        changes(services, feed, asked, table).await?;
         let what = format!("the same once some endpoints have changed, {services} services");
         table.add(Row::new(&what, self.memory()?).budget("60 MiB"));
         Ok(())
@@ -315,17 +367,22 @@ impl Running {
 }
 
 /// From an event of the API's to the first connection that goes the new way, which is tried all the time.
-async fn changes(services: u32, feed: &Feed, front: SocketAddr, table: &mut Table) -> Result<(), Failure> {
+async fn changes(
+    services: u32,
+    feed: &Feed,
+    (front, addresses): (SocketAddr, [Ipv4Addr; 2]),
+    table: &mut Table,
+) -> Result<(), Failure> {
     let mut times = Vec::new();
     for change in 1..=CHANGES {
         clock::sleep(Duration::from_millis(20)).await;
         let to = change % 2;
         let begin = clock::instant();
-        feed.put(slice("asked", &HERE[to..=to]));
+        feed.put(slice("asked", &addresses[to..=to]));
         while ask(front).await? != b"ab"[to] {}
         times.push(begin.elapsed().as_secs_f64() * 1e3);
     }
-    feed.put(slice("asked", &HERE[..1]));
+    feed.put(slice("asked", &addresses[..1]));
     times.sort_by(f64::total_cmp);
     let text = format!("{:.1} ms p50, {:.1} p99", percentile(&times, 0.5), percentile(&times, 0.99));
     table.add(Row::new(&format!("an endpoint's change, {services} services"), text).budget("10 ms"));

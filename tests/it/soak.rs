@@ -108,6 +108,7 @@ impl Soak {
             operations: self.operations.into_inner().unwrap(),
             watches: self.watches.into_inner().unwrap(),
             end,
+            ends_with_server: self.servers.len() == 1,
         };
         let faults = history.faults();
         let counts = (history.operations.len(), history.watches.len());
