@@ -11,6 +11,7 @@ mod choice;
 mod commands;
 mod completion;
 mod connection;
+mod controlled;
 mod deleting;
 mod discovery;
 mod discovery_cache;
