@@ -202,9 +202,9 @@ impl<'a> Around<'a> {
         };
         match self.list(&place, &[("fieldSelector", &about)]).await {
             Ok(mut events) => {
-                events.retain(|event| {
-                    kind != "Node" || [uid, name].contains(&text(event, "/involvedObject/uid"))
-                });
+                let of = |event: &Value, uid: &str| text(event, "/involvedObject/uid") == uid;
+                events.retain(|event| kind != "Node" || of(event, uid) || of(event, name));
+                events.sort_by_key(|event| !of(event, uid));
                 Ok(events)
             }
             Err(error) if kind == "ConfigMap" => Err(error),

@@ -128,6 +128,7 @@ mod tests {
             ("creationTimestamp", "Creation Timestamp"),
             ("clusterIPs", "Cluster I Ps"),
             ("hostIP", "Host IP"),
+            ("nonResourceURLs", "Non Resource URLs"),
             ("URLPath", "URLPath"),
             ("tls-name", "Tls - Name"),
             ("example.org/x", "example.org/x"),

@@ -189,7 +189,7 @@ pub(super) fn storage_class(page: &mut Page, object: &Value) {
     }
     page.some(0, "ReclaimPolicy", &object["reclaimPolicy"]);
     page.some(0, "VolumeBindingMode", &object["volumeBindingMode"]);
-    if object["allowedTopologies"].is_array() {
+    if !array(&object["allowedTopologies"]).is_empty() {
         terms(page, 0, "AllowedTopologies", &object["allowedTopologies"], "matchLabelExpressions");
     }
 }
@@ -206,7 +206,7 @@ pub(super) fn csi_node(page: &mut Page, object: &Value) {
     page.cluster_head(object);
     page.created(object);
     page.title(0, "Spec");
-    if object["spec"]["drivers"].is_array() {
+    if !array(&object["spec"]["drivers"]).is_empty() {
         page.title(1, "Drivers");
     }
     for driver in array(&object["spec"]["drivers"]) {
@@ -216,7 +216,7 @@ pub(super) fn csi_node(page: &mut Page, object: &Value) {
             page.title(3, "Allocatables");
             page.field(4, "Count", number(&driver["allocatable"]["count"]));
         }
-        if driver["topologyKeys"].is_array() {
+        if !array(&driver["topologyKeys"]).is_empty() {
             page.field(3, "Topology Keys", list(&driver["topologyKeys"]));
         }
     }
