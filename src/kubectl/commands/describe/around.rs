@@ -109,7 +109,10 @@ impl<'a> Around<'a> {
                 let sets = self.controlled(object, "/apis/apps/v1", "replicasets").await.unwrap_or_default();
                 workloads::deployment(page, object, &sets);
             }
-            "ReplicaSet.apps" => workloads::replica_set(page, object, &self.pods(object).await?),
+            "ReplicaSet.apps" => {
+                let pods = self.pods(object).await.map_err(|error| error.message());
+                workloads::replica_set(page, object, pods.as_deref());
+            }
             "StatefulSet.apps" => workloads::stateful_set(page, object, &self.pods(object).await?),
             "DaemonSet.apps" => workloads::daemon_set(page, object, &self.pods(object).await?),
             "ReplicationController" => {

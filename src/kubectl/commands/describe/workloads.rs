@@ -79,7 +79,8 @@ fn replica_sets(page: &mut Page, wanted: &Value, sets: &[Value]) {
     }
 }
 
-pub(super) fn replica_set(page: &mut Page, object: &Value, pods: &[Value]) {
+/// Without its pods where they are not known; the page says why.
+pub(super) fn replica_set(page: &mut Page, object: &Value, pods: Result<&[Value], &String>) {
     page.name(object);
     page.field(0, "Selector", selector(&object["spec"]["selector"]));
     page.marks(object);
@@ -91,14 +92,17 @@ pub(super) fn replication_controller(page: &mut Page, object: &Value, pods: &[Va
     page.name(object);
     page.field(0, "Selector", labels(&object["spec"]["selector"]));
     page.marks(object);
-    replicas(page, object, pods);
+    replicas(page, object, Ok(pods));
 }
 
-fn replicas(page: &mut Page, object: &Value, pods: &[Value]) {
+fn replicas(page: &mut Page, object: &Value, pods: Result<&[Value], &String>) {
     let (spec, status) = (&object["spec"], &object["status"]);
     let (now, wanted) = (number(&status["replicas"]), number(&spec["replicas"]));
     page.field(0, "Replicas", format_args!("{now} current / {wanted} desired"));
-    phases(page, pods);
+    match pods {
+        Ok(pods) => phases(page, pods),
+        Err(error) => page.field(0, "Pods Status", format_args!("error in fetching pods: {error}")),
+    }
     pod::template(page, &spec["template"]);
     conditions(page, status);
 }
