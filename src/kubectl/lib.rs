@@ -24,6 +24,7 @@ mod line;
 mod manifests;
 mod output;
 mod pairs;
+mod parts;
 mod plugins;
 mod pods;
 mod preferences;

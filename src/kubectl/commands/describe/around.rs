@@ -6,7 +6,9 @@ use super::{ingress, kind, limits, service, signing, storage, text, workloads};
 use crate::args::Selection;
 use crate::choice::{Found, members};
 use crate::controlled::controlled;
+use crate::discovery::Resource;
 use crate::error::Error;
+use crate::parts;
 use crate::session::{Session, with_query};
 use crate::target::Target;
 use serde_json::Value;
@@ -33,18 +35,9 @@ const MIRRORED: &str = "kubernetes.io/config.mirror";
 /// A list in as many parts of this size as it takes; all at once with 0.
 async fn whole(session: &Session, path: &str, size: u64) -> Result<Value, Error> {
     let size = if size == 0 { String::new() } else { size.to_string() };
-    let mut whole = session.get(&with_query(path, &[("limit", &size)])).await?;
-    loop {
-        let rest = text(&whole, "/metadata/continue").to_owned();
-        if rest.is_empty() {
-            return Ok(whole);
-        }
-        let mut next = session.get(&with_query(path, &[("limit", &size), ("continue", &rest)])).await?;
-        whole["metadata"]["continue"] = next["metadata"]["continue"].take();
-        if let (Some(items), Some(more)) = (whole["items"].as_array_mut(), next["items"].as_array_mut()) {
-            items.append(more);
-        }
-    }
+    let part =
+        async |rest: &str| session.get(&with_query(path, &[("limit", &size), ("continue", rest)])).await;
+    parts::whole(part).await
 }
 
 /// The object that a target names, or all that there are.
@@ -86,18 +79,15 @@ impl<'a> Around<'a> {
         })
     }
 
-    /// The object in the version that its page is written for, where the server has that.
-    pub(super) async fn versioned(&self, found: &Found) -> Found {
+    /// The object in the version that its page is written for, if it was read in another one and the server has that.
+    pub(super) async fn versioned(&self, found: &Found) -> Option<Found> {
         let wanted = if found.resource.kind == "HorizontalPodAutoscaler" { "v2" } else { "v1" };
         if found.resource.version == wanted {
-            return found.clone();
+            return None;
         }
-        let mut other = found.clone();
-        wanted.clone_into(&mut other.resource.version);
-        match self.session.get(&other.path()).await {
-            Ok(object) => Found { object, ..other },
-            Err(_) => found.clone(),
-        }
+        let resource = Resource { version: wanted.to_owned(), ..found.resource.clone() };
+        let object = self.session.get(&resource.object(&found.namespace, &found.name)).await.ok()?;
+        Some(Found { resource, namespace: found.namespace.clone(), name: found.name.clone(), object })
     }
 
     /// The page of an object of one of [`KINDS`].

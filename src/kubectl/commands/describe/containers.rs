@@ -2,7 +2,7 @@
 
 use super::environment;
 use super::page::Page;
-use super::words::{array, flag, list, names, number, or_none, quantity, shown, time};
+use super::words::{array, flag, list, names, number, or, or_none, quantity, shown, time};
 use serde_json::Value;
 
 /// What is known of the containers' pod; nothing of a template's.
@@ -69,7 +69,7 @@ fn one(page: &mut Page, container: &Value, status: Option<&Value>) {
 
 fn ports(page: &mut Page, title: &str, ports: &Value, field: &str) {
     let one = |port: &Value| {
-        let text = format!("{}/{}", number(&port[field]), super::words::or(&port["protocol"], "TCP"));
+        let text = format!("{}/{}", number(&port[field]), or(&port["protocol"], "TCP"));
         match shown(&port["name"]) {
             name if name.is_empty() => text,
             name => format!("{text} ({name})"),

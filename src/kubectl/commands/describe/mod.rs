@@ -141,19 +141,20 @@ async fn by_beginning(
 /// One object's page.
 async fn describe(around: &around::Around<'_>, found: &Found) -> Result<String, Error> {
     let mut page = Page::default();
-    let resource = &found.resource;
-    let is_known = around::KINDS.contains(&kind(resource).as_str());
-    let page_of = PAGES.iter().find(|(name, _)| *name == kind(resource)).map(|(_, page)| page);
-    let found = match is_known || page_of.is_some() {
-        true => &around.versioned(found).await,
-        false => found,
+    let kind = kind(&found.resource);
+    let of_object = PAGES.iter().find(|(name, _)| *name == kind).map(|(_, page)| page);
+    let is_of_more = around::KINDS.contains(&kind.as_str());
+    let other = match is_of_more || of_object.is_some() {
+        true => around.versioned(found).await,
+        false => None,
     };
-    match page_of {
-        Some(page_of) => page_of(&mut page, &found.object),
-        None if is_known => around.write(&mut page, found).await?,
+    let found = other.as_ref().unwrap_or(found);
+    match of_object {
+        Some(of_object) => of_object(&mut page, &found.object),
+        None if is_of_more => around.write(&mut page, found).await?,
         None => generic::write(&mut page, &found.object),
     }
-    if around.shows_events && !QUIET.contains(&kind(resource).as_str()) {
+    if around.shows_events && !QUIET.contains(&kind.as_str()) {
         page.events(&around.events(found).await?);
     }
     Ok(page.render())

@@ -1,7 +1,7 @@
 //! Nodes, with the pods on them and what these ask for.
 
 use super::page::Page;
-use super::words::{age, amount, array, flag, joined, names, or_none, quantity, shown, time};
+use super::words::{age, amount, array, flag, joined, names, or, or_none, quantity, shown, time};
 use api::demand::{Amounts, Side, add, add_overhead, held, of_spec};
 use api::quantity::Amount;
 use serde_json::Value;
@@ -103,7 +103,7 @@ fn lease(page: &mut Page, lease: &Result<Value, String>) {
         moment => time(moment),
     };
     page.title(0, "Lease");
-    page.field(1, "HolderIdentity", super::words::or(&lease["holderIdentity"], "<unset>"));
+    page.field(1, "HolderIdentity", or(&lease["holderIdentity"], "<unset>"));
     page.field(1, "AcquireTime", moment("acquireTime"));
     page.field(1, "RenewTime", moment("renewTime"));
 }

@@ -44,14 +44,14 @@ fn address(point: &Value) -> String {
 }
 
 fn port(page: &mut Page, port: &Value, slices: &[Value]) {
-    let [name, protocol, number, target, node_port] =
+    let [name, protocol, own, target, on_nodes] =
         names(port, ["name", "protocol", "port", "targetPort", "nodePort"]);
     let label = or_else(&name, "<unset>");
-    page.field(0, "Port", format_args!("{label}\t{number}/{protocol}"));
+    page.field(0, "Port", format_args!("{label}\t{own}/{protocol}"));
     page.field(0, "TargetPort", format_args!("{target}/{protocol}"));
     page.some(0, "AppProtocol", &port["appProtocol"]);
-    if super::words::number(&port["nodePort"]) != 0 {
-        page.field(0, "NodePort", format_args!("{label}\t{node_port}/{protocol}"));
+    if number(&port["nodePort"]) != 0 {
+        page.field(0, "NodePort", format_args!("{label}\t{on_nodes}/{protocol}"));
     }
     page.field(0, "Endpoints", endpoints(slices, &name));
 }
