@@ -4,6 +4,18 @@ use crate::error::Error;
 use crate::pods::{label_selector, pairs};
 use serde_json::Value;
 
+/// A Deployment's controller marks the ReplicaSets of one template so.
+const HASH: &str = "pod-template-hash";
+
+/// The template of a Deployment that a ReplicaSet was made of: without what the controller wrote into it.
+pub(crate) fn own_template(template: &Value) -> Value {
+    let mut template = template.clone();
+    if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+        labels.remove(HASH);
+    }
+    template
+}
+
 /// Asks for objects by their labels, and leaves out those that something else controls.
 pub(crate) async fn controlled(
     owner: &Value,

@@ -106,6 +106,8 @@ pub(crate) async fn run(session: &Session, args: &Describe) -> Result<(), Error>
                 say(&format!("{gap}{text}"))?;
                 gap = "\n\n";
             }
+            // What is refused is so for all objects of a kind.
+            Err(error) if failures.iter().any(|known| known.message() == error.message()) => {}
             Err(error) => failures.push(error),
         }
     }

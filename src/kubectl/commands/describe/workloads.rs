@@ -4,10 +4,9 @@ use super::page::Page;
 use super::pod;
 use super::storage;
 use super::words::{array, labels, names, number, or_none, selector, shown};
+use crate::controlled::own_template;
 use crate::pods::label_selector;
 use serde_json::Value;
-
-const HASH: &str = "pod-template-hash";
 
 pub(super) fn deployment(page: &mut Page, object: &Value, sets: &[Value]) {
     let (spec, status) = (&object["spec"], &object["status"]);
@@ -56,13 +55,7 @@ fn conditions(page: &mut Page, status: &Value) {
 fn replica_sets(page: &mut Page, wanted: &Value, sets: &[Value]) {
     let mut sets: Vec<&Value> = sets.iter().collect();
     sets.sort_by_key(|set| names(&set["metadata"], ["creationTimestamp", "name"]));
-    let is_wanted = |set: &&&Value| {
-        let mut template = set["spec"]["template"].clone();
-        if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
-            labels.remove(HASH);
-        }
-        template == *wanted
-    };
+    let is_wanted = |set: &&&Value| own_template(&set["spec"]["template"]) == *wanted;
     let name = |set: &Value| shown(&set["metadata"]["name"]);
     let new = sets.iter().find(is_wanted).map(|set| name(set));
     let text = |is_new: bool| {

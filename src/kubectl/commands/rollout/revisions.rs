@@ -10,7 +10,6 @@ use serde_json::Value;
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 pub(super) const CAUSE: &str = "kubernetes.io/change-cause";
-pub(super) const HASH: &str = "pod-template-hash";
 
 /// One revision.
 pub(super) struct Revision {
