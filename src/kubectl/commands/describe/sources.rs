@@ -229,3 +229,40 @@ pub(super) const SOURCES: &[Source] = &[
         &[("VolumePath:", "/volumePath", Text), FS, ("StoragePolicyName:", "/storagePolicyName", Text)],
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::schema::{Type, TypeDef, schema};
+
+    /// The types of the volumes of pods, and of PersistentVolumes.
+    fn holders() -> [&'static TypeDef; 2] {
+        ["api.core.v1.Volume", "api.core.v1.PersistentVolumeSpec"]
+            .map(|name| schema().get(schema().by_name(name).unwrap()))
+    }
+
+    #[test]
+    fn every_kind_of_volume_is_known_by_fields_that_it_has() {
+        let known = |name: &str| SOURCES.iter().any(|Source(field, ..)| *field == name);
+        for field in holders()[0].fields.iter().filter(|field| field.name != "name") {
+            assert!(known(field.name), "{}", field.name);
+        }
+        for Source(name, _, rows) in SOURCES {
+            let types: Vec<&TypeDef> = holders()
+                .iter()
+                .filter_map(|holder| holder.field(name))
+                .filter_map(|field| if let Type::Ref(id) = field.ty { Some(schema().get(id)) } else { None })
+                .collect();
+            assert!(!types.is_empty(), "{name} is no kind of volume");
+            for (_, place, form) in *rows {
+                let field = place.split('/').nth(1).unwrap();
+                let has = |ty: &&TypeDef| ty.field(field).is_some();
+                let all = types.iter().all(&has);
+                assert!(
+                    all || matches!(form, Persistent(_)) && types.iter().any(has),
+                    "{name} has no {field}"
+                );
+            }
+        }
+    }
+}

@@ -178,3 +178,26 @@ fn pods_of_a_group_are_scheduled_as_one() {
     assert!(text.ends_with("  Tolerations:     <none>\n  SchedulingGroup:\n  PodGroupName:  g\n"), "{text}");
     assert!(text.contains("  Containers: <none>\n"), "{text}");
 }
+
+#[test]
+fn a_pod_that_goes_and_is_looked_into() {
+    let object = json!({
+        "metadata": {"name": "p", "namespace": "d", "deletionTimestamp": "2026-01-02T03:04:05Z", "deletionGracePeriodSeconds": 30},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "ephemeralContainers": [{"name": "e", "image": "j"}],
+            "readinessGates": [{"conditionType": "g"}], "volumes": [{"name": "v"}]},
+        "status": {"phase": "Running", "ephemeralContainerStatuses": [{"name": "e", "state": {"waiting": {"reason": "R"}}}]},
+    });
+    let text = page(|page| pod::write(page, &object));
+    for part in [
+        "Status:                    Terminating (lasts ",
+        "Termination Grace Period:  30s\n",
+        "Ephemeral Containers:\n  e:\n    Container ID:   \n    Image:          j\n",
+        "    State:          Waiting\n      Reason:       R\n",
+        "Readiness Gates:\n  Type  Status\n  g     <none> \n",
+        "Volumes:\n  v:\n  <unknown>\n",
+        "QoS Class:",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    assert!(text.contains("BestEffort"), "{text}");
+}
