@@ -28,7 +28,7 @@ pub(crate) enum Command {
     /// Show objects
     Get(commands::get::Get),
     /// Show objects in detail, with their events
-    Describe(Describe),
+    Describe(commands::describe::Describe),
     /// Make objects as files say
     Apply(commands::apply::Apply),
     /// Show what applying would change
@@ -163,15 +163,4 @@ impl Files {
     pub(crate) fn is_empty(&self) -> bool {
         self.filename.is_empty() && self.kustomize.is_none()
     }
-}
-
-#[derive(Args)]
-pub(crate) struct Describe {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    #[command(flatten)]
-    pub(crate) files: Files,
-    /// Show events too
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) show_events: bool,
 }

@@ -99,6 +99,10 @@ impl Error {
         matches!(self, Self::Server(error, _) if error.is_not_found())
     }
 
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Server(error, _) if error.code() == 403)
+    }
+
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Server(error, _) if error.is_conflict())
     }

@@ -165,7 +165,7 @@ fn misunderstood(words: &[String], refused: &clap::Error) -> Option<String> {
             Some(format!("{sentence}\nSee '{command} --help' for usage."))
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-            let flag = flag()?.split(' ').next()?.to_owned();
+            let flag = flag()?.split([' ', '[']).next()?.to_owned();
             let value = text(refused, ContextKind::InvalidValue)?;
             if !flag.starts_with('-') {
                 return None;
@@ -177,9 +177,13 @@ fn misunderstood(words: &[String], refused: &clap::Error) -> Option<String> {
                     format!("flag needs an argument: '{}' in {short}", short.trim_start_matches('-'))
                 }
                 (true, None) => format!("flag needs an argument: {flag}"),
-                (false, _) => format!(
-                    "invalid argument {value:?} for \"{shown}\" flag: strconv.ParseInt: parsing {value:?}: invalid syntax"
-                ),
+                (false, _) => {
+                    let is_flag = matches!(refused.get(ContextKind::ValidValue), Some(ContextValue::Strings(all)) if all.iter().any(|one| one == "true"));
+                    let parser = if is_flag { "ParseBool" } else { "ParseInt" };
+                    format!(
+                        "invalid argument {value:?} for \"{shown}\" flag: strconv.{parser}: parsing {value:?}: invalid syntax"
+                    )
+                }
             };
             Some(format!("{why}\nSee '{command} --help' for usage."))
         }
@@ -284,6 +288,14 @@ mod tests {
         assert_eq!(
             said("kubectl get pods --watch=perhaps"),
             "invalid argument \"perhaps\" for \"-w, --watch\" flag: strconv.ParseBool: parsing \"perhaps\": invalid syntax\nSee 'kubectl get --help' for usage."
+        );
+    }
+
+    #[test]
+    fn switches_that_are_on_take_values_too() {
+        assert_eq!(
+            said("kubectl get pods --server-print=perhaps"),
+            "invalid argument \"perhaps\" for \"--server-print\" flag: strconv.ParseBool: parsing \"perhaps\": invalid syntax\nSee 'kubectl get --help' for usage."
         );
     }
 

@@ -134,8 +134,8 @@ macro_rules! topics {
 }
 
 topics!(
-    applying, changes, config, connect, files, front, get, kustomize, login, removing, rights, showing,
-    streams, writing
+    applying, changes, config, connect, describe, files, front, get, kustomize, login, removing, rights,
+    showing, streams, writing
 );
 
 /// Fails where what both do differs without a reason.

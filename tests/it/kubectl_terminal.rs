@@ -10,6 +10,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+/// What is described, and by which commands with what lines.
+const DESCRIBED: &str = include_str!("../data/described.txt");
+
 /// Asks the person what to put in.
 const EDITOR: &str = "#!/bin/sh\nprintf 'which word? '\nread word\nsed -i s/before/$word/ \"$1\"\n";
 
@@ -71,6 +74,7 @@ fn commands_that_talk_do_so_in_a_terminal() {
     tells_logs(&person);
     serves(&person);
     runs_an_image(&person);
+    describes(&person);
 }
 
 fn edits(person: &Person) {
@@ -227,4 +231,27 @@ fn runs_an_image(person: &Person) {
     assert_eq!(spec["containers"].as_array().map(Vec::len), Some(1));
     assert_eq!(spec["containers"][0]["image"], IMAGE);
     assert_eq!(spec["restartPolicy"], "Never");
+}
+
+/// A controller's pod, it itself, its Service, the node and the namespace, as people look for what is wrong: pages
+/// have lines that begin so, whatever is between their words.
+fn describes(person: &Person) {
+    let (manifest, pages) = DESCRIBED.split_once("\n$ ").unwrap();
+    person.cluster.apply(manifest);
+    let pod = person.cluster.pods_ready("app=store", 1).remove(0);
+    let text = |pointer: &str| pod.pointer(pointer).unwrap().as_str().unwrap();
+    person.cluster.wait("rc primary", |rc| (rc["status"]["readyReplicas"] == 1).then_some(()));
+    let pages = pages
+        .replace("POD", text("/metadata/name"))
+        .replace("NODE", text("/spec/nodeName"))
+        .replace("ADDRESS", text("/status/podIP"));
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    for page in pages.split("\n$ ") {
+        let (line, wanted) = page.split_once('\n').unwrap();
+        let shown = person.runs(line, "").ok();
+        let lines: Vec<String> = shown.lines().map(words).collect();
+        for wanted in wanted.lines() {
+            assert!(lines.iter().any(|own| own.starts_with(wanted)), "{wanted:?} is not in\n{shown}");
+        }
+    }
 }

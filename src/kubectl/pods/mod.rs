@@ -212,26 +212,34 @@ fn go_type(resource: &Resource) -> String {
     format!("*{}.{}", resource.version, resource.kind)
 }
 
-fn pairs(labels: &Value) -> Vec<String> {
+/// `key=value` of each label.
+pub(crate) fn pairs(labels: &Value) -> Vec<String> {
     let all = labels.as_object().into_iter().flatten();
     all.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect()
 }
 
-/// A LabelSelector as text.
-fn label_selector(selector: &Value) -> String {
-    let mut parts = pairs(&selector["matchLabels"]);
+/// A LabelSelector as text, in the order of its keys.
+pub(crate) fn label_selector(selector: &Value) -> String {
+    let labels = selector["matchLabels"].as_object().into_iter().flatten();
+    let mut parts: Vec<(&str, String)> = labels
+        .map(|(key, value)| (key.as_str(), format!("{key}={}", value.as_str().unwrap_or_default())))
+        .collect();
     for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
         let key = expression["key"].as_str().unwrap_or_default();
         let values = expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let values = values.collect::<Vec<_>>().join(",");
-        parts.push(match expression["operator"].as_str().unwrap_or_default() {
+        let mut values: Vec<&str> = values.collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let part = match expression["operator"].as_str().unwrap_or_default() {
             "In" => format!("{key} in ({values})"),
             "NotIn" => format!("{key} notin ({values})"),
             "DoesNotExist" => format!("!{key}"),
             _ => key.to_owned(),
-        });
+        };
+        parts.push((key, part));
     }
-    parts.join(",")
+    parts.sort_by_key(|(key, _)| *key);
+    parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().join(",")
 }
 
 /// The pods with these labels.

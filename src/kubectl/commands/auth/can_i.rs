@@ -194,7 +194,7 @@ fn table(rules: &[Rule], headers: bool) -> String {
 }
 
 /// `[a b]`, as Go writes lists.
-pub(super) fn list_of(words: &[String]) -> String {
+pub(crate) fn list_of(words: &[String]) -> String {
     format!("[{}]", words.join(" "))
 }
 

@@ -7,7 +7,9 @@ mod whoami;
 
 use crate::error::Error;
 use crate::session::Session;
+pub(crate) use can_i::list_of;
 use clap::Subcommand;
+pub(crate) use rules::Rule;
 
 /// What is asked or done.
 #[derive(Subcommand)]

@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 
 /// A rule of a role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rule {
-    pub(super) verbs: Vec<String>,
+pub(crate) struct Rule {
+    pub(crate) verbs: Vec<String>,
     pub(super) groups: Vec<String>,
     pub(super) resources: Vec<String>,
-    pub(super) names: Vec<String>,
-    pub(super) urls: Vec<String>,
+    pub(crate) names: Vec<String>,
+    pub(crate) urls: Vec<String>,
 }
 
 impl Rule {
-    pub(super) fn read(rule: &Value) -> Self {
+    pub(crate) fn read(rule: &Value) -> Self {
         let words = |field: &str| {
             let all = rule[field].as_array().into_iter().flatten();
             all.filter_map(|word| word.as_str().map(str::to_owned)).collect()
@@ -44,7 +44,7 @@ impl Rule {
     }
 
     /// `deployments.apps/scale`.
-    pub(super) fn resource(&self) -> String {
+    pub(crate) fn resource(&self) -> String {
         let Some(first) = self.resources.first() else { return String::new() };
         let (plural, subresource) =
             first.split_once('/').map_or((first.as_str(), None), |(a, b)| (a, Some(b)));
@@ -86,7 +86,7 @@ impl Rule {
     }
 
     /// Each thing once with all its verbs, in the order in which kubectl shows them.
-    pub(super) fn compact(rules: &[Self]) -> Vec<Self> {
+    pub(crate) fn compact(rules: &[Self]) -> Vec<Self> {
         let mut by_thing: BTreeMap<(String, String, Option<String>), Self> = BTreeMap::new();
         let mut all = Vec::new();
         for rule in rules.iter().flat_map(Self::broken_down) {

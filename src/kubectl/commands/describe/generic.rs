@@ -1,6 +1,7 @@
 //! Objects of any kind: every field, with its name in words.
 
-use super::page::{Page, shown};
+use super::page::Page;
+use super::words::shown;
 use serde_json::{Map, Value};
 
 /// Shown at the top, or not worth showing.
@@ -27,44 +28,92 @@ fn content(page: &mut Page, depth: usize, fields: &Map<String, Value>, path: &st
         }
         match value {
             Value::Object(inner) => {
-                page.line(depth, &format!("{}:", words(key)));
+                page.title(depth, &words(key));
                 content(page, depth + 1, inner, &path);
             }
             Value::Array(items) => {
-                page.line(depth, &format!("{}:", words(key)));
+                page.title(depth, &words(key));
                 for item in items {
                     match item {
                         Value::Object(inner) => content(page, depth + 1, inner, &path),
-                        other => page.line(depth + 1, &shown(other)),
+                        other => page.line(depth + 1, plain(other)),
                     }
                 }
             }
-            other => page.field(depth, &words(key), shown(other)),
+            other => page.field(depth, &words(key), plain(other)),
         }
     }
 }
 
-/// `apiVersion` as `API Version`, `clusterIPs` as `Cluster I Ps`: camel case in words, with known acronyms
-/// in capitals. What looks like no field name, such as `example.org/x`, stays.
+/// A value as Go prints it.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
+        other => shown(other),
+    }
+}
+
+/// `apiVersion` as `API Version`, `clusterIPs` as `Cluster I Ps`: camel case in words, known acronyms in capitals.
+/// What has other signs than letters, such as `example.org/x`, stays.
 fn words(field: &str) -> String {
-    if field.contains(|sign: char| !sign.is_ascii_alphanumeric()) {
+    if field.contains(|sign: char| !sign.is_alphabetic() && sign != '-') {
         return field.to_owned();
     }
-    let mut words: Vec<String> = Vec::new();
+    let word = |word: String| match word.to_uppercase() {
+        known if ["API", "URL", "UID", "GUID"].contains(&known.as_str()) => known,
+        _ if word == word.to_lowercase() => {
+            let mut signs = word.chars();
+            signs.next().map_or_else(String::new, |first| first.to_uppercase().chain(signs).collect())
+        }
+        _ => word,
+    };
+    merged(split(field)).into_iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// Parts of one class of signs each; the last capital before small letters is of the word that they are.
+fn split(field: &str) -> Vec<String> {
+    let class = |sign: char| (sign.is_lowercase(), sign.is_uppercase());
+    let mut parts: Vec<String> = Vec::new();
+    let mut last = None;
     for sign in field.chars() {
-        match words.last_mut() {
-            Some(word) if !sign.is_ascii_uppercase() => word.push(sign),
-            Some(word) if word.chars().all(|known| known.is_ascii_uppercase()) && word.len() > 1 => {
-                word.push(sign)
-            }
-            _ => words.push(sign.to_string()),
+        match parts.last_mut() {
+            Some(part) if last == Some(class(sign)) => part.push(sign),
+            _ => parts.push(sign.to_string()),
+        }
+        last = Some(class(sign));
+    }
+    for at in 1..parts.len() {
+        let is = |at: usize, test: fn(char) -> bool| parts[at].chars().next().is_some_and(test);
+        if is(at - 1, char::is_uppercase)
+            && is(at, char::is_lowercase)
+            && let Some(capital) = parts[at - 1].pop()
+        {
+            parts[at].insert(0, capital);
         }
     }
-    let title = |word: &String| match word.to_lowercase().as_str() {
-        known @ ("api" | "url" | "uid" | "osb" | "guid") => known.to_uppercase(),
-        lower => lower[..1].to_uppercase() + &lower[1..],
-    };
-    words.iter().map(title).collect::<Vec<_>>().join(" ")
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// Capitals stay with the word behind them.
+fn merged(parts: Vec<String>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let mut is_open = false;
+    for part in parts {
+        let begins = part.starts_with(char::is_uppercase);
+        match all.last_mut() {
+            Some(last) if is_open && begins => {
+                last.push_str(&part);
+                is_open = false;
+            }
+            _ => {
+                is_open = part.len() >= 2 && part.chars().all(char::is_uppercase);
+                all.push(part);
+            }
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -73,9 +122,19 @@ mod tests {
 
     #[test]
     fn field_names_in_words() {
-        assert_eq!(
-            ["apiVersion", "uid", "creationTimestamp", "example.org/x"].map(words),
-            ["API Version", "UID", "Creation Timestamp", "example.org/x"]
-        );
+        for (field, shown) in [
+            ("apiVersion", "API Version"),
+            ("uid", "UID"),
+            ("creationTimestamp", "Creation Timestamp"),
+            ("clusterIPs", "Cluster I Ps"),
+            ("hostIP", "Host IP"),
+            ("nonResourceURLs", "Non Resource URLs"),
+            ("URLPath", "URLPath"),
+            ("tls-name", "Tls - Name"),
+            ("example.org/x", "example.org/x"),
+            ("ipv4", "ipv4"),
+        ] {
+            assert_eq!(words(field), shown);
+        }
     }
 }

@@ -1,140 +1,228 @@
-//! `kubectl describe`: objects in detail, with their events. Secrets' contents are never shown.
+//! `kubectl describe`: objects in detail, with their events.
+//!
+//! A page is made of an object, and of what was asked for around it ([`around`]) before it is written, so that
+//! pages themselves are pure. Kinds without a page of their own are shown field by field.
 
+mod access;
+mod around;
+mod autoscaler;
 mod containers;
+mod endpoints;
+mod environment;
 mod generic;
+mod ingress;
+mod jobs;
+mod limits;
+mod network;
 mod node;
 mod page;
 mod plain;
 mod pod;
 mod service;
+mod signing;
+mod small;
+mod sources;
+mod storage;
 mod volumes;
+mod words;
 mod workloads;
 
-use crate::args::Describe;
+use crate::args::{Files, Selection};
+use crate::choice::{Found, failed};
 use crate::discovery::Resource;
 use crate::error::Error;
-use crate::output::{items, none_found, say};
-use crate::session::{Session, with_query};
-use crate::target;
+use crate::output::{none_found, say, word};
+use crate::session::Session;
+use crate::target::{self, Target};
+use api::selector::Labels;
+use clap::Args;
 use page::Page;
 use serde_json::Value;
 
-pub(crate) async fn run(session: &Session, args: &Describe) -> Result<(), Error> {
-    let targets = target::resolve(session, &args.selection, &args.files).await?;
-    let mut shown = 0;
-    let mut failed = false;
-    let only = targets.len() == 1;
-    for target in &targets {
-        let found = match session.get(&target.path(&args.selection)).await {
-            Ok(found) => found,
-            Err(error) if only => return Err(error),
-            Err(error) => {
-                eprintln!("{error}");
-                failed = true;
-                continue;
-            }
-        };
-        for object in items(&found) {
-            let gap = if shown > 0 { "\n\n" } else { "" };
-            let text = one(session, &target.resource, object, args.show_events).await?;
-            say(&format!("{gap}{text}"))?;
-            shown += 1;
-        }
-    }
-    if shown == 0 && !failed {
-        none_found(Some(&session.namespace));
-    }
-    if failed { Err(Error::Said(1)) } else { Ok(()) }
+/// What is described, and with what.
+#[derive(Args)]
+pub(crate) struct Describe {
+    /// KIND[,KIND…] [NAME or its beginning…] or KIND/NAME…
+    words: Vec<String>,
+    /// Only objects with these labels
+    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
+    selector: String,
+    /// In all namespaces
+    #[arg(long, short = 'A')]
+    all_namespaces: bool,
+    #[command(flatten)]
+    files: Files,
+    /// Show events too, as is done of one object anyway
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    show_events: Option<bool>,
+    /// How many objects to ask for at once; 0 for all
+    #[arg(long, default_value_t = 500)]
+    chunk_size: u64,
 }
 
-/// One object's page. What else is shown of others (pods of a node, endpoints of a service) is asked for
-/// first, so that the pages themselves are pure.
-async fn one(session: &Session, resource: &Resource, object: &Value, events: bool) -> Result<String, Error> {
-    let mut page = Page::default();
-    let namespace = text(object, "/metadata/namespace");
-    let name = text(object, "/metadata/name");
-    match resource.qualified().as_str() {
-        "pods" => pod::write(&mut page, object),
-        "nodes" => {
-            let running = format!("spec.nodeName={name},status.phase!=Succeeded,status.phase!=Failed");
-            let pods = session.get(&with_query("/api/v1/pods", &[("fieldSelector", &running)])).await?;
-            let lease = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}");
-            node::write(&mut page, object, &list(&pods), session.get(&lease).await.ok().as_ref());
+impl Describe {
+    fn selection(&self) -> Selection {
+        Selection {
+            words: self.words.clone(),
+            selector: self.selector.clone(),
+            all_namespaces: self.all_namespaces,
+            ..Selection::default()
         }
-        "services" => {
-            let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
-            let label = format!("kubernetes.io/service-name={name}");
-            let slices = session.get(&with_query(&path, &[("labelSelector", &label)])).await?;
-            service::write(&mut page, object, &list(&slices));
-        }
-        "deployments.apps" => {
-            let sets =
-                selected(session, object, &format!("/apis/apps/v1/namespaces/{namespace}/replicasets"))
-                    .await?;
-            workloads::deployment(&mut page, object, &sets);
-        }
-        "replicasets.apps" => {
-            let pods = selected(session, object, &format!("/api/v1/namespaces/{namespace}/pods")).await?;
-            workloads::replica_set(&mut page, object, &pods);
-        }
-        "jobs.batch" => workloads::job(&mut page, object),
-        "configmaps" => plain::config_map(&mut page, object),
-        "secrets" => plain::secret(&mut page, object),
-        "namespaces" => {
-            let place = format!("/api/v1/namespaces/{name}");
-            let quotas = list(&session.get(&format!("{place}/resourcequotas")).await?);
-            let ranges = list(&session.get(&format!("{place}/limitranges")).await?);
-            plain::namespace(&mut page, object, &quotas, &ranges);
-        }
-        _ => generic::write(&mut page, object),
     }
-    let quiet = matches!(resource.qualified().as_str(), "secrets" | "namespaces");
-    if events && !quiet {
-        page.events(&events_of(session, resource, object).await?);
+}
+
+pub(crate) async fn run(session: &Session, args: &Describe) -> Result<(), Error> {
+    if args.words.is_empty() && args.files.is_empty() {
+        return Err(Error::plain(
+            "You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources.",
+        ));
+    }
+    let selection = args.selection();
+    let targets = target::resolve(session, &selection, &args.files).await?;
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for target in &targets {
+        match around::objects(session, target, &selection, args.chunk_size).await {
+            Ok(objects) => found.extend(objects),
+            Err(error) => failures.push(target.unlisted(&selection, error)),
+        }
+    }
+    // kubectl would take the second of two objects for a beginning.
+    if let ([error], [kind, beginning]) = (&failures[..], &args.words[..])
+        && error.is_not_found()
+        && !kind.contains('/')
+    {
+        return by_beginning(session, args, &targets, beginning, failures).await;
+    }
+    if !args.files.is_empty() && !args.selector.is_empty() {
+        let labels = Labels::parse(&args.selector).map_err(|error| Error::plain(error.to_string()))?;
+        found.retain(|one| labels.matches_with(|key| one.object["metadata"]["labels"][key].as_str()));
+    }
+    let is_one = found.len() <= 1 && failures.is_empty();
+    let around = around::Around::new(session, args.chunk_size, args.show_events.unwrap_or(is_one));
+    let mut gap = "";
+    for one in &found {
+        match describe(&around, one).await {
+            Ok(text) => {
+                say(&format!("{gap}{text}"))?;
+                gap = "\n\n";
+            }
+            // What is refused is so for all objects of a kind.
+            Err(error) if failures.iter().any(|known| known.message() == error.message()) => {}
+            Err(error) => failures.push(error),
+        }
+    }
+    if found.is_empty() && failures.is_empty() {
+        none_found((!args.all_namespaces).then_some(session.namespace.as_str()));
+    }
+    failed(failures)
+}
+
+/// All objects whose names begin so, where none has that name.
+async fn by_beginning(
+    session: &Session,
+    args: &Describe,
+    targets: &[Target],
+    beginning: &str,
+    failures: Vec<Error>,
+) -> Result<(), Error> {
+    let [target] = targets else {
+        return Err(Error::plain("arguments must consist of a single resource or resource type"));
+    };
+    let all = Target { name: None, ..target.clone() };
+    let found = around::objects(session, &all, &Selection::default(), args.chunk_size).await;
+    let found = found.map_err(|error| all.unlisted(&Selection::default(), error))?;
+    let around = around::Around::new(session, args.chunk_size, args.show_events.unwrap_or(false));
+    let mut is_found = false;
+    for one in found.iter().filter(|one| one.name.starts_with(beginning)) {
+        say(&format!("{}\n", describe(&around, one).await?))?;
+        is_found = true;
+    }
+    if is_found { Ok(()) } else { failed(failures) }
+}
+
+/// One object's page.
+async fn describe(around: &around::Around<'_>, found: &Found) -> Result<String, Error> {
+    let mut page = Page::default();
+    let kind = kind(&found.resource);
+    let of_object = PAGES.iter().find(|(name, _)| *name == kind).map(|(_, page)| page);
+    let is_of_more = around::KINDS.contains(&kind.as_str());
+    let other = match is_of_more || of_object.is_some() {
+        true => around.versioned(found).await,
+        false => None,
+    };
+    let found = other.as_ref().unwrap_or(found);
+    match of_object {
+        Some(of_object) => of_object(&mut page, &found.object),
+        None if is_of_more => around.write(&mut page, found).await?,
+        None => generic::write(&mut page, &found.object),
+    }
+    if around.shows_events && !QUIET.contains(&kind.as_str()) {
+        page.events(&around.events(found).await?);
     }
     Ok(page.render())
 }
 
-/// The objects that this one controls, found by its selector.
-async fn selected(session: &Session, object: &Value, path: &str) -> Result<Vec<Value>, Error> {
-    let labels = crate::output::table::labels(&object["spec"]["selector"]["matchLabels"]);
-    let found = session.get(&with_query(path, &[("labelSelector", &labels)])).await?;
-    let uid = &object["metadata"]["uid"];
-    let owned = |item: &Value| {
-        item["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|owner| owner["uid"] == *uid)
-    };
-    Ok(list(&found).into_iter().filter(owned).collect())
-}
-
-async fn events_of(session: &Session, resource: &Resource, object: &Value) -> Result<Vec<Value>, Error> {
-    let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
-    let mut about = format!("involvedObject.name={name},involvedObject.kind={}", resource.kind);
-    // A node's kubelet and its controllers do not agree on the node's uid.
-    if resource.kind != "Node" {
-        about.push_str(&format!(",involvedObject.uid={}", text(object, "/metadata/uid")));
+/// Group and kind, by which pages are known.
+fn kind(resource: &Resource) -> String {
+    match resource.group.as_str() {
+        "" => resource.kind.clone(),
+        group => format!("{}.{group}", resource.kind),
     }
-    let place = if namespace.is_empty() {
-        "/api/v1/events".to_owned()
-    } else {
-        format!("/api/v1/namespaces/{namespace}/events")
-    };
-    Ok(list(&session.get(&with_query(&place, &[("fieldSelector", &about)])).await?))
 }
 
-fn list(found: &Value) -> Vec<Value> {
-    found["items"].as_array().cloned().unwrap_or_default()
-}
+/// Pages that are made of the object alone.
+type PageOf = fn(&mut Page, &Value);
+const PAGES: &[(&str, PageOf)] = &[
+    ("ConfigMap", plain::config_map),
+    ("Endpoints", endpoints::endpoints),
+    ("LimitRange", limits::limit_range),
+    ("PersistentVolume", storage::volume),
+    ("Pod", pod::write),
+    ("ResourceQuota", limits::quota),
+    ("Secret", plain::secret),
+    ("ServiceAccount", plain::service_account),
+    ("HorizontalPodAutoscaler.autoscaling", autoscaler::write),
+    ("CronJob.batch", jobs::cron_job),
+    ("Job.batch", jobs::job),
+    ("EndpointSlice.discovery.k8s.io", endpoints::slice),
+    ("IPAddress.networking.k8s.io", network::address),
+    ("IngressClass.networking.k8s.io", ingress::class),
+    ("NetworkPolicy.networking.k8s.io", network::policy),
+    ("ServiceCIDR.networking.k8s.io", network::service_ranges),
+    ("PodDisruptionBudget.policy", small::budget),
+    ("ClusterRole.rbac.authorization.k8s.io", access::role),
+    ("ClusterRoleBinding.rbac.authorization.k8s.io", access::binding),
+    ("Role.rbac.authorization.k8s.io", access::role),
+    ("RoleBinding.rbac.authorization.k8s.io", access::binding),
+    ("PriorityClass.scheduling.k8s.io", small::priority_class),
+    ("CSINode.storage.k8s.io", storage::csi_node),
+    ("StorageClass.storage.k8s.io", storage::storage_class),
+    ("VolumeAttributesClass.storage.k8s.io", storage::attributes_class),
+];
 
-/// A text in an object, or "".
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
+/// Kinds of whose objects kubectl shows no events.
+const QUIET: &[&str] = &[
+    "LimitRange",
+    "Namespace",
+    "ResourceQuota",
+    "Secret",
+    "NetworkPolicy.networking.k8s.io",
+    "ClusterRole.rbac.authorization.k8s.io",
+    "ClusterRoleBinding.rbac.authorization.k8s.io",
+    "Role.rbac.authorization.k8s.io",
+    "RoleBinding.rbac.authorization.k8s.io",
+];
 
 /// A pod template on its own, for a rollout's history, which kubectl does not align.
 pub(crate) fn template(template: &Value) -> String {
     let mut page = Page::default();
-    workloads::template(&mut page, template);
+    pod::template(&mut page, template);
     page.unaligned()
+}
+
+/// A text in an object, or "".
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).map(word).unwrap_or_default()
 }
 
 #[cfg(test)]

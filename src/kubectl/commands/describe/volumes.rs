@@ -1,6 +1,10 @@
-//! Volumes, of pods and of pod templates.
+//! Volumes: of pods and their templates, and what PersistentVolumes are of.
 
-use super::page::{Page, array, or_none, shown};
+use super::page::{Page, short_pairs};
+use super::sources::{Form, SOURCES, Source};
+use super::storage;
+use super::words::{amount, array, flag, joined, list, names, number, or, shown};
+use api::quantity::Amount;
 use serde_json::Value;
 
 /// The volumes below their title; `depth` is the title's.
@@ -9,83 +13,104 @@ pub(super) fn write(page: &mut Page, depth: usize, volumes: &Value) {
     if volumes.is_empty() {
         return page.field(depth, "Volumes", "<none>");
     }
-    page.line(depth, "Volumes:");
+    page.title(depth, "Volumes");
     for volume in volumes {
+        // In a template kubectl moves the name by one space and nothing else.
         let margin = if depth > 0 { " " } else { "" };
-        page.line(1, &format!("{margin}{}:", shown(&volume["name"])));
-        one(page, volume);
+        page.line(1, format_args!("{margin}{}:", shown(&volume["name"])));
+        source(page, volume, false);
     }
 }
 
-fn one(page: &mut Page, volume: &Value) {
-    let Some((kind, source)) = volume.as_object().into_iter().flatten().find(|(key, _)| *key != "name")
+/// What a volume is of; `holder` has the field that says so.
+pub(super) fn source(page: &mut Page, holder: &Value, persistent: bool) {
+    let Some(Source(field, what, rows)) = SOURCES.iter().find(|Source(field, ..)| holder[*field].is_object())
     else {
         return page.line(1, "<unknown>");
     };
-    let optional = |page: &mut Page, source: &Value| page.field(2, "Optional", source["optional"] == true);
-    match kind.as_str() {
-        "hostPath" => {
-            page.field(2, "Type", "HostPath (bare host directory volume)");
-            page.field(2, "Path", shown(&source["path"]));
-            page.field(2, "HostPathType", shown(&source["type"]));
+    let own = &holder[*field];
+    page.field(2, "Type", what);
+    for (title, place, form) in *rows {
+        let value = own.pointer(place).unwrap_or(&Value::Null);
+        if let Some(text) = form.shown(value, persistent) {
+            page.line(2, format_args!("{title}\t{text}"));
         }
-        "emptyDir" => {
-            page.field(2, "Type", "EmptyDir (a temporary directory that shares a pod's lifetime)");
-            page.field(2, "Medium", shown(&source["medium"]));
-            let limit = shown(&source["sizeLimit"]);
-            page.field(2, "SizeLimit", if limit.is_empty() { "<unset>" } else { &limit });
-        }
-        "secret" => {
-            page.field(2, "Type", "Secret (a volume populated by a Secret)");
-            page.field(2, "SecretName", shown(&source["secretName"]));
-            optional(page, source);
-        }
-        "configMap" => {
-            page.field(2, "Type", "ConfigMap (a volume populated by a ConfigMap)");
-            page.field(2, "Name", shown(&source["name"]));
-            optional(page, source);
-        }
-        "persistentVolumeClaim" => {
-            let kind = "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)";
-            page.field(2, "Type", kind);
-            page.field(2, "ClaimName", shown(&source["claimName"]));
-            page.field(2, "ReadOnly", source["readOnly"] == true);
-        }
-        "downwardAPI" => {
-            page.field(2, "Type", "DownwardAPI (a volume populated by information about the pod)");
-            page.line(2, "Items:");
-            for item in array(&source["items"]) {
-                let from = [&item["fieldRef"]["fieldPath"], &item["resourceFieldRef"]["resource"]];
-                let from = from.into_iter().map(shown).find(|text| !text.is_empty()).unwrap_or_default();
-                page.line(3, &format!("{from} -> {}", shown(&item["path"])));
+    }
+    match *field {
+        "emptyDir" => size_limit(page, own),
+        "downwardAPI" => downward(page, own),
+        "projected" => projected(page, own),
+        "ephemeral" => storage::claim_template(page, 2, &own["volumeClaimTemplate"]),
+        "csi" => attributes(page, own),
+        _ => {}
+    }
+}
+
+impl Form {
+    /// None where nothing is shown.
+    fn shown(self, value: &Value, persistent: bool) -> Option<String> {
+        Some(match self {
+            Self::Text => shown(value),
+            Self::Flag => flag(value).to_string(),
+            Self::Number => number(value).to_string(),
+            Self::List => list(value),
+            Self::Joined => joined(value, ", "),
+            Self::Or(missing) => or(value, missing),
+            Self::Persistent(_) if !persistent => return None,
+            Self::Persistent(missing) => or(value, missing),
+            Self::Secret if value.is_null() => "nil".to_owned(),
+            Self::Secret => {
+                let [name, namespace] = names(value, ["name", "namespace"]);
+                match persistent {
+                    true => format!("&SecretReference{{Name:{name},Namespace:{namespace},}}"),
+                    false => format!("&LocalObjectReference{{Name:{name},}}"),
+                }
             }
-        }
-        "projected" => projected(page, source),
-        other => {
-            page.field(2, "Type", other);
-            for (key, value) in
-                source.as_object().into_iter().flatten().filter(|(_, value)| !value.is_object())
-            {
-                page.field(2, key, or_none(&shown(value)));
+            Self::Map => {
+                let entries = value.as_object().into_iter().flatten();
+                let entries = entries.map(|(key, value)| format!("{key}:{}", shown(value)));
+                format!("map[{}]", entries.collect::<Vec<_>>().join(" "))
+            }
+        })
+    }
+}
+
+fn size_limit(page: &mut Page, own: &Value) {
+    let limit = amount(&own["sizeLimit"]);
+    match limit > Amount::units(0) {
+        true => page.field(2, "SizeLimit", limit),
+        false => page.field(2, "SizeLimit", "<unset>"),
+    }
+}
+
+fn downward(page: &mut Page, own: &Value) {
+    page.title(2, "Items");
+    for item in array(&own["items"]) {
+        for from in [&item["fieldRef"]["fieldPath"], &item["resourceFieldRef"]["resource"]] {
+            if from.is_string() {
+                page.line(3, format_args!("{} -> {}", shown(from), shown(&item["path"])));
             }
         }
     }
 }
 
-fn projected(page: &mut Page, source: &Value) {
-    page.field(2, "Type", "Projected (a volume that contains injected data from multiple sources)");
-    for part in array(&source["sources"]) {
-        for (field, title) in [("secret", "SecretName"), ("configMap", "ConfigMapName")] {
-            if part[field].is_object() {
-                page.field(2, title, shown(&part[field]["name"]));
-                page.field(2, "Optional", part[field]["optional"] == true);
-            }
-        }
-        if part["downwardAPI"].is_object() {
+fn projected(page: &mut Page, own: &Value) {
+    for part in array(&own["sources"]) {
+        let named = [("secret", "SecretName"), ("configMap", "ConfigMapName")];
+        if let Some((field, title)) = named.into_iter().find(|(field, _)| part[*field].is_object()) {
+            page.field(2, title, shown(&part[field]["name"]));
+            page.field(2, "Optional", flag(&part[field]["optional"]));
+        } else if part["downwardAPI"].is_object() {
             page.field(2, "DownwardAPI", true);
-        }
-        if part["serviceAccountToken"].is_object() {
-            page.field(2, "TokenExpirationSeconds", shown(&part["serviceAccountToken"]["expirationSeconds"]));
+        } else if part["serviceAccountToken"].is_object() {
+            let seconds = number(&part["serviceAccountToken"]["expirationSeconds"]);
+            page.field(2, "TokenExpirationSeconds", seconds);
         }
     }
+}
+
+/// What a driver is told; kubectl indents the values, too.
+fn attributes(page: &mut Page, own: &Value) {
+    let indented = short_pairs(&own["volumeAttributes"]).into_iter().map(|pair| format!("    {pair}"));
+    page.many(2, "VolumeAttributes", &indented.collect::<Vec<_>>());
 }

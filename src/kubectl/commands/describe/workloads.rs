@@ -1,42 +1,24 @@
-//! What makes pods: Deployments, ReplicaSets, Jobs.
+//! What keeps pods running: Deployments, ReplicaSets, ReplicationControllers, StatefulSets, DaemonSets.
 
-use super::containers::{self, Of};
-use super::page::{Page, array, between, or_none, pairs, shown, time, tolerations};
-use super::volumes;
+use super::page::Page;
+use super::pod;
+use super::storage;
+use super::words::{array, labels, names, number, or_none, selector, shown};
+use crate::controlled::own_template;
+use crate::pods::label_selector;
 use serde_json::Value;
 
-const HASH: &str = "pod-template-hash";
-
-/// A label selector as one text.
-fn selector(selector: &Value) -> String {
-    let mut parts = pairs(&selector["matchLabels"], "=");
-    for expression in array(&selector["matchExpressions"]) {
-        let key = shown(&expression["key"]);
-        let values: Vec<String> = array(&expression["values"]).iter().map(shown).collect();
-        parts.push(match expression["operator"].as_str().unwrap_or_default() {
-            "In" => format!("{key} in ({})", values.join(",")),
-            "NotIn" => format!("{key} notin ({})", values.join(",")),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key,
-        });
-    }
-    or_none(&parts.join(",")).to_owned()
-}
-
 pub(super) fn deployment(page: &mut Page, object: &Value, sets: &[Value]) {
-    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
-    let number = |value: &Value| value.as_i64().unwrap_or(0);
-    page.field(0, "Name", shown(&metadata["name"]));
-    page.field(0, "Namespace", shown(&metadata["namespace"]));
-    page.field(0, "CreationTimestamp", time(&metadata["creationTimestamp"]));
-    page.labels(0, "Labels", &metadata["labels"]);
-    page.annotations(0, "Annotations", &metadata["annotations"]);
-    page.field(0, "Selector", selector(&spec["selector"]));
+    let (spec, status) = (&object["spec"], &object["status"]);
+    page.name(object);
+    page.created(object);
+    page.marks(object);
+    page.field(0, "Selector", label_selector(&spec["selector"]));
     let count = |field: &str| number(&status[field]);
     page.field(
         0,
         "Replicas",
-        format!(
+        format_args!(
             "{} desired | {} updated | {} total | {} available | {} unavailable",
             number(&spec["replicas"]),
             count("updatedReplicas"),
@@ -49,141 +31,120 @@ pub(super) fn deployment(page: &mut Page, object: &Value, sets: &[Value]) {
     page.field(0, "MinReadySeconds", number(&spec["minReadySeconds"]));
     let rolling = &spec["strategy"]["rollingUpdate"];
     if rolling.is_object() {
-        let limits = format!(
-            "{} max unavailable, {} max surge",
-            shown(&rolling["maxUnavailable"]),
-            shown(&rolling["maxSurge"])
-        );
-        page.field(0, "RollingUpdateStrategy", limits);
+        let [away, besides] = names(rolling, ["maxUnavailable", "maxSurge"]);
+        page.field(0, "RollingUpdateStrategy", format_args!("{away} max unavailable, {besides} max surge"));
     }
-    template(page, &spec["template"]);
+    pod::template(page, &spec["template"]);
     conditions(page, status);
     replica_sets(page, &spec["template"], sets);
 }
 
 fn conditions(page: &mut Page, status: &Value) {
-    // kubectl puts a space behind the first cell.
     let row = |condition: &Value| {
-        vec![
-            format!("{} ", shown(&condition["type"])),
-            shown(&condition["status"]),
-            shown(&condition["reason"]),
-        ]
+        let [kind, status, reason] = names(condition, ["type", "status", "reason"]);
+        // kubectl puts a space behind the first cell.
+        format!("{kind} \t{status}\t{reason}")
     };
-    let rows: Vec<Vec<String>> = array(&status["conditions"]).iter().map(row).collect();
-    if !rows.is_empty() {
-        page.rows("Conditions", &["Type", "Status", "Reason"], &rows);
+    if !array(&status["conditions"]).is_empty() {
+        page.title(0, "Conditions");
+        page.table(1, "Type\tStatus\tReason", array(&status["conditions"]).iter().map(row));
     }
 }
 
-/// The set whose template is the wanted one, and those before it that still count.
+/// The oldest set whose template is the wanted one, and all others.
 fn replica_sets(page: &mut Page, wanted: &Value, sets: &[Value]) {
-    let is_new = |set: &&Value| {
-        let mut template = set["spec"]["template"].clone();
-        if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
-            labels.remove(HASH);
-        }
-        template == *wanted
+    let mut sets: Vec<&Value> = sets.iter().collect();
+    sets.sort_by_key(|set| names(&set["metadata"], ["creationTimestamp", "name"]));
+    let is_wanted = |set: &&&Value| own_template(&set["spec"]["template"]) == *wanted;
+    let name = |set: &Value| shown(&set["metadata"]["name"]);
+    let new = sets.iter().find(is_wanted).map(|set| name(set));
+    let text = |is_new: bool| {
+        let chosen = sets.iter().filter(|set| (Some(name(set)) == new) == is_new);
+        let one = |set: &&Value| {
+            let (made, wanted) = (number(&set["status"]["replicas"]), number(&set["spec"]["replicas"]));
+            format!("{} ({made}/{wanted} replicas created)", name(set))
+        };
+        chosen.map(one).collect::<Vec<_>>().join(", ")
     };
-    let one = |set: &Value| {
-        let (made, wanted) =
-            (set["status"]["replicas"].as_i64().unwrap_or(0), set["spec"]["replicas"].as_i64().unwrap_or(0));
-        format!("{} ({made}/{wanted} replicas created)", shown(&set["metadata"]["name"]))
-    };
-    let new: Vec<String> = sets.iter().filter(is_new).map(one).collect();
-    let old: Vec<String> = sets.iter().filter(|set| !is_new(set)).map(one).collect();
     if !sets.is_empty() {
-        page.field(0, "OldReplicaSets", or_none(&old.join(", ")));
-        page.field(0, "NewReplicaSet", or_none(&new.join(", ")));
+        page.field(0, "OldReplicaSets", or_none(&text(false)));
+        page.field(0, "NewReplicaSet", or_none(&text(true)));
     }
 }
 
-pub(super) fn replica_set(page: &mut Page, object: &Value, pods: &[Value]) {
-    let (metadata, spec) = (&object["metadata"], &object["spec"]);
-    page.field(0, "Name", shown(&metadata["name"]));
-    page.field(0, "Namespace", shown(&metadata["namespace"]));
-    page.field(0, "Selector", selector(&spec["selector"]));
-    page.labels(0, "Labels", &metadata["labels"]);
-    page.annotations(0, "Annotations", &metadata["annotations"]);
+/// Without its pods where they are not known; the page says why.
+pub(super) fn replica_set(page: &mut Page, object: &Value, pods: Result<&[Value], &String>) {
+    page.name(object);
+    page.field(0, "Selector", selector(&object["spec"]["selector"]));
+    page.marks(object);
     page.controller(object);
-    let number = |value: &Value| value.as_i64().unwrap_or(0);
-    let replicas = (number(&object["status"]["replicas"]), number(&spec["replicas"]));
-    page.field(0, "Replicas", format!("{} current / {} desired", replicas.0, replicas.1));
-    let phase = |phase: &str| pods.iter().filter(|pod| pod["status"]["phase"] == phase).count();
+    replicas(page, object, pods);
+}
+
+pub(super) fn replication_controller(page: &mut Page, object: &Value, pods: &[Value]) {
+    page.name(object);
+    page.field(0, "Selector", labels(&object["spec"]["selector"]));
+    page.marks(object);
+    replicas(page, object, Ok(pods));
+}
+
+fn replicas(page: &mut Page, object: &Value, pods: Result<&[Value], &String>) {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    let (now, wanted) = (number(&status["replicas"]), number(&spec["replicas"]));
+    page.field(0, "Replicas", format_args!("{now} current / {wanted} desired"));
+    match pods {
+        Ok(pods) => phases(page, pods),
+        Err(error) => page.field(0, "Pods Status", format_args!("error in fetching pods: {error}")),
+    }
+    pod::template(page, &spec["template"]);
+    conditions(page, status);
+}
+
+/// How many pods are how far.
+fn phases(page: &mut Page, pods: &[Value]) {
+    let count = |phase: &str| pods.iter().filter(|pod| pod["status"]["phase"] == phase).count();
+    let [running, waiting, succeeded, failed] = ["Running", "Pending", "Succeeded", "Failed"].map(count);
     page.field(
         0,
         "Pods Status",
-        format!(
-            "{} Running / {} Waiting / {} Succeeded / {} Failed",
-            phase("Running"),
-            phase("Pending"),
-            phase("Succeeded"),
-            phase("Failed")
-        ),
+        format_args!("{running} Running / {waiting} Waiting / {succeeded} Succeeded / {failed} Failed"),
     );
-    template(page, &spec["template"]);
-    conditions(page, &object["status"]);
 }
 
-pub(super) fn job(page: &mut Page, object: &Value) {
-    let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
-    page.field(0, "Name", shown(&metadata["name"]));
-    page.field(0, "Namespace", shown(&metadata["namespace"]));
-    page.field(0, "Selector", selector(&spec["selector"]));
-    page.labels(0, "Labels", &metadata["labels"]);
-    page.annotations(0, "Annotations", &metadata["annotations"]);
-    page.controller(object);
-    page.some(0, "Parallelism", &spec["parallelism"]);
-    let completions = shown(&spec["completions"]);
-    page.field(0, "Completions", if completions.is_empty() { "<unset>" } else { &completions });
-    page.some(0, "Completion Mode", &spec["completionMode"]);
-    page.some(0, "Suspend", &spec["suspend"]);
-    page.some(0, "Backoff Limit", &spec["backoffLimit"]);
-    page.some(0, "TTL Seconds After Finished", &spec["ttlSecondsAfterFinished"]);
-    if status["startTime"].is_string() {
-        page.field(0, "Start Time", time(&status["startTime"]));
+pub(super) fn stateful_set(page: &mut Page, object: &Value, pods: &[Value]) {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    page.name(object);
+    page.created(object);
+    page.field(0, "Selector", label_selector(&spec["selector"]));
+    page.marks(object);
+    let (wanted, now) = (number(&spec["replicas"]), number(&status["replicas"]));
+    page.field(0, "Replicas", format_args!("{wanted} desired | {now} total"));
+    page.field(0, "Update Strategy", shown(&spec["updateStrategy"]["type"]));
+    let rolling = &spec["updateStrategy"]["rollingUpdate"];
+    if rolling["partition"].is_number() {
+        page.field(1, "Partition", number(&rolling["partition"]));
+        page.some(1, "MaxUnavailable", &rolling["maxUnavailable"]);
     }
-    if status["completionTime"].is_string() {
-        page.field(0, "Completed At", time(&status["completionTime"]));
-    }
-    if let Some(took) = between(&status["startTime"], &status["completionTime"]) {
-        page.field(0, "Duration", took);
-    }
-    if let Some(seconds) = spec["activeDeadlineSeconds"].as_i64() {
-        page.field(0, "Active Deadline Seconds", format!("{seconds}s"));
-    }
-    let count = |field: &str| status[field].as_i64().unwrap_or(0);
-    let ready =
-        if status["ready"].is_number() { format!(" ({} Ready)", count("ready")) } else { String::new() };
-    page.field(
-        0,
-        "Pods Statuses",
-        format!(
-            "{} Active{ready} / {} Succeeded / {} Failed",
-            count("active"),
-            count("succeeded"),
-            count("failed")
-        ),
-    );
-    if spec["completionMode"] == "Indexed" {
-        page.field(0, "Completed Indexes", or_none(&shown(&status["completedIndexes"])));
-    }
-    template(page, &spec["template"]);
+    phases(page, pods);
+    pod::template(page, &spec["template"]);
+    storage::claim_templates(page, &spec["volumeClaimTemplates"]);
 }
 
-pub(super) fn template(page: &mut Page, template: &Value) {
-    let spec = &template["spec"];
-    page.line(0, "Pod Template:");
-    page.labels(1, "Labels", &template["metadata"]["labels"]);
-    if template["metadata"]["annotations"].is_object() {
-        page.annotations(1, "Annotations", &template["metadata"]["annotations"]);
+pub(super) fn daemon_set(page: &mut Page, object: &Value, pods: &[Value]) {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    page.name(object);
+    page.field(0, "Selector", label_selector(&spec["selector"]));
+    page.field(0, "Node-Selector", labels(&spec["template"]["spec"]["nodeSelector"]));
+    page.marks(object);
+    for (title, field) in [
+        ("Desired Number of Nodes Scheduled", "desiredNumberScheduled"),
+        ("Current Number of Nodes Scheduled", "currentNumberScheduled"),
+        ("Number of Nodes Scheduled with Up-to-date Pods", "updatedNumberScheduled"),
+        ("Number of Nodes Scheduled with Available Pods", "numberAvailable"),
+        ("Number of Nodes Misscheduled", "numberMisscheduled"),
+    ] {
+        page.line(0, format_args!("{title}: {}", number(&status[field])));
     }
-    page.some(1, "Service Account", &spec["serviceAccountName"]);
-    let of = Of { pod: &Value::Null, statuses: &Value::Null };
-    containers::write(page, 1, "Init Containers", array(&spec["initContainers"]), of);
-    containers::write(page, 1, "Containers", array(&spec["containers"]), of);
-    volumes::write(page, 1, &spec["volumes"]);
-    page.some(1, "Priority Class Name", &spec["priorityClassName"]);
-    page.labels(1, "Node-Selectors", &spec["nodeSelector"]);
-    page.many(1, "Tolerations", &tolerations(&spec["tolerations"]));
+    phases(page, pods);
+    pod::template(page, &spec["template"]);
 }

@@ -3,6 +3,7 @@
 use super::{Get, failed, part, sorting};
 use crate::error::Error;
 use crate::output::{self, Form};
+use crate::parts;
 use crate::session::Session;
 use crate::target::Target;
 use serde_json::{Value, json};
@@ -31,18 +32,7 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target], form:
 
 /// An object, or a list in as many parts as it takes.
 pub(super) async fn fetch(session: &Session, args: &Get, target: &Target) -> Result<Value, Error> {
-    let mut whole = read(session, args, &part(args, target, "")).await?;
-    loop {
-        let rest = whole["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
-        if rest.is_empty() {
-            return Ok(whole);
-        }
-        let mut next = read(session, args, &part(args, target, &rest)).await?;
-        whole["metadata"]["continue"] = next["metadata"]["continue"].take();
-        if let (Some(items), Some(more)) = (whole["items"].as_array_mut(), next["items"].as_array_mut()) {
-            items.append(more);
-        }
-    }
+    parts::whole(async |rest| read(session, args, &part(args, target, rest)).await).await
 }
 
 /// What is not shown is let go of at once: of many pods it is a third.

@@ -10,7 +10,6 @@ use serde_json::Value;
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 pub(super) const CAUSE: &str = "kubernetes.io/change-cause";
-pub(super) const HASH: &str = "pod-template-hash";
 
 /// One revision.
 pub(super) struct Revision {
@@ -42,27 +41,14 @@ pub(super) async fn all(session: &Session, found: &Found, what: &str) -> Result<
     Ok(all)
 }
 
-/// Objects that an object controls, of those that its selector selects.
+/// Objects that an object controls.
 async fn controlled(session: &Session, found: &Found, plural: &str) -> Result<Vec<Value>, Error> {
-    let selector: Option<api::meta::LabelSelector> =
-        serde_json::from_value(found.object["spec"]["selector"].clone()).ok();
-    let selector = api::selector::Labels::of(selector.as_ref());
-    let equal: Vec<String> = found.object["spec"]["selector"]["matchLabels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
     let path = format!("/apis/apps/v1/namespaces/{}/{plural}", found.namespace);
-    let list = session.get(&with_query(&path, &[("labelSelector", &equal.join(","))])).await?;
-    let uid = &found.object["metadata"]["uid"];
-    let owned = |item: &&Value| {
-        let owners = item["metadata"]["ownerReferences"].as_array().into_iter().flatten();
-        let labels = &item["metadata"]["labels"];
-        owners.into_iter().any(|owner| owner["controller"] == true && owner["uid"] == *uid)
-            && selector.matches_with(|key| labels[key].as_str())
+    let list = async |query: &[(&str, &str)]| {
+        let list = session.get(&with_query(&path, query)).await?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
     };
-    Ok(list["items"].as_array().into_iter().flatten().filter(owned).cloned().collect())
+    crate::controlled::controlled(&found.object, list).await
 }
 
 async fn replica_sets(session: &Session, found: &Found) -> Result<Vec<Revision>, Error> {

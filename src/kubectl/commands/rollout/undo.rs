@@ -1,8 +1,9 @@
 //! `kubectl rollout undo`.
 
-use super::revisions::{self, HASH, REVISION, Revision};
+use super::revisions::{self, REVISION, Revision};
 use super::{is_deployment, objects, print};
 use crate::choice::{Found, Naming, failed};
+use crate::controlled::own_template;
 use crate::error::Error;
 use crate::session::{STRATEGIC_PATCH, Session, with_query};
 use crate::writing::{Dry, LAST_APPLIED, Printer, Printing, dry};
@@ -81,15 +82,6 @@ fn chosen<'a>(found: &Found, all: &'a [Revision], number: i64) -> Result<&'a Rev
     })
 }
 
-/// A template without what the controller wrote into it.
-fn bare(template: &Value) -> Value {
-    let mut template = template.clone();
-    if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
-        labels.remove(HASH);
-    }
-    template
-}
-
 /// Goes back to a revision, and says what was done.
 async fn back(
     session: &Session,
@@ -102,8 +94,8 @@ async fn back(
             "you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume' and try again",
         ));
     }
-    let template = bare(revision.template());
-    if template == bare(&found.object["spec"]["template"]) {
+    let template = own_template(revision.template());
+    if template == own_template(&found.object["spec"]["template"]) {
         return Ok(format!("skipped rollback (current template already matches revision {number})"));
     }
     let path = with_query(&found.path(), &[("dryRun", if run == Dry::Server { "All" } else { "" })]);
@@ -138,7 +130,7 @@ mod tests {
         let revision = |number: i64| Revision {
             number,
             cause: String::new(),
-            object: json!({"spec": {"template": {"metadata": {"labels": {"a": "b", HASH: "x"}}}}}),
+            object: json!({"spec": {"template": {"metadata": {"labels": {"a": "b", "pod-template-hash": "x"}}}}}),
             patch: None,
         };
         let resource = crate::manifests::unasked(&json!({"apiVersion": "apps/v1", "kind": "Deployment"}));
@@ -159,7 +151,7 @@ mod tests {
             chosen(&found, &all[..1], 0).err().map(|error| error.to_string()).unwrap(),
             "error: no rollout history found for deployment \"web\""
         );
-        assert_eq!(bare(all[0].template()), json!({"metadata": {"labels": {"a": "b"}}}));
+        assert_eq!(own_template(all[0].template()), json!({"metadata": {"labels": {"a": "b"}}}));
         assert_eq!(restored(&found, &all[0], &json!({}))[1]["value"], json!({REVISION: "3"}));
     }
 }
