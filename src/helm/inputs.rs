@@ -126,7 +126,7 @@ async fn lay(
 
 fn parse(whose: &str, text: &str) -> Result<Map<String, Value>, Error> {
     let read =
-        crate::yaml::first(text.as_bytes()).map_err(|error| Error::Wrong(format!("{whose}: {error}")))?;
+        api::yaml::first(text.as_bytes()).map_err(|error| Error::Wrong(format!("{whose}: {error}")))?;
     match read.value {
         Value::Object(fields) => Ok(fields),
         Value::Null => Ok(Map::new()),

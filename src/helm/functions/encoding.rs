@@ -209,7 +209,7 @@ fn indented(yaml: &str) -> String {
 }
 
 fn from_yaml(text: &str, shape: Shape) -> Value {
-    let read = crate::yaml::first(text.as_bytes());
+    let read = api::yaml::first(text.as_bytes());
     shaped(
         read.map(|document| document.value)
             .map_err(|error| format!("error converting YAML to JSON: {error}")),
