@@ -1,5 +1,6 @@
 //! `knarr completion`: what a shell needs to complete knarr's commands and flags.
 
+use crate::options::{self, Role};
 use crate::screen;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::{Shell, generate};
@@ -18,8 +19,12 @@ pub(crate) fn command() -> Command {
         )
 }
 
-pub(crate) fn main(mut whole: Command, matches: &ArgMatches) -> ExitCode {
+pub(crate) fn main(whole: Command, matches: &ArgMatches) -> ExitCode {
     let Some(shell) = matches.get_one::<Shell>("shell") else { return ExitCode::FAILURE };
+    // Nobody is to be offered what is refused.
+    let mut whole = whole
+        .mut_subcommand("server", |_| options::own_command(Role::Server))
+        .mut_subcommand("agent", |_| options::own_command(Role::Agent));
     let mut script = Vec::new();
     generate(*shell, &mut whole, "knarr", &mut script);
     match std::io::stdout().write_all(&script) {

@@ -19,6 +19,7 @@ mod life;
 mod machine;
 mod network;
 mod options;
+mod options_others;
 mod places;
 mod processes;
 mod ready;

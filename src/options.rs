@@ -1,9 +1,10 @@
 //! The settings of `knarr server` and `knarr agent`: one table, from which flags, environment variables, the keys
 //! of configuration files and the help text are made. Names are k3s' where k3s has the setting.
 
+use crate::options_others::{self, OTHERS, SERVER_OF_SERVERS};
 use crate::s3;
 use api::egress::Egress;
-use base::config::{Error, Known, Layers, Shape};
+use base::config::{Error, Known, Layers, Meaning, Other, Shape};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -151,13 +152,34 @@ static SETTINGS: &[Setting] = &[
 ];
 
 /// What `--disable` leaves out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Ingress,
     ServiceLb,
-    #[serde(rename = "helm-controller")]
     HelmController,
+}
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        let stays = match name.as_str() {
+            // Traefik is what k3s has for it.
+            "ingress" | "traefik" => return Ok(Self::Ingress),
+            "servicelb" => return Ok(Self::ServiceLb),
+            "helm-controller" => return Ok(Self::HelmController),
+            "coredns" => "cluster DNS is a part of every node, and takes a few hundred kilobytes",
+            "local-storage" => {
+                "nothing of it runs while no claim asks for it; its StorageClass can be deleted"
+            }
+            "metrics-server" => "nothing of it runs while nobody asks",
+            "runtimes" => "RuntimeClasses are made by nobody but you",
+            _ => {
+                let parts = "the parts are `ingress`, `servicelb` and `helm-controller`";
+                return Err(D::Error::custom(format!("there is no part {name:?}: {parts}")));
+            }
+        };
+        Err(D::Error::custom(format!("{name} cannot be left out: {stays}")))
+    }
 }
 
 /// A secret, which no log shows.
@@ -376,8 +398,14 @@ impl Options {
 
 const CONFIG: &str = "/etc/knarr/config.yaml";
 
-/// The command line of `knarr server` or `knarr agent`.
+/// The command line of `knarr server` or `knarr agent`, with the names that others have.
 pub(crate) fn command(role: Role) -> Command {
+    let others = others(role).into_iter().filter(|other| !matches!(other.meaning, Meaning::Same(_)));
+    others.fold(own_command(role), |command, other| command.arg(options_others::argument(&other)))
+}
+
+/// The same with what there is alone, for those who are to choose.
+pub(crate) fn own_command(role: Role) -> Command {
     let config = Arg::new("config").short('c').long("config").value_name("FILE").default_value(CONFIG);
     let (name, about) = match role {
         Role::Server => {
@@ -393,6 +421,16 @@ pub(crate) fn command(role: Role) -> Command {
     own.fold(command, |command, setting| command.arg(argument(setting)))
 }
 
+/// The names that others have for what is set here.
+fn others(role: Role) -> Vec<Other> {
+    let is_known = |name: &str| SETTINGS.iter().any(|setting| setting.name == name && setting.is_for(role));
+    let own = OTHERS.iter().copied().filter(|other| match other.meaning {
+        Meaning::Same(name) | Meaning::With(name, _) => is_known(name),
+        Meaning::So | Meaning::Refused(_) => true,
+    });
+    own.chain((role == Role::Server).then_some(SERVER_OF_SERVERS)).collect()
+}
+
 /// A command that takes some of the server's settings, from all layers.
 pub(crate) fn subset(command: Command, names: &[&str]) -> Command {
     let config = Arg::new("config").short('c').long("config").value_name("FILE").default_value(CONFIG);
@@ -403,7 +441,13 @@ pub(crate) fn subset(command: Command, names: &[&str]) -> Command {
 }
 
 fn argument(setting: &'static Setting) -> Arg {
-    let argument = Arg::new(setting.name).long(setting.name).help(setting.help);
+    let others =
+        OTHERS.iter().filter(|other| matches!(other.meaning, Meaning::Same(own) if own == setting.name));
+    let argument = Arg::new(setting.name)
+        .long(setting.name)
+        .help(setting.help)
+        .aliases(others.map(|other| other.name).collect::<Vec<_>>());
+    let argument = options_others::short(setting.name).into_iter().fold(argument, Arg::short);
     match setting.shape {
         Flag => argument.action(ArgAction::SetTrue),
         List => argument.value_name(setting.value).action(ArgAction::Append).value_delimiter(','),
@@ -433,7 +477,7 @@ pub(crate) fn read_with(
     let own = || SETTINGS.iter().filter(|setting| setting.is_for(role));
     let known: Known = own().map(|setting| (setting.name, setting.shape)).collect();
     let file = matches.get_one::<String>("config").map_or(CONFIG, String::as_str);
-    let mut layers = Layers::default();
+    let mut layers = Layers::with(others(role).into_iter());
     layers.read_files(&known, Path::new(file))?;
     let url = variables.iter().find(|(name, _)| name == "KNARR_URL" && role == Role::Agent);
     if let Some((_, url)) = url {
@@ -445,6 +489,12 @@ pub(crate) fn read_with(
     for setting in own().filter(is_taken) {
         if let Some(value) = flag_value(matches, setting) {
             layers.set_flag(&known, setting.name, value)?;
+        }
+    }
+    let others = others(role);
+    for other in others.iter().filter(|other| matches.ids().any(|id| id.as_str() == other.name)) {
+        if let Some(value) = options_others::given(matches, other) {
+            layers.set_flag(&known, other.name, value)?;
         }
     }
     Ok(Given { known, layers })
@@ -490,101 +540,5 @@ fn flag_value(matches: &ArgMatches, setting: &Setting) -> Option<Value> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn parsed(arguments: &[&str]) -> Result<Options, Error> {
-        let all = ["server", "--config", "/nonexistent/config.yaml"].iter().chain(arguments);
-        read(Role::Server, &command(Role::Server).get_matches_from(all))?.options()
-    }
-
-    #[test]
-    fn flags_become_settings() {
-        let options =
-            parsed(&["--tls-san", "a,b", "--tls-san=c", "--https-listen-port", "7443", "--debug"]).unwrap();
-        assert_eq!(
-            (options.tls_san, options.https_listen_port, options.debug),
-            (vec!["a".into(), "b".into(), "c".into()], 7443, true)
-        );
-    }
-
-    #[test]
-    fn arguments_of_the_kubelet_may_hold_commas() {
-        let hard = "eviction-hard=memory.available<1Gi,nodefs.available<5%";
-        let options = parsed(&["--kubelet-arg", hard, "--kubelet-arg=max-pods=5"]).unwrap();
-        assert_eq!(options.kubelet_arg, [hard, "max-pods=5"]);
-    }
-
-    #[test]
-    fn paths_do_not_depend_on_the_working_folder() {
-        let options = parsed(&["--data-dir", "data", "--write-kubeconfig", "/etc/own.yaml"]).unwrap();
-        assert_eq!(options.data_dir, std::env::current_dir().unwrap().join("data"));
-        assert_eq!(options.write_kubeconfig, Path::new("/etc/own.yaml"));
-        assert!(parsed(&["--run-dir", ""]).is_err());
-    }
-
-    #[test]
-    fn parts_are_left_out_by_name() {
-        let both = parsed(&["--disable", "ingress,servicelb"]).unwrap();
-        assert!(both.is_disabled(Part::Ingress) && both.is_disabled(Part::ServiceLb));
-        assert!(!parsed(&[]).unwrap().is_disabled(Part::Ingress));
-        let error = parsed(&["--disable=traefik"]).unwrap_err().to_string();
-        assert!(error.contains("--disable") && error.contains("traefik"), "{error}");
-    }
-
-    #[test]
-    fn the_way_to_other_nodes_is_chosen_by_name() {
-        let options = parsed(&["--network-backend", "host-gw", "--direct-routing"]).unwrap();
-        assert!(options.network_backend == overlay::Backend::HostGw && options.direct_routing);
-        let error = parsed(&["--network-backend", "ipip"]).unwrap_err().to_string();
-        assert!(error.contains("--network-backend") && error.contains("`wireguard`"), "{error}");
-        let options = parsed(&["--egress-selector-mode", "cluster"]).unwrap();
-        assert_eq!(options.egress_selector_mode, Egress::Cluster);
-        let error = parsed(&["--egress-selector-mode", "node"]).unwrap_err().to_string();
-        assert!(error.contains("--egress-selector-mode") && error.contains("`disabled`"), "{error}");
-    }
-
-    #[test]
-    fn agents_have_what_the_cluster_has() {
-        let cluster = |arguments: &[&str]| {
-            let all = ["agent", "--config", "/nonexistent/config.yaml"].iter().chain(arguments);
-            let given = read(Role::Agent, &command(Role::Agent).get_matches_from(all)).unwrap();
-            let told = json!({"cluster-cidr": ["10.1.0.0/16"], "cluster-domain": "own.local"});
-            given.shared(told.as_object().unwrap())
-        };
-        let options =
-            cluster(&["--join", "https://192.0.2.1:6443", "--cluster-domain", "own.local"]).unwrap();
-        assert_eq!(
-            (options.cluster_cidr, options.cluster_domain),
-            (vec!["10.1.0.0/16".to_owned()], "own.local".into())
-        );
-        assert_eq!(options.join.as_deref(), Some("https://192.0.2.1:6443"));
-        let error = cluster(&["--cluster-cidr", "10.2.0.0/16"]).unwrap_err();
-        assert_eq!(
-            error,
-            "flag --cluster-cidr: cluster-cidr is [\"10.2.0.0/16\"] here and [\"10.1.0.0/16\"] in the cluster: leave it out, or set what the cluster has"
-        );
-        assert!(command(Role::Agent).try_get_matches_from(["agent", "--disable-scheduler"]).is_err());
-    }
-
-    #[test]
-    fn tokens_are_read_and_not_shown() {
-        let options = parsed(&["--token", " K10abc::server:swordfish "]).unwrap();
-        assert_eq!(options.given_token().unwrap().unwrap(), "K10abc::server:swordfish");
-        assert!(!format!("{options:?}").contains("swordfish"));
-        let error = parsed(&["--token-file", "/nonexistent/token"]).unwrap().given_token().unwrap_err();
-        assert!(error.starts_with("--token-file /nonexistent/token"), "{error}");
-    }
-
-    #[test]
-    fn mistakes_name_the_flag() {
-        let error = parsed(&["--bind-address", "nowhere"]).unwrap_err().to_string();
-        assert!(
-            error.starts_with("flag --bind-address: setting \"bind-address\": invalid IP address syntax"),
-            "{error}"
-        );
-        let error = parsed(&["--https-listen-port", "70000"]).unwrap_err().to_string();
-        assert!(error.contains("https-listen-port"), "{error}");
-    }
-}
+#[path = "options_tests.rs"]
+mod tests;

@@ -7,15 +7,13 @@ use crate::s3::{self, Bucket, Object};
 use crate::secrets::Keeper;
 use crate::{datastore, screen};
 use api::core::Secret;
-use api::cron::Schedule;
 use api::status::Refusal;
-use base::{Body, Phase, Restart, Shutdown, Supervisor, clock};
+use base::{Body, Supervisor, clock};
 use bootstrap::Common;
 use bootstrap::snapshot::{self, Head, SUFFIX};
 use clap::{Arg, ArgMatches, Command};
 use client::Client;
 use http::{Method, Request, Response};
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use server::{Access, Extension, Server};
@@ -23,7 +21,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Where a server is asked to take a snapshot.
@@ -32,12 +29,8 @@ const URL: &str = "/knarr/v1/snapshots";
 const ASKED_BYTES: usize = 2 << 20;
 /// The longest name that is asked for, and the letters it may have.
 const NAME_BYTES: usize = 100;
-/// What the names of those begin with that are taken by the clock.
-const SCHEDULED: &str = "scheduled";
 /// How far revisions go on behind a restored state: further than a cluster comes that was lost after its last snapshot.
 const JUMP: u64 = 1_000_000_000;
-/// How long the clock is not looked at: it may be set meanwhile.
-const LOOK: Duration = Duration::from_secs(60);
 
 /// Settings of the server that the commands need, too.
 const SETTINGS: [&str; 10] = [
@@ -199,6 +192,14 @@ struct Saved {
     bytes: u64,
     objects: usize,
     revision: u64,
+}
+
+impl Saved {
+    /// All places where it is.
+    fn places(&self) -> String {
+        let remote = self.remote.iter().map(|remote| format!(" and {remote}"));
+        std::iter::once(self.file.display().to_string()).chain(remote).collect()
+    }
 }
 
 async fn save(matches: &ArgMatches) -> Result<(), Failure> {
@@ -398,6 +399,9 @@ pub(crate) struct Taker {
     turn: Mutex<()>,
 }
 
+#[path = "snapshots_scheduled.rs"]
+mod scheduled;
+
 impl Taker {
     /// Answers who asks for a snapshot.
     pub(crate) fn start(
@@ -419,62 +423,6 @@ impl Taker {
         let answer: Extension = Arc::new(move |request| Box::pin(asked.clone().answer(request)));
         server.answer_at(URL, Access::Authorized, answer);
         Ok(taker)
-    }
-
-    /// Takes them as the clock says, and keeps so many.
-    pub(crate) fn schedule(
-        self: Arc<Self>,
-        options: &Options,
-        supervisor: &Supervisor,
-    ) -> Result<(), Failure> {
-        let plan = &options.snapshot_schedule_cron;
-        if plan.is_empty() {
-            return Ok(());
-        }
-        let schedule =
-            Schedule::parse(plan).map_err(|error| format!("--snapshot-schedule-cron {plan:?}: {error}"))?;
-        let (schedule, keep) = (Arc::new(schedule), (options.snapshot_retention, options.s3_retention));
-        supervisor.run("snapshots", Phase::Work, Restart::OnFailure, move |shutdown| {
-            self.clone().follow(schedule.clone(), keep, shutdown)
-        });
-        Ok(())
-    }
-
-    async fn follow(
-        self: Arc<Self>,
-        schedule: Arc<Schedule>,
-        (keep, keep_remote): (usize, usize),
-        shutdown: Shutdown,
-    ) -> Result<(), Failure> {
-        let mut since = clock::now();
-        loop {
-            let Some(due) = schedule.next(since, &TimeZone::system()) else { return Ok(()) };
-            while clock::now() < due {
-                let wait = clock::between(clock::now(), due).min(LOOK);
-                tokio::select! {
-                    () = clock::sleep(wait) => {}
-                    () = shutdown.requested() => return Ok(()),
-                }
-            }
-            // What was missed while the machine slept is done once.
-            since = clock::now();
-            match self.save_scheduled().await {
-                Ok(saved) => {
-                    tracing::info!(file = %saved.file.display(), objects = saved.objects, "saved a snapshot")
-                }
-                Err(error) => tracing::error!(%error, "cannot save a snapshot"),
-            }
-            let folder = self.folder.clone();
-            let pruned = tokio::task::spawn_blocking(move || {
-                prune(&folder, SCHEDULED, keep).map_err(|error| error.to_string())
-            });
-            if let Err(error) = pruned.await? {
-                tracing::warn!(error, "cannot delete old snapshots");
-            }
-            if let Err(error) = self.prune_remote(keep_remote).await {
-                tracing::warn!(%error, "cannot delete old snapshots in the bucket");
-            }
-        }
     }
 
     async fn answer(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
@@ -516,12 +464,6 @@ impl Taker {
         Bucket::new(settings).map(Some)
     }
 
-    /// Into this server's own bucket, if it has one.
-    async fn save_scheduled(&self) -> Result<Saved, Failure> {
-        let bucket = self.bucket(None).await?;
-        self.save(SCHEDULED, bucket).await
-    }
-
     /// Takes one, and puts it into the bucket if there is one.
     async fn save(&self, name: &str, bucket: Option<Bucket>) -> Result<Saved, Failure> {
         let mut saved = self.take(name).await?;
@@ -533,11 +475,6 @@ impl Taker {
             saved.remote = Some(bucket.url(&file));
         }
         Ok(saved)
-    }
-
-    async fn prune_remote(&self, keep: usize) -> Result<(), Failure> {
-        let Some(bucket) = self.bucket(None).await? else { return Ok(()) };
-        prune_bucket(&bucket, &format!("{SCHEDULED}-{}", self.node), keep).await.map(drop)
     }
 
     /// One at a time: each has the whole state in its hands.

@@ -36,6 +36,16 @@ pub enum Error {
         /// A similar known key, as a ready phrase, or nothing.
         hint: String,
     },
+    /// A key that is known, of something that there is not.
+    #[error("{origin}: there is no setting {key:?} here: {reason}")]
+    Refused {
+        /// The file, variable or flag.
+        origin: String,
+        /// The key as written.
+        key: String,
+        /// Why, or what to do instead.
+        reason: &'static str,
+    },
     /// A value of the wrong type.
     #[error("{origin}: setting {key:?}: {reason}")]
     IllTyped {
@@ -66,13 +76,43 @@ pub enum Shape {
 /// The settings that exist: name as in the file, and shape.
 pub type Known = BTreeMap<&'static str, Shape>;
 
+/// A name that others have for a setting, or for something that there is not.
+#[derive(Clone, Copy, Debug)]
+pub struct Other {
+    /// As in a file.
+    pub name: &'static str,
+    /// How it takes its value, where it is no setting's other name.
+    pub shape: Shape,
+    /// What it stands for.
+    pub meaning: Meaning,
+}
+
+/// What another name stands for.
+#[derive(Clone, Copy, Debug)]
+pub enum Meaning {
+    /// The setting of this name.
+    Same(&'static str),
+    /// A setting with a value: of a list one more item, of texts with what is given behind it. For a flag, if it is set.
+    With(&'static str, &'static str),
+    /// What is so anyway.
+    So,
+    /// Nothing that there is, and why.
+    Refused(&'static str),
+}
+
 /// Values by setting name, each with where it came from.
 #[derive(Debug, Default)]
 pub struct Layers {
+    others: BTreeMap<&'static str, Other>,
     values: BTreeMap<String, (String, Value)>,
 }
 
 impl Layers {
+    /// Layers that know other names as well.
+    pub fn with(others: impl Iterator<Item = Other>) -> Self {
+        Self { others: others.map(|other| (other.name, other)).collect(), ..Self::default() }
+    }
+
     /// Reads `file` and the `*.yaml` files of the folder `<file>.d`; a missing file is empty.
     pub fn read_files(&mut self, known: &Known, file: &Path) -> Result<(), Error> {
         let mut paths = vec![file.to_owned()];
@@ -116,7 +156,7 @@ impl Layers {
         for (name, text) in variables {
             let Some(rest) = name.strip_prefix(prefix) else { continue };
             let key = rest.to_ascii_lowercase().replace('_', "-");
-            if known.contains_key(key.as_str()) {
+            if known.contains_key(key.as_str()) || self.others.contains_key(key.as_str()) {
                 self.set(&format!("environment variable {name}"), known, &key, Value::String(text))?;
             }
         }
@@ -136,6 +176,9 @@ impl Layers {
     /// Sets one value, from wherever `origin` says.
     pub fn set(&mut self, origin: &str, known: &Known, key: &str, value: Value) -> Result<(), Error> {
         let name = key.strip_suffix('+').unwrap_or(key);
+        if let Some(other) = self.others.get(name).copied() {
+            return self.set_other(origin, known, (key, other), value);
+        }
         let Some(shape) = known.get(name) else {
             let hint = nearest(known, name).map(|near| format!(" (did you mean {near:?}?)"));
             return Err(Error::Unknown {
@@ -153,6 +196,44 @@ impl Layers {
         }
         self.values.insert(name.to_owned(), (origin.to_owned(), value));
         Ok(())
+    }
+
+    fn set_other(
+        &mut self,
+        origin: &str,
+        known: &Known,
+        (key, other): (&str, Other),
+        value: Value,
+    ) -> Result<(), Error> {
+        let ill_typed =
+            |reason: String| Error::IllTyped { origin: origin.to_owned(), key: key.to_owned(), reason };
+        let is_unset =
+            other.shape == Shape::Flag && shaped(Shape::Flag, value.clone()) == Ok(Value::Bool(false));
+        match other.meaning {
+            Meaning::Same(name) => {
+                let plus = if key.ends_with('+') { "+" } else { "" };
+                self.set(origin, known, &format!("{name}{plus}"), value)
+            }
+            // What is not asked for is not there.
+            Meaning::With(..) | Meaning::Refused(_) if is_unset => Ok(()),
+            Meaning::Refused(reason) => {
+                Err(Error::Refused { origin: origin.to_owned(), key: key.to_owned(), reason })
+            }
+            Meaning::So if is_unset => Err(ill_typed("it is so at all times".to_owned())),
+            Meaning::So => shaped(other.shape, value).map(drop).map_err(ill_typed),
+            Meaning::With(name, item) => {
+                let text = match shaped(other.shape, value).map_err(ill_typed)? {
+                    Value::String(text) => format!("{item}{text}"),
+                    _ => item.to_owned(),
+                };
+                let is_list = matches!(known.get(name), Some(Shape::List | Shape::Texts));
+                let (key, value) = match is_list {
+                    true => (format!("{name}+"), Value::from(vec![text])),
+                    false => (name.to_owned(), Value::String(text)),
+                };
+                self.set(origin, known, &key, value)
+            }
+        }
     }
 
     /// The merged settings as a typed struct with kebab-case field names and a default for each.
@@ -260,6 +341,32 @@ mod tests {
         let value: Value = layers.decode().unwrap();
         assert_eq!(value, json!({"tls-san": ["a", "b"], "write-kubeconfig-mode": "600", "debug": true}));
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn others_names_are_understood_or_refused() {
+        let other = |name, shape, meaning| Other { name, shape, meaning };
+        let all = [
+            other("names", Shape::Text, Meaning::Same("tls-san")),
+            other("own-name", Shape::Flag, Meaning::With("tls-san", "own")),
+            other("mode-of", Shape::Text, Meaning::With("write-kubeconfig-mode", "0")),
+            other("safe", Shape::Flag, Meaning::So),
+            other("fast", Shape::Flag, Meaning::Refused("nothing is")),
+        ];
+        let mut layers = Layers::with(all.into_iter());
+        let mut set = |key: &str, value: Value| layers.set("file", &known(), key, value);
+        set("names", json!("a,b")).unwrap();
+        set("names+", json!(["c"])).unwrap();
+        set("own-name", json!(true)).unwrap();
+        set("mode-of", json!(640)).unwrap();
+        set("safe", json!("true")).unwrap();
+        set("fast", json!(false)).unwrap();
+        let refused = |told: Result<(), Error>| told.unwrap_err().to_string();
+        assert_eq!(refused(set("fast", json!(true))), "file: there is no setting \"fast\" here: nothing is");
+        assert!(refused(set("safe", json!(false))).contains("it is so at all times"));
+        assert!(refused(set("own-name", json!("maybe"))).contains("neither true nor false"));
+        let value: Value = layers.decode().unwrap();
+        assert_eq!(value, json!({"tls-san": ["a", "b", "c", "own"], "write-kubeconfig-mode": "0640"}));
     }
 
     #[test]

@@ -237,8 +237,8 @@ mod tests {
         let all = defaults().unwrap();
         let everything = [&all.cluster_roles, &all.roles, &all.cluster_role_bindings, &all.role_bindings];
         // Kubernetes', three roles and bindings of knarr's own, two roles and a binding for metrics, one of each for ingress,
-        // and for machines that join three roles and four bindings, and a role and a binding in kube-system.
-        assert_eq!(everything.map(Vec::len), [78, 8, 59, 8]);
+        // and for machines that join three roles and four bindings, and a role and a binding in kube-system and in kube-public.
+        assert_eq!(everything.map(Vec::len), [78, 9, 59, 9]);
         let admin = find(&all.cluster_roles, "cluster-admin");
         assert_eq!(
             admin["rules"],

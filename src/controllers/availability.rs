@@ -12,7 +12,7 @@ use std::time::Duration;
 /// How often a service that answers is asked again, and one that does not at the least: the network to it may
 /// break without an event.
 const LOOK: Duration = Duration::from_secs(30);
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const DEFAULT_PORT: i32 = 443;
 
 #[derive(Clone)]

@@ -1,13 +1,18 @@
-//! Deletes bootstrap tokens that have expired, and signs `kube-public/cluster-info` with those that may, so
-//! that who joins can trust what it reads before it knows an authority.
+//! Deletes bootstrap tokens that have expired, and keeps `kube-public/cluster-info`: where the API is and by which
+//! authorities it is verified, signed with those tokens that may. Who joins can trust what it reads there before it knows
+//! an authority, as `kubeadm join --discovery-token` does.
 
+use crate::availability::SERVICE_LABEL;
 use crate::common::{Room, delete_this};
 use api::Object;
 use api::core::{ConfigMap, Secret};
+use api::meta::ObjectMeta;
 use api::secrets::{BOOTSTRAP_PREFIX, BOOTSTRAP_TOKEN, text};
+use api::slim::EndpointSlice;
+use api::yaml;
 use base::clock;
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use client::{Cache, Client, Error, Next, Queue};
 use jiff::Timestamp;
 use ring::hmac;
@@ -15,9 +20,12 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 const SECRETS: &str = "kube-system";
 const INFO: (&str, &str) = ("kube-public", "cluster-info");
+/// The Service that leads to the API servers.
+const API: (&str, &str) = ("default", "kubernetes");
 const KUBECONFIG: &str = "kubeconfig";
 const SIGNATURE: &str = "jws-kubeconfig-";
 
@@ -45,6 +53,23 @@ fn signature(content: &str, id: &str, key: &str) -> String {
     format!("{head}..{}", URL_SAFE_NO_PAD.encode(tag))
 }
 
+/// A kubeconfig without a user: where the first of the API servers is, and who vouches for it. `None` where there is none.
+fn kubeconfig(slices: &[&EndpointSlice], authorities: &str) -> Option<String> {
+    let addresses = |slice: &EndpointSlice| {
+        let port = u16::try_from(slice.ports.as_ref()?.first()?.port?).ok()?;
+        let endpoints = slice.endpoints.iter().flatten();
+        let all = endpoints.flat_map(|endpoint| endpoint.addresses.iter());
+        // By IPv4 where there is both.
+        all.map(|address| (address.contains(':'), base::https::host_port(address, port))).min()
+    };
+    let (_, server) = slices.iter().filter_map(|slice| addresses(slice)).min()?;
+    let cluster = json!({"certificate-authority-data": STANDARD.encode(authorities), "server": format!("https://{server}")});
+    Some(yaml::render(
+        &json!({"apiVersion": "v1", "kind": "Config", "preferences": {}, "current-context": "",
+        "clusters": [{"name": "", "cluster": cluster}], "contexts": null, "users": null}),
+    ))
+}
+
 /// The data that `cluster-info` should have, if it has other.
 fn plan(info: &ConfigMap, tokens: &[Arc<Secret>], now: Timestamp) -> Option<BTreeMap<String, String>> {
     let data = info.data.as_ref()?;
@@ -61,13 +86,17 @@ struct Keeper {
     client: Client,
     tokens: Cache<Secret>,
     info: Cache<ConfigMap>,
+    slices: Cache<EndpointSlice>,
+    authorities: watch::Receiver<String>,
 }
 
-pub(crate) fn start(room: &Room) {
+pub(crate) fn start(room: &Room, authorities: watch::Receiver<String>) {
     let keeper = Keeper {
         client: room.client.clone(),
         tokens: room.caches.selected(SECRETS, &format!("type={BOOTSTRAP_TOKEN}")),
         info: room.caches.selected(INFO.0, &format!("metadata.name={}", INFO.1)),
+        slices: room.caches.of(),
+        authorities: authorities.clone(),
     };
     let (expiring, signing) = (Queue::new("bootstrap tokens"), Queue::new("bootstrap signatures"));
     let (token, sign) = (expiring.clone(), signing.clone());
@@ -77,6 +106,15 @@ pub(crate) fn start(room: &Room) {
     });
     let sign = signing.clone();
     keeper.info.on_change(move |_| sign.add(()));
+    let sign = signing.clone();
+    keeper.slices.on_change(move |change| {
+        if is_of_api(change.object()) {
+            sign.add(());
+        }
+    });
+    let sign = signing.clone();
+    room.follow("authorities of cluster-info", authorities, move || sign.add(()));
+    signing.add(());
     let own = keeper.clone();
     room.work("bootstrap token cleaner", &expiring, 1, move |name| own.clone().clean(name));
     room.work("bootstrap signer", &signing, 1, move |()| keeper.clone().sign());
@@ -101,15 +139,37 @@ impl Keeper {
 
     async fn sign(self) -> Result<Next, Error> {
         self.tokens.synced().await;
-        let Some(info) = self.info.get(INFO.0, INFO.1) else { return Ok(Next::Done) };
-        let tokens: Vec<_> = self.tokens.snapshot().iter().cloned().collect();
-        if let Some(data) = plan(&info, &tokens, clock::now()) {
-            let signed = ConfigMap { data: Some(data), ..ConfigMap::clone(&info) };
-            let written: ConfigMap = self.client.update(&signed).await?;
-            self.info.reached(written.revision()).await;
+        self.info.synced().await;
+        self.slices.synced().await;
+        let found = self.info.get(INFO.0, INFO.1);
+        let mut info = found.as_deref().cloned().unwrap_or_else(|| {
+            let (namespace, name) = (Some(INFO.0.to_owned()), Some(INFO.1.to_owned()));
+            let metadata = ObjectMeta { namespace, name, ..ObjectMeta::default() };
+            ConfigMap { metadata, ..ConfigMap::default() }
+        });
+        let slices = self.slices.snapshot();
+        let own: Vec<_> = slices.iter().map(|slice| &**slice).filter(|slice| is_of_api(slice)).collect();
+        // Before it is known where the API is, what there is stays.
+        if let Some(told) = kubeconfig(&own, &self.authorities.borrow()) {
+            info.data.get_or_insert_default().insert(KUBECONFIG.to_owned(), told);
         }
+        let tokens: Vec<_> = self.tokens.snapshot().iter().cloned().collect();
+        info.data = plan(&info, &tokens, clock::now()).or(info.data);
+        if info.data == found.as_ref().and_then(|found| found.data.clone()) {
+            return Ok(Next::Done);
+        }
+        let written: ConfigMap = match found {
+            Some(_) => self.client.update(&info).await?,
+            None => self.client.create(&info).await?,
+        };
+        self.info.reached(written.revision()).await;
         Ok(Next::Done)
     }
+}
+
+fn is_of_api(slice: &EndpointSlice) -> bool {
+    let service = slice.labels().get(SERVICE_LABEL).unwrap_or_default();
+    (slice.namespace(), service) == API
 }
 
 #[cfg(test)]
@@ -169,6 +229,23 @@ mod tests {
     #[test]
     fn tokens_last_until_they_expire_and_sign() {
         crate::golden::check("bootstrap_tokens.txt", told);
+    }
+
+    #[test]
+    fn the_api_is_where_its_slices_say() {
+        let slice = |addresses: &[&str]| -> EndpointSlice {
+            serde_json::from_value(json!({"metadata": {"name": "kubernetes", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"}}, "ports": [{"port": 6443}],
+                "endpoints": [{"addresses": addresses}]}))
+            .unwrap()
+        };
+        let (six, four) = (slice(&["2001:db8::1"]), slice(&["192.0.2.2"]));
+        assert!(is_of_api(&four) && !is_of_api(&EndpointSlice::default()));
+        let told = kubeconfig(&[&six, &four], "PEM").unwrap();
+        let wanted = "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: UEVN\n    server: https://192.0.2.2:6443\n  name: \"\"\n";
+        assert!(told.starts_with(wanted), "{told}");
+        assert!(kubeconfig(&[&six], "PEM").unwrap().contains("https://[2001:db8::1]:6443"));
+        assert_eq!(kubeconfig(&[], "PEM"), None);
     }
 
     #[test]

@@ -213,7 +213,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     let room = Room { client, caches, supervisor: supervisor.clone() };
     namespace::start(&room);
     trust_bundle::start(&room, config.root_ca_pem.clone());
-    service_account::start(&room, config.root_ca_pem);
+    service_account::start(&room, config.root_ca_pem.clone());
     replicaset::start(&room);
     deployment::start(&room);
     job_runner::start(&room);
@@ -247,7 +247,7 @@ pub fn start(config: Config, client: Client, caches: Caches, supervisor: &Superv
     autoscaler_runner::start(&room);
     disruption::start(&room);
     cluster_roles::start(&room);
-    bootstrap_tokens::start(&room);
+    bootstrap_tokens::start(&room, config.root_ca_pem);
     token_cleaner::start(&room);
     pod_certificates::start(&room);
     garbage_runner::start(&room);

@@ -262,8 +262,7 @@ fn inside(name: &str) -> Result<String, String> {
 }
 
 fn yaml(file: &File) -> Result<Value, String> {
-    let read =
-        crate::yaml::first(&file.data).map_err(|error| format!("cannot load {}: {error}", file.name))?;
+    let read = api::yaml::first(&file.data).map_err(|error| format!("cannot load {}: {error}", file.name))?;
     Ok(read.value)
 }
 
@@ -282,7 +281,8 @@ fn all_values(file: &File) -> Result<Map<String, Value>, String> {
     let failed = |why: String| format!("cannot load {}: {why}", file.name);
     let text = std::str::from_utf8(&file.data).map_err(|_| failed("it is not UTF-8".to_owned()))?;
     let mut values = Map::new();
-    for document in crate::yaml::documents(text).map_err(|error| failed(error.to_string()))? {
+    let all: Result<Vec<_>, _> = api::yaml::documents(text).collect();
+    for document in all.map_err(|error| failed(error.to_string()))? {
         match document.value {
             Value::Object(fields) => crate::values::lay_over(&mut values, fields),
             Value::Null => {}

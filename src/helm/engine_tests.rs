@@ -33,6 +33,60 @@ fn rendered(mut chart: Chart, given: &Value) -> Result<BTreeMap<String, String>,
     engine::render(&chart, &all, (&naming, &capabilities), known).files
 }
 
+/// Every function of Sprig 3.3 and of Helm, but for those that Helm takes away (`env`, `expandenv`).
+const KNOWN: &str = "abbrev abbrevboth add add1 add1f addf adler32sum ago all any append atoi b32dec b32enc b64dec b64enc
+    base bcrypt biggest buildCustomCert camelcase cat ceil chunk clean coalesce compact concat contains date dateInZone
+    dateModify date_in_zone date_modify decryptAES deepCopy deepEqual default derivePassword dict dig dir div divf duration
+    durationRound empty encryptAES ext fail first float64 floor fromJson fromJsonArray fromToml fromYaml fromYamlArray genCA
+    genCAWithKey genPrivateKey genSelfSignedCert genSelfSignedCertWithKey genSignedCert genSignedCertWithKey get
+    getHostByName has hasKey hasPrefix hasSuffix hello htmlDate htmlDateInZone htpasswd include indent initial initials int
+    int64 isAbs join kebabcase keys kindIs kindOf last list lookup lower max maxf merge mergeOverwrite min minf mod mul mulf
+    mustAppend mustChunk mustCompact mustDateModify mustDeepCopy mustFirst mustFromJson mustHas mustInitial mustLast
+    mustMerge mustMergeOverwrite mustPrepend mustPush mustRegexFind mustRegexFindAll mustRegexMatch mustRegexReplaceAll
+    mustRegexReplaceAllLiteral mustRegexSplit mustRest mustReverse mustSlice mustToDate mustToJson mustToPrettyJson
+    mustToRawJson mustToToml mustToYaml mustUniq mustWithout must_date_modify nindent nospace now omit osBase osClean osDir
+    osExt osIsAbs pick pluck plural prepend push quote randAlpha randAlphaNum randAscii randBytes randInt randNumeric
+    regexFind regexFindAll regexMatch regexQuoteMeta regexReplaceAll regexReplaceAllLiteral regexSplit repeat replace
+    required rest reverse round semver semverCompare seq set sha1sum sha256sum sha512sum shuffle slice snakecase sortAlpha
+    split splitList splitn squote sub subf substr swapcase ternary title toDate toDecimal toJson toPrettyJson toRawJson
+    toString toStrings toToml toYaml toYamlPretty tpl trim trimAll trimPrefix trimSuffix trimall trunc tuple typeIs
+    typeIsLike typeOf uniq unixEpoch unset until untilStep untitle upper urlJoin urlParse uuidv4 values without wrap
+    wrapWith";
+
+#[test]
+fn all_functions_of_charts_are_there() {
+    for name in KNOWN.split_whitespace() {
+        let template = format!("{{{{ if false }}}}{{{{ {name} }}}}{{{{ end }}}}");
+        let files = [
+            ("Chart.yaml", "apiVersion: v2\nname: cases\nversion: 0.1.0\n"),
+            ("templates/NOTES.txt", &*template),
+        ];
+        rendered(chart(&files), &json!({})).unwrap_or_else(|why| panic!("{name}: {why}"));
+    }
+}
+
+#[test]
+fn toml_is_read_and_written() {
+    let says = |expression: &str| {
+        let template = format!("@@{{{{ {expression} }}}}@@");
+        let files = [
+            ("Chart.yaml", "apiVersion: v2\nname: cases\nversion: 0.1.0\n"),
+            ("templates/NOTES.txt", &*template),
+        ];
+        rendered(chart(&files), &json!({}))
+            .map(|all| all["cases/templates/NOTES.txt"].trim_matches('@').to_owned())
+    };
+    let nested = r#"dict "b" (dict "c" (list 1 2) "d" 1.5) "a" "x\"y" "n" nil | toToml"#;
+    assert_eq!(says(nested).unwrap(), "a = 'x\"y'\n\n[b]\nc = [1, 2]\nd = 1.5\n");
+    let read = r#"(fromToml "a = 1\n[b]\nc = [true, 1979-05-27]").b.c | toJson"#;
+    assert_eq!(says(read).unwrap(), r#"[true,"1979-05-27"]"#);
+    assert!(says(r#"(fromToml "a =").Error"#).unwrap().contains("line 1"));
+    assert!(says(r#"list 1 | mustToToml"#).unwrap_err().contains("top-level values must be"));
+    assert_eq!(says(r#"htpasswd "a:b" "c""#).unwrap(), "invalid username: a:b");
+    assert!(says(r#"htpasswd "a" "c""#).unwrap().starts_with("a:$2a$10$"));
+    assert!(says(r#"derivePassword 1 "epic" "a" "b" "c""#).unwrap().contains("password template epic"));
+}
+
 #[test]
 fn expressions_give_what_they_give_in_helm() {
     let lines: Vec<&str> = CASES.lines().collect();

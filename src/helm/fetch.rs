@@ -82,7 +82,7 @@ async fn from_repository(spec: &ChartSpec, web: &Web) -> Result<Vec<u8>, Error> 
     let address = format!("{repository}/index.yaml");
     let failed = |why: String| Error::Fetch { from: repository.to_owned(), why };
     let text = web.get(&address, INDEX_BYTES).await?;
-    let read = crate::yaml::first(&text).map_err(|error| failed(format!("index.yaml: {error}")))?;
+    let read = api::yaml::first(&text).map_err(|error| failed(format!("index.yaml: {error}")))?;
     let mut index: Index =
         serde_json::from_value(read.value).map_err(|error| failed(format!("index.yaml: {error}")))?;
     drop(text);

@@ -126,7 +126,7 @@ async fn lay(
 
 fn parse(whose: &str, text: &str) -> Result<Map<String, Value>, Error> {
     let read =
-        crate::yaml::first(text.as_bytes()).map_err(|error| Error::Wrong(format!("{whose}: {error}")))?;
+        api::yaml::first(text.as_bytes()).map_err(|error| Error::Wrong(format!("{whose}: {error}")))?;
     match read.value {
         Value::Object(fields) => Ok(fields),
         Value::Null => Ok(Map::new()),
@@ -197,4 +197,28 @@ fn docker_login(secret: &Secret, host: &str) -> Option<Login> {
     let both = String::from_utf8(both).ok()?;
     let (user, password) = both.split_once(':')?;
     Some(Login { user: user.to_owned(), password: password.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_are_those_of_their_host() {
+        let config = json!({"auths": {
+            "https://one.example:8443/v2/": {"auth": "YTpiOmM="},
+            "two.example": {"username": "d", "password": "e", "auth": "YTpiOmM="},
+            "three.example": {"auth": "no base64"},
+        }});
+        let secret = json!({"data": {".dockerconfigjson": base64::Engine::encode(
+            &base64::engine::general_purpose::STANDARD, config.to_string())}});
+        let secret: Secret = serde_json::from_value(secret).unwrap();
+        let login = |host: &str| docker_login(&secret, host).map(|login| (login.user, login.password));
+        let of = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        assert_eq!(login("one.example:8443"), of("a", "b:c"));
+        assert_eq!(login("two.example"), of("d", "e"));
+        for host in ["one.example", "three.example", "four.example"] {
+            assert_eq!(login(host), None, "{host}");
+        }
+    }
 }

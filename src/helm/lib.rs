@@ -28,7 +28,6 @@ mod tar;
 mod types;
 mod values;
 mod web;
-mod yaml;
 
 pub use error::Error;
 

@@ -96,7 +96,7 @@ pub(crate) fn sort(files: &BTreeMap<String, String>) -> Result<(Vec<Hook>, Vec<M
     let (mut hooks, mut kept) = (Vec::new(), Vec::new());
     for (path, content) in files {
         for text in split(content) {
-            let head = crate::yaml::first(text.as_bytes())
+            let head = api::yaml::first(text.as_bytes())
                 .map_err(|error| {
                     format!("YAML parse error on {path}: error converting YAML to JSON: {error}")
                 })?
@@ -172,7 +172,7 @@ pub(crate) fn joined(kept: &[Manifest]) -> String {
 pub(crate) fn objects(text: &str) -> Result<Vec<Value>, String> {
     let mut found = Vec::new();
     for part in split(text) {
-        let read = crate::yaml::first(part.as_bytes()).map_err(|error| error.to_string())?.value;
+        let read = api::yaml::first(part.as_bytes()).map_err(|error| error.to_string())?.value;
         let is_list = read["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
         match read.get("items").and_then(Value::as_array).filter(|_| is_list) {
             Some(items) => found.extend(items.iter().cloned()),

@@ -59,7 +59,8 @@ impl Registry<'_> {
     }
 
     async fn authenticate(&self, address: &str, asked: &str) -> Result<String, Error> {
-        let login = self.web.login.as_ref();
+        // An index may have led here.
+        let login = self.web.login.as_ref().filter(|_| self.web.is_trusted(&self.base));
         let (kind, rest) = asked.split_once(' ').unwrap_or((asked, ""));
         if kind.eq_ignore_ascii_case("basic") {
             let login = login.ok_or_else(|| {

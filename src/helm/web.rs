@@ -78,7 +78,8 @@ impl Web {
         Ok(answer.into_body())
     }
 
-    fn is_trusted(&self, address: &str) -> bool {
+    /// Whether the login is for the host of an address.
+    pub(crate) fn is_trusted(&self, address: &str) -> bool {
         self.passes_login || host_of(address) == self.own_host
     }
 

@@ -49,7 +49,8 @@ pub enum Backend {
     Vxlan,
     /// As they are, over the link that all nodes share.
     HostGw,
-    /// In packets of UDP, encrypted.
+    /// In packets of UDP, encrypted; k3s has `wireguard-native` for it.
+    #[serde(alias = "wireguard-native")]
     Wireguard,
     /// Not at all, or by somebody else.
     None,

@@ -2,6 +2,7 @@
 
 mod autoscaling;
 mod extension;
+mod far;
 
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::https::{Account, Https, JSON, MERGE, connect};

@@ -1,9 +1,9 @@
 //! Snapshots in buckets: put there, verified, listed, deleted and fetched.
 
 use crate::support::binary;
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, SOON};
 use crate::support::https::{Https, JSON};
-use crate::support::process::{Output, run};
+use crate::support::process::{Output, run, wait_for};
 use crate::support::s3::{BUCKET, KEYS, STORAGE, Storage};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -115,4 +115,42 @@ fn by_secret(cluster: &Cluster) {
     snapshot(cluster, &["save", "--name", "secretly", "--s3-config-secret", "bucket"], ("", "")).ok();
     let refused = snapshot(cluster, &["save", "--s3-config-secret", "nowhere"], ("", ""));
     assert!(refused.code == 1 && refused.stderr.contains("--s3-config-secret nowhere"), "{refused:?}");
+}
+
+/// Every second, so that all there is to see of years is seen in some.
+#[test]
+fn snapshots_by_the_clock_are_kept_in_a_bucket() {
+    let mut cluster = Cluster::prepared(&["--disable-agent"]);
+    let settings = json!({"s3": true, "s3-insecure": true, "s3-endpoint": STORAGE, "s3-bucket": BUCKET,
+        "s3-region": "harbour-1", "s3-folder": "of us", "s3-access-key": KEYS.0, "s3-secret-key": KEYS.1,
+        "snapshot-schedule-cron": "@every 1s", "snapshot-retention": 2, "s3-retention": 1});
+    std::fs::write(cluster.sandbox.folder.join("config.yaml"), settings.to_string()).unwrap();
+    let storage = Storage::start(cluster.sandbox.network());
+    cluster.start();
+    let first = wait_for("a snapshot in the bucket", SOON, || storage.names().into_iter().next());
+    assert!(first.starts_with("of us/scheduled-node-1-"), "{first}");
+    wait_for("another one in its place", SOON, || {
+        let names = storage.names();
+        (names.len() == 1 && names[0] != first).then_some(())
+    });
+    let here = cluster.sandbox.folder.join("data/server/db/snapshots");
+    wait_for("two on the disk", SOON, || {
+        let all = std::fs::read_dir(&here).unwrap().flatten();
+        let whole = all.filter(|file| file.file_name().to_string_lossy().ends_with(".snapshot"));
+        (whole.count() == 2).then_some(())
+    });
+    // The storage lets nobody in: that is told, what is there stays, and all is as before when it does again.
+    storage.deny(true);
+    let told = cluster.event("node-1", "SnapshotFailed");
+    assert!(told.starts_with("the snapshot is in /") && told.contains("and not in the bucket: "), "{told}");
+    assert!(told.ends_with("(bucket backups): AccessDenied: no & no"), "{told}");
+    assert!(cluster.screen().contains(&told) && !cluster.screen().contains(KEYS.1), "{}", cluster.screen());
+    let before = storage.names();
+    storage.deny(false);
+    let saved = cluster.event("node-1", "SnapshotSaved");
+    assert!(saved.contains(&format!(" and s3://{BUCKET}/of us/scheduled-node-1-")), "{saved}");
+    wait_for("a newer one in the bucket", SOON, || {
+        let names = storage.names();
+        (names.len() == 1 && names != before).then_some(())
+    });
 }

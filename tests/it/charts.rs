@@ -1,5 +1,7 @@
 //! HelmCharts: installed, changed, failed, healed and removed, from the object itself and from a repository.
 
+mod credentials;
+
 use crate::support::cluster::{Cluster, SOON};
 use crate::support::process::wait_for;
 use serde_json::{Value, json};
@@ -89,6 +91,12 @@ fn condition(cluster: &Cluster, name: &str, kind: &str) -> String {
         let found = conditions.iter().find(|one| one["type"] == kind && one["status"] == "True")?;
         Some(found["message"].as_str()?.to_owned())
     })
+}
+
+/// Why a HelmChart is not installed.
+#[track_caller]
+fn gone_wrong(cluster: &Cluster, name: &str) -> String {
+    condition(cluster, name, "Failed")
 }
 
 #[track_caller]

@@ -16,9 +16,9 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const INNER: &str = "192.168.77.2";
 
 /// A fleet whose server has no way to the agent's machine and its pods, and says so at once.
-fn apart() -> Fleet {
+pub(crate) fn apart(mode: &str) -> Fleet {
     let mut fleet = Fleet::prepared(&["--disable-agent"]);
-    set_mode(&fleet, "cluster");
+    set_mode(&fleet, mode);
     fleet.cluster.start();
     fleet.machine("node-2", 3);
     let sandbox = &fleet.cluster.sandbox;
@@ -30,7 +30,7 @@ fn apart() -> Fleet {
     fleet
 }
 
-fn set_mode(fleet: &Fleet, mode: &str) {
+pub(crate) fn set_mode(fleet: &Fleet, mode: &str) {
     let config = fleet.cluster.sandbox.folder.join("config.yaml");
     fs::write(config, format!("egress-selector-mode: {mode}\n")).unwrap();
 }
@@ -63,7 +63,7 @@ fn admitted(https: &Https) -> String {
 
 #[test]
 fn what_runs_on_an_agent_is_reached_through_its_tunnel() {
-    let mut fleet = apart();
+    let mut fleet = apart("cluster");
     fleet.cluster.apply(&pod("far", "node-2"));
     fleet.cluster.pod_ready("far");
     let https = Https::new(&fleet.cluster);

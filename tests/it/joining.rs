@@ -4,6 +4,10 @@ use crate::support::cluster::{IMAGE, SOON};
 use crate::support::fleet::{Fleet, SERVER};
 use crate::support::process::{Output, wait_for};
 use crate::support::{binary, process};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ring::hmac;
+use serde_json::Value;
 use std::fs;
 use std::time::Duration;
 
@@ -113,6 +117,7 @@ fn tokens(fleet: &mut Fleet) {
     let credentials = made.trim().split_once("::").unwrap().1.to_owned();
     let (id, secret) = credentials.split_once('.').unwrap();
     assert!(!listed.contains(secret), "{listed}");
+    discovery(fleet, (id, secret));
     let as_token =
         ["-H", &format!("authorization: Bearer {credentials}"), "https://127.0.0.1:6443/api/v1/nodes"];
     assert!(
@@ -121,6 +126,7 @@ fn tokens(fleet: &mut Fleet) {
     assert_eq!(token(fleet, &["delete", &credentials]).ok().trim(), format!("token \"{id}\" deleted"));
     assert_eq!(token(fleet, &["delete", &credentials]).code, 1);
     assert!(fleet.cluster.curl(&as_token).stdout.contains("Unauthorized"));
+    wait_for("the end of its signature", SOON, || signature(fleet, id).is_none().then_some(()));
     fleet.machine("c", 4);
     assert!(fleet.refused("c", &["--token", made.trim()]).stderr.contains("does not know the token"));
     let rotated =
@@ -128,6 +134,35 @@ fn tokens(fleet: &mut Fleet) {
     assert_eq!(fs::read_to_string(fleet.token_file()).unwrap(), rotated);
     fleet.start("c", &["--token", rotated.trim()]);
     fleet.node_is_ready("c");
+}
+
+/// A ConfigMap of `kube-public`, for somebody whom the server does not know and who does not know the server.
+fn public(fleet: &Fleet, name: &str) -> Value {
+    let url = format!("https://127.0.0.1:6443/api/v1/namespaces/kube-public/configmaps/{name}");
+    serde_json::from_str(&fleet.cluster.sandbox.run(&["curl", "-sk", &url]).stdout).unwrap()
+}
+
+/// What `cluster-info` says, and its signature by a token.
+fn signature(fleet: &Fleet, id: &str) -> Option<(String, String)> {
+    let data = public(fleet, "cluster-info")["data"].clone();
+    let text = |key: &str| Some(data[key].as_str()?.to_owned());
+    Some((text("kubeconfig")?, text(&format!("jws-kubeconfig-{id}"))?))
+}
+
+/// Who has nothing but a token learns by it whom to trust, as `kubeadm join --discovery-token` does.
+fn discovery(fleet: &Fleet, (id, secret): (&str, &str)) {
+    let (told, signed) = wait_for("the signature of cluster-info", SOON, || signature(fleet, id));
+    let (head, tag) = signed.split_once("..").unwrap();
+    let content = format!("{head}.{}", URL_SAFE_NO_PAD.encode(&told));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    hmac::verify(&key, content.as_bytes(), &URL_SAFE_NO_PAD.decode(tag).unwrap()).unwrap();
+    let config: Value = serde_yaml::from_str(&told).unwrap();
+    let cluster = &config["clusters"][0]["cluster"];
+    assert_eq!(cluster["server"], format!("https://{SERVER}:6443"));
+    let authorities = STANDARD.decode(cluster["certificate-authority-data"].as_str().unwrap()).unwrap();
+    let known = fleet.cluster.json("configmap -n default kube-root-ca.crt");
+    assert_eq!(known["data"]["ca.crt"].as_str().unwrap().as_bytes(), authorities);
+    assert_eq!(public(fleet, "kube-root-ca.crt")["code"], 403);
 }
 
 /// Nothing has to reach the machine: its own firewall lets nobody in, and the server asks through the tunnel.

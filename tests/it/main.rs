@@ -26,6 +26,7 @@ mod ingress;
 mod installing;
 mod joining;
 mod kubectl;
+mod kubectl_behaviours;
 mod kubectl_terminal;
 mod kubelet;
 mod leading;

@@ -2,6 +2,7 @@
 //! is octal), everything turned into JSON, and keys that a map has twice told by their lines;
 //! and YAML as Kubernetes writes it.
 
+mod mended;
 mod modern;
 mod write;
 
@@ -65,6 +66,28 @@ pub fn plain_documents(text: &str) -> impl Iterator<Item = Result<Document, Erro
 type Reading = fn(&str, ScalarStyle, &Tagged<'_>, Span) -> Result<Value, Error>;
 
 fn read(text: &str, reading: Reading) -> impl Iterator<Item = Result<Document, Error>> {
+    let (mut as_it_is, mut given) = (as_it_is(text, reading), 0);
+    // What was mended is read to its end.
+    let mut mended: Option<std::vec::IntoIter<_>> = None;
+    std::iter::from_fn(move || {
+        if let Some(rest) = &mut mended {
+            return rest.next();
+        }
+        let document = as_it_is.next()?;
+        if let Err(Error::Malformed { why, .. }) = &document
+            && mended::is_about(why)
+            && let Some(text) = mended::mended(text)
+        {
+            let rest: Vec<_> = self::as_it_is(&text, reading).skip(given).collect();
+            return mended.insert(rest.into_iter()).next();
+        }
+        given += 1;
+        Some(document)
+    })
+}
+
+/// The documents of a text that is not mended.
+fn as_it_is(text: &str, reading: Reading) -> impl Iterator<Item = Result<Document, Error>> {
     let mut parser = Some(Parser::new_from_str(text));
     std::iter::from_fn(move || {
         let mut loader = Loader::new(parser.take()?, reading);

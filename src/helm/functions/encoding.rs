@@ -33,9 +33,6 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ),
     ("fromYaml", fixed(1, |_, a| Ok(from_yaml(&text(a, 0)?, Shape::Map)))),
     ("fromYamlArray", fixed(1, |_, a| Ok(from_yaml(&text(a, 0)?, Shape::List)))),
-    ("toToml", fixed(1, |_, _| Err("toToml is not there: TOML is not written".into()))),
-    ("mustToToml", fixed(1, |_, _| Err("mustToToml is not there: TOML is not written".into()))),
-    ("fromToml", fixed(1, |_, _| Err("fromToml is not there: TOML is not read".into()))),
 ];
 
 /// What a text is read as where nothing else is accepted.
@@ -209,7 +206,7 @@ fn indented(yaml: &str) -> String {
 }
 
 fn from_yaml(text: &str, shape: Shape) -> Value {
-    let read = crate::yaml::first(text.as_bytes());
+    let read = api::yaml::first(text.as_bytes());
     shaped(
         read.map(|document| document.value)
             .map_err(|error| format!("error converting YAML to JSON: {error}")),

@@ -1,8 +1,6 @@
 //! The functions that charts use: those of the Sprig library and Helm's own.
 //!
-//! Left out are those that ask the network or the environment (`getHostByName` gives "", `env` is not there), and
-//! `derivePassword`, `bcrypt`, `htpasswd`, `encryptAES`, `decryptAES`, `toToml` and `fromToml`, which fail with a
-//! sentence.
+//! Left out are those that ask the network or the environment (`getHostByName` gives "", `env` is not there).
 
 mod certificates;
 mod dates;
@@ -10,10 +8,12 @@ mod dicts;
 mod encoding;
 mod lists;
 mod numbers;
+mod passwords;
 mod patterns;
 mod rendering;
 mod rsa;
 mod strings;
+mod toml;
 mod words;
 
 pub(crate) use dates::go_duration;
@@ -47,6 +47,8 @@ pub(crate) fn library() -> Library {
         lists::FUNCTIONS,
         dicts::FUNCTIONS,
         encoding::FUNCTIONS,
+        toml::FUNCTIONS,
+        passwords::FUNCTIONS,
         dates::FUNCTIONS,
         patterns::FUNCTIONS,
         certificates::FUNCTIONS,

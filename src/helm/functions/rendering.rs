@@ -1,6 +1,6 @@
 //! Helm's own functions: other templates, what is required, and what the cluster has.
 
-use super::{Answer, fixed, from, made, text};
+use super::{Answer, fixed, made, text};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -36,11 +36,6 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("required", fixed(2, required)),
     ("fail", fixed(1, |_, a| Err(Failure::Asked(text(a, 0)?.to_string())))),
     ("lookup", fixed(4, lookup)),
-    ("derivePassword", from(0, |_, _| Err("derivePassword is not there".into()))),
-    ("bcrypt", from(0, |_, _| Err("bcrypt is not there".into()))),
-    ("htpasswd", from(0, |_, _| Err("htpasswd is not there: give the line itself as a value".into()))),
-    ("encryptAES", from(0, |_, _| Err("encryptAES is not there".into()))),
-    ("decryptAES", from(0, |_, _| Err("decryptAES is not there".into()))),
 ];
 
 fn include(calling: &Calling<'_>, args: &[Value]) -> Answer {

@@ -26,20 +26,20 @@ use tokio::sync::broadcast;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-pub(super) const GROUP: &str = "sample.knarr.test";
+pub(crate) const GROUP: &str = "sample.knarr.test";
 const ROOT: &str = "/apis/sample.knarr.test/v1";
 /// The kind's OpenAPI name.
 const FRUIT: &str = "test.knarr.sample.v1.Fruit";
 
 /// What the server shows.
-pub(super) struct Shown {
-    pub(super) pem: String,
+pub(crate) struct Shown {
+    pub(crate) pem: String,
     key: Vec<u8>,
 }
 
 impl Shown {
     /// A certificate that it signed itself, for the name of its service.
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new([name.to_owned()]).unwrap().self_signed(&key).unwrap();
         Self { pem: certificate.pem(), key: key.serialize_der() }
@@ -64,25 +64,25 @@ impl Shown {
 }
 
 /// What the server knows.
-pub(super) struct Extension {
+pub(crate) struct Extension {
     fruits: Mutex<Vec<Value>>,
     events: broadcast::Sender<Value>,
     /// How often its documents were made, by path.
-    pub(super) asked: Mutex<Vec<String>>,
+    pub(crate) asked: Mutex<Vec<String>>,
     /// What is answered to reads of paths of other groups.
-    pub(super) answers: Mutex<BTreeMap<String, Value>>,
-    pub(super) supervisor: Supervisor,
+    pub(crate) answers: Mutex<BTreeMap<String, Value>>,
+    pub(crate) supervisor: Supervisor,
 }
 
 impl Extension {
-    pub(super) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let (fruits, asked, answers) = (Mutex::default(), Mutex::default(), Mutex::default());
         let events = broadcast::channel(16).0;
         Arc::new(Self { fruits, events, asked, answers, supervisor: Supervisor::new() })
     }
 
     /// Serves every connection until `stop` is dropped.
-    pub(super) async fn serve(
+    pub(crate) async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
         (shown, front_proxy_ca): (Arc<Shown>, String),

@@ -81,7 +81,7 @@ impl History {
         self.check_order(&mut faults);
         self.check_reads(&changes, &mut faults);
         self.check_deletions(&changes, &mut faults);
-        let end = at(&changes, self.end.0);
+        let end = States::new(&changes).at(self.end.0);
         if end != self.end.1 {
             faults.push(format!("the end is {:?} and not {end:?}", self.end.1));
         }
@@ -89,15 +89,16 @@ impl History {
     }
 
     /// Every change by its version, from all that anybody was told.
-    fn changes(&self, faults: &mut Vec<String>) -> BTreeMap<u64, Change> {
-        let mut changes: BTreeMap<u64, Change> = BTreeMap::new();
+    fn changes(&self, faults: &mut Vec<String>) -> Changes {
+        let mut changes = Changes::default();
         let mut put = |version: u64, key: &String, token: Option<&String>| {
             let change = Change { key: key.clone(), token: token.cloned() };
-            match changes.get(&version) {
+            match changes.all.get(&version) {
                 Some(other) if *other != change => {
                     faults.push(format!("version {version} is {other:?} and also {change:?}"));
                 }
-                _ => drop(changes.insert(version, change)),
+                Some(_) => {}
+                None => changes.put(version, change),
             }
         };
         for event in self.watches.iter().flat_map(|watched| &watched.events) {
@@ -121,60 +122,64 @@ impl History {
 
     /// A deletion that no watch was there to tell is known by what came after it; it took place at a
     /// version that nobody watched.
-    fn infer_deletions(&self, changes: &mut BTreeMap<u64, Change>) {
-        let mut absences: Vec<(u64, Vec<String>)> = Vec::new();
-        let keys: BTreeSet<String> = changes.values().map(|change| change.key.clone()).collect();
-        let lacks = |state: &State| keys.iter().filter(|key| !state.contains_key(*key)).cloned().collect();
+    fn infer_deletions(&self, changes: &mut Changes) {
+        // By the version at which keys were not there; a list tells that of all that it does not name.
+        let mut absences: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+        let mut lists: BTreeMap<u64, &State> = BTreeMap::new();
         for operation in &self.operations {
             match &operation.told {
-                Told::Listed { version, state } => absences.push((*version, lacks(state))),
+                Told::Listed { version, state } => drop(lists.insert(*version, state)),
                 Told::Written { key, version, over: Some(0), .. } => {
-                    absences.push((version - 1, vec![key.clone()]))
+                    absences.entry(version - 1).or_default().insert(key.clone());
                 }
                 _ => {}
             }
         }
         for event in self.watches.iter().flat_map(|watched| &watched.events) {
             if event.what == "ADDED" {
-                absences.push((event.version - 1, vec![event.key.clone()]));
+                absences.entry(event.version - 1).or_default().insert(event.key.clone());
             }
         }
-        absences.push((self.end.0, lacks(&self.end.1)));
-        absences.sort();
-        for (version, key) in
-            absences.iter().flat_map(|(version, keys)| keys.iter().map(move |key| (*version, key)))
-        {
-            let Some((since, Change { token: Some(_), .. })) = before(changes, key, version + 1) else {
-                continue;
-            };
-            let unseen =
-                (since + 1..=version).rev().find(|at| !changes.contains_key(at) && !self.is_watched(*at));
-            if let Some(at) = unseen {
-                changes.insert(at, Change { key: key.clone(), token: None });
+        lists.insert(self.end.0, &self.end.1);
+        let mut unseen = Unseen::new(self, changes);
+        let versions: BTreeSet<u64> = absences.keys().chain(lists.keys()).copied().collect();
+        for version in versions {
+            let mut keys = absences.remove(&version).unwrap_or_default();
+            if let Some(state) = lists.get(&version) {
+                keys.extend(changes.by_key.keys().filter(|key| !state.contains_key(*key)).cloned());
+            }
+            for key in keys {
+                let Some((since, Change { token: Some(_), .. })) = changes.before(&key, version + 1) else {
+                    continue;
+                };
+                if let Some(at) = unseen.take(since, version) {
+                    changes.put(at, Change { key, token: None });
+                }
             }
         }
-    }
-
-    fn is_watched(&self, version: u64) -> bool {
-        self.watches.iter().any(|watched| watched.after < version && version <= watched.until)
     }
 
     /// Watches tell all changes, in their order, once, and as what they are.
-    fn check_watches(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
-        for watched in &self.watches {
+    fn check_watches(&self, changes: &Changes, faults: &mut Vec<String>) {
+        let mut states = States::new(changes);
+        let mut watches: Vec<&Watched> = self.watches.iter().collect();
+        watches.sort_by_key(|watched| watched.after);
+        for watched in watches {
             let told: Vec<u64> = watched.events.iter().map(|event| event.version).collect();
             if !told.windows(2).all(|pair| pair[0] < pair[1]) {
                 faults.push(format!("a watch told versions out of order: {told:?}"));
             }
             let wanted: Vec<u64> = changes
+                .all
                 .range(watched.after + 1..watched.until.max(watched.after) + 1)
                 .map(|(version, _)| *version)
                 .collect();
             if told != wanted {
-                let missed: Vec<&u64> = wanted.iter().filter(|version| !told.contains(version)).collect();
+                let known: BTreeSet<&u64> = told.iter().collect();
+                let missed: Vec<&u64> = wanted.iter().filter(|version| !known.contains(version)).collect();
                 faults.push(format!("a watch after {} did not tell {missed:?}", watched.after));
             }
-            let mut state = at(changes, watched.after);
+            let mut state = states.at(watched.after);
             for event in &watched.events {
                 let there = state.contains_key(&event.key);
                 let wanted = match (event.what.as_str(), there) {
@@ -185,16 +190,16 @@ impl History {
                 if event.what != wanted {
                     faults.push(format!("{event:?} is a {wanted}"));
                 }
-                apply(&mut state, event.version, changes.get(&event.version));
+                apply(&mut state, event.version, changes.all.get(&event.version));
             }
         }
     }
 
     /// An update changes the version that it names, and no other; what is made was not there.
-    fn check_writes(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
+    fn check_writes(&self, changes: &Changes, faults: &mut Vec<String>) {
         for operation in &self.operations {
             let Told::Written { key, version, over: Some(over), .. } = &operation.told else { continue };
-            let before = before(changes, key, *version);
+            let before = changes.before(key, *version);
             let wanted =
                 before.map_or(0, |(version, change)| if change.token.is_some() { version } else { 0 });
             if wanted != *over {
@@ -231,7 +236,7 @@ impl History {
     }
 
     /// Who reads is told what was there at some moment of the request.
-    fn check_reads(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
+    fn check_reads(&self, changes: &Changes, faults: &mut Vec<String>) {
         let floors = self.floors(changes);
         let later = self.later_writes();
         for operation in &self.operations {
@@ -245,11 +250,9 @@ impl History {
                 Told::Absent { key } => {
                     let since = floor(&floors, key, operation.began);
                     let until = ceiling(&later, operation.ended);
-                    let gone = changes
-                        .range(since..until.max(since))
-                        .any(|(_, change)| change.key == *key && change.token.is_none());
-                    if since > 0 && !gone && changes.get(&since).is_some_and(|change| change.token.is_some())
-                    {
+                    let gone = changes.is_deleted_within(key, since, until);
+                    let stood = changes.all.get(&since).is_some_and(|change| change.token.is_some());
+                    if since > 0 && !gone && stood {
                         faults.push(format!("{key} was not found though it stands since {since}"));
                     }
                 }
@@ -261,7 +264,7 @@ impl History {
 
     /// Lists are whole, and what nobody was told of has taken place before the next list or never, if whoever
     /// worked on it is dead.
-    fn check_lists(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
+    fn check_lists(&self, changes: &Changes, faults: &mut Vec<String>) {
         let mut lists: Vec<(u64, &Operation, &State)> = Vec::new();
         for operation in &self.operations {
             if let Told::Listed { version, state } = &operation.told {
@@ -271,7 +274,7 @@ impl History {
         lists.sort_by_key(|(version, ..)| *version);
         let (mut now, mut next) = (State::new(), 0);
         for (version, _, state) in &lists {
-            for (at, change) in changes.range(next..version + 1) {
+            for (at, change) in changes.all.range(next..version + 1) {
                 apply(&mut now, *at, Some(change));
             }
             next = next.max(version + 1);
@@ -279,7 +282,8 @@ impl History {
                 faults.push(format!("the list at {version} is {state:?} and not {now:?}"));
             }
         }
-        let written = changes.iter().filter_map(|(version, change)| Some((change.token.as_ref()?, *version)));
+        let written =
+            changes.all.iter().filter_map(|(version, change)| Some((change.token.as_ref()?, *version)));
         let written: BTreeMap<&String, u64> = written.collect();
         let began: Vec<(Moment, u64)> =
             lists.iter().map(|(version, list, _)| (list.began, *version)).collect();
@@ -306,11 +310,11 @@ impl History {
     }
 
     /// Of each key, the highest version that was answered up to each moment of an answer.
-    fn floors(&self, changes: &BTreeMap<u64, Change>) -> BTreeMap<String, Vec<(Moment, u64)>> {
+    fn floors(&self, changes: &Changes) -> BTreeMap<String, Vec<(Moment, u64)>> {
         let mut floors: BTreeMap<String, Vec<(Moment, u64)>> = BTreeMap::new();
         for operation in &self.operations {
             if let Some(version) = version_of(&operation.told) {
-                let Some(change) = changes.get(&version) else { continue };
+                let Some(change) = changes.all.get(&version) else { continue };
                 floors.entry(change.key.clone()).or_default().push((operation.ended, version));
             }
         }
@@ -326,18 +330,21 @@ impl History {
     }
 
     /// Every deletion that was answered took place, and nothing else was deleted.
-    fn check_deletions(&self, changes: &BTreeMap<u64, Change>, faults: &mut Vec<String>) {
-        let keys: BTreeSet<&String> = changes.values().map(|change| &change.key).collect();
-        for key in keys {
-            let done = changes.values().filter(|change| change.key == *key && change.token.is_none()).count();
-            let (mut answered, mut lost) = (0, 0);
-            for operation in &self.operations {
-                match &operation.told {
-                    Told::Deleted { key: own } if own == key => answered += 1,
-                    Told::Lost { key: own, token: None } if own == key => lost += 1,
-                    _ => {}
+    fn check_deletions(&self, changes: &Changes, faults: &mut Vec<String>) {
+        let mut counts: BTreeMap<&String, [usize; 3]> = BTreeMap::new();
+        for (key, versions) in &changes.by_key {
+            counts.entry(key).or_default()[0] = versions.values().filter(|token| token.is_none()).count();
+        }
+        for operation in &self.operations {
+            match &operation.told {
+                Told::Deleted { key } => counts.get_mut(key).into_iter().for_each(|counts| counts[1] += 1),
+                Told::Lost { key, token: None } => {
+                    counts.get_mut(key).into_iter().for_each(|counts| counts[2] += 1);
                 }
+                _ => {}
             }
+        }
+        for (key, [done, answered, lost]) in counts {
             if done < answered || done > answered + lost {
                 faults.push(format!(
                     "{key} was deleted {done} times, answered {answered} times, unknown {lost} times"
@@ -347,7 +354,7 @@ impl History {
         let known: BTreeSet<&String> =
             self.operations.iter().filter_map(|operation| token_of(&operation.told)).collect();
         let mut seen = BTreeMap::new();
-        for (version, change) in changes {
+        for (version, change) in &changes.all {
             let Some(token) = &change.token else { continue };
             if let Some(other) = seen.insert(token, version) {
                 faults.push(format!("{token} was written at {other} and at {version}"));
@@ -410,19 +417,94 @@ fn apply(state: &mut State, version: u64, change: Option<&Change>) {
     }
 }
 
-/// The state at a version.
-fn at(changes: &BTreeMap<u64, Change>, version: u64) -> State {
-    let mut state = State::new();
-    for (version, change) in changes.range(..=version) {
-        apply(&mut state, *version, Some(change));
-    }
-    state
+/// All changes by their versions, and each key's.
+#[derive(Debug, Default)]
+struct Changes {
+    all: BTreeMap<u64, Change>,
+    by_key: BTreeMap<String, BTreeMap<u64, Option<String>>>,
 }
 
-/// The change of a key before a version.
-fn before<'a>(changes: &'a BTreeMap<u64, Change>, key: &str, version: u64) -> Option<(u64, &'a Change)> {
-    let mut earlier = changes.range(..version).rev();
-    earlier.find(|(_, change)| change.key == key).map(|(version, change)| (*version, change))
+impl Changes {
+    fn put(&mut self, version: u64, change: Change) {
+        self.by_key.entry(change.key.clone()).or_default().insert(version, change.token.clone());
+        self.all.insert(version, change);
+    }
+
+    /// The change of a key before a version.
+    fn before(&self, key: &str, version: u64) -> Option<(u64, &Change)> {
+        let (at, _) = self.by_key.get(key)?.range(..version).next_back()?;
+        Some((*at, &self.all[at]))
+    }
+
+    /// Whether a key was deleted from a version on and before another.
+    fn is_deleted_within(&self, key: &str, since: u64, until: u64) -> bool {
+        let Some(own) = self.by_key.get(key) else { return false };
+        own.range(since..until.max(since)).any(|(_, token)| token.is_none())
+    }
+}
+
+/// States at versions that are asked for from the first to the last.
+struct States<'c> {
+    rest: std::iter::Peekable<std::collections::btree_map::Iter<'c, u64, Change>>,
+    now: State,
+}
+
+impl<'c> States<'c> {
+    fn new(changes: &'c Changes) -> Self {
+        Self { rest: changes.all.iter().peekable(), now: State::new() }
+    }
+
+    fn at(&mut self, version: u64) -> State {
+        while let Some((at, change)) = self.rest.next_if(|(at, _)| **at <= version) {
+            apply(&mut self.now, *at, Some(change));
+        }
+        self.now.clone()
+    }
+}
+
+/// Versions at which something may have happened that nobody saw: no change is known of them, and no watch was there.
+/// They are kept as ranges, each by its last version.
+struct Unseen(BTreeMap<u64, u64>);
+
+impl Unseen {
+    fn new(history: &History, changes: &Changes) -> Self {
+        let watched = history.watches.iter().map(|watched| (watched.after + 1, watched.until));
+        let mut taken: Vec<(u64, u64)> =
+            watched.chain(changes.all.keys().map(|version| (*version, *version))).collect();
+        taken.sort_unstable();
+        let (mut free, mut next) = (BTreeMap::new(), 0);
+        for (first, last) in taken.into_iter().filter(|(first, last)| first <= last) {
+            if first > next {
+                free.insert(first - 1, next);
+            }
+            next = next.max(last + 1);
+        }
+        free.insert(u64::MAX, next);
+        Self(free)
+    }
+
+    /// Takes the last of them after a version and up to another.
+    fn take(&mut self, after: u64, until: u64) -> Option<u64> {
+        let (last, first) = self
+            .0
+            .range(until..)
+            .next()
+            .filter(|(_, first)| **first <= until)
+            .or_else(|| self.0.range(..until).next_back())?;
+        let (last, first) = (*last, *first);
+        let at = last.min(until);
+        if at <= after {
+            return None;
+        }
+        self.0.remove(&last);
+        if first < at {
+            self.0.insert(at - 1, first);
+        }
+        if at < last {
+            self.0.insert(last, at + 1);
+        }
+        Some(at)
+    }
 }
 
 #[cfg(test)]
@@ -471,6 +553,19 @@ mod tests {
         change(&mut history);
         let faults = history.faults();
         assert!(faults.iter().any(|fault| fault.contains(part)), "{faults:?}");
+    }
+
+    #[test]
+    fn what_nobody_saw_is_taken_from_the_last() {
+        // Changes at 2 and 4, and a watch from 2 to 4.
+        let mut history = sound();
+        let changes = history.changes(&mut Vec::new());
+        let mut unseen = Unseen::new(&history, &changes);
+        assert_eq!([unseen.take(2, 4), unseen.take(2, 6), unseen.take(4, 6)], [None, Some(6), Some(5)]);
+        assert_eq!([unseen.take(4, 6), unseen.take(6, 9), unseen.take(0, 1)], [None, Some(9), Some(1)]);
+        assert_eq!([unseen.take(1, 4), unseen.take(6, 9), unseen.take(7, 8)], [None, Some(8), None]);
+        history.watches.clear();
+        assert_eq!(Unseen::new(&history, &changes).take(2, 4), Some(3));
     }
 
     #[test]

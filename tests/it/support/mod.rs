@@ -1,5 +1,6 @@
 //! What the integration tests stand on: sandboxes, clusters in them, images, processes.
 
+pub(crate) mod chart_server;
 pub(crate) mod cluster;
 pub(crate) mod definition;
 pub(crate) mod device_plugin;

@@ -33,6 +33,7 @@ struct Kept {
     finished: usize,
     /// Answers that are to fail, and what is kept to be damaged.
     fail: usize,
+    deny: bool,
     damage: bool,
 }
 
@@ -78,6 +79,11 @@ impl Storage {
     /// Fails at the next requests.
     pub(crate) fn fail(&self, times: usize) {
         self.kept.lock().unwrap().fail = times;
+    }
+
+    /// Lets nobody do anything from now on, or no longer.
+    pub(crate) fn deny(&self, deny: bool) {
+        self.kept.lock().unwrap().deny = deny;
     }
 
     /// Keeps other bytes than it is sent from now on, or no longer.
@@ -155,6 +161,9 @@ async fn answer(request: Request<Incoming>, kept: Arc<Mutex<Kept>>) -> Result<Re
     if kept.fail > 0 {
         kept.fail -= 1;
         return Ok(refuse(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"));
+    }
+    if kept.deny {
+        return Ok(refuse(StatusCode::FORBIDDEN, "AccessDenied"));
     }
     let path = head.uri.path().strip_prefix('/').unwrap_or_default();
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));

@@ -92,7 +92,7 @@ impl WebhookServer {
 type Shared = (Arc<Mutex<Vec<(String, Value)>>>, Arc<Mutex<usize>>, Supervisor);
 
 /// The bundle to trust, and what the server shows.
-fn identity(names: &[&str], shows: Shows) -> (String, TlsAcceptor) {
+pub(crate) fn identity(names: &[&str], shows: Shows) -> (String, TlsAcceptor) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut authority = CertificateParams::new(names.clone()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
