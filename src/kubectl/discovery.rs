@@ -2,12 +2,16 @@
 //! in it: plural, singular, short name, kind, each with or without version and group.
 
 use crate::error::Error;
+use crate::line;
 use crate::session::{Call, Session};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+
+/// How many signs may be wrong in a kind that is suggested, in words of six signs or more.
+const NEAR: usize = 2;
 
 /// One resource of the server, in its preferred version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,8 +118,29 @@ impl Discovery {
         });
         found.first().copied().ok_or_else(|| {
             let name = word.split('.').next().unwrap_or(word);
-            Error::plain(format!("the server doesn't have a resource type {name:?}"))
+            // What scripts look for is a line of its own.
+            let near = self.near(&lower).map(|near| format!("\nDid you mean {near:?}?"));
+            Error::plain(format!(
+                "the server doesn't have a resource type {name:?}{}",
+                near.unwrap_or_default()
+            ))
         })
+    }
+
+    /// What may have been meant by a word that names no resource: one of this name in another group, or one of nearly
+    /// this name.
+    fn near(&self, word: &str) -> Option<String> {
+        let name = word.split('.').next().unwrap_or(word);
+        if let Some(same) = self.0.iter().find(|resource| resource.preferred && resource.is_called(name)) {
+            return Some(same.qualified());
+        }
+        let far = |resource: &Resource| {
+            let names = [&resource.plural, &resource.singular, &resource.kind.to_lowercase()];
+            names.into_iter().map(|known| line::distance(known, word)).min().unwrap_or(usize::MAX)
+        };
+        let near = self.0.iter().filter(|resource| resource.preferred).map(|one| (far(one), one));
+        let (far, nearest) = near.min_by_key(|(far, _)| *far)?;
+        (far <= NEAR.min(word.len() / 3)).then(|| nearest.plural.clone())
     }
 
     /// The resource of an object's apiVersion and kind.
@@ -205,8 +230,19 @@ mod tests {
         }
         assert_eq!(found("events"), "events");
         assert_eq!(found("events.events.k8s.io"), "events.events.k8s.io");
-        let error = all.find("nonsense").unwrap_err().to_string();
-        assert_eq!(error, "error: the server doesn't have a resource type \"nonsense\"");
+        let said = |word: &str| all.find(word).unwrap_err().to_string();
+        assert_eq!(said("nonsense"), "error: the server doesn't have a resource type \"nonsense\"");
+        for (word, near) in [
+            ("depoyment", "deployments"),
+            ("Deploymnets", "deployments"),
+            ("pods.x", "pods"),
+            ("deploy.v1.app", "deployments.apps"),
+        ] {
+            let name = word.split('.').next().unwrap();
+            let sentence =
+                format!("error: the server doesn't have a resource type {name:?}\nDid you mean {near:?}?");
+            assert_eq!(said(word), sentence, "{word}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod plugins;
 mod pods;
 mod preferences;
 mod private_file;
+mod record;
 mod remote;
 mod requests;
 mod session;

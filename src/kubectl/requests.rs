@@ -40,7 +40,7 @@ impl Manner {
         Ok(Self {
             timeout: global.request_timeout.as_deref().map(timeout).transpose()?.flatten(),
             gzip,
-            verbosity: global.verbosity,
+            verbosity: global.verbosity(),
             warnings_as_errors: global.warnings_as_errors,
             warned: Mutex::default(),
             server: server.to_string().trim_end_matches('/').to_owned(),

@@ -6,6 +6,7 @@ use crate::discovery::{Discovery, Resource};
 use crate::discovery_cache::Cache;
 use crate::error::Error;
 use crate::globals::Global;
+use crate::record;
 use crate::requests::Manner;
 use base::{Body, Supervisor};
 use client::Client;
@@ -26,6 +27,8 @@ pub(crate) struct Session {
     signed_in: tokio::sync::Mutex<bool>,
     login: Option<Login>,
     policy: Policy,
+    /// What `--record` annotates.
+    cause: Option<String>,
     manner: Manner,
     /// The namespace of objects that name none.
     pub(crate) namespace: String,
@@ -65,6 +68,7 @@ impl Session {
             signed_in: tokio::sync::Mutex::new(false),
             login,
             policy: global.policy.clone(),
+            cause: global.cause.clone(),
             manner,
             namespace: namespace.unwrap_or_else(|| "default".to_owned()),
             namespace_given: global.namespace.is_some(),
@@ -167,11 +171,31 @@ impl Session {
 
     /// Posts, puts or deletes with a JSON body.
     pub(crate) async fn write(&self, method: Method, path: &str, body: &Value) -> Result<Value, Error> {
+        let recorded = self.recorded(body, body["metadata"].is_object());
+        let body = recorded.as_ref().unwrap_or(body);
         self.send(Call { method, path, content_type: JSON, accept: JSON }, Some(body)).await
+    }
+
+    /// Annotates an object with the cause of what was done to it by other means than its fields.
+    pub(crate) async fn record(&self, path: &str) -> Result<(), Error> {
+        if self.cause.is_some() {
+            self.patch(path, MERGE_PATCH, &Value::Object(serde_json::Map::new())).await?;
+        }
+        Ok(())
+    }
+
+    /// A body with the annotation of `--record`, if there is one and the body is of an object.
+    fn recorded(&self, body: &Value, is_object: bool) -> Option<Value> {
+        let cause = self.cause.as_ref().filter(|_| is_object)?;
+        let mut body = body.clone();
+        body["metadata"]["annotations"][record::CAUSE] = Value::String(cause.clone());
+        Some(body)
     }
 
     /// Patches.
     pub(crate) async fn patch(&self, path: &str, content_type: &str, body: &Value) -> Result<Value, Error> {
+        let recorded = self.recorded(body, body.is_object());
+        let body = recorded.as_ref().unwrap_or(body);
         self.send(Call { method: Method::PATCH, path, content_type, accept: JSON }, Some(body)).await
     }
 

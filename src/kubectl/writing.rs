@@ -28,7 +28,7 @@ pub(crate) struct Writing {
 /// How objects are printed that were changed or made.
 #[derive(Args, Clone, Default)]
 pub(crate) struct Printing {
-    /// json, yaml, name, jsonpath=…, jsonpath-file=…, go-template=…, go-template-file=…
+    /// json, yaml, kyaml, name, jsonpath=…, jsonpath-file=…, go-template=…, go-template-file=…
     #[arg(long, short)]
     pub(crate) output: Option<String>,
     /// The template of -o go-template, or the file of -o go-template-file

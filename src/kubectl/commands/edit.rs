@@ -1,6 +1,6 @@
 //! `kubectl edit`: objects in the editor that a person chose, and what was changed as a patch.
 
-use crate::choice::{Choice, Found};
+use crate::choice::{Each, Found};
 use crate::error::Error;
 use crate::output::{self, say};
 use crate::session::Session;
@@ -18,7 +18,7 @@ const FILE_BYTES: u64 = 16 << 20;
 #[derive(Args)]
 pub(crate) struct Edit {
     #[command(flatten)]
-    pub(crate) choice: Choice,
+    pub(crate) each: Each,
     #[command(flatten)]
     pub(crate) printing: Printing,
     /// Who writes, for the server's records
@@ -35,7 +35,7 @@ pub(crate) struct Edit {
 pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
     let printer = args.printing.open()?;
     let mut before = Vec::new();
-    for finding in args.choice.read(session, false).await? {
+    for finding in args.each.choice().read(session, false).await? {
         let mut found = finding?;
         if !args.subresource.is_empty() {
             found.object = session.get(&format!("{}/{}", found.path(), args.subresource)).await?;

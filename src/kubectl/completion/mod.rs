@@ -145,6 +145,7 @@ async fn value_of(place: &Place<'_>, flag: &str, asked: &Asked<'_>) -> Candidate
             "jsonpath=",
             "jsonpath-as-json=",
             "jsonpath-file=",
+            "kyaml",
             "name",
             "wide",
             "yaml",

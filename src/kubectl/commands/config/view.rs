@@ -24,7 +24,7 @@ pub(crate) struct View {
     /// Of all files; false needs --kubeconfig
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     merge: Option<bool>,
-    /// json, yaml, name, jsonpath=…, go-template=…
+    /// json, yaml, kyaml, name, jsonpath=…, go-template=…
     #[arg(long, short, default_value = "yaml")]
     output: String,
     /// A template for -o
