@@ -1,6 +1,8 @@
 //! What the server has, from its aggregated discovery (KEP-3352), and how what a person types is found
 //! in it: plural, singular, short name, kind, each with or without version and group.
 
+mod legacy;
+
 use crate::error::Error;
 use crate::line;
 use crate::session::{Call, Session};
@@ -8,7 +10,8 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+/// As one, in the version of Kubernetes 1.30 or that of 1.26; or as servers before that publish it.
+const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
 
 /// How many signs may be wrong in a kind that is suggested, in words of six signs or more.
 const NEAR: usize = 2;
@@ -88,11 +91,16 @@ impl Discovery {
             )
         };
         let (core, groups) = tokio::try_join!(ask("/api"), ask("/apis"))?;
-        let mut resources = read(&core);
-        resources.extend(read(&groups));
+        let mut resources = Vec::new();
+        for part in [&core, &groups] {
+            match part["kind"] == "APIGroupDiscoveryList" {
+                true => resources.extend(read(part)),
+                false => resources.extend(legacy::fetch(session, part).await?),
+            }
+        }
         if resources.is_empty() {
             return Err(Error::plain(
-                "the server does not publish aggregated discovery (Kubernetes 1.27 and later do)",
+                "the server publishes no resources: it may be no API server of Kubernetes",
             ));
         }
         Ok(Self(resources))
@@ -177,9 +185,15 @@ fn read(list: &Value) -> Vec<Resource> {
     all
 }
 
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().map(text).collect()
+}
+
 fn resource_of(resource: &Value, group: &Value, version: &Value) -> Resource {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect();
     let kind = text(&resource["responseKind"]["kind"]);
     let singular = text(&resource["singularResource"]);
     Resource {

@@ -115,6 +115,21 @@ impl Session {
         Ok(link)
     }
 
+    /// Whether a plugin gives credentials.
+    pub(crate) fn has_plugin(&self) -> bool {
+        self.login.is_some()
+    }
+
+    /// When what a plugin gave is over, as far as it said.
+    pub(crate) fn signed_in_until(&self) -> Option<jiff::Timestamp> {
+        self.link().until
+    }
+
+    /// Has the plugin give others: the server did not take those.
+    pub(crate) async fn sign_in_again(&self) -> Result<(), Error> {
+        self.signed_in(true).await.map(|_| ())
+    }
+
     /// What is left to say when the command did what it was to do.
     pub(crate) fn end(&self) -> Result<(), Error> {
         self.manner.end()
