@@ -39,7 +39,8 @@ pub(crate) fn take(words: &mut Vec<String>, root: impl FnOnce() -> Command) -> O
     if !COMMANDS.contains(&&*place.path()) {
         return None;
     }
-    let values: Vec<bool> = words[..end].iter().filter(|word| is_it(word)).filter_map(value).collect();
+    let values: Vec<bool> =
+        words[..end].iter().filter(|word| is_it(word)).filter_map(|word| value(word)).collect();
     // What is no value of a switch is left for the parser to refuse.
     let last = values.last().copied()?;
     eprintln!("Flag --record has been deprecated, --record will be removed in the future");
@@ -52,7 +53,7 @@ pub(crate) fn take(words: &mut Vec<String>, root: impl FnOnce() -> Command) -> O
     line
 }
 
-fn value(word: &String) -> Option<bool> {
+fn value(word: &str) -> Option<bool> {
     match word.strip_prefix("--record").and_then(|rest| rest.strip_prefix('=')) {
         None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Some(true),
         Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Some(false),

@@ -69,6 +69,7 @@ fn commands_that_talk_do_so_in_a_terminal() {
     forwards(&person);
     copies(&person);
     tells_logs(&person);
+    colours(&person);
     serves(&person);
     runs_an_image(&person);
 }
@@ -197,6 +198,22 @@ fn tells_logs(person: &Person) {
     assert!(all.contains("at2tached") && all.contains("first"), "{all}");
     let many = person.runs("logs -f shell --all-containers --max-log-requests=1", "").err();
     assert!(many.contains("you are attempting to follow 4 log streams"), "{many}");
+}
+
+/// Colours are for people who want them.
+fn colours(person: &Person) {
+    let shown = |variable: (&str, &str)| {
+        let mut command = person.command(&["setsid", "--ctty", "--wait"], "get pods shell");
+        command.env("TERM", "xterm").env_remove("NO_COLOR").env(variable.0, variable.1);
+        let mut terminal = Terminal::new(command);
+        let shown = terminal.expect("Running");
+        assert_eq!(terminal.end(), 0);
+        shown
+    };
+    assert!(shown(("TERM", "xterm")).starts_with("\u{1b}[1mNAME"));
+    assert!(shown(("NO_COLOR", "1")).starts_with("NAME"));
+    assert!(shown(("TERM", "dumb")).starts_with("NAME"));
+    assert!(person.runs("get pods shell", "").ok().starts_with("NAME"));
 }
 
 /// The API for who has no credentials, on a port that is free and on a socket.

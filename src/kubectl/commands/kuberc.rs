@@ -10,7 +10,7 @@ use crate::writing::Printing;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What is done with the preferences.
 #[derive(Subcommand)]
@@ -111,7 +111,7 @@ fn save(file: &Path, preferences: &Value) -> Result<(), Error> {
     say(&format!("Updated {}\n", file.display()))
 }
 
-fn view(file: &PathBuf, is_named: bool, args: &View) -> Result<(), Error> {
+fn view(file: &Path, is_named: bool, args: &View) -> Result<(), Error> {
     let Some(mut preferences) = read(file)? else { return absent(file, is_named) };
     for list in ["aliases", "defaults"] {
         if preferences[list].is_null() {

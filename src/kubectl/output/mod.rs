@@ -1,5 +1,6 @@
 //! How objects are printed.
 
+pub(crate) mod colour;
 pub(crate) mod columns;
 mod go_template;
 mod kyaml;
