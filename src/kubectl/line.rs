@@ -341,6 +341,15 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_of_debugs_is_one_of_the_container() {
+        let line =
+            |text: &str| read(text.split(' ').map(str::to_owned).collect()).ok().expect("it is understood");
+        assert_eq!(line("debug x --profile=netadmin").global.profile, "netadmin");
+        assert_eq!(line("debug x --image=y").global.profile, "general");
+        assert!(line("get pods --profile=netadmin").global.check().is_err());
+    }
+
+    #[test]
     fn no_two_flags_share_a_name() {
         Arguments::command().debug_assert();
     }

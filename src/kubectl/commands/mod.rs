@@ -50,7 +50,10 @@ use clap::CommandFactory;
 
 /// Runs one command.
 pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> {
-    global.check()?;
+    // There it is a profile of the container.
+    if !matches!(command, Command::Debug(_)) {
+        global.check()?;
+    }
     let command = match command {
         Command::Config(command) => return config::run(&global.clone().tidied(), command),
         Command::Kuberc(command) => return kuberc::run(global, &command),
