@@ -59,11 +59,16 @@ impl Form {
     /// The same as [`parse`](Self::parse), where `strict` templates may ask for nothing that is not there.
     pub(crate) fn strictly(output: Option<&str>, strict: bool) -> Result<Option<Self>, Error> {
         let text = output.and_then(|output| output.split_once('=')).map_or("", |(_, text)| text);
-        Ok(Self::parse(output)?.map(|form| match form {
-            Self::JsonPath(template) if strict => Self::StrictJsonPath(template, text.to_owned()),
-            Self::GoTemplate(template) if strict => Self::GoTemplate(template.strict()),
+        Ok(Self::parse(output)?.map(|form| if strict { form.strict(text) } else { form }))
+    }
+
+    /// The same form, whose template `text` may ask for nothing that is not there.
+    pub(crate) fn strict(self, text: &str) -> Self {
+        match self {
+            Self::JsonPath(template) => Self::StrictJsonPath(template, text.to_owned()),
+            Self::GoTemplate(template) => Self::GoTemplate(template.strict()),
             form => form,
-        }))
+        }
     }
 
     /// The form of `-o`, or none for a table (`wide` or nothing).
