@@ -7,102 +7,104 @@ use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Which server, which user, which namespace, and how it is asked. What is "" was not given ([`Global::tidied`]).
+/// Which server, which user, which namespace, and how it is asked. What is "" was not given ([`Global::tidied`]). Help
+/// leaves them to `kubectl options`, as there are more of them than of any command's own.
 #[derive(Args, Clone, Default)]
 pub(crate) struct Global {
     /// The user to act as: a name, or a service account's whole name
-    #[arg(long = "as", global = true, value_name = "USER")]
+    #[arg(long = "as", global = true, hide = true, value_name = "USER")]
     pub(crate) act_as: Option<String>,
     /// A group to act as; may be repeated
-    #[arg(long, global = true, value_name = "GROUP")]
+    #[arg(long, global = true, hide = true, value_name = "GROUP")]
     pub(crate) as_group: Vec<String>,
     /// The UID to act as
-    #[arg(long, global = true, value_name = "UID")]
+    #[arg(long, global = true, hide = true, value_name = "UID")]
     pub(crate) as_uid: Option<String>,
     /// What else is known of the user to act as: KEY=VALUE; may be repeated
-    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    #[arg(long, global = true, hide = true, value_name = "KEY=VALUE")]
     pub(crate) as_user_extra: Vec<String>,
     /// Where to remember what servers have
-    #[arg(long, global = true, value_name = "FOLDER")]
+    #[arg(long, global = true, hide = true, value_name = "FOLDER")]
     pub(crate) cache_dir: Option<PathBuf>,
     /// The file with the server's authority
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
     pub(crate) certificate_authority: Option<String>,
     /// The file with the client's certificate
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
     pub(crate) client_certificate: Option<String>,
     /// The file with the client's key
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
     pub(crate) client_key: Option<String>,
     /// The kubeconfig's cluster
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide = true)]
     pub(crate) cluster: Option<String>,
     /// The kubeconfig's context
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide = true)]
     pub(crate) context: Option<String>,
     /// Ask for answers that are not compressed
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide = true)]
     pub(crate) disable_compression: bool,
     /// Do not verify the server's certificate: whoever is between sees and changes everything
-    #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, global = true, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) insecure_skip_tls_verify: Option<bool>,
     /// The kubeconfig file
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The file with preferences, or "off" for none
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
     pub(crate) kuberc: Option<String>,
     /// How often logs are written out: whatever it is, nothing is held back
-    #[arg(long = "log-flush-frequency", global = true, value_name = "DURATION", value_parser = frequency)]
+    #[arg(long = "log-flush-frequency", global = true, hide = true, value_name = "DURATION", value_parser = frequency)]
     pub(crate) _log_flush_frequency: Option<Duration>,
     /// Go on only if the server is of this client's version
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide = true)]
     pub(crate) match_server_version: bool,
     /// The namespace
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, hide = true)]
     pub(crate) namespace: Option<String>,
     /// The password that goes with --username
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide = true)]
     pub(crate) password: Option<String>,
     /// Which profile to write of this program: none, as Go's are no profiles of it
-    #[arg(long, global = true, default_value = "none", hide_default_value = true)]
+    #[arg(long, global = true, hide = true, default_value = "none", hide_default_value = true)]
     pub(crate) profile: String,
     /// Where a profile goes
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
     pub(crate) profile_output: Option<PathBuf>,
     /// How long a request may take, such as 1s, 2m or 3h; 0 for as long as it takes
-    #[arg(long, global = true, value_name = "DURATION")]
+    #[arg(long, global = true, hide = true, value_name = "DURATION")]
     pub(crate) request_timeout: Option<String>,
     /// The server's URL
-    #[arg(long, short, global = true, value_name = "URL")]
+    #[arg(long, short, global = true, hide = true, value_name = "URL")]
     pub(crate) server: Option<String>,
     /// The name that the server's certificate has, where it is not the URL's
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
     pub(crate) tls_server_name: Option<String>,
     /// A bearer token
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide = true)]
     pub(crate) token: Option<String>,
     /// The kubeconfig's user
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide = true)]
     pub(crate) user: Option<String>,
     /// The name for servers that know users by passwords
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide = true)]
     pub(crate) username: Option<String>,
     /// How much to say of requests: 6 to 9, from a line each to all of them
     #[arg(
         long = "v",
         short = 'v',
         global = true,
+        hide = true,
         value_name = "LEVEL",
         default_value_t = 0,
         hide_default_value = true
     )]
     pub(crate) verbosity: u8,
     /// How much to say of requests, by the file of kubectl's that does: FILE=LEVEL, such as round_trippers=8
-    #[arg(long, global = true, value_name = "FILE=LEVEL", value_parser = modules)]
+    #[arg(long, global = true, hide = true, value_name = "FILE=LEVEL", value_parser = modules)]
     pub(crate) vmodule: Option<Modules>,
     /// Fail if the server warned
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide = true)]
     pub(crate) warnings_as_errors: bool,
     /// Which credential plugins may be run, by the preferences.
     #[arg(skip)]

@@ -18,6 +18,7 @@ mod download;
 mod error;
 mod events;
 mod globals;
+mod help;
 mod kubeconfig;
 mod line;
 mod manifests;

@@ -4,7 +4,7 @@
 use crate::args::Arguments;
 use crate::error::Error;
 use crate::globals::Refused;
-use crate::{commands, plugins, preferences, record, tree};
+use crate::{commands, help, plugins, preferences, record, tree};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, Parser};
 use std::ffi::OsString;
@@ -149,9 +149,15 @@ fn explained(words: &[String], refused: &clap::Error) -> Ended {
         refused.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && command != "kubectl";
     let is_help =
         !refused.use_stderr() || refused.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let root = Arguments::command();
+    let below = if is_help { help::below(&tree::follow(&root, words)) } else { String::new() };
+    let text = format!("{}{below}", refused.render());
     let written = match is_help && (!is_incomplete || command == "kubectl rollout") {
-        true => crate::output::say(&refused.render().to_string()).is_ok(),
-        false => refused.print().is_ok(),
+        true => crate::output::say(&text).is_ok(),
+        false => {
+            eprint!("{text}");
+            true
+        }
     };
     Ended::Said(if written && is_help && !is_incomplete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -273,8 +279,7 @@ pub(crate) fn distance(left: &str, right: &str) -> usize {
 pub(crate) fn options() -> String {
     let root = Arguments::command();
     let mut text = "The following options can be passed to any command:\n\n".to_owned();
-    let mut flags: Vec<_> =
-        root.get_arguments().filter(|arg| arg.is_global_set() && !arg.is_hide_set()).collect();
+    let mut flags: Vec<_> = root.get_arguments().filter(|arg| arg.is_global_set()).collect();
     flags.sort_by_key(|arg| arg.get_long());
     for arg in flags {
         let short = arg.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();

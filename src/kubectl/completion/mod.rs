@@ -125,7 +125,9 @@ fn positional(place: &Place<'_>, words: &[String]) -> Vec<String> {
 fn names_of_flags(place: &Place<'_>) -> Candidates {
     let mut words = Vec::new();
     for arg in place.commands.iter().rev().flat_map(|command| command.get_arguments()) {
-        let Some(long) = arg.get_long().filter(|_| !arg.is_hide_set()) else { continue };
+        let Some(long) = arg.get_long().filter(|_| arg.is_global_set() || !arg.is_hide_set()) else {
+            continue;
+        };
         let what = arg.get_help().map(ToString::to_string).unwrap_or_default();
         let name = format!("--{long}");
         if !words.iter().any(|(known, _)| *known == name) {
