@@ -12,6 +12,7 @@ use base::{Body, Supervisor};
 use client::Client;
 use client::https::{Https, Target};
 use http::{Method, Request, Response, StatusCode, header};
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::sync::OnceCell;
@@ -29,6 +30,7 @@ pub(crate) struct Session {
     policy: Policy,
     /// What `--record` annotates.
     cause: Option<String>,
+    certificate: Option<CertificateDer<'static>>,
     manner: Manner,
     /// The namespace of objects that name none.
     pub(crate) namespace: String,
@@ -59,7 +61,8 @@ impl Link {
 
 impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self, Error> {
-        let Connection { target, login, namespace, gzip, authority } = connection::resolve(global)?;
+        let Connection { target, login, namespace, gzip, authority, certificate } =
+            connection::resolve(global)?;
         let cache = Cache::of(&target.server.to_string(), &authority, global.cache_dir.as_deref());
         let manner = Manner::of(global, gzip, &target.server)?;
         let namespace = global.namespace.clone().filter(|name| !name.is_empty()).or(namespace);
@@ -69,6 +72,7 @@ impl Session {
             login,
             policy: global.policy.clone(),
             cause: global.cause.clone(),
+            certificate,
             manner,
             namespace: namespace.unwrap_or_else(|| "default".to_owned()),
             namespace_given: global.namespace.is_some(),
@@ -184,6 +188,24 @@ impl Session {
         self.send(Call { method: Method::GET, path, content_type: JSON, accept: JSON }, None).await
     }
 
+    /// Reads a list in parts of so many items, 0 for one part.
+    pub(crate) async fn list(&self, path: &str, part: u64) -> Result<Value, Error> {
+        let limit = if part == 0 { String::new() } else { part.to_string() };
+        let first = with_query(path, &[("limit", &limit)]);
+        let mut whole = self.get(&first).await?;
+        loop {
+            let rest = whole["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+            if rest.is_empty() {
+                return Ok(whole);
+            }
+            let mut next = self.get(&with_query(&first, &[("continue", &rest)])).await?;
+            whole["metadata"]["continue"] = next["metadata"]["continue"].take();
+            if let (Some(items), Some(more)) = (whole["items"].as_array_mut(), next["items"].as_array_mut()) {
+                items.append(more);
+            }
+        }
+    }
+
     /// Posts, puts or deletes with a JSON body.
     pub(crate) async fn write(&self, method: Method, path: &str, body: &Value) -> Result<Value, Error> {
         let recorded = self.recorded(body, body["metadata"].is_object());
@@ -289,7 +311,17 @@ impl Session {
         {
             self.cache.iter().for_each(Cache::forget);
         }
-        Err(refusal.into())
+        let refused = Error::from(refusal);
+        match self
+            .certificate
+            .as_ref()
+            .filter(|_| code == StatusCode::UNAUTHORIZED)
+            .and_then(connection::is_over)
+        {
+            // What scripts look for is a line of its own.
+            Some(over) => Err(Error::Bare(format!("{refused}\n{over}"))),
+            None => Err(refused),
+        }
     }
 
     /// Puts the server's address into what could not be reached.

@@ -3,12 +3,14 @@
 //! space. The scripts for the shells ask it, so that names of the cluster are completed.
 
 mod names;
+mod plugin;
 mod scripts;
 mod words;
 
 pub(crate) use scripts::script;
 
 use crate::globals::Global;
+use crate::plugins;
 use crate::tree::{self, Place};
 use clap::Command;
 use names::Asked;
@@ -54,6 +56,11 @@ pub(crate) async fn complete(root: &Command, words: &[String]) -> Candidates {
         return found;
     }
     let place = tree::follow(root, before);
+    if place.commands.len() == 1
+        && let Some(found) = plugin::complete(before, last, plugins::on_path).await
+    {
+        return found;
+    }
     let global = flags(&place, before);
     if before.iter().any(|word| word == "--") {
         return Candidates::files();
