@@ -151,6 +151,8 @@ fn debugs(person: &Person) {
     terminal.expect("httpd -f -p 8080");
     terminal.expect("Session ended, the ephemeral container will not be restarted but may be reattached");
     assert_eq!(terminal.end(), 0);
+    let piped = person.runs(&format!("debug shell -i -q --image={IMAGE} -- cat"), "piped\n").ok();
+    assert_eq!(piped, "piped\n");
 }
 
 fn forwards(person: &Person) {

@@ -5,7 +5,7 @@ mod profile;
 
 use super::attach::{Attaching, Streams, attach};
 use super::logs;
-use super::run::attached::or_logs;
+use super::run::attached::{or_logs, say_earlier};
 use crate::args::Files;
 use crate::error::Error;
 use crate::output::say;
@@ -389,6 +389,10 @@ async fn attached(session: &Session, args: &Debug, pod: &Value, container: &str)
     let pod = there.await?;
     if status(&pod)["terminated"].is_object() {
         return logs::copy_of(session, &pod, container).await;
+    }
+    // A terminal is drawn anew when it is attached to; of all else what was said is said.
+    if !args.streams.tty {
+        say_earlier(session, &pod, container).await;
     }
     let attaching = Attaching { streams: args.streams, container, detach_keys: DETACH_KEYS };
     or_logs(session, &pod, container, attach(session, &pod, &attaching).await).await

@@ -45,11 +45,7 @@ async fn session_with(session: &Session, args: &Run, pod: &Value, timeout: Durat
     if is_over(&ready) {
         logs::copy_of(session, &ready, name).await?;
     } else {
-        let earlier = tokio::time::timeout(EARLIER, logs::copy_of(session, &ready, name)).await;
-        let told = earlier.unwrap_or_else(|_| Err(Error::plain("context deadline exceeded")));
-        if let Err(error) = told {
-            eprintln!("warning: couldn't fetch pre-attach logs: {}", error.message());
-        }
+        say_earlier(session, &ready, name).await;
         let streams = Streams { stdin: args.stdin, tty: args.tty, quiet: args.quiet };
         let attaching = Attaching { streams, container: "", detach_keys: &args.detach_keys };
         or_logs(session, &ready, name, attach(session, &ready, &attaching).await).await?;
@@ -62,6 +58,15 @@ async fn session_with(session: &Session, args: &Run, pod: &Value, timeout: Durat
         Ok(if only_success { pod["status"]["phase"] == "Succeeded" } else { is_over(pod) })
     });
     outcome(&over.await?)
+}
+
+/// Prints what a container said before anybody was there to hear it.
+pub(crate) async fn say_earlier(session: &Session, pod: &Value, container: &str) {
+    let earlier = tokio::time::timeout(EARLIER, logs::copy_of(session, pod, container)).await;
+    let told = earlier.unwrap_or_else(|_| Err(Error::plain("context deadline exceeded")));
+    if let Err(error) = told {
+        eprintln!("warning: couldn't fetch pre-attach logs: {}", error.message());
+    }
 }
 
 /// A session that did not come about is made up for by the log.
