@@ -79,6 +79,16 @@ pub fn unverified() -> Arc<ClientConfig> {
     CONFIG.clone()
 }
 
+/// A configuration that accepts any certificate like [`unverified`], and shows what another one shows: for who asked
+/// that the other end be not verified. What is shown proves who asks and cannot be used by the other end.
+pub fn unverified_showing(other: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = (*unverified()).clone();
+    config.client_auth_cert_resolver = other.client_auth_cert_resolver.clone();
+    // Sessions with those that were not verified are not taken up by who verifies, or the other way round.
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
+}
+
 #[derive(Debug)]
 struct AnyCertificate;
 

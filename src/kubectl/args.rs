@@ -116,6 +116,9 @@ pub(crate) enum Command {
     /// Show and change the kubeconfig
     #[command(subcommand)]
     Config(commands::config::Config),
+    /// Show and change the preferences
+    #[command(subcommand)]
+    Kuberc(commands::kuberc::Kuberc),
     /// Print what a shell needs to complete commands, flags and names
     Completion {
         /// bash, zsh, fish or powershell

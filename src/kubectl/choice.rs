@@ -41,6 +41,21 @@ impl Naming {
     }
 }
 
+/// How objects are chosen by a command that is told of each by its name.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Each {
+    /// KIND NAME… or KIND/NAME…
+    pub(crate) words: Vec<String>,
+    #[command(flatten)]
+    pub(crate) files: Files,
+}
+
+impl Each {
+    pub(crate) fn choice(&self) -> Choice {
+        Choice { files: self.files.clone(), ..Choice::of(self.words.clone(), "") }
+    }
+}
+
 /// An object as the server has it, or as a file says.
 #[derive(Clone)]
 pub(crate) struct Found {

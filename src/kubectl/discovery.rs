@@ -1,13 +1,20 @@
 //! What the server has, from its aggregated discovery (KEP-3352), and how what a person types is found
 //! in it: plural, singular, short name, kind, each with or without version and group.
 
+mod legacy;
+
 use crate::error::Error;
+use crate::line;
 use crate::session::{Call, Session};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+/// As one, in the version of Kubernetes 1.30 or that of 1.26; or as servers before that publish it.
+const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+
+/// How many signs may be wrong in a kind that is suggested, in words of six signs or more.
+const NEAR: usize = 2;
 
 /// One resource of the server, in its preferred version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,11 +91,16 @@ impl Discovery {
             )
         };
         let (core, groups) = tokio::try_join!(ask("/api"), ask("/apis"))?;
-        let mut resources = read(&core);
-        resources.extend(read(&groups));
+        let mut resources = Vec::new();
+        for part in [&core, &groups] {
+            match part["kind"] == "APIGroupDiscoveryList" {
+                true => resources.extend(read(part)),
+                false => resources.extend(legacy::fetch(session, part).await?),
+            }
+        }
         if resources.is_empty() {
             return Err(Error::plain(
-                "the server does not publish aggregated discovery (Kubernetes 1.27 and later do)",
+                "the server publishes no resources: it may be no API server of Kubernetes",
             ));
         }
         Ok(Self(resources))
@@ -114,8 +126,29 @@ impl Discovery {
         });
         found.first().copied().ok_or_else(|| {
             let name = word.split('.').next().unwrap_or(word);
-            Error::plain(format!("the server doesn't have a resource type {name:?}"))
+            // What scripts look for is a line of its own.
+            let near = self.near(&lower).map(|near| format!("\nDid you mean {near:?}?"));
+            Error::plain(format!(
+                "the server doesn't have a resource type {name:?}{}",
+                near.unwrap_or_default()
+            ))
         })
+    }
+
+    /// What may have been meant by a word that names no resource: one of this name in another group, or one of nearly
+    /// this name.
+    fn near(&self, word: &str) -> Option<String> {
+        let name = word.split('.').next().unwrap_or(word);
+        if let Some(same) = self.0.iter().find(|resource| resource.preferred && resource.is_called(name)) {
+            return Some(same.qualified());
+        }
+        let far = |resource: &Resource| {
+            let names = [&resource.plural, &resource.singular, &resource.kind.to_lowercase()];
+            names.into_iter().map(|known| line::distance(known, word)).min().unwrap_or(usize::MAX)
+        };
+        let near = self.0.iter().filter(|resource| resource.preferred).map(|one| (far(one), one));
+        let (far, nearest) = near.min_by_key(|(far, _)| *far)?;
+        (far <= NEAR.min(word.len() / 3)).then(|| nearest.plural.clone())
     }
 
     /// The resource of an object's apiVersion and kind.
@@ -152,9 +185,15 @@ fn read(list: &Value) -> Vec<Resource> {
     all
 }
 
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().map(text).collect()
+}
+
 fn resource_of(resource: &Value, group: &Value, version: &Value) -> Resource {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect();
     let kind = text(&resource["responseKind"]["kind"]);
     let singular = text(&resource["singularResource"]);
     Resource {
@@ -205,8 +244,19 @@ mod tests {
         }
         assert_eq!(found("events"), "events");
         assert_eq!(found("events.events.k8s.io"), "events.events.k8s.io");
-        let error = all.find("nonsense").unwrap_err().to_string();
-        assert_eq!(error, "error: the server doesn't have a resource type \"nonsense\"");
+        let said = |word: &str| all.find(word).unwrap_err().to_string();
+        assert_eq!(said("nonsense"), "error: the server doesn't have a resource type \"nonsense\"");
+        for (word, near) in [
+            ("depoyment", "deployments"),
+            ("Deploymnets", "deployments"),
+            ("pods.x", "pods"),
+            ("deploy.v1.app", "deployments.apps"),
+        ] {
+            let name = word.split('.').next().unwrap();
+            let sentence =
+                format!("error: the server doesn't have a resource type {name:?}\nDid you mean {near:?}?");
+            assert_eq!(said(word), sentence, "{word}");
+        }
     }
 
     #[test]

@@ -3,11 +3,15 @@
 
 use crate::args::Arguments;
 use crate::error::Error;
-use crate::{plugins, preferences, tree};
+use crate::globals::Refused;
+use crate::{commands, help, plugins, preferences, record, tree};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, Parser};
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+/// The one command whose exit code 1 has a meaning of its own.
+const DIFF: &str = "kubectl diff";
 
 /// What a line came to that is no command to run.
 pub(crate) enum Ended {
@@ -35,12 +39,14 @@ pub(crate) fn read(words: Vec<String>) -> Result<Arguments, Ended> {
     let (words, policy) = preferences::apply(words, Arguments::command)?;
     let mut words = asked_for_help(words);
     of_create(&words)?;
+    let cause = record::take(&mut words, Arguments::command);
     loop {
         let parsed =
             Arguments::try_parse_from(std::iter::once("kubectl").chain(words.iter().map(String::as_str)));
         let refused = match parsed {
             Ok(mut arguments) => {
                 arguments.global.policy = policy;
+                arguments.global.cause = cause;
                 return Ok(arguments);
             }
             Err(refused) => refused,
@@ -82,9 +88,8 @@ fn switched(words: &[String], refused: &clap::Error) -> Result<Option<Vec<String
         "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
         _ => {
             let (command, flag) = meant(words, &flag);
-            return Err(Error::plain(format!(
-                "invalid argument {value:?} for \"{flag}\" flag: strconv.ParseBool: parsing {value:?}: invalid syntax\nSee '{command} --help' for usage."
-            )));
+            let why = format!("strconv.ParseBool: parsing {value:?}: invalid syntax");
+            return Err(refusal(&command, &format!("invalid argument {value:?} for \"{flag}\" flag: {why}")));
         }
     };
     let mut words = words.to_vec();
@@ -135,20 +140,41 @@ fn meant(words: &[String], flag: &str) -> (String, String) {
 
 /// Help goes to standard output and is no failure.
 fn explained(words: &[String], refused: &clap::Error) -> Ended {
-    if let Some(sentence) = misunderstood(words, refused) {
-        return Ended::Failed(Error::Plain(sentence));
+    let (command, _) = meant(words, "");
+    if let Some(error) = misunderstood(words, refused) {
+        return Ended::Failed(error);
     }
+    // A command that has commands of its own needs one of them; `kubectl` alone asks for help.
+    let is_incomplete =
+        refused.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && command != "kubectl";
     let is_help =
         !refused.use_stderr() || refused.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-    let written = match is_help {
-        true => crate::output::say(&refused.render().to_string()).is_ok(),
-        false => refused.print().is_ok(),
+    let root = Arguments::command();
+    let below = if is_help { help::below(&tree::follow(&root, words)) } else { String::new() };
+    let text = format!("{}{below}", refused.render());
+    let written = match is_help && (!is_incomplete || command == "kubectl rollout") {
+        true => crate::output::say(&text).is_ok(),
+        false => {
+            eprint!("{text}");
+            true
+        }
     };
-    Ended::Said(if written && is_help { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ended::Said(if written && is_help && !is_incomplete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is said of a flag or its value, with where the command's help is.
+fn refusal(command: &str, why: &str) -> Error {
+    match command {
+        DIFF => Error::Exit(
+            format!("error: {why}\nSee '{command} -h' for help and examples"),
+            commands::diff::TROUBLE,
+        ),
+        _ => Error::Plain(format!("{why}\nSee '{command} --help' for usage.")),
+    }
 }
 
 /// kubectl's sentence for a flag, value or command that there is not, if it is that which was refused.
-fn misunderstood(words: &[String], refused: &clap::Error) -> Option<String> {
+fn misunderstood(words: &[String], refused: &clap::Error) -> Option<Error> {
     let (command, _) = meant(words, "");
     let flag = || text(refused, ContextKind::InvalidArg);
     match refused.kind() {
@@ -162,43 +188,63 @@ fn misunderstood(words: &[String], refused: &clap::Error) -> Option<String> {
                 Some(_) => format!("unknown flag: {}", flag.split('=').next()?),
                 None => return None,
             };
-            Some(format!("{sentence}\nSee '{command} --help' for usage."))
+            Some(refusal(&command, &sentence))
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let flag = flag()?.split([' ', '[']).next()?.to_owned();
             let value = text(refused, ContextKind::InvalidValue)?;
-            if !flag.starts_with('-') {
-                return None;
-            }
-            let (_, shown) = meant(words, &flag);
-            let last = words.last().filter(|last| shown.starts_with(&format!("{last}, ")));
-            let why = match (value.is_empty(), last) {
-                (true, Some(short)) => {
-                    format!("flag needs an argument: '{}' in {short}", short.trim_start_matches('-'))
-                }
-                (true, None) => format!("flag needs an argument: {flag}"),
-                (false, _) => {
-                    let is_flag = matches!(refused.get(ContextKind::ValidValue), Some(ContextValue::Strings(all)) if all.iter().any(|one| one == "true"));
-                    let parser = if is_flag { "ParseBool" } else { "ParseInt" };
-                    format!(
-                        "invalid argument {value:?} for \"{shown}\" flag: strconv.{parser}: parsing {value:?}: invalid syntax"
-                    )
-                }
-            };
-            Some(format!("{why}\nSee '{command} --help' for usage."))
+            flag.starts_with('-').then(|| refusal(&command, &invalid(words, refused, (&flag, &value))))
         }
         ErrorKind::InvalidSubcommand => {
             let word = text(refused, ContextKind::InvalidSubcommand)?;
             if command.contains(' ') {
-                return Some(format!("unknown command {word:?}\nSee '{command} -h' for help and examples"));
+                let rest = behind(words, &word);
+                let sentence = format!("unknown command {rest:?}\nSee '{command} -h' for help and examples");
+                return Some(Error::Plain(sentence));
             }
             let near: String =
                 near(&Arguments::command(), &word).iter().map(|name| format!("\t{name}\n")).collect();
             let near = if near.is_empty() { near } else { format!("\n\nDid you mean this?\n{near}") };
-            Some(format!("unknown command {word:?} for \"kubectl\"{near}"))
+            Some(Error::Plain(format!("unknown command {word:?} for \"kubectl\"{near}")))
         }
         _ => None,
     }
+}
+
+/// A flag that has no value, or one that it cannot have.
+fn invalid(words: &[String], refused: &clap::Error, (flag, value): (&str, &str)) -> String {
+    let (_, shown) = meant(words, flag);
+    if value.is_empty() {
+        let last = words.last().filter(|last| shown.starts_with(&format!("{last}, ")));
+        return match last {
+            Some(short) => format!("flag needs an argument: '{}' in {short}", short.trim_start_matches('-')),
+            None => format!("flag needs an argument: {flag}"),
+        };
+    }
+    let why = std::error::Error::source(refused).and_then(|source| source.downcast_ref::<Refused>());
+    let is_switch = matches!(refused.get(ContextKind::ValidValue), Some(ContextValue::Strings(all)) if all.iter().any(|one| one == "true"));
+    let parser = if is_switch { "ParseBool" } else { "ParseInt" };
+    let why = why.map_or_else(
+        || format!("strconv.{parser}: parsing {value:?}: invalid syntax"),
+        |Refused(why)| (*why).to_owned(),
+    );
+    format!("invalid argument {value:?} for \"{shown}\" flag: {why}")
+}
+
+/// A word with those behind it that are no flags and no flags' values.
+fn behind(words: &[String], word: &str) -> String {
+    let root = Arguments::command();
+    let place = tree::follow(&root, words);
+    let mut found = vec![word];
+    let mut rest = words.iter().skip_while(|one| *one != word).skip(1);
+    while let Some(one) = rest.next() {
+        if !one.starts_with('-') {
+            found.push(one);
+        } else if place.flag(one).is_some_and(tree::takes_next) && !one.contains('=') {
+            rest.next();
+        }
+    }
+    found.join(" ")
 }
 
 /// How many signs may be wrong in a command that is suggested.
@@ -217,7 +263,7 @@ fn near<'a>(root: &'a Command, word: &str) -> Vec<&'a str> {
 }
 
 /// Levenshtein's: how many signs have to be put in, left out or changed.
-fn distance(left: &str, right: &str) -> usize {
+pub(crate) fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (at, sign) in left.chars().enumerate() {
@@ -235,8 +281,7 @@ fn distance(left: &str, right: &str) -> usize {
 pub(crate) fn options() -> String {
     let root = Arguments::command();
     let mut text = "The following options can be passed to any command:\n\n".to_owned();
-    let mut flags: Vec<_> =
-        root.get_arguments().filter(|arg| arg.is_global_set() && !arg.is_hide_set()).collect();
+    let mut flags: Vec<_> = root.get_arguments().filter(|arg| arg.is_global_set()).collect();
     flags.sort_by_key(|arg| arg.get_long());
     for arg in flags {
         let short = arg.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
@@ -269,6 +314,17 @@ mod tests {
             said("kubectl rollout status x -q"),
             "unknown shorthand flag: 'q' in -q\nSee 'kubectl rollout status --help' for usage."
         );
+        assert_eq!(
+            said("kubectl rollout nonsense x -n y"),
+            "unknown command \"nonsense x\"\nSee 'kubectl rollout -h' for help and examples"
+        );
+        assert_eq!(
+            said("kubectl diff --nonsense"),
+            "unknown flag: --nonsense\nSee 'kubectl diff -h' for help and examples"
+        );
+        for line in ["kubectl patch cm x --all", "kubectl edit cm -lx", "kubectl edit -A cm"] {
+            assert!(said(line).starts_with("unknown "), "{line}");
+        }
         assert_eq!(said("kubectl nonsense"), "unknown command \"nonsense\" for \"kubectl\"");
         assert_eq!(
             said("kubectl gett"),
@@ -297,6 +353,15 @@ mod tests {
             said("kubectl get pods --server-print=perhaps"),
             "invalid argument \"perhaps\" for \"--server-print\" flag: strconv.ParseBool: parsing \"perhaps\": invalid syntax\nSee 'kubectl get --help' for usage."
         );
+    }
+
+    #[test]
+    fn a_profile_of_debugs_is_one_of_the_container() {
+        let line =
+            |text: &str| read(text.split(' ').map(str::to_owned).collect()).ok().expect("it is understood");
+        assert_eq!(line("debug x --profile=netadmin").global.profile, "netadmin");
+        assert_eq!(line("debug x --image=y").global.profile, "general");
+        assert!(line("get pods --profile=netadmin").global.check().is_err());
     }
 
     #[test]

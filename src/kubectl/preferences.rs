@@ -59,8 +59,11 @@ struct Allowed {
 /// A line with what the preferences add to it, and which plugins may be run.
 pub(crate) type Preferred = (Vec<String>, Policy);
 
-/// Reads the preferences, if there are any, into a line.
+/// Reads the preferences, if there are any, into a line; but not into one that shows or mends them.
 pub(crate) fn apply(words: Vec<String>, root: impl FnOnce() -> Command) -> Result<Preferred, Error> {
+    if words.first().is_some_and(|word| word == "kuberc") {
+        return Ok((words, Policy::default()));
+    }
     let Some((file, is_named)) = file(&words)? else { return Ok((words, Policy::default())) };
     let text = match std::fs::read_to_string(&file) {
         Ok(text) => text,
@@ -96,6 +99,11 @@ fn file(words: &[String]) -> Result<Option<(PathBuf, bool)>, Error> {
             }
         }
     };
+    place(named)
+}
+
+/// The same for `--kuberc`, as it was given.
+pub(crate) fn place(named: Option<&str>) -> Result<Option<(PathBuf, bool)>, Error> {
     let variable = std::env::var("KUBERC").unwrap_or_default();
     match (&*variable, named) {
         ("off", Some(_)) => Err(Error::plain(

@@ -3,12 +3,13 @@
 
 use crate::error::Error;
 use crate::globals::Global;
+use crate::output::colour;
 use base::{Body, clock, full_body};
 use client::Client;
 use flate2::read::GzDecoder;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ impl Manner {
         Ok(Self {
             timeout: global.request_timeout.as_deref().map(timeout).transpose()?.flatten(),
             gzip,
-            verbosity: global.verbosity,
+            verbosity: global.verbosity(),
             warnings_as_errors: global.warnings_as_errors,
             warned: Mutex::default(),
             server: server.to_string().trim_end_matches('/').to_owned(),
@@ -107,8 +108,8 @@ impl Manner {
             let Some(text) = value.to_str().ok().and_then(warning) else { continue };
             let mut warned = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if warned.insert(text.clone()) {
-                match std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-                    true => eprintln!("\u{1b}[33;1mWarning:\u{1b}[0m {text}"),
+                match colour::is_wanted(&std::io::stderr()) {
+                    true => eprintln!("{} {text}", colour::warning("Warning:")),
                     false => eprintln!("Warning: {text}"),
                 }
             }

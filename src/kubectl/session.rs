@@ -6,11 +6,13 @@ use crate::discovery::{Discovery, Resource};
 use crate::discovery_cache::Cache;
 use crate::error::Error;
 use crate::globals::Global;
+use crate::record;
 use crate::requests::Manner;
 use base::{Body, Supervisor};
 use client::Client;
 use client::https::{Https, Target};
 use http::{Method, Request, Response, StatusCode, header};
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::sync::OnceCell;
@@ -26,6 +28,9 @@ pub(crate) struct Session {
     signed_in: tokio::sync::Mutex<bool>,
     login: Option<Login>,
     policy: Policy,
+    /// What `--record` annotates.
+    cause: Option<String>,
+    certificate: Option<CertificateDer<'static>>,
     manner: Manner,
     /// The namespace of objects that name none.
     pub(crate) namespace: String,
@@ -56,7 +61,8 @@ impl Link {
 
 impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self, Error> {
-        let Connection { target, login, namespace, gzip, authority } = connection::resolve(global)?;
+        let Connection { target, login, namespace, gzip, authority, certificate } =
+            connection::resolve(global)?;
         let cache = Cache::of(&target.server.to_string(), &authority, global.cache_dir.as_deref());
         let manner = Manner::of(global, gzip, &target.server)?;
         let namespace = global.namespace.clone().filter(|name| !name.is_empty()).or(namespace);
@@ -65,6 +71,8 @@ impl Session {
             signed_in: tokio::sync::Mutex::new(false),
             login,
             policy: global.policy.clone(),
+            cause: global.cause.clone(),
+            certificate,
             manner,
             namespace: namespace.unwrap_or_else(|| "default".to_owned()),
             namespace_given: global.namespace.is_some(),
@@ -109,6 +117,21 @@ impl Session {
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = link.clone();
         *signed_in = true;
         Ok(link)
+    }
+
+    /// Whether a plugin gives credentials.
+    pub(crate) fn has_plugin(&self) -> bool {
+        self.login.is_some()
+    }
+
+    /// When what a plugin gave is over, as far as it said.
+    pub(crate) fn signed_in_until(&self) -> Option<jiff::Timestamp> {
+        self.link().until
+    }
+
+    /// Has the plugin give others: the server did not take those.
+    pub(crate) async fn sign_in_again(&self) -> Result<(), Error> {
+        self.signed_in(true).await.map(|_| ())
     }
 
     /// What is left to say when the command did what it was to do.
@@ -165,13 +188,51 @@ impl Session {
         self.send(Call { method: Method::GET, path, content_type: JSON, accept: JSON }, None).await
     }
 
+    /// Reads a list in parts of so many items, 0 for one part.
+    pub(crate) async fn list(&self, path: &str, part: u64) -> Result<Value, Error> {
+        let limit = if part == 0 { String::new() } else { part.to_string() };
+        let first = with_query(path, &[("limit", &limit)]);
+        let mut whole = self.get(&first).await?;
+        loop {
+            let rest = whole["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+            if rest.is_empty() {
+                return Ok(whole);
+            }
+            let mut next = self.get(&with_query(&first, &[("continue", &rest)])).await?;
+            whole["metadata"]["continue"] = next["metadata"]["continue"].take();
+            if let (Some(items), Some(more)) = (whole["items"].as_array_mut(), next["items"].as_array_mut()) {
+                items.append(more);
+            }
+        }
+    }
+
     /// Posts, puts or deletes with a JSON body.
     pub(crate) async fn write(&self, method: Method, path: &str, body: &Value) -> Result<Value, Error> {
+        let recorded = self.recorded(body, body["metadata"].is_object());
+        let body = recorded.as_ref().unwrap_or(body);
         self.send(Call { method, path, content_type: JSON, accept: JSON }, Some(body)).await
+    }
+
+    /// Annotates an object with the cause of what was done to it by other means than its fields.
+    pub(crate) async fn record(&self, path: &str) -> Result<(), Error> {
+        if self.cause.is_some() {
+            self.patch(path, MERGE_PATCH, &Value::Object(serde_json::Map::new())).await?;
+        }
+        Ok(())
+    }
+
+    /// A body with the annotation of `--record`, if there is one and the body is of an object.
+    fn recorded(&self, body: &Value, is_object: bool) -> Option<Value> {
+        let cause = self.cause.as_ref().filter(|_| is_object)?;
+        let mut body = body.clone();
+        body["metadata"]["annotations"][record::CAUSE] = Value::String(cause.clone());
+        Some(body)
     }
 
     /// Patches.
     pub(crate) async fn patch(&self, path: &str, content_type: &str, body: &Value) -> Result<Value, Error> {
+        let recorded = self.recorded(body, body.is_object());
+        let body = recorded.as_ref().unwrap_or(body);
         self.send(Call { method: Method::PATCH, path, content_type, accept: JSON }, Some(body)).await
     }
 
@@ -250,7 +311,17 @@ impl Session {
         {
             self.cache.iter().for_each(Cache::forget);
         }
-        Err(refusal.into())
+        let refused = Error::from(refusal);
+        match self
+            .certificate
+            .as_ref()
+            .filter(|_| code == StatusCode::UNAUTHORIZED)
+            .and_then(connection::is_over)
+        {
+            // What scripts look for is a line of its own.
+            Some(over) => Err(Error::Bare(format!("{refused}\n{over}"))),
+            None => Err(refused),
+        }
     }
 
     /// Puts the server's address into what could not be reached.

@@ -28,12 +28,15 @@ pub(crate) struct Writing {
 /// How objects are printed that were changed or made.
 #[derive(Args, Clone, Default)]
 pub(crate) struct Printing {
-    /// json, yaml, name, jsonpath=…, jsonpath-file=…, go-template=…, go-template-file=…
+    /// json, yaml, kyaml, name, jsonpath=…, jsonpath-file=…, go-template=…, go-template-file=…
     #[arg(long, short)]
     pub(crate) output: Option<String>,
     /// The template of -o go-template, or the file of -o go-template-file
     #[arg(long)]
     pub(crate) template: Option<String>,
+    /// Say nothing of fields that a template asks for and that are not there
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) allow_missing_template_keys: bool,
     /// Keep managedFields in JSON and YAML
     #[arg(long)]
     pub(crate) show_managed_fields: bool,
@@ -77,7 +80,12 @@ impl Writing {
 impl Printing {
     /// The flags, read once.
     pub(crate) fn open(&self) -> Result<Printer, Error> {
-        let form = Form::with_template(self.output.as_deref(), self.template.as_deref())?;
+        let mut form = Form::with_template(self.output.as_deref(), self.template.as_deref())?;
+        if !self.allow_missing_template_keys {
+            let text = self.template.as_deref();
+            let text = text.or_else(|| Some(self.output.as_deref()?.split_once('=')?.1)).unwrap_or_default();
+            form = form.map(|form| form.strict(text));
+        }
         Ok(Printer { form, show_managed_fields: self.show_managed_fields })
     }
 }
@@ -129,17 +137,7 @@ impl Writer {
 
     /// The same, where `--validate` says what unknown fields do.
     pub(crate) fn validated(&self, path: &str, validate: &str) -> Result<String, Error> {
-        let validation = match validate {
-            "strict" | "true" => "Strict",
-            "warn" => "Warn",
-            "ignore" | "false" => "Ignore",
-            other => {
-                return Err(Error::plain(format!(
-                    "invalid - validate option {other:?}; must be one of: strict (or true), warn, ignore (or false)"
-                )));
-            }
-        };
-        Ok(with_query(&self.path(path), &[("fieldValidation", validation)]))
+        Ok(with_query(&self.path(path), &[("fieldValidation", validation(validate)?)]))
     }
 
     /// What stands behind a line about something that was not done.
@@ -153,6 +151,18 @@ impl Writer {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             format!("{}/{name} {verb}{}", resource_name(resource), self.suffix())
         })
+    }
+}
+
+/// The API's name of what `--validate` says.
+pub(crate) fn validation(validate: &str) -> Result<&'static str, Error> {
+    match validate {
+        "strict" | "true" => Ok("Strict"),
+        "warn" => Ok("Warn"),
+        "ignore" | "false" => Ok("Ignore"),
+        other => Err(Error::plain(format!(
+            "invalid - validate option {other:?}; must be one of: strict (or true), warn, ignore (or false)"
+        ))),
     }
 }
 

@@ -88,8 +88,9 @@ impl<'a> Side<'a> {
             if is_left_out || line.starts_with("WARNING: version difference") {
                 return None;
             }
-            // One that held nothing else is empty now.
-            let line = line.replace("metadata: {}", "metadata:").replace(&self.namespace, "NAMESPACE");
+            // One that held nothing else is empty now, and a form has come since.
+            let line = line.replace("metadata: {}", "metadata:").replace(",kyaml", "");
+            let line = line.replace(&self.namespace, "NAMESPACE");
             // The machine's kubectl may be a build that logs what others say.
             if let Some((_, said)) = line.split_once("\"command failed\" err=\"") {
                 return Some(format!("error: {}\n", said.trim_end_matches('"').replace("\\\"", "\"")));

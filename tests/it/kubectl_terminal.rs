@@ -72,6 +72,7 @@ fn commands_that_talk_do_so_in_a_terminal() {
     forwards(&person);
     copies(&person);
     tells_logs(&person);
+    colours(&person);
     serves(&person);
     runs_an_image(&person);
     describes(&person);
@@ -154,6 +155,8 @@ fn debugs(person: &Person) {
     terminal.expect("httpd -f -p 8080");
     terminal.expect("Session ended, the ephemeral container will not be restarted but may be reattached");
     assert_eq!(terminal.end(), 0);
+    let piped = person.runs(&format!("debug shell -i -q --image={IMAGE} -- cat"), "piped\n").ok();
+    assert_eq!(piped, "piped\n");
 }
 
 fn forwards(person: &Person) {
@@ -200,7 +203,23 @@ fn tells_logs(person: &Person) {
     let all = person.runs("logs -l app=shell --all-containers --tail=-1", "").ok();
     assert!(all.contains("at2tached") && all.contains("first"), "{all}");
     let many = person.runs("logs -f shell --all-containers --max-log-requests=1", "").err();
-    assert!(many.contains("you are attempting to follow 4 log streams"), "{many}");
+    assert!(many.contains("you are attempting to follow 5 log streams"), "{many}");
+}
+
+/// Colours are for people who want them.
+fn colours(person: &Person) {
+    let shown = |variable: (&str, &str)| {
+        let mut command = person.command(&["setsid", "--ctty", "--wait"], "get pods shell");
+        command.env("TERM", "xterm").env_remove("NO_COLOR").env(variable.0, variable.1);
+        let mut terminal = Terminal::new(command);
+        let shown = terminal.expect("Running");
+        assert_eq!(terminal.end(), 0);
+        shown
+    };
+    assert!(shown(("TERM", "xterm")).starts_with("\u{1b}[1mNAME"));
+    assert!(shown(("NO_COLOR", "1")).starts_with("NAME"));
+    assert!(shown(("TERM", "dumb")).starts_with("NAME"));
+    assert!(person.runs("get pods shell", "").ok().starts_with("NAME"));
 }
 
 /// The API for who has no credentials, on a port that is free and on a socket.

@@ -2,7 +2,7 @@
 
 use crate::discovery::Resource;
 use crate::error::Error;
-use crate::output::{json, say, tabs};
+use crate::output::{json, kyaml, say, tabs};
 use crate::session::Session;
 use clap::Args;
 use serde_json::json;
@@ -28,7 +28,7 @@ pub(crate) struct ApiResources {
     /// Believe what was found a while ago
     #[arg(long)]
     cached: bool,
-    /// json, yaml, wide or name
+    /// json, yaml, kyaml, wide or name
     #[arg(long, short, default_value = "", hide_default_value = true)]
     output: String,
     /// Leave out the header
@@ -60,6 +60,7 @@ pub(crate) async fn run(session: &Session, args: &ApiResources) -> Result<(), Er
         "name" => resources.iter().try_for_each(|resource| say(&format!("{}\n", resource.qualified()))),
         "json" => say(&format!("{}\n", json(&listed(&resources)))),
         "yaml" => say(&api::yaml::render(&listed(&resources))),
+        "kyaml" => say(&kyaml(&listed(&resources))),
         form => say(&table(&resources, form == "wide", !args.no_headers)),
     }
 }
@@ -73,9 +74,9 @@ fn check(args: &ApiResources) -> Result<(), Error> {
         return Err(Error::plain("--sort-by accepts only name or kind"));
     }
     match args.output.as_str() {
-        "" | "json" | "yaml" | "wide" | "name" => Ok(()),
+        "" | "json" | "kyaml" | "yaml" | "wide" | "name" => Ok(()),
         form => Err(Error::plain(format!(
-            "unable to match a printer suitable for the output format {form:?}, allowed formats are: json,name,wide,yaml"
+            "unable to match a printer suitable for the output format {form:?}, allowed formats are: json,kyaml,name,wide,yaml"
         ))),
     }
 }

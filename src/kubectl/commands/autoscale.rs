@@ -3,7 +3,7 @@
 use crate::choice::{Choice, Found, each};
 use crate::error::Error;
 use crate::session::Session;
-use crate::writing::Writing;
+use crate::writing::{Writing, with_own_annotation};
 use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
@@ -34,6 +34,9 @@ pub(crate) struct Autoscale {
     /// The autoscaler's name
     #[arg(long, default_value = "", hide_default_value = true)]
     name: String,
+    /// Remember the configuration for a later apply
+    #[arg(long)]
+    save_config: bool,
 }
 
 pub(crate) async fn run(session: &Session, args: &Autoscale) -> Result<(), Error> {
@@ -65,6 +68,9 @@ pub(crate) async fn run(session: &Session, args: &Autoscale) -> Result<(), Error
         let mut autoscaler = autoscaler(args, &found, most)?;
         if session.namespace_given {
             autoscaler["metadata"]["namespace"] = json!(session.namespace);
+        }
+        if args.save_config {
+            autoscaler = with_own_annotation(&autoscaler);
         }
         let resource = session.discovery().await?.find("horizontalpodautoscalers.autoscaling")?;
         if !writer.is_client() {

@@ -114,6 +114,7 @@ impl Sink<'_> {
         let (ending, text) = match format {
             "json" => (".json", output::json(object) + "\n"),
             "yaml" => (".yaml", api::yaml::render(object)),
+            "kyaml" => (".yaml", output::kyaml(object)),
             _ => return self.printing.open()?.print(object, String::new),
         };
         self.write(&format!("{file}{ending}"), text.as_bytes())

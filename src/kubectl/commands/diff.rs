@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// How often an object is read that changes meanwhile; the last time it is compared as it is.
 const TRIES: u32 = 4;
+/// The exit code of whatever failed, where 1 is a difference.
+pub(crate) const TROUBLE: u8 = 2;
 /// What is shown of a secret that stays, was and will be.
 const MASKS: [&str; 3] = ["***", "*** (before)", "*** (after)"];
 
@@ -64,7 +66,7 @@ pub(crate) async fn run(session: &Session, args: &Diff) -> Result<(), Error> {
         Err(Error::Said(code)) => Err(Error::Said(code)),
         Err(error) => {
             eprintln!("{error}");
-            Err(Error::Said(2))
+            Err(Error::Said(TROUBLE))
         }
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct Drain {
     /// Only pods with these labels
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) pod_selector: String,
+    /// How many objects to ask for at once; 0 for all
+    #[arg(long, default_value_t = 500)]
+    pub(crate) chunk_size: u64,
     /// Also pods that nothing makes anew
     #[arg(long)]
     pub(crate) force: bool,
@@ -112,7 +115,7 @@ async fn one(session: &Session, args: &Drain, node: &Found, run: Dry) -> Result<
     let field = format!("spec.nodeName={}", node.name);
     let path =
         with_query("/api/v1/pods", &[("labelSelector", &args.pod_selector), ("fieldSelector", &field)]);
-    let list = session.get(&path).await.map_err(said)?;
+    let list = session.list(&path, args.chunk_size).await.map_err(said)?;
     let mut going = Vec::new();
     let mut warned: Vec<(&'static str, Vec<String>)> = Vec::new();
     let mut forbidden: Vec<(String, Vec<String>)> = Vec::new();

@@ -1,10 +1,10 @@
 //! `kubectl edit`: objects in the editor that a person chose, and what was changed as a patch.
 
-use crate::choice::{Choice, Found};
+use crate::choice::{Each, Found};
 use crate::error::Error;
 use crate::output::{self, say};
 use crate::session::Session;
-use crate::writing::{Printing, difference, resource_name};
+use crate::writing::{Printing, difference, resource_name, validation, with_annotation};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -18,7 +18,7 @@ const FILE_BYTES: u64 = 16 << 20;
 #[derive(Args)]
 pub(crate) struct Edit {
     #[command(flatten)]
-    pub(crate) choice: Choice,
+    pub(crate) each: Each,
     #[command(flatten)]
     pub(crate) printing: Printing,
     /// Who writes, for the server's records
@@ -27,6 +27,14 @@ pub(crate) struct Edit {
     /// A subresource, such as status or scale
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) subresource: String,
+    /// Remember the configuration for a later apply
+    #[arg(long)]
+    pub(crate) save_config: bool,
+    /// What unknown fields do: strict refuses, warn warns, ignore drops them
+    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", require_equals = true)]
+    pub(crate) validate: String,
+    #[command(flatten)]
+    pub(crate) endings: Endings,
     /// Print the patch instead of the objects' names
     #[arg(long)]
     pub(crate) output_patch: bool,
@@ -35,7 +43,7 @@ pub(crate) struct Edit {
 pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
     let printer = args.printing.open()?;
     let mut before = Vec::new();
-    for finding in args.choice.read(session, false).await? {
+    for finding in args.each.choice().read(session, false).await? {
         let mut found = finding?;
         if !args.subresource.is_empty() {
             found.object = session.get(&format!("{}/{}", found.path(), args.subresource)).await?;
@@ -46,8 +54,22 @@ pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
         before.push(found);
     }
     let json = args.printing.output.as_deref() == Some("json");
-    let editing = Editing { header: HEADER, before: &before, json, new: false };
+    let editing = Editing { header: HEADER, before: &before, json, new: false, endings: args.endings };
     edit(editing, async |after: &[Value]| send(session, args, &printer, (&before, after)).await).await
+}
+
+/// How lines end in the editor.
+#[derive(Args, Clone, Copy, Default)]
+pub(crate) struct Endings {
+    /// End lines as editors on Windows do
+    #[arg(long = "windows-line-endings")]
+    windows: bool,
+}
+
+impl Endings {
+    fn of(self, text: &str) -> String {
+        if self.windows { text.replace('\n', "\r\n") } else { text.to_owned() }
+    }
 }
 
 /// What is edited.
@@ -59,11 +81,12 @@ pub(crate) struct Editing<'a> {
     pub(crate) json: bool,
     /// They are to be created: anything of them may be changed.
     pub(crate) new: bool,
+    pub(crate) endings: Endings,
 }
 
 /// Shows objects in the editor and hands them on as they came back; what is refused is shown again, with why.
 pub(crate) async fn edit(
-    Editing { header, before, json, new }: Editing<'_>,
+    Editing { header, before, json, new, endings }: Editing<'_>,
     mut send: impl AsyncFnMut(&[Value]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let original = rendered(before, json);
@@ -71,7 +94,7 @@ pub(crate) async fn edit(
     let mut shown = original.clone();
     let mut complaint = String::new();
     loop {
-        let text = edited(&draft.path, &format!("{header}{complaint}{shown}")).await?;
+        let text = edited(&draft.path, &endings.of(&format!("{header}{complaint}{shown}"))).await?;
         let bare = without_comments(&text);
         if !complaint.is_empty() && bare == shown {
             // The same text as was refused: nobody is there to mend it.
@@ -215,6 +238,8 @@ async fn send(
             eprintln!("{name} skipped");
             continue;
         }
+        let annotated = args.save_config.then(|| with_annotation(wanted));
+        let wanted = annotated.as_ref().unwrap_or(wanted);
         let (patch, content_type) = difference(&found.resource, &found.object, wanted);
         let mut path = found.path();
         if !args.subresource.is_empty() {
@@ -222,7 +247,7 @@ async fn send(
         }
         let path = crate::session::with_query(
             &path,
-            &[("fieldManager", &args.field_manager), ("fieldValidation", "Strict")],
+            &[("fieldManager", &args.field_manager), ("fieldValidation", validation(&args.validate)?)],
         );
         let edited = session.patch(&path, content_type, &patch).await?;
         if args.output_patch {

@@ -27,6 +27,9 @@ pub(crate) struct Events {
     /// Leave out the header
     #[arg(long)]
     no_headers: bool,
+    /// How many objects to ask for at once; 0 for all
+    #[arg(long, default_value_t = 500)]
+    chunk_size: u64,
     #[command(flatten)]
     printing: Printing,
 }
@@ -44,7 +47,7 @@ pub(crate) async fn run(session: &Session, args: &Events) -> Result<(), Error> {
         format!("/api/v1/namespaces/{}/events", session.namespace)
     };
     let path = with_query(&place, &[("fieldSelector", &about.fields)]);
-    let listed = session.get(&path).await?;
+    let listed = session.list(&path, args.chunk_size).await?;
     let mut found: Vec<Value> = listed["items"].as_array().cloned().unwrap_or_default();
     found.retain(|event| fits(args, &about, event));
     // Those of a list do not say what they are.

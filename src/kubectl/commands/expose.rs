@@ -3,7 +3,9 @@
 use crate::choice::{Choice, Found, each};
 use crate::error::Error;
 use crate::session::Session;
-use crate::writing::Writing;
+use crate::writing::{Writing, with_own_annotation};
+use api::kinds::by_kind;
+use api::schema::schema;
 use clap::Args;
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -49,9 +51,44 @@ pub(crate) struct Expose {
     /// None or ClientIP
     #[arg(long, default_value = "", hide_default_value = true)]
     session_affinity: String,
-    /// JSON that is merged into the Service
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Remember the configuration for a later apply
+    #[arg(long)]
+    save_config: bool,
+}
+
+/// What changes an object that was generated.
+#[derive(Args, Default)]
+pub(crate) struct Overrides {
+    /// JSON that changes what was generated
     #[arg(long, default_value = "", hide_default_value = true)]
     overrides: String,
+    /// How it does: json, merge or strategic
+    #[arg(long, default_value = "merge")]
+    override_type: String,
+}
+
+impl Overrides {
+    pub(crate) fn apply(&self, object: &mut Value) -> Result<(), Error> {
+        if self.overrides.is_empty() {
+            return Ok(());
+        }
+        let invalid = |error: &dyn std::fmt::Display| Error::plain(format!("Invalid JSON Patch: {error}"));
+        let patch = || serde_json::from_str(&self.overrides).map_err(|error| invalid(&error));
+        let applied = match self.override_type.as_str() {
+            "json" => api::patch::json(object, self.overrides.as_bytes()),
+            "merge" | "" => api::patch::merge(object, &patch()?),
+            "strategic" => {
+                let text = |field: &str| object[field].as_str().unwrap_or_default();
+                let kind = by_kind(text("apiVersion"), text("kind")).and_then(|kind| schema().of(kind));
+                let kind = kind.ok_or_else(|| invalid(&"the kind has no schema"))?;
+                api::patch::strategic(object, &patch()?, kind)
+            }
+            other => return Err(Error::plain(format!("invalid override type: {other}"))),
+        };
+        applied.map_err(|error| Error::plain(error.to_string()))
+    }
 }
 
 pub(crate) async fn run(session: &Session, args: &Expose) -> Result<(), Error> {
@@ -61,6 +98,9 @@ pub(crate) async fn run(session: &Session, args: &Expose) -> Result<(), Error> {
         let mut service = service(args, &found)?;
         if session.namespace_given {
             service["metadata"]["namespace"] = json!(session.namespace);
+        }
+        if args.save_config {
+            service = with_own_annotation(&service);
         }
         let resource = session.discovery().await?.find("services")?;
         if !writer.is_client() {
@@ -104,18 +144,8 @@ fn service(args: &Expose, found: &Found) -> Result<Value, Error> {
     if labels.is_object() {
         service["metadata"]["labels"] = labels;
     }
-    overridden(&mut service, &args.overrides)?;
+    args.overrides.apply(&mut service)?;
     Ok(service)
-}
-
-/// Merges the JSON of `--overrides` into an object.
-pub(crate) fn overridden(object: &mut Value, overrides: &str) -> Result<(), Error> {
-    if overrides.is_empty() {
-        return Ok(());
-    }
-    let patch = serde_json::from_str(overrides)
-        .map_err(|error| Error::plain(format!("Invalid JSON Patch: {error}")))?;
-    api::patch::merge(object, &patch).map_err(|error| Error::plain(error.to_string()))
 }
 
 /// `a=b,c=d`.

@@ -23,6 +23,7 @@ pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod expose;
 pub(crate) mod get;
+pub(crate) mod kuberc;
 pub(crate) mod kustomize;
 pub(crate) mod label;
 pub(crate) mod logs;
@@ -49,8 +50,13 @@ use clap::CommandFactory;
 
 /// Runs one command.
 pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> {
+    // There it is a profile of the container.
+    if !matches!(command, Command::Debug(_)) {
+        global.check()?;
+    }
     let command = match command {
         Command::Config(command) => return config::run(&global.clone().tidied(), command),
+        Command::Kuberc(command) => return kuberc::run(global, &command),
         Command::Completion { shell: Some(shell) } => return say(completion::script(&shell)?),
         Command::Completion { shell: None } => {
             return Err(Error::usage("Shell not specified.", "completion"));
@@ -120,6 +126,7 @@ async fn served(session: Session, command: Command) -> Result<(), Error> {
         Command::Version(args) => version::run(&session, &args).await,
         Command::Config(_)
         | Command::Completion { .. }
+        | Command::Kuberc(_)
         | Command::Kustomize(_)
         | Command::Options
         | Command::Plugin(_) => Ok(()),

@@ -1,6 +1,6 @@
 //! `kubectl patch`.
 
-use crate::choice::{Choice, Found, each};
+use crate::choice::{Each, Found, each};
 use crate::error::Error;
 use crate::session::{MERGE_PATCH, STRATEGIC_PATCH, Session};
 use crate::writing::Writing;
@@ -14,7 +14,7 @@ const PATCH_BYTES: u64 = 3 << 20;
 #[derive(Args)]
 pub(crate) struct Patch {
     #[command(flatten)]
-    pub(crate) choice: Choice,
+    pub(crate) each: Each,
     #[command(flatten)]
     pub(crate) writing: Writing,
     /// The patch, JSON or YAML
@@ -48,7 +48,7 @@ pub(crate) async fn run(session: &Session, args: &Patch) -> Result<(), Error> {
     };
     let patch = read(args)?;
     let writer = args.writing.open("kubectl-patch")?;
-    let found = args.choice.read(session, args.local).await?;
+    let found = args.each.choice().read(session, args.local).await?;
     if found.is_empty() {
         return Err(Error::plain("no objects passed to patch"));
     }
@@ -61,7 +61,11 @@ pub(crate) async fn run(session: &Session, args: &Patch) -> Result<(), Error> {
         let after = if args.local || writer.is_client() {
             locally(&before, content_type, &patch)?
         } else {
-            session.patch(&writer.path(&path), content_type, &patch).await?
+            let patched = session.patch(&writer.path(&path), content_type, &patch).await?;
+            if patch.is_array() || !args.subresource.is_empty() {
+                session.record(&writer.path(&found.path())).await?;
+            }
+            patched
         };
         let verb = if same(&before, &after) { "patched (no change)" } else { "patched" };
         // The line about a patch names no dry run: kubectl's does not either.

@@ -82,6 +82,7 @@ async fn scale(
         number = tokio::time::timeout(PATIENCE, set(session, args, writer, (found, replicas)))
             .await
             .map_err(|_| Error::plain("timed out waiting for the condition"))??;
+        session.record(&writer.path(&found.path())).await?;
     }
     if matches!(found.resource.group.as_str(), "" | "apps") {
         after["spec"]["replicas"] = number;

@@ -3,7 +3,7 @@
 use crate::choice::{Choice, Found, each};
 use crate::error::Error;
 use crate::session::{STRATEGIC_PATCH, Session};
-use crate::writing::Writing;
+use crate::writing::{Writing, validation};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -11,8 +11,17 @@ const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 #[derive(Args)]
 pub(crate) struct Taint {
-    #[command(flatten)]
-    pub(crate) choice: Choice,
+    /// node NAME… or node/NAME…, and what is to be: KEY=VALUE:EFFECT, KEY:EFFECT or KEY-
+    words: Vec<String>,
+    /// Only nodes with these labels
+    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
+    selector: String,
+    /// All nodes
+    #[arg(long)]
+    all: bool,
+    /// What unknown fields do: strict refuses, warn warns, ignore drops them
+    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", require_equals = true)]
+    validate: String,
     #[command(flatten)]
     pub(crate) writing: Writing,
     /// Change taints that are there already
@@ -36,7 +45,7 @@ enum Change {
 }
 
 pub(crate) async fn run(session: &Session, args: &Taint) -> Result<(), Error> {
-    let words = &args.choice.selection.words;
+    let words = &args.words;
     let changes = |word: &String| word.contains(['=', ':']) || word.ends_with('-');
     let split = words.iter().position(changes).unwrap_or(words.len());
     if split == 0 {
@@ -55,7 +64,9 @@ pub(crate) async fn run(session: &Session, args: &Taint) -> Result<(), Error> {
         return Err(Error::plain(format!("invalid resource type {kind}, only node types are supported")));
     }
     let writer = args.writing.open("kubectl-taint")?;
-    let found = args.choice.first_words(split).read(session, false).await?;
+    validation(&args.validate)?;
+    let choice = Choice { all: args.all, ..Choice::of(words[..split].to_vec(), &args.selector) };
+    let found = choice.read(session, false).await?;
     each(found, async |found: Found| {
         let before = found.object["spec"]["taints"].as_array().cloned().unwrap_or_default();
         if !args.overwrite {
@@ -67,7 +78,7 @@ pub(crate) async fn run(session: &Session, args: &Taint) -> Result<(), Error> {
             object["spec"]["taints"] = json!(after);
         } else {
             let patch = json!({"spec": {"taints": after}, "metadata": {"resourceVersion": found.object["metadata"]["resourceVersion"]}});
-            object = session.patch(&writer.path(&found.path()), STRATEGIC_PATCH, &patch).await?;
+            object = session.patch(&writer.validated(&found.path(), &args.validate)?, STRATEGIC_PATCH, &patch).await?;
         }
         writer.done(&found.resource, &object, verb)
     })

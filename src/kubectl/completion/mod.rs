@@ -3,7 +3,9 @@
 //! space. The scripts for the shells ask it, so that names of the cluster are completed.
 
 mod names;
+mod plugin;
 mod scripts;
+mod words;
 
 pub(crate) use scripts::script;
 
@@ -48,25 +50,42 @@ impl Candidates {
 /// What the last of the words may become.
 pub(crate) async fn complete(root: &Command, words: &[String]) -> Candidates {
     let Some((last, before)) = words.split_last() else { return Candidates::files() };
+    if let Some((_, before)) = before.split_first().filter(|(first, _)| *first == "help") {
+        let mut found = words::commands(tree::follow(root, before).command());
+        found.words.retain(|(word, _)| word.starts_with(last.as_str()));
+        return found;
+    }
     let place = tree::follow(root, before);
+    if place.commands.len() == 1
+        && let Some(found) = plugin::complete(before, last, plugins::on_path).await
+    {
+        return found;
+    }
     let global = flags(&place, before);
     if before.iter().any(|word| word == "--") {
         return Candidates::files();
     }
     let mut found = if let Some((flag, value)) = last.split_once('=').filter(|_| last.starts_with("--")) {
-        let mut found = value_of(&place, flag, &Asked::new(&global, value)).await;
+        let mut found = value_of(&place, flag, before, &Asked::new(&global, value)).await;
         found.words.iter_mut().for_each(|(word, _)| *word = format!("{flag}={word}"));
         found
-    } else if last.starts_with('-') {
+    } else if last.starts_with("--") || last == "-" {
         names_of_flags(&place)
+    } else if last.starts_with('-') {
+        // A flag of one sign is whole.
+        let is_known = place.flag(last).is_some();
+        Candidates::of(is_known.then(|| last.clone()))
     } else {
         let awaited = before.last().filter(|word| word.starts_with('-') && !word.contains('='));
         match awaited.filter(|word| place.flag(word).is_some_and(tree::takes_next)) {
-            Some(flag) => value_of(&place, flag, &Asked::new(&global, last)).await,
-            None => word(&place, &positional(&place, before), &Asked::new(&global, last)).await,
+            Some(flag) => value_of(&place, flag, before, &Asked::new(&global, last)).await,
+            None => words::of(&place, &positional(&place, before), &Asked::new(&global, last)).await,
         }
     };
     found.words.retain(|(word, _)| word.starts_with(last.as_str()));
+    if found.words.len() == 1 && found.words[0].0.ends_with(['=', '/']) {
+        found.directive |= NO_SPACE;
+    }
     found
 }
 
@@ -113,7 +132,9 @@ fn positional(place: &Place<'_>, words: &[String]) -> Vec<String> {
 fn names_of_flags(place: &Place<'_>) -> Candidates {
     let mut words = Vec::new();
     for arg in place.commands.iter().rev().flat_map(|command| command.get_arguments()) {
-        let Some(long) = arg.get_long().filter(|_| !arg.is_hide_set()) else { continue };
+        let Some(long) = arg.get_long().filter(|_| arg.is_global_set() || !arg.is_hide_set()) else {
+            continue;
+        };
         let what = arg.get_help().map(ToString::to_string).unwrap_or_default();
         let name = format!("--{long}");
         if !words.iter().any(|(known, _)| *known == name) {
@@ -123,107 +144,68 @@ fn names_of_flags(place: &Place<'_>) -> Candidates {
     Candidates { words, directive: NO_FILES }
 }
 
-async fn value_of(place: &Place<'_>, flag: &str, asked: &Asked<'_>) -> Candidates {
+async fn value_of(place: &Place<'_>, flag: &str, before: &[String], asked: &Asked<'_>) -> Candidates {
     let Some(arg) = place.flag(flag) else { return Candidates::files() };
     let values: Vec<String> =
         arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     if !values.is_empty() {
         return Candidates::of(values);
     }
+    let path = place.path();
     match arg.get_long().unwrap_or_default() {
         "namespace" => Candidates::of(asked.names("namespaces").await),
         "context" => Candidates::of(asked.configured("contexts")),
         "cluster" => Candidates::of(asked.configured("clusters")),
-        "user" => Candidates::of(asked.configured("users")),
-        "container" => Candidates::of(Vec::<String>::new()),
-        "output" => Candidates::of([
-            "custom-columns=",
-            "custom-columns-file=",
-            "go-template=",
-            "go-template-file=",
-            "json",
-            "jsonpath=",
-            "jsonpath-as-json=",
-            "jsonpath-file=",
-            "name",
-            "wide",
-            "yaml",
-        ]),
+        "user" if path.starts_with("config") || !path.contains(' ') => {
+            Candidates::of(asked.configured("users"))
+        }
+        "container" => match positional(place, before).first() {
+            Some(subject) => Candidates::of(asked.containers(subject).await),
+            None => Candidates::of(Vec::<String>::new()),
+        },
+        "output" => Candidates::of(forms(&path).iter().copied()),
         "dry-run" => Candidates::of(["none", "client", "server"]),
         "cascade" => Candidates::of(["background", "foreground", "orphan"]),
-        _ => Candidates::files(),
+        "subresource" => Candidates::of(["status", "scale", "resize"]),
+        "validate" => Candidates::of(["strict", "warn", "ignore"]),
+        "type" if path == "patch" => Candidates::of(["json", "merge", "strategic"]),
+        "for" if path == "wait" => Candidates::of(["condition=", "create", "delete", "jsonpath="]),
+        "sort-by" if path.starts_with("top") => Candidates::of(["cpu", "memory"]),
+        "sort-by" if path == "api-resources" => Candidates::of(["kind", "name"]),
+        "kubeconfig" | "kuberc" | "filename" | "kustomize" => Candidates::files(),
+        name if PATHS.iter().any(|path| name.contains(path)) => Candidates::files(),
+        _ => Candidates::of(Vec::<String>::new()),
     }
 }
 
-/// Words that are of one kind alone, by the command.
-fn only_kind(path: &str) -> Option<&'static str> {
+/// What stands in the names of flags whose values are files or folders.
+const PATHS: [&str; 10] =
+    ["file", "dir", "cert", "key", "authority", "path", "www", "from-", "output-", "policy"];
+
+/// What `-o` may be.
+fn forms(path: &str) -> &'static [&'static str] {
+    const ALL: [&str; 12] = [
+        "json",
+        "yaml",
+        "kyaml",
+        "name",
+        "go-template=",
+        "go-template-file=",
+        "jsonpath=",
+        "jsonpath-as-json=",
+        "jsonpath-file=",
+        "custom-columns=",
+        "custom-columns-file=",
+        "wide",
+    ];
     match path {
-        "cordon" | "uncordon" | "drain" => Some("nodes"),
-        "logs" | "exec" | "attach" | "port-forward" | "debug" => Some("pods"),
-        _ => None,
+        "get" => &ALL,
+        "version" | "apply view-last-applied" | "edit" => &ALL[..2],
+        "api-resources" => &["json", "yaml", "kyaml", "name", "wide"],
+        "config get-contexts" => &["name"],
+        "explain" => &["plaintext", "plaintext-openapiv2"],
+        _ => &ALL[..9],
     }
-}
-
-async fn word(place: &Place<'_>, before: &[String], asked: &Asked<'_>) -> Candidates {
-    let command = place.command();
-    if command.get_subcommands().next().is_some() && before.is_empty() {
-        let mut found = subcommands(command);
-        if place.commands.len() == 1 {
-            let plugins = plugins::all();
-            let name = |file: &std::path::PathBuf| {
-                let name =
-                    file.file_name().filter(|_| plugins::is_executable(file))?.to_string_lossy().into_owned();
-                Some((name.strip_prefix("kubectl-")?.replace('_', "-"), "A plugin".to_owned()))
-            };
-            found.words.extend(plugins.iter().filter_map(name));
-        }
-        return found;
-    }
-    let path = place.path();
-    match path.as_str() {
-        "config use-context"
-        | "config delete-context"
-        | "config rename-context"
-        | "config get-contexts"
-        | "config set-context" => return Candidates::of(asked.configured("contexts")),
-        "config delete-cluster" | "config set-cluster" => {
-            return Candidates::of(asked.configured("clusters"));
-        }
-        "config delete-user" | "config set-credentials" => return Candidates::of(asked.configured("users")),
-        "completion" => return Candidates::of(["bash", "fish", "powershell", "zsh"]),
-        "cp" | "config" | "kustomize" => return Candidates::files(),
-        "explain" | "api-resources" => return Candidates::of(asked.kinds().await),
-        _ => {}
-    }
-    if path.starts_with("config ") || path.starts_with("create") || path == "version" {
-        return Candidates::of(Vec::<String>::new());
-    }
-    if let Some((kind, _)) = asked.word.split_once('/') {
-        let names = asked.names(kind).await;
-        return Candidates::of(names.into_iter().map(|name| format!("{kind}/{name}")));
-    }
-    match (only_kind(&path), before) {
-        (Some("pods"), [pod]) if path == "logs" => Candidates::of(asked.containers(pod).await),
-        (Some("pods"), [_, ..]) => Candidates::of(Vec::<String>::new()),
-        (Some(kind), _) => Candidates::of(asked.names(kind).await),
-        (None, []) => {
-            let mut found = Candidates::of(asked.kinds().await);
-            found.directive |= if asked.word.ends_with('/') { NO_SPACE } else { 0 };
-            found
-        }
-        (None, [first, ..]) if first.contains('/') => Candidates::of(asked.kinds().await),
-        (None, [kind, rest @ ..]) => {
-            let names = asked.names(kind).await;
-            Candidates::of(names.into_iter().filter(|name| !rest.contains(name)))
-        }
-    }
-}
-
-fn subcommands(command: &Command) -> Candidates {
-    let shown = command.get_subcommands().filter(|one| !one.is_hide_set());
-    let words = shown
-        .map(|one| (one.get_name().to_owned(), one.get_about().map(ToString::to_string).unwrap_or_default()));
-    Candidates { words: words.collect(), directive: NO_FILES }
 }
 
 #[cfg(test)]
@@ -247,5 +229,15 @@ mod tests {
         assert_eq!(completed("completion f").await, "fish\n:4\n");
         assert_eq!(completed("apply -f ").await, ":0\n");
         assert_eq!(completed("exec pod -- ls ").await, ":0\n");
+        assert_eq!(completed("get pods -o cust").await, "custom-columns=\ncustom-columns-file=\n:4\n");
+        assert_eq!(completed("get pods -o jsonpath-f").await, "jsonpath-file=\n:6\n");
+        assert_eq!(completed("label pod x -o cust").await, ":4\n");
+        assert_eq!(completed("wait --for=cond").await, "--for=condition=\n:6\n");
+        assert_eq!(completed("rollout status d").await, "deployment\ndaemonset\n:4\n");
+        assert_eq!(completed("auth can-i del").await, "delete\ndeletecollection\n:4\n");
+        assert_eq!(completed("help roll").await, "rollout\tWatch and steer rollouts\n:4\n");
+        assert_eq!(completed("top node --sort-by c").await, "cpu\n:4\n");
+        assert_eq!(completed("get -n").await, "-n\n:4\n");
+        assert_eq!(completed("diff ").await, ":4\n");
     }
 }

@@ -60,16 +60,46 @@ impl<'a> Asked<'a> {
         found
     }
 
-    /// The names of a pod's containers.
-    pub(super) async fn containers(&self, pod: &str) -> Vec<String> {
-        let Some(session) = &self.session else { return Vec::new() };
-        let name = pod.rsplit('/').next().unwrap_or(pod);
-        let path = format!("/api/v1/namespaces/{}/pods/{name}", session.namespace);
-        let Ok(pod) = session.get(&path).await else { return Vec::new() };
+    /// The containers of a pod, or of what makes pods.
+    pub(super) async fn containers(&self, subject: &str) -> Vec<String> {
+        let Some((_, object)) = self.object(subject).await else { return Vec::new() };
+        let spec = template(&object);
         let named = |list: &str| -> Vec<String> {
-            let all = pod["spec"][list].as_array().into_iter().flatten();
+            let all = spec[list].as_array().into_iter().flatten();
             all.filter_map(|one: &Value| one["name"].as_str()).map(str::to_owned).collect()
         };
-        ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(named).collect()
+        ["containers", "initContainers", "ephemeralContainers"].into_iter().flat_map(named).collect()
     }
+
+    /// The ports that can be forwarded: `8080:8080`.
+    pub(super) async fn ports(&self, subject: &str) -> Vec<String> {
+        let Some((kind, object)) = self.object(subject).await else { return Vec::new() };
+        let (ports, key) = match kind == "Service" {
+            true => (object["spec"]["ports"].as_array().cloned().unwrap_or_default(), "port"),
+            false => {
+                let containers = template(&object)["containers"].as_array().into_iter().flatten();
+                (
+                    containers.flat_map(|one| one["ports"].as_array().cloned().unwrap_or_default()).collect(),
+                    "containerPort",
+                )
+            }
+        };
+        ports.iter().filter_map(|port| port[key].as_i64()).map(|port| format!("{port}:{port}")).collect()
+    }
+
+    /// An object named by `POD` or `KIND/NAME`, and its kind.
+    async fn object(&self, subject: &str) -> Option<(String, Value)> {
+        let session = self.session.as_ref()?;
+        let (kind, name) = subject.split_once('/').unwrap_or(("pods", subject));
+        let resource = session.resource(kind).await.ok()?;
+        let object = session.get(&resource.object(&session.namespace, name)).await.ok()?;
+        Some((resource.kind.clone(), object))
+    }
+}
+
+/// The specification of pods: an object's own, or of those that it makes.
+fn template(object: &Value) -> &Value {
+    let spec = &object["spec"];
+    let spec = if spec["jobTemplate"].is_object() { &spec["jobTemplate"]["spec"] } else { spec };
+    if spec["template"].is_object() { &spec["template"]["spec"] } else { spec }
 }

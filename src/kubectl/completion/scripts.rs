@@ -36,11 +36,11 @@ __kubectl_complete() {
         [[ $current == "=" || $current == ":" ]] && line="${line#"$current"}"
         COMPREPLY+=("$line")
     done
-    if [[ $directive == 0 && ${#COMPREPLY[@]} == 0 ]]; then
+    if (( (directive & 4) == 0 && ${#COMPREPLY[@]} == 0 )); then
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
     fi
-    [[ ${#COMPREPLY[@]} == 1 && ( $directive == 6 || ${COMPREPLY[0]} == *= || ${COMPREPLY[0]} == */ ) ]] && compopt -o nospace 2>/dev/null
+    (( directive & 2 )) && compopt -o nospace 2>/dev/null
     return 0
 }
 complete -F __kubectl_complete kubectl
@@ -60,12 +60,12 @@ _kubectl() {
         described+=("${line/$'\t'/:}")
     done
     if (( ${#described} )); then
-        if [[ $directive == 6 ]]; then
+        if (( directive & 2 )); then
             _describe -V kubectl described -S ''
         else
             _describe -V kubectl described
         fi
-    elif [[ $directive == 0 ]]; then
+    elif (( !(directive & 4) )); then
         _files
     fi
 }
@@ -87,7 +87,7 @@ function __kubectl_complete
 end
 function __kubectl_wants_files
     __kubectl_complete >/dev/null
-    test "$__kubectl_directive" = 0
+    contains -- "$__kubectl_directive" 0 2
 end
 complete -c kubectl -e
 complete -c kubectl -n 'not __kubectl_wants_files' -f -a '(__kubectl_complete)'
@@ -100,12 +100,114 @@ Register-ArgumentCompleter -Native -CommandName kubectl -ScriptBlock {
     $words = @($ast.CommandElements | Where-Object { $_.Extent.StartOffset -lt $position } | ForEach-Object { $_.ToString() })
     $program = $words[0]
     $words = @($words | Select-Object -Skip 1)
-    if ($word -eq '') { $words += '' }
-    $found = @(& $program __complete @words 2>$null | Where-Object { -not $_.StartsWith(':') })
-    foreach ($line in $found) {
+    # Before 7.2 an empty argument has to be quoted to be handed on.
+    if ($word -eq '') { $words += $(if ($PSVersionTable.PSVersion -lt [version]'7.2') { '""' } else { '' }) }
+    $found = @(& $program __complete @words 2>$null)
+    # Nothing at all would have PowerShell complete files.
+    if ($found.Count -eq 1 -and $found[0] -in ':4', ':6') { return '' }
+    foreach ($line in $found | Where-Object { -not $_.StartsWith(':') }) {
         $value, $what = $line -split "`t", 2
         if (-not $what) { $what = $value }
         [System.Management.Automation.CompletionResult]::new($value, $value, 'ParameterValue', $what)
     }
 }
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    /// Says what it was asked, and answers as `kubectl __complete` does.
+    const KUBECTL: &str = "#!/bin/sh\nprintf '<%s>' \"$@\" >>\"$ASKED\"\necho >>\"$ASKED\"\nfor last; do :; done\ncase $last in\n-o | o*) printf 'one\\twhat one is\\nother\\n:4\\n' ;;\nname) printf 'name=\\n:6\\n' ;;\n--flag=v) printf -- '--flag=value\\n:4\\n' ;;\n*none) echo :4 ;;\n*) echo :0 ;;\nesac\n";
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(shell: &str) -> Self {
+            let folder =
+                std::env::temp_dir().join(format!("knarr-completion-{shell}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            let kubectl = folder.join("kubectl");
+            std::fs::write(&kubectl, KUBECTL).unwrap();
+            std::fs::set_permissions(&kubectl, PermissionsExt::from_mode(0o755)).unwrap();
+            std::fs::write(folder.join("file-here"), "").unwrap();
+            std::fs::write(folder.join("script"), script(shell).unwrap()).unwrap();
+            Self(folder)
+        }
+
+        async fn run(&self, shell: &str, program: &str) -> Result<String, std::io::Error> {
+            let mut command = base::process::command(shell);
+            let path = format!("{}:{}", self.0.display(), std::env::var("PATH").unwrap());
+            command.args(["-c", program]).current_dir(&self.0).env("PATH", path);
+            command.env("ASKED", self.0.join("asked")).env("HOME", &self.0);
+            let output = command.stdout(std::process::Stdio::piped()).output().await?;
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+
+        fn asked(&self) -> String {
+            std::fs::read_to_string(self.0.join("asked")).unwrap_or_default()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            drop(std::fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[tokio::test]
+    async fn bash_completes() {
+        let folder = Folder::new("bash");
+        let program = r#"source ./script
+            compopt() { echo "compopt $*"; }
+            try() {
+                COMP_LINE="$1" COMP_POINT=${#1} COMPREPLY=()
+                read -r -a COMP_WORDS <<<"${1//=/ = }"
+                [[ $1 == *" " ]] && COMP_WORDS+=("")
+                COMP_CWORD=$((${#COMP_WORDS[@]}-1))
+                __kubectl_complete
+                echo "${COMPREPLY[*]}"
+            }
+            try "kubectl get o"; try "kubectl name"; try "kubectl get --flag=v"; try "kubectl none"; try "kubectl -f file"; try "kubectl get "
+        "#;
+        let said = folder.run("bash", program).await.unwrap();
+        let lines: Vec<&str> = said.lines().map(str::trim).collect();
+        assert_eq!(
+            lines,
+            [
+                "one other",
+                "compopt -o nospace",
+                "name=",
+                "value",
+                "",
+                "compopt -o filenames",
+                "file-here",
+                "compopt -o filenames",
+                "asked file-here kubectl script"
+            ]
+        );
+        assert!(
+            folder.asked().ends_with("<__complete><-f><file>\n<__complete><get><>\n"),
+            "{}",
+            folder.asked()
+        );
+    }
+
+    #[tokio::test]
+    async fn fish_completes() {
+        let folder = Folder::new("fish");
+        let program = "source ./script\nfor line in 'kubectl get o' 'kubectl name' 'kubectl none' 'kubectl -f file'\nstring join , (complete -C $line)\nend";
+        let said = folder.run("fish", program).await.unwrap();
+        assert_eq!(said, "one\twhat one is,other\nname=\nfile-here\n");
+    }
+
+    #[test]
+    fn each_shell_that_is_known_has_a_script() {
+        for shell in ["bash", "zsh", "fish", "powershell"] {
+            assert!(script(shell).unwrap().contains("__complete"), "{shell}");
+        }
+        assert!(script("csh").is_err());
+    }
+}

@@ -14,6 +14,7 @@ use client::proxies::Proxy;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use plugin::Plugin;
 use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,15 @@ pub(crate) struct Connection {
     pub(crate) gzip: bool,
     /// The authority of the cluster's own, which tells it from others that were at its address.
     pub(crate) authority: String,
+    /// The certificate that is shown, but for one of a plugin's.
+    pub(crate) certificate: Option<CertificateDer<'static>>,
+}
+
+/// What is to be said to whoever shows a certificate that is over, if it is; servers do not say so.
+pub(crate) fn is_over(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, read) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let end = jiff::Timestamp::from_second(read.validity().not_after.timestamp()).ok()?;
+    (end < base::clock::now()).then(|| format!("The client certificate that was shown ended at {end}."))
 }
 
 /// How a plugin's credentials get into a target.
@@ -165,6 +175,7 @@ fn connect(cluster: &Value, user: &Value, namespace: Option<String>) -> Result<C
         let host = host.trim_matches(['[', ']']);
         host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
     });
+    let certificate = shown.as_ref().and_then(|(chain, _)| chain.first().cloned());
     let tls = if secure { Some(Arc::new(tls(authority.as_deref(), shown)?)) } else { None };
     Ok(Connection {
         target: Target {
@@ -180,6 +191,7 @@ fn connect(cluster: &Value, user: &Value, namespace: Option<String>) -> Result<C
         // Within a machine bytes cost less than packing them.
         gzip: cluster["disable-compression"] != true && !is_local,
         authority: String::from_utf8_lossy(&own).into_owned(),
+        certificate,
     })
 }
 
@@ -230,9 +242,10 @@ pub(crate) fn unreadable(path: &str, error: &std::io::Error) -> String {
 
 fn tls(authority: Option<&[u8]>, shown: Option<Identity>) -> Result<ClientConfig, Error> {
     let mut config = base::tls::client(authority, shown).map_err(|error| {
-        let why =
-            if error.starts_with("no authority") { "unable to parse bytes as PEM block" } else { &error };
-        Error::plain(format!("unable to load root certificates: {why}"))
+        Error::plain(match error.starts_with("no authority") {
+            true => "unable to load root certificates: unable to parse bytes as PEM block".to_owned(),
+            false => format!("tls: the client certificate and key cannot be used: {error}"),
+        })
     })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
@@ -327,6 +340,40 @@ mod tests {
             "clusters": [{"name": "c", "cluster": {"server": "https://a:1", "tls-server-name": "n", "certificate-authority-data": "QQ=="}}],
             "users": [{"name": "u", "user": {"tokenFile": "f", "client-certificate-data": "QQ==", "act-as": "x"}}],
         }))
+    }
+
+    /// Of `CN=old`, for a day of October 2025.
+    const OLD: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBmjCCAUCgAwIBAgIUSlFRRrAFAKKV/O3ug19WSwT31jMwCgYIKoZIzj0EAwIw\n\
+        GjEYMBYGA1UEAwwPa25hcnItY2xpZW50LWNhMB4XDTI1MTAyNDExMzk1NVoXDTI1\n\
+        MTAyNTExMzk1NVowJzEXMBUGA1UECgwOc3lzdGVtOm1hc3RlcnMxDDAKBgNVBAMM\n\
+        A29sZDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABI1JqdHIczXDqv/2UfJxCoeS\n\
+        xus6k6YO/eqsJdutP1g1udRK8x+9NbMIC33CUFamLJNbnHSJgHvqjLx7Vew3u3uj\n\
+        VzBVMBMGA1UdJQQMMAoGCCsGAQUFBwMCMB0GA1UdDgQWBBRvr8yXNAZz23PX0p7+\n\
+        AYav+faE7DAfBgNVHSMEGDAWgBQrbX5NBlF17lfzKI7eU7EaaeJrozAKBggqhkjO\n\
+        PQQDAgNIADBFAiApj/NC4ncQbAjYEVNoS8SuXfRRubfzUR0VY1/JNv0JpQIhAIZz\n\
+        vYR8qUgV79l3ZsqVHTRXMYYTVLYugodbbXskk4qo\n\
+        -----END CERTIFICATE-----\n";
+
+    #[test]
+    fn a_certificate_that_is_over_is_told_of() {
+        let config = json!({
+            "clusters": [{"name": "c", "cluster": {"server": "https://a:1"}}],
+            "users": [{"name": "u", "user": {}}],
+        });
+        assert!(
+            connect(&config["clusters"][0]["cluster"], &config["users"][0]["user"], None)
+                .unwrap()
+                .certificate
+                .is_none()
+        );
+        use rustls::pki_types::pem::PemObject;
+        let old = CertificateDer::from_pem_slice(OLD.as_bytes()).unwrap();
+        assert_eq!(
+            is_over(&old).unwrap(),
+            "The client certificate that was shown ended at 2025-10-25T11:39:55Z."
+        );
+        assert_eq!(is_over(&CertificateDer::from(vec![1])), None);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! How objects are printed.
 
+pub(crate) mod colour;
 pub(crate) mod columns;
 mod go_template;
+mod kyaml;
 pub(crate) mod table;
 pub(crate) mod tabs;
 
@@ -10,18 +12,20 @@ use crate::error::Error;
 use api::jsonpath::Template;
 pub(crate) use api::validate::go_escaped as escaped;
 use go_template::GoTemplate;
+pub(crate) use kyaml::render as kyaml;
 use serde_json::Value;
 use std::io::Write;
 
 /// What `-o` may be where objects are changed or made.
-const FORMS: &str = "go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,yaml";
+const FORMS: &str = "go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,kyaml,name,template,templatefile,yaml";
 /// What `-o` may be where objects are shown.
-const ALL_FORMS: &str = "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,wide,yaml";
+const ALL_FORMS: &str = "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,kyaml,name,template,templatefile,wide,yaml";
 
 /// A form in which whole objects are printed.
 pub(crate) enum Form {
     Json,
     Yaml,
+    Kyaml,
     Name,
     JsonPath(Template),
     /// The same, where every field of a path has to be there.
@@ -45,7 +49,7 @@ impl Form {
             (Some(output), Some(template)) if !output.contains('=') => {
                 Self::parse(Some(&format!("{output}={template}")))
             }
-            _ => Self::parse(output).map_err(|error| match error.to_string().contains(ALL_FORMS) {
+            _ => Self::parse(output).map_err(|error| match error.to_string().contains("wide,yaml") {
                 true => unmatched(name, FORMS),
                 false => error,
             }),
@@ -55,21 +59,29 @@ impl Form {
     /// The same as [`parse`](Self::parse), where `strict` templates may ask for nothing that is not there.
     pub(crate) fn strictly(output: Option<&str>, strict: bool) -> Result<Option<Self>, Error> {
         let text = output.and_then(|output| output.split_once('=')).map_or("", |(_, text)| text);
-        Ok(Self::parse(output)?.map(|form| match form {
-            Self::JsonPath(template) if strict => Self::StrictJsonPath(template, text.to_owned()),
-            Self::GoTemplate(template) if strict => Self::GoTemplate(template.strict()),
+        Ok(Self::parse(output)?.map(|form| if strict { form.strict(text) } else { form }))
+    }
+
+    /// The same form, whose template `text` may ask for nothing that is not there.
+    pub(crate) fn strict(self, text: &str) -> Self {
+        match self {
+            Self::JsonPath(template) => Self::StrictJsonPath(template, text.to_owned()),
+            Self::GoTemplate(template) => Self::GoTemplate(template.strict()),
             form => form,
-        }))
+        }
     }
 
     /// The form of `-o`, or none for a table (`wide` or nothing).
     pub(crate) fn parse(output: Option<&str>) -> Result<Option<Self>, Error> {
         let Some(output) = output.map(|output| output.trim_start_matches('=')) else { return Ok(None) };
         let (name, argument) = output.split_once('=').unwrap_or((output, ""));
-        Ok(Some(match name {
+        let lower = name.to_lowercase();
+        let known = if matches!(&*lower, "json" | "yaml" | "kyaml") { &lower } else { name };
+        Ok(Some(match known {
             "" | "wide" => return Ok(None),
             "json" => Self::Json,
             "yaml" => Self::Yaml,
+            "kyaml" if has_kyaml() => Self::Kyaml,
             "name" => Self::Name,
             "jsonpath" if argument.is_empty() => {
                 return Err(Error::plain("template format specified but no template given"));
@@ -90,6 +102,7 @@ impl Form {
         match self {
             Self::Json => say(&format!("{}\n", json(object))),
             Self::Yaml => say(&api::yaml::render(object)),
+            Self::Kyaml => say(&kyaml(object)),
             Self::Name => items(object).iter().try_for_each(|item| say(&format!("{}\n", name(item)))),
             Self::JsonPath(template) => say(&template.render(object)),
             Self::StrictJsonPath(template, text) => match template.missing(object) {
@@ -152,7 +165,13 @@ pub(crate) fn name(object: &Value) -> String {
     }
 }
 
+/// KYAML is there unless `KUBECTL_KYAML` says that it is not.
+fn has_kyaml() -> bool {
+    !std::env::var("KUBECTL_KYAML").is_ok_and(|value| value.eq_ignore_ascii_case("false"))
+}
+
 fn unmatched(name: &str, forms: &str) -> Error {
+    let forms = if has_kyaml() { forms.to_owned() } else { forms.replace("kyaml,", "") };
     Error::plain(format!(
         "unable to match a printer suitable for the output format {name:?}, allowed formats are: {forms}"
     ))

@@ -1,7 +1,7 @@
 //! Tables as the server makes them (`Table` of meta.k8s.io/v1), with the columns that only the client
 //! knows of.
 
-use super::tabs;
+use super::{colour, tabs};
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -19,6 +19,8 @@ pub(crate) struct Options {
     pub(crate) kind: Option<String>,
     /// Stands first, under `EVENT`.
     pub(crate) event: Option<String>,
+    /// Headings and statuses are coloured.
+    pub(crate) coloured: bool,
 }
 
 /// A column's name in capitals, and whether it is for wide tables alone.
@@ -201,7 +203,24 @@ impl Table {
             add(&self.header(options));
         }
         self.rows.iter().for_each(|row| add(&self.line(row, options)));
-        tabs::align_below(&text, (6, 3), widths)
+        let text = tabs::align_below(&text, (6, 3), widths);
+        if options.coloured { self.coloured(&text, options, widths) } else { text }
+    }
+
+    /// Aligned lines with colours, which would count as signs before.
+    fn coloured(&self, text: &str, options: &Options, widths: &[usize]) -> String {
+        let status = self.header(options).iter().position(|name| name == "STATUS");
+        let before = status.map(|at| widths.iter().take(at).sum::<usize>());
+        let line = |(at, line): (usize, &str)| match before {
+            _ if at == 0 && !options.no_headers => colour::heading(line),
+            None => line.to_owned(),
+            Some(before) => {
+                let start = line.char_indices().nth(before).map_or(line.len(), |(at, _)| at);
+                let end = line[start..].find("  ").map_or(line.len(), |end| start + end);
+                format!("{}{}{}", &line[..start], colour::status(&line[start..end]), &line[end..])
+            }
+        };
+        text.lines().enumerate().map(line).map(|line| line + "\n").collect()
     }
 
     fn header(&self, options: &Options) -> Vec<Cow<'_, str>> {
@@ -292,6 +311,7 @@ mod tests {
             kind: Some("pod".to_owned()),
             event: Some("ADDED".to_owned()),
             no_headers: false,
+            coloured: false,
         };
         for keep in [Keep::Labels, Keep::Objects] {
             let mut table = Table::default();
@@ -303,6 +323,14 @@ mod tests {
                  ADDED      web         pod/longer   7       <none>           <none>\n"
             );
         }
+        let statuses = json!({"kind": "Table", "columnDefinitions": [{"name": "Name"}, {"name": "Status"}, {"name": "Age"}],
+            "rows": [{"cells": ["a", "Running", "1s"]}, {"cells": ["b", "Error", "1s"]}]});
+        let mut coloured = Table::default();
+        coloured.take(statuses.to_string().as_bytes(), Keep::Labels).unwrap();
+        assert_eq!(
+            coloured.render(&Options { coloured: true, ..Options::default() }),
+            "\u{1b}[1mNAME   STATUS    AGE\u{1b}[0m\na      Running   1s\nb      \u{1b}[31mError\u{1b}[0m     1s\n"
+        );
         let event = json!({"kind": "Table", "columnDefinitions": null, "rows": [{"cells": ["b", "0/1", ""], "object": null}]});
         table.rows.clear();
         table.take(event.to_string().as_bytes(), Keep::Labels).unwrap();

@@ -33,6 +33,8 @@ pub(super) enum Security {
     Plain,
     /// With this server's certificate, by the verified one of a kubelet.
     Kubelet,
+    /// The same, by whatever certificate the kubelet has: who asked for a log said so.
+    UnverifiedKubelet,
     /// By whatever certificate there is.
     Unverified,
 }
@@ -57,6 +59,7 @@ impl Destination {
 /// Makes connections and hands requests on.
 pub(crate) struct Exchange {
     kubelets: Arc<rustls::ClientConfig>,
+    unverified_kubelets: Arc<rustls::ClientConfig>,
     unverified: Arc<rustls::ClientConfig>,
     ways: Ways,
     supervisor: Supervisor,
@@ -64,7 +67,8 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn new(kubelets: Arc<rustls::ClientConfig>, ways: Ways, supervisor: Supervisor) -> Self {
-        Self { kubelets, unverified: base::tls::unverified(), ways, supervisor }
+        let unverified_kubelets = base::tls::unverified_showing(&kubelets);
+        Self { kubelets, unverified_kubelets, unverified: base::tls::unverified(), ways, supervisor }
     }
 
     /// Sends a request with its headers as [`outgoing`] left them. An error is what went wrong, in Go's
@@ -140,6 +144,7 @@ impl Exchange {
         let tls = match &to.security {
             Security::Plain => None,
             Security::Kubelet => Some(self.kubelets.clone()),
+            Security::UnverifiedKubelet => Some(self.unverified_kubelets.clone()),
             Security::Unverified => Some(self.unverified.clone()),
         };
         Connector { tls, ..Connector::default() }
@@ -187,6 +192,76 @@ async fn tunnel(front: OnUpgrade, back: OnUpgrade) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::server::WebPkiClientVerifier;
+    use tokio::io::AsyncReadExt;
+
+    /// A certificate of its own making, as PEM, with its key.
+    fn own(name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// A kubelet that takes clients with this certificate alone.
+    fn kubelet(shown: &str) -> tokio_rustls::TlsAcceptor {
+        use rustls::pki_types::pem::PemObject;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut clients = rustls::RootCertStore::empty();
+        clients.add(CertificateDer::from_pem_slice(shown.as_bytes()).unwrap()).unwrap();
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(clients), provider.clone());
+        let (certificate, key) = own("kubelet");
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.unwrap().with_client_cert_verifier(clients.build().unwrap());
+        tokio_rustls::TlsAcceptor::from(Arc::new(builder.with_single_cert(vec![certificate], key).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_kubelet_is_verified_unless_a_log_is_wanted_anyhow() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ((shown, key), (authority, _)) = (own("kube-apiserver"), own("authority"));
+        let acceptor = kubelet(&shown);
+        let serving = async {
+            loop {
+                let Ok(mut stream) = acceptor.accept(listener.accept().await.unwrap().0).await else {
+                    continue;
+                };
+                let mut head = [0; 1024];
+                let mut read = 0;
+                while !head[..read].ends_with(b"\r\n\r\n") {
+                    read += stream.read(&mut head[read..]).await.unwrap();
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.unwrap();
+                stream.flush().await.unwrap();
+            }
+        };
+        let shown = base::tls::identity(shown.as_bytes(), key.as_bytes()).unwrap();
+        let kubelets = Arc::new(base::tls::client(Some(authority.as_bytes()), Some(shown)).unwrap());
+        let exchange = Exchange::new(kubelets, Ways::default(), Supervisor::new());
+        let ask = async |security: Security| {
+            let to = Destination {
+                security,
+                whither: Whither::Kubelet("n".to_owned()),
+                address: "127.0.0.1".to_owned(),
+                port,
+                path_and_query: "/containerLogs/a/b/c".to_owned(),
+            };
+            let answer = exchange.send(&to, Request::new(base::full_body(""))).await?;
+            base::collect(answer.into_body(), 100).await.map_err(|error| error.to_string())
+        };
+        let asking = async { (ask(Security::Kubelet).await, ask(Security::UnverifiedKubelet).await) };
+        let (verified, anyhow) = tokio::select! {
+            answers = asking => answers,
+            () = serving => unreachable!(),
+        };
+        assert!(verified.unwrap_err().contains("certificate"));
+        assert_eq!(anyhow.unwrap(), "hi");
+    }
 
     #[test]
     fn headers_of_one_hop_and_proofs_are_not_handed_on() {

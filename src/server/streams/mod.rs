@@ -26,6 +26,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 const DEFAULT_PORT: i64 = 10250;
+/// What is asked of this server alone.
+const UNVERIFIED: &str = "insecureSkipTLSVerifyBackend";
 
 /// Reaches those that stand behind this server.
 pub(crate) struct Backends {
@@ -147,13 +149,23 @@ fn pod_destination(
     };
     let path_and_query = format!("{place}?{}", renamed(given, &path.subresource));
     let whither = Whither::Kubelet(node.to_owned());
-    Ok(Destination { security: Security::Kubelet, whither, address, port, path_and_query })
+    Ok(Destination { security: security(&query, &path.subresource), whither, address, port, path_and_query })
+}
+
+/// Whether the kubelet is verified: only of a log somebody may say that it need not be (`PodLogOptions`,
+/// `insecureSkipTLSVerifyBackend`), for whose kubelet has lost its certificate a log may be all there is to find out why.
+fn security(query: &Query, subresource: &str) -> Security {
+    match subresource == "log" && query.flag(UNVERIFIED) {
+        true => Security::UnverifiedKubelet,
+        false => Security::Kubelet,
+    }
 }
 
 /// The kubelet's names of the streams that a client asks for.
 fn renamed(query: &str, subresource: &str) -> String {
     if !matches!(subresource, "exec" | "attach") {
-        return query.to_owned();
+        let own = |pair: &&str| pair.split('=').next() != Some(UNVERIFIED);
+        return query.split('&').filter(own).collect::<Vec<_>>().join("&");
     }
     let pairs = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("container="));
     let pairs = pairs.map(|pair| match pair.split_once('=') {
@@ -216,6 +228,16 @@ mod tests {
         let query = "command=sh&command=-c&container=a&stdin=true&stdout=true&stderr=false&tty=1";
         assert_eq!(renamed(query, "exec"), "command=sh&command=-c&input=1&output=1&error=0&tty=1");
         assert_eq!(renamed("follow=true", "log"), "follow=true");
+    }
+
+    #[test]
+    fn of_a_log_alone_the_kubelet_need_not_be_verified() {
+        let asked = |query: &str, door: &str| security(&Query::parse(query), door);
+        let query = "insecureSkipTLSVerifyBackend=true&tailLines=1";
+        assert_eq!(asked(query, "log"), Security::UnverifiedKubelet);
+        assert_eq!(asked(query, "exec"), Security::Kubelet);
+        assert_eq!(asked("insecureSkipTLSVerifyBackend=false", "log"), Security::Kubelet);
+        assert_eq!(renamed(query, "log"), "tailLines=1");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::client_side;
 use crate::args::Files;
 use crate::choice::{Found, Naming, failed};
-use crate::commands::edit::{Editing, edit as in_editor};
+use crate::commands::edit::{Editing, Endings, edit as in_editor};
 use crate::error::Error;
 use crate::manifests;
 use crate::output::{escaped, say};
@@ -43,6 +43,8 @@ pub(crate) struct Edit {
     naming: Naming,
     #[command(flatten)]
     writing: Writing,
+    #[command(flatten)]
+    endings: Endings,
 }
 
 /// What the annotation of an object says, if there is one.
@@ -189,7 +191,7 @@ pub(super) async fn edit(session: &Session, args: &Edit) -> Result<(), Error> {
         ));
     }
     let json = args.writing.printing.output.as_deref() == Some("json");
-    let editing = Editing { header: HEADER, before: &before, json, new: false };
+    let editing = Editing { header: HEADER, before: &before, json, new: false, endings: args.endings };
     in_editor(editing, async |after: &[Value]| {
         for (found, object) in before.iter().zip(after) {
             if found.object == *object {

@@ -4,7 +4,8 @@ use crate::connection::unreadable;
 use crate::error::Error;
 use crate::globals::Global;
 use crate::kubeconfig::{Kubeconfig, LISTS, redacted};
-use crate::output::{Form, say, tabs};
+use crate::output::{say, tabs};
+use crate::writing::Printing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
@@ -24,12 +25,8 @@ pub(crate) struct View {
     /// Of all files; false needs --kubeconfig
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     merge: Option<bool>,
-    /// json, yaml, name, jsonpath=…, go-template=…
-    #[arg(long, short, default_value = "yaml")]
-    output: String,
-    /// A template for -o
-    #[arg(long)]
-    template: Option<String>,
+    #[command(flatten)]
+    printing: Printing,
 }
 
 #[derive(Args)]
@@ -50,7 +47,9 @@ pub(crate) fn run(global: &Global, args: &View) -> Result<(), Error> {
     }
     // What files are embedded of is found from where the kubeconfig lies.
     let config = if args.flatten { Kubeconfig::load(global)? } else { Kubeconfig::load_raw(global)? };
-    let form = Form::with_template(Some(&args.output), args.template.as_deref())?;
+    let mut printing = args.printing.clone();
+    printing.output.get_or_insert_with(|| "yaml".to_owned());
+    let printer = printing.open()?;
     let mut content = config.content.clone();
     if args.minify {
         content = minified(global, &config)?;
@@ -68,10 +67,7 @@ pub(crate) fn run(global: &Global, args: &View) -> Result<(), Error> {
     if content["current-context"].is_null() {
         content["current-context"] = json!("");
     }
-    match form {
-        Some(form) => form.print(&content, true),
-        None => say(&api::yaml::render(&content)),
-    }
+    printer.print(&content, || api::yaml::render(&content).trim_end().to_owned())
 }
 
 fn minified(global: &Global, config: &Kubeconfig) -> Result<Value, Error> {

@@ -48,6 +48,8 @@ pub(crate) struct Create {
     /// Change the objects in an editor first
     #[arg(long)]
     edit: bool,
+    #[command(flatten)]
+    endings: edit::Endings,
 }
 
 impl Create {
@@ -279,7 +281,7 @@ async fn one(session: &Session, args: &Create, writer: &Writer, document: &Docum
     let before = [Found { resource, namespace: String::new(), name: String::new(), object }];
     let json = args.making.writing.printing.output.as_deref() == Some("json");
     edit::edit(
-        Editing { header: edit::HEADER, before: &before, json, new: true },
+        Editing { header: edit::HEADER, before: &before, json, new: true, endings: args.endings },
         async |after: &[Value]| {
             for object in after {
                 let edited = Document { object: object.clone(), source: document.source.clone() };

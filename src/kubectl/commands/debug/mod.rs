@@ -5,7 +5,7 @@ mod profile;
 
 use super::attach::{Attaching, Streams, attach};
 use super::logs;
-use super::run::attached::or_logs;
+use super::run::attached::{or_logs, say_earlier};
 use crate::args::Files;
 use crate::error::Error;
 use crate::output::say;
@@ -16,6 +16,7 @@ use clap::Args;
 use http::Method;
 use profile::{Profile, Style};
 use serde_json::{Value, json};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 /// What names that are made up end in: no vowels, so that no words come about.
@@ -108,6 +109,8 @@ struct Plan<'a> {
     env: Value,
     images: Vec<(String, String)>,
     custom: Option<Value>,
+    /// What it reads comes from a pipe or a file, and ends.
+    piped: bool,
 }
 
 pub(crate) async fn run(session: &Session, args: &Debug) -> Result<(), Error> {
@@ -157,7 +160,9 @@ fn plan(args: &Debug) -> Result<Plan<'_>, Error> {
         pairs(&args.env)?.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
     let custom = args.custom.as_ref().map(custom).transpose()?;
     let profile = Profile::parse(&args.profile)?;
-    Ok(Plan { args, profile, env: env.into(), images: pairs(&args.set_image)?, custom })
+    let Streams { stdin, tty, .. } = args.streams;
+    let piped = args.attach.unwrap_or(stdin) && stdin && !tty && !std::io::stdin().is_terminal();
+    Ok(Plan { args, profile, env: env.into(), images: pairs(&args.set_image)?, custom, piped })
 }
 
 /// Reads fields of a container.
@@ -277,6 +282,11 @@ impl Plan<'_> {
         for (field, on) in [("stdin", args.streams.stdin), ("tty", args.streams.tty)] {
             container[field] = json!(on);
         }
+        // Else a runtime ends the session with the input, before what came of it was written, and the container, which
+        // is not told of the end, stays. kubectl leaves it so.
+        if self.piped {
+            container["stdinOnce"] = json!(true);
+        }
     }
 
     /// Merges the fields of `--custom` into a container of the pod.
@@ -379,6 +389,10 @@ async fn attached(session: &Session, args: &Debug, pod: &Value, container: &str)
     let pod = there.await?;
     if status(&pod)["terminated"].is_object() {
         return logs::copy_of(session, &pod, container).await;
+    }
+    // A terminal is drawn anew when it is attached to; of all else what was said is said.
+    if !args.streams.tty {
+        say_earlier(session, &pod, container).await;
     }
     let attaching = Attaching { streams: args.streams, container, detach_keys: DETACH_KEYS };
     or_logs(session, &pod, container, attach(session, &pod, &attaching).await).await

@@ -112,3 +112,13 @@ fn own_fields_are_merged_by_their_names() {
     assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["SYS_PTRACE"]));
     assert_eq!(copy["spec"]["containers"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn what_is_piped_ends_once() {
+    let args = parsed("debug p --image=x -i");
+    for (piped, once) in [(true, json!(true)), (false, Value::Null)] {
+        let container = Plan { piped, ..plan(&args).unwrap() }.container("c");
+        assert_eq!(container["stdinOnce"], once);
+    }
+    assert!(!plan(&parsed("debug p --image=x -it")).unwrap().piped);
+}

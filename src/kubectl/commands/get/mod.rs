@@ -25,7 +25,7 @@ pub(crate) struct Get {
     ignore_not_found: bool,
     #[command(flatten)]
     files: Files,
-    /// json, yaml, wide, name, jsonpath=…, go-template=…, go-template-file=…, custom-columns=…
+    /// json, yaml, kyaml, wide, name, jsonpath=…, go-template=…, go-template-file=…, custom-columns=…
     #[arg(long, short)]
     output: Option<String>,
     /// A template for -o, or a Go template

@@ -3,7 +3,7 @@
 use super::{AS_TABLE, Get, failed, part, sorting};
 use crate::error::Error;
 use crate::output::table::{Column, Keep, ListMetadata, Options, Row, Table};
-use crate::output::{none_found, say};
+use crate::output::{colour, none_found, say};
 use crate::session::{Call, JSON, Session, with_query};
 use crate::target::Target;
 use api::kinds::human_duration;
@@ -61,6 +61,7 @@ pub(super) fn options(args: &Get, target: &Target, several: bool) -> Options {
         no_headers: args.no_headers,
         kind: (several || args.show_kind).then(|| target.resource.shown()),
         event: None,
+        coloured: colour::is_wanted(&std::io::stdout()),
     }
 }
 

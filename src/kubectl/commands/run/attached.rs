@@ -3,12 +3,14 @@
 use super::Run;
 use crate::commands::attach::{Attaching, Streams, attach};
 use crate::commands::logs;
+use crate::deleting;
+use crate::discovery::Resource;
 use crate::error::Error;
 use crate::output::say;
 use crate::pods;
 use crate::session::Session;
-use http::Method;
-use serde_json::{Value, json};
+use crate::wait_gone::{self, Gone};
+use serde_json::Value;
 use std::time::Duration;
 
 /// How long what was said before is waited for.
@@ -19,14 +21,18 @@ const EARLIER: Duration = Duration::from_secs(5);
 pub(super) async fn run(
     session: &Session,
     args: &Run,
-    made: &[(String, Value)],
+    made: &[(&Resource, Value)],
     timeout: Duration,
 ) -> Result<(), Error> {
     let Some((_, pod)) = made.first() else { return Ok(()) };
     let ended = session_with(session, args, pod, timeout).await;
     if args.rm {
-        for (path, object) in made {
-            remove(session, args, path, object).await?;
+        let mut leaving = Vec::new();
+        for (resource, object) in made {
+            leaving.extend(remove(session, args, resource, object).await?);
+        }
+        if args.deleting.wait == Some(true) {
+            wait_gone::all(session, &leaving, &args.deleting.timeout).await?;
         }
     }
     ended
@@ -39,11 +45,7 @@ async fn session_with(session: &Session, args: &Run, pod: &Value, timeout: Durat
     if is_over(&ready) {
         logs::copy_of(session, &ready, name).await?;
     } else {
-        let earlier = tokio::time::timeout(EARLIER, logs::copy_of(session, &ready, name)).await;
-        let told = earlier.unwrap_or_else(|_| Err(Error::plain("context deadline exceeded")));
-        if let Err(error) = told {
-            eprintln!("warning: couldn't fetch pre-attach logs: {}", error.message());
-        }
+        say_earlier(session, &ready, name).await;
         let streams = Streams { stdin: args.stdin, tty: args.tty, quiet: args.quiet };
         let attaching = Attaching { streams, container: "", detach_keys: &args.detach_keys };
         or_logs(session, &ready, name, attach(session, &ready, &attaching).await).await?;
@@ -56,6 +58,15 @@ async fn session_with(session: &Session, args: &Run, pod: &Value, timeout: Durat
         Ok(if only_success { pod["status"]["phase"] == "Succeeded" } else { is_over(pod) })
     });
     outcome(&over.await?)
+}
+
+/// Prints what a container said before anybody was there to hear it.
+pub(crate) async fn say_earlier(session: &Session, pod: &Value, container: &str) {
+    let earlier = tokio::time::timeout(EARLIER, logs::copy_of(session, pod, container)).await;
+    let told = earlier.unwrap_or_else(|_| Err(Error::plain("context deadline exceeded")));
+    if let Err(error) = told {
+        eprintln!("warning: couldn't fetch pre-attach logs: {}", error.message());
+    }
 }
 
 /// A session that did not come about is made up for by the log.
@@ -105,17 +116,28 @@ fn outcome(pod: &Value) -> Result<(), Error> {
     }
 }
 
-async fn remove(session: &Session, args: &Run, path: &str, object: &Value) -> Result<(), Error> {
+/// Deletes what was made, as the flags say that `delete` has as well.
+async fn remove(
+    session: &Session,
+    args: &Run,
+    resource: &Resource,
+    object: &Value,
+) -> Result<Option<Gone>, Error> {
     let name = pods::name(object);
-    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
-    match session.write(Method::DELETE, &format!("{path}/{name}"), &options).await {
-        Ok(_) if args.quiet => Ok(()),
-        Ok(_) => {
-            let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
-            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-            say(&format!("{kind} {name:?} deleted from {namespace} namespace\n"))
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+    let force = args.deleting.force;
+    let grace = if force && args.deleting.grace_period < 0 { 0 } else { args.deleting.grace_period };
+    let options = args.deleting.options(grace, false)?;
+    match deleting::delete(session, (resource, namespace, name), &options).await {
+        Ok(gone) => {
+            if !args.quiet {
+                let kind = resource.kind.to_lowercase();
+                let verb = if force { "force deleted" } else { "deleted" };
+                say(&format!("{kind} {name:?} {verb} from {namespace} namespace\n"))?;
+            }
+            Ok(Some(gone))
         }
-        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -123,6 +145,7 @@ async fn remove(session: &Session, args: &Run, path: &str, object: &Value) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_containers_end_is_the_commands() {

@@ -3,7 +3,8 @@
 pub(crate) mod attached;
 
 use super::create::required;
-use super::expose::{overridden, pairs};
+use super::expose::{Overrides, pairs};
+use crate::deleting::Deleting;
 use crate::discovery::Resource;
 use crate::error::Error;
 use crate::pods;
@@ -73,9 +74,10 @@ pub(crate) struct Run {
     /// Run it as root of the machine, nearly
     #[arg(long)]
     privileged: bool,
-    /// JSON that is merged into the pod
-    #[arg(long, default_value = "", hide_default_value = true)]
-    overrides: String,
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
+    deleting: Deleting,
     /// Remember the configuration for a later apply
     #[arg(long)]
     save_config: bool,
@@ -120,7 +122,7 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
     let timeout = pods::timeout(&args.pod_running_timeout, "run")?;
     let words: Vec<&String> = more.iter().chain(&args.arguments).collect();
     let mut pod = pod(args, name, image, &words)?;
-    overridden(&mut pod, &args.overrides)?;
+    args.overrides.apply(&mut pod)?;
     let service = args.expose.then(|| {
         let labels = pod["metadata"]["labels"].clone();
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": labels},
@@ -139,8 +141,6 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
     if !attaches {
         return writer.done(made[0].0, &made[0].1, "created");
     }
-    let made: Vec<_> =
-        made.into_iter().map(|(resource, object)| (resource.path(&session.namespace), object)).collect();
     attached::run(session, args, &made, timeout).await
 }
 
