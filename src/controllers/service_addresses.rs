@@ -71,6 +71,10 @@ fn is_of_service(parent: &ParentReference) -> bool {
     parent.group.as_deref().unwrap_or_default().is_empty() && parent.resource == "services"
 }
 
+fn owner_of(address: &IPAddress) -> Option<Key> {
+    Some(parent(address)).filter(|parent| is_of_service(parent)).map(key_of)
+}
+
 fn age_s(object: &impl Object) -> i64 {
     object.meta().created().map_or(GRACE_S, |made| seconds_between(made.0, clock::now()))
 }
@@ -103,12 +107,24 @@ impl Addresses {
             self.recorder.warning(service, "ClusterIPOutOfRange", why);
             return Ok(());
         }
-        let Some(there) = self.addresses.get("", ip) else {
+        let is_kept = |address: &IPAddress| owner_of(address).as_ref() == Some(key);
+        if self.addresses.get("", ip).is_some_and(|address| is_kept(&address)) {
+            return Ok(());
+        }
+        // One cache may be behind the other: before anything is said or done, the server is asked.
+        if !self.still_has(service, key, ip).await? {
+            return Ok(());
+        }
+        let there = match self.client.get::<IPAddress>("", ip).await {
+            Err(error) if error.is_not_found() => None,
+            there => Some(there?),
+        };
+        let Some(there) = there else {
             let why = format!("Cluster IP [{family}]: {ip} is not allocated; repairing");
             self.recorder.warning(service, "ClusterIPNotAllocated", why);
             return self.make(key, ip, family).await;
         };
-        let owner = Some(parent(&there)).filter(|parent| is_of_service(parent)).map(key_of);
+        let owner = owner_of(&there);
         if owner.as_ref() == Some(key) {
             return Ok(());
         }
@@ -127,6 +143,18 @@ impl Addresses {
         self.recorder.warning(service, "ClusterIPNotAllocated", why);
         self.remove(ip).await?;
         self.make(key, ip, family).await
+    }
+
+    /// Whether a service is there as it was seen, with an address.
+    async fn still_has(&self, service: &Service, key: &Key, ip: &str) -> Result<bool, Error> {
+        match self.client.get::<Service>(&key.namespace, &key.name).await {
+            Err(error) if error.is_not_found() => Ok(false),
+            now => {
+                let now = now?;
+                let is_same = now.uid() == service.uid() && !now.is_deleting();
+                Ok(is_same && cluster_ips(&now).iter().any(|own| own == ip))
+            }
+        }
     }
 
     /// Before the first range is there, nothing is outside of it.

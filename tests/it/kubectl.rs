@@ -103,14 +103,21 @@ impl<'a> Side<'a> {
             }
             Some(format!("{}\n", line.split(' ').map(ageless).collect::<Vec<_>>().join(" ")))
         };
-        text.lines().filter_map(&mut line).collect()
+        let common: String = text.lines().filter_map(&mut line).collect();
+        // A column of ages grows with them, as one side takes longer.
+        let is_aged = common.lines().any(|line| line.split_whitespace().any(|word| word == "AGE"));
+        if is_aged {
+            common.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+        } else {
+            common
+        }
     }
 }
 
 /// A word, or instead of an age of some seconds the same for all.
 fn ageless(word: &str) -> &str {
-    let seconds = word.strip_suffix('s').filter(|number| number.len() == 1);
-    if seconds.is_some_and(|number| number.as_bytes()[0].is_ascii_digit()) { "0s" } else { word }
+    let seconds = word.strip_suffix('s').filter(|number| (1..=3).contains(&number.len()));
+    if seconds.is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit())) { "0s" } else { word }
 }
 
 /// A test for each topic, so that they run beside each other.

@@ -183,7 +183,7 @@ async fn having(store: &Store<usize>, key: &str, value: &str) -> u64 {
 }
 
 /// A member carries two writes out and its answers are lost; until they are tried again, another server has changed
-/// what they wrote, or put something else in its place.
+/// what they wrote, or put something else in its place. Of a deletion it cannot be known.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_took_place_without_an_answer_is_known_behind_later_writes() {
     let etcd = Etcd::new("etcd-mute", 1);
@@ -194,8 +194,12 @@ async fn what_took_place_without_an_answer_is_known_behind_later_writes() {
     let of_one = Supervisor::new();
     let one = Store::share(&remote, &config(), (index, Box::new(|_| {})), &of_one).await.unwrap();
     let made = one.write(put("p/a", Expect::Absent, "x", Durability::Durable)).await.unwrap().record;
+    let going = one.write(put("p/c", Expect::Absent, "x", Durability::Durable)).await.unwrap().record;
     caught_up(&two).await;
     way.is_mute.store(true, Ordering::Release);
+    let (mut deleting, of_deletion) = (JoinSet::new(), one.clone());
+    deleting
+        .spawn(async move { of_deletion.write(delete("p/c", going.revision, Durability::Durable)).await });
     let mut writing = JoinSet::new();
     for (key, expect) in [("p/a", Expect::Revision(made.revision)), ("p/b", Expect::Absent)] {
         let one = one.clone();
@@ -212,6 +216,10 @@ async fn what_took_place_without_an_answer_is_known_behind_later_writes() {
         writing.join_all().await.iter().map(|record| (record.key.to_string(), record.revision)).collect();
     told.sort();
     assert_eq!(told, [("p/a".to_owned(), changed), ("p/b".to_owned(), created)]);
+    // Another may have deleted it.
+    let deleted = deleting.join_all().await.pop().unwrap();
+    assert!(matches!(deleted, Err(WriteError::Io(_))), "{deleted:?}");
+    assert!(two.snapshot().get("p/c").is_none(), "it is gone");
     way.supervisor.drain().await;
 }
 

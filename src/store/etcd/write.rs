@@ -64,8 +64,11 @@ impl<I: Beside> Handle<I> {
                 event.deleted == deletes && (deletes || event.record.value == value())
             };
             let earlier = self.shared.history.superseding(&key, (before, after), carried_out);
-            if let Some(event) = earlier.map_err(|_| unknown())? {
-                return Ok(written(&event));
+            match earlier.map_err(|_| unknown())? {
+                // Of several who delete the same nobody can say who did.
+                Some(_) if deletes => return Err(unknown().into()),
+                Some(event) => return Ok(written(&event)),
+                None => {}
             }
         }
         if found != self.etcds(before) {

@@ -296,6 +296,20 @@ fn remove_cgroup(folder: &Path) {
     }
 }
 
+/// Ends the processes of a killed test, which nobody else does.
+fn end_cgroup(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            end_cgroup(&entry.path());
+        }
+    }
+    let procs = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    for pid in procs.lines().filter_map(|pid| pid.parse().ok()) {
+        // One that is gone meanwhile is as good.
+        _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
 /// Removes what killed tests have left.
 fn sweep() {
     for entry in fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
@@ -304,6 +318,7 @@ fn sweep() {
             continue;
         };
         if !Path::new("/proc").join(pid).exists() {
+            hierarchies().iter().for_each(|root| end_cgroup(&root.join(&name)));
             remove(&name);
         }
     }
