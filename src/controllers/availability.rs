@@ -2,6 +2,7 @@
 
 use crate::Reach;
 use crate::common::{Key, Room, now};
+use crate::slices::SERVICE_NAME;
 use api::Object;
 use api::core::{Service, ServiceSpec};
 use api::registration::{APIService, APIServiceCondition, APIServiceStatus, ServiceReference};
@@ -12,7 +13,6 @@ use std::time::Duration;
 /// How often a service that answers is asked again, and one that does not at the least: the network to it may
 /// break without an event.
 const LOOK: Duration = Duration::from_secs(30);
-pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const DEFAULT_PORT: i32 = 443;
 
 #[derive(Clone)]
@@ -42,7 +42,7 @@ pub(crate) fn start(room: &Room, reach: Reach) {
     let (changed, registered) = (queue.clone(), controller.registered.clone());
     controller.slices.on_change(move |change| {
         let slice = change.object();
-        let service = slice.labels().get(SERVICE_LABEL).unwrap_or_default();
+        let service = slice.labels().get(SERVICE_NAME).unwrap_or_default();
         behind(&registered, slice.namespace(), service).for_each(|key| changed.add(key));
     });
     let again = queue.clone();
@@ -183,7 +183,7 @@ impl Availability {
         let snapshot = self.slices.snapshot();
         let own = snapshot
             .in_namespace(namespace)
-            .filter(|slice| slice.labels().get(SERVICE_LABEL).is_some_and(|own| own == name));
+            .filter(|slice| slice.labels().get(SERVICE_NAME).is_some_and(|own| own == name));
         let slices: Vec<&EndpointSlice> = own.map(|slice| &**slice).collect();
         look(reference, service.as_deref(), &slices)
     }

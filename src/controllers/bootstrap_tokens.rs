@@ -2,8 +2,8 @@
 //! authorities it is verified, signed with those tokens that may. Who joins can trust what it reads there before it knows
 //! an authority, as `kubeadm join --discovery-token` does.
 
-use crate::availability::SERVICE_LABEL;
 use crate::common::{Room, delete_this};
+use crate::slices::SERVICE_NAME;
 use api::Object;
 use api::core::{ConfigMap, Secret};
 use api::meta::ObjectMeta;
@@ -168,7 +168,7 @@ impl Keeper {
 }
 
 fn is_of_api(slice: &EndpointSlice) -> bool {
-    let service = slice.labels().get(SERVICE_LABEL).unwrap_or_default();
+    let service = slice.labels().get(SERVICE_NAME).unwrap_or_default();
     (slice.namespace(), service) == API
 }
 

@@ -288,12 +288,17 @@ pub(crate) fn is_namespace_going(error: &Error) -> bool {
     causes.into_iter().any(|cause| cause.reason.as_deref() == Some("NamespaceTerminating"))
 }
 
+/// What was asked for, or none if there is none.
+pub(crate) fn if_there<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(None),
+        there => there.map(Some),
+    }
+}
+
 /// An answer that what was to be removed is gone already is as good.
 pub(crate) fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
-    }
+    if_there(result).map(|_| ())
 }
 
 /// The time as API objects have it, in whole seconds.

@@ -3,6 +3,7 @@
 //! they get addresses of their own ([`Pool`]).
 
 use crate::load_balancer_range::{AddressRange, Pool, asked};
+use crate::slices::SERVICE_NAME;
 use api::core::{Node, Service};
 use api::slim::EndpointSlice;
 use api::{Meta, Object, slim};
@@ -24,9 +25,6 @@ const POOL: [&str; 2] = ["knarr.io/lbpool", "svccontroller.k3s.cattle.io/lbpool"
 
 /// Nodes that no load balancer may use (a well-known label of Kubernetes').
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-
-/// `kubernetes.io/service-name`: the label that ties a slice to its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// What is decided of one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! it finds it again. Devices are given back by whoever sees the last pod end: the allocation goes, and with it
 //! the finalizer that keeps an allocated claim.
 
-use crate::common::{Key, Room, delete_this, unless_gone, watch_self};
+use crate::common::{Key, Room, delete_this, if_there, unless_gone, watch_self};
 use crate::pods::{is_finished, node_name};
 use api::meta::{ObjectMeta, OwnerReference};
 use api::resource::{
@@ -351,10 +351,8 @@ impl Claims {
         if let Some(pod) = self.pods.get(namespace, &consumer.name) {
             return Ok(pod.uid() == consumer.uid && !is_done(&pod));
         }
-        match self.client.get::<Pod>(namespace, &consumer.name).await {
-            Err(error) if error.is_not_found() => Ok(false),
-            other => Ok(other?.uid() == consumer.uid),
-        }
+        let pod = if_there(self.client.get::<Pod>(namespace, &consumer.name).await)?;
+        Ok(pod.is_some_and(|pod| pod.uid() == consumer.uid))
     }
 
     /// Deletes a claim that was made for a pod which will not run, before the pod itself is deleted.

@@ -1,6 +1,6 @@
 //! Looks whether every service has its IPAddress and every IPAddress its service, and repairs what it can.
 
-use crate::common::{Key, Room, seconds_between, unless_gone, watch_self};
+use crate::common::{Key, Room, if_there, seconds_between, unless_gone, watch_self};
 use crate::service_cidr::blocks;
 use api::core::Service;
 use api::networking::{IPAddress, ParentReference, ServiceCIDR};
@@ -115,20 +115,15 @@ impl Addresses {
         if !self.still_has(service, key, ip).await? {
             return Ok(());
         }
-        let there = match self.client.get::<IPAddress>("", ip).await {
-            Err(error) if error.is_not_found() => None,
-            there => Some(there?),
-        };
-        let Some(there) = there else {
+        let Some(there) = if_there(self.client.get::<IPAddress>("", ip).await)? else {
             let why = format!("Cluster IP [{family}]: {ip} is not allocated; repairing");
             self.recorder.warning(service, "ClusterIPNotAllocated", why);
             return self.make(key, ip, family).await;
         };
-        let owner = owner_of(&there);
-        if owner.as_ref() == Some(key) {
+        if is_kept(&there) {
             return Ok(());
         }
-        let other = owner.and_then(|owner| self.services.get(&owner.namespace, &owner.name));
+        let other = owner_of(&there).and_then(|owner| self.services.get(&owner.namespace, &owner.name));
         if other.is_some_and(|other| cluster_ips(&other).iter().any(|own| own == ip)) {
             let why = format!(
                 "Cluster IP [{family}]:{ip} was assigned to multiple services; please recreate service"
@@ -147,14 +142,11 @@ impl Addresses {
 
     /// Whether a service is there as it was seen, with an address.
     async fn still_has(&self, service: &Service, key: &Key, ip: &str) -> Result<bool, Error> {
-        match self.client.get::<Service>(&key.namespace, &key.name).await {
-            Err(error) if error.is_not_found() => Ok(false),
-            now => {
-                let now = now?;
-                let is_same = now.uid() == service.uid() && !now.is_deleting();
-                Ok(is_same && cluster_ips(&now).iter().any(|own| own == ip))
-            }
-        }
+        let now = if_there(self.client.get::<Service>(&key.namespace, &key.name).await)?;
+        Ok(now.is_some_and(|now| {
+            let is_same = now.uid() == service.uid() && !now.is_deleting();
+            is_same && cluster_ips(&now).iter().any(|own| own == ip)
+        }))
     }
 
     /// Before the first range is there, nothing is outside of it.

@@ -3,7 +3,7 @@
 //!
 //! Since when uses are noted says a ConfigMap, which an API server keeps.
 
-use crate::common::{Room, unless_gone};
+use crate::common::{Room, if_there, unless_gone};
 use api::Object;
 use api::core::{ConfigMap, Secret, ServiceAccount};
 use api::meta::{DeleteOptions, ObjectMeta, Preconditions};
@@ -86,10 +86,8 @@ impl Cleaner {
         self.secrets.synced().await;
         self.accounts.synced().await;
         let now = clock::now();
-        let since = match self.client.get::<ConfigMap>(NAMESPACE, TRACKING).await {
-            Err(error) if error.is_not_found() => None,
-            other => other?.data.as_ref().and_then(|data| read_day(data.get(SINCE)?)),
-        };
+        let tracking = if_there(self.client.get::<ConfigMap>(NAMESPACE, TRACKING).await)?;
+        let since = tracking.and_then(|tracking| read_day(tracking.data.as_ref()?.get(SINCE)?));
         if since.is_some_and(|since| is_known(since, now)) {
             self.clean(now).await?;
         }

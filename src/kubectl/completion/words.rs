@@ -2,6 +2,7 @@
 
 use super::names::Asked;
 use super::{Candidates, FILES, NO_FILES, NO_SPACE};
+use crate::commands::auth::VERBS;
 use crate::plugins;
 use crate::tree::Place;
 use clap::Command;
@@ -124,20 +125,7 @@ pub(super) async fn of(place: &Place<'_>, before: &[String], asked: &Asked<'_>) 
         About::Words(words) if before.is_empty() => Candidates::of(words.iter().copied()),
         About::Kind if before.is_empty() => Candidates::of(asked.kinds().await),
         About::Rights => match before {
-            [] => Candidates::of([
-                "get",
-                "list",
-                "watch",
-                "create",
-                "update",
-                "patch",
-                "delete",
-                "deletecollection",
-                "use",
-                "bind",
-                "impersonate",
-                "*",
-            ]),
+            [] => Candidates::of(VERBS.iter().copied()),
             [_] => Candidates::of(asked.kinds().await),
             [_, kind, ..] => Candidates::of(asked.names(kind).await),
         },

@@ -271,7 +271,7 @@ pub(super) fn remove(name: &str) {
     for root in hierarchies() {
         let own = root.join(name);
         wait_for("empty cgroup", Duration::from_secs(20), || {
-            remove_cgroup(&own);
+            each_cgroup(&own, remove_cgroup);
             (!own.exists()).then_some(())
         });
     }
@@ -281,13 +281,18 @@ pub(super) fn remove(name: &str) {
     }
 }
 
-/// A cgroup with processes stays, for another try.
-fn remove_cgroup(folder: &Path) {
+/// Does something to a cgroup, after it was done to those within.
+fn each_cgroup(folder: &Path, what: fn(&Path)) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroup(&entry.path());
+            each_cgroup(&entry.path(), what);
         }
     }
+    what(folder);
+}
+
+/// A cgroup with processes stays, for another try.
+fn remove_cgroup(folder: &Path) {
     match fs::remove_dir(folder) {
         Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ResourceBusy) => {
             panic!("cannot remove {}: {error}", folder.display())
@@ -298,11 +303,6 @@ fn remove_cgroup(folder: &Path) {
 
 /// Ends the processes of a killed test, which nobody else does.
 fn end_cgroup(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            end_cgroup(&entry.path());
-        }
-    }
     let procs = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
     for pid in procs.lines().filter_map(|pid| pid.parse().ok()) {
         // One that is gone meanwhile is as good.
@@ -318,7 +318,7 @@ fn sweep() {
             continue;
         };
         if !Path::new("/proc").join(pid).exists() {
-            hierarchies().iter().for_each(|root| end_cgroup(&root.join(&name)));
+            hierarchies().iter().for_each(|root| each_cgroup(&root.join(&name), end_cgroup));
             remove(&name);
         }
     }

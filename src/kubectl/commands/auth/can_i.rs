@@ -9,7 +9,8 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-const VERBS: &[&str] = &[
+/// The verbs that most rights are about, which completion offers.
+pub(crate) const VERBS: &[&str] = &[
     "get",
     "list",
     "watch",
@@ -22,11 +23,9 @@ const VERBS: &[&str] = &[
     "bind",
     "impersonate",
     "*",
-    "approve",
-    "sign",
-    "escalate",
-    "attest",
 ];
+/// Those of few kinds.
+const OTHER_VERBS: &[&str] = &["approve", "sign", "escalate", "attest"];
 const URL_VERBS: &[&str] = &["get", "put", "post", "head", "options", "delete", "patch", "*"];
 /// What rules may name that is no resource of the server.
 const NO_RESOURCES: &[&str] = &["users", "groups"];
@@ -74,7 +73,7 @@ pub(super) async fn run(session: &Session, args: &CanI) -> Result<(), Error> {
         if !args.subresource.is_empty() {
             return Err(Error::plain("--subresource can not be used with NonResourceURL"));
         }
-        known(verb, URL_VERBS);
+        known(verb, &[URL_VERBS]);
         json!({"nonResourceAttributes": {"verb": verb, "path": what}})
     } else {
         let asked = asked(session, what).await?;
@@ -127,8 +126,8 @@ async fn asked(session: &Session, what: &str) -> Result<Asked, Error> {
     Ok(named("", kind, None))
 }
 
-fn known(verb: &str, verbs: &[&str]) {
-    if !verbs.contains(&verb) {
+fn known(verb: &str, verbs: &[&[&str]]) {
+    if !verbs.iter().any(|verbs| verbs.contains(&verb)) {
         eprintln!("Warning: verb '{verb}' is not a known verb\n");
     }
 }
@@ -139,7 +138,7 @@ fn warn(verb: &str, asked: &Asked) {
         let place = if group.is_empty() { String::new() } else { format!(" in group '{group}'") };
         eprintln!("Warning: resource '{plural}' is not namespace scoped{place}\n");
     }
-    known(verb, VERBS);
+    known(verb, &[VERBS, OTHER_VERBS]);
 }
 
 fn attributes(session: &Session, args: &CanI, verb: &str, asked: &Asked) -> Value {

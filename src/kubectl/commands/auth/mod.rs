@@ -7,7 +7,7 @@ mod whoami;
 
 use crate::error::Error;
 use crate::session::Session;
-pub(crate) use can_i::list_of;
+pub(crate) use can_i::{VERBS, list_of};
 use clap::Subcommand;
 pub(crate) use rules::Rule;
 
