@@ -4,6 +4,7 @@
 use super::definition::{Definition, Version};
 use super::structural::{list, text};
 use crate::kinds::Kind;
+use crate::schema::Everywhere;
 use serde_json::{Map, Value, json};
 
 /// The version of OpenAPI.
@@ -24,11 +25,6 @@ pub struct Published {
     pub list: Value,
 }
 
-/// What every object's own fields are for. Clients' tests look for the first words.
-const VERSION: &str = "APIVersion defines in which version of its kind's schema the object is written.";
-const KIND: &str = "Kind says what the object is, among the kinds of its group.";
-const METADATA: &str = "Standard object's metadata: its name, its labels, and what the server keeps of it.";
-
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// The types of a version, whose schema in the definition (`openAPIV3Schema`) is given.
@@ -45,9 +41,10 @@ pub fn published(
     object["x-kubernetes-group-version-kind"] = gvk(&names.kind);
     let item = format!("{}{}", form.place(), kind.types[0]);
     let mut list = json!({"type": "object", "required": ["items"],
-        "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"},
-            "metadata": form.reference("ListMeta"), "items": {"type": "array", "items": {"$ref": item}}},
+        "properties": {"items": {"type": "array", "items": {"$ref": item},
+            "description": Everywhere::List.description("items")}},
         "x-kubernetes-group-version-kind": gvk(&names.list_kind)});
+    add_meta(&mut list, form, Everywhere::List);
     let fields = version.selectable_fields.iter().map(|path| json!({"fieldPath": path}));
     if fields.len() > 0 {
         let fields: Value = fields.collect();
@@ -83,7 +80,7 @@ fn whole(schema: Option<&Value>, preserves: bool, form: Form) -> Value {
         return json!({"type": "object"});
     };
     let mut object = part(schema, form);
-    add_meta(&mut object, form, false);
+    add_meta(&mut object, form, Everywhere::Object);
     object
 }
 
@@ -91,26 +88,24 @@ fn keeps_unknown(schema: &Value) -> bool {
     schema["x-kubernetes-preserve-unknown-fields"] == true
 }
 
-fn described(mut schema: Value, text: &str) -> Value {
-    schema["description"] = Value::from(text);
-    schema
-}
-
-/// The fields that every object has.
-fn add_meta(schema: &mut Value, form: Form, required: bool) {
-    for (name, own) in [
-        ("apiVersion", described(json!({"type": "string"}), VERSION)),
-        ("kind", described(json!({"type": "string"}), KIND)),
-        ("metadata", described(form.reference("ObjectMeta"), METADATA)),
-    ] {
+/// Adds the fields that every object has, or every list of them.
+fn add_meta(schema: &mut Value, form: Form, whose: Everywhere) {
+    let text = json!({"type": "string"});
+    let metadata = form.reference(match whose {
+        Everywhere::Object => "ObjectMeta",
+        Everywhere::List => "ListMeta",
+    });
+    for (name, mut own) in [("apiVersion", text.clone()), ("kind", text), ("metadata", metadata)] {
+        own["description"] = whose.description(name).into();
         schema["properties"][name] = own;
     }
-    let missing =
-        ["kind", "apiVersion"].into_iter().filter(|name| !list(&schema["required"]).contains(&json!(name)));
-    let missing: Vec<Value> = missing.map(Value::from).collect();
-    if required && !missing.is_empty() {
-        schema["required"] = list(&schema["required"]).iter().cloned().chain(missing).collect();
-    }
+}
+
+/// An object within another says what it is.
+fn require_kind(schema: &mut Value) {
+    let stated = list(&schema["required"]);
+    let missing = ["kind", "apiVersion"].map(Value::from).into_iter().filter(|name| !stated.contains(name));
+    schema["required"] = stated.iter().cloned().chain(missing).collect();
 }
 
 fn part(schema: &Value, form: Form) -> Value {
@@ -146,7 +141,8 @@ fn part(schema: &Value, form: Form) -> Value {
     }
     let mut own = Value::Object(own);
     if own["x-kubernetes-embedded-resource"] == true && !(form == Form::V2 && keeps_unknown(&own)) {
-        add_meta(&mut own, form, true);
+        add_meta(&mut own, form, Everywhere::Object);
+        require_kind(&mut own);
     }
     own
 }

@@ -16,11 +16,13 @@
 
 mod canonical;
 mod check;
+mod descriptions;
 pub mod protobuf;
 pub mod strict;
 
 pub use canonical::{blank, canonical};
 pub use check::{Findings, check};
+pub use descriptions::{Everywhere, field_description, type_description};
 
 use crate::kinds::Kind;
 use std::collections::HashMap;

@@ -4,7 +4,7 @@
 use super::{discovery, openapi};
 use crate::catalogue::Added;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
 /// Only the project's own checkout has the reference documents beside it.
@@ -119,6 +119,41 @@ fn openapi_v2_is_kubernetes() {
         openapi::v2(&mut own, &Added::default(), &[], "v1.36.2").unwrap();
         check("openapi-v2", theirs, serde_json::from_slice(&own).unwrap());
     }
+}
+
+/// All descriptions of a document's types, each as its words.
+fn descriptions(value: &Value, found: &mut Vec<Vec<String>>) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(text)) = map.get("description") {
+                let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+                found.push(words.map(str::to_lowercase).collect());
+            }
+            map.values().for_each(|value| descriptions(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| descriptions(value, found)),
+        _ => {}
+    }
+}
+
+/// What is said of types and fields is written for knarr: nowhere are eight words in a row Kubernetes'.
+#[test]
+fn descriptions_are_our_own() {
+    let Some(theirs) = reference("openapi-v2-1.36.json") else { return };
+    let mut document = Vec::new();
+    openapi::v2(&mut document, &Added::default(), &[], "").unwrap();
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    let (mut known, mut own) = (Vec::new(), Vec::new());
+    descriptions(&theirs["definitions"], &mut known);
+    descriptions(&document["definitions"], &mut own);
+    let known: HashSet<&[String]> = known.iter().flat_map(|words| words.windows(8)).collect();
+    let copied: Vec<String> = own
+        .iter()
+        .flat_map(|words| words.windows(8))
+        .filter(|row| known.contains(row))
+        .map(|row| row.join(" "))
+        .collect();
+    assert!(copied.is_empty(), "{copied:#?}");
 }
 
 /// What v3 says of a value in its own words, as v2 says it.

@@ -2,7 +2,7 @@
 
 use super::Dialect;
 use api::kinds::group_versions;
-use api::schema::{Field, Merge, Type, TypeDef, schema};
+use api::schema::{Field, Merge, Type, TypeDef, field_description, schema, type_description};
 use serde_json::{Map, Value, json};
 
 const TIME: &str = "apimachinery.pkg.apis.meta.v1.Time";
@@ -24,21 +24,6 @@ pub(super) const OPAQUE: [&str; 11] = [
     "apimachinery.pkg.runtime.RawExtension",
     INT_OR_STRING,
 ];
-
-/// Fields of objects of every kind, which `kubectl explain` is asked about: type, field, what it is for.
-const DESCRIBED: [(&str, &str, &str); 6] = [
-    (META, "name", "Name tells the object from others of its kind in the same namespace."),
-    (META, "namespace", "Namespace is where the object lives, for kinds that live in namespaces."),
-    (
-        META,
-        "creationTimestamp",
-        "CreationTimestamp is a timestamp that the server sets when the object is made.",
-    ),
-    (META, "labels", "Labels are what selectors choose objects by."),
-    (META, "annotations", "Annotations are what tools keep with the object."),
-    (META, "ownerReferences", "OwnerReferences name the objects with which this one goes."),
-];
-const META: &str = "apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Types that stand for kinds of every group version.
 const EVERYWHERE: [&str; 2] =
@@ -64,14 +49,23 @@ impl Dialect {
     pub(super) fn named(self, name: &str, versions: &[(&str, &str)]) -> Value {
         match schema().by_name(name) {
             Some(id) => self.definition(schema().get(id), versions),
-            None => self.opaque(name),
+            None => {
+                let mut opaque = self.opaque(name);
+                if let Some(text) = type_description(name) {
+                    opaque["description"] = json!(text);
+                }
+                opaque
+            }
         }
     }
 
     fn definition(self, def: &TypeDef, versions: &[(&str, &str)]) -> Value {
         let mut definition = json!({"type": "object"});
+        if let Some(text) = type_description(def.name) {
+            definition["description"] = json!(text);
+        }
         let properties: Map<String, Value> =
-            def.fields.iter().map(|field| (field.name.to_owned(), self.property(def.name, field))).collect();
+            def.fields.iter().map(|field| (field.name.to_owned(), self.property(def, field))).collect();
         if !properties.is_empty() {
             definition["properties"] = Value::Object(properties);
         }
@@ -97,7 +91,7 @@ impl Dialect {
         definition
     }
 
-    fn property(self, owner: &str, field: &Field) -> Value {
+    fn property(self, owner: &TypeDef, field: &Field) -> Value {
         let mut property = self.typed(&field.ty, field);
         // In v3 a reference cannot have siblings.
         if self == Self::V3 && property.get("$ref").is_some() && !field.is_bare() {
@@ -121,7 +115,7 @@ impl Dialect {
         if !field.patch_key.is_empty() {
             property["x-kubernetes-patch-merge-key"] = json!(field.patch_key);
         }
-        if let Some((.., text)) = DESCRIBED.iter().find(|(of, name, _)| *of == owner && *name == field.name) {
+        if let Some(text) = field_description(owner, field.name).filter(|_| !field.is_bare()) {
             property["description"] = json!(text);
         }
         // v2 has never published defaults.
