@@ -5,6 +5,7 @@ use crate::connection::plugin::Policy;
 use crate::connection::unreadable;
 use crate::error::Error;
 use crate::tree::{self, Place};
+use api::patch::without_nulls;
 use clap::Command;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -45,6 +46,7 @@ struct Alias {
 #[derive(Deserialize)]
 struct Flag {
     name: String,
+    #[serde(default)]
     default: String,
 }
 
@@ -128,7 +130,7 @@ fn read(text: &str) -> Result<Preferences, String> {
             continue;
         }
         let preferences: Preferences =
-            serde_json::from_value(document.value).map_err(|error| error.to_string())?;
+            serde_json::from_value(without_nulls(document.value)).map_err(|error| error.to_string())?;
         let known = ["kubectl.config.k8s.io/v1beta1", "kubectl.config.k8s.io/v1alpha1"];
         if preferences.kind == "Preference" && known.contains(&&*preferences.api_version) {
             return Ok(preferences);
@@ -320,6 +322,8 @@ mod tests {
         assert_eq!(line(defaults, "get pods").unwrap(), "get --output=json pods");
         assert_eq!(line(defaults, "get pods -o yaml").unwrap(), "get pods -o yaml");
         assert_eq!(line(defaults, "describe pods").unwrap(), "describe pods");
+        let empty = "aliases:\ndefaults:\n- command: get\n  options:\n  - name: namespace\n    default:\n";
+        assert_eq!(line(empty, "get pods").unwrap(), "get --namespace= pods");
         assert_eq!(
             line(defaults, "delete pods").unwrap_err(),
             "error: invalid flag nonsense for command delete"

@@ -123,25 +123,26 @@ fn merge_value(value: &mut Value, patch: &Value) {
                 match fields.get_mut(name) {
                     _ if patch.is_null() => drop(fields.remove(name)),
                     Some(value) => merge_value(value, patch),
-                    None => drop(fields.insert(name.clone(), without_nulls(patch))),
+                    None => drop(fields.insert(name.clone(), without_nulls(patch.clone()))),
                 }
             }
         }
         (value @ Value::Object(_), patch) => *value = patch.clone(),
-        (value, patch) => *value = without_nulls(patch),
+        (value, patch) => *value = without_nulls(patch.clone()),
     }
 }
 
 /// A value without the fields that are null; items of lists stay.
-fn without_nulls(value: &Value) -> Value {
-    match value {
+pub fn without_nulls(mut value: Value) -> Value {
+    match &mut value {
         Value::Object(fields) => {
-            let said = fields.iter().filter(|(_, value)| !value.is_null());
-            said.map(|(name, value)| (name.clone(), without_nulls(value))).collect()
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(|value| *value = without_nulls(value.take()));
         }
-        Value::Array(items) => items.iter().map(without_nulls).collect(),
-        scalar => scalar.clone(),
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = without_nulls(item.take())),
+        _ => {}
     }
+    value
 }
 
 #[cfg(test)]

@@ -48,6 +48,9 @@ where
     for channel in &channels {
         let fin = channel.is_error;
         relay.open(Frame::Open { stream: channel.stream, headers: headers(channel), fin }).await?;
+    }
+    // Callers read the channels' beginnings in the order of their numbers.
+    for channel in channels.chunks(2).flat_map(|pair| pair.iter().rev()) {
         if let Some(first) = dialect.message(channel.number, &channel.port.to_le_bytes()) {
             relay.tell(first).await?;
         }
@@ -105,7 +108,7 @@ mod tests {
         };
         let client = async {
             let mut socket = WebSocketStream::from_raw_socket(caller, Role::Client, None).await;
-            for first in [[1, 80, 0], [0, 80, 0], [3, 2, 1], [2, 2, 1]] {
+            for first in [[0, 80, 0], [1, 80, 0], [2, 2, 1], [3, 2, 1]] {
                 assert_eq!(socket.next().await.unwrap().unwrap(), binary(&first));
             }
             socket.send(binary(b"\x02ask")).await.unwrap();

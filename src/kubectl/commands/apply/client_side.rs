@@ -10,6 +10,7 @@ use crate::session::{MERGE_PATCH, STRATEGIC_PATCH};
 use crate::wait_gone;
 use crate::writing::{LAST_APPLIED, with_annotation};
 use api::kinds::by_kind;
+use api::patch::without_nulls;
 use api::schema::schema;
 use http::Method;
 use serde_json::{Value, json};
@@ -38,26 +39,15 @@ pub(super) async fn apply(work: &Work<'_>, wanted: &Wanted<'_>) -> Result<Applie
     change(work, wanted, live, &modified).await
 }
 
-async fn create(work: &Work<'_>, wanted: &Wanted<'_>, mut object: Value) -> Result<Applied, Error> {
-    without_nulls(&mut object);
+async fn create(work: &Work<'_>, wanted: &Wanted<'_>, object: Value) -> Result<Applied, Error> {
+    // A new object has nothing that a null could take away.
+    let mut object = without_nulls(object);
     if !work.writer.is_client() {
         let path = work.path(&wanted.resource.path(&wanted.namespace))?;
         let created = work.session.write(Method::POST, &path, &object).await;
         object = created.map_err(|error| error.when(wanted.doing("creating")))?;
     }
     Ok(Applied { object, verb: "created" })
-}
-
-/// A new object has nothing that a null could take away.
-fn without_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(without_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_nulls),
-        _ => {}
-    }
 }
 
 /// Patches the live object; what it said last is in its annotation.
@@ -213,12 +203,5 @@ mod tests {
             &json!({"l": [{"name": "a", "image": "x"}]}),
             &json!({"l": [{"name": "b", "image": "y"}]})
         ));
-    }
-
-    #[test]
-    fn a_new_object_has_no_nulls() {
-        let mut object = json!({"a": null, "b": [{"c": null, "d": 1}]});
-        without_nulls(&mut object);
-        assert_eq!(object, json!({"b": [{"d": 1}]}));
     }
 }
