@@ -122,7 +122,7 @@ pub(crate) enum Command {
     /// Print what a shell needs to complete commands, flags and names
     Completion {
         /// bash, zsh, fish or powershell
-        shell: Option<String>,
+        shell: Vec<String>,
     },
     /// List the flags of all commands
     Options,
@@ -159,6 +159,37 @@ pub(crate) struct Files {
     /// A folder with a kustomization
     #[arg(long, short = 'k', value_name = "DIR")]
     pub(crate) kustomize: Option<PathBuf>,
+}
+
+/// Files with objects, of a command that takes no others.
+#[derive(Args, Clone, Default)]
+pub(crate) struct FilesAlone {
+    /// Files or folders; - is standard input
+    #[arg(long = "filename", short = 'f', value_name = "FILE", value_delimiter = ',')]
+    filename: Vec<PathBuf>,
+}
+
+impl FilesAlone {
+    pub(crate) fn files(&self) -> Files {
+        Files { filename: self.filename.clone(), ..Files::default() }
+    }
+}
+
+/// Files with objects, of a command that looks into folders' folders unless it is told not to.
+#[derive(Args, Clone, Default)]
+pub(crate) struct FilesBelow {
+    /// Files or folders; - is standard input
+    #[arg(long = "filename", short = 'f', value_name = "FILE", value_delimiter = ',')]
+    filename: Vec<PathBuf>,
+    /// Folders with all folders in them
+    #[arg(long, short = 'R', default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    recursive: bool,
+}
+
+impl FilesBelow {
+    pub(crate) fn files(&self) -> Files {
+        Files { filename: self.filename.clone(), recursive: self.recursive, ..Files::default() }
+    }
 }
 
 impl Files {

@@ -74,6 +74,9 @@ impl Found {
 /// What was asked for and could not be read is beside what was.
 pub(crate) type Findings = Vec<Result<Found, Error>>;
 
+/// What is said where nobody may be asked of the objects.
+pub(crate) const LOCAL: &str = "error: you must specify resources by --filename when --local is set.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'";
+
 /// What is said when nothing was named.
 pub(crate) const NOTHING: &str = "You must provide one or more resources by argument or filename.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'";
 
@@ -94,6 +97,14 @@ impl Choice {
     pub(crate) fn selects(&self) -> bool {
         let Selection { selector, field_selector, .. } = &self.selection;
         self.all || !selector.is_empty() || !field_selector.is_empty()
+    }
+
+    /// It names one object and no more, as far as words tell.
+    pub(crate) fn is_single(&self) -> bool {
+        let words = &self.selection.words;
+        let named = if words.iter().any(|word| word.contains('/')) { 1 } else { 2 };
+        let files = self.files.filename.len() + usize::from(self.files.kustomize.is_some());
+        !self.selects() && words.len() <= named && files <= 1 && !words.iter().any(|word| word.contains(','))
     }
 
     /// What the words and files name; kinds without names only where objects are selected.
@@ -117,7 +128,7 @@ impl Choice {
             return self.of_files(session, local).await;
         }
         if local {
-            return Err(Error::plain("when --local is specified, --filename is needed"));
+            return Err(Error::plain(LOCAL));
         }
         let mut found = Vec::new();
         for target in self.targets(session).await? {
@@ -195,23 +206,22 @@ pub(crate) fn failed(mut failures: Vec<Error>) -> Result<(), Error> {
     }
 }
 
-/// Does something to each, such as [`Findings`], and goes on where one fails; failures are said as they happen.
+/// Does something to each, such as [`Findings`], and goes on where one fails; failures are said at the end.
 pub(crate) async fn each<T>(
     all: impl IntoIterator<Item = Result<T, Error>>,
     mut work: impl AsyncFnMut(T) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut failed = false;
+    let (mut failures, mut said) = (Vec::new(), Ok(()));
     for one in all {
         let ended = match one {
             Ok(one) => work(one).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = ended {
-            if !matches!(error, Error::Said(_)) {
-                eprintln!("{error}");
-            }
-            failed = true;
+        match ended {
+            Ok(()) => {}
+            Err(Error::Said(code)) => said = Err(Error::Said(code)),
+            Err(error) => failures.push(error),
         }
     }
-    if failed { Err(Error::Said(1)) } else { Ok(()) }
+    failed(failures).and(said)
 }

@@ -2,6 +2,7 @@
 
 use crate::discovery::Resource;
 use crate::error::Error;
+use crate::globals::span;
 use crate::session::Session;
 use crate::wait_gone::Gone;
 use clap::Args;
@@ -21,7 +22,7 @@ pub(crate) struct Deleting {
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     pub(crate) grace_period: i64,
     /// How long to wait, such as 30s; 0s for as long as it takes
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = span)]
     pub(crate) timeout: String,
     /// Wait until they are gone
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]

@@ -13,8 +13,10 @@ use serde_json::Value;
 /// As one, in the version of Kubernetes 1.30 or that of 1.26; or as servers before that publish it.
 const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
 
-/// How many signs may be wrong in a kind that is suggested, in words of six signs or more.
+/// How many signs may be wrong in a kind that is suggested, and how many signs there have to be for each: of four that
+/// are nearly another four, one is a quarter.
 const NEAR: usize = 2;
+const SIGNS_FOR_EACH: usize = 5;
 
 /// One resource of the server, in its preferred version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,10 +73,12 @@ impl Resource {
         self.verbs.iter().any(|known| known == verb)
     }
 
+    /// Short names are as they are written, others in letters of either size.
     fn is_called(&self, word: &str) -> bool {
-        self.plural == word
-            || self.singular == word
-            || self.kind.to_lowercase() == word
+        let lower = word.to_lowercase();
+        self.plural == lower
+            || self.singular == lower
+            || self.kind.to_lowercase() == lower
             || self.short_names.iter().any(|name| name == word)
     }
 }
@@ -108,26 +112,24 @@ impl Discovery {
 
     /// The resource that a person named: `po`, `deployments.apps`, `deploy.v1.apps`, `Pod`.
     pub(crate) fn find(&self, word: &str) -> Result<&Resource, Error> {
-        let lower = word.to_lowercase();
-        let (name, rest) = lower.split_once('.').unwrap_or((&lower, ""));
+        let (name, rest) = word.split_once('.').unwrap_or((word, ""));
+        let lower = name.to_lowercase();
         let called =
             |resource: &&Resource| resource.is_called(name) && (resource.preferred || !rest.is_empty());
         let fits = |resource: &&Resource| {
             rest.is_empty()
                 || resource.group == rest
-                || format!("{}.{}", resource.version, resource.group).trim_end_matches('.')
-                    == rest.trim_end_matches('.')
+                || format!("{}.{}", resource.version, resource.group) == rest
                 || resource.group.starts_with(&format!("{rest}."))
         };
         let mut found: Vec<&Resource> = self.0.iter().filter(called).filter(fits).collect();
         // Whole names before short ones, so that a custom resource's short name hides no built-in kind.
         found.sort_by_key(|resource| {
-            (!resource.preferred, resource.plural != name && resource.singular != name)
+            (!resource.preferred, resource.plural != lower && resource.singular != lower)
         });
         found.first().copied().ok_or_else(|| {
-            let name = word.split('.').next().unwrap_or(word);
             // What scripts look for is a line of its own.
-            let near = self.near(&lower).map(|near| format!("\nDid you mean {near:?}?"));
+            let near = self.near(word).map(|near| format!("\nDid you mean {near:?}?"));
             Error::plain(format!(
                 "the server doesn't have a resource type {name:?}{}",
                 near.unwrap_or_default()
@@ -142,13 +144,14 @@ impl Discovery {
         if let Some(same) = self.0.iter().find(|resource| resource.preferred && resource.is_called(name)) {
             return Some(same.qualified());
         }
+        let word = word.to_lowercase();
         let far = |resource: &Resource| {
             let names = [&resource.plural, &resource.singular, &resource.kind.to_lowercase()];
-            names.into_iter().map(|known| line::distance(known, word)).min().unwrap_or(usize::MAX)
+            names.into_iter().map(|known| line::distance(known, &word)).min().unwrap_or(usize::MAX)
         };
         let near = self.0.iter().filter(|resource| resource.preferred).map(|one| (far(one), one));
         let (far, nearest) = near.min_by_key(|(far, _)| *far)?;
-        (far <= NEAR.min(word.len() / 3)).then(|| nearest.plural.clone())
+        (far <= NEAR.min(word.len() / SIGNS_FOR_EACH)).then(|| nearest.plural.clone())
     }
 
     /// The resource of an object's apiVersion and kind.
@@ -236,7 +239,7 @@ mod tests {
     fn words_find_their_resource() {
         let all = discovery();
         let found = |word: &str| all.find(word).map(|resource| resource.qualified()).unwrap_or_default();
-        for word in ["po", "pod", "pods", "Pod"] {
+        for word in ["po", "pod", "pods", "Pod", "PODS", "pods.v1.", "po."] {
             assert_eq!(found(word), "pods", "{word}");
         }
         for word in ["deploy", "deployment.apps", "deployments.v1.apps", "deploy.apps"] {
@@ -245,7 +248,16 @@ mod tests {
         assert_eq!(found("events"), "events");
         assert_eq!(found("events.events.k8s.io"), "events.events.k8s.io");
         let said = |word: &str| all.find(word).unwrap_err().to_string();
-        assert_eq!(said("nonsense"), "error: the server doesn't have a resource type \"nonsense\"");
+        for word in ["nonsense", "nope", "pood", "PO", "DEPLOY", "Deploy.apps", "pods.v1"] {
+            let sentence = format!(
+                "error: the server doesn't have a resource type {:?}",
+                word.split('.').next().unwrap()
+            );
+            assert_eq!(said(word).lines().next(), Some(&*sentence), "{word}");
+        }
+        for word in ["nonsense", "nope", "pood"] {
+            assert_eq!(said(word).lines().count(), 1, "{word}");
+        }
         for (word, near) in [
             ("depoyment", "deployments"),
             ("Deploymnets", "deployments"),

@@ -117,7 +117,7 @@ pub(crate) struct Global {
 /// Why a value is refused, in the words of Go's libraries.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Refused(pub(crate) &'static str);
+pub(crate) struct Refused(pub(crate) String);
 
 /// Patterns of files' names, each with how much is said.
 #[derive(Clone, Default)]
@@ -182,7 +182,20 @@ impl Global {
 /// `--log-flush-frequency`.
 fn frequency(text: &str) -> Result<Duration, Refused> {
     let is_number = text.parse::<f64>().is_ok() && text != "0";
-    wait_gone::duration(text).ok().filter(|_| !is_number).ok_or(Refused("parse error"))
+    wait_gone::duration(text).ok().filter(|_| !is_number).ok_or_else(|| Refused("parse error".to_owned()))
+}
+
+/// A flag's length of time, kept as it was written: a number with its unit, or 0; it may be negative.
+pub(crate) fn span(text: &str) -> Result<String, Refused> {
+    let length = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if length.is_empty() {
+        return Err(Refused(format!("time: invalid duration {text:?}")));
+    }
+    if length != "0" && length.parse::<f64>().is_ok() {
+        return Err(Refused(format!("time: missing unit in duration {text:?}")));
+    }
+    let read = wait_gone::duration(length);
+    read.map(|_| text.to_owned()).map_err(|_| Refused(format!("time: invalid duration {text:?}")))
 }
 
 /// `--vmodule`.
@@ -192,7 +205,8 @@ fn modules(text: &str) -> Result<Modules, Refused> {
         Some((file.to_owned(), level.parse().ok()?))
     };
     let all = text.split(',').filter(|entry| !entry.is_empty()).map(entry).collect::<Option<_>>();
-    all.map(Modules).ok_or(Refused("syntax error: expect comma-separated list of filename=N"))
+    all.map(Modules)
+        .ok_or_else(|| Refused("syntax error: expect comma-separated list of filename=N".to_owned()))
 }
 
 /// Whether a name is of a pattern with `*` and `?`.
@@ -227,6 +241,16 @@ mod tests {
         assert_eq!(level("transport/round_tripper?.go=7"), Some(7));
         assert_eq!(level("x=9,"), Some(6));
         assert_eq!(level("requests"), None);
+    }
+
+    #[test]
+    fn lengths_of_time_have_units() {
+        for text in ["0", "0s", "-1m", "1h2m3s", "1.5s"] {
+            assert_eq!(span(text).ok().as_deref(), Some(text));
+        }
+        for (text, why) in [("x", "invalid duration \"x\""), ("5", "missing unit in duration \"5\"")] {
+            assert_eq!(span(text).unwrap_err().to_string(), format!("time: {why}"));
+        }
     }
 
     #[test]

@@ -37,7 +37,11 @@ pub(crate) fn words(args: impl Iterator<Item = OsString>) -> Result<Vec<String>,
 /// Reads a line. Does not come back where a plugin takes it over.
 pub(crate) fn read(words: Vec<String>) -> Result<Arguments, Ended> {
     let (words, policy) = preferences::apply(words, Arguments::command)?;
-    let mut words = asked_for_help(words);
+    if let Some(topic) = unknown_topic(&words) {
+        eprintln!("Unknown help topic [`{topic}`]\n\n{}", Arguments::command().render_help());
+        return Err(Ended::Said(ExitCode::SUCCESS));
+    }
+    let mut words = joined(asked_for_help(words));
     of_create(&words)?;
     let cause = record::take(&mut words, Arguments::command);
     loop {
@@ -51,7 +55,8 @@ pub(crate) fn read(words: Vec<String>) -> Result<Arguments, Ended> {
             }
             Err(refused) => refused,
         };
-        if let Some(rewritten) = switched(&words, &refused)? {
+        let rewritten = switched(&words, &refused)?.or(without_extra(&words, &refused)?);
+        if let Some(rewritten) = rewritten {
             words = rewritten;
             continue;
         }
@@ -62,6 +67,14 @@ pub(crate) fn read(words: Vec<String>) -> Result<Arguments, Ended> {
     }
 }
 
+/// What `help` is asked about that is no command.
+fn unknown_topic(words: &[String]) -> Option<String> {
+    let [help, topics @ ..] = words else { return None };
+    let topics: Vec<String> = topics.iter().filter(|word| !word.starts_with('-')).cloned().collect();
+    let known = tree::follow(&Arguments::command(), &topics).after;
+    (help == "help" && known < topics.len() && known == 0).then(|| topics.join("` `"))
+}
+
 /// `help get` is `get --help`.
 fn asked_for_help(mut words: Vec<String>) -> Vec<String> {
     if words.first().is_some_and(|word| word == "help") {
@@ -69,6 +82,37 @@ fn asked_for_help(mut words: Vec<String>) -> Vec<String> {
         words.push("--help".to_owned());
     }
     words
+}
+
+/// Go takes whatever stands behind a flag that needs a value for that value, also what looks like a flag: both become
+/// one word.
+fn joined(words: Vec<String>) -> Vec<String> {
+    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let is_dashed = |word: &String| word.starts_with('-') && word != "-" && word != "--";
+    if !words[..end].windows(2).any(|pair| is_dashed(&pair[0]) && is_dashed(&pair[1])) {
+        return words;
+    }
+    let root = Arguments::command();
+    let place = tree::follow(&root, &words);
+    let mut out: Vec<String> = Vec::new();
+    let mut rest = words.into_iter().enumerate().peekable();
+    while let Some((at, mut word)) = rest.next() {
+        let takes_next = at < end
+            && is_dashed(&word)
+            && !word.contains('=')
+            && place.flag(&word).is_some_and(tree::takes_next);
+        if takes_next && let Some((_, value)) = rest.next() {
+            match is_dashed(&value) {
+                true => word = format!("{word}={value}"),
+                false => {
+                    out.push(word);
+                    word = value;
+                }
+            }
+        }
+        out.push(word);
+    }
+    out
 }
 
 /// Go takes a value for every switch: `--watch=false`. Gives the line without the one that was refused for it.
@@ -95,6 +139,44 @@ fn switched(words: &[String], refused: &clap::Error) -> Result<Option<Vec<String
     let mut words = words.to_vec();
     words.splice(at..=at, is_on.then_some(flag));
     Ok(Some(words))
+}
+
+/// Commands that pass over words which mean nothing to them, as kubectl's do.
+const PASSING_OVER: [&str; 9] = [
+    "auth whoami",
+    "config current-context",
+    "config get-clusters",
+    "config get-users",
+    "events",
+    "kuberc view",
+    "options",
+    "plugin list",
+    "proxy",
+];
+/// Commands that name such words and refuse them.
+const REFUSING: [&str; 2] = ["api-versions", "config view"];
+
+/// The line without a word that its command takes none of, where that is passed over.
+fn without_extra(words: &[String], refused: &clap::Error) -> Result<Option<Vec<String>>, Error> {
+    if refused.kind() != ErrorKind::UnknownArgument {
+        return Ok(None);
+    }
+    let Some(extra) = text(refused, ContextKind::InvalidArg).filter(|word| !word.starts_with('-')) else {
+        return Ok(None);
+    };
+    let root = Arguments::command();
+    let place = tree::follow(&root, words);
+    let path = place.path();
+    if REFUSING.contains(&&*path) {
+        let extra = behind(&words[place.after..], &extra);
+        return Err(Error::usage(format!("unexpected arguments: [{extra}]"), &path));
+    }
+    let at = words.iter().skip(place.after).position(|word| *word == extra);
+    Ok(at.filter(|_| PASSING_OVER.contains(&&*path)).map(|at| {
+        let mut words = words.to_vec();
+        words.remove(place.after + at);
+        words
+    }))
 }
 
 /// Becomes the plugin that `create NAME` may mean: `create` takes other words as well.
@@ -152,6 +234,8 @@ fn explained(words: &[String], refused: &clap::Error) -> Ended {
     let root = Arguments::command();
     let below = if is_help { help::below(&tree::follow(&root, words)) } else { String::new() };
     let text = format!("{}{below}", refused.render());
+    // That one asks for help alone, too.
+    let is_incomplete = is_incomplete && command != "kubectl certificate";
     let written = match is_help && (!is_incomplete || command == "kubectl rollout") {
         true => crate::output::say(&text).is_ok(),
         false => {
@@ -204,7 +288,10 @@ fn misunderstood(words: &[String], refused: &clap::Error) -> Option<Error> {
             }
             let near: String =
                 near(&Arguments::command(), &word).iter().map(|name| format!("\t{name}\n")).collect();
-            let near = if near.is_empty() { near } else { format!("\n\nDid you mean this?\n{near}") };
+            let near = match near.trim_end() {
+                "" => String::new(),
+                near => format!("\n\nDid you mean this?\n{near}"),
+            };
             Some(Error::Plain(format!("unknown command {word:?} for \"kubectl\"{near}")))
         }
         _ => None,
@@ -224,10 +311,11 @@ fn invalid(words: &[String], refused: &clap::Error, (flag, value): (&str, &str))
     let why = std::error::Error::source(refused).and_then(|source| source.downcast_ref::<Refused>());
     let is_switch = matches!(refused.get(ContextKind::ValidValue), Some(ContextValue::Strings(all)) if all.iter().any(|one| one == "true"));
     let parser = if is_switch { "ParseBool" } else { "ParseInt" };
-    let why = why.map_or_else(
-        || format!("strconv.{parser}: parsing {value:?}: invalid syntax"),
-        |Refused(why)| (*why).to_owned(),
-    );
+    let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+    let is_number = !is_switch && !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let wrong = if is_number { "value out of range" } else { "invalid syntax" };
+    let why = why
+        .map_or_else(|| format!("strconv.{parser}: parsing {value:?}: {wrong}"), |Refused(why)| why.clone());
     format!("invalid argument {value:?} for \"{shown}\" flag: {why}")
 }
 
@@ -328,12 +416,31 @@ mod tests {
         assert_eq!(said("kubectl nonsense"), "unknown command \"nonsense\" for \"kubectl\"");
         assert_eq!(
             said("kubectl gett"),
-            "unknown command \"gett\" for \"kubectl\"\n\nDid you mean this?\n\tget\n\tset\n"
+            "unknown command \"gett\" for \"kubectl\"\n\nDid you mean this?\n\tget\n\tset"
         );
         assert_eq!(
             said("kubectl ls"),
-            "unknown command \"ls\" for \"kubectl\"\n\nDid you mean this?\n\tget\n\tlogs\n\tcp\n"
+            "unknown command \"ls\" for \"kubectl\"\n\nDid you mean this?\n\tget\n\tlogs\n\tcp"
         );
+    }
+
+    #[test]
+    fn words_that_mean_nothing_are_passed_over_or_refused() {
+        for line in ["kubectl config get-users x -n y z", "kubectl events x --types=Normal"] {
+            assert_eq!(said(line), "understood", "{line}");
+        }
+        assert_eq!(
+            said("kubectl config view x y"),
+            "unexpected arguments: [x y]\nSee 'kubectl config view -h' for help and examples"
+        );
+    }
+
+    #[test]
+    fn values_may_look_like_flags() {
+        let joined = |line: &str| joined(line.split(' ').map(str::to_owned).collect()).join(" ");
+        assert_eq!(joined("get cm -l -a --sort-by -x -w -A"), "get cm -l=-a --sort-by=-x -w -A");
+        assert_eq!(joined("exec pod -it -n x -- ls -l -a"), "exec pod -it -n x -- ls -l -a");
+        assert_eq!(joined("get -n x -o -"), "get -n x -o -");
     }
 
     #[test]

@@ -40,13 +40,28 @@ pub(crate) fn parse(words: &[String], both: &str) -> Result<Changes, Error> {
             Some((key, value)) => {
                 parsed.set.insert(key.to_owned(), value.to_owned());
             }
-            None => parsed.removed.push(word.trim_end_matches('-').to_owned()),
+            None => parsed.removed.push(word.strip_suffix('-').unwrap_or(word).to_owned()),
         }
     }
     if parsed.removed.iter().any(|key| parsed.set.contains_key(key)) {
         return Err(Error::plain(both));
     }
     Ok(parsed)
+}
+
+/// The same of annotations: all that are both set and taken away are named.
+pub(crate) fn both(words: &[String]) -> Result<Changes, Error> {
+    let removed = words.iter().filter_map(|word| word.strip_suffix('-').filter(|key| !key.contains('=')));
+    let is_set =
+        |key: &&str| words.iter().any(|word| word.split_once('=').is_some_and(|(known, _)| known == *key));
+    let clashes: Vec<&str> = removed.filter(is_set).collect();
+    parse(
+        words,
+        &format!(
+            "can not both modify and remove the following annotation(s) in the same command: {}",
+            clashes.join(", ")
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -67,6 +82,8 @@ mod tests {
             split(&words("pod x=y a"), "label").unwrap_err().to_string(),
             "error: all resources must be specified before label changes: a"
         );
+        let refused = both(&words("a=b c=d a- c- e-")).unwrap_err().to_string();
+        assert!(refused.ends_with("in the same command: a, c"), "{refused}");
         assert_eq!(parse(&words("a=b a-"), "both").unwrap_err().to_string(), "error: both");
     }
 }

@@ -221,6 +221,11 @@ impl Session {
         Ok(())
     }
 
+    /// An object with the annotation of `--record`, if there is one: where what is applied remembers it as well.
+    pub(crate) fn caused(&self, object: &Value) -> Value {
+        self.recorded(object, object["metadata"].is_object()).unwrap_or_else(|| object.clone())
+    }
+
     /// A body with the annotation of `--record`, if there is one and the body is of an object.
     fn recorded(&self, body: &Value, is_object: bool) -> Option<Value> {
         let cause = self.cause.as_ref().filter(|_| is_object)?;
@@ -239,11 +244,11 @@ impl Session {
     /// Sends bytes as they are, and gives the answer as it is.
     pub(crate) async fn verbatim(
         &self,
-        method: Method,
+        (method, content_type): (Method, &str),
         path: &str,
         body: Vec<u8>,
     ) -> Result<bytes::Bytes, Error> {
-        let call = Call { method, path, content_type: JSON, accept: JSON };
+        let call = Call { method, path, content_type, accept: JSON };
         self.manner.whole(self.answer(call, &body, false).await?).await
     }
 

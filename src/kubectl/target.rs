@@ -85,7 +85,7 @@ pub(crate) async fn resolve(
     }
     let discovery = session.discovery().await?;
     let mut targets = Vec::new();
-    for kind in first.split(',').filter(|kind| !kind.is_empty()) {
+    for kind in first.split(',') {
         let members = discovery.category(kind);
         let by_category = !members.is_empty();
         let resources = if by_category { members } else { vec![session.resource(kind).await?] };
@@ -103,10 +103,12 @@ pub(crate) async fn resolve(
             targets.extend(names.iter().map(|name| target(Some(name))));
         }
     }
-    if !names.is_empty() && selection.all_namespaces {
+    let is_inside = targets.iter().any(|target| target.resource.namespaced);
+    if !names.is_empty() && selection.all_namespaces && is_inside {
         return Err(Error::plain("a resource cannot be retrieved by name across all namespaces"));
     }
-    if !names.is_empty() && !selection.selector.is_empty() {
+    let is_selected = !selection.selector.is_empty() || !selection.field_selector.is_empty();
+    if !names.is_empty() && is_selected {
         return Err(Error::plain("name cannot be provided when a selector is specified"));
     }
     Ok(targets)

@@ -74,6 +74,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Error> {
         rest = &rest[digits..];
         let unit = rest.find(|sign: char| sign.is_ascii_digit()).unwrap_or(rest.len());
         let seconds = match &rest[..unit] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
             "ms" => 0.001,
             "s" => 1.0,
             "m" => 60.0,

@@ -9,20 +9,28 @@ use api::kinds::by_kind;
 use api::schema::schema;
 use clap::Args;
 use serde_json::{Value, json};
+use std::cell::Cell;
 
 pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Flags of every command that changes objects.
 #[derive(Args, Clone, Default)]
-pub(crate) struct Writing {
+pub(crate) struct Trying {
     /// Only print what would be done: none, client or server
-    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "unchanged", require_equals = true)]
     pub(crate) dry_run: String,
+    #[command(flatten)]
+    pub(crate) printing: Printing,
+}
+
+/// Flags of those that may be told in whose name they do it.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Writing {
+    #[command(flatten)]
+    pub(crate) trying: Trying,
     /// Who writes, for the server's records
     #[arg(long, value_name = "NAME")]
     pub(crate) field_manager: Option<String>,
-    #[command(flatten)]
-    pub(crate) printing: Printing,
 }
 
 /// How objects are printed that were changed or made.
@@ -55,9 +63,16 @@ pub(crate) enum Dry {
 impl Dry {
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         match text {
-            "none" | "false" => Ok(Self::No),
-            "client" | "true" => Ok(Self::Client),
+            "none" => Ok(Self::No),
+            "client" => Ok(Self::Client),
             "server" => Ok(Self::Server),
+            // The flag alone.
+            "unchanged" => {
+                eprintln!("Warning: --dry-run is deprecated and can be replaced with --dry-run=client.");
+                Ok(Self::Client)
+            }
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Self::of_switch(text, Self::Client, "client")),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Self::of_switch(text, Self::No, "none")),
             _ => Err(Error::plain(format!(
                 "Invalid dry-run value ({text}). Must be \"none\", \"server\", or \"client\"."
             ))),
@@ -65,15 +80,40 @@ impl Dry {
     }
 }
 
-impl Writing {
+impl Dry {
+    /// What a value of a time when the flag was a switch means.
+    fn of_switch(text: &str, dry: Self, word: &str) -> Self {
+        eprintln!(
+            "Warning: --dry-run={text} is deprecated (boolean value) and can be replaced with --dry-run={word}."
+        );
+        dry
+    }
+
+    /// What stands behind a line about something that was not done.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::No => "",
+            Self::Client => " (dry run)",
+            Self::Server => " (server dry run)",
+        }
+    }
+}
+
+impl Trying {
     /// The flags, read once.
     pub(crate) fn open(&self, manager: &str) -> Result<Writer, Error> {
         Ok(Writer {
             dry: Dry::parse(&self.dry_run)?,
-            dry_run: self.dry_run.clone(),
-            manager: self.field_manager.clone().unwrap_or_else(|| manager.to_owned()),
+            manager: manager.to_owned(),
             printer: self.printing.open()?,
         })
+    }
+}
+
+impl Writing {
+    /// The flags, read once.
+    pub(crate) fn open(&self, manager: &str) -> Result<Writer, Error> {
+        self.trying.open(self.field_manager.as_deref().unwrap_or(manager))
     }
 }
 
@@ -82,11 +122,9 @@ impl Printing {
     pub(crate) fn open(&self) -> Result<Printer, Error> {
         let mut form = Form::with_template(self.output.as_deref(), self.template.as_deref())?;
         if !self.allow_missing_template_keys {
-            let text = self.template.as_deref();
-            let text = text.or_else(|| Some(self.output.as_deref()?.split_once('=')?.1)).unwrap_or_default();
-            form = form.map(|form| form.strict(text));
+            form = form.map(Form::strict);
         }
-        Ok(Printer { form, show_managed_fields: self.show_managed_fields })
+        Ok(Printer { form, show_managed_fields: self.show_managed_fields, printed: Cell::new(false) })
     }
 }
 
@@ -94,14 +132,24 @@ impl Printing {
 pub(crate) struct Printer {
     form: Option<Form>,
     show_managed_fields: bool,
+    /// Something stands before what is printed next.
+    printed: Cell<bool>,
 }
 
 impl Printer {
+    /// What is printed next is a document of its own, whatever was printed before it.
+    pub(crate) fn anew(&self) {
+        self.printed.set(false);
+    }
+
     /// Prints the object, or `said` where no form was asked for.
     pub(crate) fn print(&self, object: &Value, said: impl FnOnce() -> String) -> Result<(), Error> {
         let Some(form) = &self.form else { return say(&format!("{}\n", said())) };
+        if self.printed.replace(true) && matches!(form, Form::Yaml) {
+            say("---\n")?;
+        }
         let bare = object["metadata"]["managedFields"].is_null() && !object["items"].is_array();
-        if self.show_managed_fields || bare {
+        if self.show_managed_fields || bare || !form.leaves_out() {
             return form.print(object, true);
         }
         let mut bare = object.clone();
@@ -113,7 +161,6 @@ impl Printer {
 /// How one command writes.
 pub(crate) struct Writer {
     pub(crate) dry: Dry,
-    dry_run: String,
     pub(crate) manager: String,
     pub(crate) printer: Printer,
 }
@@ -142,7 +189,7 @@ impl Writer {
 
     /// What stands behind a line about something that was not done.
     pub(crate) fn suffix(&self) -> &'static str {
-        dry(&self.dry_run)
+        self.dry.suffix()
     }
 
     /// `deployment.apps/web labeled (dry run)`, or the object.
@@ -170,15 +217,6 @@ pub(crate) fn validation(validate: &str) -> Result<&'static str, Error> {
 pub(crate) fn resource_name(resource: &Resource) -> String {
     let kind = resource.kind.to_lowercase();
     if resource.group.is_empty() { kind } else { format!("{kind}.{}", resource.group) }
-}
-
-/// What stands behind a line about something that was not done.
-pub(crate) fn dry(run: &str) -> &'static str {
-    match run {
-        "client" => " (dry run)",
-        "server" => " (server dry run)",
-        _ => "",
-    }
 }
 
 /// The patch that makes one state of an object the other, and its type: strategic for built-in kinds.
@@ -233,6 +271,8 @@ mod tests {
     #[test]
     fn dry_runs_are_one_of_three() {
         assert_eq!(Dry::parse("server").ok(), Some(Dry::Server));
+        assert_eq!(Dry::parse("true").ok().map(Dry::suffix), Some(" (dry run)"));
+        assert_eq!(Dry::parse("F").ok(), Some(Dry::No));
         assert_eq!(
             Dry::parse("x").unwrap_err().to_string(),
             "error: Invalid dry-run value (x). Must be \"none\", \"server\", or \"client\"."

@@ -69,7 +69,11 @@ impl<'a> Side<'a> {
         let program = self.program.join(" ");
         let one = |line: &Line| {
             let output = self.run(&program, &line.words);
-            (output.code, self.common(&output.stdout), self.common(&output.stderr))
+            let (stdout, stderr) = (self.common(&output.stdout), self.common(&output.stderr));
+            match line.words.starts_with("drain ") {
+                true => (output.code, ordered(&stdout), ordered(&stderr)),
+                false => (output.code, stdout, stderr),
+            }
         };
         lines.iter().map(one).collect()
     }
@@ -114,6 +118,29 @@ impl<'a> Side<'a> {
     }
 }
 
+/// What a drain says, in one order: kubectl goes through what keeps pods by a map, whose order is any.
+fn ordered(text: &str) -> String {
+    let line = |line: &str| match (line.split_once('['), line.rsplit_once(']')) {
+        (Some((before, rest)), Some((_, after))) => {
+            let list = &rest[..rest.len() - after.len() - 1];
+            let mut parts: Vec<&str> =
+                list.split(", cannot ").map(|part| part.trim_start_matches("cannot ")).collect();
+            parts.sort_unstable();
+            format!("{before}[{}]{after}", parts.join(", cannot "))
+        }
+        _ => {
+            let at = line.find("Warning: ").map_or(0, |at| at + "Warning: ".len());
+            let (before, list) = line.split_at(at);
+            let mut parts: Vec<&str> = list.split("; ").collect();
+            parts.sort_unstable();
+            format!("{before}{}", parts.join("; "))
+        }
+    };
+    let mut lines: Vec<String> = text.lines().map(line).collect();
+    lines.sort();
+    lines.join("\n")
+}
+
 /// A word, or instead of an age of some seconds the same for all.
 fn ageless(word: &str) -> &str {
     let seconds = word.strip_suffix('s').filter(|number| (1..=3).contains(&number.len()));
@@ -142,8 +169,8 @@ macro_rules! topics {
 }
 
 topics!(
-    applying, changes, config, connect, describe, files, front, get, kustomize, login, removing, rights,
-    showing, streams, writing
+    applying, changes, config, connect, describe, files, forms, front, get, kustomize, login, removing,
+    rights, showing, streams, writing, wrong
 );
 
 /// Fails where what both do differs without a reason.
@@ -177,6 +204,14 @@ fn own<'a>(cluster: &'a Cluster, namespace: &str) -> impl Fn(&str) -> Output + u
     let program = [binary().display().to_string(), "kubectl".to_owned()];
     let side = Side::new(cluster, namespace.to_owned(), &program.each_ref().map(String::as_str));
     move |line| side.run(&program.join(" "), line)
+}
+
+#[test]
+fn what_a_drain_says_is_compared_in_one_order() {
+    let one = "error: [cannot delete A: x, y, cannot delete B: z], continuing\nB: z\nA: x, y\nWarning: b: 1; a: 2\n";
+    let other = "Warning: a: 2; b: 1\nerror: [cannot delete B: z, cannot delete A: x, y], continuing\nA: x, y\nB: z\n";
+    assert_ne!(ordered(one), ordered("error: [cannot delete A: x, cannot delete B: z], continuing\n"));
+    assert_eq!(ordered(one), ordered(other));
 }
 
 #[test]

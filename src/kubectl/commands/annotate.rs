@@ -9,12 +9,12 @@ use crate::session::Session;
 pub(crate) async fn run(session: &Session, args: &Marking) -> Result<(), Error> {
     let split = pairs::split(&args.choice.selection.words, "annotation")?;
     let words = &args.choice.selection.words[split..];
-    let changes = pairs::parse(words, "can not both modify and remove the annotation in the same command")?;
+    let changes = pairs::both(words)?;
     let choice = args.choice.first_words(split);
     let part = Part { field: "annotations", manager: "kubectl-annotate" };
     let found = args.objects(session, &choice, &changes, part).await?;
     if args.list {
-        return list(&found, part, args.choice.selects() || choice.selection.words.len() > 2);
+        return list(&found, part, !choice.is_single());
     }
     let writer = args.writing.open(part.manager)?;
     each(found, async |found: Found| {

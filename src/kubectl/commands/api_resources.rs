@@ -34,6 +34,9 @@ pub(crate) struct ApiResources {
     /// Leave out the header
     #[arg(long)]
     no_headers: bool,
+    /// Keep managedFields in JSON and YAML, which resources have none of
+    #[arg(long = "show-managed-fields")]
+    _show_managed_fields: bool,
     #[arg(hide = true)]
     words: Vec<String>,
 }

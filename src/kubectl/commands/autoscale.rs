@@ -29,7 +29,7 @@ pub(crate) struct Autoscale {
     #[arg(long)]
     memory: Option<String>,
     /// The percentage of --cpu
-    #[arg(long, conflicts_with = "cpu", hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_negative_numbers = true)]
     cpu_percent: Option<i32>,
     /// The autoscaler's name
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -40,6 +40,11 @@ pub(crate) struct Autoscale {
 }
 
 pub(crate) async fn run(session: &Session, args: &Autoscale) -> Result<(), Error> {
+    if args.cpu_percent.is_some() {
+        eprintln!(
+            "Flag --cpu-percent has been deprecated, Use --cpu with percentage or resource quantity format (e.g., '70%' for utilization or '500m' for milliCPU)."
+        );
+    }
     super::create::required(&[("max", args.max.is_some())])?;
     let most = args.max.unwrap_or_default();
     if most < 1 {
@@ -50,6 +55,9 @@ pub(crate) async fn run(session: &Session, args: &Autoscale) -> Result<(), Error
             "--max=MAXPODS must be larger or equal to --min=MINPODS, max: {most}, min: {}",
             args.min
         )));
+    }
+    if args.cpu_percent.is_some_and(|percent| percent > 0) && args.cpu.is_some() {
+        return Err(Error::plain("--cpu-percent and --cpu are mutually exclusive"));
     }
     let writer = args.writing.open("kubectl-autoscale")?;
     let choice = Choice { files: args.files.clone(), ..Choice::of(args.words.clone(), "") };
@@ -70,13 +78,15 @@ pub(crate) async fn run(session: &Session, args: &Autoscale) -> Result<(), Error
             autoscaler["metadata"]["namespace"] = json!(session.namespace);
         }
         if args.save_config {
-            autoscaler = with_own_annotation(&autoscaler);
+            autoscaler = with_own_annotation(&session.caused(&autoscaler));
         }
         let resource = session.discovery().await?.find("horizontalpodautoscalers.autoscaling")?;
         if !writer.is_client() {
             let path = writer.path(&resource.path(&session.namespace));
             autoscaler = session.write(Method::POST, &path, &autoscaler).await?;
         }
+        // kubectl prints each by itself.
+        writer.printer.anew();
         writer.done(resource, &autoscaler, "autoscaled")
     })
     .await
@@ -89,7 +99,7 @@ fn autoscaler(args: &Autoscale, found: &Found, most: i32) -> Result<Value, Error
     if args.min > 0 {
         spec["minReplicas"] = json!(args.min);
     }
-    let percent = args.cpu_percent.filter(|percent| *percent >= 0).map(|percent| format!("{percent}%"));
+    let percent = args.cpu_percent.filter(|percent| *percent > 0).map(|percent| format!("{percent}%"));
     let cpu = args.cpu.clone().or(percent);
     let asked = [("cpu", cpu), ("memory", args.memory.clone())];
     let metrics = asked
@@ -115,8 +125,11 @@ fn metric(resource: &str, text: &str) -> Result<Value, Error> {
             json!({"type": "Utilization", "averageUtilization": percent})
         }
         None => {
-            let quantity = api::quantity::canonical(text)
-                .map_err(|error| Error::plain(format!("invalid {resource} value {text:?}: {error}")))?;
+            // A bare number is one of millicores, or of mebibytes.
+            let unit = if resource == "cpu" { "m" } else { "Mi" };
+            let whole = if text.parse::<f64>().is_ok() { format!("{text}{unit}") } else { text.to_owned() };
+            let quantity = api::quantity::canonical(&whole)
+                .map_err(|_| Error::plain(format!("invalid resource {resource} value: {text}")))?;
             json!({"type": "AverageValue", "averageValue": quantity})
         }
     };

@@ -1,6 +1,6 @@
 //! `kubectl certificate`: approves and denies requests for certificates.
 
-use crate::choice::{Choice, Found, Naming, failed};
+use crate::choice::{Choice, Each, Found, failed};
 use crate::error::Error;
 use crate::output::say;
 use crate::session::Session;
@@ -24,7 +24,7 @@ pub(crate) enum Certificate {
 #[derive(Args)]
 pub(crate) struct Requests {
     #[command(flatten)]
-    naming: Naming,
+    naming: Each,
     #[command(flatten)]
     printing: Printing,
     /// Also those that have been judged so already
@@ -64,7 +64,7 @@ pub(crate) async fn run(session: &Session, command: &Certificate) -> Result<(), 
     if !words.is_empty() {
         words.insert(0, "certificatesigningrequests".to_owned());
     }
-    let choice = Choice { files: args.naming.files.clone(), ..Choice::of(words, &args.naming.selector) };
+    let choice = Choice { files: args.naming.files.clone(), ..Choice::of(words, "") };
     let mut failures = Vec::new();
     let found = choice.read(session, false).await?;
     if found.is_empty() {

@@ -38,6 +38,9 @@ struct Dump {
     /// A folder for the files; standard output without it, or where it is -
     #[arg(long, default_value = "", hide_default_value = true)]
     output_directory: String,
+    /// How long to wait for pods of which a log is asked for, such as 20s
+    #[arg(long, value_name = "TIME", default_value = "20s", allow_hyphen_values = true)]
+    pod_running_timeout: String,
     #[command(flatten)]
     printing: Printing,
 }
@@ -122,6 +125,10 @@ impl Sink<'_> {
 }
 
 async fn dump(session: &Session, args: &Dump) -> Result<(), Error> {
+    let name = "pod-running-timeout";
+    if pods::duration(name, &args.pod_running_timeout, "cluster-info dump")?.is_zero() {
+        return Err(Error::plain("--pod-running-timeout must be higher than zero"));
+    }
     let folder = Some(&args.output_directory).filter(|name| !["", "-"].contains(&name.as_str()));
     let sink = Sink { folder: folder.map(PathBuf::from), printing: &args.printing };
     sink.object("nodes", &mut session.get("/api/v1/nodes").await?)?;

@@ -4,7 +4,7 @@ use crate::choice::{Choice, Findings, Found, each};
 use crate::error::Error;
 use crate::output::say;
 use crate::session::{STRATEGIC_PATCH, Session, with_query};
-use crate::writing::{Dry, dry};
+use crate::writing::Dry;
 use clap::Args;
 use serde_json::json;
 
@@ -16,7 +16,7 @@ pub(crate) struct Cordon {
     #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
     pub(crate) selector: String,
     /// Only print what would be done: none, client or server
-    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "unchanged", require_equals = true)]
     pub(crate) dry_run: String,
 }
 
@@ -38,13 +38,15 @@ pub(crate) async fn nodes(
         return Err(Error::usage(format!("USAGE: {command} NODE [flags]"), command));
     }
     if !names.is_empty() && !selector.is_empty() {
-        return Err(Error::plain("error: cannot specify both a node name and a --selector option"));
+        return Err(Error::usage("cannot specify both a node name and a --selector option", command));
     }
     let mut words: Vec<String> = names.to_vec();
     if !names.iter().any(|name| name.contains('/')) {
         words.insert(0, "nodes".to_owned());
     }
-    Choice::of(words, selector).read(session, false).await
+    // The first that there is not ends it.
+    let found = Choice::of(words, selector).read(session, false).await?;
+    Ok(found.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().map(Ok).collect())
 }
 
 /// Sets whether a node takes pods, and says it.
@@ -56,8 +58,8 @@ pub(crate) async fn schedulable(
     let verb = if cordon { "cordoned" } else { "uncordoned" };
     let suffix = match run {
         Dry::No => "",
-        Dry::Client => dry("client"),
-        Dry::Server => dry("server"),
+        Dry::Client => Dry::Client.suffix(),
+        Dry::Server => Dry::Server.suffix(),
     };
     if (node.object["spec"]["unschedulable"] == true) == cordon {
         return say(&format!("node/{} already {verb}{suffix}\n", node.name));

@@ -7,10 +7,10 @@ use crate::discovery::Resource;
 use crate::error::Error;
 use crate::manifests;
 use crate::output::{say, write};
-use crate::session::Session;
+use crate::session::{JSON, Session};
 use crate::target;
 use crate::wait_gone::{self, Gone};
-use crate::writing::{Dry, dry, resource_name};
+use crate::writing::{Dry, resource_name};
 use clap::Args;
 use http::Method;
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub(crate) struct Delete {
     #[arg(long, short, num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value_t = false, action = clap::ArgAction::Set)]
     interactive: bool,
     /// Only print what would be done: none, client or server
-    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "unchanged", require_equals = true)]
     dry_run: String,
     /// Print names only: name
     #[arg(long, short, default_value = "", hide_default_value = true)]
@@ -179,7 +179,7 @@ async fn raw(session: &Session, args: &Delete, path: &str) -> Result<(), Error> 
         Some(file) => manifests::bytes(file)?,
         None => Vec::new(),
     };
-    write(&session.verbatim(Method::DELETE, path, body).await?)
+    write(&session.verbatim((Method::DELETE, JSON), path, body).await?)
 }
 
 /// What is to go, and what could not be found out.
@@ -264,7 +264,7 @@ impl Plan<'_> {
             return say(&format!("{}/{}\n", one.shown(), one.name));
         }
         let verb = if self.grace == 0 { "force deleted" } else { "deleted" };
-        say(&deleted(one, verb, dry(&self.args.dry_run)))
+        say(&deleted(one, verb, self.dry.suffix()))
     }
 }
 

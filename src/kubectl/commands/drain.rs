@@ -3,6 +3,7 @@
 use super::cordon::{nodes, schedulable};
 use crate::choice::Found;
 use crate::error::Error;
+use crate::globals::span;
 use crate::output::say;
 use crate::session::{Session, with_query};
 use crate::wait_gone::{self, Gone, duration};
@@ -49,15 +50,18 @@ pub(crate) struct Drain {
     #[arg(long, default_value_t = 0)]
     pub(crate) skip_wait_for_delete_timeout: i64,
     /// How long to go on, such as 30s; 0s for as long as it takes
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = span)]
     pub(crate) timeout: String,
     /// Only print what would be done: none, client or server
-    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "unchanged", require_equals = true)]
     pub(crate) dry_run: String,
 }
 
 pub(crate) async fn run(session: &Session, args: &Drain) -> Result<(), Error> {
     let run = Dry::parse(&args.dry_run)?;
+    if api::selector::Labels::parse(&args.pod_selector).is_err() {
+        return Err(Error::plain("--pod-selector=<pod_selector> must be a valid label selector"));
+    }
     let mut pending: Vec<(String, Vec<String>)> = Vec::new();
     for finding in nodes(session, &args.nodes, &args.selector, "drain").await? {
         let node = finding?;
@@ -212,10 +216,7 @@ fn of_others(args: &Drain, pod: &Value) -> Fate {
     }
     if controller(pod).is_none() && !ended(pod) {
         if !args.force {
-            // kubectl says the verb twice here.
-            return Fate::Forbids(
-                "cannot delete Pods that declare no controller (use --force to override)".to_owned(),
-            );
+            return Fate::Forbids("Pods that declare no controller (use --force to override)".to_owned());
         }
         warned = Some("deleting Pods that declare no controller");
     }

@@ -40,6 +40,8 @@ pub(crate) async fn run(session: &Session, args: &Events) -> Result<(), Error> {
     if args.types.iter().any(|kind| !["normal", "warning"].contains(&kind.to_lowercase().as_str())) {
         return Err(Error::plain("valid --types are Normal or Warning"));
     }
+    // What cannot be printed is refused before anything is asked.
+    args.printing.open().map(drop)?;
     let about = about(session, &args.about).await?;
     let place = if args.all_namespaces {
         EVENTS.to_owned()

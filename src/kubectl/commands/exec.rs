@@ -1,6 +1,6 @@
 //! `kubectl exec`.
 
-use crate::args::Files;
+use crate::args::FilesAlone;
 use crate::error::Error;
 use crate::pods;
 use crate::remote::{self, Ends, Tty};
@@ -14,7 +14,7 @@ pub(crate) struct Exec {
     /// POD or KIND/NAME
     words: Vec<String>,
     #[command(flatten)]
-    files: Files,
+    files: FilesAlone,
     /// The container
     #[arg(long, short, default_value = "", hide_default_value = true)]
     container: String,
@@ -36,8 +36,8 @@ pub(crate) struct Exec {
 }
 
 pub(crate) async fn run(session: &Session, args: &Exec) -> Result<(), Error> {
-    let word = args.words.first().map(String::as_str);
-    let extra = args.words.len() > 1 || (word.is_some() && !args.files.is_empty());
+    let (word, files) = (args.words.first().map(String::as_str), args.files.files());
+    let extra = args.words.len() > 1 || (word.is_some() && !files.is_empty());
     if extra && args.command.is_empty() {
         return Err(Error::usage(
             "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
@@ -45,13 +45,13 @@ pub(crate) async fn run(session: &Session, args: &Exec) -> Result<(), Error> {
         ));
     }
     let timeout = pods::timeout(&args.pod_running_timeout, "exec")?;
-    if word.is_none() && args.files.is_empty() {
+    if word.is_none() && files.is_empty() {
         return Err(Error::plain("pod, type/name or --filename must be specified"));
     }
     if args.command.is_empty() {
         return Err(Error::plain("you must specify at least one command for the container"));
     }
-    let pod = pods::one(session, word, &args.files).await?.attachable(session, timeout).await?;
+    let pod = pods::one(session, word, &files).await?.attachable(session, timeout).await?;
     let asked = Asked { container: &args.container, quiet: args.quiet, command: &args.command };
     let path = path(&pod, &asked)?;
     let terminal = terminal(args.stdin, args.tty, args.quiet);

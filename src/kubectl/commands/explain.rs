@@ -19,7 +19,7 @@ pub(crate) struct Explain {
     #[arg(long, default_value = "", hide_default_value = true, value_name = "GROUP/VERSION")]
     api_version: String,
     /// Fields of fields too, without what they mean
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value_t = false, action = clap::ArgAction::Set)]
+    #[arg(long, short = 'R', num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value_t = false, action = clap::ArgAction::Set)]
     recursive: bool,
     /// plaintext or plaintext-openapiv2
     #[arg(long, short, default_value = "plaintext")]
@@ -45,7 +45,8 @@ pub(crate) async fn run(session: &Session, args: &Explain) -> Result<(), Error> 
     let document = document(session, resource).await?;
     let page = Page::new(&document, resource, &fields, args.recursive)?;
     say(&if is_old { page.old() } else { page.plain() })?;
-    match page.missing() {
+    // What is told is the last of the fields, wherever the first is that there is not.
+    match page.missing().and(fields.last()) {
         Some(field) => Err(Error::plain(format!("field \"{field}\" does not exist"))),
         None => Ok(()),
     }
@@ -69,8 +70,9 @@ fn named<'a, 'b>(
         }
     } else {
         resource = discovery.of_kind(api_version, &resource.kind).ok_or_else(|| {
+            let slash = if api_version.contains('/') { "" } else { "/" };
             Error::plain(format!(
-                "couldn't find resource for \"{api_version}, Resource={}\"",
+                "couldn't find resource for \"{slash}{api_version}, Resource={}\"",
                 resource.plural
             ))
         })?;

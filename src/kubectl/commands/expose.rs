@@ -74,7 +74,7 @@ impl Overrides {
         if self.overrides.is_empty() {
             return Ok(());
         }
-        let invalid = |error: &dyn std::fmt::Display| Error::plain(format!("Invalid JSON Patch: {error}"));
+        let invalid = |_: &dyn std::fmt::Display| Error::plain("Invalid JSON Patch");
         let patch = || serde_json::from_str(&self.overrides).map_err(|error| invalid(&error));
         let applied = match self.override_type.as_str() {
             "json" => api::patch::json(object, self.overrides.as_bytes()),
@@ -100,7 +100,7 @@ pub(crate) async fn run(session: &Session, args: &Expose) -> Result<(), Error> {
             service["metadata"]["namespace"] = json!(session.namespace);
         }
         if args.save_config {
-            service = with_own_annotation(&service);
+            service = with_own_annotation(&session.caused(&service));
         }
         let resource = session.discovery().await?.find("services")?;
         if !writer.is_client() {
@@ -152,7 +152,7 @@ fn service(args: &Expose, found: &Found) -> Result<Value, Error> {
 pub(crate) fn pairs(text: &str) -> Result<Map<String, Value>, Error> {
     let pair = |word: &str| match word.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), json!(value))),
-        _ => Err(Error::plain(format!("unexpected label: {word}"))),
+        _ => Err(Error::plain(format!("unexpected label spec: {word}"))),
     };
     text.split(',').map(pair).collect()
 }

@@ -45,6 +45,10 @@ pub(crate) async fn run(session: &Session, args: &Marking) -> Result<(), Error> 
         &args.choice.selection.words[split..],
         "can not both modify and remove a label in the same command",
     )?;
+    if let Some(word) = args.choice.selection.words[split..].iter().find(|word| word.matches('=').count() > 1)
+    {
+        return Err(Error::plain(format!("invalid label spec: {word}")));
+    }
     for (key, value) in &changes.set {
         let wrong = label_value(value);
         if !wrong.is_empty() {
@@ -53,9 +57,11 @@ pub(crate) async fn run(session: &Session, args: &Marking) -> Result<(), Error> 
     }
     let choice = args.choice.first_words(split);
     let part = Part { field: "labels", manager: "kubectl-label" };
-    let found = args.objects(session, &choice, &changes, part).await?;
+    let mut found = args.objects(session, &choice, &changes, part).await?;
     if args.list {
-        return list(&found, part, args.choice.selects() || choice.selection.words.len() > 2);
+        // What would be changed is shown, and not done.
+        found.iter_mut().flatten().for_each(|found| change(&mut found.object, part.field, &changes));
+        return list(&found, part, !choice.is_single());
     }
     let writer = args.writing.open(part.manager)?;
     each(found, async |found: Found| {
@@ -69,13 +75,16 @@ pub(crate) async fn run(session: &Session, args: &Marking) -> Result<(), Error> 
             }
         }
         let mut after = found.object.clone();
-        change(&mut after, part.field, &changes);
-        let verb = match (after == found.object, after.to_string().len() < found.object.to_string().len()) {
-            (true, _) => "not labeled",
-            (false, true) if !args.overwrite => "unlabeled",
-            _ => "labeled",
+        let verb = match (is_added(before, &changes), is_removed(before, &changes)) {
+            (true, true) => "modified",
+            (true, false) => "labeled",
+            (false, true) => "unlabeled",
+            (false, false) => "not labeled",
         };
-        if args.is_asked(&writer) {
+        change(&mut after, part.field, &changes);
+        // kubectl prints each by itself.
+        writer.printer.anew();
+        if args.is_asked(&writer) && verb != "not labeled" {
             after = args.write(session, &writer, &found, (part, &changes)).await?;
         }
         writer.done(&found.resource, &after, verb)
@@ -101,10 +110,32 @@ impl Marking {
         if changes.is_empty() && !self.list {
             return Err(Error::plain(format!("at least one {what} update is required")));
         }
-        if self.list && !changes.is_empty() {
-            return Err(Error::plain(format!("when using --list, {what} updates are not allowed")));
+        self.check(choice)?;
+        let found = choice.read(session, self.local).await?;
+        if !self.resource_version.is_empty() && !choice.is_single() {
+            return Err(Error::plain("--resource-version may only be used with a single resource"));
         }
-        choice.read(session, self.local).await
+        Ok(found)
+    }
+
+    /// Whether its flags go together.
+    fn check(&self, choice: &Choice) -> Result<(), Error> {
+        let both = |flag: &str| Err(Error::plain(format!("cannot set --all and --{flag} at the same time")));
+        if self.list && self.writing.trying.printing.output.is_some() {
+            return Err(Error::plain("--list and --output may not be specified together"));
+        }
+        if self.choice.all && !self.choice.selection.selector.is_empty() {
+            return both("selector");
+        }
+        if self.choice.all && !self.choice.selection.field_selector.is_empty() {
+            return both("field-selector");
+        }
+        if self.local && !choice.selection.words.is_empty() {
+            return Err(Error::plain(
+                "can only use local files by -f pod.yaml or --filename=pod.json when --local=true is set",
+            ));
+        }
+        Ok(())
     }
 
     /// Whether the server is to change anything.
@@ -123,6 +154,15 @@ impl Marking {
         let patch = patch(part.field, changes, &self.resource_version);
         session.patch(&writer.path(&found.path()), MERGE_PATCH, &patch).await
     }
+}
+
+/// Whether any label gets a value that it has not.
+fn is_added(before: &Value, changes: &Changes) -> bool {
+    changes.set.iter().any(|(key, value)| before[key].as_str() != Some(value))
+}
+
+fn is_removed(before: &Value, changes: &Changes) -> bool {
+    changes.removed.iter().any(|key| !before[key].is_null())
 }
 
 fn no_overwrites(before: &Value, changes: &Changes) -> Result<(), Error> {

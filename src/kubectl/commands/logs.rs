@@ -94,8 +94,10 @@ pub(crate) async fn run(session: &Session, args: &Logs) -> Result<(), Error> {
     if timeout.is_zero() {
         return Err(Error::plain("--pod-running-timeout must be higher than zero"));
     }
-    let options = options(args)?;
+    let since = since(args)?;
+    // What is asked for is looked at once there is somebody to ask.
     let pods = chosen(session, args, timeout).await?;
+    let options = options(args, since)?;
     let mut sources = Vec::new();
     for pod in &pods {
         sources.extend(of_pod(args, pod, &options)?);
@@ -103,8 +105,8 @@ pub(crate) async fn run(session: &Session, args: &Logs) -> Result<(), Error> {
     print(session, args, &sources, timeout).await
 }
 
-/// The parameters that all logs are asked for with.
-fn options(args: &Logs) -> Result<String, Error> {
+/// How far back to go, if that was said, and whether the flags for it can be read.
+fn since(args: &Logs) -> Result<Option<Duration>, Error> {
     let since = match args.since.as_str() {
         "" => None,
         text => Some(pods::duration("since", text, "logs")?),
@@ -117,6 +119,11 @@ fn options(args: &Logs) -> Result<String, Error> {
             ))
         })?;
     }
+    Ok(since)
+}
+
+/// The parameters that all logs are asked for with.
+fn options(args: &Logs, since: Option<Duration>) -> Result<String, Error> {
     let named = args.container.as_ref().or(args.words.get(1)).filter(|name| !name.is_empty());
     let refused = match named {
         _ if !args.since_time.is_empty() && since.is_some_and(|since| !since.is_zero()) => {
@@ -309,7 +316,8 @@ mod tests {
 
     fn asked(line: &str) -> Result<String, String> {
         let line = Line::parse_from(line.split(' '));
-        options(&line.logs).map_err(|error| error.to_string())
+        let asked = since(&line.logs).and_then(|since| options(&line.logs, since));
+        asked.map_err(|error| error.to_string())
     }
 
     #[test]

@@ -57,9 +57,13 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Error> 
     let command = match command {
         Command::Config(command) => return config::run(&global.clone().tidied(), command),
         Command::Kuberc(command) => return kuberc::run(global, &command),
-        Command::Completion { shell: Some(shell) } => return say(completion::script(&shell)?),
-        Command::Completion { shell: None } => {
-            return Err(Error::usage("Shell not specified.", "completion"));
+        Command::Completion { shell } => {
+            let refused = |why: &str| Err(Error::usage(why, "completion"));
+            return match &shell[..] {
+                [] => refused("Shell not specified."),
+                [shell] => say(completion::script(shell)?),
+                _ => refused("Too many arguments. Expected only the shell type."),
+            };
         }
         Command::Kustomize(args) => return kustomize::run(&args),
         Command::Options => return say(&line::options()),

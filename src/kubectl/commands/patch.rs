@@ -1,10 +1,12 @@
 //! `kubectl patch`.
 
 use crate::choice::{Each, Found, each};
+use crate::connection::unreadable;
 use crate::error::Error;
 use crate::session::{MERGE_PATCH, STRATEGIC_PATCH, Session};
 use crate::writing::Writing;
 use clap::Args;
+use http::Method;
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -48,6 +50,9 @@ pub(crate) async fn run(session: &Session, args: &Patch) -> Result<(), Error> {
     };
     let patch = read(args)?;
     let writer = args.writing.open("kubectl-patch")?;
+    if args.local && !args.each.words.is_empty() {
+        return Err(Error::plain("cannot specify --local and server resources"));
+    }
     let found = args.each.choice().read(session, args.local).await?;
     if found.is_empty() {
         return Err(Error::plain("no objects passed to patch"));
@@ -58,23 +63,44 @@ pub(crate) async fn run(session: &Session, args: &Patch) -> Result<(), Error> {
             path = format!("{path}/{}", args.subresource);
             before = session.get(&path).await?;
         }
+        let patch = match &patch {
+            Wanted::Patch(patch) => patch,
+            Wanted::Text(text) if args.local || writer.is_client() => {
+                return Err(Error::plain(format!("unable to parse {text:?}: it is no JSON")));
+            }
+            Wanted::Text(text) => {
+                let path = writer.path(&path);
+                let refused =
+                    session.verbatim((Method::PATCH, content_type), &path, text.clone().into_bytes());
+                return refused.await.map(|_| ());
+            }
+        };
         let after = if args.local || writer.is_client() {
-            locally(&before, content_type, &patch)?
+            locally(&before, content_type, patch)?
         } else {
-            let patched = session.patch(&writer.path(&path), content_type, &patch).await?;
+            let patched = session.patch(&writer.path(&path), content_type, patch).await?;
             if patch.is_array() || !args.subresource.is_empty() {
                 session.record(&writer.path(&found.path())).await?;
             }
             patched
         };
         let verb = if same(&before, &after) { "patched (no change)" } else { "patched" };
+        // kubectl prints each by itself.
+        writer.printer.anew();
         // The line about a patch names no dry run: kubectl's does not either.
         writer.printer.print(&after, || format!("{} {verb}", crate::output::name(&after)))
     })
     .await
 }
 
-fn read(args: &Patch) -> Result<Value, Error> {
+/// What is to be done.
+enum Wanted {
+    Patch(Value),
+    /// What looks like JSON and is none: the server says what is wrong with it.
+    Text(String),
+}
+
+fn read(args: &Patch) -> Result<Wanted, Error> {
     let text = match (&args.patch_file, args.patch.as_str()) {
         (None, "") => {
             return Err(Error::plain(
@@ -90,14 +116,18 @@ fn read(args: &Patch) -> Result<Value, Error> {
             let read =
                 std::fs::File::open(path).and_then(|file| file.take(PATCH_BYTES).read_to_string(&mut text));
             read.map_err(|error| {
-                Error::plain(format!("unable to read patch file: {}: {error}", path.display()))
+                let path = path.display().to_string();
+                Error::plain(format!("unable to read patch file: {}", unreadable(&path, &error)))
             })?;
             text
         }
         (None, text) => text.to_owned(),
     };
+    if text.trim_start().starts_with('{') && serde_json::from_str::<Value>(&text).is_err() {
+        return Ok(Wanted::Text(text));
+    }
     let read = api::yaml::first(text.as_bytes());
-    read.map(|document| document.value)
+    read.map(|document| Wanted::Patch(document.value))
         .map_err(|error| Error::plain(format!("unable to parse {text:?}: yaml: {error}")))
 }
 

@@ -6,7 +6,7 @@ use crate::deleting::{Deleting, delete};
 use crate::error::Error;
 use crate::manifests::{self, Document};
 use crate::output::{say, write};
-use crate::session::Session;
+use crate::session::{JSON, Session};
 use crate::wait_gone;
 use crate::writing::{Dry, Writer, Writing, resource_name, with_annotation};
 use clap::Args;
@@ -53,10 +53,10 @@ pub(crate) async fn run(session: &Session, args: &Replace) -> Result<(), Error> 
         return Err(Error::plain("--dry-run can not be used when --force is set"));
     }
     if let Some(path) = &args.raw {
-        let output = args.writing.printing.output.is_some();
+        let output = args.writing.trying.printing.output.is_some();
         manifests::raw_flags(&args.files, path, output)?;
         let body = args.files.filename.first().map(|file| manifests::bytes(file)).transpose()?;
-        return write(&session.verbatim(Method::PUT, path, body.unwrap_or_default()).await?);
+        return write(&session.verbatim((Method::PUT, JSON), path, body.unwrap_or_default()).await?);
     }
     let documents = manifests::read(&args.files)?;
     if force {

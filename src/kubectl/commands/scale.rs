@@ -2,9 +2,10 @@
 
 use crate::choice::{Found, Naming};
 use crate::error::Error;
+use crate::globals::span;
 use crate::session::{MERGE_PATCH, Session, with_query};
 use crate::wait_gone::duration;
-use crate::writing::{Dry, Writer, Writing};
+use crate::writing::{Dry, Trying, Writer};
 use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ pub(crate) struct Scale {
     #[command(flatten)]
     naming: Naming,
     #[command(flatten)]
-    writing: Writing,
+    trying: Trying,
     /// The new number
     #[arg(long, allow_negative_numbers = true)]
     replicas: Option<i64>,
@@ -34,14 +35,14 @@ pub(crate) struct Scale {
     #[arg(long)]
     all: bool,
     /// How long to wait for as many to run, such as 30s; 0s not to wait
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", allow_hyphen_values = true, value_parser = span)]
     timeout: String,
 }
 
 pub(crate) async fn run(session: &Session, args: &Scale) -> Result<(), Error> {
     super::create::required(&[("replicas", args.replicas.is_some())])?;
     let replicas = args.replicas.unwrap_or_default();
-    let writer = args.writing.open("kubectl-scale")?;
+    let writer = args.trying.open("kubectl-scale")?;
     if replicas < 0 {
         return Err(Error::plain(
             "The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0",
@@ -87,7 +88,7 @@ async fn scale(
     if matches!(found.resource.group.as_str(), "" | "apps") {
         after["spec"]["replicas"] = number;
     }
-    let limit = duration(&args.timeout)?;
+    let limit = duration(args.timeout.trim_start_matches('-'))?;
     if !limit.is_zero() && writer.dry == Dry::No {
         let waited = tokio::time::timeout(limit, reached(session, found, replicas)).await;
         waited

@@ -59,9 +59,19 @@ pub(crate) async fn run(session: &Session, args: &Taint) -> Result<(), Error> {
         return Err(Error::plain(format!("all resources must be specified before taint changes: {word}")));
     }
     let asked = given.iter().map(|word| parse(word)).collect::<Result<Vec<_>, _>>()?;
+    once(&asked)?;
     let kind = words[0].split('/').next().unwrap_or_default();
     if session.resource(kind).await?.qualified() != "nodes" {
         return Err(Error::plain(format!("invalid resource type {kind}, only node types are supported")));
+    }
+    apart(&asked)?;
+    if args.all && !args.selector.is_empty() {
+        return Err(Error::plain("setting 'all' parameter with a non empty selector is prohibited"));
+    }
+    if !args.all && args.selector.is_empty() && split < 2 && !words[0].contains('/') {
+        return Err(Error::plain(
+            "at least one resource name must be specified since 'all' parameter is not set",
+        ));
     }
     let writer = args.writing.open("kubectl-taint")?;
     validation(&args.validate)?;
@@ -85,32 +95,77 @@ pub(crate) async fn run(session: &Session, args: &Taint) -> Result<(), Error> {
     .await
 }
 
+/// A key and an effect are set once.
+fn once(asked: &[Change]) -> Result<(), Error> {
+    for (at, change) in asked.iter().enumerate() {
+        let Change::Set { key, value, effect } = change else { continue };
+        let same = |other: &Change| matches!(other, Change::Set { key: k, effect: e, .. } if k == key && e == effect);
+        if asked[..at].iter().any(same) {
+            let value = value.as_deref().unwrap_or_default();
+            let why =
+                format!("duplicated taints with the same key and effect: {{{key} {value} {effect} <nil>}}");
+            return Err(Error::usage(why, "taint"));
+        }
+    }
+    Ok(())
+}
+
+/// What is set is not taken away.
+fn apart(asked: &[Change]) -> Result<(), Error> {
+    let mut both = Vec::new();
+    for change in asked {
+        let Change::Set { key, effect, .. } = change else { continue };
+        for other in asked {
+            if let Change::Remove { key: gone, effect: of } = other
+                && gone == key
+                && (of.is_empty() || of == effect)
+            {
+                both.push(format!("{gone}={of}"));
+            }
+        }
+    }
+    if both.is_empty() {
+        return Ok(());
+    }
+    Err(Error::plain(format!(
+        "can not both modify and remove the following taint(s) in the same command: {}",
+        both.join(", ")
+    )))
+}
+
 fn parse(word: &str) -> Result<Change, Error> {
     let usage = |what: String| Error::usage(what, "taint");
-    if let Some(rest) = word.strip_suffix('-') {
-        let (key, effect) = rest.split_once(':').unwrap_or((rest, ""));
-        if !effect.is_empty() && !EFFECTS.contains(&effect) {
+    let invalid = |word: &str| usage(format!("invalid taint spec: {word}"));
+    let (taint, removes) = word.strip_suffix('-').map_or((word, false), |taint| (taint, true));
+    let (pair, effect) = match taint.split(':').collect::<Vec<_>>()[..] {
+        [key] => (key, ""),
+        [_, effect] if !EFFECTS.contains(&effect) => {
             return Err(usage(format!("invalid taint effect: {effect}, unsupported taint effect")));
         }
-        let key = key.split('=').next().unwrap_or_default();
-        return Ok(Change::Remove { key: key.to_owned(), effect: effect.to_owned() });
-    }
-    let Some((pair, effect)) = word.split_once(':') else {
-        return Err(usage(format!("invalid taint spec: {word}")));
+        [pair, effect] => (pair, effect),
+        _ => return Err(invalid(taint)),
     };
-    if !EFFECTS.contains(&effect) {
-        return Err(usage(format!("invalid taint effect: {effect}, unsupported taint effect")));
+    // Without an effect the whole is a key.
+    let (key, value) = match pair.split('=').collect::<Vec<_>>()[..] {
+        _ if effect.is_empty() => (pair, ""),
+        [key] => (key, ""),
+        [key, value] => (key, value),
+        _ => return Err(invalid(taint)),
+    };
+    for wrong in [api::validate::label_value(value), api::validate::qualified_name(key)] {
+        if !wrong.is_empty() {
+            return Err(usage(format!("invalid taint spec: {taint}, {}", wrong.join("; "))));
+        }
     }
-    let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value)));
-    let wrong = api::validate::label_value(value.unwrap_or_default());
-    if !wrong.is_empty() {
-        return Err(usage(format!("invalid taint spec: {word}, {}", wrong.join("; "))));
+    let (key, effect) = (key.to_owned(), effect.to_owned());
+    match removes {
+        true => Ok(Change::Remove { key, effect }),
+        false if effect.is_empty() => Err(invalid(taint)),
+        false => {
+            let value = Some(value).filter(|value| !value.is_empty()).map(str::to_owned);
+            Ok(Change::Set { key, value, effect })
+        }
     }
-    Ok(Change::Set {
-        key: key.to_owned(),
-        value: value.filter(|value| !value.is_empty()).map(str::to_owned),
-        effect: effect.to_owned(),
-    })
 }
 
 fn no_overwrites(node: &str, before: &[Value], asked: &[Change]) -> Result<(), Error> {
@@ -191,6 +246,22 @@ mod tests {
             parse("k:NoExecute-").unwrap(),
             Change::Remove { key: "k".into(), effect: "NoExecute".into() }
         );
+        for (word, why) in [
+            ("k=v", "name part must consist of"),
+            ("k", "k\nSee"),
+            ("k=v=w:NoSchedule", "k=v=w:NoSchedule\nSee"),
+            (":NoSchedule", "name part must be non-empty"),
+            ("a:b:NoSchedule", "a:b:NoSchedule\nSee"),
+            ("-", ", name part must be non-empty"),
+        ] {
+            let said = parse(word).unwrap_err().to_string();
+            assert!(said.starts_with("error: invalid taint spec: ") && said.contains(why), "{word}: {said}");
+        }
+        let all = |words: &[&str]| words.iter().map(|word| parse(word).unwrap()).collect::<Vec<_>>();
+        assert!(once(&all(&["k=v:NoSchedule", "k=w:NoExecute"])).is_ok());
+        assert!(once(&all(&["k=v:NoSchedule", "k=w:NoSchedule"])).is_err());
+        assert!(apart(&all(&["k=v:NoSchedule", "k:NoExecute-"])).is_ok());
+        assert!(apart(&all(&["k=v:NoSchedule", "k-"])).is_err());
         assert!(parse("k=v:Bad").unwrap_err().to_string().starts_with("error: invalid taint effect: Bad, "));
     }
 

@@ -33,6 +33,12 @@ struct Common {
     /// Leave out the header
     #[arg(long)]
     no_headers: bool,
+    /// Show swap, too
+    #[arg(long)]
+    show_swap: bool,
+    /// Ask for answers in protobuf: the server says the same in JSON, which is read here
+    #[arg(long = "use-protocol-buffers", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    _use_protocol_buffers: bool,
 }
 
 #[derive(Args)]
@@ -105,21 +111,26 @@ async fn read(
     }
 }
 
-/// CPU in thousandths and memory in bytes.
+/// CPU in thousandths, memory and swap in bytes.
 #[derive(Clone, Copy, Default)]
 struct Used {
     cpu: i64,
     memory: i64,
+    swap: i64,
 }
 
 impl Used {
     fn of(usage: &Value) -> Self {
         let amount = |name: &str| quantity::parse(word(&usage[name])).unwrap_or(Amount::units(0));
-        Self { cpu: amount("cpu").to_milli(), memory: amount("memory").to_units() }
+        Self {
+            cpu: amount("cpu").to_milli(),
+            memory: amount("memory").to_units(),
+            swap: amount("swap").to_units(),
+        }
     }
 
     fn plus(self, other: Self) -> Self {
-        Self { cpu: self.cpu + other.cpu, memory: self.memory + other.memory }
+        Self { cpu: self.cpu + other.cpu, memory: self.memory + other.memory, swap: self.swap + other.swap }
     }
 
     /// By which the largest comes first.
@@ -131,8 +142,10 @@ impl Used {
         })
     }
 
-    fn shown(self) -> [String; 2] {
-        [format!("{}m", self.cpu), format!("{}Mi", self.memory >> 20)]
+    fn shown(self, swap: bool) -> Vec<String> {
+        let mut cells = vec![format!("{}m", self.cpu), format!("{}Mi", self.memory >> 20)];
+        cells.extend(swap.then(|| format!("{}Mi", self.swap >> 20)));
+        cells
     }
 }
 
@@ -147,6 +160,7 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 }
 
 async fn nodes(session: &Session, args: &TopNode) -> Result<(), Error> {
+    let swap = args.common.show_swap;
     let (name, labels) = (args.common.name.as_deref(), [("labelSelector", args.common.selector.as_str())]);
     let measured = read(session, &format!("{METRICS}/nodes"), name, &labels).await?;
     if measured.is_empty() {
@@ -159,28 +173,40 @@ async fn nodes(session: &Session, args: &TopNode) -> Result<(), Error> {
     let mut rows = Vec::new();
     if !args.common.no_headers {
         rows.push(row(["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"]));
+        if swap {
+            rows[0].extend(row(["SWAP(bytes)", "SWAP(%)"]));
+        }
     }
     for (name, used) in &measured {
         let node = nodes.iter().find(|node| node["metadata"]["name"] == *name).unwrap_or(&Value::Null);
         let of = if args.show_capacity { "capacity" } else { "allocatable" };
         let has = Used::of(&node["status"][of]);
-        let [cpu, memory] = used.shown();
-        rows.push(vec![
-            (*name).to_owned(),
-            cpu,
-            share(used.cpu, has.cpu),
-            memory,
-            share(used.memory, has.memory),
-        ]);
+        let has_swap = node["status"]["nodeInfo"]["swap"]["capacity"].as_i64();
+        let mut cells = vec![(*name).to_owned()];
+        let shares = [share(used.cpu, has.cpu), share(used.memory, has.memory)];
+        cells.extend(used.shown(false).into_iter().zip(shares).flat_map(|(used, share)| [used, share]));
+        if swap {
+            cells.extend(match has_swap {
+                Some(has) => [format!("{}Mi", used.swap >> 20), part(used.swap, has)],
+                None => ["<unknown>", "<unknown>"].map(str::to_owned),
+            });
+        }
+        rows.push(cells);
     }
     let unknown = nodes.iter().map(|node| word(&node["metadata"]["name"]));
     let unknown = unknown.filter(|name| measured.iter().all(|(known, _)| known != name));
-    rows.extend(unknown.map(|name| row([name, "<unknown>", "<unknown>", "<unknown>", "<unknown>"])));
+    let columns = if swap { 6 } else { 4 };
+    rows.extend(unknown.map(|name| [row([name]), vec!["<unknown>".to_owned(); columns]].concat()));
     print(&rows)
 }
 
 fn share(used: i64, has: i64) -> String {
-    if has == 0 { "<unknown>".to_owned() } else { format!("{}%", i128::from(used) * 100 / i128::from(has)) }
+    if has == 0 { "<unknown>".to_owned() } else { part(used, has) }
+}
+
+/// Of nothing, nothing is used.
+fn part(used: i64, has: i64) -> String {
+    format!("{}%", i128::from(used) * 100 / i128::from(has.max(1)))
 }
 
 /// What a pod uses, and each of its containers.
@@ -216,30 +242,35 @@ async fn pods(session: &Session, args: &TopPod) -> Result<(), Error> {
     let mut pods: Vec<Pod> = measured.iter().map(Pod::of).collect();
     pods.sort_by_key(|pod| (pod.used.key(&args.common.sort_by), pod.namespace, pod.name));
     let (all, containers) = (args.all_namespaces, args.containers);
-    let cells = |namespace: &str, pod: &str, name: &str, [cpu, memory]: [String; 2]| {
+    let swap = args.common.show_swap;
+    let cells = |namespace: &str, pod: &str, name: &str, used: Vec<String>| {
         let shown = [(all, namespace), (containers, pod), (true, name)];
         let mut cells: Vec<String> =
             shown.into_iter().filter(|(is, _)| *is).map(|(_, cell)| cell.to_owned()).collect();
-        cells.extend([cpu, memory]);
+        cells.extend(used);
         cells
     };
     let mut rows = Vec::new();
     if !args.common.no_headers {
-        rows.push(cells("NAMESPACE", "POD", "NAME", ["CPU(cores)", "MEMORY(bytes)"].map(str::to_owned)));
+        let names = ["CPU(cores)", "MEMORY(bytes)", "SWAP(bytes)"].map(str::to_owned);
+        rows.push(cells("NAMESPACE", "POD", "NAME", names.into_iter().take(2 + usize::from(swap)).collect()));
     }
     for pod in &mut pods {
         if containers {
             pod.containers.sort_by_key(|(name, used)| (used.key(&args.common.sort_by), *name));
             let each = pod.containers.iter();
-            rows.extend(each.map(|(name, used)| cells(pod.namespace, pod.name, name, used.shown())));
+            rows.extend(each.map(|(name, used)| cells(pod.namespace, pod.name, name, used.shown(swap))));
         } else {
-            rows.push(cells(pod.namespace, "", pod.name, pod.used.shown()));
+            rows.push(cells(pod.namespace, "", pod.name, pod.used.shown(swap)));
         }
     }
     if args.sum {
         let sum = pods.iter().fold(Used::default(), |sum, pod| sum.plus(pod.used));
-        rows.push(cells("", "", "", ["________", "________"].map(str::to_owned)));
-        rows.push(cells("", "", "", sum.shown()));
+        let line = vec!["________".to_owned(); 2];
+        // With swap the line stands below the last two columns, the sums a column further right.
+        let before = if swap { vec![String::new()] } else { Vec::new() };
+        rows.push(cells("", "", "", [before.clone(), line].concat()));
+        rows.push(cells("", "", "", [before, sum.shown(swap)].concat()));
     }
     print(&rows)
 }

@@ -1,7 +1,10 @@
 //! `kubectl wait`: until a condition holds, a JSONPath has a value, or objects are there or gone.
 
-use crate::choice::{Choice, Found, NOTHING, members};
+use crate::args::{FilesBelow, Selection};
+use crate::choice::{Choice, Found, LOCAL, NOTHING, members};
+use crate::commands::get::relaxed;
 use crate::error::Error;
+use crate::globals::span;
 use crate::output;
 use crate::session::{JSON, Session, with_query};
 use crate::target::Target;
@@ -16,15 +19,29 @@ use std::time::Duration;
 #[derive(Args)]
 pub(crate) struct Wait {
     #[command(flatten)]
-    pub(crate) choice: Choice,
+    pub(crate) selection: Selection,
+    /// All objects of the kind
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) files: FilesBelow,
     #[command(flatten)]
     pub(crate) printing: Printing,
     /// create, delete, condition=NAME[=VALUE] or jsonpath='{PATH}'[=VALUE]; several times for several
     #[arg(long = "for", value_name = "WHAT")]
     pub(crate) what: Vec<String>,
+    /// Ask no server: files say what there is, which --for=create alone can be asked of
+    #[arg(long)]
+    pub(crate) local: bool,
     /// How long to wait for each object, such as 30s; 0s to look once, a negative time for a week
-    #[arg(long, default_value = "30s", allow_hyphen_values = true)]
+    #[arg(long, default_value = "30s", allow_hyphen_values = true, value_parser = span)]
     pub(crate) timeout: String,
+}
+
+impl Wait {
+    fn choice(&self) -> Choice {
+        Choice { selection: self.selection.clone(), all: self.all, files: self.files.files() }
+    }
 }
 
 /// What is waited for.
@@ -44,17 +61,29 @@ enum Goal {
 
 /// A condition of a negative time.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long one look may take.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(session: &Session, args: &Wait) -> Result<(), Error> {
     let goals = match &args.what[..] {
-        [] => vec![parse("")?],
+        [] => return Err(Error::plain("unrecognized condition: []")),
         words => words.iter().map(|word| parse(word)).collect::<Result<Vec<_>, _>>()?,
     };
     let limit = if args.timeout.starts_with('-') { WEEK } else { duration(&args.timeout)? };
-    if args.choice.selection.words.is_empty() && args.choice.files.is_empty() {
+    let choice = args.choice();
+    if args.local && choice.files.is_empty() {
+        return Err(Error::plain(LOCAL));
+    }
+    if choice.selection.words.is_empty() && choice.files.is_empty() {
         return Err(Error::plain(NOTHING));
     }
     let printer = args.printing.open()?;
+    if args.local {
+        return of_files(session, &choice, &goals, &printer).await;
+    }
+    if goals.iter().any(|goal| matches!(goal, Goal::Created)) {
+        all_created(session, &choice, limit).await?;
+    }
     for goal in &goals {
         toward(session, args, goal, (limit, &printer)).await?;
     }
@@ -76,17 +105,88 @@ fn parse(word: &str) -> Result<Goal, Error> {
     let Some(rest) = word.strip_prefix("jsonpath=") else {
         return Err(Error::plain(format!("unrecognized condition: {word:?}")));
     };
-    // An equals sign within the braces belongs to the path.
-    let rest = rest.trim_matches('\'');
-    let (path, value) = match rest.rfind('}') {
-        Some(end) => (&rest[..=end], rest[end + 1..].strip_prefix('=')),
-        None => rest.split_once('=').map_or((rest, None), |(path, value)| (path, Some(value))),
+    let parts = apart(rest);
+    let (path, value) = match &parts[..] {
+        [path] => (path, None),
+        [path, value] => (path, Some(value.trim_matches(['\'', '"']))),
+        _ => {
+            return Err(Error::plain(
+                "jsonpath wait format must be --for=jsonpath='{.status.readyReplicas}'=3 or --for=jsonpath='{.status.readyReplicas}'",
+            ));
+        }
     };
-    if value == Some("") {
-        return Err(Error::plain("jsonpath wait value cannot be empty"));
+    if path.is_empty() {
+        return Err(Error::plain("jsonpath expression cannot be empty"));
     }
-    let inner = path.trim_start_matches('{').trim_end_matches('}').trim_start_matches('.');
-    Ok(Goal::Path { path: Template::parse(&format!("{{.{inner}}}"))?, value: value.map(str::to_owned) })
+    let path = relaxed(path)?;
+    if value == Some("") {
+        return Err(Error::plain(
+            "jsonpath wait has to have a value after equal sign, like --for=jsonpath='{.status.readyReplicas}'=3",
+        ));
+    }
+    let path = Template::parse(&path).map_err(|error| {
+        let said = error.to_string();
+        Error::plain(said.strip_prefix("error parsing jsonpath: ").unwrap_or(&said))
+    })?;
+    Ok(Goal::Path { path, value: value.map(str::to_owned) })
+}
+
+/// What stands between single equals signs; two of them are one of the path's comparisons.
+fn apart(text: &str) -> Vec<String> {
+    let (mut parts, mut part) = (Vec::new(), String::new());
+    let mut signs = text.chars().peekable();
+    while let Some(sign) = signs.next() {
+        match sign {
+            '=' if signs.next_if_eq(&'=').is_some() => part.push_str("=="),
+            '=' => parts.push(std::mem::take(&mut part)),
+            _ => part.push(sign),
+        }
+    }
+    parts.push(part);
+    parts
+}
+
+/// What files say is there; anything else only the server knows.
+async fn of_files(
+    session: &Session,
+    choice: &Choice,
+    goals: &[Goal],
+    printer: &Printer,
+) -> Result<(), Error> {
+    if goals.iter().any(|goal| !matches!(goal, Goal::Created)) {
+        return Err(Error::plain(
+            "--local asks no server, which it takes to wait for anything but --for=create",
+        ));
+    }
+    for found in choice.read(session, true).await? {
+        met_by(printer, &found?)?;
+    }
+    Ok(())
+}
+
+/// Waits until all that are named are there, before anything is said of any.
+async fn all_created(session: &Session, choice: &Choice, limit: Duration) -> Result<(), Error> {
+    let waiting = async {
+        for target in choice.targets(session).await? {
+            match session.get(&target.path(&choice.selection)).await {
+                Err(error) if error.is_not_found() => {
+                    created(session, &target).await?;
+                }
+                Err(error) => return Err(error),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    };
+    // Zero is one look: what takes none may still answer.
+    let limit = limit.max(LOOK);
+    let waited = tokio::time::timeout(limit, waiting).await;
+    waited.map_err(|_| Error::plain("timed out waiting for the condition"))?
+}
+
+fn met_by(printer: &Printer, found: &Found) -> Result<(), Error> {
+    printer
+        .print(&found.object, || format!("{}/{} condition met", resource_name(&found.resource), found.name))
 }
 
 async fn toward(
@@ -95,31 +195,26 @@ async fn toward(
     goal: &Goal,
     (limit, printer): (Duration, &Printer),
 ) -> Result<(), Error> {
-    let selection = &args.choice.selection;
+    let choice = args.choice();
+    let selection = &choice.selection;
     let deadline = base::clock::instant() + limit;
     let mut seen = 0;
-    for target in args.choice.targets(session).await? {
+    for target in choice.targets(session).await? {
         let found = match (session.get(&target.path(selection)).await, goal) {
             (Ok(object), _) => all_of(&target, object),
             (Err(error), Goal::Deleted) if error.is_not_found() => continue,
-            (Err(error), Goal::Created) if error.is_not_found() => {
-                let made = tokio::time::timeout_at(deadline, created(session, &target)).await;
-                vec![made.map_err(|_| Error::plain("timed out waiting for the condition"))??]
-            }
             (Err(error), _) => return Err(error),
         };
         for found in found {
             seen += 1;
             let met = async { met(session, &found, goal, args).await };
             // Zero is one look: what takes none may still answer.
-            let at_least = Duration::from_millis(if limit.is_zero() { 1_000 } else { 0 });
+            let at_least = if limit.is_zero() { LOOK } else { Duration::ZERO };
             let object = match tokio::time::timeout_at(deadline + at_least, met).await {
                 Ok(object) => object?,
-                Err(_) => return Err(late(&found)),
+                Err(_) => return Err(late(&found, limit)),
             };
-            printer.print(&object, || {
-                format!("{}/{} condition met", resource_name(&found.resource), found.name)
-            })?;
+            met_by(printer, &Found { object, ..found })?;
         }
     }
     match goal {
@@ -130,7 +225,10 @@ async fn toward(
     }
 }
 
-fn late(found: &Found) -> Error {
+fn late(found: &Found, limit: Duration) -> Error {
+    if limit.is_zero() {
+        return Error::plain(format!("condition not met for {}/{}", found.resource.plural, found.name));
+    }
     Error::plain(format!("timed out waiting for the condition on {}/{}", found.resource.plural, found.name))
 }
 
@@ -180,11 +278,11 @@ async fn met(session: &Session, found: &Found, goal: &Goal, args: &Wait) -> Resu
     }
     let mut object = found.object.clone();
     loop {
-        if reached(goal, &object) {
+        if reached(goal, &object)? {
             return Ok(object);
         }
         if duration(&args.timeout).is_ok_and(|limit| limit.is_zero()) {
-            return Err(late(found));
+            return Err(late(found, Duration::ZERO));
         }
         let revision = object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
         let name = format!("metadata.name={}", found.name);
@@ -198,7 +296,7 @@ async fn met(session: &Session, found: &Found, goal: &Goal, args: &Wait) -> Resu
             if event["type"] == "DELETED" {
                 return Err(Error::plain(format!("{} condition is not met", output::name(&found.object))));
             }
-            if reached(goal, &object) {
+            if reached(goal, &object)? {
                 return Ok(object);
             }
         }
@@ -206,15 +304,17 @@ async fn met(session: &Session, found: &Found, goal: &Goal, args: &Wait) -> Resu
     }
 }
 
-fn reached(goal: &Goal, object: &Value) -> bool {
-    match goal {
+fn reached(goal: &Goal, object: &Value) -> Result<bool, Error> {
+    Ok(match goal {
         Goal::Created => true,
         Goal::Deleted => false,
         Goal::Condition { name, value } => {
             let conditions = object["status"]["conditions"].as_array();
             let named =
                 |one: &&Value| one["type"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(name));
-            let Some(condition) = conditions.and_then(|all| all.iter().find(named)) else { return false };
+            let Some(condition) = conditions.and_then(|all| all.iter().find(named)) else {
+                return Ok(false);
+            };
             // A condition of an earlier generation says nothing of this one.
             let stale = |of: &Value| match (of.as_i64(), object["metadata"]["generation"].as_i64()) {
                 (Some(observed), Some(generation)) => observed < generation,
@@ -226,13 +326,26 @@ fn reached(goal: &Goal, object: &Value) -> bool {
             };
             !stale(observed) && condition["status"].as_str().is_some_and(|is| is.eq_ignore_ascii_case(value))
         }
-        Goal::Path { path, value } => match (&path.values(object)[..], value) {
-            ([], _) => false,
-            (_, None) => true,
-            ([one], Some(value)) => api::jsonpath::text(one) == *value,
-            _ => false,
-        },
-    }
+        Goal::Path { path, value } => {
+            let found = path.results(object, false).map_err(|fault| Error::plain(fault.to_string()))?;
+            let refuse = |what: &str| Err(Error::plain(what));
+            match (&found[..], value) {
+                ([], _) => false,
+                ([first, ..], _) if first.is_empty() => false,
+                ([_, _, ..], _) => {
+                    return refuse("given jsonpath expression matches more than one list");
+                }
+                ([several], _) if several.len() > 1 => {
+                    return refuse("given jsonpath expression matches more than one value");
+                }
+                (_, None) => true,
+                ([one], Some(_)) if one[0].is_array() || one[0].is_object() => {
+                    return refuse("jsonpath leads to a nested object or list which is not supported");
+                }
+                ([one], Some(value)) => api::jsonpath::text(one[0]).trim() == value.trim(),
+            }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -241,7 +354,7 @@ mod tests {
     use serde_json::json;
 
     fn holds(goal: &str, object: Value) -> bool {
-        reached(&parse(goal).unwrap(), &object)
+        reached(&parse(goal).unwrap(), &object).unwrap()
     }
 
     #[test]
@@ -261,6 +374,21 @@ mod tests {
     fn an_equals_sign_in_braces_is_the_paths() {
         let object = json!({"status": {"conditions": [{"type": "A", "status": "True"}]}});
         assert!(holds("jsonpath={.status.conditions[?(@.type==\"A\")].status}=True", object));
+        let wrong = |goal: &str| parse(goal).err().unwrap().message();
+        assert_eq!(wrong("jsonpath="), "jsonpath expression cannot be empty");
+        assert!(wrong("jsonpath={.a}=").starts_with("jsonpath wait has to have a value"));
+        assert!(wrong("jsonpath={.a}=b=c").starts_with("jsonpath wait format must be"));
+        assert!(wrong("jsonpath={.a").starts_with("unexpected path string"));
+        assert_eq!(apart("a==b=c=="), ["a==b", "c=="]);
+        let several = json!({"a": [1, 2]});
+        for (goal, why) in [
+            ("jsonpath={.a[*]}=1", "given jsonpath expression matches more than one value"),
+            ("jsonpath={.a}=1", "jsonpath leads to a nested object or list which is not supported"),
+            ("jsonpath={.a[2]}", "array index out of bounds: index 2, length 2"),
+        ] {
+            let said = reached(&parse(goal).unwrap(), &several).map_err(|error| error.message());
+            assert_eq!(said, Err(why.to_owned()), "{goal}");
+        }
         assert!(
             parse("bogus")
                 .is_err_and(|error| error.to_string() == "error: unrecognized condition: \"bogus\"")

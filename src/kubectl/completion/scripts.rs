@@ -9,7 +9,7 @@ pub(crate) fn script(shell: &str) -> Result<&'static str, Error> {
         "zsh" => Ok(ZSH),
         "fish" => Ok(FISH),
         "powershell" => Ok(POWERSHELL),
-        other => Err(Error::plain(format!("unsupported shell type {other:?}"))),
+        other => Err(Error::usage(format!("Unsupported shell type {other:?}."), "completion")),
     }
 }
 

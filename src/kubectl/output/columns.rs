@@ -1,11 +1,17 @@
 //! `-o custom-columns=NAME:.metadata.name,…`
 
-use super::tabs;
+use super::{say, tabs};
 use crate::error::Error;
 use api::jsonpath::{self, Template};
 use serde_json::Value;
 
-pub(crate) struct Columns(Vec<(String, Template)>);
+/// Headers with their paths, or why one is none: that is said where the first object would be.
+pub(crate) struct Columns(Vec<(String, Result<Template, jsonpath::Error>)>);
+
+/// There are none.
+pub(crate) fn nothing() -> Error {
+    Error::plain("custom-columns format specified but no custom columns given")
+}
 
 impl Columns {
     /// A file of two lines: headers, and below each its path.
@@ -29,14 +35,14 @@ impl Columns {
             Some((header, path)) => {
                 let path = path.trim_start_matches('{').trim_end_matches('}');
                 let path = if path.starts_with('.') { path.to_owned() } else { format!(".{path}") };
-                Ok((header.to_owned(), Template::parse(&format!("{{{path}}}"))?))
+                Ok((header.to_owned(), Template::parse(&format!("{{{path}}}"))))
             }
             None => Err(Error::plain(format!(
                 "unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>"
             ))),
         };
         if spec.is_empty() {
-            return Err(Error::plain("custom-columns format specified but no custom columns given"));
+            return Err(nothing());
         }
         Ok(Self(spec.split(',').map(column).collect::<Result<_, _>>()?))
     }
@@ -48,8 +54,17 @@ impl Columns {
             text.push_str(&format!("{}\n", names.join("\t")));
         }
         for item in items {
-            let cells: Vec<String> = self.0.iter().map(|(_, path)| cell(path, item)).collect();
-            text.push_str(&format!("{}\n", cells.join("\t")));
+            let cells = self.0.iter().map(|(_, path)| match path {
+                Ok(path) => Ok(cell(path, item)),
+                Err(error) => Err(error.to_string()),
+            });
+            match cells.collect::<Result<Vec<String>, String>>() {
+                Ok(cells) => text.push_str(&format!("{}\n", cells.join("\t"))),
+                Err(why) => {
+                    say(&tabs::align(&text, 6, 3))?;
+                    return Err(Error::plain(why.trim_start_matches("error parsing jsonpath: ")));
+                }
+            }
         }
         Ok(tabs::align(&text, 6, 3))
     }

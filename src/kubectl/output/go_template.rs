@@ -3,14 +3,18 @@
 use super::say;
 use crate::connection::unreadable;
 use crate::error::Error;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, PAD};
+use base64::{DecodeError, Engine};
 use serde_json::Value as Json;
 use template::{Calling, Failure, Function, Library, Limits, MissingKey, Templates, Value};
 
 /// What one template may take. The depth fits the stack that it is given.
 const LIMITS: Limits = Limits { steps: 100_000_000, bytes: 1 << 30, depth: 1_000 };
 const STACK_BYTES: usize = 64 << 20;
+/// Go passes over bits that are left at the end.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 /// The template's name in errors.
 const NAME: &str = "output";
 
@@ -41,7 +45,15 @@ fn base64_decode(_: &Calling<'_>, args: &[Value]) -> Result<Value, Failure> {
         let why = format!("wrong type for value; expected string; got {}", args[0].type_name());
         return Err(Failure::Argument(0, why));
     };
-    let decoded = STANDARD.decode(&**text).map_err(|_| "base64 decode failed: illegal base64 data")?;
+    let text: String = text.chars().filter(|sign| !matches!(sign, '\r' | '\n')).collect();
+    let decoded = LENIENT.decode(&text).map_err(|error| {
+        // What is not whole is told by where its last four signs begin.
+        let at = match error {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+            DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len() / 4 * 4,
+        };
+        format!("base64 decode failed: illegal base64 data at input byte {at}")
+    })?;
     Ok(Value::bytes(&decoded))
 }
 
@@ -123,6 +135,8 @@ mod tests {
         let decoded =
             "{{range .items}}{{if exists . \"data\" \"k\"}}{{.data.k | base64decode}}{{end}}{{end}}";
         assert_eq!(given(decoded), "value");
+        let refused = GoTemplate::parse("{{\"dmF\" | base64decode}}").unwrap().render(&pods).unwrap_err();
+        assert!(refused.to_string().ends_with("illegal base64 data at input byte 0"), "{refused}");
         assert_eq!(given("{{(index .items 1).metadata.name}} {{len .items}}"), "b 2");
     }
 

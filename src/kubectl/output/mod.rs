@@ -4,12 +4,12 @@ pub(crate) mod colour;
 pub(crate) mod columns;
 mod go_template;
 mod kyaml;
+mod path;
 pub(crate) mod table;
 pub(crate) mod tabs;
 
 use crate::connection::unreadable;
 use crate::error::Error;
-use api::jsonpath::Template;
 pub(crate) use api::validate::go_escaped as escaped;
 use go_template::GoTemplate;
 pub(crate) use kyaml::render as kyaml;
@@ -27,11 +27,9 @@ pub(crate) enum Form {
     Yaml,
     Kyaml,
     Name,
-    JsonPath(Template),
-    /// The same, where every field of a path has to be there.
-    StrictJsonPath(Template, String),
-    /// What a path leads to, as a list in JSON.
-    JsonValues(Template),
+    JsonPath(path::Path),
+    /// What each path leads to, as a list in JSON.
+    JsonValues(path::Path),
     GoTemplate(GoTemplate),
     Columns(columns::Columns),
 }
@@ -42,7 +40,7 @@ impl Form {
     pub(crate) fn with_template(output: Option<&str>, template: Option<&str>) -> Result<Option<Self>, Error> {
         let name = output.unwrap_or_default().split('=').next().unwrap_or_default();
         if name == "wide" || name.starts_with("custom-columns") {
-            return Err(unmatched(name, FORMS));
+            return Err(unmatched(output.unwrap_or_default(), FORMS));
         }
         match (output, template) {
             (None, Some(template)) => Self::parse(Some(&format!("go-template={template}"))),
@@ -50,7 +48,7 @@ impl Form {
                 Self::parse(Some(&format!("{output}={template}")))
             }
             _ => Self::parse(output).map_err(|error| match error.to_string().contains("wide,yaml") {
-                true => unmatched(name, FORMS),
+                true => unmatched(output.unwrap_or_default(), FORMS),
                 false => error,
             }),
         }
@@ -58,14 +56,19 @@ impl Form {
 
     /// The same as [`parse`](Self::parse), where `strict` templates may ask for nothing that is not there.
     pub(crate) fn strictly(output: Option<&str>, strict: bool) -> Result<Option<Self>, Error> {
-        let text = output.and_then(|output| output.split_once('=')).map_or("", |(_, text)| text);
-        Ok(Self::parse(output)?.map(|form| if strict { form.strict(text) } else { form }))
+        Ok(Self::parse(output)?.map(|form| if strict { form.strict() } else { form }))
     }
 
-    /// The same form, whose template `text` may ask for nothing that is not there.
-    pub(crate) fn strict(self, text: &str) -> Self {
+    /// Whether what only the server is interested in is left out unless it is asked for: templates see all there is.
+    pub(crate) fn leaves_out(&self) -> bool {
+        matches!(self, Self::Json | Self::Yaml | Self::Kyaml)
+    }
+
+    /// The same form, whose template may ask for nothing that is not there.
+    pub(crate) fn strict(self) -> Self {
         match self {
-            Self::JsonPath(template) => Self::StrictJsonPath(template, text.to_owned()),
+            Self::JsonPath(path) => Self::JsonPath(path.strict()),
+            Self::JsonValues(path) => Self::JsonValues(path.strict()),
             Self::GoTemplate(template) => Self::GoTemplate(template.strict()),
             form => form,
         }
@@ -73,27 +76,30 @@ impl Form {
 
     /// The form of `-o`, or none for a table (`wide` or nothing).
     pub(crate) fn parse(output: Option<&str>) -> Result<Option<Self>, Error> {
-        let Some(output) = output.map(|output| output.trim_start_matches('=')) else { return Ok(None) };
+        let Some(output) = output else { return Ok(None) };
         let (name, argument) = output.split_once('=').unwrap_or((output, ""));
-        let lower = name.to_lowercase();
-        let known = if matches!(&*lower, "json" | "yaml" | "kyaml") { &lower } else { name };
+        let lower = output.to_lowercase();
+        // What takes no argument is known by the whole of it.
+        let known = if matches!(&*lower, "json" | "yaml" | "kyaml" | "name") { &lower } else { name };
+        let is_bare = output.len() == known.len();
         Ok(Some(match known {
-            "" | "wide" => return Ok(None),
-            "json" => Self::Json,
-            "yaml" => Self::Yaml,
-            "kyaml" if has_kyaml() => Self::Kyaml,
-            "name" => Self::Name,
-            "jsonpath" if argument.is_empty() => {
+            "" | "wide" if is_bare => return Ok(None),
+            "json" if is_bare => Self::Json,
+            "yaml" if is_bare => Self::Yaml,
+            "kyaml" if is_bare && has_kyaml() => Self::Kyaml,
+            "name" if is_bare => Self::Name,
+            "jsonpath" | "jsonpath-as-json" if argument.is_empty() => {
                 return Err(Error::plain("template format specified but no template given"));
             }
-            "jsonpath-as-json" => Self::JsonValues(path(argument)?),
-            "jsonpath" => Self::JsonPath(path(argument)?),
-            "jsonpath-file" => Self::JsonPath(path(&file(argument, "--template")?)?),
+            "jsonpath-as-json" => Self::JsonValues(path::Path::parse(argument)?),
+            "jsonpath" => Self::JsonPath(path::Path::parse(argument)?),
+            "jsonpath-file" => Self::JsonPath(path::Path::parse(&file(argument, "--template")?)?),
             "go-template" | "template" => Self::GoTemplate(GoTemplate::parse(argument)?),
             "go-template-file" | "templatefile" => Self::GoTemplate(GoTemplate::read(argument)?),
+            "custom-columns-file" if argument.is_empty() => return Err(columns::nothing()),
             "custom-columns-file" => Self::Columns(columns::Columns::of_file(&file(argument, "template")?)?),
             "custom-columns" => Self::Columns(columns::Columns::parse(argument)?),
-            _ => return Err(unmatched(name, ALL_FORMS)),
+            _ => return Err(unmatched(output, ALL_FORMS)),
         }))
     }
 
@@ -104,17 +110,8 @@ impl Form {
             Self::Yaml => say(&api::yaml::render(object)),
             Self::Kyaml => say(&kyaml(object)),
             Self::Name => items(object).iter().try_for_each(|item| say(&format!("{}\n", name(item)))),
-            Self::JsonPath(template) => say(&template.render(object)),
-            Self::StrictJsonPath(template, text) => match template.missing(object) {
-                Some(field) => Err(Error::plain(format!(
-                    "error executing jsonpath {text:?}: Error executing template: {field} is not found"
-                ))),
-                None => say(&template.render(object)),
-            },
-            Self::JsonValues(template) => {
-                let values: Vec<Value> = template.values(object).into_iter().cloned().collect();
-                say(&format!("{}\n", json(&Value::Array(values))))
-            }
+            Self::JsonPath(path) => say(&path.render(object)?),
+            Self::JsonValues(path) => say(&path.json(object)?),
             Self::GoTemplate(template) => template.print(object),
             Self::Columns(columns) => say(&columns.render(&items(object), headers)?),
         }
@@ -158,7 +155,7 @@ pub(crate) fn items(object: &Value) -> Vec<&Value> {
 pub(crate) fn name(object: &Value) -> String {
     let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
     let group = object["apiVersion"].as_str().and_then(|version| version.split_once('/'));
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let name = object["metadata"]["name"].as_str().unwrap_or("<unknown>");
     match group {
         Some((group, _)) => format!("{kind}.{group}/{name}"),
         None => format!("{kind}/{name}"),
@@ -175,14 +172,6 @@ fn unmatched(name: &str, forms: &str) -> Error {
     Error::plain(format!(
         "unable to match a printer suitable for the output format {name:?}, allowed formats are: {forms}"
     ))
-}
-
-fn path(text: &str) -> Result<Template, Error> {
-    Template::parse(text).map_err(|error| {
-        let error = error.to_string();
-        let why = error.strip_prefix("error parsing jsonpath: ").unwrap_or(&error);
-        Error::plain(format!("error parsing jsonpath {text}, {why}"))
-    })
 }
 
 /// The template that a file holds.

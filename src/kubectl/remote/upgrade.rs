@@ -1,9 +1,10 @@
 //! Connections that the server upgrades: to a WebSocket, or to SPDY where the server is too old for that.
 
 use crate::error::Error;
+use crate::requests::{RETRIES, wait};
 use crate::session::{Session, refused};
 use base::https::Connector;
-use base::{Body, BodyError, Phase, full_body};
+use base::{Body, BodyError, Phase, clock, full_body};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -55,7 +56,13 @@ pub(super) async fn spdy(session: &Session, path: &str, protocol: &str) -> Resul
         .header(header::UPGRADE, "SPDY/3.1")
         .header(header::CONTENT_LENGTH, "0")
         .header(PROTOCOL, protocol);
-    Ok(upgraded(session, path, request).await?.0)
+    let upgraded = upgraded(session, path, request).await;
+    // A refusal is what was said, whatever its status.
+    let (wire, _) = upgraded.map_err(|error| match error.code() {
+        Some(_) => Error::plain(format!("unable to upgrade connection: {}", error.message())),
+        None => error,
+    })?;
+    Ok(wire)
 }
 
 async fn upgraded(
@@ -63,7 +70,17 @@ async fn upgraded(
     path: &str,
     request: http::request::Builder,
 ) -> Result<(Wire, HeaderMap), Error> {
-    let mut answer = send(session, path, request.header(header::CONNECTION, "Upgrade")).await?;
+    let head = request.header(header::CONNECTION, "Upgrade").uri(path).body(());
+    let (head, ()) = head.map_err(|error| Error::plain(error.to_string()))?.into_parts();
+    let mut left = RETRIES;
+    let mut answer = loop {
+        let answer = send(session, &head).await?;
+        match wait(answer.status(), answer.headers()) {
+            Some(wait) if left > 0 => clock::sleep(wait).await,
+            _ => break answer,
+        }
+        left -= 1;
+    };
     let code = answer.status();
     if code != StatusCode::SWITCHING_PROTOCOLS {
         let body = answer.into_body().map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync();
@@ -81,15 +98,13 @@ async fn whole(body: Body) -> Result<bytes::Bytes, Error> {
 }
 
 /// Sends a request on a connection of its own: an upgraded one cannot be shared.
-async fn send(
-    session: &Session,
-    path: &str,
-    request: http::request::Builder,
-) -> Result<Response<Incoming>, Error> {
+async fn send(session: &Session, head: &http::request::Parts) -> Result<Response<Incoming>, Error> {
     let server = session.target().server;
     let base = server.path().trim_end_matches('/');
-    let request = request.uri(format!("{base}{path}")).header(header::USER_AGENT, "kubectl/knarr");
-    let request = request.body(full_body("")).map_err(|error| Error::plain(error.to_string()))?;
+    let request = Request::builder().method(&head.method).uri(format!("{base}{}", head.uri));
+    let request = request.header(header::USER_AGENT, "kubectl/knarr").body(full_body(""));
+    let mut request = request.map_err(|error| Error::plain(error.to_string()))?;
+    request.headers_mut().extend(head.headers.clone());
     alone(session, request).await
 }
 
@@ -125,4 +140,42 @@ pub(crate) async fn alone(
     request.headers_mut().insert(header::HOST, value(authority)?);
     target.authorize(request.headers_mut())?;
     sender.send_request(request).await.map_err(|error| unreached(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::globals::Global;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// Answers so many requests, each on a connection of its own, and gives what they were.
+    async fn served(listener: TcpListener, answers: &[&str]) -> Vec<String> {
+        let mut asked = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let count = stream.read(&mut head).await.unwrap();
+            asked.push(String::from_utf8_lossy(&head[..count]).lines().next().unwrap_or_default().to_owned());
+            let length = if answer.starts_with("429") { "Retry-After: 0\r\n" } else { "" };
+            let text = format!("HTTP/1.1 {answer}\r\n{length}Content-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.write_all(text.as_bytes()).await.unwrap();
+        }
+        asked
+    }
+
+    #[tokio::test]
+    async fn a_busy_server_is_asked_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}/under", listener.local_addr().unwrap());
+        let kubeconfig = Some("/dev/null".into());
+        let session =
+            Session::open(&Global { server: Some(server), kubeconfig, ..Global::default() }).unwrap();
+        let answers = ["429 Too Many Requests", "429 Too Many Requests", "404 Not Found"];
+        let (refused, asked) =
+            tokio::join!(spdy(&session, "/api/v1/x?tty=true", "p"), served(listener, &answers));
+        assert_eq!(asked, ["POST /under/api/v1/x?tty=true HTTP/1.1"; 3]);
+        let said = refused.err().unwrap().to_string();
+        assert!(said.starts_with("error: unable to upgrade connection: "), "{said}");
+    }
 }

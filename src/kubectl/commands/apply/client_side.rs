@@ -21,7 +21,7 @@ pub(crate) const MANAGER: &str = "kubectl-client-side-apply";
 const TRIES: u32 = 5;
 
 pub(super) async fn apply(work: &Work<'_>, wanted: &Wanted<'_>) -> Result<Applied, Error> {
-    let modified = with_annotation(&wanted.object);
+    let modified = with_annotation(&work.session.caused(&wanted.object));
     let live = match work.session.get(&wanted.path()).await {
         Ok(live) => live,
         Err(error) if error.is_not_found() => return create(work, wanted, modified).await,

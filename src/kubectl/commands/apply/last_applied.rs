@@ -1,14 +1,14 @@
 //! The annotation of what was applied last: showing it, setting it and editing it.
 
 use super::client_side;
-use crate::args::Files;
-use crate::choice::{Found, Naming, failed};
+use crate::args::FilesAlone;
+use crate::choice::{Choice, Each, Found, NOTHING, Naming, failed};
 use crate::commands::edit::{Editing, Endings, edit as in_editor};
 use crate::error::Error;
 use crate::manifests;
 use crate::output::{escaped, say};
-use crate::session::{MERGE_PATCH, Session};
-use crate::writing::{LAST_APPLIED, Writing};
+use crate::session::{MERGE_PATCH, Session, with_query};
+use crate::writing::{LAST_APPLIED, Printing, Trying, resource_name, validation};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -29,9 +29,9 @@ pub(crate) struct View {
 #[derive(Args)]
 pub(crate) struct Set {
     #[command(flatten)]
-    files: Files,
+    files: FilesAlone,
     #[command(flatten)]
-    writing: Writing,
+    trying: Trying,
     /// Make the annotation where there is none
     #[arg(long)]
     create_annotation: bool,
@@ -40,9 +40,15 @@ pub(crate) struct Set {
 #[derive(Args)]
 pub(crate) struct Edit {
     #[command(flatten)]
-    naming: Naming,
+    each: Each,
     #[command(flatten)]
-    writing: Writing,
+    printing: Printing,
+    /// Who writes, for the server's records
+    #[arg(long, value_name = "NAME", default_value = client_side::MANAGER)]
+    field_manager: String,
+    /// What unknown fields do: strict refuses, warn warns, ignore drops them
+    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", require_equals = true)]
+    validate: String,
     #[command(flatten)]
     endings: Endings,
 }
@@ -132,9 +138,13 @@ fn indented(text: &str) -> String {
 }
 
 pub(super) async fn set(session: &Session, args: &Set) -> Result<(), Error> {
-    let writer = args.writing.open("kubectl")?;
+    let writer = args.trying.open("kubectl")?;
     let mut changes = Vec::new();
-    for document in manifests::read(&args.files)? {
+    let files = args.files.files();
+    if files.is_empty() {
+        return Err(Error::plain(NOTHING));
+    }
+    for document in manifests::read(&files)? {
         let (resource, object) = manifests::locate(session, &document).await?;
         let (name, text) = (manifests::name(&object)?, annotation(&object));
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
@@ -171,8 +181,10 @@ fn patch(text: &str) -> Value {
 }
 
 pub(super) async fn edit(session: &Session, args: &Edit) -> Result<(), Error> {
-    let writer = args.writing.open(client_side::MANAGER)?;
-    let choice = args.naming.choice(args.naming.words.len(), true);
+    let printer = args.printing.open()?;
+    let query = [("fieldManager", &*args.field_manager), ("fieldValidation", validation(&args.validate)?)];
+    // A kind stands for all its objects.
+    let choice = Choice { all: true, ..args.each.choice() };
     let (mut before, mut failures) = (Vec::new(), Vec::new());
     for found in choice.read(session, false).await? {
         match found {
@@ -190,16 +202,16 @@ pub(super) async fn edit(session: &Session, args: &Edit) -> Result<(), Error> {
             "no last-applied-configuration annotation found on resources, to create the annotation, use command `kubectl apply set-last-applied --create-annotation`",
         ));
     }
-    let json = args.writing.printing.output.as_deref() == Some("json");
+    let json = args.printing.output.as_deref() == Some("json");
     let editing = Editing { header: HEADER, before: &before, json, new: false, endings: args.endings };
     in_editor(editing, async |after: &[Value]| {
         for (found, object) in before.iter().zip(after) {
             if found.object == *object {
                 continue;
             }
-            let path = writer.path(&found.path());
+            let path = with_query(&found.path(), &query);
             let edited = session.patch(&path, MERGE_PATCH, &patch(&annotation(object))).await?;
-            writer.done(&found.resource, &edited, "edited")?;
+            printer.print(&edited, || format!("{}/{} edited", resource_name(&found.resource), found.name))?;
         }
         Ok(())
     })

@@ -67,6 +67,10 @@ pub(crate) struct Apply {
     /// A subresource, such as status or scale, with --server-side
     #[arg(long, default_value = "", hide_default_value = true)]
     subresource: String,
+    /// Merge lists by what the server publishes of its types, or by what is built in: for the built-in kinds both say the
+    /// same, and of others no list is merged
+    #[arg(long = "openapi-patch", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    _openapi_patch: bool,
 }
 
 /// What is done with the annotation of what was applied.
@@ -277,7 +281,7 @@ pub(crate) fn warn_if_deleting(object: &Value) {
 impl Work<'_> {
     /// Objects are printed whole at the end, all at once; lines about them as they come.
     fn prints_objects(&self) -> bool {
-        let printing = &self.args.writing.printing;
+        let printing = &self.args.writing.trying.printing;
         printing.template.is_some() || !matches!(printing.output.as_deref(), None | Some("" | "name"))
     }
 

@@ -8,7 +8,7 @@ use crate::discovery::Resource;
 use crate::error::Error;
 use crate::manifests::{self, Document};
 use crate::session::Session;
-use crate::writing::{Dry, Writer, Writing};
+use crate::writing::{Dry, Trying, Writer};
 use clap::Args;
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -25,7 +25,7 @@ pub(crate) struct Reconcile {
     #[command(flatten)]
     files: Files,
     #[command(flatten)]
-    writing: Writing,
+    trying: Trying,
     /// Take away permissions that the files do not say
     #[arg(long)]
     remove_extra_permissions: bool,
@@ -59,7 +59,7 @@ pub(super) async fn run(session: &Session, args: &Reconcile) -> Result<(), Error
     if !args.words.is_empty() {
         return Err(Error::plain("no arguments are allowed"));
     }
-    let writer = args.writing.open("kubectl")?;
+    let writer = args.trying.open("kubectl")?;
     if writer.dry == Dry::Server {
         return Err(Error::plain("--dry-run=server for command reconcile is not supported yet"));
     }

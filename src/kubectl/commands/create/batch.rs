@@ -46,7 +46,7 @@ impl Job {
             json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "status": {}});
         match (&self.image, &self.from) {
             (None, None) => return Err(Error::plain("either --image or --from must be specified")),
-            (Some(_), Some(_)) => return Err(Error::plain("cannot specify --image and --from together")),
+            (Some(_), Some(_)) => return Err(Error::plain("either --image or --from must be specified")),
             (Some(image), None) => object["spec"] = spec(name, image, &self.command, "Never"),
             (None, Some(_)) if !self.command.is_empty() => {
                 return Err(Error::plain("cannot specify --from and command"));
@@ -58,12 +58,14 @@ impl Job {
 }
 
 async fn cron_job(session: &Session, word: &str) -> Result<Value, Error> {
-    let Some((kind, name)) = word.split_once('/') else {
-        return Err(Error::plain("from must be an existing cronjob: cronjob/NAME"));
-    };
+    let (kind, name) = word.split_once('/').unwrap_or((word, ""));
     let resource = session.resource(kind).await?.clone();
+    if name.is_empty() {
+        return Err(Error::plain("from must be an existing cronjob: cronjob/NAME"));
+    }
     if resource.qualified() != "cronjobs.batch" {
-        return Err(Error::plain("from must be an existing cronjob"));
+        session.get(&resource.object(&session.namespace, name)).await?;
+        return Err(Error::plain(format!("unknown object type *{}.{}", resource.version, resource.kind)));
     }
     session.get(&resource.object(&session.namespace, name)).await
 }

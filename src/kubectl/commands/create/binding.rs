@@ -12,13 +12,13 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 struct Subjects {
     /// Users
     // Of the same name as the kubeconfig's, which gives way to it ([`Create::names_users`](super::Create)).
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     user: Vec<String>,
     /// Groups
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     group: Vec<String>,
     /// Service accounts: NAMESPACE:NAME
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     serviceaccount: Vec<String>,
 }
 

@@ -10,7 +10,7 @@ pub(super) struct Budget {
     #[command(flatten)]
     making: Making,
     /// Labels of the pods
-    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true)]
     selector: String,
     /// How many of them, or what part, stay
     #[arg(long)]
@@ -34,6 +34,11 @@ impl Budget {
             }
             _ => return Err(Error::plain("min-available and max-unavailable cannot be both specified")),
         };
+        let (digits, flag) = (value.strip_suffix('%').unwrap_or(value), field);
+        if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+            let flag = if flag == "minAvailable" { "min-available" } else { "max-unavailable" };
+            return Err(Error::plain(format!("invalid format specified for {flag}")));
+        }
         let object = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": name},
             "spec": {"selector": selector(&self.selector)?, field: number_or_text(value)},
             "status": {"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0}});

@@ -13,21 +13,28 @@ use std::path::Path;
 /// The most that is read of one file: more fits into no object.
 const FILE_BYTES: u64 = 4 << 20;
 
+/// Files with what keys have for values.
+#[derive(Args, Clone)]
+pub(super) struct FromFiles {
+    /// A file, KEY=FILE, or a folder of files
+    #[arg(long, value_name = "[KEY=]FILE")]
+    from_file: Vec<String>,
+    /// Put a hash of the content behind the name
+    #[arg(long)]
+    pub(super) append_hash: bool,
+}
+
 /// Where keys and their values come from.
 #[derive(Args)]
 pub(super) struct Sources {
-    /// A file, KEY=FILE, or a folder of files
-    #[arg(long, value_name = "[KEY=]FILE")]
-    pub(super) from_file: Vec<String>,
+    #[command(flatten)]
+    pub(super) files: FromFiles,
     /// KEY=VALUE
     #[arg(long, value_name = "KEY=VALUE")]
     from_literal: Vec<String>,
     /// A file of lines KEY=VALUE
     #[arg(long, value_name = "FILE")]
     from_env_file: Vec<String>,
-    /// Put a hash of the content behind the name
-    #[arg(long)]
-    pub(super) append_hash: bool,
 }
 
 #[derive(Args)]
@@ -57,17 +64,24 @@ impl ConfigMap {
             hashed["binaryData"] = json!(binary);
             object["binaryData"] = Value::Object(binary);
         }
-        if self.sources.append_hash {
+        if self.sources.files.append_hash {
             object["metadata"]["name"] = json!(format!("{name}-{}", kustomize::suffix(&hashed)));
         }
         Ok(Made::new(&self.making, object, "failed to create configmap: "))
     }
 }
 
+impl FromFiles {
+    /// All keys with their values; a key may come once.
+    pub(super) fn read(&self, kind: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        Sources { files: self.clone(), from_literal: Vec::new(), from_env_file: Vec::new() }.read(kind, name)
+    }
+}
+
 impl Sources {
     /// All keys with their values; a key may come once.
     pub(super) fn read(&self, kind: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-        let has_others = !self.from_file.is_empty() || !self.from_literal.is_empty();
+        let has_others = !self.files.from_file.is_empty() || !self.from_literal.is_empty();
         if has_others && !self.from_env_file.is_empty() {
             return Err(Error::plain("from-env-file cannot be combined with from-file or from-literal"));
         }
@@ -83,7 +97,7 @@ impl Sources {
                 ))),
             }
         };
-        for source in &self.from_file {
+        for source in &self.files.from_file {
             files(source)?.into_iter().try_for_each(|(key, bytes)| put(&key, bytes))?;
         }
         for literal in &self.from_literal {
@@ -95,7 +109,7 @@ impl Sources {
         for path in &self.from_env_file {
             let text = String::from_utf8(bytes(Path::new(path))?)
                 .map_err(|_| Error::plain(format!("env file {path} contains invalid utf8 bytes")))?;
-            for (key, value) in variables(&text) {
+            for (key, value) in variables(&text)? {
                 put(&key, value.into_bytes())?;
             }
         }
@@ -143,6 +157,9 @@ fn files(source: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let (key, path) = match source.split_once('=') {
         Some(("", path)) => return Err(Error::plain(format!("key name for file path {path} missing"))),
         Some((key, "")) => return Err(Error::plain(format!("file path for key name {key} missing"))),
+        Some((_, path)) if path.contains('=') => {
+            return Err(Error::plain("key names or file paths cannot contain '='"));
+        }
         Some((key, path)) => (Some(key), path),
         None => (None, source),
     };
@@ -168,14 +185,29 @@ fn files(source: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
 }
 
 /// Lines `KEY=VALUE`; a line `KEY` takes the variable of this process, if there is one.
-fn variables(text: &str) -> Vec<(String, String)> {
+fn variables(text: &str) -> Result<Vec<(String, String)>, Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let pair = |line: &str| match line.split_once('=') {
-        Some((key, value)) => Some((key.to_owned(), value.to_owned())),
-        None => std::env::var(line).ok().map(|value| (line.to_owned(), value)),
-    };
-    lines.filter_map(pair).collect()
+    let mut all = Vec::new();
+    for line in lines {
+        let (key, value) = line.split_once('=').map_or((line, None), |(key, value)| (key, Some(value)));
+        named(key)?;
+        let value = value.map(str::to_owned).or_else(|| std::env::var(key).ok());
+        all.extend(value.map(|value| (key.to_owned(), value)));
+    }
+    Ok(all)
+}
+
+/// Refuses what no variable can be called.
+pub(in crate::commands) fn named(key: &str) -> Result<(), Error> {
+    let fits = |sign: char| sign.is_ascii_alphanumeric() || "-._".contains(sign);
+    let is_digit = |sign: char| sign.is_ascii_digit();
+    if !key.is_empty() && !key.starts_with(is_digit) && key.chars().all(fits) {
+        return Ok(());
+    }
+    Err(Error::plain(format!(
+        "{key:?} is not a valid key name: a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is '[-._a-zA-Z][-._a-zA-Z0-9]*')"
+    )))
 }
 
 #[cfg(test)]
@@ -193,6 +225,10 @@ mod tests {
     #[test]
     fn variables_stand_one_a_line() {
         let read = variables("\u{feff}A=1\n# no\n\n  B=x=y\nNOT_SET_ANYWHERE_HERE\n");
-        assert_eq!(read, [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "x=y".to_owned())]);
+        let wanted = [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "x=y".to_owned())];
+        assert_eq!(read.unwrap(), wanted);
+        for wrong in ["1A=b", "apiVersion: v1", "=x"] {
+            assert!(variables(wrong).unwrap_err().to_string().contains("is not a valid key name"), "{wrong}");
+        }
     }
 }

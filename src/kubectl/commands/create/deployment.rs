@@ -13,7 +13,7 @@ pub(super) struct Deployment {
     #[arg(long, value_delimiter = ',')]
     image: Vec<String>,
     /// The port that the first container serves
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     port: Option<i32>,
     /// How many pods
     #[arg(long, short, default_value_t = 1, allow_negative_numbers = true)]
@@ -33,13 +33,15 @@ impl Deployment {
         let mut containers: Vec<Value> = self
             .image
             .iter()
+            .filter(|image| !image.is_empty())
             .map(|image| json!({"name": container_name(image), "image": image, "resources": {}}))
             .collect();
-        if let Some(port) = self.port {
-            containers[0]["ports"] = json!([{"containerPort": port}]);
+        let first = containers.first_mut();
+        if let (Some(port), Some(first)) = (self.port.filter(|port| *port >= 0), first) {
+            first["ports"] = json!([{"containerPort": port}]);
         }
-        if !self.command.is_empty() {
-            containers[0]["command"] = json!(self.command);
+        if let Some(first) = containers.first_mut().filter(|_| !self.command.is_empty()) {
+            first["command"] = json!(self.command);
         }
         let labels = json!({"app": name});
         let object = json!({"apiVersion": "apps/v1", "kind": "Deployment",

@@ -45,7 +45,7 @@ impl Ingress {
         }
         let rules = self.rule.iter().map(|rule| parse(rule)).collect::<Result<Vec<_>, _>>()?;
         let mut spec = json!({});
-        if let Some(class) = &self.class {
+        if let Some(class) = self.class.as_ref().filter(|class| !class.is_empty()) {
             spec["ingressClassName"] = json!(class);
         }
         if let Some(word) = &self.default_backend {

@@ -20,9 +20,10 @@ use crate::discovery::Resource;
 use crate::error::Error;
 use crate::manifests::{self, Document};
 use crate::output::write;
-use crate::session::Session;
+use crate::session::{JSON, Session};
 use crate::writing::{Writer, Writing, with_annotation, with_own_annotation};
 use clap::{Args, Subcommand};
+pub(in crate::commands) use data::named;
 use http::Method;
 pub(in crate::commands) use quota::quantities;
 use serde_json::{Value, json};
@@ -77,13 +78,18 @@ pub(crate) struct Making {
 impl Making {
     /// The one name that there has to be.
     pub(crate) fn name(&self, command: &str) -> Result<&str, Error> {
-        match &self.names[..] {
-            [name] => Ok(name),
-            names => Err(Error::usage(
-                format!("exactly one NAME is required, got {}", names.len()),
-                &format!("create {command}"),
-            )),
-        }
+        name(&self.names, command)
+    }
+}
+
+/// The one name that there has to be.
+fn name<'a>(names: &'a [String], command: &str) -> Result<&'a str, Error> {
+    match names {
+        [name] => Ok(name),
+        names => Err(Error::usage(
+            format!("exactly one NAME is required, got {}", names.len()),
+            &format!("create {command}"),
+        )),
     }
 }
 
@@ -253,8 +259,15 @@ async fn of_files(session: &Session, args: &Create) -> Result<(), Error> {
     if let Some(path) = &args.raw {
         return raw(session, args, path).await;
     }
-    let mut documents = manifests::read(&args.files)?;
+    let none = || Error::plain("no objects passed to create");
+    let mut documents = match manifests::read(&args.files) {
+        Err(Error::Plain(said)) if said.starts_with("no objects passed to") => return Err(none()),
+        documents => documents?,
+    };
     documents.retain(|document| selector.matches(&labels(document)));
+    if documents.is_empty() {
+        return Err(none());
+    }
     let writer = args.making.writing.open(MANAGER)?;
     each(documents.iter().map(Ok), async |document| one(session, args, &writer, document).await).await
 }
@@ -265,12 +278,12 @@ async fn raw(session: &Session, args: &Create, path: &str) -> Result<(), Error> 
     if args.edit {
         return refuse("--raw and --edit are mutually exclusive");
     }
-    manifests::raw_flags(&args.files, path, args.making.writing.printing.output.is_some())?;
+    manifests::raw_flags(&args.files, path, args.making.writing.trying.printing.output.is_some())?;
     if !args.selector.is_empty() {
         return refuse("--raw and --selector (-l) are mutually exclusive");
     }
     let body = args.files.filename.first().map(|file| manifests::bytes(file)).transpose()?;
-    write(&session.verbatim(Method::POST, path, body.unwrap_or_default()).await?)
+    write(&session.verbatim((Method::POST, JSON), path, body.unwrap_or_default()).await?)
 }
 
 async fn one(session: &Session, args: &Create, writer: &Writer, document: &Document) -> Result<(), Error> {
@@ -279,7 +292,7 @@ async fn one(session: &Session, args: &Create, writer: &Writer, document: &Docum
     }
     let (resource, object) = manifests::locate(session, document).await?;
     let before = [Found { resource, namespace: String::new(), name: String::new(), object }];
-    let json = args.making.writing.printing.output.as_deref() == Some("json");
+    let json = args.making.writing.trying.printing.output.as_deref() == Some("json");
     edit::edit(
         Editing { header: edit::HEADER, before: &before, json, new: true, endings: args.endings },
         async |after: &[Value]| {

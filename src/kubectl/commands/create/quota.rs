@@ -21,7 +21,7 @@ impl Quota {
     pub(super) fn build(&self) -> Result<Made<'_>, Error> {
         let name = self.making.name("quota")?;
         let mut spec = json!({});
-        if !self.hard.is_empty() {
+        if !self.hard.iter().all(String::is_empty) {
             spec["hard"] = Value::Object(quantities(&self.hard)?);
         }
         if !self.scopes.is_empty() {

@@ -2,6 +2,7 @@
 
 use super::{Made, Making};
 use crate::error::Error;
+use crate::globals::Refused;
 use crate::session::Session;
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -57,7 +58,7 @@ pub(super) struct ClusterRole {
     #[arg(long = "non-resource-url", value_delimiter = ',')]
     non_resource_url: Vec<String>,
     /// Labels of the ClusterRoles whose rules this one has
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = pair)]
     aggregation_rule: Vec<String>,
 }
 
@@ -83,10 +84,11 @@ impl ClusterRole {
         if !self.aggregation_rule.is_empty() {
             if !self.rights.verb.is_empty()
                 || !self.rights.resource.is_empty()
+                || !self.rights.resource_name.is_empty()
                 || !self.non_resource_url.is_empty()
             {
                 return Err(Error::plain(
-                    "aggregation rule must be specified without nonResourceURLs, resources, resourceNames or verbs",
+                    "aggregation rule must be specified without nonResourceURLs, verbs, resources or resourceNames",
                 ));
             }
             let pairs = self.aggregation_rule.iter().filter_map(|pair| pair.split_once('='));
@@ -102,16 +104,40 @@ impl ClusterRole {
         if self.rights.resource.is_empty() && !self.rights.resource_name.is_empty() {
             return Err(Error::plain("resource must be specified if resourceName is specified"));
         }
-        if let Some(wrong) = self.non_resource_url.iter().find(|url| *url != "*" && !url.starts_with('/')) {
-            return Err(Error::plain(format!("nonResourceURL should start with /: {wrong}")));
+        if self.non_resource_url.iter().any(|url| url != "*" && !url.starts_with('/')) {
+            return Err(Error::plain("nonResourceURL should start with /"));
+        }
+        let paths = ["*", "get", "post", "put", "delete", "patch", "head", "options"];
+        let wrong = self.rights.verb.iter().find(|verb| !paths.contains(&verb.as_str()));
+        if let Some(verb) = wrong.filter(|_| !self.non_resource_url.is_empty()) {
+            return Err(Error::plain(format!("invalid verb: '{verb}' for nonResourceURL")));
         }
         let mut rules = rules(session, &self.rights).await?;
         if !self.non_resource_url.is_empty() {
-            rules.push(json!({"nonResourceURLs": self.non_resource_url, "verbs": self.rights.verb}));
+            rules.push(json!({"nonResourceURLs": self.non_resource_url, "verbs": unique(&self.rights.verb)}));
         }
         object["rules"] = json!(rules);
         Ok(Made::new(&self.making, object, ""))
     }
+}
+
+/// A flag's `KEY=VALUE`.
+fn pair(text: &str) -> Result<String, Refused> {
+    match text.contains('=') {
+        true => Ok(text.to_owned()),
+        false => Err(Refused("malformed pair, expect string=string".to_owned())),
+    }
+}
+
+/// Each once.
+fn unique(words: &[String]) -> Vec<&String> {
+    let mut all: Vec<&String> = Vec::new();
+    words.iter().for_each(|word| {
+        if !all.contains(&word) {
+            all.push(word)
+        }
+    });
+    all
 }
 
 fn verbs(rights: &Rights) -> Result<(), Error> {
@@ -146,9 +172,9 @@ async fn rules(session: &Session, rights: &Rights) -> Result<Vec<Value>, Error> 
         }
     }
     let rule = |(group, resources): (String, Vec<String>)| {
-        let mut rule = json!({"apiGroups": [group], "resources": resources, "verbs": rights.verb});
+        let mut rule = json!({"apiGroups": [group], "resources": resources, "verbs": unique(&rights.verb)});
         if !rights.resource_name.is_empty() {
-            rule["resourceNames"] = json!(rights.resource_name);
+            rule["resourceNames"] = json!(unique(&rights.resource_name));
         }
         rule
     };

@@ -1,6 +1,6 @@
 //! `kubectl create secret`.
 
-use super::data::Sources;
+use super::data::{FromFiles, Sources};
 use super::{Made, Making};
 use crate::error::Error;
 use base64::Engine;
@@ -52,7 +52,7 @@ pub(super) struct DockerRegistry {
     #[arg(long, default_value = REGISTRY)]
     docker_server: String,
     #[command(flatten)]
-    sources: Sources,
+    files: FromFiles,
 }
 
 #[derive(Args)]
@@ -78,7 +78,7 @@ impl Secret {
             Self::Generic(args) => {
                 let name = args.making.name("secret generic")?;
                 let data = args.sources.read("Secret", name)?;
-                (&args.making, secret(name, &args.kind, data, args.sources.append_hash))
+                (&args.making, secret(name, &args.kind, data, args.sources.files.append_hash))
             }
             Self::DockerRegistry(args) => (&args.making, docker(args)?),
             Self::Tls(args) => (&args.making, tls(args)?),
@@ -108,7 +108,7 @@ fn secret(name: &str, kind: &str, data: Data, append_hash: bool) -> Value {
 fn docker(args: &DockerRegistry) -> Result<Value, Error> {
     let name = args.making.name("secret docker-registry")?;
     let kind = "kubernetes.io/dockerconfigjson";
-    let mut data = args.sources.read("Secret", name)?;
+    let mut data = args.files.read("Secret", name)?;
     if data.is_empty() {
         if args.docker_username.is_empty() || args.docker_password.is_empty() || args.docker_server.is_empty()
         {
@@ -118,7 +118,7 @@ fn docker(args: &DockerRegistry) -> Result<Value, Error> {
         }
         data.insert(".dockerconfigjson".to_owned(), account(args).into_bytes());
     }
-    Ok(secret(name, kind, data, args.sources.append_hash))
+    Ok(secret(name, kind, data, args.files.append_hash))
 }
 
 /// The account as Docker keeps it, fields in Docker's order.

@@ -64,8 +64,8 @@ pub(super) struct NodePort {
     #[command(flatten)]
     ports: Ports,
     /// The node's port
-    #[arg(long, default_value_t = 0)]
-    node_port: u16,
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    node_port: i64,
 }
 
 impl Service {
@@ -80,6 +80,11 @@ impl Service {
             required(&[("external-name", args.external_name.is_some())])?;
         }
         let name = making.name(&format!("service {command}"))?;
+        if let Self::Externalname(ExternalName { external_name: Some(to), .. }) = self
+            && !api::validate::dns_subdomain(to).is_empty()
+        {
+            return Err(Error::plain(format!("invalid service external name {to}")));
+        }
         let mut spec = json!({"type": kind, "selector": {"app": name}});
         let mut parsed = ports.tcp.iter().map(|port| port_of(port)).collect::<Result<Vec<_>, _>>()?;
         let headless = matches!(self, Self::Clusterip(args) if args.clusterip == "None");

@@ -1,22 +1,26 @@
 //! `kubectl create token`: a token of a ServiceAccount, which ends by itself.
 
-use super::Making;
+use super::name;
 use crate::error::Error;
+use crate::globals::span;
 use crate::session::Session;
 use crate::wait_gone::duration;
+use crate::writing::Printing;
 use clap::Args;
 use http::Method;
 use serde_json::json;
 
 #[derive(Args)]
 pub(super) struct Token {
+    /// NAME
+    names: Vec<String>,
     #[command(flatten)]
-    making: Making,
+    printing: Printing,
     /// Whom it is for
     #[arg(long, value_delimiter = ',')]
     audience: Vec<String>,
     /// How long it is valid, such as 10m
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true, value_parser = span)]
     duration: Option<String>,
     /// The kind of an object with which it ends: Pod, Secret or Node
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -30,14 +34,19 @@ pub(super) struct Token {
 }
 
 pub(super) async fn run(session: &Session, args: &Token) -> Result<(), Error> {
-    let name = args.making.name("token")?;
+    let name = name(&args.names, "token")?;
     let mut spec = json!({"audiences": args.audience});
     if let Some(text) = &args.duration {
+        if text.starts_with('-') {
+            return Err(Error::plain("--duration must be greater than or equal to 0"));
+        }
         spec["expirationSeconds"] = json!(duration(text)?.as_secs());
     }
     if args.bound_object_kind.is_empty() {
-        if !args.bound_object_name.is_empty() || !args.bound_object_uid.is_empty() {
-            return Err(Error::plain("--bound-object-name and --bound-object-uid need --bound-object-kind"));
+        let unbound = [("name", &args.bound_object_name), ("uid", &args.bound_object_uid)];
+        if let Some((what, _)) = unbound.into_iter().find(|(_, text)| !text.is_empty()) {
+            let why = format!("--bound-object-{what} can only be set if --bound-object-kind is provided");
+            return Err(Error::plain(why));
         }
     } else {
         if !["Pod", "Secret", "Node"].contains(&args.bound_object_kind.as_str()) {
@@ -54,14 +63,9 @@ pub(super) async fn run(session: &Session, args: &Token) -> Result<(), Error> {
         spec["boundObjectRef"] = bound;
     }
     let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
-    let writer = args.making.writing.open(super::MANAGER)?;
+    let printer = args.printing.open()?;
     let path = format!("/api/v1/namespaces/{}/serviceaccounts/{name}/token", session.namespace);
-    let made = match writer.is_client() {
-        true => request,
-        false => {
-            let made = session.write(Method::POST, &writer.path(&path), &request).await;
-            made.map_err(|error| error.behind("failed to create token: "))?
-        }
-    };
-    writer.printer.print(&made, || made["status"]["token"].as_str().unwrap_or_default().to_owned())
+    let made = session.write(Method::POST, &path, &request).await;
+    let made = made.map_err(|error| error.behind("failed to create token: "))?;
+    printer.print(&made, || made["status"]["token"].as_str().unwrap_or_default().to_owned())
 }

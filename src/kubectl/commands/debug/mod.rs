@@ -6,7 +6,8 @@ mod profile;
 use super::attach::{Attaching, Streams, attach};
 use super::logs;
 use super::run::attached::{or_logs, say_earlier};
-use crate::args::Files;
+use crate::args::FilesAlone;
+use crate::connection::unreadable;
 use crate::error::Error;
 use crate::output::say;
 use crate::pods::{self, Subject};
@@ -27,7 +28,7 @@ pub(crate) struct Debug {
     /// POD or KIND/NAME: pods and nodes
     words: Vec<String>,
     #[command(flatten)]
-    files: Files,
+    files: FilesAlone,
     #[command(flatten)]
     streams: Streams,
     #[command(flatten)]
@@ -117,8 +118,8 @@ pub(crate) async fn run(session: &Session, args: &Debug) -> Result<(), Error> {
     let plan = plan(args)?;
     check(args, &plan)?;
     let mut subjects = Vec::new();
-    if !args.files.is_empty() {
-        subjects.push(pods::one(session, None, &args.files).await?);
+    if !args.files.files().is_empty() {
+        subjects.push(pods::one(session, None, &args.files.files()).await?);
     }
     for word in &args.words {
         subjects.push(pods::named(session, word).await?);
@@ -169,8 +170,8 @@ fn plan(args: &Debug) -> Result<Plan<'_>, Error> {
 fn custom(path: &PathBuf) -> Result<Value, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Error::plain(format!(
-            "must pass a container spec json file for custom profile: {}: {error}",
-            path.display()
+            "must pass a container spec json file for custom profile: {}",
+            unreadable(&path.display().to_string(), &error)
         ))
     })?;
     let bad = |why: String| {
@@ -217,7 +218,7 @@ fn check(args: &Debug, plan: &Plan<'_>) -> Result<(), Error> {
     if !no_image && !pods::is_image(&args.image) {
         return Err(Error::plain(format!("invalid image name {:?}: invalid reference format", args.image)));
     }
-    if args.words.is_empty() && args.files.is_empty() {
+    if args.words.is_empty() && args.files.files().is_empty() {
         return Err(Error::plain("NAME or filename is required for debug"));
     }
     if !["", "Always", "IfNotPresent", "Never"].contains(&args.image_pull_policy.as_str()) {

@@ -108,6 +108,8 @@ impl<'a> Page<'a> {
             }
             (Some("object"), _) => "Object".to_owned(),
             (Some(kind), _) => kind.to_owned(),
+            // In the older document it is text.
+            (None, Some("io.k8s.apimachinery.pkg.util.intstr.IntOrString")) if !named => "string".to_owned(),
             (None, _) => other.to_owned(),
         }
     }

@@ -13,6 +13,7 @@ use crate::session::{Call, JSON, Session, with_query};
 use crate::target::{self, Target};
 use clap::Args;
 use http::Method;
+pub(crate) use sorting::relaxed;
 
 const AS_TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
@@ -66,7 +67,7 @@ pub(crate) struct Get {
     server_print: bool,
     /// How many objects to ask for at once; 0 for all
     #[arg(long, default_value_t = 500)]
-    chunk_size: u64,
+    chunk_size: i64,
     /// A subresource, such as status or scale
     #[arg(long, default_value = "", hide_default_value = true)]
     subresource: String,
@@ -77,7 +78,11 @@ pub(crate) struct Get {
 
 impl Get {
     fn output(&self) -> &str {
-        self.output.as_deref().unwrap_or_default().trim_start_matches('=')
+        self.output.as_deref().unwrap_or_default()
+    }
+
+    fn sort_by(&self) -> Option<&str> {
+        self.sort_by.as_deref().filter(|path| !path.is_empty())
     }
 
     fn watches(&self) -> bool {
@@ -87,7 +92,7 @@ impl Get {
 
 pub(crate) async fn run(session: &Session, args: &Get) -> Result<(), Error> {
     check(args)?;
-    if let Some(path) = &args.raw {
+    if let Some(path) = args.raw.as_ref().filter(|path| !path.is_empty()) {
         let call = Call { method: Method::GET, path, content_type: JSON, accept: "application/json, */*" };
         return output::write(&session.bytes(call, None).await?);
     }
@@ -95,15 +100,23 @@ pub(crate) async fn run(session: &Session, args: &Get) -> Result<(), Error> {
     let targets = match target::resolve(session, &args.selection, &args.files).await {
         // Files without objects are no mistake here, and those that cannot be read stand for themselves.
         Err(Error::Plain(said)) if said.starts_with("no objects passed to") => Vec::new(),
-        Err(Error::Plain(said)) if said.starts_with("error parsing") => return Err(Error::Bare(said)),
+        Err(Error::Plain(said))
+            if said.starts_with("error parsing") || said.starts_with("must build at directory") =>
+        {
+            return Err(Error::Bare(said));
+        }
         targets => targets?,
     };
+    // Only an object has subresources.
+    if !args.subresource.is_empty() && targets.iter().any(|target| target.name.is_none()) {
+        return Err(Error::plain("subresource cannot be used when bulk resources are specified"));
+    }
     if args.watches() {
         return watching::run(session, args, &targets, form.as_ref()).await;
     }
     match form {
         // Scales and statuses are no objects that have metadata alone.
-        Some(Form::Name) if args.sort_by.is_none() && args.subresource.is_empty() => {
+        Some(Form::Name) if args.sort_by().is_none() && args.subresource.is_empty() => {
             names::run(session, args, &targets).await
         }
         Some(form) => objects::run(session, args, &targets, &form).await,
@@ -124,7 +137,7 @@ fn form(args: &Get) -> Result<Option<Form>, Error> {
 
 fn check(args: &Get) -> Result<(), Error> {
     let is_nothing = args.selection.words.is_empty() && args.files.is_empty();
-    if let Some(path) = &args.raw {
+    if let Some(path) = args.raw.as_ref().filter(|path| !path.is_empty()) {
         if !is_nothing {
             return Err(Error::plain("arguments may not be passed when --raw is specified"));
         }
@@ -143,9 +156,9 @@ fn check(args: &Get) -> Result<(), Error> {
         }
         return Ok(());
     }
-    if args.sort_by.is_some() && args.watch {
+    if args.sort_by().is_some() && args.watch {
         eprintln!("warning: --watch requested, --sort-by will be ignored for watch events received");
-    } else if args.sort_by.is_some() && args.watch_only {
+    } else if args.sort_by().is_some() && args.watch_only {
         eprintln!("warning: --watch-only requested, --sort-by will be ignored");
     }
     if is_nothing && !args.watches() {
@@ -181,7 +194,7 @@ fn path(args: &Get, target: &Target) -> String {
 /// The path of the next part of a list that is asked for in parts.
 fn part(args: &Get, target: &Target, rest: &str) -> String {
     let path = path(args, target);
-    let size = if args.sort_by.is_some() { 0 } else { args.chunk_size };
+    let size = if args.sort_by().is_some() { 0 } else { args.chunk_size };
     match (&target.name, size) {
         (None, 1..) => with_query(&path, &[("limit", &size.to_string()), ("continue", rest)]),
         _ => path,

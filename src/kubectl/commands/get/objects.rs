@@ -13,7 +13,7 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target], form:
     let mut failures = Vec::new();
     let one = matches!(targets, [target] if target.name.is_some());
     for target in targets {
-        match fetch(session, args, target).await {
+        match fetch(session, args, target, form).await {
             Ok(object) => found.push(object),
             Err(error) if error.is_not_found() && args.ignore_not_found => {}
             Err(error) => failures.push(target.unlisted(&args.selection, error)),
@@ -23,7 +23,7 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target], form:
         return failed(failures);
     }
     let mut shown = if one { found.remove(0) } else { list_of(found) };
-    if let Some(path) = &args.sort_by {
+    if let Some(path) = args.sort_by() {
         sorting::items(&mut shown, path)?;
     }
     form.print(&shown, !args.no_headers)?;
@@ -31,14 +31,20 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target], form:
 }
 
 /// An object, or a list in as many parts as it takes.
-pub(super) async fn fetch(session: &Session, args: &Get, target: &Target) -> Result<Value, Error> {
-    parts::whole(async |rest| read(session, args, &part(args, target, rest)).await).await
+pub(super) async fn fetch(
+    session: &Session,
+    args: &Get,
+    target: &Target,
+    form: &Form,
+) -> Result<Value, Error> {
+    let leaves_out = !args.show_managed_fields && form.leaves_out();
+    parts::whole(async |rest| read(session, &part(args, target, rest), leaves_out).await).await
 }
 
 /// What is not shown is let go of at once: of many pods it is a third.
-async fn read(session: &Session, args: &Get, path: &str) -> Result<Value, Error> {
+async fn read(session: &Session, path: &str, leaves_out: bool) -> Result<Value, Error> {
     let mut read = session.get(path).await?;
-    if !args.show_managed_fields {
+    if leaves_out {
         output::drop_managed_fields(&mut read);
     }
     Ok(read)
@@ -50,7 +56,7 @@ fn list_of(found: Vec<Value>) -> Value {
     for mut object in found {
         let kind = object["kind"].as_str().and_then(|kind| kind.strip_suffix("List")).map(str::to_owned);
         let version = object["apiVersion"].clone();
-        let Some(members) = object["items"].as_array_mut() else {
+        let Some(members) = object.get_mut("items").and_then(Value::as_array_mut) else {
             items.push(object);
             continue;
         };

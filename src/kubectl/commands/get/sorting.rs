@@ -9,28 +9,33 @@ use std::cmp::Ordering;
 /// A path in one of four forms: `a.b`, `.a.b`, `{a.b}`, `{.a.b}`.
 struct Key(Template, String);
 
-impl Key {
-    fn parse(path: &str) -> Result<Self, Error> {
-        let bare = match path.strip_prefix('{') {
-            Some(rest) => rest.strip_suffix('}'),
-            None => Some(path),
-        };
-        let bare = bare
-            .map(|bare| bare.strip_prefix('.').unwrap_or(bare))
-            .filter(|bare| !bare.is_empty() && !bare.contains(['{', '}']));
-        let bare = bare.ok_or_else(|| {
+/// A path in one of the forms that people write, as a template.
+pub(crate) fn relaxed(path: &str) -> Result<String, Error> {
+    let bare = match path.strip_prefix('{') {
+        Some(rest) => rest.strip_suffix('}'),
+        None => Some(path),
+    };
+    let bare = bare
+        .map(|bare| bare.strip_prefix('.').unwrap_or(bare))
+        .filter(|bare| !bare.is_empty() && !bare.contains(['{', '}']));
+    let bare = bare.ok_or_else(|| {
             Error::plain(
                 "unexpected path string, expected a 'name1.name2' or '.name1.name2' or '{name1.name2}' or '{.name1.name2}'",
             )
         })?;
-        let whole = format!("{{.{bare}}}");
+    Ok(format!("{{.{bare}}}"))
+}
+
+impl Key {
+    fn parse(path: &str) -> Result<Self, Error> {
+        let whole = relaxed(path)?;
         let template = Template::parse(&whole);
         let template = template
             .map_err(|error| Error::plain(format!("sorting error: {}", Error::from(error).message())))?;
         Ok(Self(template, whole))
     }
 
-    fn of<'a>(&self, object: &'a Value) -> Option<&'a Value> {
+    fn of<'a>(&'a self, object: &'a Value) -> Option<&'a Value> {
         self.0.first_values(object, 1).first().copied()
     }
 

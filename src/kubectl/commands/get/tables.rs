@@ -31,7 +31,7 @@ pub(super) async fn run(session: &Session, args: &Get, targets: &[Target]) -> Re
                 Err(error) => failures.push(target.unlisted(&args.selection, error)),
             }
         }
-        if let Some(path) = args.sort_by.as_ref().filter(|_| !table.rows.is_empty()) {
+        if let Some(path) = args.sort_by().filter(|_| !table.rows.is_empty()) {
             sorting::rows(&mut table.rows, path)?;
         }
         tables.push((first, table));
@@ -57,7 +57,7 @@ pub(super) fn options(args: &Get, target: &Target, several: bool) -> Options {
         wide: args.output() == "wide",
         namespaces: args.selection.all_namespaces && target.resource.namespaced,
         show_labels: args.show_labels,
-        label_columns: args.label_columns.clone(),
+        label_columns: args.label_columns.iter().filter(|label| !label.is_empty()).cloned().collect(),
         no_headers: args.no_headers,
         kind: (several || args.show_kind).then(|| target.resource.shown()),
         event: None,
@@ -66,7 +66,7 @@ pub(super) fn options(args: &Get, target: &Target, several: bool) -> Options {
 }
 
 fn keep(args: &Get) -> Keep {
-    match (&args.sort_by, args.show_labels || !args.label_columns.is_empty()) {
+    match (args.sort_by(), args.show_labels || !args.label_columns.is_empty()) {
         (Some(_), _) => Keep::Objects,
         (None, true) => Keep::Labels,
         (None, false) => Keep::Namespaces,
@@ -85,7 +85,7 @@ pub(super) async fn fetch(
     target: &Target,
     table: &mut Table,
 ) -> Result<ListMetadata, Error> {
-    let include = if args.sort_by.is_some() && args.server_print { "Object" } else { "" };
+    let include = if args.sort_by().is_some() && args.server_print { "Object" } else { "" };
     let mut rest = String::new();
     loop {
         let path = with_query(&part(args, target, &rest), &[("includeObject", include)]);

@@ -43,14 +43,14 @@ fn only(targets: &[Target]) -> Result<&Target, Error> {
 
 /// Kinds of their own have no meaning in a list of one kind, so that every object is printed as itself.
 async fn of_objects(session: &Session, args: &Get, target: &Target, form: &Form) -> Result<(), Error> {
-    let mut found = objects::fetch(session, args, target).await?;
+    let mut found = objects::fetch(session, args, target, form).await?;
     let revision = found["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
-    if let Some(path) = args.sort_by.as_ref().filter(|_| target.name.is_none()) {
+    if let Some(path) = args.sort_by().filter(|_| target.name.is_none()) {
         sorting::items(&mut found, path)?;
     }
     let mut headers = !args.no_headers;
     let mut print = |event: &str, mut object: Value| {
-        if !args.show_managed_fields {
+        if !args.show_managed_fields && form.leaves_out() {
             output::drop_managed_fields(&mut object);
         }
         if args.output_watch_events {
@@ -91,7 +91,7 @@ async fn of_tables(session: &Session, args: &Get, target: &Target) -> Result<(),
         say(&text)
     };
     if !args.watch_only && !table.rows.is_empty() {
-        if let Some(path) = &args.sort_by {
+        if let Some(path) = args.sort_by() {
             sorting::rows(&mut table.rows, path)?;
         }
         print(&table, "ADDED")?;

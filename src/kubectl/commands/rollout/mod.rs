@@ -77,6 +77,8 @@ fn group_kind(found: &Found) -> String {
 
 /// Prints the object, or a line about it.
 fn print(printer: &Printer, found: &Found, object: &Value, said: &str) -> Result<(), Error> {
+    // kubectl prints each by itself.
+    printer.anew();
     printer.print(object, || format!("{}/{} {said}", resource_name(&found.resource), found.name))
 }
 

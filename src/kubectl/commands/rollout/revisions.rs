@@ -33,8 +33,15 @@ pub(super) async fn all(session: &Session, found: &Found, what: &str) -> Result<
     let mut all = match (found.resource.group.as_str(), found.resource.kind.as_str()) {
         ("apps", "Deployment") => replica_sets(session, found).await?,
         ("apps", "DaemonSet" | "StatefulSet") => controller_revisions(session, found).await?,
-        _ => {
+        ("batch", "Job" | "CronJob") | ("", "Pod" | "ReplicationController") | ("apps", "ReplicaSet") => {
             return Err(Error::plain(format!("no {what} has been implemented for {:?}", group_kind(found))));
+        }
+        (group, kind) => {
+            let asked = if what == "rollbacker" { what } else { "history" };
+            return Err(Error::plain(format!(
+                "error retrieving {asked} for {:?}, no visitor method exists for {{{group} {kind}}}",
+                group_kind(found)
+            )));
         }
     };
     all.sort_by_key(|revision| revision.number);

@@ -3,6 +3,7 @@
 use super::{group_kind, objects};
 use crate::choice::{Found, Naming};
 use crate::error::Error;
+use crate::globals::span;
 use crate::output::{none_found, say};
 use crate::session::{JSON, Session, with_query};
 use crate::wait_gone::duration;
@@ -22,7 +23,7 @@ pub(crate) struct Status {
     #[arg(long, short, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     watch: bool,
     /// How long to wait, such as 30s; 0s for as long as it takes
-    #[arg(long, default_value = "0s")]
+    #[arg(long, default_value = "0s", value_parser = span)]
     timeout: String,
     /// End if this is not the revision; 0 for any
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]

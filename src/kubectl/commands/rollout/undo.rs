@@ -6,7 +6,7 @@ use crate::choice::{Found, Naming, failed};
 use crate::controlled::own_template;
 use crate::error::Error;
 use crate::session::{STRATEGIC_PATCH, Session, with_query};
-use crate::writing::{Dry, LAST_APPLIED, Printer, Printing, dry};
+use crate::writing::{Dry, LAST_APPLIED, Printer, Printing};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -27,7 +27,7 @@ pub(crate) struct Undo {
     #[command(flatten)]
     printing: Printing,
     /// Only print what would be done: none, client or server
-    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    #[arg(long, default_value = "none", num_args = 0..=1, default_missing_value = "unchanged", require_equals = true)]
     dry_run: String,
     /// The revision; 0 for the one before
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
@@ -64,7 +64,7 @@ async fn undo(
     } else {
         back(session, found, revision, (args.to_revision, run)).await?
     };
-    print(printer, found, &found.object, &format!("{done}{}", dry(&args.dry_run)))
+    print(printer, found, &found.object, &format!("{done}{}", run.suffix()))
 }
 
 /// The revision that is asked for: by its number, or the one before the latest.

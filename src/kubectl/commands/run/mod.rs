@@ -4,6 +4,7 @@ pub(crate) mod attached;
 
 use super::create::required;
 use super::expose::{Overrides, pairs};
+use crate::args::Files;
 use crate::deleting::Deleting;
 use crate::discovery::Resource;
 use crate::error::Error;
@@ -31,7 +32,7 @@ pub(crate) struct Run {
     env: Vec<String>,
     /// The port that is served
     #[arg(long)]
-    port: Option<u16>,
+    port: Option<String>,
     /// Make a Service for it, too
     #[arg(long)]
     expose: bool,
@@ -78,6 +79,9 @@ pub(crate) struct Run {
     overrides: Overrides,
     #[command(flatten)]
     deleting: Deleting,
+    /// Taken as the other flags of deleting are; the pod that --rm deletes has a name
+    #[command(flatten)]
+    _files: Files,
     /// Remember the configuration for a later apply
     #[arg(long)]
     save_config: bool,
@@ -93,6 +97,9 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
         return Err(usage("NAME is required for run".to_owned()));
     };
     let image = args.image.as_deref().unwrap_or_default();
+    if image.is_empty() {
+        return Err(Error::plain("--image is required"));
+    }
     if !pods::is_image(image) {
         return Err(Error::plain(format!("Invalid image name {image:?}: invalid reference format")));
     }
@@ -103,7 +110,7 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
         return Err(usage("--port must be set when exposing a service".to_owned()));
     }
     if args.tty && !args.stdin {
-        return Err(Error::plain("--stdin is required for containers with --tty=true"));
+        return Err(usage("-i/--stdin is required for containers with -t/--tty=true".to_owned()));
     }
     let writer = args.writing.open("kubectl-run")?;
     let attaches = args.attach.unwrap_or(args.stdin);
@@ -123,17 +130,22 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
     let words: Vec<&String> = more.iter().chain(&args.arguments).collect();
     let mut pod = pod(args, name, image, &words)?;
     args.overrides.apply(&mut pod)?;
+    let port = port(args)?;
     let service = args.expose.then(|| {
         let labels = pod["metadata"]["labels"].clone();
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": labels},
-            "spec": {"ports": [{"port": args.port, "protocol": "TCP", "targetPort": args.port}], "selector": labels},
+        let mut metadata = json!({"name": name});
+        if !args.labels.is_empty() {
+            metadata["labels"] = labels.clone();
+        }
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata,
+            "spec": {"ports": [{"port": port, "protocol": "TCP", "targetPort": port}], "selector": labels},
             "status": {"loadBalancer": {}}})
     });
     let mut made = vec![make(session, args, &writer, ("pods", pod)).await?];
     if let Some(service) = service {
         let service = make(session, args, &writer, ("services", service)).await?;
         writer.done(service.0, &service.1, "created")?;
-        if args.writing.printing.output.as_deref() == Some("yaml") {
+        if args.writing.trying.printing.output.as_deref() == Some("yaml") {
             crate::output::say("---\n")?;
         }
         made.push(service);
@@ -142,6 +154,13 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
         return writer.done(made[0].0, &made[0].1, "created");
     }
     attached::run(session, args, &made, timeout).await
+}
+
+/// The port that is served.
+fn port(args: &Run) -> Result<Option<i64>, Error> {
+    let Some(text) = args.port.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
+    let refused = || Error::plain(format!("strconv.Atoi: parsing {text:?}: invalid syntax"));
+    text.parse().map(Some).map_err(|_| refused())
 }
 
 /// Makes an object, or only says what it would be.
@@ -156,7 +175,7 @@ async fn make<'a>(
         object["metadata"]["namespace"] = json!(session.namespace);
     }
     if args.save_config {
-        object = with_own_annotation(&object);
+        object = with_own_annotation(&session.caused(&object));
     }
     if !writer.is_client() {
         let path = writer.path(&resource.path(&session.namespace));
@@ -176,7 +195,7 @@ fn pod(args: &Run, name: &str, image: &str, words: &[&String]) -> Result<Value, 
     if !args.env.is_empty() {
         container["env"] = json!(args.env.iter().map(|word| variable(word)).collect::<Result<Vec<_>, _>>()?);
     }
-    if let Some(port) = args.port {
+    if let Some(port) = port(args)? {
         container["ports"] = json!([{"containerPort": port}]);
     }
     if args.stdin {

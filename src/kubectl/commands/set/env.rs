@@ -1,7 +1,7 @@
 //! `kubectl set env`: sets, removes and lists environment variables of containers.
 
 use super::reference::{self, Sources};
-use super::{Setting, changed, containers, list, pod_spec};
+use super::{Selected, changed, containers, list, pod_spec};
 use crate::choice::{Choice, Found};
 use crate::error::Error;
 use crate::output::say;
@@ -17,7 +17,7 @@ const INPUT_BYTES: u64 = 1 << 20;
 #[derive(Args)]
 pub(crate) struct Env {
     #[command(flatten)]
-    setting: Setting,
+    selected: Selected,
     /// The containers, with stars for anything
     #[arg(long, short = 'c', default_value = "*")]
     containers: String,
@@ -52,8 +52,8 @@ struct Variables {
 }
 
 pub(super) async fn run(session: &Session, args: &Env) -> Result<(), Error> {
-    let setting = &args.setting;
-    if setting.all && !setting.naming.selector.is_empty() {
+    let Selected { setting, selector } = &args.selected;
+    if setting.all && !selector.is_empty() {
         return Err(Error::plain("cannot set --all and --selector at the same time"));
     }
     let words = &setting.naming.words;
@@ -69,7 +69,7 @@ pub(super) async fn run(session: &Session, args: &Env) -> Result<(), Error> {
             one["name"] = json!(format!("{}{}", args.prefix, one["name"].as_str().unwrap_or_default()));
         }
     }
-    let found = setting.read(session, split).await?;
+    let found = setting.read(session, split, selector).await?;
     let mut listed = Vec::new();
     let (changes, failures) = changed(found, |found, object| {
         let changed = change(args, found, object, &variables);
@@ -97,9 +97,9 @@ fn split(words: &[String]) -> Result<usize, Error> {
 }
 
 fn validate(args: &Env, split: usize) -> Result<(), Error> {
-    Err(Error::plain(if args.setting.naming.files.is_empty() && split == 0 {
+    Err(Error::plain(if args.selected.setting.naming.files.is_empty() && split == 0 {
         "one or more resources must be specified as <resource> <name> or <resource>/<name>"
-    } else if args.list && args.setting.writing.printing.output.is_some() {
+    } else if args.list && args.selected.setting.writing.trying.printing.output.is_some() {
         "--list and --output may not be specified together"
     } else if !args.keys.is_empty() && args.from.is_empty() {
         "when specifying --keys, a configmap or secret must be provided with --from"
@@ -115,10 +115,7 @@ fn parse<'a>(words: impl Iterator<Item = &'a String>) -> Result<Variables, Error
         if word == "-" {
             variables.set.extend(of_input(std::io::stdin())?);
         } else if let Some((name, value)) = word.split_once('=') {
-            let wrong = api::validate::env_name(name);
-            if !wrong.is_empty() {
-                return Err(Error::plain(format!("{name:?} is not a valid key name: {}", wrong.join(";"))));
-            }
+            crate::commands::create::named(name)?;
             named.insert(name);
             variables.set.push(json!({"name": name, "value": value}));
         } else if let Some(name) = word.strip_suffix('-') {
@@ -150,8 +147,8 @@ fn of_input(input: impl Read) -> Result<Vec<Value>, Error> {
 /// A variable for each key of `--from`, which refers to it.
 async fn from(session: &Session, args: &Env) -> Result<Vec<Value>, Error> {
     let choice = Choice {
-        all: args.setting.all,
-        ..Choice::of(vec![args.from.clone()], &args.setting.naming.selector)
+        all: args.selected.setting.all,
+        ..Choice::of(vec![args.from.clone()], &args.selected.selector)
     };
     let mut variables = Vec::new();
     for source in choice.read(session, false).await? {

@@ -1,6 +1,6 @@
 //! `kubectl set image`.
 
-use super::{Setting, changed, pod_spec};
+use super::{Selected, changed, pod_spec};
 use crate::choice::failed;
 use crate::error::Error;
 use crate::pairs;
@@ -12,16 +12,16 @@ use std::collections::BTreeMap;
 #[derive(Args)]
 pub(crate) struct Image {
     #[command(flatten)]
-    setting: Setting,
+    selected: Selected,
 }
 
 pub(super) async fn run(session: &Session, args: &Image) -> Result<(), Error> {
-    let Image { setting } = args;
+    let Image { selected: Selected { setting, selector } } = args;
     let words = &setting.naming.words;
     let split = pairs::split(words, "image")?;
     let writer = setting.writing.open("kubectl-set")?;
     let images = images(&words[split..])?;
-    let found = setting.read(session, split).await?;
+    let found = setting.read(session, split, selector).await?;
     validate(&images)?;
     setting.open()?;
     let mut missing = Vec::new();

@@ -8,7 +8,7 @@ mod selector;
 mod serviceaccount;
 mod subject;
 
-use crate::choice::{Choice, Found, Naming, failed};
+use crate::choice::{Choice, Each, Found, LOCAL, failed};
 use crate::error::Error;
 use crate::session::Session;
 use crate::writing::{Writer, Writing, difference};
@@ -57,7 +57,7 @@ pub(crate) async fn run(session: &Session, command: &Set) -> Result<(), Error> {
 #[derive(Args)]
 struct Setting {
     #[command(flatten)]
-    naming: Naming,
+    naming: Each,
     #[command(flatten)]
     writing: Writing,
     /// All objects of the kind
@@ -68,7 +68,15 @@ struct Setting {
     local: bool,
 }
 
-const LOCAL: &str = "error: you must specify resources by --filename when --local is set.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'";
+/// Which objects, of those that have labels in common.
+#[derive(Args)]
+struct Selected {
+    #[command(flatten)]
+    setting: Setting,
+    /// Only objects with these labels
+    #[arg(long, short = 'l', default_value = "", hide_default_value = true)]
+    selector: String,
+}
 
 /// An object, and how it is to be.
 struct Change {
@@ -78,14 +86,15 @@ struct Change {
 
 impl Setting {
     /// The objects that the words before `split` and the files name: all of them, or the first failure.
-    async fn read(&self, session: &Session, split: usize) -> Result<Vec<Found>, Error> {
-        if self.all && !self.naming.selector.is_empty() {
+    async fn read(&self, session: &Session, split: usize, labels: &str) -> Result<Vec<Found>, Error> {
+        if self.all && !labels.is_empty() {
             return Err(Error::plain("cannot set --all and --selector at the same time"));
         }
         if self.local && split > 0 {
             return Err(Error::plain(LOCAL));
         }
-        let choice: Choice = self.naming.choice(split, self.all);
+        let choice = Choice::of(self.naming.words[..split].to_vec(), labels);
+        let choice = Choice { all: self.all, files: self.naming.files.clone(), ..choice };
         if choice.selection.words.is_empty() && choice.files.is_empty() {
             return Err(Error::plain(crate::choice::NOTHING));
         }

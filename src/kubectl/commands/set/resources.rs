@@ -1,6 +1,6 @@
 //! `kubectl set resources`.
 
-use super::{Setting, changed, containers, pod_spec};
+use super::{Selected, changed, containers, pod_spec};
 use crate::commands::create::quantities;
 use crate::error::Error;
 use crate::session::Session;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 #[derive(Args)]
 pub(crate) struct Resources {
     #[command(flatten)]
-    setting: Setting,
+    selected: Selected,
     /// The containers, with stars for anything
     #[arg(long, short = 'c', default_value = "*")]
     containers: String,
@@ -23,9 +23,9 @@ pub(crate) struct Resources {
 }
 
 pub(super) async fn run(session: &Session, args: &Resources) -> Result<(), Error> {
-    let Resources { setting, containers: wanted, .. } = args;
+    let Resources { selected: Selected { setting, selector }, containers: wanted, .. } = args;
     let writer = setting.writing.open("kubectl-set")?;
-    let found = setting.read(session, setting.naming.words.len()).await?;
+    let found = setting.read(session, setting.naming.words.len(), selector).await?;
     setting.open()?;
     if args.limits.is_empty() && args.requests.is_empty() {
         return Err(Error::plain(

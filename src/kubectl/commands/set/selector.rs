@@ -1,23 +1,40 @@
 //! `kubectl set selector`: which pods a Service leads to.
 
 use super::Setting;
-use crate::choice::{Found, failed};
+use crate::args::FilesBelow;
+use crate::choice::{Each, Found, failed};
 use crate::error::Error;
 use crate::session::Session;
+use crate::writing::Writing;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 #[derive(Args)]
 pub(crate) struct Selector {
+    /// KIND NAME… or KIND/NAME…, and the selector
+    words: Vec<String>,
     #[command(flatten)]
-    setting: Setting,
+    files: FilesBelow,
+    #[command(flatten)]
+    writing: Writing,
+    /// All objects of the kind
+    #[arg(long)]
+    all: bool,
+    /// Ask no server: change what the files say and print it
+    #[arg(long)]
+    local: bool,
     /// Only if this is the object's version
     #[arg(long, default_value = "", hide_default_value = true)]
     resource_version: String,
 }
 
 pub(super) async fn run(session: &Session, args: &Selector) -> Result<(), Error> {
-    let setting = &args.setting;
+    let setting = Setting {
+        naming: Each { words: args.words.clone(), files: args.files.files() },
+        writing: args.writing.clone(),
+        all: args.all,
+        local: args.local,
+    };
     let writer = setting.writing.open("kubectl-set")?;
     let Some((last, words)) = setting.naming.words.split_last() else {
         return Err(Error::plain("one selector is required"));
@@ -25,7 +42,7 @@ pub(super) async fn run(session: &Session, args: &Selector) -> Result<(), Error>
     let selector = parse(last)?;
     let split = if setting.local { 0 } else { words.len() };
     let mut failures = Vec::new();
-    for mut found in setting.read(session, split).await? {
+    for mut found in setting.read(session, split, "").await? {
         let mut after = found.object.clone();
         if !args.resource_version.is_empty() {
             found.object["metadata"]["resourceVersion"] = Value::Null;

@@ -20,7 +20,7 @@ pub(super) async fn run(session: &Session, args: &ServiceAccount) -> Result<(), 
     };
     // With --local words are no objects; kubectl passes over those before the account.
     let split = if setting.local { 0 } else { words.len() };
-    let found = setting.read(session, split).await?;
+    let found = setting.read(session, split, "").await?;
     let (mut changes, mut failures) = (Vec::new(), Vec::new());
     for one in found {
         // Objects that have the account already are sent and printed all the same.

@@ -1,6 +1,6 @@
 //! `kubectl set subject`: adds users, groups and service accounts to a binding.
 
-use super::{Setting, changed, list};
+use super::{Selected, changed, list};
 use crate::choice::Found;
 use crate::error::Error;
 use crate::session::Session;
@@ -13,7 +13,7 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 #[derive(Args)]
 pub(crate) struct Subject {
     #[command(flatten)]
-    setting: Setting,
+    selected: Selected,
     /// Users
     // Of the same name as the kubeconfig's, which gives way to it ([`Set::names_users`](super::Set)).
     #[arg(long)]
@@ -27,9 +27,9 @@ pub(crate) struct Subject {
 }
 
 pub(super) async fn run(session: &Session, args: &Subject) -> Result<(), Error> {
-    let setting = &args.setting;
+    let Selected { setting, selector } = &args.selected;
     let writer = setting.writing.open("kubectl-set")?;
-    let found = setting.read(session, setting.naming.words.len()).await?;
+    let found = setting.read(session, setting.naming.words.len(), selector).await?;
     setting.open()?;
     let subjects = subjects(args, &found, &session.namespace)?;
     let (changes, failures) = changed(found, |found, object| {
