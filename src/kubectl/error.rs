@@ -30,6 +30,9 @@ impl From<api::jsonpath::Error> for Error {
     }
 }
 
+/// What stands before the words of a server that refused to upgrade a connection.
+pub(crate) const NO_UPGRADE: &str = "unable to upgrade connection: ";
+
 impl Error {
     pub(crate) fn plain(text: impl Into<String>) -> Self {
         Self::Plain(text.into())
@@ -93,6 +96,11 @@ impl Error {
             Self::Server(client::Error::Api(status), _) => status.message.clone().unwrap_or_default(),
             other => other.to_string().trim_start_matches("error: ").to_owned(),
         }
+    }
+
+    /// The server refused to upgrade a connection.
+    pub(crate) fn is_no_upgrade(&self) -> bool {
+        matches!(self, Self::Plain(text) if text.starts_with(NO_UPGRADE))
     }
 
     pub(crate) fn is_not_found(&self) -> bool {

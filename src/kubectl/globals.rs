@@ -209,8 +209,8 @@ fn modules(text: &str) -> Result<Modules, Refused> {
         .ok_or_else(|| Refused("syntax error: expect comma-separated list of filename=N".to_owned()))
 }
 
-/// Whether a name is of a pattern with `*` and `?`.
-fn fits(pattern: &str, name: &str) -> bool {
+/// Whether a name is of a pattern with `*`, `?` and `[a-c]`.
+pub(crate) fn fits(pattern: &str, name: &str) -> bool {
     let mut signs = pattern.chars();
     match signs.next() {
         None => name.is_empty(),
@@ -219,12 +219,25 @@ fn fits(pattern: &str, name: &str) -> bool {
             .map(|(at, _)| at)
             .chain([name.len()])
             .any(|at| fits(signs.as_str(), &name[at..])),
+        Some('[') => {
+            let Some((class, after)) = signs.as_str().split_once(']') else { return false };
+            let mut rest = name.chars();
+            rest.next().is_some_and(|first| is_of(class, first)) && fits(after, rest.as_str())
+        }
         Some(sign) => {
             let mut rest = name.chars();
             rest.next().is_some_and(|first| sign == '?' || sign == first)
                 && fits(signs.as_str(), rest.as_str())
         }
     }
+}
+
+/// Whether a sign is one of `abx-z`, or none of `^abx-z`.
+fn is_of(class: &str, sign: char) -> bool {
+    let (negated, class) = class.strip_prefix('^').map_or((false, class), |class| (true, class));
+    let signs: Vec<char> = class.chars().collect();
+    let range = |three: &[char]| three[1] == '-' && (three[0]..=three[2]).contains(&sign);
+    (signs.contains(&sign) || signs.windows(3).any(range)) != negated
 }
 
 #[cfg(test)]
@@ -241,6 +254,16 @@ mod tests {
         assert_eq!(level("transport/round_tripper?.go=7"), Some(7));
         assert_eq!(level("x=9,"), Some(6));
         assert_eq!(level("requests"), None);
+    }
+
+    #[test]
+    fn patterns_have_classes() {
+        for (pattern, name) in [("a-[12].y*", "a-2.yaml"), ("[^b]", "a"), ("[a-c]x", "bx")] {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("a-[12]", "a-3"), ("[^b]", "b"), ("[a", "a"), ("[a]", "")] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
     }
 
     #[test]

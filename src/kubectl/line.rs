@@ -142,7 +142,7 @@ fn switched(words: &[String], refused: &clap::Error) -> Result<Option<Vec<String
 }
 
 /// Commands that pass over words which mean nothing to them, as kubectl's do.
-const PASSING_OVER: [&str; 9] = [
+const PASSING_OVER: [&str; 10] = [
     "auth whoami",
     "config current-context",
     "config get-clusters",
@@ -152,6 +152,7 @@ const PASSING_OVER: [&str; 9] = [
     "options",
     "plugin list",
     "proxy",
+    "replace",
 ];
 /// Commands that name such words and refuse them.
 const REFUSING: [&str; 2] = ["api-versions", "config view"];

@@ -4,6 +4,7 @@ use crate::args::Files;
 use crate::commands;
 use crate::discovery::Resource;
 use crate::error::Error;
+use crate::globals::fits;
 use crate::session::Session;
 use serde_json::{Value, json};
 use std::io::Read;
@@ -33,7 +34,7 @@ pub(crate) fn read(files: &Files) -> Result<Vec<Document>, Error> {
         let objects = commands::kustomize::objects(folder, &kustomize::Options::default())?;
         documents.extend(objects.into_iter().map(|object| Document { object, source: source.to_string() }));
     }
-    for path in &files.filename {
+    for path in &found(&files.filename)? {
         if path == Path::new("-") {
             documents.extend(parse("STDIN", &limited(std::io::stdin(), "STDIN")?)?);
             continue;
@@ -100,6 +101,56 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
 }
 
 /// A file as it is; of a folder the files that can hold objects, by name.
+/// The files that are named, also by patterns; all of those that there are not are told.
+fn found(names: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let (mut all, mut missing) = (Vec::new(), Vec::new());
+    for name in names {
+        let text = name.to_string_lossy();
+        let is_elsewhere = text == "-" || text.starts_with("http://") || text.starts_with("https://");
+        if is_elsewhere || name.exists() {
+            all.push(name.clone());
+            continue;
+        }
+        let matching = matching(name);
+        if matching.is_empty() {
+            missing.push(Error::plain(format!("the path {:?} does not exist", name.display())));
+        }
+        all.extend(matching);
+    }
+    // Several are told without the word before them.
+    match missing.len() {
+        0 => Ok(all),
+        1 => Err(missing.remove(0)),
+        _ => {
+            missing.iter().for_each(|error| eprintln!("{}", error.message()));
+            Err(Error::Said(1))
+        }
+    }
+}
+
+/// What a pattern with `*`, `?` and `[a-c]` stands for, in order.
+fn matching(pattern: &Path) -> Vec<PathBuf> {
+    let mut all = vec![PathBuf::new()];
+    for part in pattern.components() {
+        let text = part.as_os_str().to_string_lossy();
+        if !text.contains(['*', '?', '[']) {
+            all = all.into_iter().map(|path| path.join(part)).filter(|path| path.exists()).collect();
+            continue;
+        }
+        let mut next = Vec::new();
+        for folder in all {
+            let place = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+            let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name());
+            let mut names: Vec<_> = names.filter(|name| fits(&text, &name.to_string_lossy())).collect();
+            names.sort();
+            next.extend(names.into_iter().map(|name| folder.join(name)));
+        }
+        all = next;
+    }
+    all
+}
+
 fn expand(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, Error> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -213,6 +264,19 @@ pub(crate) fn name(object: &Value) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_stand_for_what_there_is() {
+        let all = |pattern: &str| {
+            let found = matching(Path::new(pattern));
+            found.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(all("commands/cre?te/b*t.rs"), ["commands/create/budget.rs"]);
+        assert_eq!(all("commands/*/batch.rs"), ["commands/create/batch.rs"]);
+        assert!(all("commands/nothing/*").is_empty());
+        let missing = found(&["a-file".into(), "lib.rs".into()]).unwrap_err().message();
+        assert_eq!(missing, "the path \"a-file\" does not exist");
+    }
 
     #[test]
     fn documents_lists_and_anchors() {

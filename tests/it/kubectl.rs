@@ -83,6 +83,10 @@ impl<'a> Side<'a> {
         // A library of kubectl's tells of each try to learn what the server has, over several lines at times.
         let mut is_told = false;
         let mut line = |line: &str| {
+            // It also tells of watches that were short, as those of a moment are.
+            if line.contains(" reflector.go:") {
+                return None;
+            }
             if is_told || line.contains(" memcache.go:") {
                 is_told = (is_told && line != " >") || line.ends_with("err=<");
                 return None;

@@ -77,7 +77,7 @@ pub(crate) async fn run(session: &Session, args: &Autoscale) -> Result<(), Error
         if session.namespace_given {
             autoscaler["metadata"]["namespace"] = json!(session.namespace);
         }
-        if args.save_config {
+        if args.save_config && !writer.is_client() {
             autoscaler = with_own_annotation(&session.caused(&autoscaler));
         }
         let resource = session.discovery().await?.find("horizontalpodautoscalers.autoscaling")?;

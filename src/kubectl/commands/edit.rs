@@ -40,8 +40,16 @@ pub(crate) struct Edit {
     pub(crate) output_patch: bool,
 }
 
+/// What is edited is JSON or YAML.
+pub(crate) fn editable(printing: &Printing) -> Result<(), Error> {
+    match printing.output.as_deref() {
+        None | Some("" | "json" | "yaml" | "kyaml") => Ok(()),
+        Some(other) => Err(output::unmatched(other, "json,kyaml,yaml")),
+    }
+}
+
 pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
-    let printer = args.printing.open()?;
+    validation(&args.validate)?;
     let mut before = Vec::new();
     for finding in args.each.choice().read(session, false).await? {
         let mut found = finding?;
@@ -53,6 +61,8 @@ pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
         }
         before.push(found);
     }
+    editable(&args.printing)?;
+    let printer = args.printing.open()?;
     let json = args.printing.output.as_deref() == Some("json");
     let editing = Editing { header: HEADER, before: &before, json, new: false, endings: args.endings };
     edit(editing, async |after: &[Value]| send(session, args, &printer, (&before, after)).await).await

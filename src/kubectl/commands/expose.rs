@@ -99,7 +99,7 @@ pub(crate) async fn run(session: &Session, args: &Expose) -> Result<(), Error> {
         if session.namespace_given {
             service["metadata"]["namespace"] = json!(session.namespace);
         }
-        if args.save_config {
+        if args.save_config && !writer.is_client() {
             service = with_own_annotation(&session.caused(&service));
         }
         let resource = session.discovery().await?.find("services")?;

@@ -127,8 +127,11 @@ fn read(args: &Patch) -> Result<Wanted, Error> {
         return Ok(Wanted::Text(text));
     }
     let read = api::yaml::first(text.as_bytes());
-    read.map(|document| Wanted::Patch(document.value))
-        .map_err(|error| Error::plain(format!("unable to parse {text:?}: yaml: {error}")))
+    read.map(|document| Wanted::Patch(document.value)).map_err(|error| {
+        let error = error.to_string();
+        let why = error.strip_prefix("yaml: ").unwrap_or(&error);
+        Error::plain(format!("unable to parse {text:?}: yaml: {why}"))
+    })
 }
 
 fn same(before: &Value, after: &Value) -> bool {

@@ -167,7 +167,7 @@ fn has_kyaml() -> bool {
     !std::env::var("KUBECTL_KYAML").is_ok_and(|value| value.eq_ignore_ascii_case("false"))
 }
 
-fn unmatched(name: &str, forms: &str) -> Error {
+pub(crate) fn unmatched(name: &str, forms: &str) -> Error {
     let forms = if has_kyaml() { forms.to_owned() } else { forms.replace("kyaml,", "") };
     Error::plain(format!(
         "unable to match a printer suitable for the output format {name:?}, allowed formats are: {forms}"

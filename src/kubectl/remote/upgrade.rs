@@ -1,6 +1,6 @@
 //! Connections that the server upgrades: to a WebSocket, or to SPDY where the server is too old for that.
 
-use crate::error::Error;
+use crate::error::{Error, NO_UPGRADE};
 use crate::requests::{RETRIES, wait};
 use crate::session::{Session, refused};
 use base::https::Connector;
@@ -59,7 +59,7 @@ pub(super) async fn spdy(session: &Session, path: &str, protocol: &str) -> Resul
     let upgraded = upgraded(session, path, request).await;
     // A refusal is what was said, whatever its status.
     let (wire, _) = upgraded.map_err(|error| match error.code() {
-        Some(_) => Error::plain(format!("unable to upgrade connection: {}", error.message())),
+        Some(_) => Error::plain(format!("{NO_UPGRADE}{}", error.message())),
         None => error,
     })?;
     Ok(wire)

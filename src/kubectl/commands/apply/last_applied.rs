@@ -3,7 +3,7 @@
 use super::client_side;
 use crate::args::FilesAlone;
 use crate::choice::{Choice, Each, Found, NOTHING, Naming, failed};
-use crate::commands::edit::{Editing, Endings, edit as in_editor};
+use crate::commands::edit::{Editing, Endings, edit as in_editor, editable};
 use crate::error::Error;
 use crate::manifests;
 use crate::output::{escaped, say};
@@ -181,7 +181,6 @@ fn patch(text: &str) -> Value {
 }
 
 pub(super) async fn edit(session: &Session, args: &Edit) -> Result<(), Error> {
-    let printer = args.printing.open()?;
     let query = [("fieldManager", &*args.field_manager), ("fieldValidation", validation(&args.validate)?)];
     // A kind stands for all its objects.
     let choice = Choice { all: true, ..args.each.choice() };
@@ -202,6 +201,8 @@ pub(super) async fn edit(session: &Session, args: &Edit) -> Result<(), Error> {
             "no last-applied-configuration annotation found on resources, to create the annotation, use command `kubectl apply set-last-applied --create-annotation`",
         ));
     }
+    editable(&args.printing)?;
+    let printer = args.printing.open()?;
     let json = args.printing.output.as_deref() == Some("json");
     let editing = Editing { header: HEADER, before: &before, json, new: false, endings: args.endings };
     in_editor(editing, async |after: &[Value]| {

@@ -122,7 +122,9 @@ async fn fetch(session: &Session, args: &Cp, from: &Remote, to: &str) -> Result<
             Ok(()) if unpack.is_whole() => return Ok(()),
             // What failed over there, or was refused here, fails again.
             Err(error @ (Error::Exit(..) | Error::Said(_))) => return Err(error),
-            Err(error) if unpack.failed() || error.code().is_some() => return Err(error),
+            Err(error) if unpack.failed() || error.code().is_some() || error.is_no_upgrade() => {
+                return Err(error);
+            }
             ran if args.retries >= 0 && retries >= args.retries => {
                 output::say(&format!("Dropping out copy after {retries} retries\n"))?;
                 return Err(ran.err().unwrap_or_else(|| Error::plain("unexpected EOF")));

@@ -126,7 +126,11 @@ async fn by_beginning(
     failures: Vec<Error>,
 ) -> Result<(), Error> {
     let [target] = targets else {
-        return Err(Error::plain("arguments must consist of a single resource or resource type"));
+        let is_one = targets.iter().all(|target| target.resource == targets[0].resource);
+        return Err(Error::plain(match is_one {
+            true => "arguments must consist of a single resource or resource type",
+            false => "you may only specify a single resource type",
+        }));
     };
     let all = Target { name: None, ..target.clone() };
     let found = around::objects(session, &all, &Selection::default(), args.chunk_size).await;

@@ -30,9 +30,6 @@ pub(super) fn of_pod(wanted: &[String], pod: &Value) -> Result<Vec<String>, Erro
     refuse_udp(wanted, &declared.collect::<Vec<_>>(), &named)?;
     let translated = |pair: &String| {
         let (local, remote) = split(pair);
-        if remote.is_empty() {
-            return Err(Error::plain("remote port cannot be empty"));
-        }
         let there = match number(remote) {
             Some(_) => remote.to_owned(),
             None => named(remote)?.to_string(),
@@ -93,7 +90,6 @@ fn refuse_udp(
         let (_, remote) = split(pair);
         let port = match number(remote) {
             Some(port) => port,
-            None if remote.is_empty() => continue,
             None => named(remote)?,
         };
         let by = |protocol: &str| declared.iter().any(|(own, number)| *own == protocol && **number == port);
@@ -150,7 +146,7 @@ mod tests {
         assert_eq!(of("80 :81 1:82 http 5:http"), Ok(words("80 :81 1:82 8080 5:8080")));
         assert_eq!(of("dns"), Err("error: Pod 'p' does not have a named port 'dns'".to_owned()));
         assert_eq!(of("1:53"), Err("error: UDP protocol is not supported for 53".to_owned()));
-        assert_eq!(of("1:"), Err("error: remote port cannot be empty".to_owned()));
+        assert_eq!(of("1:"), Err("error: Pod 'p' does not have a named port ''".to_owned()));
     }
 
     #[test]

@@ -113,6 +113,7 @@ pub(crate) async fn run(session: &Session, args: &Run) -> Result<(), Error> {
         return Err(usage("-i/--stdin is required for containers with -t/--tty=true".to_owned()));
     }
     let writer = args.writing.open("kubectl-run")?;
+    args.deleting.propagation()?;
     let attaches = args.attach.unwrap_or(args.stdin);
     if args.rm && !attaches {
         return Err(usage("--rm should only be used for attached containers".to_owned()));
@@ -174,7 +175,7 @@ async fn make<'a>(
     if session.namespace_given {
         object["metadata"]["namespace"] = json!(session.namespace);
     }
-    if args.save_config {
+    if args.save_config && !writer.is_client() {
         object = with_own_annotation(&session.caused(&object));
     }
     if !writer.is_client() {
