@@ -1,6 +1,7 @@
 //! Asks objects what templates ask.
 
 use super::{Fault, Filter, Part, Rules, Slice, Step, text};
+use crate::validate::go_type;
 use serde_json::Value;
 use std::cmp::Ordering;
 
@@ -57,7 +58,7 @@ fn step<'a>(step: &'a Step, found: &[&'a Value], rules: Rules) -> Result<Vec<&'a
             let mut all = Vec::new();
             for value in there {
                 let Some(items) = value.as_array() else {
-                    return fault(format!("{} is not array or slice", type_name(value)));
+                    return fault(format!("{} is not array or slice", go_type(value)));
                 };
                 match within(*bounds, items)? {
                     Some(some) => all.extend(some),
@@ -98,19 +99,6 @@ fn descend<'a>(value: &'a Value, most: usize, all: &mut Vec<&'a Value>) {
     if is_any && all.len() < most {
         all.push(value);
         below.into_iter().for_each(|value| descend(value, most, all));
-    }
-}
-
-/// As Go names it.
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_i64() => "int64",
-        Value::Number(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 
@@ -193,7 +181,7 @@ fn order(left: &Value, right: &Value, operator: &str) -> Result<Ordering, Fault>
     if [left, right].iter().any(|one| one.is_null() || one.is_array() || one.is_object()) {
         return incomparable();
     }
-    if type_name(left) != type_name(right) {
+    if go_type(left) != go_type(right) {
         return fault("incompatible types for comparison".to_owned());
     }
     match (left, right) {
