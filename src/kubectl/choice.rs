@@ -3,7 +3,7 @@
 use crate::args::{Files, Selection};
 use crate::discovery::Resource;
 use crate::error::Error;
-use crate::manifests;
+use crate::manifests::{self, Document};
 use crate::session::Session;
 use crate::target::{self, Target};
 use clap::Args;
@@ -142,22 +142,26 @@ impl Choice {
     }
 
     async fn of_files(&self, session: &Session, local: bool) -> Result<Findings, Error> {
+        let (documents, unread) = manifests::each(&self.files)?;
         let mut found = Vec::new();
-        for document in manifests::read(&self.files)? {
-            let (resource, object) = if local {
-                (manifests::unasked(&document.object), document.object.clone())
-            } else {
-                manifests::locate(session, &document).await?
-            };
-            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-            let target =
-                Target { resource, name: Some(manifests::name(&object)?), namespace, by_category: false };
-            let live =
-                if local { Ok(object) } else { session.get(&target.path(&Selection::default())).await };
-            found.push(live.map(|live| one(&target, live)));
+        for document in documents {
+            found.push(of_document(session, document, local).await);
         }
+        found.extend(unread.into_iter().map(Err));
         Ok(found)
     }
+}
+
+/// What the server has of an object in a file; with `local` what the file says.
+async fn of_document(session: &Session, document: Document, local: bool) -> Result<Found, Error> {
+    let (resource, object) = if local {
+        (manifests::unasked(&document.object), document.object)
+    } else {
+        manifests::locate(session, &document).await?
+    };
+    let target = Target::named(resource, &object)?;
+    let live = if local { object } else { session.get(&target.path(&Selection::default())).await? };
+    Ok(one(&target, live))
 }
 
 fn one(target: &Target, object: Value) -> Found {

@@ -20,9 +20,21 @@ pub(crate) struct Document {
     pub(crate) source: String,
 }
 
-/// Reads all objects in the order of the files.
+/// Objects in the order of their files, and why other files or parts of them cannot be read.
+pub(crate) type Documents = (Vec<Document>, Vec<Error>);
+
+/// Reads all objects in the order of the files, for commands that do nothing unless all can be read.
 pub(crate) fn read(files: &Files) -> Result<Vec<Document>, Error> {
-    let mut documents = Vec::new();
+    let (documents, unread) = each(files)?;
+    match unread.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(documents),
+    }
+}
+
+/// Reads what can be read, for commands that do as much as they can.
+pub(crate) fn each(files: &Files) -> Result<Documents, Error> {
+    let (mut documents, mut unread) = (Vec::new(), Vec::new());
     if let Some(folder) = &files.kustomize {
         if !files.filename.is_empty() {
             return Err(Error::plain("only one of -f or -k can be specified"));
@@ -36,27 +48,46 @@ pub(crate) fn read(files: &Files) -> Result<Vec<Document>, Error> {
     }
     for path in &found(&files.filename)? {
         if path == Path::new("-") {
-            documents.extend(parse("STDIN", &limited(std::io::stdin(), "STDIN")?)?);
+            let text = limited(std::io::stdin(), "STDIN");
+            add("STDIN", text, (&mut documents, &mut unread));
             continue;
         }
         let shown = path.to_string_lossy();
         if shown.starts_with("http://") || shown.starts_with("https://") {
-            documents.extend(parse(&shown, &crate::download::text(&shown, FILE_BYTES)?)?);
+            let text = crate::download::text(&shown, FILE_BYTES);
+            add(&shown, text, (&mut documents, &mut unread));
             continue;
         }
         for file in expand(path, files.recursive)? {
-            let text = std::fs::File::open(&file).map_err(|error| unreadable(&file, &error))?;
             let shown = file.to_string_lossy();
-            documents.extend(parse(&shown, &limited(text, &shown)?)?);
+            let text = std::fs::File::open(&file).map_err(|error| unreadable(&file, &error));
+            let text = text.and_then(|text| limited(text, &shown));
+            add(&shown, text, (&mut documents, &mut unread));
         }
     }
-    if documents.is_empty() {
+    if documents.is_empty() && unread.is_empty() {
         return Err(Error::plain(match files.is_empty() {
             true => "must specify one of -f and -k",
             false => "no objects passed to apply",
         }));
     }
-    Ok(documents)
+    Ok((documents, unread))
+}
+
+/// Adds the objects of a text, or why there are none; behind what cannot be read of it nothing is.
+fn add(
+    source: &str,
+    text: Result<String, Error>,
+    (documents, unread): (&mut Vec<Document>, &mut Vec<Error>),
+) {
+    match text {
+        Ok(text) => {
+            let (read, failed) = parse(source, &text);
+            documents.extend(read);
+            unread.extend(failed);
+        }
+        Err(error) => unread.push(error),
+    }
 }
 
 /// What a file or standard input (`-`) holds, as it is.
@@ -100,7 +131,6 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     }
 }
 
-/// A file as it is; of a folder the files that can hold objects, by name.
 /// The files that are named, also by patterns; all of those that there are not are told.
 fn found(names: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let (mut all, mut missing) = (Vec::new(), Vec::new());
@@ -151,6 +181,7 @@ fn matching(pattern: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// A file as it is; of a folder the files that can hold objects, by name.
 fn expand(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, Error> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -173,15 +204,19 @@ fn expand(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-fn parse(source: &str, text: &str) -> Result<Vec<Document>, Error> {
-    let mut documents = Vec::new();
+fn parse(source: &str, text: &str) -> Documents {
+    let (mut documents, mut unread) = (Vec::new(), Vec::new());
     for document in api::yaml::documents(text) {
-        let document = document.map_err(|error| {
-            Error::plain(format!("error parsing {source}: error converting YAML to JSON: {error}"))
-        })?;
-        flatten(document.value, source, &mut documents)?;
+        match document {
+            Ok(document) => unread.extend(flatten(document.value, source, &mut documents).err()),
+            Err(error) => {
+                let why = format!("error parsing {source}: error converting YAML to JSON: {error}");
+                unread.push(Error::plain(why));
+                break;
+            }
+        }
     }
-    Ok(documents)
+    (documents, unread)
 }
 
 fn flatten(object: Value, source: &str, into: &mut Vec<Document>) -> Result<(), Error> {
@@ -282,7 +317,9 @@ mod tests {
     fn documents_lists_and_anchors() {
         let text = "kind: List\napiVersion: v1\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n---\n# nothing\n---\n\
                     apiVersion: v1\nkind: Secret\nx: &x {k: v}\nz:\n  <<: *x\n---\n{\"apiVersion\": \"v1\", \"kind\": \"Pod\"}\n";
-        let kinds: Vec<Value> = parse("t", text).unwrap().into_iter().map(|one| one.object).collect();
+        let (kinds, unread) = parse("t", text);
+        let kinds: Vec<Value> = kinds.into_iter().map(|one| one.object).collect();
+        assert!(unread.is_empty());
         assert_eq!(kinds.len(), 3);
         assert_eq!(kinds[1]["z"]["k"], "v");
         assert_eq!(kinds[0]["metadata"]["name"], "a");
@@ -290,11 +327,16 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_said() {
-        let said = |text: &str| parse("a.yaml", text).unwrap_err().to_string();
+        let said = |text: &str| parse("a.yaml", text).1[0].to_string();
         assert_eq!(
             said("kind: Pod"),
             "error: error validating \"a.yaml\": error validating data: apiVersion not set"
         );
         assert!(said("a: b: c").starts_with("error: error parsing a.yaml: "));
+        let (read, unread) = parse(
+            "a.yaml",
+            "apiVersion: v1\nkind: A\n---\nkind: B\n---\napiVersion: v1\nkind: C\n---\na: b: c\n",
+        );
+        assert_eq!((read.len(), unread.len()), (2, 2), "what can be read of a file is");
     }
 }

@@ -5,6 +5,7 @@ use crate::discovery::Resource;
 use crate::error::Error;
 use crate::manifests;
 use crate::session::{Session, with_query};
+use serde_json::Value;
 
 /// What is said when both files and words name objects.
 pub(crate) fn files_and_words(words: &[String]) -> Error {
@@ -68,12 +69,29 @@ pub(crate) async fn resolve(
     selection: &Selection,
     files: &Files,
 ) -> Result<Vec<Target>, Error> {
-    if !files.is_empty() {
-        if !selection.words.is_empty() {
-            return Err(files_and_words(&selection.words));
-        }
-        return of_files(session, files).await;
+    let (targets, unread) = resolve_each(session, selection, files).await?;
+    match unread.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(targets),
     }
+}
+
+/// The same for commands that do as much as they can: why files cannot be read is beside what the others name.
+pub(crate) async fn resolve_each(
+    session: &Session,
+    selection: &Selection,
+    files: &Files,
+) -> Result<(Vec<Target>, Vec<Error>), Error> {
+    if files.is_empty() {
+        return Ok((of_words(session, selection).await?, Vec::new()));
+    }
+    if !selection.words.is_empty() {
+        return Err(files_and_words(&selection.words));
+    }
+    of_files(session, files).await
+}
+
+async fn of_words(session: &Session, selection: &Selection) -> Result<Vec<Target>, Error> {
     let words: Vec<&str> = selection.words.iter().map(String::as_str).collect();
     let Some((first, names)) = words.split_first() else {
         return Err(Error::plain(
@@ -144,13 +162,25 @@ fn place(session: &Session, resource: &Resource, all: bool) -> String {
     if all || !resource.namespaced { String::new() } else { session.namespace.clone() }
 }
 
-async fn of_files(session: &Session, files: &Files) -> Result<Vec<Target>, Error> {
-    let mut targets = Vec::new();
-    for document in manifests::read(files)? {
-        let (resource, object) = manifests::locate(session, &document).await?;
-        let name = manifests::name(&object)?;
+impl Target {
+    /// The object that a file has, of a resource that was found for it.
+    pub(crate) fn named(resource: Resource, object: &Value) -> Result<Self, Error> {
+        let name = Some(manifests::name(object)?);
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-        targets.push(Target { resource, name: Some(name), namespace, by_category: false });
+        Ok(Self { resource, name, namespace, by_category: false })
     }
-    Ok(targets)
+}
+
+/// What files name, and why more of them cannot be read.
+async fn of_files(session: &Session, files: &Files) -> Result<(Vec<Target>, Vec<Error>), Error> {
+    let (documents, mut failures) = manifests::each(files)?;
+    let mut targets = Vec::new();
+    for document in documents {
+        let located = manifests::locate(session, &document).await;
+        match located.and_then(|(resource, object)| Target::named(resource, &object)) {
+            Ok(target) => targets.push(target),
+            Err(error) => failures.push(error),
+        }
+    }
+    Ok((targets, failures))
 }

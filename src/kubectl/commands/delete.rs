@@ -225,9 +225,9 @@ async fn of_files(session: &Session, args: &Delete) -> Result<(Vec<Doomed>, Vec<
     if !args.selection.words.is_empty() {
         return Err(target::files_and_words(&args.selection.words));
     }
-    let (mut all, mut failures) = (Vec::new(), Vec::new());
-    let documents = super::apply::selected(manifests::read(&args.files)?, &args.selection.selector)?;
-    for document in documents {
+    let (documents, mut failures) = manifests::each(&args.files)?;
+    let mut all = Vec::new();
+    for document in super::apply::selected(documents, &args.selection.selector)? {
         let located = manifests::locate(session, &document).await;
         match located.and_then(|(resource, object)| Ok((resource, manifests::name(&object)?, object))) {
             Ok((resource, name, object)) => {

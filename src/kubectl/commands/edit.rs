@@ -1,6 +1,6 @@
 //! `kubectl edit`: objects in the editor that a person chose, and what was changed as a patch.
 
-use crate::choice::{Each, Found};
+use crate::choice::{Each, Found, failed};
 use crate::error::Error;
 use crate::output::{self, say};
 use crate::session::Session;
@@ -50,9 +50,15 @@ pub(crate) fn editable(printing: &Printing) -> Result<(), Error> {
 
 pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
     validation(&args.validate)?;
-    let mut before = Vec::new();
+    let (mut before, mut failures) = (Vec::new(), Vec::new());
     for finding in args.each.choice().read(session, false).await? {
-        let mut found = finding?;
+        let mut found = match finding {
+            Ok(found) => found,
+            Err(error) => {
+                failures.push(error);
+                continue;
+            }
+        };
         if !args.subresource.is_empty() {
             found.object = session.get(&format!("{}/{}", found.path(), args.subresource)).await?;
         }
@@ -61,6 +67,7 @@ pub(crate) async fn run(session: &Session, args: &Edit) -> Result<(), Error> {
         }
         before.push(found);
     }
+    failed(failures)?;
     editable(&args.printing)?;
     let printer = args.printing.open()?;
     let json = args.printing.output.as_deref() == Some("json");

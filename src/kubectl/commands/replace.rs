@@ -58,14 +58,16 @@ pub(crate) async fn run(session: &Session, args: &Replace) -> Result<(), Error> 
         let body = args.files.filename.first().map(|file| manifests::bytes(file)).transpose()?;
         return write(&session.verbatim((Method::PUT, JSON), path, body.unwrap_or_default()).await?);
     }
-    let documents = manifests::read(&args.files)?;
     if force {
-        return anew(session, args, &writer, &documents).await;
+        // What is deleted has to come back.
+        return anew(session, args, &writer, &manifests::read(&args.files)?).await;
     }
+    let (documents, unread) = manifests::each(&args.files)?;
     let (mut failures, work) = (Vec::new(), Work { session, args, writer: &writer });
     for document in &documents {
         failures.extend(work.one(document).await.err());
     }
+    failures.extend(unread);
     failed(failures)
 }
 

@@ -158,10 +158,8 @@ async fn of_files(
             "--local asks no server, which it takes to wait for anything but --for=create",
         ));
     }
-    for found in choice.read(session, true).await? {
-        met_by(printer, &found?)?;
-    }
-    Ok(())
+    let all = choice.read(session, true).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    all.iter().try_for_each(|found| met_by(printer, found))
 }
 
 /// Waits until all that are named are there, before anything is said of any.

@@ -156,9 +156,8 @@ async fn apply(session: &Session, args: &Apply) -> Result<(), Error> {
     if let Some(set) = &set {
         set.validate(session).await?;
     }
-    let documents = manifests::read(&args.files)?;
+    let (documents, mut failures) = manifests::each(&args.files)?;
     let documents = selected(documents, &args.selector)?;
-    let mut failures = Vec::new();
     let mut all = Vec::new();
     for document in &documents {
         match wanted(session, document).await {

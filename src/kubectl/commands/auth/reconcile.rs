@@ -63,8 +63,9 @@ pub(super) async fn run(session: &Session, args: &Reconcile) -> Result<(), Error
     if writer.dry == Dry::Server {
         return Err(Error::plain("--dry-run=server for command reconcile is not supported yet"));
     }
-    let documents = manifests::read(&args.files)?;
-    each(documents.iter().map(Ok), async |document| one(session, args, &writer, document).await).await
+    let (documents, unread) = manifests::each(&args.files)?;
+    let all = documents.iter().map(Ok).chain(unread.into_iter().map(Err));
+    each(all, async |document| one(session, args, &writer, document).await).await
 }
 
 async fn one(session: &Session, args: &Reconcile, writer: &Writer, document: &Document) -> Result<(), Error> {

@@ -260,16 +260,17 @@ async fn of_files(session: &Session, args: &Create) -> Result<(), Error> {
         return raw(session, args, path).await;
     }
     let none = || Error::plain("no objects passed to create");
-    let mut documents = match manifests::read(&args.files) {
+    let (mut documents, unread) = match manifests::each(&args.files) {
         Err(Error::Plain(said)) if said.starts_with("no objects passed to") => return Err(none()),
         documents => documents?,
     };
     documents.retain(|document| selector.matches(&labels(document)));
-    if documents.is_empty() {
+    if documents.is_empty() && unread.is_empty() {
         return Err(none());
     }
     let writer = args.making.writing.open(MANAGER)?;
-    each(documents.iter().map(Ok), async |document| one(session, args, &writer, document).await).await
+    let all = documents.iter().map(Ok).chain(unread.into_iter().map(Err));
+    each(all, async |document| one(session, args, &writer, document).await).await
 }
 
 /// Posts a file as it is.

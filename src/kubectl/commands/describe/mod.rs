@@ -78,7 +78,7 @@ pub(crate) async fn run(session: &Session, args: &Describe) -> Result<(), Error>
         ));
     }
     let selection = args.selection();
-    let targets = target::resolve(session, &selection, &args.files).await?;
+    let (targets, unread) = target::resolve_each(session, &selection, &args.files).await?;
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for target in &targets {
         match around::objects(session, target, &selection, args.chunk_size).await {
@@ -97,7 +97,7 @@ pub(crate) async fn run(session: &Session, args: &Describe) -> Result<(), Error>
         let labels = Labels::parse(&args.selector).map_err(|error| Error::plain(error.to_string()))?;
         found.retain(|one| labels.matches_with(|key| one.object["metadata"]["labels"][key].as_str()));
     }
-    let is_one = found.len() <= 1 && failures.is_empty();
+    let is_one = found.len() <= 1 && failures.is_empty() && unread.is_empty();
     let around = around::Around::new(session, args.chunk_size, args.show_events.unwrap_or(is_one));
     let mut gap = "";
     for one in &found {
@@ -111,6 +111,7 @@ pub(crate) async fn run(session: &Session, args: &Describe) -> Result<(), Error>
             Err(error) => failures.push(error),
         }
     }
+    failures.extend(unread.into_iter().map(|error| Error::Bare(error.message())));
     if found.is_empty() && failures.is_empty() {
         none_found((!args.all_namespaces).then_some(session.namespace.as_str()));
     }

@@ -97,30 +97,42 @@ pub(crate) async fn run(session: &Session, args: &Get) -> Result<(), Error> {
         return output::write(&session.bytes(call, None).await?);
     }
     let form = form(args)?;
-    let targets = match target::resolve(session, &args.selection, &args.files).await {
+    let (targets, unread) = match target::resolve_each(session, &args.selection, &args.files).await {
         // Files without objects are no mistake here, and those that cannot be read stand for themselves.
-        Err(Error::Plain(said)) if said.starts_with("no objects passed to") => Vec::new(),
-        Err(Error::Plain(said))
-            if said.starts_with("error parsing") || said.starts_with("must build at directory") =>
-        {
+        Err(Error::Plain(said)) if said.starts_with("no objects passed to") => Default::default(),
+        Err(Error::Plain(said)) if said.starts_with("must build at directory") => {
             return Err(Error::Bare(said));
         }
         targets => targets?,
     };
+    let as_it_is = form.is_none() && !args.watches();
+    let unread = unread.into_iter().map(|error| match as_it_is {
+        true => Error::Bare(error.message()),
+        false => error,
+    });
+    let unread: Vec<Error> = unread.collect();
     // Only an object has subresources.
     if !args.subresource.is_empty() && targets.iter().any(|target| target.name.is_none()) {
         return Err(Error::plain("subresource cannot be used when bulk resources are specified"));
     }
+    if !unread.is_empty() && (targets.is_empty() || args.watches()) {
+        return failed(unread);
+    }
     if args.watches() {
         return watching::run(session, args, &targets, form.as_ref()).await;
     }
-    match form {
+    let shown = match form {
         // Scales and statuses are no objects that have metadata alone.
         Some(Form::Name) if args.sort_by().is_none() && args.subresource.is_empty() => {
             names::run(session, args, &targets).await
         }
         Some(form) => objects::run(session, args, &targets, &form).await,
         None => tables::run(session, args, &targets).await,
+    };
+    match shown {
+        // Several failures have been said.
+        Err(Error::Said(code)) => failed(unread).and(Err(Error::Said(code))),
+        shown => failed(shown.err().into_iter().chain(unread).collect()),
     }
 }
 
