@@ -192,6 +192,7 @@ static SCHEMA_2: Spec = Spec::Fields(
     &[
         ("$ref", 1, Shape::Text),
         ("format", 2, Shape::Text),
+        ("description", 4, Shape::Text),
         ("required", 19, Shape::Texts),
         ("enum", 20, Shape::Values),
         ("additionalProperties", 21, Shape::Wrapped(&SCHEMA_2)),
@@ -214,6 +215,7 @@ static SCHEMA_3: Spec = Spec::OrReference(&Spec::Fields(
         ("properties", 31, Shape::Entries(1, &SCHEMA_3)),
         ("additionalProperties", 32, Shape::Wrapped(&SCHEMA_3)),
         ("default", 33, Shape::Scalar),
+        ("description", 34, Shape::Text),
         ("format", 35, Shape::Text),
     ],
     36,
@@ -483,7 +485,7 @@ mod tests {
 
     #[test]
     fn types_of_v3_stand_in_the_components() {
-        let schema = json!({"default": {}, "enum": ["a"], "allOf": [{"$ref": "#/x"}], "x-kubernetes-list-type": "set"});
+        let schema = json!({"default": {}, "enum": ["a"], "description": "d", "allOf": [{"$ref": "#/x"}], "x-kubernetes-list-type": "set"});
         let document = json!({"components": {"schemas": {"T": schema}}}).to_string();
         let mut written = Vec::new();
         V3.encode(document.as_bytes(), &mut written).unwrap();
@@ -496,6 +498,7 @@ mod tests {
         own.message(24, &text(2, "a\n"));
         own.message(26, &wrapped(text(1, "#/x"), &2));
         own.message(33, &Message::new());
+        own.bytes(34, b"d");
         let mut extension = text(1, "x-kubernetes-list-type");
         extension.message(2, &text(2, "set\n"));
         own.message(36, &extension);

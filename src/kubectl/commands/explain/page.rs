@@ -114,9 +114,24 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn description(&self, schema: &'a Value) -> &'a str {
-        let own = schema["description"].as_str().filter(|text| !text.is_empty());
-        own.or(self.resolved(schema)["description"].as_str()).unwrap_or_default()
+    /// What is said of a schema, then of what it refers to and consists of.
+    fn descriptions(&self, schema: &'a Value, all: &mut Vec<&'a str>) {
+        let named = schema["$ref"].as_str().and_then(|place| place.rsplit('/').next());
+        let schema = match named.and_then(|name| self.document["components"]["schemas"].get(name)) {
+            Some(other) => other,
+            None => schema,
+        };
+        all.extend(description(schema));
+        let parts = schema["allOf"].as_array().into_iter().flatten();
+        let members = ["items", "additionalProperties"].map(|name| &schema[name]);
+        let members = members.into_iter().filter(|inner| inner.is_object());
+        parts.chain(members).for_each(|inner| self.descriptions(inner, all));
+    }
+
+    fn described(&self) -> Vec<&'a str> {
+        let mut all = Vec::new();
+        self.descriptions(self.schema, &mut all);
+        all
     }
 
     /// As kubectl has it since 1.27.
@@ -141,9 +156,9 @@ impl<'a> Page<'a> {
             text += "\n";
         }
         text += "DESCRIPTION:\n";
-        match self.description(self.schema) {
-            "" => text += "    <empty>\n",
-            some => text += &format!("{}    \n", indented(some, 4)),
+        match &self.described()[..] {
+            [] => text += "    <empty>\n",
+            some => text += &format!("{}    \n", indented(&some.join("\n"), 4)),
         }
         let within = self.members(self.schema);
         if within["properties"].is_object() {
@@ -173,10 +188,7 @@ impl<'a> Page<'a> {
                 self.fields(text, self.members(field), depth + 1, above);
                 continue;
             }
-            match self.description(field) {
-                "" => text.push_str("    <no description>\n"),
-                some => text.push_str(&indented(some, 4)),
-            }
+            text.push_str(&indented(description(field).unwrap_or("<no description>"), 4));
             text.push('\n');
         }
         above.pop();
@@ -196,10 +208,9 @@ impl<'a> Page<'a> {
             text += &format!("{word} {name} <{}>\n\n", self.kind(schema, false, ""));
         }
         text += "DESCRIPTION:\n";
-        match self.description(self.schema) {
-            "" => text += "     <empty>\n",
-            some => text += &indented(some, 5),
-        }
+        let described: Vec<String> = self.described().into_iter().map(|one| indented(one, 5)).collect();
+        text += if described.is_empty() { "     <empty>\n" } else { "" };
+        text += &described.join("\n");
         if has_fields {
             text += "\nFIELDS:\n";
             self.old_fields(&mut text, within, 1, &mut Vec::new());
@@ -222,14 +233,15 @@ impl<'a> Page<'a> {
             }
             text.push_str(mark(is_required(within, name)));
             text.push('\n');
-            match self.description(field) {
-                "" => {}
-                some => text.push_str(&indented(some, 5)),
-            }
+            text.extend(description(field).map(|some| indented(some, 5)));
             text.push('\n');
         }
         above.pop();
     }
+}
+
+fn description(schema: &Value) -> Option<&str> {
+    schema["description"].as_str().filter(|text| !text.is_empty())
 }
 
 fn mark(required: bool) -> &'static str {
@@ -303,8 +315,8 @@ mod tests {
         json!({"components": {"schemas": {
             "org.example.v1.Gadget": {"type": "object", "description": "A thing.", "required": ["spec"],
                 "x-kubernetes-group-version-kind": kind, "properties": {
-                "spec": {"allOf": [{"$ref": "#/components/schemas/org.example.v1.Spec"}]}}},
-            "org.example.v1.Spec": {"type": "object", "properties": {
+                "spec": {"description": "What is wanted.", "allOf": [{"$ref": "#/components/schemas/org.example.v1.Spec"}]}}},
+            "org.example.v1.Spec": {"type": "object", "description": "How it looks.", "properties": {
                 "color": {"type": "string", "enum": ["a", "b", "c", "d", ""]},
                 "limits": {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/io.Quantity"}},
                 "parts": {"type": "array", "items": {"$ref": "#/components/schemas/org.example.v1.Spec"}},
@@ -320,9 +332,10 @@ mod tests {
             Page::new(&document, &resource, fields, recursive).unwrap().plain()
         };
         let head = "GROUP:      example.org\nKIND:       Gadget\nVERSION:    v1\n\n";
-        let kind = "DESCRIPTION:\n    A thing.\n    \nFIELDS:\n  spec\t<Spec> -required-\n    <no description>\n\n\n";
+        let kind =
+            "DESCRIPTION:\n    A thing.\n    \nFIELDS:\n  spec\t<Spec> -required-\n    What is wanted.\n\n\n";
         assert_eq!(page(&[], false), format!("{head}{kind}"));
-        let spec = "FIELD: spec <Spec>\n\n\nDESCRIPTION:\n    <empty>\nFIELDS:\n  color\t<string>\n  enum: a, b, c, d, ....\n    <no description>\n\n  limits\t<map[string]Quantity>\n    <no description>\n\n  parts\t<[]Spec>\n    <no description>\n\n\n";
+        let spec = "FIELD: spec <Spec>\n\n\nDESCRIPTION:\n    What is wanted.\n    How it looks.\n    \nFIELDS:\n  color\t<string>\n  enum: a, b, c, d, ....\n    <no description>\n\n  limits\t<map[string]Quantity>\n    <no description>\n\n  parts\t<[]Spec>\n    <no description>\n\n\n";
         assert_eq!(page(&["spec"], false), format!("{head}{spec}"));
         let all = page(&[], true);
         assert!(
