@@ -5,8 +5,11 @@ use crate::error::Error;
 use serde_json::Value;
 use std::fmt::Write;
 
-/// Descriptions are so wide at the most, without what they are indented by.
-const WIDTH: usize = 76;
+/// Descriptions are so wide at the most, with what they are indented by.
+const WIDTH: usize = 80;
+/// What is text in the older document.
+const TEXTS: [&str; 2] =
+    ["io.k8s.apimachinery.pkg.util.intstr.IntOrString", "io.k8s.apimachinery.pkg.api.resource.Quantity"];
 /// So many values of an enumeration are shown in a list of fields.
 const VALUES: usize = 4;
 /// Deeper fields than these are not shown: schemas may contain themselves in ways that names do not tell.
@@ -108,8 +111,7 @@ impl<'a> Page<'a> {
             }
             (Some("object"), _) => "Object".to_owned(),
             (Some(kind), _) => kind.to_owned(),
-            // In the older document it is text.
-            (None, Some("io.k8s.apimachinery.pkg.util.intstr.IntOrString")) if !named => "string".to_owned(),
+            (None, Some(name)) if !named && TEXTS.contains(&name) => "string".to_owned(),
             (None, _) => other.to_owned(),
         }
     }
@@ -276,7 +278,7 @@ fn indented(text: &str, spaces: usize) -> String {
         out.push_str(&indent);
         for part in line.split_inclusive(' ') {
             let word = part.trim_end_matches(' ').chars().count();
-            if at > 0 && at + word > WIDTH {
+            if at > 0 && at + word + spaces > WIDTH {
                 out.truncate(out.trim_end_matches(' ').len());
                 out.push('\n');
                 out.push_str(&indent);
