@@ -64,16 +64,17 @@ impl Manner {
             self.say_request(head, body);
             let began = clock::instant();
             let sending = client.raw(request);
-            let answer = match self.timeout {
+            let sent = match self.timeout {
                 Some(limit) => tokio::time::timeout(limit, sending).await.unwrap_or_else(|_| {
                     Err(client::Error::Transport(
                         "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
                             .to_owned(),
                     ))
-                })?,
-                None => sending.await?,
+                }),
+                None => sending.await,
             };
-            self.say_answer(head, &answer, began.elapsed());
+            self.say_answer(head, sent.as_ref().ok(), began.elapsed());
+            let answer = sent?;
             self.hear(answer.headers());
             match wait(answer.status(), answer.headers()) {
                 Some(wait) if left > 0 => clock::sleep(wait).await,
@@ -142,21 +143,20 @@ impl Manner {
         }
     }
 
-    fn say_answer(&self, head: &http::request::Parts, answer: &Response<Body>, took: Duration) {
+    /// Where there is no answer the status is empty.
+    fn say_answer(&self, head: &http::request::Parts, answer: Option<&Response<Body>>, took: Duration) {
         if self.verbosity < 6 {
             return;
         }
-        let headers = match self.verbosity >= 8 {
-            true => format!(" headers=<\n{}\t>", shown(answer.headers())),
-            false => String::new(),
+        let headers = match answer.filter(|_| self.verbosity >= 8) {
+            Some(answer) => format!(" headers=<\n{}\t>", shown(answer.headers())),
+            None => String::new(),
         };
+        let status = answer.map(|answer| answer.status().to_string()).unwrap_or_default();
         let milliseconds = took.as_millis();
         say(&format!(
-            "\"Response\" verb=\"{}\" url=\"{}{}\" status=\"{}\"{headers} milliseconds={milliseconds}",
-            head.method,
-            self.server,
-            head.uri,
-            answer.status()
+            "\"Response\" verb=\"{}\" url=\"{}{}\" status=\"{status}\"{headers} milliseconds={milliseconds}",
+            head.method, self.server, head.uri,
         ));
     }
 
@@ -192,7 +192,7 @@ fn shown(headers: &HeaderMap) -> String {
 }
 
 /// A line as Kubernetes' programs log it.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let now = clock::now();
     let time = now.strftime("%m%d %H:%M:%S%.6f");
     eprintln!("I{time} {:>7} requests] {text}", std::process::id());

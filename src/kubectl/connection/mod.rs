@@ -6,6 +6,7 @@ mod valid;
 use crate::error::Error;
 use crate::globals::Global;
 use crate::kubeconfig::{Kubeconfig, material};
+use crate::requests;
 use base::tls::{Identity, identity, system_authorities};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -66,15 +67,27 @@ impl Login {
 /// What flags and kubeconfig come to.
 pub(crate) fn resolve(global: &Global) -> Result<Connection, Error> {
     let config = Kubeconfig::load(global)?;
-    if config.is_empty() && global.kubeconfig.is_none() && is_in_cluster() {
+    let is_inside = config.is_empty() && global.kubeconfig.is_none() && is_in_cluster();
+    resolved(global, &config, is_inside)
+}
+
+/// The same with the kubeconfig read; `is_inside` a pod that has nothing but what its cluster gave it.
+fn resolved(global: &Global, config: &Kubeconfig, is_inside: bool) -> Result<Connection, Error> {
+    let say = |text: &str| (global.verbosity() >= 4).then(|| requests::say(text));
+    if is_inside && global.namespace.is_none() {
+        say("Using in-cluster namespace");
+    }
+    // What a pod is given is for its own cluster alone: another server is not shown it.
+    if is_inside && global.server.as_deref().is_none_or(str::is_empty) {
+        say("Using in-cluster configuration");
         return in_cluster(global);
     }
     let context = config.context(global)?;
-    let cluster = cluster(global, &config, &context)?;
-    let user = user(global, &config, &context)?;
-    valid::check(global, &config, &cluster, &user)?;
+    let cluster = cluster(global, config, &context)?;
+    let user = user(global, config, &context)?;
+    valid::check(global, config, &cluster, &user)?;
     let namespace = context["namespace"].as_str().filter(|name| !name.is_empty()).map(str::to_owned);
-    connect(&cluster, &user, namespace)
+    connect(&cluster, &user, if is_inside { own_namespace() } else { namespace })
 }
 
 fn text<'a>(entry: &'a Value, key: &str) -> Option<&'a str> {
@@ -313,12 +326,15 @@ fn in_cluster(global: &Global) -> Result<Connection, Error> {
         "users": [{"name": "pod", "user": {"tokenFile": format!("{IN_CLUSTER}/token")}}],
     }));
     let context = json!({"cluster": "pod", "user": "pod"});
-    let namespace = Some(variable("POD_NAMESPACE"))
-        .filter(|name| !name.is_empty())
-        .or_else(|| std::fs::read_to_string(Path::new(IN_CLUSTER).join("namespace")).ok())
-        .map(|name| name.trim().to_owned());
     let (cluster, user) = (cluster(global, &config, &context)?, user(global, &config, &context)?);
-    connect(&cluster, &user, namespace.filter(|name| !name.is_empty()))
+    connect(&cluster, &user, own_namespace())
+}
+
+/// The namespace of the pod that this runs in.
+fn own_namespace() -> Option<String> {
+    let variable = std::env::var("POD_NAMESPACE").ok().filter(|name| !name.is_empty());
+    let given = variable.or_else(|| std::fs::read_to_string(Path::new(IN_CLUSTER).join("namespace")).ok());
+    given.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -354,6 +370,13 @@ mod tests {
         PQQDAgNIADBFAiApj/NC4ncQbAjYEVNoS8SuXfRRubfzUR0VY1/JNv0JpQIhAIZz\n\
         vYR8qUgV79l3ZsqVHTRXMYYTVLYugodbbXskk4qo\n\
         -----END CERTIFICATE-----\n";
+
+    #[test]
+    fn a_pod_shows_its_token_to_its_own_cluster_alone() {
+        let none = Kubeconfig::of_content(json!({}));
+        let other = resolved(&flags("x --server=http://other:1"), &none, true).unwrap();
+        assert_eq!((other.target.token.is_none(), other.target.server.host()), (true, Some("other")));
+    }
 
     #[test]
     fn a_certificate_that_is_over_is_told_of() {
