@@ -154,10 +154,12 @@ impl Manner {
         };
         let status = answer.map(|answer| answer.status().to_string()).unwrap_or_default();
         let milliseconds = took.as_millis();
-        say(&format!(
-            "\"Response\" verb=\"{}\" url=\"{}{}\" status=\"{status}\"{headers} milliseconds={milliseconds}",
-            head.method, self.server, head.uri,
-        ));
+        // What was asked stands above, where requests are shown.
+        let asked = match self.verbosity {
+            ..7 => format!(" verb=\"{}\" url=\"{}{}\"", head.method, self.server, head.uri),
+            _ => String::new(),
+        };
+        say(&format!("\"Response\"{asked} status=\"{status}\"{headers} milliseconds={milliseconds}"));
     }
 
     fn say_body(&self, what: &str, body: &[u8]) {
