@@ -6,6 +6,7 @@ use crate::discovery::Resource;
 use crate::error::Error;
 use crate::globals::fits;
 use crate::session::Session;
+use api::selector::Labels;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -239,6 +240,14 @@ fn flatten(object: Value, source: &str, into: &mut Vec<Document>) -> Result<(), 
     }
     into.push(Document { object, source: source.to_owned() });
     Ok(())
+}
+
+/// Leaves the objects that have the labels.
+pub(crate) fn select(documents: &mut Vec<Document>, selector: &Labels) {
+    documents.retain(|document| {
+        let labels = &document.object["metadata"]["labels"];
+        selector.matches_with(|key| labels.get(key).map(|value| value.as_str().unwrap_or_default()))
+    });
 }
 
 /// The resource of an object, and the object with the namespace it goes to.

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// The largest answer taken into memory.
 const ANSWER_BYTES: usize = 512 << 20;
 /// How often a request is sent again that a busy server refused with `Retry-After` (what Kubernetes' client does).
-pub(crate) const RETRIES: u32 = 10;
+const RETRIES: u32 = 10;
 /// How long a server may ask to wait at most, in seconds.
 const LONGEST_WAIT_S: u64 = 60;
 /// How much of bodies `-v=8` and `-v=9` show, in bytes.
@@ -55,8 +55,7 @@ impl Manner {
         head: &http::request::Parts,
         body: &[u8],
     ) -> Result<Response<Body>, client::Error> {
-        let mut left = RETRIES;
-        loop {
+        persistently(async || {
             let mut request = Request::new(full_body(body.to_vec()));
             *request.method_mut() = head.method.clone();
             *request.uri_mut() = head.uri.clone();
@@ -76,12 +75,9 @@ impl Manner {
             self.say_answer(head, sent.as_ref().ok(), began.elapsed());
             let answer = sent?;
             self.hear(answer.headers());
-            match wait(answer.status(), answer.headers()) {
-                Some(wait) if left > 0 => clock::sleep(wait).await,
-                _ => return Ok(answer),
-            }
-            left -= 1;
-        }
+            Ok(answer)
+        })
+        .await
     }
 
     /// An answer's body as a whole, unpacked.
@@ -200,8 +196,23 @@ pub(crate) fn say(text: &str) {
     eprintln!("I{time} {:>7} requests] {text}", std::process::id());
 }
 
+/// Sends a request until it is answered by something else than a refusal for now, up to [`RETRIES`] times more.
+pub(crate) async fn persistently<B, E>(
+    mut send: impl AsyncFnMut() -> Result<Response<B>, E>,
+) -> Result<Response<B>, E> {
+    let mut left = RETRIES;
+    loop {
+        let answer = send().await?;
+        match wait(answer.status(), answer.headers()) {
+            Some(wait) if left > 0 => clock::sleep(wait).await,
+            _ => return Ok(answer),
+        }
+        left -= 1;
+    }
+}
+
 /// How long to wait before a request is sent again, if the server says so of an answer that is a refusal.
-pub(crate) fn wait(code: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+fn wait(code: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     let retried = code == StatusCode::TOO_MANY_REQUESTS || code.is_server_error();
     let seconds: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     retried.then(|| Duration::from_secs(seconds.min(LONGEST_WAIT_S)))

@@ -57,7 +57,7 @@ struct Text {
 fn texts() -> &'static [Text] {
     static ALL: LazyLock<Vec<Text>> = LazyLock::new(|| {
         let mut all: Vec<Text> = TEXTS.into_iter().flat_map(read).collect();
-        // Stable: where a text stands for several versions, the first of the file is the newest.
+        // Stable: of several versions' texts the first of the file is what other versions have.
         all.sort_by_key(|text| text.place);
         all
     });

@@ -1,10 +1,10 @@
 //! Connections that the server upgrades: to a WebSocket, or to SPDY where the server is too old for that.
 
 use crate::error::{Error, NO_UPGRADE};
-use crate::requests::{RETRIES, wait};
+use crate::requests::persistently;
 use crate::session::{Session, refused};
 use base::https::Connector;
-use base::{Body, BodyError, Phase, clock, full_body};
+use base::{Body, BodyError, Phase, full_body};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -72,15 +72,7 @@ async fn upgraded(
 ) -> Result<(Wire, HeaderMap), Error> {
     let head = request.header(header::CONNECTION, "Upgrade").uri(path).body(());
     let (head, ()) = head.map_err(|error| Error::plain(error.to_string()))?.into_parts();
-    let mut left = RETRIES;
-    let mut answer = loop {
-        let answer = send(session, &head).await?;
-        match wait(answer.status(), answer.headers()) {
-            Some(wait) if left > 0 => clock::sleep(wait).await,
-            _ => break answer,
-        }
-        left -= 1;
-    };
+    let mut answer = persistently(async || send(session, &head).await).await?;
     let code = answer.status();
     if code != StatusCode::SWITCHING_PROTOCOLS {
         let body = answer.into_body().map_err(|error| -> BodyError { Box::new(error) }).boxed_unsync();

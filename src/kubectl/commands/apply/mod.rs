@@ -21,7 +21,6 @@ use crate::writing::{Dry, Writer, Writing};
 use clap::{Args, Subcommand};
 use prune::Seen;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -234,13 +233,7 @@ fn validate(args: &Apply, writer: &Writer, set: bool) -> Result<(), Error> {
 /// The objects of files that have the labels.
 pub(crate) fn selected(mut documents: Vec<Document>, selector: &str) -> Result<Vec<Document>, Error> {
     let selector = api::selector::Labels::parse(selector).map_err(|error| Error::plain(error.to_string()))?;
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    documents.retain(|document| {
-        let labels = document.object["metadata"]["labels"].as_object().into_iter().flatten();
-        let labels: BTreeMap<String, String> =
-            labels.map(|(key, value)| (key.clone(), text(value))).collect();
-        selector.matches(&labels)
-    });
+    manifests::select(&mut documents, &selector);
     Ok(documents)
 }
 

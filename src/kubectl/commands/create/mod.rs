@@ -27,7 +27,6 @@ pub(in crate::commands) use data::named;
 use http::Method;
 pub(in crate::commands) use quota::quantities;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 const MANAGER: &str = "kubectl-create";
 
@@ -251,11 +250,6 @@ async fn of_files(session: &Session, args: &Create) -> Result<(), Error> {
     }
     let selector =
         api::selector::Labels::parse(&args.selector).map_err(|error| Error::plain(error.to_string()))?;
-    let labels = |document: &Document| -> BTreeMap<String, String> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let labels = document.object["metadata"]["labels"].as_object().into_iter().flatten();
-        labels.map(|(key, value)| (key.clone(), text(value))).collect()
-    };
     if let Some(path) = &args.raw {
         return raw(session, args, path).await;
     }
@@ -264,7 +258,7 @@ async fn of_files(session: &Session, args: &Create) -> Result<(), Error> {
         Err(Error::Plain(said)) if said.starts_with("no objects passed to") => return Err(none()),
         documents => documents?,
     };
-    documents.retain(|document| selector.matches(&labels(document)));
+    manifests::select(&mut documents, &selector);
     if documents.is_empty() && unread.is_empty() {
         return Err(none());
     }

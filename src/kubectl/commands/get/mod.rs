@@ -7,6 +7,7 @@ mod tables;
 mod watching;
 
 use crate::args::{Files, Selection};
+use crate::choice::failed;
 use crate::error::Error;
 use crate::output::{self, Form};
 use crate::session::{Call, JSON, Session, with_query};
@@ -210,17 +211,5 @@ fn part(args: &Get, target: &Target, rest: &str) -> String {
     match (&target.name, size) {
         (None, 1..) => with_query(&path, &[("limit", &size.to_string()), ("continue", rest)]),
         _ => path,
-    }
-}
-
-/// Several failures: said one after the other; one is the command's.
-fn failed(mut failures: Vec<Error>) -> Result<(), Error> {
-    match failures.len() {
-        0 => Ok(()),
-        1 => Err(failures.remove(0)),
-        _ => {
-            failures.iter().for_each(|failure| eprintln!("{failure}"));
-            Err(Error::Said(1))
-        }
     }
 }

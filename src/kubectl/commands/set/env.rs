@@ -53,7 +53,7 @@ struct Variables {
 
 pub(super) async fn run(session: &Session, args: &Env) -> Result<(), Error> {
     let Selected { setting, selector } = &args.selected;
-    if setting.all && !selector.is_empty() {
+    if setting.way.all && !selector.is_empty() {
         return Err(Error::plain("cannot set --all and --selector at the same time"));
     }
     let words = &setting.naming.words;
@@ -99,7 +99,7 @@ fn split(words: &[String]) -> Result<usize, Error> {
 fn validate(args: &Env, split: usize) -> Result<(), Error> {
     Err(Error::plain(if args.selected.setting.naming.files.is_empty() && split == 0 {
         "one or more resources must be specified as <resource> <name> or <resource>/<name>"
-    } else if args.list && args.selected.setting.writing.trying.printing.output.is_some() {
+    } else if args.list && args.selected.setting.way.writing.trying.printing.output.is_some() {
         "--list and --output may not be specified together"
     } else if !args.keys.is_empty() && args.from.is_empty() {
         "when specifying --keys, a configmap or secret must be provided with --from"
@@ -147,7 +147,7 @@ fn of_input(input: impl Read) -> Result<Vec<Value>, Error> {
 /// A variable for each key of `--from`, which refers to it.
 async fn from(session: &Session, args: &Env) -> Result<Vec<Value>, Error> {
     let choice = Choice {
-        all: args.selected.setting.all,
+        all: args.selected.setting.way.all,
         ..Choice::of(vec![args.from.clone()], &args.selected.selector)
     };
     let mut variables = Vec::new();

@@ -19,7 +19,7 @@ pub(super) async fn run(session: &Session, args: &Image) -> Result<(), Error> {
     let Image { selected: Selected { setting, selector } } = args;
     let words = &setting.naming.words;
     let split = pairs::split(words, "image")?;
-    let writer = setting.writing.open("kubectl-set")?;
+    let writer = setting.way.writing.open("kubectl-set")?;
     let images = images(&words[split..])?;
     let found = setting.read(session, split, selector).await?;
     validate(&images)?;

@@ -59,6 +59,13 @@ struct Setting {
     #[command(flatten)]
     naming: Each,
     #[command(flatten)]
+    way: Way,
+}
+
+/// How something is set, whatever names it.
+#[derive(Args, Clone)]
+struct Way {
+    #[command(flatten)]
     writing: Writing,
     /// All objects of the kind
     #[arg(long)]
@@ -87,27 +94,27 @@ struct Change {
 impl Setting {
     /// The objects that the words before `split` and the files name: all of them, or the first failure.
     async fn read(&self, session: &Session, split: usize, labels: &str) -> Result<Vec<Found>, Error> {
-        if self.all && !labels.is_empty() {
+        if self.way.all && !labels.is_empty() {
             return Err(Error::plain("cannot set --all and --selector at the same time"));
         }
-        if self.local && split > 0 {
+        if self.way.local && split > 0 {
             return Err(Error::plain(LOCAL));
         }
         let choice = Choice::of(self.naming.words[..split].to_vec(), labels);
-        let choice = Choice { all: self.all, files: self.naming.files.clone(), ..choice };
+        let choice = Choice { all: self.way.all, files: self.naming.files.clone(), ..choice };
         if choice.selection.words.is_empty() && choice.files.is_empty() {
             return Err(Error::plain(crate::choice::NOTHING));
         }
         let (found, failures): (Vec<_>, Vec<_>) =
-            choice.read(session, self.local).await?.into_iter().partition(Result::is_ok);
+            choice.read(session, self.way.local).await?.into_iter().partition(Result::is_ok);
         failed(failures.into_iter().filter_map(Result::err).collect())?;
         Ok(found.into_iter().flatten().collect())
     }
 
     /// The flags, read once; a server's dry run cannot be had without the server.
     fn open(&self) -> Result<Writer, Error> {
-        let writer = self.writing.open("kubectl-set")?;
-        if self.local && writer.dry == crate::writing::Dry::Server {
+        let writer = self.way.writing.open("kubectl-set")?;
+        if self.way.local && writer.dry == crate::writing::Dry::Server {
             return Err(Error::plain(
                 "cannot specify --local and --dry-run=server - did you mean --dry-run=client?",
             ));
@@ -139,7 +146,7 @@ impl Setting {
         (found, mut after): (&Found, Value),
         verb: &str,
     ) -> Result<(), Error> {
-        if self.local || writer.is_client() {
+        if self.way.local || writer.is_client() {
             as_typed(&mut after);
         } else {
             let (patch, content_type) = difference(&found.resource, &found.object, &after);

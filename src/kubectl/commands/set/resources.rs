@@ -24,7 +24,7 @@ pub(crate) struct Resources {
 
 pub(super) async fn run(session: &Session, args: &Resources) -> Result<(), Error> {
     let Resources { selected: Selected { setting, selector }, containers: wanted, .. } = args;
-    let writer = setting.writing.open("kubectl-set")?;
+    let writer = setting.way.writing.open("kubectl-set")?;
     let found = setting.read(session, setting.naming.words.len(), selector).await?;
     setting.open()?;
     if args.limits.is_empty() && args.requests.is_empty() {

@@ -1,11 +1,10 @@
 //! `kubectl set selector`: which pods a Service leads to.
 
-use super::Setting;
+use super::{Setting, Way};
 use crate::args::FilesBelow;
 use crate::choice::{Each, Found, failed};
 use crate::error::Error;
 use crate::session::Session;
-use crate::writing::Writing;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -16,13 +15,7 @@ pub(crate) struct Selector {
     #[command(flatten)]
     files: FilesBelow,
     #[command(flatten)]
-    writing: Writing,
-    /// All objects of the kind
-    #[arg(long)]
-    all: bool,
-    /// Ask no server: change what the files say and print it
-    #[arg(long)]
-    local: bool,
+    way: Way,
     /// Only if this is the object's version
     #[arg(long, default_value = "", hide_default_value = true)]
     resource_version: String,
@@ -31,16 +24,14 @@ pub(crate) struct Selector {
 pub(super) async fn run(session: &Session, args: &Selector) -> Result<(), Error> {
     let setting = Setting {
         naming: Each { words: args.words.clone(), files: args.files.files() },
-        writing: args.writing.clone(),
-        all: args.all,
-        local: args.local,
+        way: args.way.clone(),
     };
-    let writer = setting.writing.open("kubectl-set")?;
+    let writer = setting.way.writing.open("kubectl-set")?;
     let Some((last, words)) = setting.naming.words.split_last() else {
         return Err(Error::plain("one selector is required"));
     };
     let selector = parse(last)?;
-    let split = if setting.local { 0 } else { words.len() };
+    let split = if setting.way.local { 0 } else { words.len() };
     let mut failures = Vec::new();
     for mut found in setting.read(session, split, "").await? {
         let mut after = found.object.clone();

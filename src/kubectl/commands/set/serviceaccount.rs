@@ -19,7 +19,7 @@ pub(super) async fn run(session: &Session, args: &ServiceAccount) -> Result<(), 
         return Err(Error::plain("serviceaccount is required"));
     };
     // With --local words are no objects; kubectl passes over those before the account.
-    let split = if setting.local { 0 } else { words.len() };
+    let split = if setting.way.local { 0 } else { words.len() };
     let found = setting.read(session, split, "").await?;
     let (mut changes, mut failures) = (Vec::new(), Vec::new());
     for one in found {

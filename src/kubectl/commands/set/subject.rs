@@ -28,7 +28,7 @@ pub(crate) struct Subject {
 
 pub(super) async fn run(session: &Session, args: &Subject) -> Result<(), Error> {
     let Selected { setting, selector } = &args.selected;
-    let writer = setting.writing.open("kubectl-set")?;
+    let writer = setting.way.writing.open("kubectl-set")?;
     let found = setting.read(session, setting.naming.words.len(), selector).await?;
     setting.open()?;
     let subjects = subjects(args, &found, &session.namespace)?;
